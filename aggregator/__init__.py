@@ -1,0 +1,1 @@
+"""From the log to klines: ledger, fold, finality, one commit at a tick."""

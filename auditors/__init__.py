@@ -1,0 +1,1 @@
+"""Independent witnesses of the klines (no process yet)."""

@@ -1,0 +1,1 @@
+"""Live klines for people and for existing Binance clients (no process yet)."""
