@@ -1,0 +1,65 @@
+"""The exchange's time as this machine knows it: pure arithmetic, fed with round trips to the exchange's clock."""
+
+from __future__ import annotations
+
+import time
+
+SMOOTHING = 0.2
+"""Weight of a new observation in the moving averages."""
+
+JUMP_MS = 5_000
+"""A correction larger than this (in local ms) is a jump: it is taken over whole, not smoothed."""
+
+
+def local_ms() -> float:
+    """This machine's wall clock in ms since the epoch."""
+    return time.time_ns() / 1e6
+
+
+class ExchangeClock:
+    """Exchange time from local time: an offset and a one-way delay, both exponential moving averages (EMA).
+
+    `speed` is how fast the exchange's clock runs (1 but for a local exchange that plays at ×K and says so). Before the
+    first observation the local clock stands in, and `synced` is False.
+    """
+
+    def __init__(self) -> None:
+        self.speed = 1.0
+        self.delay_ms = 0.0
+        self.synced_local_ms = 0.0
+        self._anchor_local_ms = 0.0
+        self._anchor_exchange_ms = 0.0
+
+    @property
+    def synced(self) -> bool:
+        return self.synced_local_ms > 0
+
+    def now_ms(self, local: float) -> int:
+        """Exchange time at the local time `local` (ms)."""
+        return int(self._anchor_exchange_ms + (local - self._anchor_local_ms) * self.speed)
+
+    def offset_ms(self, local: float) -> float:
+        """Exchange time minus local time."""
+        return self.now_ms(local) - local
+
+    def age_ms(self, local: float) -> float:
+        """Local ms since the last observation."""
+        return local - self.synced_local_ms
+
+    def observe(self, sent_local: float, received_local: float, server_ms: int, speed: float = 1.0) -> float:
+        """Take in one round trip: asked and answered at these local times, the exchange said `server_ms`.
+
+        The exchange is taken to have spoken midway. Returns the correction in exchange ms; the caller judges whether
+        it is a jump worth an alarm.
+        """
+        middle = (sent_local + received_local) / 2
+        delay = (received_local - sent_local) / 2
+        correction = server_ms - (self._anchor_exchange_ms + (middle - self._anchor_local_ms) * self.speed)
+        first = not self.synced or speed != self.speed
+        weight = 1.0 if first or abs(correction) > JUMP_MS * speed else SMOOTHING
+        self._anchor_exchange_ms = server_ms - (1 - weight) * correction
+        self._anchor_local_ms = middle
+        self.speed = speed
+        self.delay_ms = delay if first else self.delay_ms + SMOOTHING * (delay - self.delay_ms)
+        self.synced_local_ms = received_local
+        return 0.0 if first else correction

@@ -1,0 +1,337 @@
+"""The stream contract: every key, field, kind and version on the wire, in one place (DESIGN §3).
+
+Pure: it builds and reads field mappings and imports no driver. Entries are plain text, so that a person with redis-cli
+can read them. `{n}` in a key is the shard, in literal braces: the Redis Cluster hash tag that keeps a shard's keys in
+one slot, so that a commit over all of them stays legal on a cluster.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from klagg.errors import ContractError
+
+VERSION: Final = 1
+"""`v` of every entry. A reader refuses what it does not know."""
+
+Fields = dict[str, str]
+RawFields = Mapping[bytes, bytes]
+
+# Feed entry kinds.
+TRADES: Final = "trades"
+TICK: Final = "tick"
+MARK: Final = "mark"
+LISTING: Final = "listing"
+OFFICIAL: Final = "official"
+
+# Id spaces of a `trades` entry.
+AGG_IDS: Final = "agg"
+TRADE_IDS: Final = "trade"
+
+# Consumer groups (DESIGN §2).
+GROUP_WRITERS: Final = "writers"
+GROUP_REPAIR: Final = "repair"
+
+CLOCK_KEY: Final = "clock"
+"""Stream of triggers by the clock process: `name` (snapshot, listings, …), `time` exchange ms."""
+
+
+@dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys of one shard."""
+
+    shard: int
+
+    def _key(self, name: str) -> str:
+        return f"{name}:{{{self.shard}}}"
+
+    @property
+    def feed(self) -> str:
+        return self._key("feed")
+
+    @property
+    def klines(self) -> str:
+        return self._key("klines")
+
+    @property
+    def live(self) -> str:
+        return self._key("live")
+
+    @property
+    def bars(self) -> str:
+        return self._key("bars")
+
+    @property
+    def events(self) -> str:
+        return self._key("events")
+
+    @property
+    def requests(self) -> str:
+        return self._key("requests")
+
+    @property
+    def findings(self) -> str:
+        return self._key("findings")
+
+    @property
+    def dead(self) -> str:
+        return self._key("dead")
+
+    @property
+    def commit(self) -> str:
+        return self._key("commit")
+
+    @property
+    def checkpoint(self) -> str:
+        return self._key("checkpoint")
+
+
+def shard_of(symbol: str, shards: int) -> int:
+    """The shard that owns `symbol`: crc32 of its UTF-8 name, mod the number of shards."""
+    return zlib.crc32(symbol.encode()) % shards
+
+
+def heartbeat_key(process: str) -> str:
+    """The key with a TTL by which a process shows that it lives."""
+    return f"heartbeat:{process}"
+
+
+HEARTBEAT_PATTERN: Final = "heartbeat:*"
+
+
+def stamp(fields: Fields, writer: str, seq: int) -> Fields:
+    """`fields` with what every entry carries: version, writer and its running number (+1 per writer and stream).
+
+    `writer` names one run of one process (`ingest-A@<start ms>`), so a gap in `seq` is an exact loss.
+    """
+    return {"v": str(VERSION), "writer": writer, "seq": str(seq), **fields}
+
+
+@dataclass(frozen=True, slots=True)
+class TradeRow:
+    """One trade on its way into the feed. `price` and `qty` are the exchange's own texts, already checked.
+
+    `id` is the aggTrade id or, with ids=trade, the fill id; `first`/`last` are fill ids; `time` is exchange ms;
+    `maker` is whether the buyer was the maker; `counts` is False for fills that klines leave out.
+    """
+
+    symbol: str
+    id: int
+    price: str
+    qty: str
+    first: int
+    last: int
+    time: int
+    maker: bool
+    counts: bool = True
+
+
+TRADE_COLUMNS: Final = ("symbol", "id", "price", "qty", "first", "last", "time", "maker", "counts")
+
+
+def trades_entry(columns: Mapping[str, str], *, count: int, line: str, ids: str, recv_ms: int) -> Fields:
+    """A `trades` entry from ready columns (comma-separated texts by the names of TRADE_COLUMNS, `count` values each).
+
+    `recv_ms` is when the batch was received, on the exchange's clock as the line knows it.
+    """
+    return {
+        "kind": TRADES, "n": str(count), "line": line, "ids": ids, "recv": str(recv_ms),
+        **{name: columns[name] for name in TRADE_COLUMNS},
+    }  # fmt: skip
+
+
+def trades_entry_of_rows(rows: Sequence[TradeRow], *, line: str, ids: str, recv_ms: int) -> Fields:
+    """A `trades` entry from rows; for edges where speed does not matter (replay, repair, tests)."""
+    columns = {
+        "symbol": ",".join(row.symbol for row in rows),
+        "id": ",".join(str(row.id) for row in rows),
+        "price": ",".join(row.price for row in rows),
+        "qty": ",".join(row.qty for row in rows),
+        "first": ",".join(str(row.first) for row in rows),
+        "last": ",".join(str(row.last) for row in rows),
+        "time": ",".join(str(row.time) for row in rows),
+        "maker": ",".join("1" if row.maker else "0" for row in rows),
+        "counts": ",".join("1" if row.counts else "0" for row in rows),
+    }
+    return trades_entry(columns, count=len(rows), line=line, ids=ids, recv_ms=recv_ms)
+
+
+def tick_entry(time_ms: int) -> Fields:
+    """A `tick`: the exchange's time, the barrier at which an aggregator speaks."""
+    return {"kind": TICK, "time": str(time_ms)}
+
+
+def mark_entry(line: str, symbols: Iterable[str], time_ms: int) -> Fields:
+    """A `mark`: `line` carries these symbols and was alive until `time_ms` (exchange ms)."""
+    return {"kind": MARK, "line": line, "symbols": ",".join(symbols), "time": str(time_ms)}
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """One symbol as the exchange lists it.
+
+    `generation` is its onboard time in ms: a re-listing is another generation with ids of its own. Scales are decimals
+    of price and quantity (pricePrecision, quantityPrecision of exchangeInfo). `status` is the exchange's (TRADING, …).
+    `delivery` is when it ends, in ms (far in the future for a perpetual).
+    """
+
+    symbol: str
+    generation: int
+    price_scale: int
+    qty_scale: int
+    status: str
+    delivery: int
+
+
+LISTING_COLUMNS: Final = ("symbol", "generation", "price_scale", "qty_scale", "status", "delivery")
+LISTINGS_PER_ENTRY: Final = 512
+
+
+def listing_entries(listings: Sequence[Listing]) -> list[Fields]:
+    """`listing` entries in columns, at most LISTINGS_PER_ENTRY symbols each. Idempotent for a reader."""
+    entries = []
+    for start in range(0, len(listings), LISTINGS_PER_ENTRY):
+        part = listings[start : start + LISTINGS_PER_ENTRY]
+        columns = {name: ",".join(str(getattr(each, name)) for each in part) for name in LISTING_COLUMNS}
+        entries.append({"kind": LISTING, "n": str(len(part)), **columns})
+    return entries
+
+
+def trigger_entry(name: str, time_ms: int) -> Fields:
+    """A trigger on the `clock` stream: it is time for `name`."""
+    return {"name": name, "time": str(time_ms)}
+
+
+def text_of(raw: RawFields, name: str) -> str:
+    """The text of a field; ContractError if it is missing or not UTF-8."""
+    try:
+        return raw[name.encode()].decode()
+    except KeyError:
+        raise ContractError(f"an entry lacks the field {name}") from None
+    except UnicodeDecodeError:
+        raise ContractError(f"the field {name} is not UTF-8") from None
+
+
+def integer_of(raw: RawFields, name: str) -> int:
+    """The integer of a field; ContractError if it is missing or no integer."""
+    text = text_of(raw, name)
+    try:
+        return int(text)
+    except ValueError:
+        raise ContractError(f"the field {name} is not an integer: {text[:40]!r}") from None
+
+
+def texts_of(raw: RawFields) -> Fields:
+    """All fields as text; ContractError if one is not UTF-8."""
+    try:
+        return {name.decode(): value.decode() for name, value in raw.items()}
+    except UnicodeDecodeError:
+        raise ContractError("an entry holds a field that is not UTF-8") from None
+
+
+def check_version(raw: RawFields) -> None:
+    """ContractError unless the entry speaks this contract's version."""
+    if raw.get(b"v") != str(VERSION).encode():
+        raise ContractError(f"an entry has contract version {raw.get(b'v')!r}, this process speaks {VERSION}")
+
+
+def listings_of(raw: RawFields) -> list[Listing]:
+    """The listings of a `listing` entry; ContractError if columns do not match."""
+    columns = [text_of(raw, name).split(",") for name in LISTING_COLUMNS]
+    count = integer_of(raw, "n")
+    if any(len(column) != count for column in columns):
+        raise ContractError("the columns of a listing entry differ in length")
+    try:
+        return [
+            Listing(name, int(generation), int(price_scale), int(qty_scale), status, int(delivery))
+            for name, generation, price_scale, qty_scale, status, delivery in zip(*columns, strict=True)
+        ]
+    except ValueError as bad:
+        raise ContractError(f"a listing entry holds a bad number: {bad}") from None
+
+
+LIVE_VALUE: Final = (
+    "open_time", "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume",
+    "taker_buy_quote_volume", "first_trade_id", "last_trade_id", "closed", "revision", "complete",
+)  # fmt: skip
+"""Parts of a live value, comma-separated; `closed` is 1 when the bar is final (x of a kline event)."""
+
+LIVE_META: Final = frozenset({"v", "writer", "seq", "time"})
+"""Fields of a `live` entry that are not bars."""
+
+BARS_POSITION: Final = "@live"
+"""Field of the `bars` hash: the `live` id from which a reader goes on after loading the hash."""
+
+
+def live_field(symbol: str, interval: str) -> str:
+    """The field name of one bar in `live` and `bars`."""
+    return f"{symbol}:{interval}"
+
+
+def live_value_of(text: str) -> dict[str, str]:
+    """A live value by the names of LIVE_VALUE; ContractError if its parts do not match."""
+    parts = text.split(",")
+    if len(parts) != len(LIVE_VALUE):
+        raise ContractError(f"a live value has {len(parts)} parts instead of {len(LIVE_VALUE)}")
+    return dict(zip(LIVE_VALUE, parts, strict=True))
+
+
+EVENT_TICK: Final = "tick"
+EVENT_GENESIS: Final = "genesis"
+EVENT_FIRST_TRADE: Final = "first_trade"
+EVENT_CLOSE: Final = "close"
+EVENT_CONFIRMED: Final = "confirmed"
+EVENT_AMENDED: Final = "amended"
+EVENT_HOLE_OPENED: Final = "hole_opened"
+EVENT_HOLE_CLOSED: Final = "hole_closed"
+EVENT_LISTED: Final = "listed"
+EVENT_DELISTED: Final = "delisted"
+
+EVENT_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
+    EVENT_GENESIS: ("symbol", "generation", "id", "time"),
+    EVENT_FIRST_TRADE: ("symbol", "interval", "open_time"),
+    EVENT_CLOSE: ("symbol", "interval", "open_time", "trigger", "empty", "revision", "before", "after"),
+    EVENT_CONFIRMED: ("symbol", "interval", "open_time", "revision", "before", "after"),
+    EVENT_AMENDED: ("symbol", "interval", "open_time", "revision", "before", "after"),
+    EVENT_HOLE_OPENED: ("symbol", "from_id", "to_id", "before_time", "after_time"),
+    EVENT_HOLE_CLOSED: ("symbol", "from_id", "to_id", "reason"),
+    EVENT_LISTED: ("symbol", "generation", "status"),
+    EVENT_DELISTED: ("symbol", "generation", "status"),
+}
+"""An `events` entry holds all events of one kind of one tick, in columns: `kind`, `time`, `n` and these.
+
+`trigger` is trade or clock, `empty` is 1 for a gap-filled bar; `before`/`after` are bar states: none (no trade and
+nothing published), open, waiting (published, not yet proven), final.
+"""
+
+
+def events_entry(kind: str, time_ms: int, rows: Sequence[tuple[object, ...]]) -> Fields:
+    """One `events` entry for `rows` (values in the order of EVENT_COLUMNS[kind]); a tick has no rows."""
+    fields = {"kind": kind, "time": str(time_ms), "n": str(len(rows))}
+    if rows:
+        names = EVENT_COLUMNS[kind]
+        for name, column in zip(names, zip(*rows, strict=True), strict=True):
+            fields[name] = ",".join(map(str, column))
+    return fields
+
+
+def event_rows(fields: Mapping[str, str]) -> list[dict[str, str]]:
+    """The events of one entry, each by column name; ContractError if columns do not match."""
+    count = int(fields["n"])
+    if not count:
+        return []
+    names = EVENT_COLUMNS.get(fields["kind"])
+    if names is None:
+        raise ContractError(f"unknown event kind {fields['kind']!r}")
+    columns = [fields[name].split(",") for name in names]
+    if any(len(column) != count for column in columns):
+        raise ContractError(f"the columns of a {fields['kind']} event differ in length")
+    return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
+
+
+def finding_entry(kind: str, severity: str, evidence: str, *, symbol: str = "", time_ms: int = 0) -> Fields:
+    """A finding: something a person should know. `severity` is info, warning or error; `time_ms` exchange time."""
+    return {"kind": kind, "severity": severity, "symbol": symbol, "time": str(time_ms), "evidence": evidence}

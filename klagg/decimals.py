@@ -1,0 +1,98 @@
+"""Decimals as integers: a text at a scale is an int64 mantissa, and back. No float ever touches a price.
+
+Scalars serve the edges; `parse_column` serves the aggregator, where a column of thousands of texts becomes one array.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from klagg.errors import BadDecimal, ContractError
+
+Ints = npt.NDArray[np.int64]
+
+DIGITS_MAX: Final = 18
+"""The most digits a decimal may have: 10^18 − 1 is below 2^63."""
+
+POWERS: Final[Ints] = 10 ** np.arange(DIGITS_MAX + 1, dtype=np.int64)
+"""Powers of ten that fit int64."""
+
+DECIMAL: Final = r"[0-9]{1,18}(?:\.[0-9]{1,17})?"
+_DECIMAL = re.compile(DECIMAL + r"\Z", re.ASCII)
+_COMMA, _DOT = ord(","), ord(".")
+
+
+def checked(text: str) -> str:
+    """`text` itself, if it is a plain non-negative decimal of at most 18 digits; else BadDecimal says why not."""
+    if not _DECIMAL.match(text):
+        raise BadDecimal(text, "negative" if text.startswith("-") else "not a plain decimal number")
+    if len(text) - ("." in text) > DIGITS_MAX:
+        raise BadDecimal(text, f"more than {DIGITS_MAX} digits")
+    return text
+
+
+def decimals_of(text: str) -> int:
+    """How many decimals `text` needs: trailing zeros do not count."""
+    _, _, fraction = checked(text).partition(".")
+    return len(fraction.rstrip("0"))
+
+
+def to_mantissa(text: str, scale: int) -> int:
+    """`text` × 10^scale as an exact integer; BadDecimal if it needs more decimals than `scale`."""
+    whole, _, fraction = checked(text).partition(".")
+    fraction = fraction.rstrip("0")
+    if len(fraction) > scale:
+        raise BadDecimal(text, f"more than {scale} decimals")
+    return int(whole + fraction.ljust(scale, "0"))
+
+
+def to_text(mantissa: int, scale: int) -> str:
+    """The decimal text of `mantissa` × 10^−scale with exactly `scale` decimals, as Binance prints it."""
+    if scale == 0:
+        return str(mantissa)
+    sign, digits = ("-", str(-mantissa)) if mantissa < 0 else ("", str(mantissa))
+    digits = digits.rjust(scale + 1, "0")
+    return f"{sign}{digits[:-scale]}.{digits[-scale:]}"
+
+
+def parse_integers(text: bytes, count: int) -> Ints:
+    """A comma-separated column of `count` integers; ContractError if it is anything else."""
+    if count == 0 or text.count(b",") != count - 1:
+        raise ContractError(f"a column holds {text.count(b',') + 1} values instead of {count}")
+    try:
+        values: Ints = np.fromstring(text, dtype=np.int64, sep=",")
+    except ValueError:
+        raise ContractError(f"not a column of integers: {text[:60]!r}") from None
+    if len(values) != count:
+        raise ContractError(f"not a column of integers: {text[:60]!r}")
+    return values
+
+
+def parse_column(text: bytes, count: int) -> tuple[Ints, Ints]:
+    """A comma-separated column of `count` decimals as (mantissas, decimals): value = mantissa × 10^−decimals.
+
+    Exact: the dots are removed and the digits read as integers; each value's decimals are counted from the places of
+    its dot and comma. ContractError for anything that is not a column of non-negative decimals of ≤ 18 digits.
+    """
+    raw = np.frombuffer(text, dtype=np.uint8)
+    ends = np.append(np.flatnonzero(raw == _COMMA), len(raw))
+    if len(ends) != count:
+        raise ContractError(f"a column holds {len(ends)} values instead of {count}")
+    dots = np.flatnonzero(raw == _DOT)
+    decimals = np.zeros(count, dtype=np.int64)
+    owners = np.searchsorted(ends, dots)
+    if len(owners) > 1 and (owners[1:] == owners[:-1]).any():
+        raise ContractError(f"two dots in one decimal: {text[:60]!r}")
+    decimals[owners] = ends[owners] - dots - 1
+    lengths = np.diff(ends, prepend=-1) - 1
+    lengths[owners] -= 1
+    if lengths.max() > DIGITS_MAX or lengths.min() < 1:
+        raise ContractError(f"a decimal with no digits or more than {DIGITS_MAX}: {text[:60]!r}")
+    mantissas = parse_integers(text.replace(b".", b""), count)
+    if mantissas.min() < 0 or b"-" in text or b"+" in text:
+        raise ContractError(f"a signed value in a column of decimals: {text[:60]!r}")
+    return mantissas, decimals

@@ -1,0 +1,78 @@
+"""The kline record and its one codec.
+
+Values are exact decimal texts at the symbol's scales, as the exchange prints them; ids are −1 where there are none.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+
+from klagg.errors import ContractError
+
+
+@dataclass(frozen=True, slots=True)
+class Kline:
+    """One version of one kline (DESIGN §3 `klines:{n}`): field names are the names on the wire and in the table.
+
+    Times are UTC ms; `close_time` is the last millisecond of the bar. `complete` is 1 once every trade of the bar is
+    proven to be in it. Versions of a bar order by (epoch, revision, complete). `source` is own, exchange or mixed.
+    `edge` lists aggTrades with more than one fill within 100 ms of the close.
+    """
+
+    symbol: str
+    interval: str
+    open_time: int
+    close_time: int
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    quote_volume: str
+    trades: int
+    taker_buy_volume: str
+    taker_buy_quote_volume: str
+    first_agg_id: int
+    last_agg_id: int
+    first_trade_id: int
+    last_trade_id: int
+    complete: int
+    epoch: int
+    revision: int
+    source: str
+    edge: str
+
+    @property
+    def key(self) -> tuple[str, str, int]:
+        return self.symbol, self.interval, self.open_time
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        return self.epoch, self.revision, self.complete
+
+    def to_fields(self) -> dict[str, str]:
+        """The record as stream fields, one per value."""
+        return {name: str(getattr(self, name)) for name in FIELDS}
+
+    @classmethod
+    def from_fields(cls, raw: Mapping[str, str]) -> Kline:
+        """The record from stream fields; ContractError names what is missing or not a number."""
+        try:
+            values = {name: int(raw[name]) if name in INTEGER_FIELDS else raw[name] for name in FIELDS}
+        except KeyError as missing:
+            raise ContractError(f"a kline entry lacks the field {missing.args[0]}") from None
+        except ValueError as bad:
+            raise ContractError(f"a kline entry has a field that is not an integer: {bad}") from None
+        return cls(**values)  # type: ignore[arg-type]
+
+
+FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Kline))
+INTEGER_FIELDS: frozenset[str] = frozenset(field.name for field in fields(Kline) if field.type == "int")
+DECIMAL_FIELDS: tuple[str, ...] = (
+    "open", "high", "low", "close", "volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume",
+)  # fmt: skip
+NINE_VALUES: tuple[str, ...] = (
+    "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume",
+)  # fmt: skip
+"""The values that the exchange publishes, and that klagg must equal to the last digit."""

@@ -1,0 +1,309 @@
+"""The one module that imports redis: streams, hashes, heartbeats and the commit, for blocking and for asyncio callers.
+
+Its errors are klagg's own. Commands that write are never retried by the client: redis-py retries by default, and a
+transaction sent twice would double its outputs. RESP2 is asked for, so that replies look alike on every server version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError, WatchError
+from redis.retry import Retry
+
+from klagg.contract import Fields, RawFields
+from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+
+_LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One stream entry: its id (`ms-n`) and its fields as Redis holds them."""
+
+    id: str
+    fields: RawFields
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """XADD of `fields` to `key`; `maxlen` trims to about that many entries (0: never)."""
+
+    key: str
+    fields: Fields
+    maxlen: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class HashUpdate:
+    """HSET and HDEL on the hash `key`."""
+
+    key: str
+    put: Mapping[str, str] = field(default_factory=dict)
+    remove: Sequence[str] = ()
+
+
+Write = Append | HashUpdate
+
+
+@contextmanager
+def _speaking(action: str) -> Iterator[None]:
+    """redis-py's errors as klagg's, in a sentence that says what was being done."""
+    try:
+        yield
+    except _LOST as lost:
+        raise RedisUnavailable(f"Redis does not answer while {action}: {lost}") from lost
+    except RedisError as refused:
+        raise RedisRefused(f"Redis refused while {action}: {refused}") from refused
+
+
+def _options(timeout_ms: int) -> dict[str, Any]:
+    seconds = timeout_ms / 1000
+    return {
+        "socket_timeout": seconds, "socket_connect_timeout": seconds, "protocol": 2,
+        "retry": Retry(NoBackoff(), 0), "retry_on_error": [],
+    }  # fmt: skip
+
+
+def _entries(reply: Any) -> list[tuple[str, list[Entry]]]:
+    """The reply of XREAD and XREADGROUP: per stream its entries, in the order of the stream."""
+    pairs = reply.items() if isinstance(reply, dict) else (reply or [])
+    return [(key.decode(), _entry_list(items)) for key, items in pairs]
+
+
+def _entry_list(items: Any) -> list[Entry]:
+    """Entries of one stream; one that was deleted while pending comes without fields and is left out."""
+    return [Entry(entry_id.decode(), fields) for entry_id, fields in items if entry_id is not None and fields]
+
+
+def _queue(pipe: Any, write: Write) -> None:
+    if isinstance(write, Append):
+        limit = {"maxlen": write.maxlen, "approximate": True} if write.maxlen else {}
+        pipe.xadd(write.key, write.fields, **limit)
+        return
+    if write.remove:
+        pipe.hdel(write.key, *write.remove)
+    if write.put:
+        pipe.hset(write.key, mapping=write.put)
+
+
+class Streams:
+    """Redis for a blocking caller, over one connection of its own.
+
+    RedisUnavailable when it does not answer within `timeout_ms`, RedisRefused when it answers with an error.
+    """
+
+    def __init__(self, url: str, *, timeout_ms: int = 5000, client: redis.Redis | None = None) -> None:
+        try:
+            self._redis = client or redis.Redis.from_url(url, single_connection_client=False, **_options(timeout_ms))
+        except ValueError as bad:
+            raise ConfigError(f"redis.url {url!r} cannot be used: {bad}") from None
+
+    def close(self) -> None:
+        with _speaking("closing"):
+            self._redis.close()
+
+    def ping(self) -> None:
+        with _speaking("connecting"):
+            self._redis.ping()
+
+    def append(self, key: str, fields: Fields, *, maxlen: int = 0) -> str:
+        """XADD one entry; its id."""
+        return self.write([Append(key, fields, maxlen)])[0]
+
+    def write(self, writes: Sequence[Write]) -> list[str]:
+        """All `writes` in one round trip, without a transaction; the ids of the appended entries."""
+        with _speaking("writing"):
+            pipe = self._redis.pipeline(transaction=False)
+            for write in writes:
+                _queue(pipe, write)
+            replies = pipe.execute()
+        return [each.decode() for each in replies if isinstance(each, bytes)]
+
+    def read(self, after: Mapping[str, str], *, count: int, block_ms: int | None = None) -> dict[str, list[Entry]]:
+        """XREAD: entries behind the given ids, at most `count` a stream; waits up to `block_ms` (None: not at all)."""
+        with _speaking("reading"):
+            reply = self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
+        return dict(_entries(reply))
+
+    def range(self, key: str, first: str = "-", last: str = "+", *, count: int | None = None) -> list[Entry]:
+        """XRANGE, oldest first."""
+        with _speaking("reading"):
+            return _entry_list(self._redis.xrange(key, first, last, count=count))
+
+    def newest(self, key: str, *, count: int = 1) -> list[Entry]:
+        """XREVRANGE: the newest entries, newest first."""
+        with _speaking("reading"):
+            return _entry_list(self._redis.xrevrange(key, count=count))
+
+    def length(self, key: str) -> int:
+        with _speaking("counting"):
+            return int(self._redis.xlen(key))
+
+    def ensure_group(self, key: str, group: str) -> None:
+        """The consumer group, created at the very first entry if it does not exist (a group at `$` would miss some)."""
+        try:
+            with _speaking("creating a consumer group"):
+                self._redis.xgroup_create(key, group, id="0", mkstream=True)
+        except RedisRefused as refused:
+            if "BUSYGROUP" not in str(refused):
+                raise
+
+    def read_group(
+        self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
+    ) -> dict[str, list[Entry]]:
+        """XREADGROUP of new entries for `consumer`."""
+        with _speaking("reading for a group"):
+            reply = self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
+        return dict(_entries(reply))
+
+    def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+        """This consumer's own entries that were delivered and never acknowledged, behind the id `after`."""
+        with _speaking("reading pending entries"):
+            reply = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+        return next((entries for _, entries in _entries(reply)), [])
+
+    def claim_idle(
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
+    ) -> tuple[str, list[Entry]]:
+        """XAUTOCLAIM: entries that another consumer left pending for `idle_ms`; the next start (`0-0`: done), them."""
+        with _speaking("claiming entries"):
+            reply: Any = self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
+        return reply[0].decode(), _entry_list(reply[1])
+
+    def pending_count(self, key: str, group: str) -> int:
+        """How many entries of the group are delivered and not yet acknowledged."""
+        with _speaking("counting pending entries"):
+            reply: Any = self._redis.xpending(key, group)
+        return int(reply["pending"])
+
+    def group_lag(self, key: str, group: str) -> int | None:
+        """How many entries the group has not read yet, as Redis reckons it; None where it does not know."""
+        with _speaking("asking for groups"):
+            groups: Any = self._redis.xinfo_groups(key)
+        found = next((each for each in groups if each["name"] in (group, group.encode())), None)
+        lag = found.get("lag") if found else None
+        return None if lag is None else int(lag)
+
+    def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
+        """XACK: these entries are done with, once and for all."""
+        if ids:
+            with _speaking("acknowledging"):
+                self._redis.xack(key, group, *ids)
+
+    def trim_before(self, key: str, entry_id: str) -> int:
+        """XTRIM MINID: drop everything older than `entry_id`; how many entries went."""
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, minid=entry_id, approximate=False))
+
+    def hash_of(self, key: str) -> dict[bytes, bytes]:
+        with _speaking("reading a hash"):
+            return cast(dict[bytes, bytes], self._redis.hgetall(key))
+
+    def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
+        with _speaking("writing a heartbeat"):
+            self._redis.set(key, value, ex=ttl_s)
+
+    def values_like(self, pattern: str) -> dict[str, str]:
+        """All string keys that match `pattern`, by SCAN, with their values."""
+        with _speaking("looking up keys"):
+            keys = sorted(self._redis.scan_iter(match=pattern, count=1000))
+            values = cast(list[bytes | None], self._redis.mget(keys)) if keys else []
+        return {key.decode(): value.decode() for key, value in zip(keys, values, strict=True) if value is not None}
+
+    def delete(self, *keys: str) -> None:
+        if keys:
+            with _speaking("deleting"):
+                self._redis.delete(*keys)
+
+    def information(self, section: str = "server") -> dict[str, Any]:
+        """INFO of a section."""
+        with _speaking("asking for information"):
+            return self._redis.info(section)
+
+    def commit(
+        self, key: str, believed: Mapping[bytes, bytes], position: Mapping[str, str], writes: Sequence[Write]
+    ) -> None:
+        """All `writes` and the new `position` in the hash `key`, in one transaction, if the hash is as `believed`.
+
+        CommitConflict: the hash says something else, or changed meanwhile; nothing was written. CommitDoubt: the reply
+        was lost, or a command inside failed; only a restart that reads the hash can tell what holds. Redis guarantees
+        that EXEC runs nothing when a WATCHed key changed, and that no other client runs in between (transactions).
+        """
+        pipe: Any = self._redis.pipeline(transaction=True)
+        try:
+            with _speaking("preparing a commit"):
+                pipe.watch(key)
+                found = cast(dict[bytes, bytes], pipe.hgetall(key))
+            if found != dict(believed):
+                raise CommitConflict(f"{key} holds {found} where this process left {dict(believed)}")
+            pipe.multi()
+            for write in writes:
+                _queue(pipe, write)
+            pipe.hset(key, mapping=dict(position))
+            try:
+                pipe.execute()
+            except WatchError as changed:
+                raise CommitConflict(f"{key} changed during a commit, or its reply was lost") from changed
+            except ResponseError as refused:
+                raise CommitDoubt(f"a command inside a commit failed: {refused}") from refused
+            except _LOST as lost:
+                raise CommitDoubt(f"the reply of a commit was lost: {lost}") from lost
+        finally:
+            pipe.reset()
+
+
+class AsyncStreams:
+    """Redis for an asyncio caller; the few calls that ingest, the clock and the gateway need."""
+
+    def __init__(self, url: str, *, timeout_ms: int = 5000, client: redis.asyncio.Redis | None = None) -> None:
+        options = _options(timeout_ms)
+        options["retry"] = redis.asyncio.retry.Retry(NoBackoff(), 0)
+        try:
+            self._redis = client or redis.asyncio.Redis.from_url(url, **options)
+        except ValueError as bad:
+            raise ConfigError(f"redis.url {url!r} cannot be used: {bad}") from None
+
+    async def close(self) -> None:
+        with _speaking("closing"):
+            await self._redis.aclose()
+
+    async def ping(self) -> None:
+        with _speaking("connecting"):
+            await self._redis.ping()
+
+    async def write(self, writes: Sequence[Write]) -> list[str]:
+        """All `writes` in one round trip, without a transaction; the ids of the appended entries."""
+        with _speaking("writing"):
+            pipe = self._redis.pipeline(transaction=False)
+            for write in writes:
+                _queue(pipe, write)
+            replies = await pipe.execute()
+        return [each.decode() for each in replies if isinstance(each, bytes)]
+
+    async def read(
+        self, after: Mapping[str, str], *, count: int, block_ms: int | None = None
+    ) -> dict[str, list[Entry]]:
+        """XREAD, as `Streams.read`."""
+        with _speaking("reading"):
+            reply = await self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
+        return dict(_entries(reply))
+
+    async def hash_of(self, key: str) -> dict[bytes, bytes]:
+        with _speaking("reading a hash"):
+            return await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key))
+
+    async def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
+        with _speaking("writing a heartbeat"):
+            await self._redis.set(key, value, ex=ttl_s)
+
+    async def delete(self, *keys: str) -> None:
+        if keys:
+            with _speaking("deleting"):
+                await self._redis.delete(*keys)

@@ -1,0 +1,278 @@
+"""Settings: one frozen tree, read once from TOML and environment; an unknown key or a wrong type ends the start.
+
+Every setting stands with its default and meaning in config/klagg.toml; a test holds the two together. The environment
+overrides single values: `KLAGG_REDIS__URL` is `url` in `[redis]`; lists are comma-separated.
+"""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
+from pathlib import Path
+from typing import Any, get_type_hints
+
+from klagg.errors import ConfigError
+from klagg.intervals import ordered
+
+ENVIRONMENT_PREFIX = "KLAGG_"
+
+
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    websocket_url: str = "wss://fstream.binance.com"
+    rest_url: str = "https://fapi.binance.com"
+    source: str = "aggTrade"
+    endpoint: str = "combined"
+    quote_assets: tuple[str, ...] = ("USDT",)
+    contract_types: tuple[str, ...] = ("PERPETUAL",)
+    symbols: tuple[str, ...] = ()
+    symbols_per_connection: int = 100
+
+    def check(self) -> None:
+        _one_of("exchange.source", self.source, ("aggTrade", "trade"))
+        _one_of("exchange.endpoint", self.endpoint, ("combined", "raw"))
+        _between("exchange.symbols_per_connection", self.symbols_per_connection, 1, 1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Redis:
+    url: str = ""
+    maxmemory_mb: int = 2048
+    timeout_ms: int = 5000
+    block_ms: int = 200
+
+    def check(self) -> None:
+        _between("redis.maxmemory_mb", self.maxmemory_mb, 64, 1 << 20)
+        _between("redis.timeout_ms", self.timeout_ms, 100, 60_000)
+        _between("redis.block_ms", self.block_ms, 1, self.timeout_ms // 2)
+
+
+@dataclass(frozen=True, slots=True)
+class Database:
+    url: str = ""
+    enabled: bool = True
+
+    def check(self) -> None:
+        pass
+
+
+@dataclass(frozen=True, slots=True)
+class Ingest:
+    batch_ms: int = 5
+    batch_rows: int = 512
+    future_ms_max: int = 10_000
+    mark_ms: int = 1000
+    buffer_mb_max: int = 64
+
+    def check(self) -> None:
+        _between("ingest.batch_ms", self.batch_ms, 1, 1000)
+        _between("ingest.batch_rows", self.batch_rows, 1, 65_536)
+        _between("ingest.future_ms_max", self.future_ms_max, 0, 600_000)
+        _between("ingest.mark_ms", self.mark_ms, 100, 60_000)
+        _between("ingest.buffer_mb_max", self.buffer_mb_max, 1, 65_536)
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    tick_ms: int = 250
+    sync_s: int = 10
+    listings_s: int = 3600
+    snapshot_s: int = 10
+
+    def check(self) -> None:
+        _between("clock.tick_ms", self.tick_ms, 10, 10_000)
+        _between("clock.sync_s", self.sync_s, 1, 3600)
+        _between("clock.listings_s", self.listings_s, 1, 86_400)
+        _between("clock.snapshot_s", self.snapshot_s, 1, 86_400)
+
+
+@dataclass(frozen=True, slots=True)
+class Aggregator:
+    intervals: tuple[str, ...] = ("1m", "5m", "30m", "1h", "4h", "1d", "1w")
+    window_minutes: int = 180
+    grace_ms: int = 2000
+    grace_unmarked_ms: int = 10_000
+    live_long_ms: int = 1000
+
+    def check(self) -> None:
+        if not self.intervals:
+            raise ConfigError("aggregator.intervals is empty: name at least one interval")
+        ordered(self.intervals)
+        _between("aggregator.window_minutes", self.window_minutes, 5, 24 * 60)
+        _between("aggregator.grace_ms", self.grace_ms, 0, 600_000)
+        _between("aggregator.grace_unmarked_ms", self.grace_unmarked_ms, self.grace_ms, 3_600_000)
+        _between("aggregator.live_long_ms", self.live_long_ms, 0, 60_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Persistence:
+    finalized_buffer_size: int = 5000
+    finalized_flush_interval_ms: int = 1000
+
+    def check(self) -> None:
+        _between("persistence.finalized_buffer_size", self.finalized_buffer_size, 1, 100_000)
+        _between("persistence.finalized_flush_interval_ms", self.finalized_flush_interval_ms, 10, 60_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    statistics_s: int = 10
+    heartbeat_ms: int = 1000
+    heartbeat_ttl_s: int = 10
+    shutdown_s: int = 20
+    log_level: str = "INFO"
+
+    def check(self) -> None:
+        _between("service.statistics_s", self.statistics_s, 1, 3600)
+        _between("service.heartbeat_ms", self.heartbeat_ms, 100, 10_000)
+        _between("service.heartbeat_ttl_s", self.heartbeat_ttl_s, 2, 600)
+        _between("service.shutdown_s", self.shutdown_s, 1, 600)
+        _one_of("service.log_level", self.log_level, ("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The whole configuration. `shards` is how many aggregators share the symbols."""
+
+    shards: int = 1
+    data_dir: str = "data"
+    exchange: Exchange = field(default_factory=Exchange)
+    redis: Redis = field(default_factory=Redis)
+    database: Database = field(default_factory=Database)
+    ingest: Ingest = field(default_factory=Ingest)
+    clock: Clock = field(default_factory=Clock)
+    aggregator: Aggregator = field(default_factory=Aggregator)
+    persistence: Persistence = field(default_factory=Persistence)
+    service: Service = field(default_factory=Service)
+
+    def check(self) -> None:
+        _between("shards", self.shards, 1, 1024)
+        for section in (
+            self.exchange, self.redis, self.database, self.ingest, self.clock, self.aggregator, self.persistence,
+            self.service,
+        ):  # fmt: skip
+            section.check()
+
+
+def load(path: str | Path | None = None, environment: Mapping[str, str] | None = None) -> Settings:
+    """The settings from a TOML file (none: defaults) and the environment; ConfigError in one sentence."""
+    tree: dict[str, Any] = {}
+    if path is not None:
+        try:
+            tree = tomllib.loads(Path(path).read_text(encoding="utf-8"))
+        except OSError as bad:
+            raise ConfigError(f"the configuration {path} cannot be read: {bad.strerror}") from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as bad:
+            raise ConfigError(f"the configuration {path} is not TOML: {bad}") from None
+    settings = from_tree(tree, origin=str(path or "the defaults"))
+    return _with_environment(settings, os.environ if environment is None else environment)
+
+
+def from_tree(tree: Mapping[str, Any], origin: str = "the configuration") -> Settings:
+    """Settings from nested mappings as TOML gives them."""
+    settings: Settings = _build(Settings, tree, "", origin)
+    settings.check()
+    return settings
+
+
+def to_toml(settings: Settings) -> str:
+    """The settings as TOML that `load` reads back to the same."""
+    lines = [
+        _toml_line(each.name, getattr(settings, each.name))
+        for each in fields(settings)
+        if not _is_section(settings, each.name)
+    ]
+    for each in fields(settings):
+        if _is_section(settings, each.name):
+            section = getattr(settings, each.name)
+            lines += [
+                "",
+                f"[{each.name}]",
+                *(_toml_line(part.name, getattr(section, part.name)) for part in fields(section)),
+            ]
+    return "\n".join(lines) + "\n"
+
+
+def _is_section(settings: Settings, name: str) -> bool:
+    return is_dataclass(getattr(settings, name))
+
+
+def _toml_line(name: str, value: Any) -> str:
+    if isinstance(value, bool):
+        return f"{name} = {str(value).lower()}"
+    if isinstance(value, int):
+        return f"{name} = {value}"
+    if isinstance(value, tuple):
+        return f"{name} = [{', '.join(_quoted(each) for each in value)}]"
+    return f"{name} = {_quoted(value)}"
+
+
+def _quoted(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
+
+
+def _build(kind: Any, tree: Mapping[str, Any], prefix: str, origin: str) -> Any:
+    hints = get_type_hints(kind)
+    unknown = sorted(set(tree) - set(hints))
+    if unknown:
+        raise ConfigError(f"{origin}: unknown setting {prefix}{unknown[0]}; known here: {', '.join(sorted(hints))}")
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        expected = hints[name]
+        if is_dataclass(expected):
+            if not isinstance(value, Mapping):
+                raise ConfigError(f"{origin}: {prefix}{name} must be a section")
+            values[name] = _build(expected, value, f"{prefix}{name}.", origin)
+        else:
+            values[name] = _typed(f"{prefix}{name}", value, expected, origin)
+    return kind(**values)
+
+
+def _typed(name: str, value: Any, expected: Any, origin: str) -> Any:
+    if expected == tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
+            raise ConfigError(f"{origin}: {name} must be a list of texts")
+        return tuple(value)
+    if type(value) is not expected:
+        words = {int: "a whole number", str: "a text", bool: "true or false"}
+        raise ConfigError(f"{origin}: {name} must be {words[expected]}, not {value!r}")
+    return value
+
+
+def _with_environment(settings: Settings, environment: Mapping[str, str]) -> Settings:
+    """Single values from `KLAGG_<SECTION>__<NAME>`; other KLAGG_ variables are not settings and are left alone."""
+    tree = tomllib.loads(to_toml(settings))
+    for variable, text in environment.items():
+        section, found, name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        if not variable.startswith(ENVIRONMENT_PREFIX) or not found:
+            continue
+        if not isinstance(tree.get(section), dict) or name not in tree[section]:
+            raise ConfigError(f"the environment variable {variable} names no setting")
+        tree[section][name] = _from_text(variable, text, tree[section][name])
+    return from_tree(tree, origin="the environment")
+
+
+def _from_text(variable: str, text: str, like: Any) -> Any:
+    if isinstance(like, bool):
+        if text.lower() not in ("true", "false"):
+            raise ConfigError(f"{variable} must be true or false, not {text!r}")
+        return text.lower() == "true"
+    if isinstance(like, int):
+        try:
+            return int(text)
+        except ValueError:
+            raise ConfigError(f"{variable} must be a whole number, not {text!r}") from None
+    return [each for each in text.split(",") if each] if isinstance(like, list) else text
+
+
+def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
+
+
+def _between(name: str, value: int, least: int, most: int) -> None:
+    if not least <= value <= most:
+        raise ConfigError(f"{name} is {value}: it must be between {least} and {most}")

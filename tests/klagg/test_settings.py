@@ -1,0 +1,62 @@
+"""Settings: defaults stand in config/klagg.toml, mistakes end the start with one sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from klagg.errors import ConfigError
+from klagg.settings import Settings, from_tree, load, to_toml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def test_config_file_states_every_default() -> None:
+    assert load(ROOT / "config" / "klagg.toml", {}) == Settings()
+    text = (ROOT / "config" / "klagg.toml").read_text(encoding="utf-8")
+    written = {line.split("=")[0].strip() for line in text.splitlines() if "=" in line and not line.startswith("#")}
+    known = {line.split("=")[0].strip() for line in to_toml(Settings()).splitlines() if "=" in line}
+    assert written == known
+
+
+def test_toml_round_trip(tmp_path: Path) -> None:
+    changed = from_tree({"data_dir": 'a "quoted" \\ path', "exchange": {"symbols": ["BTCUSDT", "币安人生USDT"]}})
+    (tmp_path / "x.toml").write_text(to_toml(changed), encoding="utf-8")
+    assert load(tmp_path / "x.toml", {}) == changed
+
+
+@pytest.mark.parametrize(
+    ("tree", "sentence"),
+    [
+        ({"redis": {"ulr": "x"}}, "unknown setting redis.ulr"),
+        ({"redsi": {}}, "unknown setting redsi"),
+        ({"redis": {"block_ms": "200"}}, "redis.block_ms must be a whole number"),
+        ({"redis": {"block_ms": 5000}}, "redis.block_ms is 5000: it must be between 1 and 2500"),
+        ({"database": {"enabled": 1}}, "database.enabled must be true or false"),
+        ({"aggregator": {"intervals": ["1m", "7m"]}}, "unknown interval '7m'"),
+        ({"aggregator": {"intervals": []}}, "aggregator.intervals is empty"),
+        ({"exchange": {"source": "trades"}}, "exchange.source is 'trades'"),
+        ({"exchange": 5}, "exchange must be a section"),
+    ],
+)
+def test_mistakes_are_named(tree: dict[str, object], sentence: str) -> None:
+    with pytest.raises(ConfigError, match=sentence.replace(".", r"\.")):
+        from_tree(tree)
+
+
+def test_missing_and_broken_files(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read: No such file"):
+        load(tmp_path / "none.toml", {})
+    (tmp_path / "bad.toml").write_text("a = ", encoding="utf-8")
+    with pytest.raises(ConfigError, match="is not TOML"):
+        load(tmp_path / "bad.toml", {})
+
+
+def test_environment_overrides_and_refuses_typos() -> None:
+    environment = {"KLAGG_REDIS__URL": "redis://h:1/0", "KLAGG_EXCHANGE__SYMBOLS": "A,B", "KLAGG_CACHE": "x", "HOME": "/"}
+    settings = load(None, environment)
+    assert settings.redis.url == "redis://h:1/0"
+    assert settings.exchange.symbols == ("A", "B")
+    with pytest.raises(ConfigError, match="KLAGG_REDIS__ULR names no setting"):
+        load(None, {"KLAGG_REDIS__ULR": "x"})
+    with pytest.raises(ConfigError, match="must be a whole number"):
+        load(None, {"KLAGG_CLOCK__TICK_MS": "fast"})
