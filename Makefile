@@ -44,7 +44,7 @@ endef
 	@echo "klagg: installing the packages of requirements.lock into .venv"
 	$(call make_environment,.venv)
 	$(PIP) install --no-deps -r requirements.lock
-	$(PIP) check
+	said=$$($(BIN)/python -m pip check) || { echo "$$said" >&2; exit 1; }
 	touch $@
 
 .venv/project.stamp: .venv/packages.stamp pyproject.toml
