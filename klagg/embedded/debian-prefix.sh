@@ -128,7 +128,7 @@ Dir::Cache "$work/cache";
 APT::Architecture "$architecture";
 APT::Architectures { "$architecture"; };
 APT::Install-Recommends "false";
-APT::Sandbox::User "$(id -un 2>/dev/null || echo root)";
+APT::Sandbox::User "root";
 APT::Update::Error-Mode "any";
 Acquire::Languages "none";
 Acquire::IndexTargets::deb::Contents-deb::DefaultEnabled "false";
