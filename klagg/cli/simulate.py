@@ -9,8 +9,8 @@ import signal
 import sys
 import time
 
+from klagg.errors import RecordingError
 from klagg.localexchange import LocalExchange, RecordedMarket, Source, SyntheticMarket
-from klagg.recordings import RecordingError
 
 _STATISTICS_S = 10.0
 _SYMBOLS, _RATE, _SEED = 20, 200.0, 1

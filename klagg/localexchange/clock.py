@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 
-class ExchangeClock:
+class MarketClock:
     """Exchange time as a function of the monotonic time `now_s` that callers pass in."""
 
     def __init__(self, start_ms: int, speed: float, now_s: float, *, held: bool, simulated: bool) -> None:

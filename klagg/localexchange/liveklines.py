@@ -6,8 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from klagg.localexchange.bars import Bar, empty_bar
-from klagg.localexchange.intervals import next_open, open_of
-from klagg.localexchange.market import MarketTrade
+from klagg.localexchange.market import KLINE_INTERVALS, MarketTrade
 from klagg.localexchange.streams import Stream
 from klagg.localexchange.wire import kline_event
 
@@ -27,14 +26,14 @@ class _Live:
         if self.waiting is not None:
             self.waiting.append(trade)
             return
-        open_ms = open_of(self.stream.interval, trade.time_ms)
+        open_ms = KLINE_INTERVALS[self.stream.interval].open_time(trade.time_ms)
         if self.bar is not None and open_ms < self.bar.open_ms:
             return
         if self.bar is not None and open_ms > self.bar.open_ms:
             self.closed.append(self.bar)
             self.bar = None
         if self.bar is None:
-            self.bar = empty_bar(open_ms, next_open(self.stream.interval, open_ms) - 1, trade.price)
+            self.bar = empty_bar(open_ms, KLINE_INTERVALS[self.stream.interval].close_time(open_ms), trade.price)
         self.bar.add(trade)
         self.changed = True
 
@@ -85,7 +84,7 @@ class LiveKlines:
             while live.bar is not None and live.bar.close_ms + SETTLE_MS < position_ms:
                 live.closed.append(live.bar)
                 open_ms = live.bar.close_ms + 1
-                close_ms = next_open(live.stream.interval, open_ms) - 1
+                close_ms = KLINE_INTERVALS[live.stream.interval].close_time(open_ms)
                 live.bar = empty_bar(open_ms, close_ms, live.bar.close)
                 live.changed = True
             for bar in live.closed:

@@ -6,7 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
+from klagg.intervals import INTERVALS, MINUTE_MS
 from klagg.localexchange.bars import Bar
+
+KLINE_INTERVALS = {name: each for name, each in INTERVALS.items() if each.shortest_ms >= MINUTE_MS}
+"""The intervals of the exchange's own klines; it has none below a minute."""
 
 COUNTING_EXECUTIONS = frozenset({"MARKET", "RPI"})
 """Executions (`X`) whose fills the exchange counts in its klines."""

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from klagg.localexchange import apierrors
-from klagg.localexchange.intervals import INTERVALS
+from klagg.localexchange.market import KLINE_INTERVALS
 
 _NUMBER = re.compile(r"[0-9]{1,20}")
 _HOUR_MS = 3_600_000
@@ -42,7 +42,7 @@ def klines_request(query: Mapping[str, str], symbols: Mapping[str, object], limi
     interval = query.get("interval", "")
     if not interval:
         raise apierrors.mandatory("interval")
-    if interval not in INTERVALS:
+    if interval not in KLINE_INTERVALS:
         raise apierrors.invalid_interval()
     start_ms, end_ms = _times(query)
     return KlinesRequest(symbol, interval, start_ms, end_ms, _limit(query, limit_max))

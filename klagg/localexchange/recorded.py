@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from klagg.errors import RecordingError
 from klagg.localexchange.bars import Bar, fold
 from klagg.localexchange.market import Listing, MarketTrade
 from klagg.localexchange.recordedsymbol import RecordedSymbol
 from klagg.localexchange.wire import unit
-from klagg.recordings import RecordingError, open_trades
+from klagg.recordings import open_trades
 
 _QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB")
 _FIRST_CONTRACT_MS = 1_569_398_400_000
@@ -56,14 +57,14 @@ class RecordedMarket:
                 if known is None:
                     known = symbols[trade.symbol] = RecordedSymbol(trade.symbol, recording.ids)
                 elif known.ids != recording.ids:
-                    raise RecordingError(path, None, f"{trade.symbol} has {known.ids!r} ids in another file")
+                    raise RecordingError(str(path), 0, f"{trade.symbol} has {known.ids!r} ids in another file")
                 known.add(trade)
         for name, recorded in symbols.items():
             clash = recorded.finish()
             if clash is not None:
-                raise RecordingError(files[0], None, f"{name} {clash} is recorded twice with different values")
+                raise RecordingError(files[0], 0, f"{name} {clash} is recorded twice with different values")
         if not symbols:
-            raise RecordingError(files[0] if files else "-", None, "holds no trades")
+            raise RecordingError(files[0] if files else "-", 0, "holds no trades")
         return cls(list(symbols.values()), files)
 
     def describe(self) -> Mapping[str, object]:

@@ -12,7 +12,7 @@ from aiohttp import web
 
 from klagg.localexchange import apierrors
 from klagg.localexchange.apierrors import ApiError
-from klagg.localexchange.clock import ExchangeClock
+from klagg.localexchange.clock import MarketClock
 from klagg.localexchange.history import klines
 from klagg.localexchange.limits import AGG_TRADES_WEIGHT, Limits, WeightLimiter, klines_weight
 from klagg.localexchange.market import MarketTrade, Source
@@ -34,9 +34,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class RestApi:
     """Handlers over a source and a clock. Whatever computes long runs in `executor`, never on the event loop."""
 
-    def __init__(
-        self, source: Source, clock: ExchangeClock, player: Player, limits: Limits, executor: Executor
-    ) -> None:
+    def __init__(self, source: Source, clock: MarketClock, player: Player, limits: Limits, executor: Executor) -> None:
         self._source = source
         self._clock = clock
         self._player = player
@@ -98,9 +96,8 @@ class RestApi:
     async def _time(self, _: Mapping[str, str]) -> object:
         body: dict[str, object] = {"serverTime": self.now_ms()}
         if self._clock.simulated:
-            body |= {"klaggSimulated": True, "klaggSpeed": self._clock.speed}
-            if self._clock.held:
-                body["klaggHeld"] = True
+            # The rate at which the time told here goes on: a held clock stands until its first subscriber comes.
+            body |= {"klaggSimulated": True, "klaggSpeed": 0 if self._clock.held else self._clock.speed}
         return body
 
     async def _exchange_info(self, _: Mapping[str, str]) -> object:

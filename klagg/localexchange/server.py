@@ -10,12 +10,11 @@ from urllib.parse import unquote
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
-from klagg.localexchange.clock import ExchangeClock, anchored_start_ms
+from klagg.localexchange.clock import MarketClock, anchored_start_ms
 from klagg.localexchange.control import Subscriptions, TooManyStreamsError, answer
 from klagg.localexchange.hub import Connection, Hub
-from klagg.localexchange.intervals import next_open, open_of
 from klagg.localexchange.limits import Limits, MessageLimiter
-from klagg.localexchange.market import Source
+from klagg.localexchange.market import KLINE_INTERVALS, Source
 from klagg.localexchange.player import Player
 from klagg.localexchange.rest import RestApi
 from klagg.localexchange.streams import Kind, Route, Stream
@@ -69,7 +68,7 @@ class LocalExchange:
         if start_ms is None and span_ms is not None:
             start_ms = span_ms[0] - 1 - (int(_LEAD_REAL_MS * speed) if lead_ms is None else lead_ms)
         self.start_ms = anchored_start_ms(time.time_ns() // 1_000_000, speed) if start_ms is None else start_ms
-        self.clock = ExchangeClock(self.start_ms, speed, time.monotonic(), held=held, simulated=simulated)
+        self.clock = MarketClock(self.start_ms, speed, time.monotonic(), held=held, simulated=simulated)
         self.hub = Hub(self.limits.send_buffer_bytes)
         self.player = Player(source, self.hub, self.start_ms)
         # One thread: requests that compute long queue up behind each other and leave a core to the streams.
@@ -273,8 +272,9 @@ class LocalExchange:
         listed = {listing.symbol for listing in self.source.listings(position_ms)}
         if stream.symbol not in listed:
             return
-        open_ms = open_of(stream.interval, position_ms)
-        close_ms = next_open(stream.interval, open_ms) - 1
+        interval = KLINE_INTERVALS[stream.interval]
+        open_ms = interval.open_time(position_ms)
+        close_ms = interval.close_time(open_ms)
         loop = asyncio.get_running_loop()
         bar = await loop.run_in_executor(self._executor, self.source.bar, stream.symbol, open_ms, close_ms, position_ms)
         self.player.seed_kline(stream, bar)

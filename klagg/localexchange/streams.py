@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 from typing import NamedTuple
 
-from klagg.localexchange.intervals import INTERVALS
+from klagg.localexchange.market import KLINE_INTERVALS
 
 MINI_TICKERS = "!miniTicker@arr"
 CONTRACT_INFO = "!contractInfo"
@@ -59,7 +59,7 @@ def parse_stream(name: str) -> Stream | None:
     if channel == "trade":
         return Stream(Kind.TRADE, symbol.upper())
     prefix, _, interval = channel.partition("_")
-    if prefix == "kline" and interval in INTERVALS:
+    if prefix == "kline" and interval in KLINE_INTERVALS:
         return Stream(Kind.KLINE, symbol.upper(), interval)
     return None
 

@@ -4,13 +4,12 @@
 """
 
 from klagg.recordings.klines import KlineRecording, open_klines
-from klagg.recordings.model import OfficialKline, RecordingError, Trade, TradeIds
+from klagg.recordings.model import OfficialKline, Trade, TradeIds
 from klagg.recordings.trades import TradeRecording, open_trades
 
 __all__ = [
     "KlineRecording",
     "OfficialKline",
-    "RecordingError",
     "Trade",
     "TradeIds",
     "TradeRecording",

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from klagg.errors import RecordingError
 from klagg.recordings.files import text_lines
 from klagg.recordings.jsonarray import DECODER
 from klagg.recordings.layouts import CAPTURE_PREFIX, SOCKET_URL
-from klagg.recordings.model import OfficialKline, RecordingError, Trade, TradeIds
+from klagg.recordings.model import OfficialKline, Trade, TradeIds
 from klagg.recordings.rows import agg_trade, closed_kline_event, fill
 from klagg.recordings.values import BadValue, epoch_ms, received_ms
 
@@ -36,7 +37,7 @@ def trade_ids(path: Path) -> TradeIds:
         if aggregates and characters > _LOOK_AHEAD_CHARACTERS:
             break
     if not aggregates:
-        raise RecordingError(path, None, "holds neither aggTrade nor trade events")
+        raise RecordingError(str(path), 0, "holds neither aggTrade nor trade events")
     return "agg"
 
 
@@ -50,7 +51,7 @@ def trades(path: Path, ids: TradeIds) -> Iterator[Trade]:
         try:
             yield build(event, _symbol(event), recv_ms=recv_ms, event_ms=epoch_ms("event time", event.get("E")))
         except BadValue as error:
-            raise RecordingError(path, f"line {number}", str(error)) from error
+            raise RecordingError(str(path), number, str(error)) from error
 
 
 def closed_klines(path: Path) -> Iterator[tuple[str, str, OfficialKline]]:
@@ -61,7 +62,7 @@ def closed_klines(path: Path) -> Iterator[tuple[str, str, OfficialKline]]:
         try:
             closed = closed_kline_event(event)
         except BadValue as error:
-            raise RecordingError(path, f"line {number}", str(error)) from error
+            raise RecordingError(str(path), number, str(error)) from error
         if closed is not None:
             yield closed
 
@@ -82,13 +83,13 @@ def _events(path: Path) -> Iterator[tuple[int, int | None, dict[str, Any]]]:
         try:
             message = DECODER.decode(line)
         except (ValueError, RecursionError) as error:
-            raise RecordingError(path, f"line {number}", "is not JSON") from error
+            raise RecordingError(str(path), number, "is not JSON") from error
         if isinstance(message, dict):
             data = message.get("data", message)
             if isinstance(data, dict):
                 yield number, recv_ms, data
         elif not isinstance(message, list):
-            raise RecordingError(path, f"line {number}", "is no WebSocket message")
+            raise RecordingError(str(path), number, "is no WebSocket message")
 
 
 def _symbol(event: dict[str, Any]) -> str:

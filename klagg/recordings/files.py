@@ -12,7 +12,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import BinaryIO, cast
 
-from klagg.recordings.model import RecordingError
+from klagg.errors import RecordingError
 
 LINE_LENGTH_MAX = 16 * 1024 * 1024
 """Characters; a longer line is no recording known here and must not fill the memory."""
@@ -37,11 +37,11 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
             else:
                 yield raw
     except EOFError as error:
-        raise RecordingError(path, None, "the compressed file is cut off before its end") from error
+        raise RecordingError(str(path), 0, "the compressed file is cut off before its end") from error
     except (gzip.BadGzipFile, zipfile.BadZipFile, zlib.error) as error:
-        raise RecordingError(path, None, f"the compressed file is damaged ({error})") from error
+        raise RecordingError(str(path), 0, f"the compressed file is damaged ({error})") from error
     except OSError as error:
-        raise RecordingError(path, None, f"cannot be read ({error.strerror or error})") from error
+        raise RecordingError(str(path), 0, f"cannot be read ({error.strerror or error})") from error
 
 
 def text_chunks(path: Path) -> Generator[str, None, None]:
@@ -54,7 +54,7 @@ def text_chunks(path: Path) -> Generator[str, None, None]:
             try:
                 text = decoder.decode(block, final=not block)
             except UnicodeDecodeError as error:
-                raise RecordingError(path, None, "is not UTF-8 text") from error
+                raise RecordingError(str(path), 0, "is not UTF-8 text") from error
             if first and text:
                 text = text.removeprefix(_BYTE_ORDER_MARK)
                 first = False
@@ -74,7 +74,7 @@ def text_lines(path: Path) -> Iterator[tuple[int, str]]:
             number += 1
             yield number, line.rstrip("\r")
         if len(rest) > LINE_LENGTH_MAX:
-            raise RecordingError(path, f"line {number + 1}", f"is longer than {LINE_LENGTH_MAX:,} characters")
+            raise RecordingError(str(path), number + 1, f"is longer than {LINE_LENGTH_MAX:,} characters")
     if rest:
         yield number + 1, rest
 
@@ -88,7 +88,7 @@ def text_head(path: Path) -> str:
 def _only_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
     members = [info for info in archive.infolist() if not info.is_dir()]
     if len(members) != 1:
-        raise RecordingError(path, None, f"the zip holds {len(members)} files where one is expected")
+        raise RecordingError(str(path), 0, f"the zip holds {len(members)} files where one is expected")
     if members[0].flag_bits & 1:
-        raise RecordingError(path, None, "the zip is encrypted")
+        raise RecordingError(str(path), 0, "the zip is encrypted")
     return members[0]

@@ -7,11 +7,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from klagg.errors import RecordingError
 from klagg.recordings import capture
 from klagg.recordings.files import text_chunks, text_head, text_lines
 from klagg.recordings.jsonarray import ArrayError, array_items
 from klagg.recordings.layouts import Content, Layout, detect
-from klagg.recordings.model import OfficialKline, RecordingError
+from klagg.recordings.model import OfficialKline
 from klagg.recordings.rows import KLINE_COLUMNS, kline_row
 from klagg.recordings.values import BadValue
 
@@ -42,24 +43,24 @@ class KlineRecording:
             if self.symbol not in {None, symbol} or self.interval not in {None, interval}:
                 continue
             if series not in {None, (symbol, interval)}:
-                raise RecordingError(self.path, None, "holds klines of several symbols or intervals: give both")
+                raise RecordingError(str(self.path), 0, "holds klines of several symbols or intervals: give both")
             series = (symbol, interval)
             yield kline
         if series is None:
-            raise RecordingError(self.path, None, "holds no closed kline events of what was asked for")
+            raise RecordingError(str(self.path), 0, "holds no closed kline events of what was asked for")
 
     def _from_json_array(self) -> Iterator[OfficialKline]:
-        position = None
+        position = 0
         try:
             for number, item in array_items(text_chunks(self.path)):
-                position = f"item {number}"
+                position = number
                 if not isinstance(item, list):
                     raise BadValue("is no kline")
                 yield kline_row(item, KLINE_COLUMNS)
         except BadValue as error:
-            raise RecordingError(self.path, position, str(error)) from error
+            raise RecordingError(str(self.path), position, str(error)) from error
         except ArrayError as error:
-            raise RecordingError(self.path, None, str(error)) from error
+            raise RecordingError(str(self.path), 0, str(error)) from error
 
     def _from_table(self) -> Iterator[OfficialKline]:
         columns = self.layout.columns or KLINE_COLUMNS
@@ -73,7 +74,7 @@ class KlineRecording:
             try:
                 yield kline_row(cells, columns)
             except BadValue as error:
-                raise RecordingError(self.path, f"line {number}", str(error)) from error
+                raise RecordingError(str(self.path), number, str(error)) from error
 
 
 def open_klines(path: str | Path, symbol: str | None = None, interval: str | None = None) -> KlineRecording:
@@ -85,10 +86,10 @@ def open_klines(path: str | Path, symbol: str | None = None, interval: str | Non
     path = Path(path)
     head = text_head(path)
     if not head.strip():
-        raise RecordingError(path, None, "is empty")
+        raise RecordingError(str(path), 0, "is empty")
     layout = detect(head)
     if layout is None:
-        raise RecordingError(path, None, "is no known format of klines")
+        raise RecordingError(str(path), 0, "is no known format of klines")
     if layout.content not in _KLINE_CONTENTS:
-        raise RecordingError(path, None, f"is a recording of trades ({layout.content.value}), not of klines")
+        raise RecordingError(str(path), 0, f"is a recording of trades ({layout.content.value}), not of klines")
     return KlineRecording(path, layout, symbol, interval)

@@ -1,28 +1,12 @@
-"""The records that recordings are read into, and the error that says what is wrong with a file."""
+"""The records that recordings are read into."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 TradeIds = Literal["agg", "trade"]
 """The id space of a file's trades: aggregate trades (`a`) or single fills (`t`)."""
-
-
-class RecordingError(Exception):
-    """A recording cannot be read.
-
-    Attributes: `path` of the file, `position` in it ("line 12", "item 3") or None when the whole file is meant, and
-    `reason`, a clause without its full stop.
-    """
-
-    def __init__(self, path: str | Path, position: str | None, reason: str) -> None:
-        self.path = Path(path)
-        self.position = position
-        self.reason = reason
-        where = f"{self.path}, {position}" if position else str(self.path)
-        super().__init__(f"{where}: {reason}.")
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,15 +8,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from klagg.errors import RecordingError
 from klagg.recordings import capture
 from klagg.recordings.files import text_chunks, text_head, text_lines
 from klagg.recordings.jsonarray import ArrayError, array_items
 from klagg.recordings.layouts import Content, Layout, detect, unwrapped
-from klagg.recordings.model import RecordingError, Trade, TradeIds
+from klagg.recordings.model import Trade, TradeIds
 from klagg.recordings.rows import agg_trade, rest_fill
 from klagg.recordings.symbols import symbol_from_ccxt, symbol_from_name
 from klagg.recordings.values import BadValue
 
+_NO_SYMBOL = "names no symbol, and neither does the file's name: give the symbol"
 _IDS: Mapping[Content, TradeIds] = {
     Content.REST_AGG_TRADES: "agg",
     Content.CSV_AGG_TRADES: "agg",
@@ -49,27 +51,27 @@ class TradeRecording:
 
     def _from_json_array(self) -> Iterator[Trade]:
         build: Callable[[Mapping[str, Any], str], Trade] = agg_trade if self.ids == "agg" else rest_fill
-        position = None
+        position = 0
         try:
             for number, item in array_items(text_chunks(self.path)):
-                position = f"item {number}"
+                position = number
                 if not isinstance(item, dict):
                     raise BadValue("is no trade")
                 yield build(unwrapped(item), self._symbol_of(item))
         except BadValue as error:
-            raise RecordingError(self.path, position, str(error)) from error
+            raise RecordingError(str(self.path), position, str(error)) from error
         except ArrayError as error:
-            raise RecordingError(self.path, None, str(error)) from error
+            raise RecordingError(str(self.path), 0, str(error)) from error
 
     def _symbol_of(self, item: Mapping[str, Any]) -> str:
         symbol = symbol_from_ccxt(item.get("symbol")) or self.symbol
         if symbol is None:
-            raise BadValue("names no symbol, and neither does the file's name: give the symbol")
+            raise BadValue(_NO_SYMBOL)
         return symbol
 
     def _from_table(self) -> Iterator[Trade]:
         if self.symbol is None:
-            raise RecordingError(self.path, None, "names no symbol, and neither does the file's name: give the symbol")
+            raise RecordingError(str(self.path), 0, _NO_SYMBOL)
         build: Callable[[Mapping[str, Any], str], Trade] = agg_trade if self.ids == "agg" else rest_fill
         columns = dict(self.layout.columns or {})
         width = max(columns.values()) + 1
@@ -85,7 +87,7 @@ class TradeRecording:
                     raise BadValue(f"the row has {len(cells)} columns where {width} are expected")
                 yield build({name: cells[place] for name, place in columns.items()}, self.symbol)
             except BadValue as error:
-                raise RecordingError(self.path, f"line {number}", str(error)) from error
+                raise RecordingError(str(self.path), number, str(error)) from error
 
 
 def open_trades(path: str | Path, symbol: str | None = None, ids: TradeIds | None = None) -> TradeRecording:
@@ -98,14 +100,14 @@ def open_trades(path: str | Path, symbol: str | None = None, ids: TradeIds | Non
     path = Path(path)
     head = text_head(path)
     if not head.strip():
-        raise RecordingError(path, None, "is empty")
+        raise RecordingError(str(path), 0, "is empty")
     layout = detect(head)
     if layout is None:
-        raise RecordingError(path, None, "is no known format of recorded trades")
+        raise RecordingError(str(path), 0, "is no known format of recorded trades")
     if layout.content is Content.CAPTURE:
         return TradeRecording(path, layout, ids or capture.trade_ids(path), None)
     if layout.content not in _IDS:
-        raise RecordingError(path, None, f"is a recording of klines ({layout.content.value}), not of trades")
+        raise RecordingError(str(path), 0, f"is a recording of klines ({layout.content.value}), not of trades")
     if ids is not None and ids != _IDS[layout.content]:
-        raise RecordingError(path, None, f"holds {layout.content.value} and no {ids!r} ids")
+        raise RecordingError(str(path), 0, f"holds {layout.content.value} and no {ids!r} ids")
     return TradeRecording(path, layout, _IDS[layout.content], symbol or symbol_from_name(path))
