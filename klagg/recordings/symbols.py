@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 _WORD = re.compile(r"[^\W_]+(?:_[0-9]{6}(?![0-9]))?")
-_PAIR = re.compile(r"(?=.{5,})[^\W_]{2,}?(?:USDT|USDC|BUSD|FDUSD|TUSD|USD|BTC|ETH|BNB)(?:_[0-9]{6})?")
+_PAIR = re.compile(r"(?:[^\W_]+?(?:USDT|USDC|FDUSD|BUSD|TUSD)|[^\W_]{2,}?(?:USD|BTC|ETH|BNB))(?:_[0-9]{6})?")
 
 
 def symbol_from_name(path: Path) -> str | None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 from pathlib import Path
 
@@ -27,7 +28,7 @@ from klagg.recordings import OfficialKline, open_klines
 def test_official_tables(realdata: Path, name: str, count: int) -> None:
     klines = list(open_klines(realdata / name))
     assert len(klines) == count
-    assert all(before.open_time_ms < after.open_time_ms for before, after in zip(klines, klines[1:], strict=False))
+    assert all(before.open_time_ms < after.open_time_ms for before, after in itertools.pairwise(klines))
 
 
 def test_all_columns_of_a_dump(realdata: Path) -> None:

@@ -16,6 +16,7 @@ from klagg.recordings.symbols import symbol_from_ccxt, symbol_from_name
         ("ETHUSDT_240927-trades-2024-07-18.zip", "ETHUSDT_240927"),
         ("币安人生USDT-aggTrades-2026-01-01.csv", "币安人生USDT"),
         ("1000PEPEUSDT.csv", "1000PEPEUSDT"),
+        ("wusdt.csv", "WUSDT"),
         ("XRPETH.json", "XRPETH"),
         ("trades.json", None),
         ("USDT.csv", None),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import gzip
+import itertools
 import json
 import zipfile
 from pathlib import Path
@@ -30,7 +31,7 @@ def test_recorded_files(realdata: Path, name: str, ids: str, count: int, first: 
     recording = open_trades(realdata / name)
     trades = list(recording)
     assert (recording.ids, len(trades), trades[0].id, trades[-1].id) == (ids, count, first, last)
-    pairs = list(zip(trades, trades[1:], strict=False))
+    pairs = list(itertools.pairwise(trades))
     assert all(after.id == before.id + 1 for before, after in pairs)
     assert sum(after.first != before.last + 1 for before, after in pairs) == holes
     assert all(trade.time_ms <= (trade.event_ms or trade.time_ms) for trade in trades)
