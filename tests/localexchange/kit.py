@@ -57,7 +57,9 @@ async def running(exchange: LocalExchange) -> AsyncIterator[LocalExchange]:
 @asynccontextmanager
 async def connected(exchange: LocalExchange, path: str) -> AsyncIterator[ClientConnection]:
     """A client connection to a path of the exchange."""
-    async with websockets.connect(exchange.websocket_url + path, compression=None, max_size=None) as client:
+    async with websockets.connect(
+        exchange.websocket_url + path, compression=None, max_size=None, max_queue=None
+    ) as client:
         yield client
 
 
