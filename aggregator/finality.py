@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.ledger import Ledger
-from aggregator.ring import NO_BUCKET, NO_ID, Ring
+from aggregator.ring import AHEAD_MS, NO_BUCKET, NO_ID, Ring
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -54,6 +54,7 @@ class Finality:
     def __init__(self, ring: Ring, ledger: Ledger, graces: Graces) -> None:
         self._ring, self._ledger, self._graces = ring, ledger, graces
         self.alive_until: Ints = np.full(ring.capacity, np.iinfo(np.int64).min, np.int64)
+        self._horizon_ms = 0
 
     def grow(self, capacity: int) -> None:
         """Room for more slots."""
@@ -74,14 +75,23 @@ class Finality:
         np.minimum.at(cursor, slots, buckets)
 
     def close(self, time_ms: int) -> list[Published]:
-        """Everything that goes out at `time_ms`: amendments and confirmations, then new finals, oldest first."""
+        """Everything that goes out at `time_ms`: amendments and confirmations, then new finals, oldest first.
+
+        Trades up to AHEAD_MS beyond it are folded; what the ledger has seen further ahead proves nothing yet.
+        """
+        self._horizon_ms = time_ms + AHEAD_MS
         published = self._revise()
         for interval in range(len(self._ring.intervals)):
             published += self._close_interval(interval, time_ms)
         return published
 
+    def _passed(self, slots: Ints) -> Ints:
+        """The time up to which these symbols' trades have been seen and folded."""
+        passed: Ints = np.minimum(self._ledger.last_time[slots], self._horizon_ms)
+        return passed
+
     def _proven(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
-        passed = self._ledger.last_time[slots] >= next_opens
+        passed = self._passed(slots) >= next_opens
         whole = opens > self._ledger.start_time[slots]
         proven: Bools = passed & whole
         if proven.any():
@@ -96,7 +106,7 @@ class Finality:
         while len(slots):
             buckets = cursor[slots]
             opens, next_opens = kind.opens_of(buckets), kind.opens_of(buckets + 1)
-            over = (self._ledger.last_time[slots] >= next_opens) | (time_ms >= next_opens + self._graces.marked_ms)
+            over = (self._passed(slots) >= next_opens) | (time_ms >= next_opens + self._graces.marked_ms)
             slots, buckets, opens, next_opens = slots[over], buckets[over], opens[over], next_opens[over]
             if not len(slots):
                 break
