@@ -174,11 +174,11 @@ def _starts(slot: Ints, bucket: Ints) -> Ints:
 
 def _sum(values: Ints, starts: Ints) -> Ints:
     """Sums per segment; a sum that may not fit 64 bits is refused, never wrapped."""
-    if (
-        values.sum(dtype=np.float64) >= QUOTE_MAX
-        and np.add.reduceat(values.astype(np.float64), starts).max() >= QUOTE_MAX
-    ):
-        raise ArithmeticOverflow("the sum of a batch of trades would not fit 64 bits")
+    limited = values.dtype != np.object_
+    if limited and values.sum(dtype=np.float64) >= QUOTE_MAX:
+        largest = np.add.reduceat(values.astype(np.float64), starts).max()
+        if largest >= QUOTE_MAX:
+            raise ArithmeticOverflow("the sum of a batch of trades would not fit 64 bits")
     sums: Ints = np.add.reduceat(values, starts)
     return sums
 

@@ -22,7 +22,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="recorded trades through the real aggregator: print or compare klines",
         description="Folds recorded trades (WebSocket capture, REST JSON, dump CSV; gz or not) with the aggregator's "
         "own code. Without --klines the klines are printed; with it they are compared field by field, and the exit "
-        "code is 1 if any differs. The last line is a JSON summary; `partial` counts bars that the trades do not fully cover.",
+        "code is 1 if any differs. The last line is a JSON summary; `partial` counts bars that the trades do not fully "
+        "cover.",
     )
     parser.add_argument("--trades", nargs="+", required=True, metavar="FILE", help="recordings, in order of time")
     parser.add_argument("--klines", metavar="FILE", help="official klines to compare with")
