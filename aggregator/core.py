@@ -3,8 +3,8 @@
 Between two ticks entries only gather; at the tick they are decoded together, pass the ledger, are folded, and then the
 tick speaks. So outputs are a pure function of the log, however it was read (DESIGN §1.4).
 
-Waiting for the next issue, each with its place: official rows (`apply`), requests for old holes (`_speak`), a new
-generation of a listed name (`SymbolTable.describe`).
+What the core does not do yet has its place: official rows (`apply`), requests for holes that stay open (`_speak`), a
+new generation of a listed name (`SymbolTable.describe`).
 """
 
 from __future__ import annotations
@@ -23,10 +23,9 @@ from aggregator.fold import Rows, longer, merge, quotes_of, segments_of
 from aggregator.ledger import NONE, Ledger
 from aggregator.outputs import Outputs, Speaker
 from aggregator.ring import AHEAD_MS, Ring
-from aggregator.symbols import UNLISTED, SymbolTable
+from aggregator.symbols import SymbolTable
 from klagg import contract, settings
-from klagg.contract import RawFields
-from klagg.decimals import DIGITS_MAX
+from klagg.contract import Listing, RawFields
 from klagg.errors import ConfigError, ContractError, KlaggError
 from klagg.intervals import MINUTE, MINUTE_MS, ordered
 
@@ -35,6 +34,11 @@ Bools = npt.NDArray[np.bool_]
 
 GATHERED_MAX = 20_000_000
 """Trades that may gather without a tick; beyond it the clock is surely dead and the process says so and ends."""
+
+
+TRADING = "TRADING"
+SCALE_MAX = 17
+"""The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
 
 
 class TicksMissing(KlaggError):
@@ -71,26 +75,29 @@ class Core:
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
-        self._step_ms = min(window_ms, *(finest_ms * (size - 2) for size in self.ring.sizes)) // 2
+        self._step_ms = self.ring.span_ms // 2
         if self._step_ms <= config.grace_unmarked_ms:
             raise ConfigError("aggregator.grace_unmarked_ms is too long for the shortest interval's window")
         self._live_long_ms = config.live_long_ms
-        self._live_long_due = 0
-        self._gathered: list[RawFields] = []
+        self.live_long_due = 0
+        self._gathered: list[tuple[str, RawFields]] = []
         self._gathered_count = 0
-        self._held: Rows | None = None
-        self._agg_ids: dict[int, bool] = {}
+        self._marked: dict[bytes, int] = {}
+        self._listed: list[Listing] = []
+        self.held = Rows.none()
+        self.agg_ids = np.zeros(self.symbols.capacity, np.int64)
+        """The id space of each slot: 1 aggTrade ids, −1 fill ids, 0 not known yet."""
         self._pending = Outputs(0)
         self.time_ms = 0
         """The last tick's time; 0 before the first."""
 
-    def apply(self, raw: RawFields) -> Outputs | None:
+    def apply(self, entry_id: str, raw: RawFields) -> Outputs | None:
         """Take in one feed entry. A tick that goes on in time answers with its outputs; a bad entry becomes dead."""
         try:
             contract.check_version(raw)
             kind = contract.text_of(raw, "kind")
             if kind == contract.TRADES:
-                self._gather(raw)
+                self._gather(entry_id, raw)
             elif kind == contract.TICK:
                 return self._tick(contract.integer_of(raw, "time"))
             elif kind == contract.MARK:
@@ -100,63 +107,70 @@ class Core:
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:
-            self._bury(raw, bad)
+            self._bury(entry_id, raw, bad)
         return None
 
-    def _bury(self, raw: RawFields, reason: ContractError) -> None:
+    def _bury(self, entry_id: str, raw: RawFields, reason: ContractError) -> None:
         """An entry that cannot be used goes to `dead` with the reason; the rest goes on."""
         self.counts.bad_entries += 1
-        fields = {name.decode(errors="replace"): value.decode(errors="replace") for name, value in raw.items()}
-        self._pending.dead.append({f"entry.{name}": value for name, value in fields.items()} | {"reason": str(reason)})
+        self._pending.dead.append(contract.dead_entry(contract.FEED, entry_id, "aggregator", str(reason), raw))
 
-    def _gather(self, raw: RawFields) -> None:
+    def _gather(self, entry_id: str, raw: RawFields) -> None:
         self._gathered_count += feed.check_entry(raw)
         if self._gathered_count > GATHERED_MAX:
             raise TicksMissing(f"{self._gathered_count} trades came without a tick: is klagg-clock running?")
-        self._gathered.append(raw)
+        self._gathered.append((entry_id, raw))
 
     def _mark(self, raw: RawFields) -> None:
         time_ms = contract.integer_of(raw, "time")
-        names = contract.text_of(raw, "symbols").encode().split(b",")
-        slots = self.symbols.slots_of(names)
-        self._grow()
-        alive = self.finality.alive_until
-        alive[slots] = np.maximum(alive[slots], time_ms)
+        contract.text_of(raw, "symbols")
+        for name in raw[b"symbols"].split(b","):
+            self._marked[name] = max(time_ms, self._marked.get(name, time_ms))
 
     def _list(self, raw: RawFields) -> None:
         for listing in contract.listings_of(raw):
-            slot, before = self.symbols.describe(listing)
-            self._grow()
-            self._raise_scales(slot, listing.price_scale, listing.qty_scale)
-            if before != listing.status:
-                kind = contract.EVENT_LISTED if before == UNLISTED else contract.EVENT_DELISTED
-                if kind == contract.EVENT_LISTED or listing.status != "TRADING":
-                    row = (listing.symbol, listing.generation, listing.status)
-                    self._pending.events.append(contract.events_entry(kind, self.time_ms, [row]))
+            if not (0 <= listing.price_scale <= SCALE_MAX and 0 <= listing.qty_scale <= SCALE_MAX):
+                raise ContractError(f"{listing.symbol} is listed with scales that cannot be used")
+            self._listed.append(listing)
 
-    def _grow(self) -> None:
+    def _take_marks_and_listings(self) -> None:
+        """What marks and listings said since the last tick."""
+        self.symbols.add_all([*self._marked, *(listing.symbol.encode() for listing in self._listed)])
+        self.grow()
+        for listing in self._listed:
+            slot, before = self.symbols.describe(listing)
+            self._raise_scales(slot, listing.price_scale, listing.qty_scale)
+            kind = contract.EVENT_LISTED if listing.status == TRADING else contract.EVENT_DELISTED
+            if before != listing.status:
+                row = (listing.symbol, listing.generation, listing.status)
+                self._pending.events.append(contract.events_entry(kind, self.time_ms, [row]))
+        if self._marked:
+            slots = self.symbols.slots_of(list(self._marked))
+            times = np.fromiter(self._marked.values(), np.int64, len(slots))
+            self.finality.alive_until[slots] = np.maximum(self.finality.alive_until[slots], times)
+        self._listed, self._marked = [], {}
+
+    def grow(self) -> None:
         """Follow the symbol table with every array."""
         capacity = self.symbols.capacity
         if capacity > self.ring.capacity:
             self.ring.grow(capacity)
             self.ledger.grow(capacity)
             self.finality.grow(capacity)
+            self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
 
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
         """Scales only ever rise; what is there is multiplied exactly."""
-        if not (0 <= price_scale <= DIGITS_MAX and 0 <= qty_scale <= DIGITS_MAX):
-            raise ContractError(f"{self.symbols.names[slot]}: scales {price_scale} and {qty_scale} cannot be used")
         price_more = max(0, price_scale - int(self.symbols.price_scale[slot]))
         qty_more = max(0, qty_scale - int(self.symbols.qty_scale[slot]))
         if not price_more and not qty_more:
             return
         self.ring.rescale(slot, price_more, qty_more)
         self.edges.rescale(slot, price_more, qty_more)
-        if self._held is not None:
-            own = self._held.slot == slot
-            self._held.price[own] *= 10**price_more
-            self._held.qty[own] *= 10**qty_more
-            self._held.quote[own] *= 10 ** (price_more + qty_more)
+        own = self.held.slot == slot
+        self.held.price[own] *= 10**price_more
+        self.held.qty[own] *= 10**qty_more
+        self.held.quote[own] *= 10 ** (price_more + qty_more)
         self.symbols.price_scale[slot] += price_more
         self.symbols.qty_scale[slot] += qty_more
 
@@ -165,17 +179,19 @@ class Core:
         self.counts.ticks += 1
         if time_ms < self.time_ms:
             return None
+        self._take_marks_and_listings()
         rows = self._admitted()
-        outputs, self._pending = self._pending, Outputs(0)
+        outputs = self._pending
         outputs.time_ms = time_ms
         for step_ms in self._steps(time_ms, rows):
             self.ring.advance(step_ms)
             rows = self._fold(rows, step_ms, outputs)
             self._speak(outputs, step_ms)
-        self._held = rows if len(rows) else None
+        self.held = rows
         self.time_ms = time_ms
         self._say_live(outputs)
         outputs.events.append(contract.events_entry(contract.EVENT_TICK, time_ms, []))
+        self._pending = Outputs(0)
         return outputs
 
     def _steps(self, time_ms: int, rows: Rows) -> Iterator[int]:
@@ -191,26 +207,25 @@ class Core:
     def _admitted(self) -> Rows:
         """What gathered since the last tick, decoded, at scale and new to the ledger, with what was held back."""
         entries, self._gathered, self._gathered_count = self._gathered, [], 0
-        parts = [] if self._held is None else [self._held]
-        parts += [self._admit(decoded) for decoded in self._decoded(entries)]
-        return Rows.joined(parts) if parts else Rows.none()
+        return Rows.joined([self.held, *(self._admit(decoded) for decoded in self._decoded(entries))])
 
-    def _decoded(self, entries: Sequence[RawFields]) -> Iterator[Columns]:
+    def _decoded(self, entries: Sequence[tuple[str, RawFields]]) -> Iterator[Columns]:
         """All entries in one go; if one is bad, one by one, so that only the bad one is lost."""
         if not entries:
             return
         try:
-            yield feed.decode(entries)
+            yield feed.decode([raw for _, raw in entries])
         except ContractError:
-            for raw in entries:
+            for entry_id, raw in entries:
                 try:
                     yield feed.decode([raw])
                 except ContractError as bad:
-                    self._bury(raw, bad)
+                    self._bury(entry_id, raw, bad)
 
     def _admit(self, decoded: Columns) -> Rows:
+        self.symbols.add_all(decoded.names)
+        self.grow()
         slots = self.symbols.slots_of(decoded.names)
-        self._grow()
         order = np.argsort(slots.astype(np.int32), kind="stable")
         usable = self._usable(decoded, slots)
         if not usable.all():
@@ -232,9 +247,9 @@ class Core:
         )  # fmt: skip
         too_large = price_bad | qty_bad | quote_bad
         if too_large.any():
-            self._refuse(
-                "OVERFLOW", "does not fit 64 bits at the symbol's scales", rows.slot[too_large], rows.id[too_large]
-            )
+            lost = rows.take(too_large)
+            self._refuse("OVERFLOW", "does not fit 64 bits at the symbol's scales", lost.slot, lost.id)
+            self.ledger.lose(lost.slot, lost.id, lost.time)
             rows = rows.take(~too_large)
         self.counts.trades += len(rows)
         return rows
@@ -251,17 +266,13 @@ class Core:
             for slot in np.unique(slots[beyond[needed > scales[slots[beyond]]]]).tolist():
                 most = int(needed[slots[beyond] == slot].max())
                 self._raise_scales(slot, most if price else 0, 0 if price else most)
-        for agg in (True, False):
-            of_space = decoded.agg == agg
-            if not of_space.any():
-                continue
-            for slot in np.unique(slots[of_space]).tolist():
-                if self._agg_ids.setdefault(slot, agg) != agg:
-                    wrong = of_space & (slots == slot)
-                    usable &= ~wrong
-                    self._refuse(
-                        "ID_SPACE", "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong]
-                    )
+        space = np.where(decoded.agg, 1, -1)
+        unknown = self.agg_ids[slots] == 0
+        self.agg_ids[slots[unknown]] = space[unknown]
+        wrong = self.agg_ids[slots] != space
+        if wrong.any():
+            usable &= ~wrong
+            self._refuse("ID_SPACE", "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong])
         return usable
 
     def _refuse(self, kind: str, why: str, slots: Ints, ids: Ints) -> None:
@@ -334,9 +345,9 @@ class Core:
 
     def _say_live(self, outputs: Outputs) -> None:
         """The shortest interval at every tick, longer ones and the `bars` hash at most every `live_long_ms`."""
-        due = self.time_ms >= self._live_long_due
+        due = self.time_ms >= self.live_long_due
         if due:
-            self._live_long_due = self.time_ms + self._live_long_ms
+            self.live_long_due = self.time_ms + self._live_long_ms
         self._speaker.changes(outputs, range(len(self.ring.intervals)) if due else (0,), with_bars=due)
 
     @property

@@ -24,7 +24,7 @@ class Edges:
 
     def __init__(self, finest_ms: int) -> None:
         self._finest_ms = finest_ms
-        self._found: dict[tuple[int, int], list[Edge]] = {}
+        self.found: dict[tuple[int, int], list[Edge]] = {}
 
     def note(self, rows: Rows) -> None:
         """Pick the evidence out of admitted trades; any order gives the same."""
@@ -32,7 +32,7 @@ class Edges:
         for row in np.flatnonzero(near & rows.agg & (rows.last > rows.first)):
             time_ms = int(rows.time[row])
             key = int(rows.slot[row]), time_ms - time_ms % self._finest_ms + self._finest_ms
-            found = self._found.setdefault(key, [])
+            found = self.found.setdefault(key, [])
             found.append((
                 int(rows.id[row]), int(rows.first[row]), int(rows.last[row]), time_ms, int(rows.price[row]),
                 int(rows.qty[row]), int(rows.maker[row]),
@@ -42,17 +42,17 @@ class Edges:
 
     def at(self, slot: int, boundary_ms: int) -> list[Edge]:
         """The evidence at the close of a bar, by id."""
-        return self._found.get((slot, boundary_ms), [])
+        return self.found.get((slot, boundary_ms), [])
 
     def expire(self, floor_ms: int) -> None:
         """Forget what no bar can ask for any more."""
-        for key in [key for key in self._found if key[1] < floor_ms]:
-            del self._found[key]
+        for key in [key for key in self.found if key[1] < floor_ms]:
+            del self.found[key]
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
         """Follow a change of a symbol's scales."""
-        for key, found in self._found.items():
+        for key, found in self.found.items():
             if key[0] == slot:
-                self._found[key] = [
+                self.found[key] = [
                     (*edge[:4], edge[4] * 10**price_decimals, edge[5] * 10**qty_decimals, edge[6]) for edge in found
                 ]

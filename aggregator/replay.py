@@ -28,7 +28,7 @@ def replay(rows: Iterable[TradeRow], ids: str, interval: Interval) -> Iterator[K
     core = Core(settings.Aggregator(intervals=(interval.name,)))
     last_ms = 0
     for batch in _batches(rows):
-        core.apply(_raw(contract.trades_entry_of_rows(batch, line="replay", ids=ids, recv_ms=batch[-1].time)))
+        core.apply("", _raw(contract.trades_entry_of_rows(batch, line="replay", ids=ids, recv_ms=batch[-1].time)))
         last_ms = max(last_ms, *(row.time for row in batch))
         yield from _ticked(core, last_ms)
     if last_ms:
@@ -53,7 +53,7 @@ def _raw(fields: Fields) -> dict[bytes, bytes]:
 
 
 def _ticked(core: Core, time_ms: int) -> Iterator[Kline]:
-    outputs = core.apply(_raw(contract.tick_entry(time_ms)))
+    outputs = core.apply("", _raw(contract.tick_entry(time_ms)))
     if outputs is None:
         return
     for bad in outputs.dead:

@@ -29,20 +29,20 @@ _LARGEST = np.iinfo(np.int64).max
 
 PRICES = ("open", "high", "low", "close")
 SUMS = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
-_EMPTY: dict[str, int] = {
+BAR_INTEGERS: dict[str, int] = {
     "open_minute": _LARGEST, "open_id": NO_ID, "open": 0, "close_minute": NO_ID, "close_id": NO_ID, "close": 0,
     "high": 0, "low": 0, "volume": 0, "quote_volume": 0, "trades": 0, "taker_buy_volume": 0,
     "taker_buy_quote_volume": 0, "first_trade_id": NO_ID, "last_trade_id": NO_ID, "revision": 0,
 }  # fmt: skip
 """Every integer field of a bar and its value in an empty one. `open_id`/`close_id` are the ids of the first and last
 trade by (minute, id); `revision` is 0 while the bar is in progress."""
-_FLAGS = ("agg", "waiting", "changed", "live_changed")
+BAR_FLAGS = ("agg", "waiting", "changed", "live_changed")
 """`agg`: its ids are aggTrade ids. `waiting`: published, not yet proven. `changed`: by a trade since it was last
 published as final. `live_changed`: since it last went to `live`."""
 
 
 class Ring:
-    """Bars of all symbols. Fields are int64 arrays of shape [rows, capacity], named as in `_EMPTY`, and flags."""
+    """Bars of all symbols. Fields are int64 arrays of shape [rows, capacity], named as in `BAR_INTEGERS`, and flags."""
 
     open_minute: Ints
     open_id: Ints
@@ -68,6 +68,8 @@ class Ring:
     def __init__(self, intervals: Sequence[Interval], window_ms: int, capacity: int) -> None:
         self.intervals = tuple(intervals)
         self.capacity = capacity
+        self.span_ms = min(_window(each, window_ms) for each in self.intervals)
+        """The shortest time that a bar stays in the ring after its close."""
         self.sizes = tuple(_size(each, window_ms) for each in self.intervals)
         self.bases = tuple(int(base) for base in np.cumsum((0, *self.sizes))[:-1])
         self.rows = sum(self.sizes)
@@ -81,9 +83,9 @@ class Ring:
         """The close before the oldest row that the ring still holds."""
         self.shown: Ints = np.full((len(self.intervals), capacity), NO_BUCKET, np.int64)
         """The newest bucket of each interval and symbol that the live outputs have shown."""
-        for name, empty in _EMPTY.items():
+        for name, empty in BAR_INTEGERS.items():
             setattr(self, name, np.full((self.rows, capacity), empty, np.int64))
-        for name in _FLAGS:
+        for name in BAR_FLAGS:
             setattr(self, name, np.zeros((self.rows, capacity), np.bool_))
 
     def grow(self, capacity: int) -> None:
@@ -94,7 +96,7 @@ class Ring:
             return np.concatenate([old, np.full((len(old), more), fill, old.dtype)], axis=1)
 
         by_interval = (("cursor", NO_BUCKET), ("carry", 0), ("shown", NO_BUCKET))
-        for name, empty in (*_EMPTY.items(), *((flag, 0) for flag in _FLAGS), *by_interval):
+        for name, empty in (*BAR_INTEGERS.items(), *((flag, 0) for flag in BAR_FLAGS), *by_interval):
             setattr(self, name, wider(getattr(self, name), empty))
         self.capacity = capacity
 
@@ -128,9 +130,9 @@ class Ring:
             passed = self.cursor[interval] > self.row_bucket[row]
             held = passed & ((self.revision[row] > 0) | (self.open_id[row] != NO_ID))
             np.copyto(self.carry[interval], self.close[row], where=held)
-        for name, empty in _EMPTY.items():
+        for name, empty in BAR_INTEGERS.items():
             getattr(self, name)[row].fill(empty)
-        for name in _FLAGS:
+        for name in BAR_FLAGS:
             getattr(self, name)[row].fill(False)
         self.row_bucket[row] = bucket
 
@@ -161,7 +163,12 @@ def _multiply(values: Ints, factor: int) -> None:
     values *= factor
 
 
-def _size(interval: Interval, window_ms: int) -> int:
+def _window(interval: Interval, window_ms: int) -> int:
+    """How far behind the head the interval's rows reach."""
     if interval.length_ms and interval.length_ms < MINUTE_MS:
-        window_ms = min(window_ms, SUB_MINUTE_BUCKETS * interval.length_ms)
-    return (window_ms + AHEAD_MS) // interval.shortest_ms + 3
+        return min(window_ms, SUB_MINUTE_BUCKETS * interval.length_ms)
+    return window_ms
+
+
+def _size(interval: Interval, window_ms: int) -> int:
+    return (_window(interval, window_ms) + AHEAD_MS) // interval.shortest_ms + 3

@@ -41,6 +41,11 @@ class SymbolTable:
         """The slots of a column of names."""
         return np.fromiter(map(self.index.__getitem__, names), np.int64, len(names))
 
+    def add_all(self, names: list[bytes]) -> None:
+        """Slots for the names among these that have none, in the order of the names: arrival order cannot matter."""
+        for name in sorted(set(names).difference(self.index)):
+            self.index[name]
+
     def add(self, name: str) -> int:
         """A new provisional slot."""
         slot = len(self.names)
@@ -56,7 +61,7 @@ class SymbolTable:
     def describe(self, listing: Listing) -> tuple[int, str]:
         """Take in a listing's status and generation; its slot and the status before. Scales are the caller's to raise.
 
-        A new generation of a known name belongs to the listings of the next issue: until then the slot goes on.
+        A re-listing under a new generation goes on in the same slot; telling the two apart has its place here.
         """
         slot = self.index[listing.symbol.encode()]
         before = self.statuses[slot]
