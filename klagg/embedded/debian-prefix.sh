@@ -245,6 +245,7 @@ main() {
   choose_architecture
   mkdir -p "$2" 2>/dev/null || fail "The cache folder $2 cannot be made."
   cache=$(cd "$2" && pwd -P)
+  case $cache in *[\"\\]*) fail "The cache folder $cache has a quote or a backslash in its path, which apt cannot take." ;; esac
   local hash
   hash=$(sha256sum "${BASH_SOURCE[0]}" | cut -c 1-12)
   dest=$cache/$recipe-$suite-$architecture-$hash
