@@ -110,9 +110,11 @@ def test_kill_9_is_recovered_even_if_the_process_id_is_used_again(data: Path) ->
         ["sleep", "60"], user=server.cluster.stat().st_uid if os.geteuid() == 0 else None
     ) as stranger:
         pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
-        with _server(data) as after:
-            assert _as_klagg(after, "SELECT n FROM kept").stdout.strip() == "5"
-        stranger.kill()
+        try:
+            with _server(data) as after:
+                assert _as_klagg(after, "SELECT n FROM kept").stdout.strip() == "5"
+        finally:
+            stranger.kill()
 
 
 def test_sessions_do_not_hold_up_the_stop(data: Path) -> None:

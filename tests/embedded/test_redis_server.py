@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from klagg.embedded import RedisServer, running_url
 from klagg.embedded.redis_server import system_program
 from klagg.embedded.traces import recorded_process
 from klagg.errors import EmbeddedServerError
+from tests.conftest import ROOT
 from tests.kit import eventually
 
 pytestmark = pytest.mark.servers
@@ -23,6 +25,21 @@ def test_settings_that_protect_the_streams(redis_server: RedisServer) -> None:
     names = ("appendonly", "appendfsync", "maxmemory-policy", "maxmemory", "save", "bind", "protected-mode")
     answers = [redis_server.command("CONFIG", "GET", name).partition("\n")[2] for name in names]
     assert answers == ["yes", "everysec", "noeviction", str(512 << 20), "", "127.0.0.1", "yes"]
+
+
+def test_the_file_for_production_says_the_same(redis_server: RedisServer) -> None:
+    lines = (ROOT / "config" / "redis.conf").read_text().partition("# ----")[0].splitlines()
+    needed = dict(line.split(" ", 1) for line in lines if line and not line.startswith("#"))
+    assert len(needed) == 5
+    for name, value in needed.items():
+        assert redis_server.command("CONFIG", "GET", name).partition("\n")[2] == value.strip('"')
+
+
+def test_the_file_for_production_is_one_that_redis_reads(redis_server: RedisServer, tmp_path: Path) -> None:
+    own = ["--port", "0", "--dir", str(tmp_path)]  # port 0: it reads all, says that it may listen nowhere, and ends
+    command = [redis_server.program, str(ROOT / "config" / "redis.conf"), *own]
+    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    assert "Configured to not listen anywhere, exiting" in said.stdout
 
 
 def test_restart_keeps_data_and_port(data: Path) -> None:
