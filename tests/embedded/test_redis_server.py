@@ -36,9 +36,12 @@ def test_the_file_for_production_says_the_same(redis_server: RedisServer) -> Non
 
 
 def test_the_file_for_production_is_one_that_redis_reads(redis_server: RedisServer, tmp_path: Path) -> None:
-    own = ["--port", "0", "--dir", str(tmp_path)]  # port 0: it reads all, says that it may listen nowhere, and ends
-    command = [redis_server.program, str(ROOT / "config" / "redis.conf"), *own]
-    said = subprocess.run(command, capture_output=True, text=True, check=False, timeout=20)
+    text = (ROOT / "config" / "redis.conf").read_text()
+    here = text.replace("dir /var/lib/redis", "dir .").replace("port 6379", "port 0")
+    assert here.count("dir .") == here.count("port 0") == 1
+    (tmp_path / "redis.conf").write_text(here)
+    command = [redis_server.program, "redis.conf"]  # it reads all, says that with port 0 it listens nowhere, and ends
+    said = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=20)
     assert "Configured to not listen anywhere, exiting" in said.stdout
 
 
