@@ -1,0 +1,90 @@
+# make setup   the environment in .venv, exactly as requirements.lock says; does nothing if it is up to date
+# make up      setup, then klagg with its own servers: the live market, or a simulated one where that cannot be reached
+#              (ARGS="--no-database" and the like are passed on)
+# make check   formatting, types, import contracts, packaging
+# make test    setup, check and every test, the real servers included
+# make lock    writes requirements.lock anew from pyproject.toml
+# make clean   removes the environment and all caches in this folder, never data/
+#
+# Nothing needs to be activated or installed by hand: python3 (3.11 or newer) and make are enough. Where Debian's python3
+# comes without ensurepip, pip's wheel is fetched from Debian's packages.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help setup up check test lock clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+ARGS ?=
+
+help:
+	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
+
+# Makes the virtual environment $(1), with some pip.
+define make_environment
+	command -v $(PYTHON) >/dev/null || { echo "klagg needs Python 3.11 or newer: $(PYTHON) is missing." >&2; exit 1; }
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || {
+	  echo "klagg needs Python 3.11 or newer: $(PYTHON) is $$($(PYTHON) -c 'import platform; print(platform.python_version())')." \
+	    "Name another with make PYTHON=python3.12." >&2; exit 1; }
+	$(PYTHON) -c 'import venv' 2>/dev/null || { echo "$(PYTHON) lacks its standard library (the module venv)." >&2; exit 1; }
+	if $(PYTHON) -c 'import ensurepip' 2>/dev/null; then
+	  $(PYTHON) -m venv --clear $(1)
+	else
+	  $(PYTHON) -m venv --clear --without-pip $(1)
+	  wheels=$$(bash klagg/embedded/debian-prefix.sh pip $(1)/bootstrap)/usr/share/python-wheels
+	  PYTHONPATH=$$(echo "$$wheels"/pip-*.whl) $(1)/bin/python -m pip --disable-pip-version-check --quiet install pip
+	fi
+endef
+
+.venv/packages.stamp: requirements.lock
+	@echo "klagg: installing the packages of requirements.lock into .venv"
+	$(call make_environment,.venv)
+	$(PIP) install --no-deps -r requirements.lock
+	said=$$($(BIN)/python -m pip check) || { echo "$$said" >&2; exit 1; }
+	touch $@
+
+.venv/project.stamp: .venv/packages.stamp pyproject.toml
+	@$(PIP) --quiet install --no-deps --no-build-isolation -e .
+	touch $@
+
+setup: .venv/project.stamp
+	@$(BIN)/python -c '' 2>/dev/null || {
+	  echo "The environment .venv no longer works (moved, or its Python is gone): run make clean, then make setup." >&2; exit 1; }
+
+up: setup
+	@exec $(BIN)/klagg up --source auto $(ARGS)
+
+check: setup
+	@$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q tests/test_packaging.py
+
+test: check
+	@$(BIN)/pytest $(ARGS)
+
+# In an environment of its own, so that nothing but what pyproject.toml asks for, and what that needs, is written down.
+lock:
+	@folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	$(call make_environment,"$$folder/venv")
+	pip="$$folder/venv/bin/python -m pip --disable-pip-version-check --quiet"
+	$$pip install --upgrade pip
+	$$pip install "$$(sed -n 's/^requires = \["\(setuptools==.*\)"\]$$/\1/p' pyproject.toml)"
+	$$pip install --no-build-isolation '.[test]'
+	{
+	  echo "# Every package of the environment, exactly. Written by make lock; make setup installs it."
+	  $$pip freeze --all --exclude klagg
+	} >"$$folder/requirements.lock"
+	mv "$$folder/requirements.lock" requirements.lock
+	rm -rf build klagg.egg-info
+	cat requirements.lock
+
+clean:
+	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,26 @@
+"""Small helps that tests share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+def eventually(condition: Callable[[], T], deadline_s: float = 10.0, every_s: float = 0.01) -> T:
+    """The first true value of CONDITION, polled; fails with the last value (or AssertionError) after DEADLINE_S."""
+    deadline = time.monotonic() + deadline_s
+    while True:
+        failed: AssertionError | None = None
+        value = None
+        try:
+            value = condition()
+            if value:
+                return value
+        except AssertionError as bad:
+            failed = bad
+        if time.monotonic() > deadline:
+            raise AssertionError(f"still not so after {deadline_s} s; the last value was {value!r}") from failed
+        time.sleep(every_s)
