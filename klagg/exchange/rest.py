@@ -20,6 +20,9 @@ from klagg.exchange.payloads import ServerTime, server_time_of
 ANSWER_BYTES_MAX: Final = 32 << 20
 """exchangeInfo of the whole market is about 2 MB."""
 
+KEEPALIVE_S: Final = 60
+"""Longer than the pauses between looks at the clock, so that these need no new connection."""
+
 _CHUNK_BYTES: Final = 1 << 16
 
 
@@ -38,7 +41,8 @@ class ExchangeRest:
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> ExchangeRest:
-        self._session = aiohttp.ClientSession(timeout=self._timeout, trust_env=True)
+        connector = aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE_S)
+        self._session = aiohttp.ClientSession(timeout=self._timeout, connector=connector, trust_env=True)
         return self
 
     async def __aexit__(
@@ -56,7 +60,12 @@ class ExchangeRest:
         return await self.get("/fapi/v1/exchangeInfo")
 
     async def synchronise(self, clock: ExchangeClock, local: Callable[[], float] = steady_ms) -> float:
-        """One round trip to the exchange's clock, taken in by `clock`; its correction in exchange ms."""
+        """One round trip to the exchange's clock, taken in by `clock`; its correction in exchange ms.
+
+        Before the first, another opens the connection: its handshakes would count as time on the way.
+        """
+        if not clock.synced:
+            await self.time()
         sent_ms = local()
         answer = await self.time()
         return clock.observe(sent_ms, local(), answer.time_ms, answer.speed)
