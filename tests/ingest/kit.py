@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 
 import ujson
 from aiohttp import web
 from websockets.asyncio.server import Server, ServerConnection, serve
+from websockets.exceptions import ConnectionClosed
 
 from ingest.parser import Rules
 from klagg.exchange.endpoints import Endpoint
@@ -91,10 +93,11 @@ class SmallExchange:
         assert connection.request
         self.paths.append(connection.request.path)
         self.connections.append(connection)
-        async for message in connection:
-            said = ujson.loads(message)
-            self.messages.append(said)
-            await connection.send(ujson.dumps({"result": None, "id": said["id"]}))
+        with suppress(ConnectionClosed):
+            async for message in connection:
+                said = ujson.loads(message)
+                self.messages.append(said)
+                await connection.send(ujson.dumps({"result": None, "id": said["id"]}))
 
     async def time(self, _: web.Request) -> web.Response:
         return web.json_response({"serverTime": self.now_ms()}, status=self.rest_status)
@@ -139,3 +142,57 @@ def feed_of(streams: Streams, kind: str, key: str = "feed:{0}") -> list[Entry]:
 def column_of(entries: list[Entry], name: str) -> list[str]:
     """A column over all `entries`, in the order of the stream."""
     return [value for entry in entries for value in entry.fields[name.encode()].decode().split(",")]
+
+
+class Relay:
+    """A TCP relay to Redis that a test can spoil.
+
+    `refusing`: connections end at once. `deaf`: requests reach Redis, its replies go nowhere, as when a reply is lost.
+    """
+
+    def __init__(self, redis_url: str) -> None:
+        self._target = urlsplit(redis_url)
+        self._open: set[asyncio.StreamWriter] = set()
+        self.refusing = False
+        self.deaf = False
+        self.url = ""
+
+    def cut(self) -> None:
+        """End all connections."""
+        for each in self._open:
+            each.transport.abort()
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
+        self._open |= {writer, far_writer}
+        try:
+            await asyncio.gather(
+                self._pump(reader, far_writer, replies=False), self._pump(far_reader, writer, replies=True)
+            )
+        finally:
+            self._open -= {writer, far_writer}
+            writer.close()
+            far_writer.close()
+
+    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, replies: bool) -> None:
+        try:
+            while data := await source.read(1 << 16):
+                if not (replies and self.deaf):
+                    sink.write(data)
+                    await sink.drain()
+        except OSError:
+            pass
+        sink.close()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Relay]:
+        server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        self.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+        try:
+            yield self
+        finally:
+            server.close()
+            self.cut()
