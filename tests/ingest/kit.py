@@ -72,6 +72,7 @@ class SmallExchange:
     def __init__(self) -> None:
         self.symbols = list(SYMBOLS)
         self.offset_ms = NOW_MS - time.time() * 1000
+        self.speed = 1.0
         self.rest_status = 200
         self.paths: list[str] = []
         self.messages: list[Any] = []
@@ -80,8 +81,8 @@ class SmallExchange:
         self.rest_url = ""
 
     def now_ms(self) -> int:
-        """Its clock: NOW_MS when it was made."""
-        return int(time.time() * 1000 + self.offset_ms)
+        """Its clock: NOW_MS when it was made; from there on it runs at `speed`."""
+        return int(NOW_MS + (time.time() * 1000 + self.offset_ms - NOW_MS) * self.speed)
 
     async def send(self, *frames: bytes) -> None:
         """Send text frames to the newest connection."""
@@ -100,7 +101,8 @@ class SmallExchange:
                 await connection.send(ujson.dumps({"result": None, "id": said["id"]}))
 
     async def time(self, _: web.Request) -> web.Response:
-        return web.json_response({"serverTime": self.now_ms()}, status=self.rest_status)
+        simulated = {} if self.speed == 1 else {"klaggSimulated": True, "klaggSpeed": self.speed}
+        return web.json_response({"serverTime": self.now_ms(), **simulated}, status=self.rest_status)
 
     async def exchange_info(self, _: web.Request) -> web.Response:
         row = {
@@ -155,6 +157,8 @@ class Relay:
         self._open: set[asyncio.StreamWriter] = set()
         self.refusing = False
         self.deaf = False
+        self.accepted = 0
+        self.refused = 0
         self.url = ""
 
     def cut(self) -> None:
@@ -164,8 +168,10 @@ class Relay:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
+            self.refused += 1
             writer.transport.abort()
             return
+        self.accepted += 1
         far_reader, far_writer = await asyncio.open_connection(self._target.hostname, self._target.port)
         self._open |= {writer, far_writer}
         try:

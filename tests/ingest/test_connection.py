@@ -94,12 +94,12 @@ async def test_a_lost_connection_is_made_again(caplog: pytest.LogCaptureFixture)
             for number in range(3):
                 await eventually(lambda: receiver.connection.is_up)
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(receiver.frames) == number + 1)  # type: ignore[misc]
+                await eventually(lambda number=number: len(receiver.frames) == number + 1)
                 if number == 1:
                     exchange.connections[-1].transport.abort()
                 else:
                     await exchange.connections[-1].close()
-                await eventually(lambda number=number: len(exchange.connections) == number + 2)  # type: ignore[misc]
+                await eventually(lambda number=number: len(exchange.connections) == number + 2)
     assert receiver.stats.counters["reconnects"] == 3
     assert len([record for record in caplog.records if "connection A1 is down (" in record.getMessage()]) == 3
 

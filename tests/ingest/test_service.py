@@ -163,7 +163,7 @@ async def test_marks_follow_the_connection(streams: Streams, redis_url: str, mon
             await eventually(lambda: exchange.connections)
             for number in range(3):
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(feed_of(streams, "mark")) > number)  # type: ignore[misc]
+                await eventually(lambda number=number: len(feed_of(streams, "mark")) > number)
             exchange.connections[-1].transport.abort()
             await eventually(lambda: context.stats.gauges["connections"] == 0)
             # While it is down there is nothing to say, however often a mark is due.
@@ -196,7 +196,7 @@ async def test_a_mark_stands_behind_the_trades_that_it_vouches_for(streams: Stre
             await eventually(lambda: exchange.connections)
             for number in range(5):
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(feed_of(streams, "mark")) > number)  # type: ignore[misc]
+                await eventually(lambda number=number: len(feed_of(streams, "mark")) > number)
     alive_ms = 0
     for entry in streams.range("feed:{0}"):
         if entry.fields[b"kind"] == b"mark":
