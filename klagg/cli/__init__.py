@@ -1,0 +1,1 @@
+"""The command line: the one layer that may import services."""
