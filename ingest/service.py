@@ -198,3 +198,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name=lambda arguments: f"ingest-{arguments.line}",
         alarm=Alarm("messages", "trades"),
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
