@@ -6,6 +6,7 @@ import argparse
 import asyncio
 import random
 import re
+import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
