@@ -16,8 +16,27 @@ def local_ms() -> float:
     return time.time_ns() / 1e6
 
 
+def _elapsed_ns() -> int:
+    """Time that only ever goes on; where the system can tell, also through a suspension of the machine."""
+    return time.clock_gettime_ns(_BOOT_CLOCK) if _BOOT_CLOCK is not None else time.monotonic_ns()
+
+
+_BOOT_CLOCK: int | None = getattr(time, "CLOCK_BOOTTIME", None)
+_STEADY_START_MS = local_ms() - _elapsed_ns() / 1e6
+
+
+def steady_ms() -> float:
+    """Local ms that never step: `local_ms` as of the start of this process, and the time elapsed since.
+
+    A wall clock that is set back by a minute would make every trade look a minute ahead of the exchange.
+    """
+    return _STEADY_START_MS + _elapsed_ns() / 1e6
+
+
 class ExchangeClock:
     """Exchange time from local time: an offset and a one-way delay, both exponential moving averages (EMA).
+
+    Local times may come from `local_ms` or `steady_ms`, but from one of them only.
 
     `speed` is how fast the exchange's clock runs (1 but for a local exchange that plays at ×K and says so). Before the
     first observation the local clock stands in, and `synced` is False.

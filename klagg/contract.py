@@ -21,6 +21,7 @@ VERSION: Final = 1
 Fields = dict[str, str]
 RawFields = Mapping[bytes, bytes]
 
+FEED: Final = "feed"
 # Feed entry kinds.
 TRADES: Final = "trades"
 TICK: Final = "tick"
@@ -51,7 +52,7 @@ class Keys:
 
     @property
     def feed(self) -> str:
-        return self._key("feed")
+        return self._key(FEED)
 
     @property
     def klines(self) -> str:

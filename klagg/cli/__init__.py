@@ -1,1 +1,1 @@
-"""The command line: the one layer that may import services."""
+"""The command line: one module a command, the only part of the shared package that may import services."""

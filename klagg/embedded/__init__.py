@@ -9,7 +9,8 @@ from klagg.embedded.account import usable_data_directory
 from klagg.embedded.postgres_server import PostgresServer
 from klagg.embedded.prefix import PrefixUnavailable, bring_prefix, cache_directory
 from klagg.embedded.redis_server import RedisServer
-from klagg.embedded.server import EmbeddedServer, running_url
+from klagg.embedded.server import EmbeddedServer
+from klagg.embedded.traces import running_url
 
 __all__ = [
     "EmbeddedServer",

@@ -35,10 +35,16 @@ class Account:
         return subprocess.run(["test", test, str(path)], check=False, **self.popen_options()).returncode == 0
 
 
-def unprivileged_account() -> Account | None:
-    """The user that PostgreSQL runs as in place of root; None if klagg itself is not root."""
+def unprivileged_account(data: Path | None = None) -> Account | None:
+    """The user that PostgreSQL runs as in place of root; None if klagg itself is not root.
+
+    The owner of DATA if that exists and is not root's (made before by `klagg up` as an ordinary user), else nobody.
+    """
     if os.geteuid() != 0:
         return None
+    if data is not None and data.exists() and data.stat().st_uid != 0:
+        owner = data.stat()
+        return Account(owner.st_uid, owner.st_gid, f"the user {owner.st_uid}, who owns the data,")
     try:
         nobody = pwd.getpwnam("nobody")
     except KeyError:

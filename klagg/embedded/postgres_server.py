@@ -10,7 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from klagg.embedded.account import make_folder, require_reach, unprivileged_account
+from klagg.embedded import traces
+from klagg.embedded.account import Account, make_folder, require_reach, unprivileged_account
 from klagg.embedded.postgres_build import Build, choose_build
 from klagg.embedded.server import EmbeddedServer, server_environment
 from klagg.errors import EmbeddedServerError
@@ -48,7 +49,7 @@ class PostgresServer(EmbeddedServer):
         self.shared_buffers_mb = shared_buffers_mb
         self.source = source
         self.cluster = self.home / "cluster"
-        self._account = unprivileged_account()
+        self._account: Account | None = None
         self._build: Build | None = None
         self._password = ""
 
@@ -95,12 +96,28 @@ class PostgresServer(EmbeddedServer):
     # How.
 
     def _prepare(self) -> None:
+        self._account = unprivileged_account(self.cluster)
         require_reach(self._account, self.home, "the data directory")
         self._build = choose_build(self.source, self._account, self._cluster_major())
         self.notes[:] = [self._build.note] if self._build.note else []
         self._password = self._load_password()
-        if not self.cluster.exists():
+        if self.cluster.exists():
+            self._forget_dead_postmaster()
+        else:
             self._make_cluster()
+
+    def _forget_dead_postmaster(self) -> None:
+        """Removes postmaster.pid if its process is not a PostgreSQL on this cluster.
+
+        After kill -9 the file stays, and once its process id belongs to another program, as soon happens in containers,
+        PostgreSQL would refuse to start. No server of klagg's works here, since server.lock is free.
+        """
+        path = self.cluster / "postmaster.pid"
+        pid = traces.read(path).partition("\n")[0].strip()
+        if pid.isdigit() and Path("/proc/self").exists():
+            command = traces.read(Path("/proc") / pid / "cmdline")
+            if str(self.cluster) not in command:
+                path.unlink()
 
     def _cluster_major(self) -> int | None:
         try:

@@ -52,12 +52,16 @@ def bring_prefix(recipe: str, cache: Path | None = None) -> Path:
         raise PrefixUnavailable("bash is missing, which brings in Debian packages.") from None
     assert script.stdout is not None
     assert script.stderr is not None
-    with script:  # stdout is one line, so reading stderr to its end first cannot block the script
+    with script:
         said = ""
-        for line in script.stderr:
-            said = line.strip().removeprefix("debian-prefix: ") or said
-            log.info("%s", said)
-        path = script.stdout.read().strip()
+        try:
+            for line in script.stderr:  # stdout is one line, so it can wait: it never blocks the script
+                said = line.strip().removeprefix("debian-prefix: ") or said
+                log.info("%s", said)
+            path = script.stdout.read().strip()
+        except BaseException:
+            script.terminate()
+            raise
     if script.returncode != 0 or not path:
         raise PrefixUnavailable(said or f"debian-prefix.sh {recipe} ended with status {script.returncode}.")
     return Path(path)

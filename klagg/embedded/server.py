@@ -16,23 +16,20 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import fcntl
 import logging
 import os
 import signal
-import socket
 import subprocess
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
+from klagg.embedded import traces
 from klagg.embedded.account import make_folder
 from klagg.errors import EmbeddedServerError
 
 LOG_BYTES_MAX = 8 << 20
-POLL_S = 0.01
 PORT_TRIES = 5
 
 log = logging.getLogger(__name__)
@@ -100,6 +97,10 @@ class EmbeddedServer(ABC):
             self._prepare()
             self._start_on_free_port()
             self._after_start()
+            traces.write(self.home / "url", f"{self.url}\n")
+        except OSError as bad:
+            self.stop(deadline_s=5)
+            raise EmbeddedServerError(f"{self.title} in {self.home} cannot be started: {bad}.") from bad
         except BaseException:
             self.stop(deadline_s=5)
             raise
@@ -108,18 +109,18 @@ class EmbeddedServer(ABC):
 
     def stop(self, deadline_s: float = 20.0) -> bool:
         """Stops the server within DEADLINE_S seconds, by force in the end; whether it ended in order. Repeatable."""
-        atexit.unregister(self.stop)
-        process, self._process = self._process, None
         in_order = True
-        if process is not None:
-            in_order = _end_process(process, self.stop_signals, deadline_s)
+        if self._process is not None:
+            in_order = _end_process(self._process, self.stop_signals, deadline_s)
             if not in_order:
-                log.warning("%s did not end in order within %.0f s", self.title, deadline_s)
+                log.warning("%s did not end in order (status %d)", self.title, self._process.returncode)
             for name in ("server.pid", "url"):
                 (self.home / name).unlink(missing_ok=True)
+            self._process = None
         if self._owner_lock is not None:
             os.close(self._owner_lock)
             self._owner_lock = None
+        atexit.unregister(self.stop)  # last: if Ctrl-C interrupts this, the interpreter's end does it again
         return in_order
 
     def __enter__(self) -> Self:
@@ -161,9 +162,10 @@ class EmbeddedServer(ABC):
     # How.
 
     def _take_ownership(self) -> None:
-        lock = _lock(self.home / "owner.lock")
+        # A moment's patience: a child that a killed klagg had just forked holds its lock until it is another program.
+        lock = traces.lock(self.home / "owner.lock", deadline_s=1.0)
         if lock is None:
-            holder = _read(self.home / "owner.lock").strip() or "another process"
+            holder = traces.read(self.home / "owner.lock").strip() or "another process"
             raise EmbeddedServerError(
                 f"{self.title} in {self.home} is already in use by klagg (process {holder}): "
                 "stop that one first, or choose another data directory."
@@ -174,9 +176,10 @@ class EmbeddedServer(ABC):
 
     def _end_orphan(self) -> None:
         """Stops the server that a killed klagg left behind on this data, if there is one."""
-        lock = _lock(self.home / "server.lock")
+        pid = traces.recorded_process(self.home)
+        # The children of a killed server hold the lock too, until they notice.
+        lock = traces.lock(self.home / "server.lock", deadline_s=0.0 if pid else 10.0)
         if lock is None:
-            pid = _recorded_pid(self.home)
             if pid is None:
                 raise EmbeddedServerError(
                     f"A server still works on {self.home}, but server.pid there does not name it: end it by hand."
@@ -185,7 +188,7 @@ class EmbeddedServer(ABC):
             for number in (*self.stop_signals, signal.SIGKILL):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, number)
-                lock = _wait_for(lambda: _lock(self.home / "server.lock"), 20.0)
+                lock = traces.lock(self.home / "server.lock", deadline_s=20.0)
                 if lock is not None:
                     break
             else:
@@ -193,15 +196,14 @@ class EmbeddedServer(ABC):
         os.close(lock)
 
     def _start_on_free_port(self) -> None:
-        port = _kept_port(self.home)
+        port = traces.kept_port(self.home)
         for _ in range(PORT_TRIES):
             try:
                 self._start_once(port)
             except PortTaken:
-                port = _free_port()
+                port = traces.free_port()
                 continue
-            _write(self.home / "port", f"{port}\n")
-            _write(self.home / "url", f"{self.url}\n")
+            traces.write(self.home / "port", f"{port}\n")
             return
         raise EmbeddedServerError(f"{self.title} found no free port on 127.0.0.1 in {PORT_TRIES} tries.")
 
@@ -212,22 +214,15 @@ class EmbeddedServer(ABC):
         while not self._is_ready(port, process.pid):
             if process.poll() is not None:
                 self._process = None
-                said = self._said_since_start()
-                if "Address already in use" in said:
-                    raise PortTaken
-                reason = said.strip().splitlines()[-1:] or ["it said nothing"]
-                raise EmbeddedServerError(
-                    f"{self.title} ended while it started (status {process.returncode}): {reason[0]}; "
-                    f"see {self.log_file}."
-                )
+                raise self._failure(process.returncode)
             if time.monotonic() > deadline:
                 raise EmbeddedServerError(
                     f"{self.title} does not answer {self.start_deadline_s:.0f} s after its start; see {self.log_file}."
                 )
-            time.sleep(POLL_S)
+            time.sleep(traces.POLL_S)
 
     def _spawn(self, port: int) -> None:
-        lock = _lock(self.home / "server.lock")
+        lock = traces.lock(self.home / "server.lock")
         if lock is None:
             raise EmbeddedServerError(f"Another server works on {self.home}.")
         try:
@@ -246,31 +241,23 @@ class EmbeddedServer(ABC):
                     start_new_session=True,
                     **self._popen_options(),
                 )
-        except OSError as bad:
-            raise EmbeddedServerError(f"{self.title} cannot be started: {bad}.") from None
         finally:
             os.close(lock)  # from here on it is the server's alone
         self._port = port
-        _write(self.home / "server.pid", f"{self._process.pid} {_process_mark(self._process.pid)}\n")
+        traces.record_process(self.home, self._process.pid)
 
-    def _said_since_start(self) -> str:
-        with self.log_file.open("rb") as said:
-            said.seek(self._log_start)
-            return said.read(65_536).decode(errors="replace")
-
-
-def running_url(home: Path) -> str | None:
-    """The URL of the server that runs in the folder HOME (DATA/redis, DATA/postgres), None if none does.
-
-    For processes other than the one that started it.
-    """
-    if not (home / "server.lock").exists():
-        return None
-    lock = _lock(home / "server.lock")
-    if lock is not None:
-        os.close(lock)
-        return None
-    return _read(home / "url").strip() or None
+    def _failure(self, status: int) -> Exception:
+        """Why the server ended while it started, from what it wrote into its log since."""
+        with self.log_file.open("rb") as log_file:
+            log_file.seek(self._log_start)
+            said = log_file.read(65_536).decode(errors="replace")
+        if "Address already in use" in said:
+            return PortTaken()
+        lines = said.strip().splitlines() or ["it said nothing"]
+        reason = next((line for line in lines if "FATAL:" in line), lines[-1])
+        return EmbeddedServerError(
+            f"{self.title} ended while it started (status {status}): {reason}; see {self.log_file}."
+        )
 
 
 def server_environment() -> dict[str, str]:
@@ -279,80 +266,14 @@ def server_environment() -> dict[str, str]:
 
 
 def _end_process(process: subprocess.Popen[bytes], signals: tuple[signal.Signals, ...], deadline_s: float) -> bool:
-    """Sends each signal in turn with a share of the time, then SIGKILL; whether a signal before that was enough."""
+    """Sends each signal in turn with a share of the time, then SIGKILL; whether the server ended with status 0."""
     for number in signals:
         process.send_signal(number)
         try:
             process.wait(deadline_s / len(signals))
         except subprocess.TimeoutExpired:
             continue
-        return number == signals[0]
+        return process.returncode == 0
     process.kill()
     process.wait()
     return False
-
-
-def _lock(path: Path) -> int | None:
-    """An open, locked descriptor of PATH, or None if another process holds the lock."""
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as bad:
-        raise EmbeddedServerError(f"{path} cannot be opened: {bad.strerror}.") from None
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(descriptor)
-        return None
-    return descriptor
-
-
-def _wait_for(attempt: Callable[[], int | None], deadline_s: float) -> int | None:
-    deadline = time.monotonic() + deadline_s
-    while (result := attempt()) is None and time.monotonic() < deadline:
-        time.sleep(POLL_S)
-    return result
-
-
-def _process_mark(pid: int) -> str:
-    """What tells the process PID from a later one with the same id; empty if there is no such process."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-    except OSError:
-        found = subprocess.run(["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False)
-        return "-".join(found.stdout.split())
-    return f"{boot}-{fields[19]}"  # field 22 of proc(5): start time in clock ticks since boot
-
-
-def _recorded_pid(home: Path) -> int | None:
-    """The process in server.pid, if it is still that very process."""
-    pid, _, mark = _read(home / "server.pid").strip().partition(" ")
-    return int(pid) if pid.isdigit() and mark and _process_mark(int(pid)) == mark else None
-
-
-def _kept_port(home: Path) -> int:
-    """The port of the last run, so that bookmarks stay good; the bind of the server itself says whether it is free."""
-    text = _read(home / "port").strip()
-    return int(text) if text.isdigit() and 1024 <= int(text) <= 65_535 else _free_port()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8", errors="replace")
-    except FileNotFoundError:
-        return ""
-
-
-def _write(path: Path, text: str) -> None:
-    """Writes a small file for this user's eyes, whole or not at all."""
-    new = path.with_name(path.name + ".new")
-    new.touch(mode=0o600)
-    new.write_text(text, encoding="utf-8")
-    new.replace(path)

@@ -52,7 +52,12 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 
 
 def test_environment_overrides_and_refuses_typos() -> None:
-    environment = {"KLAGG_REDIS__URL": "redis://h:1/0", "KLAGG_EXCHANGE__SYMBOLS": "A,B", "KLAGG_CACHE": "x", "HOME": "/"}
+    environment = {
+        "KLAGG_REDIS__URL": "redis://h:1/0",
+        "KLAGG_EXCHANGE__SYMBOLS": "A,B",
+        "KLAGG_CACHE": "x",
+        "HOME": "/",
+    }
     settings = load(None, environment)
     assert settings.redis.url == "redis://h:1/0"
     assert settings.exchange.symbols == ("A", "B")

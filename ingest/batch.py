@@ -1,0 +1,107 @@
+"""A micro-batch: frames come in, and when it closes `trades` entries of the feed go out. Pure.
+
+Frames are kept as they come and parsed together when the batch closes: the same few milliseconds of waiting, and no
+work for a single message but to remember it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ingest.parser import Columns, Rejection, Reply, Rules, parse_frames
+from klagg.contract import TRADE_COLUMNS, Fields, shard_of, trades_entry
+
+_BITS: Final = {True: "1", False: "0"}
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """What a closed batch yields.
+
+    `entries` are `trades` entries, not yet stamped, each with its shard. `newest_ms` is the newest exchange time among
+    the trades (0 without trades), `recv_ms` the exchange's time when the batch began.
+    """
+
+    entries: list[tuple[int, Fields]]
+    frames: int
+    frame_bytes: int
+    trades: int
+    recv_ms: int
+    newest_ms: int
+    rejections: list[Rejection]
+    replies: list[Reply]
+
+
+class Batch:
+    """Collects frames of one line until `batch_rows` of them are there or `batch_ms` have passed since the first."""
+
+    def __init__(self, rules: Rules, *, line: str, shards: int, batch_ms: int, batch_rows: int) -> None:
+        self._rules, self._line = rules, line
+        self._batch_ms, self._batch_rows = batch_ms, batch_rows
+        self._shards = {symbol: shard_of(symbol, shards) for symbol in rules.symbols}
+        self._split = len(set(self._shards.values())) > 1
+        self._only_shard = next(iter(self._shards.values()), 0)
+        self._frames: list[bytes] = []
+        self._recv_ms = 0
+        self._first_local_ms = 0.0
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def add(self, frame: bytes) -> bool:
+        """Take in a frame; whether the batch is now full and has to be closed."""
+        self._frames.append(frame)
+        return len(self._frames) >= self._batch_rows
+
+    def begin(self, recv_ms: int, local_ms: float) -> None:
+        """Say when the batch began, in exchange ms and in local ms; before the first `add`."""
+        self._recv_ms, self._first_local_ms = recv_ms, local_ms
+
+    def due_in_ms(self, local_ms: float) -> float:
+        """How long the batch may stay open, at most 0 when it is due. A local clock that went back makes it due."""
+        waited_ms = local_ms - self._first_local_ms
+        return self._batch_ms - waited_ms if waited_ms >= 0 else 0.0
+
+    def close(self) -> Closed:
+        """Parse what was collected and begin anew."""
+        frames, self._frames = self._frames, []
+        parsed = parse_frames(frames, self._rules, self._recv_ms)
+        return Closed(
+            entries=[
+                (shard, self._entry(columns))
+                for shard, columns in (self._sharded(parsed.columns) if parsed.count else [])
+            ],
+            frames=len(frames),
+            frame_bytes=sum(map(len, frames)),
+            trades=parsed.count,
+            recv_ms=self._recv_ms,
+            newest_ms=max(parsed.columns[_TIME], default=0) if parsed.count else 0,
+            rejections=parsed.rejections,
+            replies=parsed.replies,
+        )
+
+    def _sharded(self, columns: Columns) -> Iterable[tuple[int, Columns]]:
+        if not self._split:
+            return [(self._only_shard, columns)]
+        rows: dict[int, list[tuple[Any, ...]]] = {}
+        for row in zip(*columns, strict=True):
+            rows.setdefault(self._shards[row[0]], []).append(row)
+        return [(shard, tuple(zip(*part, strict=True))) for shard, part in sorted(rows.items())]
+
+    def _entry(self, columns: Columns) -> Fields:
+        texts = dict(zip(TRADE_COLUMNS, map(_joined, columns), strict=True))
+        return trades_entry(texts, count=len(columns[0]), line=self._line, ids=self._rules.ids, recv_ms=self._recv_ms)
+
+
+_TIME: Final = TRADE_COLUMNS.index("time")
+
+
+def _joined(column: Sequence[Any]) -> str:
+    first = column[0]
+    if isinstance(first, str):
+        return ",".join(column)
+    if isinstance(first, bool):
+        return ",".join(map(_BITS.__getitem__, column))
+    return ",".join(map(str, column))

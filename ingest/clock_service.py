@@ -1,0 +1,229 @@
+"""klagg-clock: the exchange's time, listings and triggers, planned by APScheduler (DESIGN §2). A thin shell.
+
+Jobs are coroutines on one event loop. APScheduler keeps an error of a job to itself; here any error ends the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Any, Final
+
+from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, JobExecutionEvent, JobSubmissionEvent
+from apscheduler.schedulers.asyncio import AsyncIOScheduler
+from apscheduler.triggers.interval import IntervalTrigger
+
+from ingest.backoff import Backoff
+from ingest.clock import Ticker, WallWatch, tick_s
+from ingest.pen import Pen
+from ingest.synchroniser import Synchroniser
+from klagg.clock import ExchangeClock, local_ms, steady_ms
+from klagg.contract import CLOCK_KEY, Keys, Listing, listing_entries, shard_of, tick_entry, trigger_entry
+from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
+from klagg.exchange.payloads import listings_of
+from klagg.exchange.rest import ExchangeRest
+from klagg.redisio import Append
+from klagg.service import AsyncContext, run_async
+
+SYNC: Final = "sync"
+TICK: Final = "tick"
+LISTINGS: Final = "listings"
+SNAPSHOT: Final = "snapshot"
+
+TRIGGERS_KEPT: Final = 1000
+LISTINGS_RETRY_FIRST_S: Final = 0.5
+LISTINGS_RETRY_CAP_S: Final = 60.0
+WATCH_S: Final = 0.5
+
+
+class ClockJobs:
+    """The jobs of the clock process and their schedule."""
+
+    def __init__(self, context: AsyncContext, rest: ExchangeRest, pen: Pen) -> None:
+        self._context, self._rest, self._pen = context, rest, pen
+        self._settings, self._stats, self._log = context.settings, context.stats, context.log
+        self._clock = ExchangeClock()
+        self._ticker = Ticker(steady_ms())
+        self._synchroniser = Synchroniser(
+            rest, self._clock, sync_s=self._settings.clock.sync_s, stats=self._stats, log=self._log
+        )
+        self._backoff = Backoff(LISTINGS_RETRY_FIRST_S, LISTINGS_RETRY_CAP_S, random.random)
+        self._ticking_s = tick_s(self._settings.clock.tick_ms, 1.0)
+        self._dropping = False
+        self._unsynced_said = False
+        self._listed = False
+        self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        # A tick that is late is still the newest one; several that are late are one.
+        self._scheduler = AsyncIOScheduler(
+            timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
+
+    async def run(self) -> None:
+        """Run the schedule until asked to stop; the first unexpected error of a job, or a KlaggError, is raised."""
+        clock = self._settings.clock
+        self._scheduler.add_listener(self._on_error, EVENT_JOB_ERROR)
+        self._scheduler.add_listener(self._on_skipped, EVENT_JOB_MAX_INSTANCES)
+        self._plan(SYNC, self.sync, clock.sync_s, at_once=True)
+        self._plan(LISTINGS, self.listings, clock.listings_s, at_once=True)
+        self._plan(SNAPSHOT, self.snapshot, clock.snapshot_s)
+        self._plan(TICK, self.tick, self._ticking_s)
+        self._scheduler.start()
+        try:
+            await self._watch()
+        finally:
+            self._scheduler.shutdown(wait=False)
+            await asyncio.sleep(0)  # APScheduler shuts down in the loop's next turn
+
+    async def sync(self) -> None:
+        """A round trip to the exchange's clock, and the pace of ticks that follows from its speed."""
+        await self._synchroniser.once()
+        if self._synchroniser.wait_s != self._settings.clock.sync_s:
+            self._again(SYNC, self._synchroniser.wait_s)
+        ticking_s = tick_s(self._settings.clock.tick_ms, self._clock.speed)
+        if ticking_s != self._ticking_s:
+            self._ticking_s = ticking_s
+            self._scheduler.reschedule_job(TICK, trigger=IntervalTrigger(seconds=ticking_s, timezone=UTC))
+            self._log.info("the exchange's clock runs at ×%g: a tick every %.1f ms", self._clock.speed, ticking_s * 1e3)
+
+    async def tick(self) -> None:
+        """The exchange's time to every shard. A tick that Redis does not take is dropped: the next one says more."""
+        if not self._may_tell_time():
+            return
+        try:
+            await self._pen.write(self._tick_entries)
+        except (RedisUnavailable, RedisRefused) as trouble:
+            self._drop("ticks_dropped", trouble)
+            return
+        self._stats.add("ticks")
+        if self._dropping:
+            self._log.warning("Redis takes ticks again")
+            self._dropping = False
+
+    async def snapshot(self) -> None:
+        """The trigger for writers of bars in progress; dropped like a tick if Redis does not take it."""
+        if not self._may_tell_time():
+            return
+        try:
+            await self._pen.write(
+                lambda: [Append(CLOCK_KEY, trigger_entry(SNAPSHOT, self._next_ms()), maxlen=TRIGGERS_KEPT)]
+            )
+        except (RedisUnavailable, RedisRefused) as trouble:
+            self._drop("triggers_dropped", trouble)
+            return
+        self._stats.add("triggers")
+
+    async def listings(self) -> None:
+        """All symbols to their shards; tried again until both the exchange and Redis play along.
+
+        A configuration that fits no listing ends the process at its start. Later it is a warning: a symbol named there
+        may have been delisted meanwhile.
+        """
+        exchange = self._settings.exchange
+        try:
+            info = await self._rest.exchange_info()
+            chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, exchange.symbols)
+            await self._pen.write(lambda: self._listing_entries(chosen.listings))
+        except (ExchangeUnavailable, ExchangeRefused, RedisUnavailable, RedisRefused) as trouble:
+            asked_s = trouble.retry_after_s if isinstance(trouble, ExchangeRefused) else 0.0
+            delay_s = max(self._backoff.next_s(), min(asked_s, LISTINGS_RETRY_CAP_S))
+            self._log.warning("no listings, next try in %.1f s: %s", delay_s, trouble)
+            self._again(LISTINGS, delay_s)
+            return
+        except KlaggError as unusable:
+            if not self._listed:
+                raise
+            self._log.warning("the listings stay as they were: %s", unusable)
+            return
+        self._listed = True
+        self._backoff.reset()
+        self._stats.add("listings")
+        self._stats.show("symbols", len(chosen.listings))
+        for problem in chosen.malformed:
+            self._stats.add("malformed_listings")
+            self._log.warning("left out: %s", problem)
+
+    def _may_tell_time(self) -> bool:
+        may = self._ticker.may_tick(steady_ms(), synced=self._clock.synced)
+        if may and not self._clock.synced and not self._unsynced_said:
+            self._log.warning("the exchange's clock cannot be read: ticks follow this machine's clock")
+            self._unsynced_said = True
+        return may
+
+    def _next_ms(self) -> int:
+        return self._ticker.next_ms(self._clock.now_ms(steady_ms()))
+
+    def _tick_entries(self) -> list[Append]:
+        fields = tick_entry(self._next_ms())
+        return [Append(Keys(shard).feed, fields) for shard in range(self._settings.shards)]
+
+    def _listing_entries(self, listings: Sequence[Listing]) -> list[Append]:
+        shards = self._settings.shards
+        return [
+            Append(Keys(shard).feed, fields)
+            for shard in range(shards)
+            for fields in listing_entries([each for each in listings if shard_of(each.symbol, shards) == shard])
+        ]
+
+    def _drop(self, counter: str, trouble: KlaggError) -> None:
+        self._stats.add(counter)
+        if not self._dropping:
+            self._log.warning("%s; ticks and triggers are dropped meanwhile", trouble)
+        self._dropping = True
+
+    def _plan(self, name: str, job: Callable[[], Awaitable[None]], every_s: float, *, at_once: bool = False) -> None:
+        first = {"next_run_time": datetime.now(UTC)} if at_once else {}
+        trigger = IntervalTrigger(seconds=every_s, timezone=UTC)
+        self._scheduler.add_job(job, trigger, id=name, name=name, **first)
+
+    def _again(self, name: str, delay_s: float) -> None:
+        """Run a job earlier than planned; from then on its interval counts anew."""
+        self._scheduler.modify_job(name, next_run_time=datetime.now(UTC) + timedelta(seconds=delay_s))
+
+    def _on_error(self, event: JobExecutionEvent) -> None:
+        if not self._failure.done() and isinstance(event.exception, Exception):
+            self._failure.set_exception(event.exception)
+
+    def _on_skipped(self, event: JobSubmissionEvent) -> None:
+        """A job was due while its last run was not done: Redis or the exchange takes its time."""
+        self._stats.add(f"{event.job_id}_skipped")
+
+    async def _watch(self) -> None:
+        """Wait for the end, and watch over the wall clock meanwhile: APScheduler plans by it and would sleep on.
+
+        A wall clock set back by an hour would otherwise stop all ticks for that hour.
+        """
+        stop = asyncio.create_task(self._context.stopping.wait())
+        ends: set[asyncio.Future[Any]] = {stop, self._failure}
+        wall = WallWatch(local_ms(), steady_ms())
+        try:
+            while not stop.done():
+                await asyncio.wait(ends, timeout=WATCH_S, return_when=asyncio.FIRST_COMPLETED)
+                if self._failure.done():
+                    self._failure.result()
+                step_ms = wall.step_ms(local_ms(), steady_ms())
+                if step_ms:
+                    self._log.error("ALARM: this machine's clock was set by %.0f ms; all jobs begin anew", step_ms)
+                    for name in (SYNC, TICK, LISTINGS, SNAPSHOT):
+                        self._again(name, 0.0)
+        finally:
+            stop.cancel()
+
+
+async def clock(context: AsyncContext) -> None:
+    """Body of the process."""
+    # What these two would log of a job's error and of skipped runs, the listeners tell better.
+    logging.getLogger("apscheduler.executors").setLevel(logging.CRITICAL)
+    logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
+    streams = context.connect()
+    await streams.ping()
+    async with ExchangeRest(context.settings.exchange.rest_url) as rest:
+        await ClockJobs(context, rest, Pen(streams, context.writer)).run()
+    await streams.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Console script klagg-clock; the exit code."""
+    return run_async("clock", "Writes ticks, listings and triggers to Redis.", clock, argv=argv)

@@ -1,0 +1,77 @@
+"""Between the sockets and the outbox: collects frames into batches, closes them in time, counts and samples."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+
+from ingest.batch import Batch, Closed
+from ingest.outbox import Outbox
+from ingest.rejections import Sampler
+from klagg.clock import ExchangeClock, steady_ms
+from klagg.contract import Keys, mark_entry
+from klagg.stats import Stats
+
+
+class Intake:
+    """All connections of one line give their frames here. OutboxFull ends whoever happens to close a batch."""
+
+    def __init__(
+        self, batch: Batch, outbox: Outbox, clock: ExchangeClock, *, line: str, stats: Stats, log: logging.Logger
+    ) -> None:
+        self._batch, self._outbox, self._clock = batch, outbox, clock
+        self._line, self._stats, self._log = line, stats, log
+        self._sampler = Sampler()
+        self._begun = asyncio.Event()
+
+    def take(self, frame: bytes, received_local_ms: float) -> None:
+        """A frame came from the exchange at this local time."""
+        if not self._batch:
+            self._batch.begin(self._clock.now_ms(received_local_ms), received_local_ms)
+            self._begun.set()
+        if self._batch.add(frame):
+            self.flush()
+
+    def flush(self) -> None:
+        """Close the batch, if there is one, whether or not it is due."""
+        self._begun.clear()
+        if self._batch:
+            self._deliver(self._batch.close())
+
+    async def run(self) -> None:
+        """Close each batch when its time is up."""
+        while True:
+            await self._begun.wait()
+            due_in_ms = self._batch.due_in_ms(steady_ms())
+            if due_in_ms > 0:
+                await asyncio.sleep(due_in_ms / 1000)
+            else:
+                self.flush()
+
+    def mark(self, symbols_by_shard: Mapping[int, Sequence[str]], alive_ms: int) -> None:
+        """Say that these symbols were carried until `alive_ms` (exchange time), behind their trades up to now."""
+        self.flush()
+        for shard, symbols in symbols_by_shard.items():
+            self._outbox.put(Keys(shard).feed, mark_entry(self._line, symbols, alive_ms))
+
+    def _deliver(self, closed: Closed) -> None:
+        for shard, fields in closed.entries:
+            self._outbox.put(Keys(shard).feed, fields)
+        stats = self._stats
+        stats.add("messages", closed.frames)
+        stats.add("bytes", closed.frame_bytes)
+        stats.add("trades", closed.trades)
+        if closed.trades:
+            stats.show("delay_ms", closed.recv_ms - closed.newest_ms)
+        stats.show("buffered", len(self._outbox))
+        for rejection in closed.rejections:
+            stats.add("rejected")
+            stats.add(f"rejected_{rejection.kind}")
+            sentence = self._sampler.sentence(rejection, steady_ms())
+            if sentence:
+                self._log.warning("%s", sentence)
+        for reply in closed.replies:
+            stats.add("replies")
+            if reply.error:
+                self._log.warning("the exchange refused a subscription: %s", reply.error)

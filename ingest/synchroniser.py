@@ -1,0 +1,61 @@
+"""Keeps an ExchangeClock right: round trips to the exchange's clock, and what to say when they fail or jump."""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from klagg.clock import JUMP_MS, ExchangeClock, steady_ms
+from klagg.errors import ExchangeRefused, ExchangeUnavailable
+from klagg.exchange.rest import ExchangeRest
+from klagg.stats import Stats
+
+RETRY_S: Final = 1.0
+"""After a failure; a refusal that asks for a longer pause gets it."""
+
+HELD_RETRY_S: Final = 0.1
+"""While a local exchange holds its clock until somebody listens: its start must not be noticed late."""
+
+PAUSE_S_MAX: Final = 600.0
+
+
+class Synchroniser:
+    """One clock, kept by whoever calls `once` as often as `wait_s` says."""
+
+    def __init__(
+        self, rest: ExchangeRest, clock: ExchangeClock, *, sync_s: float, stats: Stats, log: logging.Logger
+    ) -> None:
+        self._rest, self._clock = rest, clock
+        self._sync_s, self._stats, self._log = sync_s, stats, log
+        self._failing = False
+        self.wait_s = 0.0
+        """How long to wait before the next `once`."""
+
+    async def once(self) -> bool:
+        """One round trip; whether it worked. A failure leaves the clock as it is (at first, the local clock)."""
+        try:
+            correction_ms = await self._rest.synchronise(self._clock)
+        except (ExchangeUnavailable, ExchangeRefused) as failure:
+            self._fail(failure)
+            return False
+        if self._failing:
+            self._log.info("the exchange's clock can be read again")
+        self._failing = False
+        self.wait_s = self._sync_s if self._clock.speed else HELD_RETRY_S
+        self._stats.add("syncs")
+        now_ms = steady_ms()
+        self._stats.show("clock_offset_ms", round(self._clock.offset_ms(now_ms), 1))
+        self._stats.show("clock_delay_ms", round(self._clock.delay_ms, 2))
+        self._stats.show("clock_speed", self._clock.speed)
+        if abs(correction_ms) > JUMP_MS * max(self._clock.speed, 1):
+            self._log.error("ALARM: the exchange's clock jumped by %.0f ms against this machine's", correction_ms)
+        return True
+
+    def _fail(self, failure: ExchangeUnavailable | ExchangeRefused) -> None:
+        asked_s = failure.retry_after_s if isinstance(failure, ExchangeRefused) else 0.0
+        self.wait_s = min(PAUSE_S_MAX, max(RETRY_S, asked_s))
+        self._stats.add("sync_failures")
+        if not self._failing:
+            standing = "the last estimate" if self._clock.synced else "this machine's clock"
+            self._log.warning("the exchange's clock cannot be read, %s stands in: %s", standing, failure)
+        self._failing = True

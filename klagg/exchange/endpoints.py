@@ -1,0 +1,93 @@
+"""WebSocket endpoints of Binance's USDⓈ-M futures: pure names and URLs (DESIGN §5).
+
+An endpoint decides how its messages are wrapped. It is chosen when the connection is made and handed on to the parser.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+from urllib.parse import quote, urlsplit
+
+import ujson
+
+from klagg.errors import ConfigError
+
+URL_BYTES_MAX: Final = 4096
+"""Servers refuse long request lines (8,190 bytes is common): streams beyond this are subscribed to by message."""
+
+PARAMS_MAX: Final = 100
+"""Streams in one SUBSCRIBE message."""
+
+MESSAGES_PER_S: Final = 8
+"""The exchange allows 10 client messages a second, pings and pongs included; these leave room for two of them."""
+
+_ROUTES: Final = {"aggTrade": "market", "trade": "public"}
+
+
+class Endpoint(Enum):
+    """How messages come: COMBINED wraps each event as `{"stream": …, "data": event}`, RAW sends the bare event."""
+
+    COMBINED = "combined"
+    RAW = "raw"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where to connect for some streams, and the messages to send then (each a SUBSCRIBE) for those not in `url`."""
+
+    url: str
+    subscribe: tuple[str, ...]
+
+
+def stream_name(symbol: str, source: str) -> str:
+    """The stream of a symbol's trades: `btcusdt@aggTrade`. `source` is aggTrade or trade."""
+    return f"{symbol.lower()}@{source}"
+
+
+def route_of(base_url: str, endpoint: Endpoint, source: str, symbols: Sequence[str]) -> Route:
+    """The way to the trades of `symbols`; ConfigError if `base_url` is no WebSocket URL.
+
+    A combined endpoint takes as many streams as fit in the URL. A raw one takes a single stream in its path, or all of
+    them by SUBSCRIBE. Names may be CJK: they are percent-encoded in URLs and plain in messages.
+    """
+    if not symbols:
+        raise ValueError("a connection needs at least one symbol")
+    base = f"{checked_base(base_url)}/{_ROUTES[source]}"
+    streams = [stream_name(symbol, source) for symbol in symbols]
+    if endpoint is Endpoint.RAW:
+        if len(streams) == 1:
+            return Route(f"{base}/ws/{_encoded(streams[0])}", ())
+        return Route(f"{base}/ws", _subscriptions(streams))
+    url, taken = f"{base}/stream?streams={_encoded(streams[0])}", 1
+    for stream in streams[1:]:
+        longer = f"{url}/{_encoded(stream)}"
+        if len(longer) > URL_BYTES_MAX:
+            break
+        url, taken = longer, taken + 1
+    return Route(url, _subscriptions(streams[taken:]))
+
+
+def checked_base(base_url: str) -> str:
+    """`base_url` without a final slash; ConfigError unless it is `ws://host…` or `wss://host…`."""
+    parts = urlsplit(base_url)
+    if parts.scheme not in ("ws", "wss") or not parts.hostname or parts.query or parts.fragment:
+        raise ConfigError(f"exchange.websocket_url is {base_url!r}: it must be like wss://host or ws://host:port")
+    return base_url.rstrip("/")
+
+
+def _encoded(stream: str) -> str:
+    return quote(stream, safe="@")
+
+
+def _subscriptions(streams: Sequence[str]) -> tuple[str, ...]:
+    return tuple(
+        ujson.dumps(
+            {"method": "SUBSCRIBE", "params": list(streams[start : start + PARAMS_MAX]), "id": 1 + start // PARAMS_MAX},
+            ensure_ascii=False,
+            escape_forward_slashes=False,
+        )
+        for start in range(0, len(streams), PARAMS_MAX)
+    )

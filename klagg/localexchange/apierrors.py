@@ -1,0 +1,75 @@
+"""The exchange's REST errors: HTTP status and the body {"code", "msg"}."""
+
+from __future__ import annotations
+
+
+class ApiError(Exception):
+    """A REST request is answered with an error. Attributes: `status` (HTTP), `code` (the exchange's), `message`."""
+
+    def __init__(self, code: int, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+    def body(self) -> dict[str, object]:
+        """The JSON body."""
+        return {"code": self.code, "msg": self.message}
+
+
+def mandatory(parameter: str) -> ApiError:
+    """A mandatory parameter is missing."""
+    return ApiError(-1102, f"Mandatory parameter '{parameter}' was not sent, was empty/null, or malformed.")
+
+
+def illegal_characters(parameter: str) -> ApiError:
+    """A number parameter is no number."""
+    return ApiError(-1100, f"Illegal characters found in parameter '{parameter}'; legal range is '^[0-9]{{1,20}}$'.")
+
+
+def invalid_symbol() -> ApiError:
+    """The symbol does not exist."""
+    return ApiError(-1121, "Invalid symbol.")
+
+
+def invalid_interval() -> ApiError:
+    """The interval does not exist."""
+    return ApiError(-1120, "Invalid interval.")
+
+
+def invalid_data(parameter: str) -> ApiError:
+    """A parameter is out of its range."""
+    return ApiError(-1130, f"Data sent for parameter '{parameter}' is not valid.")
+
+
+def start_after_end() -> ApiError:
+    """startTime lies behind endTime."""
+    return ApiError(-1023, "Start time is greater than end time.")
+
+
+def interval_too_big() -> ApiError:
+    """startTime and endTime of aggTrades lie an hour or more apart."""
+    return ApiError(-1127, "Lookup interval is too big. The time between startTime and endTime must be under 1 hour.")
+
+
+def unknown_path(path: str, method: str) -> ApiError:
+    """No such endpoint."""
+    return ApiError(-5000, f"Path {path}, Method {method} is invalid", status=404)
+
+
+def too_many_requests(weight_per_minute: int) -> ApiError:
+    """The weight of this minute is used up."""
+    message = (
+        f"Too many requests; current limit is {weight_per_minute} request weight per minute. "
+        "Use the websocket for live updates to avoid polling the API."
+    )
+    return ApiError(-1003, message, status=429)
+
+
+def banned(address: str, until_ms: int) -> ApiError:
+    """The address went on after 429."""
+    message = (
+        f"Way too many requests; IP({address}) banned until {until_ms}. "
+        "Use the websocket for live updates to avoid bans."
+    )
+    return ApiError(-1003, message, status=418)

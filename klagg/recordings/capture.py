@@ -1,0 +1,99 @@
+"""Reads WebSocket captures: one message a line, with or without the receive time before it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from klagg.errors import RecordingError
+from klagg.recordings.files import text_lines
+from klagg.recordings.jsonarray import DECODER
+from klagg.recordings.layouts import CAPTURE_PREFIX, SOCKET_URL
+from klagg.recordings.model import OfficialKline, Trade, TradeIds
+from klagg.recordings.rows import agg_trade, closed_kline_event, fill
+from klagg.recordings.values import BadValue, epoch_ms, received_ms
+
+_LOOK_AHEAD_CHARACTERS = 16 * 1024 * 1024
+_AGG_EVENT = re.compile(r'"e"\s*:\s*"aggTrade"')
+_TRADE_EVENT = re.compile(r'"e"\s*:\s*"trade"')
+
+
+def trade_ids(path: Path) -> TradeIds:
+    """Which of its trade streams a capture is read by: fills where it holds any, else aggregate trades.
+
+    Fills are preferred because the exchange's klines count fills. Once an aggTrade has been seen the look-ahead ends
+    after 16 million characters: whoever records both subscribes to both from the start. Raises RecordingError when
+    the file holds neither.
+    """
+    aggregates = False
+    characters = 0
+    for _, line in text_lines(path):
+        characters += len(line)
+        if _TRADE_EVENT.search(line):
+            return "trade"
+        aggregates = aggregates or _AGG_EVENT.search(line) is not None
+        if aggregates and characters > _LOOK_AHEAD_CHARACTERS:
+            break
+    if not aggregates:
+        raise RecordingError(str(path), 0, "holds neither aggTrade nor trade events")
+    return "agg"
+
+
+def trades(path: Path, ids: TradeIds) -> Iterator[Trade]:
+    """The trades of one id space in the order recorded. Raises RecordingError."""
+    wanted = "aggTrade" if ids == "agg" else "trade"
+    build = agg_trade if ids == "agg" else fill
+    for number, recv_ms, event in _events(path):
+        if event.get("e") != wanted:
+            continue
+        try:
+            yield build(event, _symbol(event), recv_ms=recv_ms, event_ms=epoch_ms("event time", event.get("E")))
+        except BadValue as error:
+            raise RecordingError(str(path), number, str(error)) from error
+
+
+def closed_klines(path: Path) -> Iterator[tuple[str, str, OfficialKline]]:
+    """(symbol, interval, kline) of every closed kline event: rows as official as the exchange's REST answers."""
+    for number, _, event in _events(path):
+        if event.get("e") != "kline":
+            continue
+        try:
+            closed = closed_kline_event(event)
+        except BadValue as error:
+            raise RecordingError(str(path), number, str(error)) from error
+        if closed is not None:
+            yield closed
+
+
+def _events(path: Path) -> Iterator[tuple[int, int | None, dict[str, Any]]]:
+    """(line number, receive time, event) of each message, taken out of the combined wrapper where there is one.
+
+    Answers to subscriptions and arrays (`!miniTicker@arr`) hold no trades and are passed over.
+    """
+    for number, line in text_lines(path):
+        if not line.strip() or SOCKET_URL.match(line):
+            continue
+        recv_ms = None
+        prefix = CAPTURE_PREFIX.match(line)
+        if prefix:
+            recv_ms = received_ms(prefix[1])
+            line = line[prefix.end() :]
+        try:
+            message = DECODER.decode(line)
+        except (ValueError, RecursionError) as error:
+            raise RecordingError(str(path), number, "is not JSON") from error
+        if isinstance(message, dict):
+            data = message.get("data", message)
+            if isinstance(data, dict):
+                yield number, recv_ms, data
+        elif not isinstance(message, list):
+            raise RecordingError(str(path), number, "is no WebSocket message")
+
+
+def _symbol(event: dict[str, Any]) -> str:
+    symbol = event.get("s")
+    if not isinstance(symbol, str) or not symbol:
+        raise BadValue("the field 's' is missing")
+    return symbol

@@ -1,0 +1,95 @@
+"""Opens a file of official klines, whatever its format."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from klagg.errors import RecordingError
+from klagg.recordings import capture
+from klagg.recordings.files import text_chunks, text_head, text_lines
+from klagg.recordings.jsonarray import ArrayError, array_items
+from klagg.recordings.layouts import Content, Layout, detect
+from klagg.recordings.model import OfficialKline
+from klagg.recordings.rows import KLINE_COLUMNS, kline_row
+from klagg.recordings.values import BadValue
+
+_KLINE_CONTENTS = frozenset({Content.REST_KLINES, Content.CSV_KLINES, Content.CAPTURE})
+
+
+@dataclass(frozen=True, slots=True)
+class KlineRecording:
+    """Official klines; iterating reads the file anew and streams its rows. Raises RecordingError on the way."""
+
+    path: Path
+    layout: Layout
+    symbol: str | None
+    interval: str | None
+
+    def __iter__(self) -> Iterator[OfficialKline]:
+        match self.layout.content:
+            case Content.CAPTURE:
+                return self._from_capture()
+            case Content.REST_KLINES:
+                return self._from_json_array()
+            case _:
+                return self._from_table()
+
+    def _from_capture(self) -> Iterator[OfficialKline]:
+        series: tuple[str, str] | None = None
+        for symbol, interval, kline in capture.closed_klines(self.path):
+            if self.symbol not in {None, symbol} or self.interval not in {None, interval}:
+                continue
+            if series not in {None, (symbol, interval)}:
+                raise RecordingError(str(self.path), 0, "holds klines of several symbols or intervals: give both")
+            series = (symbol, interval)
+            yield kline
+        if series is None:
+            raise RecordingError(str(self.path), 0, "holds no closed kline events of what was asked for")
+
+    def _from_json_array(self) -> Iterator[OfficialKline]:
+        position = 0
+        try:
+            for number, item in array_items(text_chunks(self.path)):
+                position = number
+                if not isinstance(item, list):
+                    raise BadValue("is no kline")
+                yield kline_row(item, KLINE_COLUMNS)
+        except BadValue as error:
+            raise RecordingError(str(self.path), position, str(error)) from error
+        except ArrayError as error:
+            raise RecordingError(str(self.path), 0, str(error)) from error
+
+    def _from_table(self) -> Iterator[OfficialKline]:
+        columns = self.layout.columns or KLINE_COLUMNS
+        numbers_and_lines = text_lines(self.path)
+        if self.layout.header:
+            next(numbers_and_lines)
+        for number, line in numbers_and_lines:
+            cells = next(csv.reader((line,)), [])
+            if not cells:
+                continue
+            try:
+                yield kline_row(cells, columns)
+            except BadValue as error:
+                raise RecordingError(str(self.path), number, str(error)) from error
+
+
+def open_klines(path: str | Path, symbol: str | None = None, interval: str | None = None) -> KlineRecording:
+    """Recognises the klines in `path` (dump CSV, REST JSON, spot tables, closed kline events of a capture).
+
+    `symbol` and `interval` choose the series of a capture that holds several; other formats hold one and ignore them.
+    Raises RecordingError for a file that is unreadable or holds no klines.
+    """
+    path = Path(path)
+    head = text_head(path)
+    if not head.strip():
+        raise RecordingError(str(path), 0, "is empty")
+    layout = detect(head)
+    if layout is None:
+        raise RecordingError(str(path), 0, "is no known format of klines")
+    if layout.content not in _KLINE_CONTENTS:
+        raise RecordingError(str(path), 0, f"is a recording of trades ({layout.content.value}), not of klines")
+    return KlineRecording(path, layout, symbol, interval)

@@ -1,0 +1,52 @@
+"""The records that recordings are read into."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+TradeIds = Literal["agg", "trade"]
+"""The id space of a file's trades: aggregate trades (`a`) or single fills (`t`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trade:
+    """One recorded aggregate trade or fill; prices and quantities stay the exchange's own strings.
+
+    `first`/`last` are fill ids (both equal `id` for a fill). `maker` is the exchange's `m`: the buyer was the maker.
+    `counts` is False for what klines leave out (insurance fund, ADL, NA). `recv_ms` is when the recorder received it,
+    `event_ms` the exchange's `E`, `execution` its `X`; each None where the format has none.
+    """
+
+    symbol: str
+    id: int
+    price: str
+    qty: str
+    first: int
+    last: int
+    time_ms: int
+    maker: bool
+    counts: bool = True
+    recv_ms: int | None = None
+    event_ms: int | None = None
+    execution: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialKline:
+    """One kline as the exchange published it; decimals are its strings, None marks a column the file lacks.
+
+    `close_time_ms` is the last millisecond of the bar. `volume` and `taker_buy_volume` are in the base asset.
+    """
+
+    open_time_ms: int
+    close_time_ms: int | None
+    open: str
+    high: str
+    low: str
+    close: str
+    volume: str
+    quote_volume: str | None = None
+    trades: int | None = None
+    taker_buy_volume: str | None = None
+    taker_buy_quote_volume: str | None = None

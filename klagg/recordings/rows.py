@@ -1,0 +1,173 @@
+"""Builds checked records from one message, item or row of a recording. Raises BadValue, never anything else."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from klagg.recordings.model import OfficialKline, Trade
+from klagg.recordings.values import (
+    BadValue,
+    boolean,
+    counts_in_klines,
+    decimal_text,
+    epoch_ms,
+    integer,
+    kline_decimal_text,
+    open_time_ms,
+)
+
+_ZERO_DIGITS = frozenset("0.")
+
+
+def agg_trade(
+    fields: Mapping[str, Any], symbol: str, *, recv_ms: int | None = None, event_ms: int | None = None
+) -> Trade:
+    """An aggregate trade from the exchange's short keys `a p q f l T m` (`nq` is ignored: klines count `q`)."""
+    agg_id = integer("aggregate trade id", _field(fields, "a"))
+    first = integer("first trade id", _field(fields, "f"))
+    last = integer("last trade id", _field(fields, "l"))
+    price = decimal_text("price", _field(fields, "p"))
+    qty = decimal_text("quantity", _field(fields, "q"))
+    # Binance's own placeholder for an aggregate that it struck out: no fills, price and quantity zero.
+    struck_out = first == last == -1 and _is_zero(price) and _is_zero(qty)
+    if agg_id < 0 or last < first or (first < 0 and not struck_out):
+        raise BadValue(f"ids {agg_id}, {first}, {last} are not ids of an aggregate trade")
+    _check_positive(price, qty, counts=not struck_out)
+    return Trade(
+        symbol,
+        agg_id,
+        price,
+        qty,
+        first,
+        last,
+        epoch_ms("trade time", _field(fields, "T")),
+        boolean("buyer-is-maker flag", _field(fields, "m")),
+        not struck_out,
+        recv_ms,
+        event_ms,
+        None,
+    )
+
+
+def fill(fields: Mapping[str, Any], symbol: str, *, recv_ms: int | None = None, event_ms: int | None = None) -> Trade:
+    """A single fill from the exchange's short keys `t p q T m` and, where recorded, `X`."""
+    trade_id = integer("trade id", _field(fields, "t"))
+    execution = fields.get("X")
+    if execution is not None and not isinstance(execution, str):
+        raise BadValue(f"execution type {execution!r} is not a text")
+    counts = counts_in_klines(execution)
+    price = decimal_text("price", _field(fields, "p"))
+    qty = decimal_text("quantity", _field(fields, "q"))
+    if trade_id < 0:
+        raise BadValue(f"trade id {trade_id} is negative")
+    _check_positive(price, qty, counts=counts)
+    return Trade(
+        symbol,
+        trade_id,
+        price,
+        qty,
+        trade_id,
+        trade_id,
+        epoch_ms("trade time", _field(fields, "T")),
+        boolean("buyer-is-maker flag", _field(fields, "m")),
+        counts,
+        recv_ms,
+        event_ms,
+        execution,
+    )
+
+
+def rest_fill(fields: Mapping[str, Any], symbol: str) -> Trade:
+    """A single fill from the long keys of REST trades and raw dumps: `id price qty time isBuyerMaker`."""
+    short = {
+        "t": _field(fields, "id"),
+        "p": _field(fields, "price"),
+        "q": _field(fields, "qty"),
+        "T": _field(fields, "time"),
+        "m": _field(fields, "isBuyerMaker"),
+    }
+    return fill(short, symbol)
+
+
+def kline_row(row: Sequence[Any], columns: Mapping[str, int]) -> OfficialKline:
+    """A kline from a row and the place of each column by `OfficialKline` field name; absent columns give None."""
+
+    def cell(name: str) -> Any:
+        place = columns.get(name)
+        if place is None:
+            return None
+        if place >= len(row):
+            raise BadValue(f"the row has {len(row)} columns where {place + 1} are expected")
+        return row[place]
+
+    def optional(name: str) -> str | None:
+        value = cell(name)
+        return None if value is None else kline_decimal_text(name.replace("_", " "), value)
+
+    close_time = cell("close_time_ms")
+    trades = cell("trades")
+    return OfficialKline(
+        open_time_ms=open_time_ms(cell("open_time_ms")),
+        close_time_ms=None if close_time is None else epoch_ms("close time", close_time),
+        open=kline_decimal_text("open", cell("open")),
+        high=kline_decimal_text("high", cell("high")),
+        low=kline_decimal_text("low", cell("low")),
+        close=kline_decimal_text("close", cell("close")),
+        volume=kline_decimal_text("volume", cell("volume")),
+        quote_volume=optional("quote_volume"),
+        trades=None if trades is None else integer("trade count", trades),
+        taker_buy_volume=optional("taker_buy_volume"),
+        taker_buy_quote_volume=optional("taker_buy_quote_volume"),
+    )
+
+
+KLINE_COLUMNS: Mapping[str, int] = {
+    "open_time_ms": 0,
+    "open": 1,
+    "high": 2,
+    "low": 3,
+    "close": 4,
+    "volume": 5,
+    "close_time_ms": 6,
+    "quote_volume": 7,
+    "trades": 8,
+    "taker_buy_volume": 9,
+    "taker_buy_quote_volume": 10,
+}
+"""Places of the columns in Binance's REST rows and kline dumps (the 12th column is unused)."""
+
+
+def closed_kline_event(fields: Mapping[str, Any]) -> tuple[str, str, OfficialKline] | None:
+    """(symbol, interval, kline) of a `kline` event, or None while its bar is still open (`x` false)."""
+    k = _field(fields, "k")
+    if not isinstance(k, dict):
+        raise BadValue("the kline event has no object 'k'")
+    if not boolean("closed flag", _field(k, "x")):
+        return None
+    symbol, interval = _field(k, "s"), _field(k, "i")
+    if not isinstance(symbol, str) or not isinstance(interval, str):
+        raise BadValue("the kline event lacks its symbol or interval")
+    row = [_field(k, key) for key in ("t", "o", "h", "l", "c", "v", "T", "q", "n", "V", "Q")]
+    return symbol, interval, kline_row(row, KLINE_COLUMNS)
+
+
+def _field(fields: Mapping[str, Any], key: str) -> Any:
+    try:
+        return fields[key]
+    except KeyError:
+        raise BadValue(f"the field {key!r} is missing") from None
+
+
+def _is_zero(text: str) -> bool:
+    return _ZERO_DIGITS.issuperset(text)
+
+
+def _check_positive(price: str, qty: str, *, counts: bool) -> None:
+    """The exchange writes zeros into fills that count nowhere, but a trade has a price and a quantity."""
+    if not counts:
+        return
+    if _is_zero(price):
+        raise BadValue(f"price {price!r} is zero")
+    if _is_zero(qty):
+        raise BadValue(f"quantity {qty!r} is zero")

@@ -1,0 +1,247 @@
+"""The clock process with a real Redis and a small exchange: ticks, listings, triggers, and what ends it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest import clock as clock_rules
+from ingest import clock_service, synchroniser
+from ingest.clock_service import TRIGGERS_KEPT, ClockJobs, clock, main
+from klagg.clock import local_ms
+from klagg.contract import CLOCK_KEY, listings_of, shard_of
+from klagg.errors import ConfigError
+from klagg.redisio import Entry, Streams
+from klagg.service import AsyncContext
+from klagg.settings import from_tree
+from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, eventually, feed_of
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(synchroniser, "RETRY_S", 0.05)
+    monkeypatch.setattr(clock_service, "LISTINGS_RETRY_FIRST_S", 0.05)
+
+
+@pytest.fixture
+def streams(redis_url: str) -> Streams:
+    return Streams(redis_url)
+
+
+def a_context(source: SmallExchange, redis_url: str, **sections: Any) -> AsyncContext:
+    """The context of a clock that ticks every 50 ms, with further sections of settings."""
+    tree = {
+        **sections,
+        "exchange": {"rest_url": source.rest_url, **sections.get("exchange", {})},
+        "clock": {"tick_ms": 50, "snapshot_s": 1, "sync_s": 1, **sections.get("clock", {})},
+        "redis": {"url": redis_url, "timeout_ms": 500, "block_ms": 100},
+    }
+    return AsyncContext("clock", from_tree(tree), argparse.Namespace(), None)
+
+
+@asynccontextmanager
+async def a_clock(context: AsyncContext) -> AsyncIterator[asyncio.Task[None]]:
+    """The process's body, running; at the end it is asked to stop, and must have ended well."""
+    task = asyncio.create_task(clock(context))
+    try:
+        yield task
+    finally:
+        context.stopping.set()
+        await asyncio.wait_for(task, 20)
+
+
+def times_of(entries: list[Entry]) -> list[int]:
+    return [int(entry.fields[b"time"]) for entry in entries]
+
+
+def arrivals_of(entries: list[Entry]) -> list[int]:
+    """When Redis took the entries, in ms."""
+    return [int(entry.id.partition("-")[0]) for entry in entries]
+
+
+async def test_ticks_tell_the_exchanges_time_at_their_pace(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        async with a_clock(a_context(exchange, redis_url)):
+            await eventually(lambda: len(feed_of(streams, "tick")) >= 30)
+        ticks = feed_of(streams, "tick")
+    times, arrivals = times_of(ticks), arrivals_of(ticks)
+    assert all(earlier < later for earlier, later in pairwise(times))
+    # On average one in 50 ms (more on a busy machine, never less), and no drift against real time.
+    assert 45 <= (times[-1] - times[0]) / (len(times) - 1) <= 100
+    offsets = [time_ms - arrival for time_ms, arrival in zip(times, arrivals, strict=True)]
+    assert max(offsets) - min(offsets) <= 500
+    assert abs(times[0] - NOW_MS) < 60_000
+    numbers = [int(entry.fields[b"seq"]) for entry in streams.range("feed:{0}")]
+    assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_every_shard_gets_every_tick_and_its_own_listings(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        exchange.symbols = [f"SYM{number}USDT" for number in range(30)]
+        async with a_clock(a_context(exchange, redis_url, shards=3)):
+            await eventually(lambda: len(feed_of(streams, "tick", "feed:{2}")) >= 5)
+            await eventually(lambda: all(feed_of(streams, "listing", f"feed:{{{shard}}}") for shard in range(3)))
+    ticks = [times_of(feed_of(streams, "tick", f"feed:{{{shard}}}")) for shard in range(3)]
+    assert ticks[0] == ticks[1] == ticks[2]
+    for shard in range(3):
+        entries = feed_of(streams, "listing", f"feed:{{{shard}}}")
+        listed = [each for entry in entries for each in listings_of(entry.fields)]
+        assert [each.symbol for each in listed] == sorted(s for s in exchange.symbols if shard_of(s, 3) == shard)
+        assert {(each.price_scale, each.qty_scale, each.generation) for each in listed} == {(2, 3, 1569398400000)}
+
+
+async def test_listings_come_before_and_again_after_their_time(streams: Streams, redis_url: str) -> None:
+    hasty = {"listings_s": 1}
+    async with SmallExchange().running() as exchange, a_clock(a_context(exchange, redis_url, clock=hasty)):
+        await eventually(lambda: len(feed_of(streams, "listing")) >= 1)
+        exchange.symbols = ["BTCUSDT"]
+        await eventually(lambda: len(feed_of(streams, "listing")) >= 2)
+    first, second = feed_of(streams, "listing")[:2]
+    assert [each.symbol for each in listings_of(first.fields)] == sorted(SYMBOLS)
+    assert [each.symbol for each in listings_of(second.fields)] == ["BTCUSDT"]
+
+
+async def test_triggers_and_their_trimming(streams: Streams, redis_url: str) -> None:
+    for number in range(TRIGGERS_KEPT * 2):
+        streams.append(CLOCK_KEY, {"name": "old", "time": str(number)})
+    async with SmallExchange().running() as exchange, a_clock(a_context(exchange, redis_url)):
+        await eventually(lambda: streams.newest(CLOCK_KEY)[0].fields[b"name"] == b"snapshot")
+    (trigger,) = streams.newest(CLOCK_KEY)
+    assert (trigger.fields[b"v"], trigger.fields[b"seq"]) == (b"1", b"1")
+    assert abs(int(trigger.fields[b"time"]) - NOW_MS) < 60_000
+    # Redis trims whole nodes of 100 entries.
+    assert TRIGGERS_KEPT <= streams.length(CLOCK_KEY) <= TRIGGERS_KEPT + 100
+
+
+async def test_a_fast_exchange_gets_fast_ticks_and_a_held_one_waits(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        exchange.speed = 0.0
+        context = a_context(exchange, redis_url, clock={"tick_ms": 250})
+        async with a_clock(context):
+            await eventually(lambda: len(feed_of(streams, "tick")) >= 2)
+            assert set(times_of(feed_of(streams, "tick"))) == {NOW_MS}
+            exchange.offset_ms = NOW_MS - local_ms()
+            exchange.speed = 20.0
+            await eventually(lambda: context.stats.gauges.get("clock_speed") == 20.0)
+            began = len(feed_of(streams, "tick"))
+            await eventually(lambda: len(feed_of(streams, "tick")) >= began + 80)
+    times = times_of(feed_of(streams, "tick"))
+    assert times == sorted(times)
+    fast = times[began:]
+    assert 240 <= (fast[-1] - fast[0]) / (len(fast) - 1) <= 1000
+
+
+async def test_no_tick_is_sent_before_the_time_is_known(
+    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SmallExchange().running() as exchange:
+        exchange.rest_status = 503
+        context = a_context(exchange, redis_url)
+        async with a_clock(context):
+            await eventually(lambda: context.stats.counters.get("sync_failures", 0) >= 5)
+            assert streams.length("feed:{0}") == 0
+            monkeypatch.setattr(clock_rules, "UNREACHABLE_MS", 100)
+            await eventually(lambda: feed_of(streams, "tick"))
+    assert abs(times_of(feed_of(streams, "tick"))[0] - local_ms()) < 60_000
+    said = [record.getMessage() for record in caplog.records]
+    assert said.count("the exchange's clock cannot be read: ticks follow this machine's clock") == 1
+
+
+async def test_ticks_go_on_when_redis_is_back(
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SmallExchange().running() as exchange, Relay(redis_url).running() as relay:
+        context = a_context(exchange, relay.url)
+        async with a_clock(context):
+            await eventually(lambda: len(feed_of(streams, "tick")) >= 3)
+            relay.refusing = True
+            relay.cut()
+            await eventually(lambda: context.stats.counters.get("ticks_dropped", 0) >= 3)
+            relay.refusing = False
+            count = len(feed_of(streams, "tick"))
+            await eventually(lambda: len(feed_of(streams, "tick")) >= count + 3)
+    times = times_of(feed_of(streams, "tick"))
+    assert times == sorted(times)
+    numbers = [int(entry.fields[b"seq"]) for entry in streams.range("feed:{0}")]
+    assert list(dict.fromkeys(numbers)) == list(range(1, max(numbers) + 1))
+    said = [record.getMessage() for record in caplog.records]
+    assert len([sentence for sentence in said if "dropped meanwhile" in sentence]) == 1
+    assert said.count("Redis takes ticks again") == 1
+
+
+async def test_listings_are_tried_again_until_redis_has_them(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange, Relay(redis_url).running() as relay:
+        exchange.rest_status = 503
+        async with a_clock(a_context(exchange, relay.url)) as task:
+            await eventually(lambda: relay.accepted)
+            relay.refusing = True
+            relay.cut()
+            exchange.rest_status = 200
+            await eventually(lambda: relay.refused >= 3)
+            relay.refusing = False
+            await eventually(lambda: feed_of(streams, "listing"))
+            assert not task.done()
+
+
+async def test_an_unexpected_error_of_a_job_ends_the_process(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def broken(_: ClockJobs) -> None:
+        raise LookupError("a bug")
+
+    monkeypatch.setattr(ClockJobs, "snapshot", broken)
+    async with SmallExchange().running() as exchange:
+        with pytest.raises(LookupError, match="a bug"):
+            await asyncio.wait_for(clock(a_context(exchange, redis_url)), 20)
+
+
+async def test_unknown_symbols_end_the_start_but_not_a_running_clock(
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SmallExchange().running() as exchange:
+        named = {"symbols": ["ETHUSDT"]}
+        context = a_context(exchange, redis_url, exchange=named, clock={"listings_s": 1})
+        async with a_clock(context) as task:
+            await eventually(lambda: feed_of(streams, "listing"))
+            exchange.symbols.remove("ETHUSDT")
+            await eventually(lambda: "the listings stay as they were" in caplog.text)
+            assert not task.done()
+        with pytest.raises(ConfigError, match="names 'ETHUSDT', which the exchange does not list"):
+            await asyncio.wait_for(clock(a_context(exchange, redis_url, exchange=named)), 20)
+
+
+async def test_a_wall_clock_that_is_set_starts_all_jobs_anew(
+    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(clock_service, "WATCH_S", 0.02)
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url, clock={"sync_s": 3600})
+        async with a_clock(context):
+            await eventually(lambda: len(feed_of(streams, "tick")) >= 2)
+            assert context.stats.counters["syncs"] == 1
+            true_ms = clock_service.local_ms
+            monkeypatch.setattr(clock_service, "local_ms", lambda: true_ms() - 3_600_000)
+            await eventually(lambda: context.stats.counters["syncs"] == 2)
+            await eventually(lambda: context.stats.counters["listings"] == 2)
+    assert len([each for each in caplog.records if "this machine's clock was set by -3600" in each.getMessage()]) == 1
+    times = times_of(feed_of(streams, "tick"))
+    assert times == sorted(times)
+
+
+def test_an_unreachable_redis_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "k.toml").write_text('[redis]\nurl = "redis://127.0.0.1:1/0"\n')
+    before = logging.getLogger().handlers[:]
+    try:
+        assert main(["--config", str(tmp_path / "k.toml")]) == 1
+    finally:
+        logging.getLogger().handlers[:] = before
+    (line,) = [each for each in capfd.readouterr().err.splitlines() if "CRITICAL" in each]
+    assert "clock: Redis does not answer" in line

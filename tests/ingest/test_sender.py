@@ -1,0 +1,172 @@
+"""The sender: nothing is lost and the order stays, whatever happens to writes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+
+import pytest
+
+from ingest import sender as module
+from ingest.sender import Leftover, Sender
+from klagg.contract import Fields
+from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
+from klagg.redisio import Append, Write
+from klagg.stats import Stats
+from tests.ingest.kit import eventually
+
+
+class Unreliable:
+    """A Redis that takes writes, refuses them, or takes them and loses the reply, as `plan` says; then all is well."""
+
+    def __init__(self, plan: Sequence[str] = ()) -> None:
+        self.plan = list(plan)
+        self.streams: dict[str, list[Fields]] = {}
+        self.writes = 0
+
+    async def write(self, writes: Sequence[Write]) -> list[str]:
+        self.writes += 1
+        await asyncio.sleep(0)
+        step = self.plan.pop(0) if self.plan else "take"
+        if step == "away":
+            raise RedisUnavailable
+        taken = writes[: len(writes) // 2] if step == "half" else writes
+        for each in taken:
+            assert isinstance(each, Append)
+            self.streams.setdefault(each.key, []).append(dict(each.fields))
+        if step in ("half", "lost"):
+            raise RedisUnavailable
+        if step == "refuse":
+            raise RedisRefused
+        return ["0-1"] * len(writes)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
+    monkeypatch.setattr(module, "RETRY_CAP_S", 0.002)
+
+
+def a_sender(redis: Unreliable, *, bytes_max: int = 1 << 24, shutdown_s: float = 10.0) -> Sender:
+    return Sender(
+        redis, writer="w@1", bytes_max=bytes_max, shutdown_s=shutdown_s, stats=Stats(), log=logging.getLogger("test")
+    )
+
+
+@asynccontextmanager
+async def running(sender: Sender) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(sender.run())
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+def first_seen(entries: Sequence[Fields]) -> list[str]:
+    """The `seq` of entries in the order in which each came first."""
+    return list(dict.fromkeys(fields["seq"] for fields in entries))
+
+
+async def test_entries_reach_their_streams_in_order() -> None:
+    redis = Unreliable()
+    sender = a_sender(redis)
+    async with running(sender) as task:
+        for number in range(200):
+            sender.outbox.put(f"feed:{{{number % 2}}}", {"n": str(number)})
+        sender.finish()
+        await task
+    for shard in (0, 1):
+        entries = redis.streams[f"feed:{{{shard}}}"]
+        assert [fields["n"] for fields in entries] == [str(number) for number in range(shard, 200, 2)]
+        assert [fields["seq"] for fields in entries] == [str(number) for number in range(1, 101)]
+    assert sender._stats.counters["entries"] == 200
+    assert redis.writes < 10
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_failures_and_lost_replies_lose_nothing(seed: int) -> None:
+    chance = random.Random(seed)
+    redis = Unreliable(chance.choices(["take", "away", "lost", "half", "refuse"], k=30))
+    sender = a_sender(redis)
+    async with running(sender) as task:
+        for number in range(300):
+            sender.outbox.put("feed:{0}", {"n": str(number)})
+            if chance.random() < 0.2:
+                await asyncio.sleep(0)
+        sender.finish()
+        await task
+    entries = redis.streams["feed:{0}"]
+    assert first_seen(entries) == [str(number) for number in range(1, 301)]
+    # What came twice is the same entry: it kept its number.
+    assert {(fields["seq"], fields["n"]) for fields in entries} == {(str(n + 1), str(n)) for n in range(300)}
+
+
+async def test_it_waits_for_entries_without_turning() -> None:
+    redis = Unreliable()
+    sender = a_sender(redis)
+    async with running(sender):
+        sender.outbox.put("feed:{0}", {"n": "1"})
+        await eventually(lambda: redis.writes == 1)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert redis.writes == 1
+        sender.outbox.put("feed:{0}", {"n": "2"})
+        await eventually(lambda: redis.writes == 2)
+
+
+async def test_what_is_left_at_the_end_is_an_error() -> None:
+    sender = a_sender(Unreliable(["away"] * 10_000), shutdown_s=0.05)
+    async with running(sender) as task:
+        sender.outbox.put("feed:{0}", {"n": "1"})
+        sender.finish()
+        with pytest.raises(Leftover, match=r"1 entries could not be written .* Redis does not answer") as left:
+            await task
+    assert left.value.entries == 1
+    assert left.value.exit_code != 0
+
+
+async def test_a_write_that_never_ends_does_not_hold_the_shutdown() -> None:
+    class Silent(Unreliable):
+        async def write(self, writes: Sequence[Write]) -> list[str]:
+            await asyncio.Event().wait()
+            return []
+
+    sender = a_sender(Silent(), shutdown_s=0.05)
+    async with running(sender) as task:
+        sender.outbox.put("feed:{0}", {"n": "1"})
+        sender.finish()
+        with pytest.raises(Leftover):
+            await task
+
+
+async def test_an_outage_is_said_once_and_its_end_too(caplog: pytest.LogCaptureFixture) -> None:
+    redis = Unreliable(["away"] * 5)
+    sender = a_sender(redis)
+    async with running(sender) as task:
+        sender.outbox.put("feed:{0}", {"n": "1"})
+        await eventually(lambda: redis.streams)
+        sender.finish()
+        await task
+    said = [record.getMessage() for record in caplog.records]
+    assert [sentence for sentence in said if "held back" in sentence] == [
+        "Redis does not answer.; trades are held back meanwhile"
+    ]
+    assert "Redis takes entries again after 5 tries" in said
+    assert sender._stats.counters["write_failures"] == 5
+
+
+async def test_a_full_buffer_names_the_trouble_behind_it() -> None:
+    sender = a_sender(Unreliable(["away"] * 10_000), bytes_max=20_000)
+
+    async def fill_up() -> None:
+        while True:
+            sender.outbox.put("feed:{0}", {"n": "x" * 500})
+            await asyncio.sleep(0.001)
+
+    async with running(sender):
+        with pytest.raises(KlaggError, match=r"buffer .* is full .*: Redis does not answer"):
+            await asyncio.wait_for(fill_up(), 10)

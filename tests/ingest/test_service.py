@@ -1,0 +1,348 @@
+"""The line process with a real Redis and a real WebSocket server: what is sent stands in the feed, whatever happens."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ingest import connection, service
+from ingest.connection import Connection
+from ingest.outbox import OutboxFull
+from ingest.service import by_shard, ingest, main, mark_s, parts_of
+from klagg.contract import shard_of
+from klagg.errors import ConfigError, ExchangeRefused
+from klagg.localexchange import LocalExchange, RecordedMarket
+from klagg.redisio import Streams
+from klagg.service import AsyncContext
+from klagg.settings import from_tree
+from tests.ingest.kit import (
+    NOW_MS,
+    SYMBOLS,
+    Relay,
+    SmallExchange,
+    agg_trade,
+    column_of,
+    eventually,
+    feed_of,
+    fill,
+    frame_of,
+)  # fmt: skip
+
+pytestmark = pytest.mark.servers
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 0.01)
+    monkeypatch.setattr(service, "START_FIRST_S", 0.01)
+
+
+@pytest.fixture
+def streams(redis_url: str) -> Streams:
+    return Streams(redis_url)
+
+
+def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections: Any) -> AsyncContext:
+    """The context of line A of `source`, with further sections of settings."""
+    tree = {
+        **sections,
+        "exchange": {
+            "websocket_url": source.websocket_url, "rest_url": source.rest_url, **sections.get("exchange", {}),
+        },
+        "redis": {"url": redis_url, "timeout_ms": 500, "block_ms": 100},
+        "service": {"shutdown_s": 5},
+    }  # fmt: skip
+    return AsyncContext("ingest-A", from_tree(tree), argparse.Namespace(line="A"), None)
+
+
+@asynccontextmanager
+async def a_line(context: AsyncContext) -> AsyncIterator[asyncio.Task[None]]:
+    """The process's body, running; at the end it is asked to stop, and must have ended well."""
+    task = asyncio.create_task(ingest(context))
+    try:
+        yield task
+    finally:
+        context.stopping.set()
+        await asyncio.wait_for(task, 20)
+
+
+def ids_in(streams: Streams, key: str = "feed:{0}") -> list[int]:
+    return [int(each) for each in column_of(feed_of(streams, "trades", key), "id")]
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "source", "path"),
+    [
+        ("combined", "aggTrade", "/market/stream?streams=btcusdt@aggTrade"), ("raw", "aggTrade", "/market/ws"),
+        ("combined", "trade", "/public/stream?streams=btcusdt@trade"), ("raw", "trade", "/public/ws"),
+    ],
+)  # fmt: skip
+async def test_trades_reach_the_feed(streams: Streams, redis_url: str, endpoint: str, source: str, path: str) -> None:
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url, exchange={"endpoint": endpoint, "source": source})
+        build = agg_trade if source == "aggTrade" else fill
+        async with a_line(context):
+            await eventually(lambda: exchange.connections and (endpoint == "combined" or exchange.messages))
+            assert exchange.paths[0].startswith(path)
+            way = service.Endpoint(endpoint)
+            await exchange.send(*(frame_of(build(n, s=SYMBOLS[n % 3]), way) for n in range(1500)))
+            await eventually(lambda: len(ids_in(streams)) == 1500)
+    entries = feed_of(streams, "trades")
+    assert ids_in(streams) == list(range(1500))
+    assert column_of(entries, "symbol") == [SYMBOLS[n % 3] for n in range(1500)]
+    assert {entry.fields[b"ids"] for entry in entries} == {b"agg" if source == "aggTrade" else b"trade"}
+    assert {entry.fields[b"line"] for entry in entries} == {b"A"}
+    assert all(int(entry.fields[b"n"]) <= 512 for entry in entries)
+    assert all(abs(int(entry.fields[b"recv"]) - NOW_MS) < 60_000 for entry in entries)
+    assert context.stats.counters["trades"] == 1500
+    assert "rejected" not in context.stats.counters
+
+
+async def test_bad_input_is_counted_said_and_costs_nothing_else(
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    bad = {
+        "bad_price": agg_trade(901, p="abc"),
+        "bad_qty": agg_trade(902, q="-0.158"),
+        "future": agg_trade(903, T=NOW_MS + 3_600_000),
+    }
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url)
+        async with a_line(context):
+            await eventually(lambda: exchange.connections)
+            for number in range(30):
+                some = list(bad.values())[number % 3]
+                await exchange.send(frame_of(agg_trade(number)), frame_of(some), frame_of({"e": "kline"}))
+            await exchange.send(b"not json", frame_of(agg_trade(30)))
+            await eventually(lambda: len(ids_in(streams)) == 31)
+    assert ids_in(streams) == list(range(31))
+    counters = context.stats.counters
+    assert {name: counters[f"rejected_{name}"] for name in bad} == dict.fromkeys(bad, 10)
+    assert (counters["rejected_unknown_event"], counters["rejected_not_json"], counters["rejected"]) == (30, 1, 61)
+    said = [record.getMessage() for record in caplog.records if "rejected a message" in record.getMessage()]
+    assert sorted(sentence.split(":")[0] for sentence in said) == [
+        f"rejected a message, {kind}" for kind in ("bad_price", "bad_qty", "future", "not_json", "unknown_event")
+    ]
+
+
+async def test_symbols_are_spread_over_connections_and_shards(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        exchange.symbols = [f"SYM{number}USDT" for number in range(7)]
+        context = a_context(
+            exchange, redis_url, shards=3, ingest={"mark_ms": 100}, exchange={"symbols_per_connection": 3}
+        )
+        async with a_line(context):
+            await eventually(lambda: len(exchange.connections) == 3)
+            carried = [path.partition("=")[2].split("/") for path in exchange.paths]
+            assert sorted(len(each) for each in carried) == [1, 3, 3]
+            for symbol in exchange.symbols:
+                await exchange.connections[0].send(frame_of(agg_trade(1, s=symbol)), text=True)
+            keys = [f"feed:{{{shard}}}" for shard in range(3)]
+            await eventually(lambda: sum(len(ids_in(streams, key)) for key in keys) == 7)
+            await eventually(lambda: all(feed_of(streams, "mark", key) for key in keys))
+        for shard, key in enumerate(keys):
+            own = {symbol for symbol in exchange.symbols if shard_of(symbol, 3) == shard}
+            assert set(column_of(feed_of(streams, "trades", key), "symbol")) == own
+            assert set(column_of(feed_of(streams, "mark", key), "symbols")) == own
+            numbers = [int(entry.fields[b"seq"]) for entry in streams.range(key)]
+            assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_marks_follow_the_connection(streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 60.0)
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url, ingest={"mark_ms": 100})
+        async with a_line(context):
+            await eventually(lambda: exchange.connections)
+            for number in range(3):
+                await exchange.send(frame_of(agg_trade(number)))
+                await eventually(lambda number=number: len(feed_of(streams, "mark")) > number)
+            exchange.connections[-1].transport.abort()
+            await eventually(lambda: context.stats.gauges["connections"] == 0)
+            # While it is down there is nothing to say, however often a mark is due.
+            count = len(feed_of(streams, "mark"))
+            turns = _turns_of_marks(monkeypatch)
+            await eventually(lambda: len(turns) >= 3)
+            assert len(feed_of(streams, "mark")) == count
+    marks = feed_of(streams, "mark")
+    times = [int(entry.fields[b"time"]) for entry in marks]
+    assert times == sorted(set(times))
+    assert all(set(column_of([entry], "symbols")) == set(SYMBOLS) for entry in marks)
+
+
+def _turns_of_marks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows with every turn of the task that writes marks."""
+    turns: list[None] = []
+
+    async def ping_if_quiet(_: Connection) -> None:
+        turns.append(None)
+
+    monkeypatch.setattr(Connection, "ping_if_quiet", ping_if_quiet)
+    return turns
+
+
+async def test_a_mark_stands_behind_the_trades_that_it_vouches_for(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        # Batches would stay open for longer than a mark may wait.
+        context = a_context(exchange, redis_url, ingest={"mark_ms": 100, "batch_ms": 1000})
+        async with a_line(context):
+            await eventually(lambda: exchange.connections)
+            for number in range(5):
+                await exchange.send(frame_of(agg_trade(number)))
+                await eventually(lambda number=number: len(feed_of(streams, "mark")) > number)
+    alive_ms = 0
+    for entry in streams.range("feed:{0}"):
+        if entry.fields[b"kind"] == b"mark":
+            alive_ms = int(entry.fields[b"time"])
+        else:
+            assert int(entry.fields[b"recv"]) >= alive_ms
+    assert alive_ms
+    assert ids_in(streams) == list(range(5))
+
+
+async def test_a_reconnect_goes_on_where_it_can(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url)
+        async with a_line(context):
+            await eventually(lambda: exchange.connections)
+            await exchange.send(frame_of(agg_trade(1)))
+            await eventually(lambda: ids_in(streams) == [1])
+            exchange.connections[-1].transport.abort()
+            await eventually(lambda: len(exchange.connections) == 2)
+            await exchange.send(frame_of(agg_trade(2)))
+            await eventually(lambda: ids_in(streams) == [1, 2])
+        assert context.stats.counters["reconnects"] == 1
+
+
+@pytest.mark.parametrize("trouble", ["refusing", "deaf"])
+async def test_nothing_is_lost_while_redis_is_away(streams: Streams, redis_url: str, trouble: str) -> None:
+    async with SmallExchange().running() as exchange, Relay(redis_url).running() as relay:
+        context = a_context(exchange, relay.url)
+        async with a_line(context):
+            await eventually(lambda: exchange.connections)
+            await exchange.send(*(frame_of(agg_trade(n)) for n in range(100)))
+            await eventually(lambda: len(ids_in(streams)) == 100)
+            setattr(relay, trouble, True)
+            if trouble == "refusing":
+                relay.cut()
+            await exchange.send(*(frame_of(agg_trade(n)) for n in range(100, 300)))
+            await eventually(lambda: context.stats.counters.get("write_failures", 0) >= 2)
+            setattr(relay, trouble, False)
+            relay.cut()
+            await exchange.send(frame_of(agg_trade(300)))
+            await eventually(lambda: 300 in ids_in(streams))
+    found = ids_in(streams)
+    assert list(dict.fromkeys(found)) == list(range(301))
+    numbers = [int(entry.fields[b"seq"]) for entry in streams.range("feed:{0}")]
+    assert list(dict.fromkeys(numbers)) == list(range(1, max(numbers) + 1))
+    # Where replies were lost, the same entries were sent again, and say so by their number.
+    assert (len(found) > 301) == (trouble == "deaf")
+
+
+async def test_a_stop_hands_over_what_was_received(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url, ingest={"batch_ms": 1000, "batch_rows": 65536})
+        async with a_line(context):
+            await eventually(lambda: exchange.connections)
+            await exchange.send(*(frame_of(agg_trade(n)) for n in range(50)))
+            # The server has an answer to its ping, so the client has read all that came before.
+            await (await exchange.connections[-1].ping())
+    assert ids_in(streams) == list(range(50))
+    assert context.stats.counters["trades"] == 50
+
+
+async def test_a_full_buffer_ends_the_process_with_a_sentence(redis_url: str) -> None:
+    async with SmallExchange().running() as exchange, Relay(redis_url).running() as relay:
+        context = a_context(exchange, relay.url, ingest={"buffer_mb_max": 1})
+        task = asyncio.create_task(ingest(context))
+        await eventually(lambda: exchange.connections)
+        relay.refusing = True
+        relay.cut()
+
+        async def flood() -> None:
+            frames = [frame_of(agg_trade(n)) for n in range(2000)]
+            while True:
+                await exchange.send(*frames)
+
+        flooding = asyncio.create_task(flood())
+        with pytest.raises(OutboxFull, match=r"buffer between exchange and Redis is full .*Redis does not answer"):
+            await asyncio.wait_for(task, 60)
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
+
+
+async def test_a_start_without_an_exchange_gives_up_with_a_sentence(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(service, "START_TRIES", 3)
+    async with SmallExchange().running() as exchange:
+        exchange.rest_status = 503
+        with pytest.raises(ExchangeRefused, match="refused /fapi/v1/exchangeInfo with HTTP 503"):
+            await ingest(a_context(exchange, redis_url))
+    said = [record.getMessage() for record in caplog.records]
+    assert len([sentence for sentence in said if sentence.startswith("no symbols yet, next try in ")]) == 2
+
+
+async def test_a_start_waits_for_an_exchange_that_comes_late(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        exchange.rest_status = 503
+        context = a_context(exchange, redis_url)
+        async with a_line(context):
+            await eventually(lambda: context.stats.counters.get("sync_failures"))
+            exchange.rest_status = 200
+            await eventually(lambda: exchange.connections)
+            await exchange.send(frame_of(agg_trade(1)))
+            await eventually(lambda: context.stats.counters.get("syncs"))
+
+
+async def test_unknown_symbols_are_an_error(redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        with pytest.raises(ConfigError, match="names 'BTCUSD', which the exchange does not list"):
+            await ingest(a_context(exchange, redis_url, exchange={"symbols": ["BTCUSD"]}))
+
+
+async def test_a_recording_arrives_whole(streams: Streams, redis_url: str, realdata: Path) -> None:
+    """Eight minutes of every fill of BTCUSDT, played fast by the local exchange."""
+    market = RecordedMarket.load([str(realdata / "um_trade_btcusdt_2024-07-18_19.txt.gz")])
+    exchange = LocalExchange(market, 200.0)
+    await exchange.start()
+    try:
+        # At ×200 a look at the clock every 100 ms may be 20 s behind.
+        context = a_context(exchange, redis_url, exchange={"source": "trade"}, ingest={"future_ms_max": 600_000})
+        async with a_line(context):
+            await eventually(lambda: len(ids_in(streams)) >= 10_701, 30)
+    finally:
+        await exchange.stop()
+    assert ids_in(streams) == list(range(5182005737, 5182005737 + 10_701))
+    assert "rejected" not in context.stats.counters
+
+
+def test_parts_and_shards_and_pace() -> None:
+    assert parts_of(list("abcde"), 2) == [["a", "b"], ["c", "d"], ["e"]]
+    assert by_shard(["BTCUSDT", "ETHUSDT"], 1) == {0: ["BTCUSDT", "ETHUSDT"]}
+    assert (mark_s(1000, 1.0), mark_s(1000, 10.0), mark_s(1000, 1000.0), mark_s(1000, 0.0)) == (1.0, 0.1, 0.05, 1.0)
+
+
+def test_an_unreachable_redis_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "k.toml").write_text('[redis]\nurl = "redis://127.0.0.1:1/0"\n')
+    before = logging.getLogger().handlers[:]
+    try:
+        assert main(["--config", str(tmp_path / "k.toml"), "--line", "B"]) == 1
+    finally:
+        logging.getLogger().handlers[:] = before
+    (line,) = [each for each in capfd.readouterr().err.splitlines() if "CRITICAL" in each]
+    assert "ingest-B: Redis does not answer" in line
+
+
+def test_a_bad_line_name_is_refused(capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["--line", "a:b"])
+    assert ended.value.code == 2
+    assert "is no line: use capital letters and digits" in capfd.readouterr().err

@@ -1,0 +1,84 @@
+"""Keeping exchange time: what fails is said once, what jumps is an alarm."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from ingest import synchroniser as module
+from ingest.synchroniser import Synchroniser
+from klagg.clock import ExchangeClock, steady_ms
+from klagg.errors import ExchangeRefused, ExchangeUnavailable
+from klagg.exchange.rest import ExchangeRest
+from klagg.stats import Stats
+from tests.ingest.kit import NOW_MS
+
+
+class Answers(ExchangeRest):
+    """A client whose round trips take no time and give what a test says: exchange ms, or an error."""
+
+    def __init__(self, *answers: int | Exception, speed: float = 1.0) -> None:
+        super().__init__("http://127.0.0.1:1")
+        self.answers, self.speed = list(answers), speed
+
+    async def synchronise(self, clock: ExchangeClock, local: object = None) -> float:
+        answer = self.answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return clock.observe(steady_ms(), steady_ms(), answer, self.speed)
+
+
+def a_synchroniser(rest: Answers) -> tuple[Synchroniser, ExchangeClock, Stats]:
+    clock, stats = ExchangeClock(), Stats()
+    return Synchroniser(rest, clock, sync_s=10, stats=stats, log=logging.getLogger("test")), clock, stats
+
+
+async def test_a_round_trip_sets_the_clock() -> None:
+    synchroniser, clock, stats = a_synchroniser(Answers(NOW_MS))
+    assert await synchroniser.once()
+    assert abs(clock.now_ms(steady_ms()) - NOW_MS) < 1000
+    assert synchroniser.wait_s == 10
+    assert stats.counters == {"syncs": 1}
+    assert stats.gauges["clock_speed"] == 1.0
+
+
+async def test_a_failure_keeps_the_estimate_and_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    synchroniser, clock, stats = a_synchroniser(Answers(ExchangeUnavailable(), ExchangeUnavailable(), NOW_MS, NOW_MS))
+    assert not await synchroniser.once()
+    assert not await synchroniser.once()
+    assert not clock.synced
+    assert synchroniser.wait_s == module.RETRY_S
+    assert await synchroniser.once()
+    assert [record.getMessage() for record in caplog.records] == [
+        "the exchange's clock cannot be read, this machine's clock stands in: The exchange does not answer.",
+        "the exchange's clock can be read again",
+    ]
+    assert stats.counters == {"sync_failures": 2, "syncs": 1}
+
+
+@pytest.mark.parametrize(("asked_s", "waits_s"), [(0.0, 1.0), (30.0, 30.0), (259_200.0, module.PAUSE_S_MAX)])
+async def test_the_pause_that_the_exchange_asks_for(asked_s: float, waits_s: float) -> None:
+    synchroniser, _, _ = a_synchroniser(Answers(ExchangeRefused("", status=418, retry_after_s=asked_s)))
+    assert not await synchroniser.once()
+    assert synchroniser.wait_s == waits_s
+
+
+async def test_a_held_clock_is_looked_at_often() -> None:
+    rest = Answers(NOW_MS, NOW_MS, speed=0.0)
+    synchroniser, _, _ = a_synchroniser(rest)
+    await synchroniser.once()
+    assert synchroniser.wait_s == module.HELD_RETRY_S
+    rest.speed = 20.0
+    await synchroniser.once()
+    assert synchroniser.wait_s == 10
+
+
+async def test_a_jump_is_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
+    synchroniser, _, _ = a_synchroniser(Answers(NOW_MS, NOW_MS + 60_000, NOW_MS + 60_100))
+    for _ in range(3):
+        assert await synchroniser.once()
+    (record,) = caplog.records
+    assert record.levelname == "ERROR"
+    assert record.getMessage().startswith("ALARM: the exchange's clock jumped by ")
