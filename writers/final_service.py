@@ -61,9 +61,7 @@ def _now_ms() -> float:
 class FinalWriter:
     """Consumes `klines:{n}` of every shard in the group `writers`; the consumer is named after the process."""
 
-    def __init__(
-        self, context: Context, *, reclaim_idle_ms: int = RECLAIM_IDLE_MS, reclaim_every_ms: int = RECLAIM_EVERY_MS
-    ) -> None:
+    def __init__(self, context: Context) -> None:
         settings = context.settings
         self._context = context
         self._streams = context.connect()
@@ -76,7 +74,6 @@ class FinalWriter:
             settings.database.url, application=f"klagg-{context.process}", while_waiting=self._while_waiting
         )
         self._store = Store(context, database)
-        self._reclaim_idle_ms, self._reclaim_every_ms = reclaim_idle_ms, reclaim_every_ms
         self._reclaim_at_ms = self._lag_at_ms = 0.0
         self._dead_seq: Counter[str] = Counter()
         self._deadline: Deadline | None = None
@@ -171,13 +168,13 @@ class FinalWriter:
         self._reclaim()
 
     def _reclaim(self) -> None:
-        self._reclaim_at_ms = _now_ms() + self._reclaim_every_ms
+        self._reclaim_at_ms = _now_ms() + RECLAIM_EVERY_MS
         for stream in self._shards:
             start = ""
             while start != "0-0":
                 start, entries = self._streams.claim_idle(
                     stream, GROUP_WRITERS, self._consumer,
-                    idle_ms=self._reclaim_idle_ms, count=READ_ENTRIES, start=start or "0-0",
+                    idle_ms=RECLAIM_IDLE_MS, count=READ_ENTRIES, start=start or "0-0",
                 )  # fmt: skip
                 if entries:
                     self._context.stats.add("reclaimed", len(entries))
@@ -224,7 +221,7 @@ class FinalWriter:
 
     def _drain(self) -> None:
         """After the request to stop: write what is there, until nothing is left or the deadline passes."""
-        while self._flush() and not self._stop_deadline().passed:
+        while not self._stop_deadline().passed and self._flush():
             taken, _ = self._take_new(block_ms=None)
             if not taken:
                 return

@@ -40,7 +40,11 @@ class Store:
 
     def wait_until_usable(self) -> bool:
         """Whether the database answers and has the schema; MigrationError if it lacks migrations."""
-        return self._patiently(lambda: require_schema(self._database)) is not None
+        return self._patiently(self._has_schema) or False
+
+    def _has_schema(self) -> bool:
+        require_schema(self._database)
+        return True
 
     def put(self, entries: Sequence[Taken]) -> Settlement | None:
         """Store a batch; what was poison in it, or None if it could not be stored before the process has to stop.
