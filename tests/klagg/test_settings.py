@@ -61,6 +61,7 @@ def test_environment_overrides_and_refuses_typos() -> None:
     settings = load(None, environment)
     assert settings.redis.url == "redis://h:1/0"
     assert settings.exchange.symbols == ("A", "B")
+    assert settings.shards == 3
     with pytest.raises(ConfigError, match="KLAGG_REDIS__ULR names no setting"):
         load(None, {"KLAGG_REDIS__ULR": "x"})
     with pytest.raises(ConfigError, match="must be a whole number"):
