@@ -56,6 +56,7 @@ def test_environment_overrides_and_refuses_typos() -> None:
         "KLAGG_REDIS__URL": "redis://h:1/0",
         "KLAGG_EXCHANGE__SYMBOLS": "A,B",
         "KLAGG_CACHE": "x",
+        "KLAGG_SHARDS": "3",
         "HOME": "/",
     }
     settings = load(None, environment)
