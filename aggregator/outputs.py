@@ -169,8 +169,8 @@ class Speaker:
             oldest_first = np.argsort(buckets, kind="stable")
             np.maximum.at(self._ring.shown[interval], slots, buckets)
             for bar in bars_of(self._ring, self._symbols, interval, base + rows[oldest_first], slots[oldest_first]):
-                _put_live(outputs.live, live, bar, outputs.time_ms)
-                self._bars[contract.live_field(bar.symbol, bar.interval)] = bar.live_value()
+                name, value = _put_live(outputs.live, live, bar, outputs.time_ms)
+                self._bars[name] = value
             changed[...] = False
         if live:
             outputs.live.append({"time": str(outputs.time_ms), **live})
@@ -188,13 +188,17 @@ class Speaker:
         return rows, slots
 
 
-def _put_live(entries: list[Fields], live: Fields, bar: Bar, time_ms: int) -> None:
-    """Add a bar to the `live` entry in the making; a field holds one bar, so a second one of it starts a new entry."""
-    name = contract.live_field(bar.symbol, bar.interval)
+def _put_live(entries: list[Fields], live: Fields, bar: Bar, time_ms: int) -> tuple[str, str]:
+    """Add a bar to the `live` entry in the making; a field holds one bar, so a second one of it starts a new entry.
+
+    Returns the field and its value.
+    """
+    name, value = contract.live_field(bar.symbol, bar.interval), bar.live_value()
     if name in live:
         entries.append({"time": str(time_ms), **live})
         live.clear()
-    live[name] = bar.live_value()
+    live[name] = value
+    return name, value
 
 
 def _event_of(reason: str, bar: Bar, was_waiting: bool) -> tuple[str, tuple[object, ...]]:
