@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
@@ -227,3 +228,7 @@ async def clock(context: AsyncContext) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Console script klagg-clock; the exit code."""
     return run_async("clock", "Writes ticks, listings and triggers to Redis.", clock, argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ import asyncio
 import gc
 import random
 import re
+import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
@@ -201,3 +202,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         name=lambda arguments: f"ingest-{arguments.line}",
         alarm=Alarm("messages", "trades"),
     )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -7,6 +7,7 @@ one slot, so that a commit over all of them stays legal on a cluster.
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ VERSION: Final = 1
 Fields = dict[str, str]
 RawFields = Mapping[bytes, bytes]
 
+FEED: Final = "feed"
 # Feed entry kinds.
 TRADES: Final = "trades"
 TICK: Final = "tick"
@@ -50,7 +52,7 @@ class Keys:
 
     @property
     def feed(self) -> str:
-        return self._key("feed")
+        return self._key(FEED)
 
     @property
     def klines(self) -> str:
@@ -335,3 +337,22 @@ def event_rows(fields: Mapping[str, str]) -> list[dict[str, str]]:
 def finding_entry(kind: str, severity: str, evidence: str, *, symbol: str = "", time_ms: int = 0) -> Fields:
     """A finding: something a person should know. `severity` is info, warning or error; `time_ms` exchange time."""
     return {"kind": kind, "severity": severity, "symbol": symbol, "time": str(time_ms), "evidence": evidence}
+
+
+DEAD_ENTRIES: Final = 10_000
+"""About how many entries a `dead` stream keeps."""
+
+DEAD_TEXT_CHARS: Final = 65_536
+"""How much of a dead entry's fields is kept, in characters of JSON."""
+
+
+def dead_entry(stream: str, entry_id: str, group: str, reason: str, raw: RawFields) -> Fields:
+    """An entry that the consumer group `group` could not process, with the reason and its fields as JSON.
+
+    Bytes that are no UTF-8 appear as `\\xNN`; fields of more than DEAD_TEXT_CHARS are cut.
+    """
+    fields = {
+        name.decode(errors="backslashreplace"): value.decode(errors="backslashreplace") for name, value in raw.items()
+    }
+    text = json.dumps(fields, ensure_ascii=False)[:DEAD_TEXT_CHARS]
+    return {"stream": stream, "id": entry_id, "group": group, "reason": reason, "fields": text}

@@ -56,11 +56,18 @@ class CommitDoubt(KlaggError):
 
 
 class DatabaseUnavailable(KlaggError):
-    """The database does not answer."""
+    """The database does not answer, or cannot serve now: the same request is worth repeating later."""
 
 
 class DatabaseRefused(KlaggError):
-    """The database answered with an error."""
+    """The database answered with an error: the same request will fail again.
+
+    `sqlstate` is its five-character code (PostgreSQL's appendix A).
+    """
+
+    def __init__(self, message: str, *, sqlstate: str) -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
 
 
 class ExchangeUnavailable(KlaggError):

@@ -202,9 +202,33 @@ class Streams:
         with _speaking("trimming"):
             return int(self._redis.xtrim(key, minid=entry_id, approximate=False))
 
+    def trim_length(self, key: str, entries: int) -> int:
+        """XTRIM MAXLEN: keep about the newest `entries`; how many went."""
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, maxlen=entries, approximate=True))
+
+    def group_floor(self, key: str, group: str) -> str:
+        """The oldest id that the group still needs: its oldest pending entry, else what it was last given."""
+        with _speaking("asking for a group's position"):
+            pending: Any = self._redis.xpending(key, group)
+            groups: Any = self._redis.xinfo_groups(key)
+        if pending["pending"]:
+            return cast(bytes, pending["min"]).decode()
+        found = next(each for each in groups if each["name"] in (group, group.encode()))
+        return cast(bytes, found["last-delivered-id"]).decode()
+
     def hash_of(self, key: str) -> dict[bytes, bytes]:
         with _speaking("reading a hash"):
             return cast(dict[bytes, bytes], self._redis.hgetall(key))
+
+    def set_bytes(self, key: str, value: bytes) -> None:
+        with _speaking("writing a value"):
+            self._redis.set(key, value)
+
+    def get_bytes(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of these keys, None where there is none."""
+        with _speaking("reading values"):
+            return cast(list[bytes | None], self._redis.mget(keys)) if keys else []
 
     def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
         with _speaking("writing a heartbeat"):

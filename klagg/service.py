@@ -82,6 +82,19 @@ class Context(_Shell):
         """Ask this process to end after the current turn."""
         self._asked_to_stop = True
 
+    @property
+    def stopping(self) -> bool:
+        """Whether this process was asked to end."""
+        return self._asked_to_stop
+
+    def wait(self, seconds: float) -> bool:
+        """Wait with a beating heart, but no longer than until asked to stop; whether the process goes on."""
+        end = time.monotonic() + seconds
+        while not self._asked_to_stop and (left := end - time.monotonic()) > 0:
+            self.beat()
+            time.sleep(min(left, 0.1))
+        return not self._asked_to_stop
+
     def running(self) -> bool:
         """Whether to take another turn; also writes the heartbeat and the statistics line when due."""
         self.pulse.state = "stopping" if self._asked_to_stop else "running"

@@ -243,15 +243,20 @@ def _typed(name: str, value: Any, expected: Any, origin: str) -> Any:
 
 
 def _with_environment(settings: Settings, environment: Mapping[str, str]) -> Settings:
-    """Single values from `KLAGG_<SECTION>__<NAME>`; other KLAGG_ variables are not settings and are left alone."""
+    """Single values from `KLAGG_<SECTION>__<NAME>`, or `KLAGG_<NAME>` for settings outside any section.
+
+    Other variables that begin with KLAGG_ and hold no double underscore are not settings and are left alone.
+    """
     tree = tomllib.loads(to_toml(settings))
     for variable, text in environment.items():
-        section, found, name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
-        if not variable.startswith(ENVIRONMENT_PREFIX) or not found:
+        if not variable.startswith(ENVIRONMENT_PREFIX):
             continue
-        if not isinstance(tree.get(section), dict) or name not in tree[section]:
+        section, found, name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
+        place, name = (tree.get(section), name) if found else (tree, section)
+        if isinstance(place, dict) and name in place and not isinstance(place[name], dict):
+            place[name] = _from_text(variable, text, place[name])
+        elif found:
             raise ConfigError(f"the environment variable {variable} names no setting")
-        tree[section][name] = _from_text(variable, text, tree[section][name])
     return from_tree(tree, origin="the environment")
 
 

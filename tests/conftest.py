@@ -13,9 +13,13 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from klagg.embedded import PostgresServer, RedisServer
+
+hypothesis.settings.register_profile("klagg", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("klagg")
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -1,1 +1,1 @@
-"""The command line: the top layer, the only one that may import the services."""
+"""The command line: one module a command, the only part of the shared package that may import services."""

@@ -1,4 +1,4 @@
-"""`python -m klagg.embedded DATA`: both servers in DATA until Ctrl-C or SIGTERM, to look at them by themselves."""
+"""`python -m klagg.embedded [DATA]`: both servers in DATA until Ctrl-C or SIGTERM, to look at them by themselves."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 
 from klagg import log
-from klagg.embedded import PostgresServer, RedisServer
+from klagg.embedded import PostgresServer, RedisServer, usable_data_directory
 from klagg.errors import KlaggError
 
 
@@ -26,7 +26,7 @@ def _run(data: str) -> None:
 def main() -> int:
     """Runs both servers; exit status 0 after Ctrl-C or SIGTERM, 1 with a sentence if they cannot run."""
     parser = argparse.ArgumentParser(prog="python -m klagg.embedded", description=__doc__)
-    parser.add_argument("data", help="the data directory")
+    parser.add_argument("data", nargs="?", help="the data directory (default: data, or /var/lib/klagg for root)")
     log.set_up("embedded")
 
     def end(*_: object) -> None:
@@ -34,7 +34,7 @@ def main() -> int:
 
     signal.signal(signal.SIGTERM, end)
     try:
-        _run(parser.parse_args().data)
+        _run(parser.parse_args().data or str(usable_data_directory("data")))
     except KeyboardInterrupt:
         print("stopped")
     except KlaggError as bad:

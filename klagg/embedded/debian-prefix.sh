@@ -76,16 +76,17 @@ check_tools() {
     fail "$title cannot be brought in here: dpkg is for $(dpkg --print-architecture), the processor for $architecture."
 }
 
+free_mib() { df -Pm "$cache" | awk 'NR==2 {print $4}'; }
+
 check_space() {
-  local free_mib
-  free_mib=$(df -Pm "$cache" | awk 'NR==2 {print $4}')
-  [ "$free_mib" -ge "$SPACE_NEEDED_MIB" ] ||
-    fail "The disk is too full for $title: $cache has $free_mib MiB free, $SPACE_NEEDED_MIB MiB are needed."
+  [ "$(free_mib)" -ge "$SPACE_NEEDED_MIB" ] ||
+    fail "The disk is too full for $title: $cache has $(free_mib) MiB free, $SPACE_NEEDED_MIB MiB are needed."
 }
 
-# Fails with the reason that the log of a step gives: a full disk says so everywhere, the rest is the step's own.
+# Fails with the reason that the log of a step gives: a full disk says so everywhere (but for the log itself, which is on
+# it), the rest is the step's own.
 fail_with_log() {
-  if grep -qi 'no space left on device' "$work/log"; then
+  if grep -qi 'no space left on device' "$work/log" || [ "$(free_mib)" -lt 2 ]; then
     fail "The disk ran full while $title was brought into $cache."
   fi
   grep -E '^E: ' "$work/log" | tail -n 3 >&2 || tail -n 3 "$work/log" >&2
@@ -245,6 +246,7 @@ main() {
   choose_architecture
   mkdir -p "$2" 2>/dev/null || fail "The cache folder $2 cannot be made."
   cache=$(cd "$2" && pwd -P)
+  case $cache in *[\"\\]*) fail "The cache folder $cache has a quote or a backslash in its path, which apt cannot take." ;; esac
   local hash
   hash=$(sha256sum "${BASH_SOURCE[0]}" | cut -c 1-12)
   dest=$cache/$recipe-$suite-$architecture-$hash

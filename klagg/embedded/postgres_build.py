@@ -43,7 +43,7 @@ def choose_build(source: str, account: Account | None, cluster_major: int | None
         build = _debian_build(account)
     except PrefixUnavailable as missing:
         return _fitting(_pip_build(account, str(missing)), cluster_major)
-    if cluster_major not in (None, build.major) and _pip_programs() is not None:
+    if cluster_major not in (None, build.major) and pip_programs() is not None:
         return _fitting(_pip_build(account, "this data was begun with the PostgreSQL from pip"), cluster_major)
     return _fitting(build, cluster_major)
 
@@ -54,7 +54,7 @@ def _debian_build(account: Account | None) -> Build:
 
 
 def _pip_build(account: Account | None, reason: str) -> Build:
-    programs = _pip_programs()
+    programs = pip_programs()
     if programs is None:
         raise EmbeddedServerError(
             f"PostgreSQL with TimescaleDB cannot be brought in ({reason.rstrip('.')}), and no PostgreSQL is installed "
@@ -64,7 +64,8 @@ def _pip_build(account: Account | None, reason: str) -> Build:
     return Build(programs, _major(programs, account), hypertables=False, note=note)
 
 
-def _pip_programs() -> Path | None:
+def pip_programs() -> Path | None:
+    """The folder of PostgreSQL's programs that came from pip, None if the package is not installed."""
     found = importlib.util.find_spec(PIP_PACKAGE)
     if found is None or found.origin is None:
         return None

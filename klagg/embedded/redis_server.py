@@ -34,7 +34,7 @@ class RedisServer(EmbeddedServer):
         """The server program that is used, once started."""
 
     def _prepare(self) -> None:
-        self.program = _system_program() or str(bring_prefix("redis") / "bin" / "redis-server")
+        self.program = system_program() or str(bring_prefix("redis") / "bin" / "redis-server")
 
     def _command(self, port: int) -> list[str]:
         configuration = self.home / "redis.conf"
@@ -84,7 +84,8 @@ class RedisServer(EmbeddedServer):
         return done.stdout.strip()
 
 
-def _system_program() -> str | None:
+def system_program() -> str | None:
+    """The first redis-server or valkey-server on PATH that is recent enough, None if there is none."""
     for name in ("redis-server", "valkey-server"):
         program = shutil.which(name)
         if program is not None and _version(program) >= OLDEST_USABLE:
@@ -111,7 +112,7 @@ def _quoted(text: str) -> str:
 def _info(port: int) -> dict[str, str]:
     """INFO of whatever listens on PORT, over a socket of our own; empty if it does not answer like a Redis."""
     try:
-        with socket.create_connection(("127.0.0.1", port), timeout=1.0) as connection:
+        with socket.create_connection(("127.0.0.1", port), timeout=0.25) as connection:
             connection.sendall(b"INFO\r\n")
             with connection.makefile("rb") as answer:
                 head = answer.readline(64)

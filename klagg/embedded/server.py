@@ -97,6 +97,7 @@ class EmbeddedServer(ABC):
             self._prepare()
             self._start_on_free_port()
             self._after_start()
+            traces.write(self.home / "url", f"{self.url}\n")
         except OSError as bad:
             self.stop(deadline_s=5)
             raise EmbeddedServerError(f"{self.title} in {self.home} cannot be started: {bad}.") from bad
@@ -161,7 +162,8 @@ class EmbeddedServer(ABC):
     # How.
 
     def _take_ownership(self) -> None:
-        lock = traces.lock(self.home / "owner.lock")
+        # A moment's patience: a child that a killed klagg had just forked holds its lock until it is another program.
+        lock = traces.lock(self.home / "owner.lock", deadline_s=1.0)
         if lock is None:
             holder = traces.read(self.home / "owner.lock").strip() or "another process"
             raise EmbeddedServerError(
@@ -202,7 +204,6 @@ class EmbeddedServer(ABC):
                 port = traces.free_port()
                 continue
             traces.write(self.home / "port", f"{port}\n")
-            traces.write(self.home / "url", f"{self.url}\n")
             return
         raise EmbeddedServerError(f"{self.title} found no free port on 127.0.0.1 in {PORT_TRIES} tries.")
 

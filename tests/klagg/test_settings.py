@@ -52,10 +52,17 @@ def test_missing_and_broken_files(tmp_path: Path) -> None:
 
 
 def test_environment_overrides_and_refuses_typos() -> None:
-    environment = {"KLAGG_REDIS__URL": "redis://h:1/0", "KLAGG_EXCHANGE__SYMBOLS": "A,B", "KLAGG_CACHE": "x", "HOME": "/"}
+    environment = {
+        "KLAGG_REDIS__URL": "redis://h:1/0",
+        "KLAGG_EXCHANGE__SYMBOLS": "A,B",
+        "KLAGG_CACHE": "x",
+        "KLAGG_SHARDS": "3",
+        "HOME": "/",
+    }
     settings = load(None, environment)
     assert settings.redis.url == "redis://h:1/0"
     assert settings.exchange.symbols == ("A", "B")
+    assert settings.shards == 3
     with pytest.raises(ConfigError, match="KLAGG_REDIS__ULR names no setting"):
         load(None, {"KLAGG_REDIS__ULR": "x"})
     with pytest.raises(ConfigError, match="must be a whole number"):

@@ -1,0 +1,129 @@
+"""From `trades` entries to arrays: many entries are joined column by column and read by numpy at once, exactly.
+
+No float and no Python loop per trade: see `klagg.decimals.parse_column` for how decimals become integers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from klagg import contract
+from klagg.contract import RawFields
+from klagg.decimals import DIGITS_MAX, POWERS, parse_column, parse_integers
+from klagg.errors import ContractError
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+_COLUMNS = tuple(name.encode() for name in contract.TRADE_COLUMNS)
+_COLUMN_BYTES_MAX = 16 << 20
+
+
+@dataclass(slots=True)
+class Columns:
+    """N trades in columns. Prices and quantities are (mantissa, decimals) as written; slots come from the caller."""
+
+    names: list[bytes]
+    id: Ints
+    price: Ints
+    price_decimals: Ints
+    qty: Ints
+    qty_decimals: Ints
+    first: Ints
+    last: Ints
+    time: Ints
+    maker: Bools
+    counts: Bools
+    agg: Bools
+    """Whether the row's id is an aggTrade id (else a fill id)."""
+
+    def __len__(self) -> int:
+        return len(self.id)
+
+
+def check_entry(raw: RawFields) -> int:
+    """The number of trades in a `trades` entry; ContractError unless every column has exactly that many values."""
+    contract.check_version(raw)
+    count = contract.integer_of(raw, "n")
+    if contract.text_of(raw, "ids") not in (contract.AGG_IDS, contract.TRADE_IDS):
+        raise ContractError(f"a trades entry has ids {raw[b'ids']!r}")
+    for name in _COLUMNS:
+        column = raw.get(name)
+        if column is None:
+            raise ContractError(f"a trades entry lacks the column {name.decode()}")
+        if count < 1 or column.count(b",") != count - 1 or len(column) > _COLUMN_BYTES_MAX:
+            raise ContractError(f"the column {name.decode()} of a trades entry does not hold {count} values")
+    return count
+
+
+def decode(entries: Sequence[RawFields]) -> Columns:
+    """The trades of checked entries, in order; ContractError if a value is not what its column holds."""
+    counts = [int(raw[b"n"]) for raw in entries]
+    total = sum(counts)
+    joined = {name: b",".join([raw[name] for raw in entries]) for name in _COLUMNS}
+    price, price_decimals = parse_column(joined[b"price"], total)
+    qty, qty_decimals = parse_column(joined[b"qty"], total)
+    integers = {name: parse_integers(joined[name], total) for name in (b"id", b"first", b"last", b"time")}
+    if min(int(column.min()) for column in integers.values()) < 0:
+        raise ContractError("a trades entry holds a negative id or time")
+    if (integers[b"last"] < integers[b"first"]).any():
+        raise ContractError("a trades entry holds a trade whose last fill id is before its first")
+    if not joined[b"symbol"].isascii():
+        _check_utf8(joined[b"symbol"])
+    names = joined[b"symbol"].split(b",")
+    if b"" in names:
+        raise ContractError("a trades entry holds an empty symbol")
+    agg = np.repeat(np.array([raw[b"ids"] == contract.AGG_IDS.encode() for raw in entries]), counts)
+    return Columns(
+        names, integers[b"id"], price, price_decimals, qty, qty_decimals, integers[b"first"], integers[b"last"],
+        integers[b"time"], _flags(joined[b"maker"], total), _flags(joined[b"counts"], total), agg,
+    )  # fmt: skip
+
+
+def _check_utf8(text: bytes) -> None:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        raise ContractError("a trades entry holds a symbol that is not UTF-8") from None
+
+
+def _flags(text: bytes, count: int) -> Bools:
+    """A column of 0 and 1."""
+    raw = np.frombuffer(text, np.uint8)
+    if len(raw) != 2 * count - 1:
+        raise ContractError("a column of flags holds more than 0 and 1")
+    values = raw[::2] - ord("0")
+    if (values > 1).any():
+        raise ContractError("a column of flags holds more than 0 and 1")
+    return values.astype(np.bool_)
+
+
+def significant_decimals(mantissas: Ints, decimals: Ints) -> Ints:
+    """How many decimals each value needs once trailing zeros are dropped; zero needs none."""
+    values, needed = mantissas.copy(), decimals.copy()
+    needed[values == 0] = 0
+    for _ in range(DIGITS_MAX):
+        droppable = (needed > 0) & (values % 10 == 0)
+        if not droppable.any():
+            break
+        values[droppable] //= 10
+        needed[droppable] -= 1
+    return needed
+
+
+def at_scale(mantissas: Ints, decimals: Ints, scales: Ints) -> tuple[Ints, Bools]:
+    """Mantissas at their symbols' scales, and which of them do not fit 62 bits (their value is meaningless).
+
+    The scales must suffice: no value has more significant decimals than its scale.
+    """
+    shift = scales - decimals
+    up = np.maximum(shift, 0)
+    too_large = mantissas > (1 << 62) // POWERS[np.minimum(up, DIGITS_MAX)]
+    values = mantissas * POWERS[np.minimum(up, DIGITS_MAX)]
+    if (shift < 0).any():
+        values = np.where(shift < 0, mantissas // POWERS[np.maximum(-shift, 0)], values)
+    return values, too_large | ((up > DIGITS_MAX) & (mantissas > 0))

@@ -1,0 +1,361 @@
+"""The aggregator itself, without any I/O: entries of the feed go in, a tick's outputs come out.
+
+Between two ticks entries only gather; at the tick they are decoded together, pass the ledger, are folded, and then the
+tick speaks. So outputs are a pure function of the log, however it was read (DESIGN §1.4).
+
+What the core does not do yet has its place: official rows (`apply`), requests for holes that stay open (`_speak`), a
+new generation of a listed name (`SymbolTable.describe`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator import columns as feed
+from aggregator.columns import Columns
+from aggregator.edges import Edges
+from aggregator.finality import Finality, Graces
+from aggregator.fold import Rows, longer, merge, quotes_of, segments_of
+from aggregator.ledger import NONE, Ledger
+from aggregator.outputs import Outputs, Speaker
+from aggregator.ring import AHEAD_MS, Ring
+from aggregator.symbols import SymbolTable
+from klagg import contract, settings
+from klagg.contract import Listing, RawFields
+from klagg.errors import ConfigError, ContractError, KlaggError
+from klagg.intervals import MINUTE, MINUTE_MS, ordered
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+GATHERED_MAX = 20_000_000
+"""Trades that may gather without a tick; beyond it the clock is surely dead and the process says so and ends."""
+
+
+TRADING = "TRADING"
+SCALE_MAX = 17
+"""The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
+
+
+class TicksMissing(KlaggError):
+    """Trades pile up and no tick comes: the clock process does not run."""
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the core has seen, for the statistics."""
+
+    trades: int = 0
+    duplicates: int = 0
+    refused: int = 0
+    ticks: int = 0
+    finals: int = 0
+    holes_opened: int = 0
+    holes_closed: int = 0
+    bad_entries: int = 0
+
+
+class Core:
+    """One shard's aggregator. `apply` every feed entry in order; a tick answers with Outputs."""
+
+    def __init__(self, config: settings.Aggregator, epoch: int = 0) -> None:
+        self.epoch = epoch
+        self.counts = Counts()
+        self.symbols = SymbolTable()
+        intervals = ordered(config.intervals)
+        window_ms = config.window_minutes * MINUTE_MS
+        self.ring = Ring(intervals, window_ms, self.symbols.capacity)
+        self.ledger = Ledger(self.symbols.capacity)
+        self.finality = Finality(self.ring, self.ledger, Graces(config.grace_ms, config.grace_unmarked_ms))
+        finest_ms = min(each.shortest_ms for each in intervals)
+        self.edges = Edges(min(finest_ms, MINUTE_MS))
+        self._speaker = Speaker(self.ring, self.symbols, self.edges)
+        self._window_ms = window_ms
+        self._step_ms = self.ring.span_ms // 2
+        if self._step_ms <= config.grace_unmarked_ms:
+            raise ConfigError("aggregator.grace_unmarked_ms is too long for the shortest interval's window")
+        self._live_long_ms = config.live_long_ms
+        self.live_long_due = 0
+        self._gathered: list[tuple[str, RawFields]] = []
+        self._gathered_count = 0
+        self._marked: dict[bytes, int] = {}
+        self._listed: list[Listing] = []
+        self.held = Rows.none()
+        self.agg_ids = np.zeros(self.symbols.capacity, np.int64)
+        """The id space of each slot: 1 aggTrade ids, −1 fill ids, 0 not known yet."""
+        self._pending = Outputs(0)
+        self.time_ms = 0
+        """The last tick's time; 0 before the first."""
+
+    def apply(self, entry_id: str, raw: RawFields) -> Outputs | None:
+        """Take in one feed entry. A tick that goes on in time answers with its outputs; a bad entry becomes dead."""
+        try:
+            contract.check_version(raw)
+            kind = contract.text_of(raw, "kind")
+            if kind == contract.TRADES:
+                self._gather(entry_id, raw)
+            elif kind == contract.TICK:
+                return self._tick(contract.integer_of(raw, "time"))
+            elif kind == contract.MARK:
+                self._mark(raw)
+            elif kind == contract.LISTING:
+                self._list(raw)
+            else:
+                raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
+        except ContractError as bad:
+            self._bury(entry_id, raw, bad)
+        return None
+
+    def _bury(self, entry_id: str, raw: RawFields, reason: ContractError) -> None:
+        """An entry that cannot be used goes to `dead` with the reason; the rest goes on."""
+        self.counts.bad_entries += 1
+        self._pending.dead.append(contract.dead_entry(contract.FEED, entry_id, "aggregator", str(reason), raw))
+
+    def _gather(self, entry_id: str, raw: RawFields) -> None:
+        self._gathered_count += feed.check_entry(raw)
+        if self._gathered_count > GATHERED_MAX:
+            raise TicksMissing(f"{self._gathered_count} trades came without a tick: is klagg-clock running?")
+        self._gathered.append((entry_id, raw))
+
+    def _mark(self, raw: RawFields) -> None:
+        time_ms = contract.integer_of(raw, "time")
+        contract.text_of(raw, "symbols")
+        for name in raw[b"symbols"].split(b","):
+            self._marked[name] = max(time_ms, self._marked.get(name, time_ms))
+
+    def _list(self, raw: RawFields) -> None:
+        for listing in contract.listings_of(raw):
+            if not (0 <= listing.price_scale <= SCALE_MAX and 0 <= listing.qty_scale <= SCALE_MAX):
+                raise ContractError(f"{listing.symbol} is listed with scales that cannot be used")
+            self._listed.append(listing)
+
+    def _take_marks_and_listings(self) -> None:
+        """What marks and listings said since the last tick."""
+        self.symbols.add_all([*self._marked, *(listing.symbol.encode() for listing in self._listed)])
+        self.grow()
+        for listing in self._listed:
+            slot, before = self.symbols.describe(listing)
+            self._raise_scales(slot, listing.price_scale, listing.qty_scale)
+            kind = contract.EVENT_LISTED if listing.status == TRADING else contract.EVENT_DELISTED
+            if before != listing.status:
+                row = (listing.symbol, listing.generation, listing.status)
+                self._pending.events.append(contract.events_entry(kind, self.time_ms, [row]))
+        if self._marked:
+            slots = self.symbols.slots_of(list(self._marked))
+            times = np.fromiter(self._marked.values(), np.int64, len(slots))
+            self.finality.alive_until[slots] = np.maximum(self.finality.alive_until[slots], times)
+        self._listed, self._marked = [], {}
+
+    def grow(self) -> None:
+        """Follow the symbol table with every array."""
+        capacity = self.symbols.capacity
+        if capacity > self.ring.capacity:
+            self.ring.grow(capacity)
+            self.ledger.grow(capacity)
+            self.finality.grow(capacity)
+            self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
+
+    def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
+        """Scales only ever rise; what is there is multiplied exactly."""
+        price_more = max(0, price_scale - int(self.symbols.price_scale[slot]))
+        qty_more = max(0, qty_scale - int(self.symbols.qty_scale[slot]))
+        if not price_more and not qty_more:
+            return
+        self.ring.rescale(slot, price_more, qty_more)
+        self.edges.rescale(slot, price_more, qty_more)
+        own = self.held.slot == slot
+        self.held.price[own] *= 10**price_more
+        self.held.qty[own] *= 10**qty_more
+        self.held.quote[own] *= 10 ** (price_more + qty_more)
+        self.symbols.price_scale[slot] += price_more
+        self.symbols.qty_scale[slot] += qty_more
+
+    def _tick(self, time_ms: int) -> Outputs | None:
+        """The barrier: everything gathered is folded, and the tick speaks. A tick from the past says nothing."""
+        self.counts.ticks += 1
+        if time_ms < self.time_ms:
+            return None
+        self._take_marks_and_listings()
+        rows = self._admitted()
+        outputs = self._pending
+        outputs.time_ms = time_ms
+        for step_ms in self._steps(time_ms, rows):
+            self.ring.advance(step_ms)
+            rows = self._fold(rows, step_ms, outputs)
+            self._speak(outputs, step_ms)
+        self.held = rows
+        self.time_ms = time_ms
+        self._say_live(outputs)
+        outputs.events.append(contract.events_entry(contract.EVENT_TICK, time_ms, []))
+        self._pending = Outputs(0)
+        return outputs
+
+    def _steps(self, time_ms: int, rows: Rows) -> Iterator[int]:
+        """The tick's time, and before it the times at which the ring must pause on a long jump."""
+        start = self.time_ms or (min(time_ms, int(rows.time.min())) if len(rows) else time_ms)
+        if start < time_ms - 2 * self._window_ms and not self.time_ms:
+            start = time_ms - 2 * self._window_ms
+        while start + self._step_ms < time_ms:
+            start += self._step_ms
+            yield start
+        yield time_ms
+
+    def _admitted(self) -> Rows:
+        """What gathered since the last tick, decoded, at scale and new to the ledger, with what was held back."""
+        entries, self._gathered, self._gathered_count = self._gathered, [], 0
+        return Rows.joined([self.held, *(self._admit(decoded) for decoded in self._decoded(entries))])
+
+    def _decoded(self, entries: Sequence[tuple[str, RawFields]]) -> Iterator[Columns]:
+        """All entries in one go; if one is bad, one by one, so that only the bad one is lost."""
+        if not entries:
+            return
+        try:
+            yield feed.decode([raw for _, raw in entries])
+        except ContractError:
+            for entry_id, raw in entries:
+                try:
+                    yield feed.decode([raw])
+                except ContractError as bad:
+                    self._bury(entry_id, raw, bad)
+
+    def _admit(self, decoded: Columns) -> Rows:
+        self.symbols.add_all(decoded.names)
+        self.grow()
+        slots = self.symbols.slots_of(decoded.names)
+        order = np.argsort(slots.astype(np.int32), kind="stable")
+        usable = self._usable(decoded, slots)
+        if not usable.all():
+            order = order[usable[order]]
+        slots, ids, times = slots[order], decoded.id[order], decoded.time[order]
+        keep = self.ledger.admit(slots, ids, times) if len(slots) else np.zeros(0, np.bool_)
+        self.counts.duplicates += int(len(keep) - keep.sum())
+        keep &= decoded.counts[order]
+        order = order[keep]
+        slots = slots[keep]
+        price, price_bad = feed.at_scale(
+            decoded.price[order], decoded.price_decimals[order], self.symbols.price_scale[slots]
+        )
+        qty, qty_bad = feed.at_scale(decoded.qty[order], decoded.qty_decimals[order], self.symbols.qty_scale[slots])
+        quote, quote_bad = quotes_of(price, qty)
+        rows = Rows(
+            slots, decoded.id[order], price, qty, quote, decoded.first[order], decoded.last[order],
+            decoded.time[order], decoded.maker[order], decoded.agg[order],
+        )  # fmt: skip
+        too_large = price_bad | qty_bad | quote_bad
+        if too_large.any():
+            lost = rows.take(too_large)
+            self._refuse("OVERFLOW", "does not fit 64 bits at the symbol's scales", lost.slot, lost.id)
+            self.ledger.lose(lost.slot, lost.id, lost.time)
+            rows = rows.take(~too_large)
+        self.counts.trades += len(rows)
+        return rows
+
+    def _usable(self, decoded: Columns, slots: Ints) -> Bools:
+        """Rows of the symbol's one id space; also raises the scales to what the values need."""
+        usable = np.ones(len(slots), np.bool_)
+        for values, decimals, scales, price in (
+            (decoded.price, decoded.price_decimals, self.symbols.price_scale, True),
+            (decoded.qty, decoded.qty_decimals, self.symbols.qty_scale, False),
+        ):
+            beyond = np.flatnonzero(decimals > scales[slots])
+            needed = feed.significant_decimals(values[beyond], decimals[beyond])
+            for slot in np.unique(slots[beyond[needed > scales[slots[beyond]]]]).tolist():
+                most = int(needed[slots[beyond] == slot].max())
+                self._raise_scales(slot, most if price else 0, 0 if price else most)
+        space = np.where(decoded.agg, 1, -1)
+        unknown = self.agg_ids[slots] == 0
+        self.agg_ids[slots[unknown]] = space[unknown]
+        wrong = self.agg_ids[slots] != space
+        if wrong.any():
+            usable &= ~wrong
+            self._refuse("ID_SPACE", "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong])
+        return usable
+
+    def _refuse(self, kind: str, why: str, slots: Ints, ids: Ints) -> None:
+        """Trades that are refused: counted, and one finding a symbol."""
+        self.counts.refused += len(slots)
+        for slot in np.unique(slots).tolist():
+            own = ids[slots == slot]
+            evidence = f"{len(own)} trades, ids {own.min()} to {own.max()}: {why}"
+            name = self.symbols.names[slot]
+            self._pending.findings.append(
+                contract.finding_entry(kind, "error", evidence, symbol=name, time_ms=self.time_ms)
+            )
+
+    def _fold(self, rows: Rows, step_ms: int, outputs: Outputs) -> Rows:
+        """Fold the rows that are due at this step into every interval; what is ahead of it comes back."""
+        ahead = rows.time > step_ms + AHEAD_MS
+        held, rows = (rows.take(ahead), rows.take(~ahead)) if ahead.any() else (rows.take(ahead), rows)
+        old = rows.time < step_ms - self._window_ms
+        if old.any():
+            self._refuse("TOO_OLD", f"is older than the window of {self._window_ms} ms", rows.slot[old], rows.id[old])
+            rows = rows.take(~old)
+        if not len(rows):
+            return held
+        self.edges.note(rows)
+        first_trades: list[tuple[object, ...]] = []
+        minutes = segments_of(rows, MINUTE)
+        for at, interval in enumerate(self.ring.intervals):
+            if interval is MINUTE:
+                part = minutes
+            elif interval.length_ms and interval.length_ms < MINUTE_MS:
+                part = segments_of(rows, interval)
+            else:
+                part = longer(minutes, interval.buckets_of(minutes.open_minute * MINUTE_MS))
+            here = part.bucket >= self.ring.oldest(at)
+            if not here.all():
+                part = part.take(here)
+            cells, fresh = merge(self.ring, at, part)
+            self.finality.start(at, part.bucket, part.slot)
+            opened = fresh & (self.ring.revision.reshape(-1)[cells] == 0)
+            opens = interval.opens_of(part.bucket[opened])
+            names = (self.symbols.names[slot] for slot in part.slot[opened].tolist())
+            first_trades += [
+                (name, interval.name, open_time) for name, open_time in zip(names, opens.tolist(), strict=True)
+            ]
+        if first_trades:
+            outputs.events.append(contract.events_entry(contract.EVENT_FIRST_TRADE, outputs.time_ms, first_trades))
+        return held
+
+    def _speak(self, outputs: Outputs, step_ms: int) -> None:
+        """What finality decides at this step, and what the ledger has to say."""
+        floor_ms = step_ms - self._window_ms
+        published = self.finality.close(step_ms)
+        self.ledger.expire(floor_ms)
+        self.edges.expire(floor_ms)
+        before = len(outputs.klines)
+        self._speaker.finals(outputs, published, self.epoch)
+        self.counts.finals += len(outputs.klines) - before
+        opened, closed = [], []
+        for event in self.ledger.take_events():
+            name, hole = self.symbols.names[event.slot], event.hole
+            if event.reason:
+                closed.append((name, hole.from_id, hole.to_id, event.reason))
+            else:
+                opened.append((name, hole.from_id, hole.to_id, hole.before_time, hole.after_time))
+        self.counts.holes_opened += len(opened)
+        self.counts.holes_closed += len(closed)
+        for kind, rows in ((contract.EVENT_HOLE_OPENED, opened), (contract.EVENT_HOLE_CLOSED, closed)):
+            if rows:
+                outputs.events.append(contract.events_entry(kind, outputs.time_ms, rows))
+
+    def _say_live(self, outputs: Outputs) -> None:
+        """The shortest interval at every tick, longer ones and the `bars` hash at most every `live_long_ms`."""
+        due = self.time_ms >= self.live_long_due
+        if due:
+            self.live_long_due = self.time_ms + self._live_long_ms
+        self._speaker.changes(outputs, range(len(self.ring.intervals)) if due else (0,), with_bars=due)
+
+    @property
+    def open_holes(self) -> int:
+        """Holes that are open now, over all symbols."""
+        return sum(len(holes) for holes in self.ledger.holes.values())
+
+    @property
+    def started(self) -> int:
+        """Symbols that have had a trade."""
+        return int((self.ledger.last_id != NONE).sum())

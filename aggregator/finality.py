@@ -1,0 +1,196 @@
+"""Finality: which bars are published at a tick, and as what (DESIGN §4).
+
+A bar is *proven* when a trade at or after the next bar's open has been seen and no hole taints it; a proven bar is
+final with complete=1. Otherwise it is *closed by the clock* after a grace, with complete=0, and *confirmed* under the
+same revision once it is proven. A late or repaired trade *amends*: one revision more, and a changed close is carried on
+into the empty bars that follow. All of this is decided over arrays, for all symbols of an interval at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.ledger import Ledger
+from aggregator.ring import AHEAD_MS, NO_BUCKET, NO_ID, Ring
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+CLOSED_BY_TRADE = "trade"
+CLOSED_BY_CLOCK = "clock"
+CONFIRMED = "confirmed"
+AMENDED = "amended"
+
+
+@dataclass(slots=True)
+class Published:
+    """N bars of one interval that go out at this tick for one reason: rows and slots of the ring.
+
+    `complete` is their state now, `was_waiting` whether an unproven version was out before.
+    """
+
+    reason: str
+    interval: int
+    rows: Ints
+    slots: Ints
+    complete: Bools
+    was_waiting: Bools
+
+
+@dataclass(frozen=True, slots=True)
+class Graces:
+    """How long after its close a bar waits for its proof, in ms: with a live line that carries it, and without."""
+
+    marked_ms: int
+    unmarked_ms: int
+
+
+class Finality:
+    """Decides over a ring and a ledger. `alive_until` is, by slot, the exchange time until which a line carried it."""
+
+    def __init__(self, ring: Ring, ledger: Ledger, graces: Graces) -> None:
+        self._ring, self._ledger, self._graces = ring, ledger, graces
+        self.alive_until: Ints = np.full(ring.capacity, np.iinfo(np.int64).min, np.int64)
+        self._horizon_ms = 0
+
+    def grow(self, capacity: int) -> None:
+        """Room for more slots."""
+        more = np.full(capacity - len(self.alive_until), np.iinfo(np.int64).min, np.int64)
+        self.alive_until = np.concatenate([self.alive_until, more])
+
+    def start(self, interval: int, buckets: Ints, slots: Ints) -> None:
+        """Bars with trades begin a symbol's bars, or reach back before what began them: the cursor goes there."""
+        ring, cursor = self._ring, self._ring.cursor[interval]
+        begun = cursor[slots]
+        early = (begun == NO_BUCKET) | (buckets < begun)
+        if not early.any():
+            return
+        slots, buckets = slots[early], buckets[early]
+        unpublished = ring.revision[ring.rows_of(interval, buckets), slots] == 0
+        slots, buckets = slots[unpublished], buckets[unpublished]
+        cursor[slots] = np.where(cursor[slots] == NO_BUCKET, np.iinfo(np.int64).max, cursor[slots])
+        np.minimum.at(cursor, slots, buckets)
+
+    def close(self, time_ms: int) -> list[Published]:
+        """Everything that goes out at `time_ms`: amendments and confirmations, then new finals, oldest first.
+
+        Trades up to AHEAD_MS beyond it are folded; what the ledger has seen further ahead proves nothing yet.
+        """
+        self._horizon_ms = time_ms + AHEAD_MS
+        published = self._revise()
+        for interval in range(len(self._ring.intervals)):
+            published += self._close_interval(interval, time_ms)
+        return published
+
+    def _passed(self, slots: Ints) -> Ints:
+        """The time up to which these symbols' trades have been seen and folded."""
+        passed: Ints = np.minimum(self._ledger.last_time[slots], self._horizon_ms)
+        return passed
+
+    def _proven(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
+        passed = self._passed(slots) >= next_opens
+        whole = opens > self._ledger.start_time[slots]
+        proven: Bools = passed & whole
+        if proven.any():
+            proven &= ~self._ledger.tainted(slots, opens, next_opens)
+        return proven
+
+    def _close_interval(self, interval: int, time_ms: int) -> list[Published]:
+        """New finals of one interval: bar after bar, until no symbol has one that can be closed."""
+        ring, kind, published = self._ring, self._ring.intervals[interval], []
+        cursor = ring.cursor[interval]
+        slots = np.flatnonzero(cursor != NO_BUCKET)
+        while len(slots):
+            buckets = cursor[slots]
+            opens, next_opens = kind.opens_of(buckets), kind.opens_of(buckets + 1)
+            over = (self._passed(slots) >= next_opens) | (time_ms >= next_opens + self._graces.marked_ms)
+            slots, buckets, opens, next_opens = slots[over], buckets[over], opens[over], next_opens[over]
+            if not len(slots):
+                break
+            proven = self._proven(slots, opens, next_opens)
+            grace = np.where(self.alive_until[slots] >= next_opens, self._graces.marked_ms, self._graces.unmarked_ms)
+            closing = proven | (time_ms >= next_opens + grace)
+            slots, proven, buckets = slots[closing], proven[closing], buckets[closing]
+            if len(slots):
+                published += self._publish_first(interval, buckets, slots, proven)
+                cursor[slots] += 1
+        return published
+
+    def _publish_first(self, interval: int, buckets: Ints, slots: Ints, proven: Bools) -> list[Published]:
+        ring = self._ring
+        rows = ring.rows_of(interval, buckets)
+        new = ring.revision[rows, slots] == 0
+        rows, slots, buckets, proven = rows[new], slots[new], buckets[new], proven[new]
+        empty = ring.open_id[rows, slots] == NO_ID
+        if empty.any():
+            closes = ring.close_before(interval, buckets[empty], slots[empty])
+            self._ring.set_prices(rows[empty], slots[empty], closes)
+        ring.revision[rows, slots] = 1
+        ring.waiting[rows, slots] = ~proven
+        ring.changed[rows, slots] = False
+        never = np.zeros(len(slots), np.bool_)
+        return [
+            Published(reason, interval, rows[which], slots[which], proven[which], never[which])
+            for reason, which in ((CLOSED_BY_TRADE, proven), (CLOSED_BY_CLOCK, ~proven))
+            if which.any()
+        ]
+
+    def _revise(self) -> list[Published]:
+        """Amendments and confirmations of bars that are already out."""
+        ring = self._ring
+        self._carry_on()
+        published: list[Published] = []
+        for reason, which in ((AMENDED, ring.changed & (ring.revision > 0)), (CONFIRMED, ring.waiting)):
+            cells = np.flatnonzero(which)
+            if len(cells):
+                published += self._revise_cells(reason, cells)
+        return published
+
+    def _revise_cells(self, reason: str, cells: Ints) -> list[Published]:
+        ring = self._ring
+        rows, slots = np.divmod(cells, ring.capacity)
+        published = []
+        for interval in np.unique(ring.row_interval[rows]):
+            here = ring.row_interval[rows] == interval
+            its_rows, its_slots = rows[here], slots[here]
+            kind, buckets = ring.intervals[interval], ring.row_bucket[its_rows]
+            proven = self._proven(its_slots, kind.opens_of(buckets), kind.opens_of(buckets + 1))
+            if reason == CONFIRMED:
+                its_rows, its_slots, proven = its_rows[proven], its_slots[proven], proven[proven]
+                if not len(its_rows):
+                    continue
+            else:
+                ring.revision[its_rows, its_slots] += 1
+                ring.changed[its_rows, its_slots] = False
+            was_waiting = ring.waiting[its_rows, its_slots]
+            ring.waiting[its_rows, its_slots] = ~proven
+            published.append(Published(reason, int(interval), its_rows, its_slots, proven, was_waiting))
+        return published
+
+    def _carry_on(self) -> None:
+        """Closes of changed, published bars go on into the empty published bars behind them."""
+        ring = self._ring
+        cells = np.flatnonzero(ring.changed & (ring.revision > 0))
+        if not len(cells):
+            return
+        rows, slots = np.divmod(cells, ring.capacity)
+        order = np.argsort(ring.row_bucket[rows], kind="stable")
+        for interval in np.unique(ring.row_interval[rows]):
+            here = order[ring.row_interval[rows[order]] == interval]
+            self._carry_interval(int(interval), ring.row_bucket[rows[here]], slots[here])
+
+    def _carry_interval(self, interval: int, buckets: Ints, slots: Ints) -> None:
+        """One step for all symbols at once, then the next bucket, while empty published bars follow."""
+        ring = self._ring
+        while len(slots):
+            closes = ring.close[ring.rows_of(interval, buckets), slots]
+            buckets = buckets + 1
+            rows = ring.rows_of(interval, buckets)
+            follows = (ring.row_bucket[rows] == buckets) & (ring.revision[rows, slots] > 0)
+            follows &= (ring.open_id[rows, slots] == NO_ID) & (ring.close[rows, slots] != closes)
+            rows, slots, closes, buckets = rows[follows], slots[follows], closes[follows], buckets[follows]
+            self._ring.set_prices(rows, slots, closes)
+            ring.changed[rows, slots] = True

@@ -1,0 +1,201 @@
+"""The ledger: which ids of each symbol have been seen (DESIGN §1.2).
+
+Ids are contiguous per symbol. The ordinary case, the next ids in order, is decided for all symbols at once by numpy;
+only a symbol whose ids jump, repeat or arrive late is looked at by itself, and there by runs of ids, never by trades.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+NONE = -1
+HOLES_MAX = 1_000
+"""Open holes of one symbol; beyond it the oldest is given up as lost, which is an event and a finding."""
+
+REPAIRED = "repaired"
+LOST = "lost"
+NO_TIME = np.iinfo(np.int64).min
+
+
+@dataclass(frozen=True, slots=True)
+class Hole:
+    """Missing ids `from_id`…`to_id`. The trades have times between `before_time` and `after_time`, its neighbours'."""
+
+    from_id: int
+    to_id: int
+    before_time: int
+    after_time: int
+
+
+@dataclass(frozen=True, slots=True)
+class HoleEvent:
+    """A hole that opened (`reason` empty) or ended."""
+
+    slot: int
+    hole: Hole
+    reason: str
+
+
+class Ledger:
+    """Frontier and holes by slot.
+
+    `last_id` is the highest id seen (−1: none), `last_time` its exchange time or a later one seen before it,
+    `start_time` the time of the first trade seen: a bar that opened at or before it can never be proven, unless the
+    first id was 1.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self.last_id: Ints = np.full(capacity, NONE, np.int64)
+        self.last_time: Ints = np.full(capacity, NO_TIME, np.int64)
+        self.start_time: Ints = np.full(capacity, NO_TIME, np.int64)
+        self.holes: dict[int, list[Hole]] = {}
+        self.lost: dict[int, list[Hole]] = {}
+        self.events: list[HoleEvent] = []
+
+    def grow(self, capacity: int) -> None:
+        """Room for more slots."""
+        more = capacity - len(self.last_id)
+        self.last_id = np.concatenate([self.last_id, np.full(more, NONE, np.int64)])
+        self.last_time = np.concatenate([self.last_time, np.full(more, NO_TIME, np.int64)])
+        self.start_time = np.concatenate([self.start_time, np.full(more, NO_TIME, np.int64)])
+
+    def admit(self, slots: Ints, ids: Ints, times: Ints) -> Bools:
+        """Which of these trades (N rows sorted by slot) are new; holes open, shrink and end on the way."""
+        starts = np.flatnonzero(np.diff(slots, prepend=NONE))
+        ends = np.append(starts[1:], len(slots))
+        owners = slots[starts]
+        steps = np.diff(ids, prepend=0)
+        steps[starts] = ids[starts] - self.last_id[owners]
+        fresh = self.last_id[owners] == NONE
+        steps[starts[fresh]] = 1
+        irregular = np.add.reduceat(steps != 1, starts) > 0
+        keep = np.ones(len(slots), np.bool_)
+
+        regular = ~irregular
+        first = regular & fresh
+        self.start_time[owners[first]] = self._start(ids[starts[first]], times[starts[first]])
+        latest = np.maximum.reduceat(times, starts)
+        self.last_id[owners[regular]] = ids[ends[regular] - 1]
+        self.last_time[owners[regular]] = np.maximum(self.last_time[owners[regular]], latest[regular])
+        for segment in np.flatnonzero(irregular):
+            rows = slice(starts[segment], ends[segment])
+            keep[rows] = self._admit_irregular(int(owners[segment]), ids[rows], times[rows])
+        return keep
+
+    @staticmethod
+    def _start(ids: Ints, times: Ints) -> Ints:
+        """The start time by first id and time: nothing came before id 1."""
+        starts: Ints = np.where(ids <= 1, NO_TIME, times)
+        return starts
+
+    def _admit_irregular(self, slot: int, ids: Ints, times: Ints) -> Bools:
+        """`admit` for one symbol whose ids are not simply the next ones."""
+        unique, first_rows = np.unique(ids, return_index=True)
+        unique_times = times[first_rows]
+        last = int(self.last_id[slot])
+        if last == NONE:
+            self.start_time[slot] = self._start(unique[:1], unique_times[:1])[0]
+            last = int(unique[0]) - 1
+            self.last_time[slot] = unique_times[0]
+        new = unique > last
+        split = int(np.searchsorted(unique, last, side="right"))
+        if split:
+            new[:split] = self._fill(slot, unique[:split], unique_times[:split])
+        if split < len(unique):
+            self._extend(slot, last, unique[split:], unique_times[split:])
+        self.last_time[slot] = max(int(self.last_time[slot]), int(unique_times[new].max(initial=NO_TIME)))
+        keep = np.zeros(len(ids), np.bool_)
+        keep[first_rows[new]] = True
+        return keep
+
+    def _extend(self, slot: int, last: int, ids: Ints, times: Ints) -> None:
+        """Ids beyond the frontier, ascending and unique: each jump opens a hole."""
+        before_ids = np.concatenate([[last], ids[:-1]])
+        before_times = np.concatenate([[self.last_time[slot]], times[:-1]])
+        for jump in np.flatnonzero(ids - before_ids > 1):
+            near, far = int(before_times[jump]), int(times[jump])
+            hole = Hole(int(before_ids[jump]) + 1, int(ids[jump]) - 1, min(near, far), max(near, far))
+            self.holes.setdefault(slot, []).append(hole)
+            self.events.append(HoleEvent(slot, hole, ""))
+        self.last_id[slot] = ids[-1]
+        while len(self.holes.get(slot, ())) > HOLES_MAX:
+            self._give_up(slot, self.holes[slot].pop(0))
+
+    def _fill(self, slot: int, ids: Ints, times: Ints) -> Bools:
+        """Ids at or below the frontier, ascending and unique: which of them were missing."""
+        missing = np.zeros(len(ids), np.bool_)
+        remaining: list[Hole] = []
+        for hole in self.holes.get(slot, []):
+            low, high = np.searchsorted(ids, [hole.from_id, hole.to_id + 1])
+            if low == high:
+                remaining.append(hole)
+                continue
+            missing[low:high] = True
+            parts = _split(hole, ids[low:high], times[low:high])
+            remaining += parts
+            self.events.append(HoleEvent(slot, hole, REPAIRED))
+            self.events += [HoleEvent(slot, part, "") for part in parts]
+        if remaining:
+            self.holes[slot] = remaining
+        else:
+            self.holes.pop(slot, None)
+        return missing
+
+    def _give_up(self, slot: int, hole: Hole) -> None:
+        self.lost.setdefault(slot, []).append(hole)
+        self.events.append(HoleEvent(slot, hole, LOST))
+
+    def lose(self, slots: Ints, ids: Ints, times: Ints) -> None:
+        """Trades that were seen and cannot be used: they taint their bars as a lost hole does."""
+        for slot, trade, time_ms in zip(slots.tolist(), ids.tolist(), times.tolist(), strict=True):
+            self._give_up(slot, Hole(trade, trade, time_ms, time_ms))
+
+    def expire(self, floor_ms: int) -> None:
+        """Holes whose bars can no longer be amended are lost; lost ones older than that are forgotten."""
+        for slot in [slot for slot, holes in self.holes.items() if holes[0].after_time < floor_ms]:
+            holes = self.holes[slot]
+            for hole in [hole for hole in holes if hole.after_time < floor_ms]:
+                self._give_up(slot, hole)
+            left = [hole for hole in holes if hole.after_time >= floor_ms]
+            if left:
+                self.holes[slot] = left
+            else:
+                del self.holes[slot]
+        for slot in [slot for slot, holes in self.lost.items() if holes[0].after_time < floor_ms]:
+            left = [hole for hole in self.lost[slot] if hole.after_time >= floor_ms]
+            if left:
+                self.lost[slot] = left
+            else:
+                del self.lost[slot]
+
+    def take_events(self) -> list[HoleEvent]:
+        """The hole events since the last call."""
+        events, self.events = self.events, []
+        return events
+
+    def tainted(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
+        """Which of these bars [open, next_open) overlap an open or lost hole of their symbol."""
+        taint = np.zeros(len(slots), np.bool_)
+        if not self.holes and not self.lost:
+            return taint
+        for row in np.flatnonzero(np.isin(slots, [*self.holes, *self.lost])):
+            slot, opening, closing = int(slots[row]), int(opens[row]), int(next_opens[row])
+            holes = [*self.holes.get(slot, ()), *self.lost.get(slot, ())]
+            taint[row] = any(hole.before_time < closing and hole.after_time >= opening for hole in holes)
+        return taint
+
+
+def _split(hole: Hole, ids: Ints, times: Ints) -> list[Hole]:
+    """What is left of `hole` once `ids` (inside it, ascending, unique) are there."""
+    edges = np.concatenate([[hole.from_id - 1], ids, [hole.to_id + 1]])
+    edge_times = np.concatenate([[hole.before_time], times, [hole.after_time]])
+    return [
+        Hole(int(edges[at]) + 1, int(edges[at + 1]) - 1, *sorted((int(edge_times[at]), int(edge_times[at + 1]))))
+        for at in np.flatnonzero(np.diff(edges) > 1)
+    ]

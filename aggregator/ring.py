@@ -1,0 +1,174 @@
+"""The state of all bars: struct-of-arrays over [interval, slot of the ring, symbol], one ring span for all intervals.
+
+Open, waiting and amendable bars are the same thing at different ages, and this is the one place that holds them. An
+array has a row per (interval, bucket in the ring) and a column per symbol; a cell is `row * capacity + symbol`, so a
+fold over all intervals is one fancy-indexed operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from klagg.errors import ArithmeticOverflow
+from klagg.intervals import MINUTE_MS, Interval
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+AHEAD_MS = 60_000
+"""A trade may be this far ahead of the last tick; later ones are held back until a tick comes."""
+SUB_MINUTE_BUCKETS = 180
+"""Buckets behind the head for intervals shorter than a minute: their window is shorter than W."""
+
+NO_ID = -1
+NO_BUCKET = np.iinfo(np.int64).min
+_LARGEST = np.iinfo(np.int64).max
+
+PRICES = ("open", "high", "low", "close")
+SUMS = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
+BAR_INTEGERS: dict[str, int] = {
+    "open_minute": _LARGEST, "open_id": NO_ID, "open": 0, "close_minute": NO_ID, "close_id": NO_ID, "close": 0,
+    "high": 0, "low": 0, "volume": 0, "quote_volume": 0, "trades": 0, "taker_buy_volume": 0,
+    "taker_buy_quote_volume": 0, "first_trade_id": NO_ID, "last_trade_id": NO_ID, "revision": 0,
+}  # fmt: skip
+"""Every integer field of a bar and its value in an empty one. `open_id`/`close_id` are the ids of the first and last
+trade by (minute, id); `revision` is 0 while the bar is in progress."""
+BAR_FLAGS = ("agg", "waiting", "changed", "live_changed")
+"""`agg`: its ids are aggTrade ids. `waiting`: published, not yet proven. `changed`: by a trade since it was last
+published as final. `live_changed`: since it last went to `live`."""
+
+
+class Ring:
+    """Bars of all symbols. Fields are int64 arrays of shape [rows, capacity], named as in `BAR_INTEGERS`, and flags."""
+
+    open_minute: Ints
+    open_id: Ints
+    open: Ints
+    close_minute: Ints
+    close_id: Ints
+    close: Ints
+    high: Ints
+    low: Ints
+    volume: Ints
+    quote_volume: Ints
+    trades: Ints
+    taker_buy_volume: Ints
+    taker_buy_quote_volume: Ints
+    first_trade_id: Ints
+    last_trade_id: Ints
+    revision: Ints
+    agg: Bools
+    waiting: Bools
+    changed: Bools
+    live_changed: Bools
+
+    def __init__(self, intervals: Sequence[Interval], window_ms: int, capacity: int) -> None:
+        self.intervals = tuple(intervals)
+        self.capacity = capacity
+        self.span_ms = min(_window(each, window_ms) for each in self.intervals)
+        """The shortest time that a bar stays in the ring after its close."""
+        self.sizes = tuple(_size(each, window_ms) for each in self.intervals)
+        self.bases = tuple(int(base) for base in np.cumsum((0, *self.sizes))[:-1])
+        self.rows = sum(self.sizes)
+        self.row_interval: Ints = np.repeat(np.arange(len(self.intervals)), self.sizes)
+        self.row_bucket: Ints = np.full(self.rows, NO_BUCKET, np.int64)
+        self.head: Ints = np.full(len(self.intervals), NO_BUCKET, np.int64)
+        """The newest bucket of each interval that has a row."""
+        self.cursor: Ints = np.full((len(self.intervals), capacity), NO_BUCKET, np.int64)
+        """The oldest bucket of each interval and symbol that was not yet published as final."""
+        self.carry: Ints = np.zeros((len(self.intervals), capacity), np.int64)
+        """The close before the oldest row that the ring still holds."""
+        self.shown: Ints = np.full((len(self.intervals), capacity), NO_BUCKET, np.int64)
+        """The newest bucket of each interval and symbol that the live outputs have shown."""
+        for name, empty in BAR_INTEGERS.items():
+            setattr(self, name, np.full((self.rows, capacity), empty, np.int64))
+        for name in BAR_FLAGS:
+            setattr(self, name, np.zeros((self.rows, capacity), np.bool_))
+
+    def grow(self, capacity: int) -> None:
+        """Room for more symbols."""
+        more = capacity - self.capacity
+
+        def wider(old: npt.NDArray[np.generic], fill: int) -> npt.NDArray[np.generic]:
+            return np.concatenate([old, np.full((len(old), more), fill, old.dtype)], axis=1)
+
+        by_interval = (("cursor", NO_BUCKET), ("carry", 0), ("shown", NO_BUCKET))
+        for name, empty in (*BAR_INTEGERS.items(), *((flag, 0) for flag in BAR_FLAGS), *by_interval):
+            setattr(self, name, wider(getattr(self, name), empty))
+        self.capacity = capacity
+
+    def row_of(self, interval: int, bucket: int) -> int:
+        """The row that holds `bucket` of the interval with that index."""
+        return int(self.bases[interval] + bucket % self.sizes[interval])
+
+    def rows_of(self, interval: int, buckets: Ints) -> Ints:
+        """`row_of` over an array."""
+        return self.bases[interval] + buckets % self.sizes[interval]
+
+    def oldest(self, interval: int) -> int:
+        """The oldest bucket that still has a row."""
+        return int(self.head[interval]) - self.sizes[interval] + 1
+
+    def advance(self, time_ms: int) -> None:
+        """Make rows up to `time_ms` + AHEAD_MS; the oldest go, and their closes become the carry.
+
+        What goes must have been published: the caller advances in steps smaller than the window.
+        """
+        for at, interval in enumerate(self.intervals):
+            target = interval.bucket_of(time_ms + AHEAD_MS)
+            first = max(int(self.head[at]) + 1, target - self.sizes[at] + 1)
+            for bucket in range(first, target + 1):
+                self._clear(at, bucket)
+            self.head[at] = max(int(self.head[at]), target)
+
+    def _clear(self, interval: int, bucket: int) -> None:
+        row = self.row_of(interval, bucket)
+        if self.row_bucket[row] != NO_BUCKET:
+            passed = self.cursor[interval] > self.row_bucket[row]
+            held = passed & ((self.revision[row] > 0) | (self.open_id[row] != NO_ID))
+            np.copyto(self.carry[interval], self.close[row], where=held)
+        for name, empty in BAR_INTEGERS.items():
+            getattr(self, name)[row].fill(empty)
+        for name in BAR_FLAGS:
+            getattr(self, name)[row].fill(False)
+        self.row_bucket[row] = bucket
+
+    def close_before(self, interval: int, buckets: Ints, slots: Ints) -> Ints:
+        """The close that an empty bar carries: that of the bar before it, in the ring or in the carry."""
+        rows = self.rows_of(interval, buckets - 1)
+        in_ring = (self.row_bucket[rows] == buckets - 1) & (self.revision[rows, slots] > 0)
+        closes: Ints = np.where(in_ring, self.close[rows, slots], self.carry[interval, slots])
+        return closes
+
+    def set_prices(self, rows: Ints, slots: Ints, closes: Ints) -> None:
+        """Empty bars: open, high, low and close are the carried close."""
+        for prices in (self.open, self.high, self.low, self.close):
+            prices[rows, slots] = closes
+
+    def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
+        """Multiply one symbol's prices and quantities by powers of ten; ArithmeticOverflow if they do not fit."""
+        sums = {"volume": qty_decimals, "taker_buy_volume": qty_decimals}
+        quotes = dict.fromkeys(("quote_volume", "taker_buy_quote_volume"), price_decimals + qty_decimals)
+        for name, decimals in (dict.fromkeys(PRICES, price_decimals) | sums | quotes).items():
+            _multiply(getattr(self, name)[:, slot], 10**decimals)
+        _multiply(self.carry[:, slot], 10**price_decimals)
+
+
+def _multiply(values: Ints, factor: int) -> None:
+    if int(values.max(initial=0)) * factor > _LARGEST:
+        raise ArithmeticOverflow(f"a bar's value times {factor} does not fit 64 bits: the scale cannot be raised")
+    values *= factor
+
+
+def _window(interval: Interval, window_ms: int) -> int:
+    """How far behind the head the interval's rows reach."""
+    if interval.length_ms and interval.length_ms < MINUTE_MS:
+        return min(window_ms, SUB_MINUTE_BUCKETS * interval.length_ms)
+    return window_ms
+
+
+def _size(interval: Interval, window_ms: int) -> int:
+    return (_window(interval, window_ms) + AHEAD_MS) // interval.shortest_ms + 3

@@ -1,0 +1,112 @@
+"""`klagg replay`: the real aggregator code over recorded trades, compared with the exchange's own klines."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import ujson
+
+from klagg.cli.comparison import Comparison, values_of_kline, values_of_official
+from klagg.contract import TradeRow
+from klagg.errors import ConfigError
+from klagg.intervals import Interval, interval
+from klagg.kline import FIELDS, Kline
+from klagg.recordings import OfficialKline, TradeIds, TradeRecording, open_klines, open_trades
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the `replay` command to the main parser."""
+    parser = commands.add_parser(
+        "replay",
+        help="recorded trades through the real aggregator: print or compare klines",
+        description="Folds recorded trades (WebSocket capture, REST JSON, dump CSV; gz or not) with the aggregator's "
+        "own code. Without --klines the klines are printed; with it they are compared field by field, and the exit "
+        "code is 1 if any differs. The last line is a JSON summary; `partial` counts bars that the trades do not fully "
+        "cover.",
+    )
+    parser.add_argument("--trades", nargs="+", required=True, metavar="FILE", help="recordings, in order of time")
+    parser.add_argument("--klines", metavar="FILE", help="official klines to compare with")
+    parser.add_argument("--interval", default="1m", help="interval of the klines (1m)")
+    parser.add_argument("--symbol", help="the symbol of recordings that name none; of several symbols, the one to take")
+    parser.add_argument("--ids", choices=("agg", "trade"), help="of captures that hold both, which events to take")
+    parser.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; the exit code."""
+    kind = interval(args.interval)
+    recordings = [open_trades(each, args.symbol, args.ids) for each in args.trades]
+    ids = _one_id_space(recordings)
+    klines = _newest(recordings, ids, kind, args.symbol)
+    if args.klines is None:
+        for kline in klines:
+            print(ujson.dumps(kline.to_fields(), ensure_ascii=False) if args.json else _line(kline))
+        partial = sum(not kline.complete for kline in klines)
+        print(ujson.dumps({"bars": len(klines), "exact": 0, "different": 0, "partial": partial}))
+        return 0
+    return _compare(klines, args, kind)
+
+
+def _compare(klines: list[Kline], args: argparse.Namespace, kind: Interval) -> int:
+    symbols = sorted({kline.symbol for kline in klines})
+    if len(symbols) > 1:
+        raise ConfigError(
+            f"the recordings hold {len(symbols)} symbols: choose one with --symbol ({' '.join(symbols[:8])} …)"
+        )
+    official = {row.open_time_ms: row for row in open_klines(args.klines, symbols[0] if symbols else None, kind.name)}
+    _check_grid(official, kind, args.klines)
+    comparison = Comparison(args.json)
+    for kline in klines:
+        row = official.get(kline.open_time)
+        theirs = None if row is None else values_of_official(row)
+        comparison.add(kline.symbol, kline.open_time, values_of_kline(kline), theirs, whole=bool(kline.complete))
+    if klines:
+        ours = {kline.open_time for kline in klines}
+        for open_time, row in official.items():
+            if min(ours) < open_time < max(ours) and open_time not in ours:
+                comparison.add(symbols[0], open_time, None, values_of_official(row), whole=True)
+    return comparison.conclude()
+
+
+def _check_grid(official: dict[int, OfficialKline], kind: Interval, path: str) -> None:
+    """Rows of another interval would otherwise look like gaps."""
+    for open_time, row in official.items():
+        off_grid = kind.open_time(open_time) != open_time
+        other_length = row.close_time_ms is not None and row.close_time_ms != kind.close_time(open_time)
+        if off_grid or other_length:
+            raise ConfigError(f"{path} does not hold {kind.name} klines: see its row of open time {open_time}")
+
+
+def _one_id_space(recordings: list[TradeRecording]) -> TradeIds:
+    spaces = {recording.ids for recording in recordings}
+    if len(spaces) > 1:
+        raise ConfigError("the recordings mix aggregate trades and single fills: replay them one by one")
+    return spaces.pop()
+
+
+def _newest(recordings: list[TradeRecording], ids: TradeIds, kind: Interval, symbol: str | None) -> list[Kline]:
+    """The highest version of every kline, by symbol and time."""
+    from aggregator.replay import replay
+
+    newest: dict[tuple[str, str, int], Kline] = {}
+    for kline in replay(_rows(recordings, symbol), ids, kind):
+        held = newest.get(kline.key)
+        if held is None or kline.version > held.version:
+            newest[kline.key] = kline
+    return [newest[key] for key in sorted(newest)]
+
+
+def _rows(recordings: list[TradeRecording], symbol: str | None) -> Iterator[TradeRow]:
+    for recording in recordings:
+        for trade in recording:
+            if symbol is None or trade.symbol == symbol:
+                yield TradeRow(
+                    trade.symbol, trade.id, trade.price, trade.qty, trade.first, trade.last, trade.time_ms, trade.maker,
+                    trade.counts,
+                )  # fmt: skip
+
+
+def _line(kline: Kline) -> str:
+    return " ".join(f"{name}={getattr(kline, name)}" for name in FIELDS if name not in ("epoch", "edge"))

@@ -1,0 +1,86 @@
+"""What the aggregator's tests share: feeding a core, and reading what it said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+
+from aggregator.core import Core
+from aggregator.outputs import Outputs
+from klagg import contract, settings
+from klagg.contract import Fields, TradeRow
+from klagg.kline import Kline
+
+T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
+"""A whole hour."""
+
+
+def raw(fields: Fields) -> dict[bytes, bytes]:
+    """An entry as Redis gives it."""
+    return {name.encode(): value.encode() for name, value in contract.stamp(fields, "test", 1).items()}
+
+
+def new_core(*intervals: str, **changes: int) -> Core:
+    """A core of these intervals, epoch 1."""
+    return Core(settings.Aggregator(intervals=intervals or ("1m",), **changes), epoch=1)
+
+
+def trade(
+    number: int, time_ms: int, price: str = "1", qty: str = "1", *, symbol: str = "BTCUSDT", **more: int
+) -> TradeRow:
+    """An aggTrade of one fill whose fill id is its id."""
+    return TradeRow(
+        symbol,
+        number,
+        price,
+        qty,
+        more.get("first", number),
+        more.get("last", number),
+        time_ms,
+        bool(more.get("maker")),
+    )
+
+
+def feed(core: Core, rows: Sequence[TradeRow], ids: str = "agg") -> None:
+    """Trades as one entry."""
+    if rows:
+        assert (
+            core.apply("1-1", raw(contract.trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=rows[0].time))) is None
+        )
+
+
+def mark(core: Core, time_ms: int, *symbols: str) -> None:
+    """A line carries these symbols until `time_ms`."""
+    core.apply("1-1", raw(contract.mark_entry("A", symbols or ("BTCUSDT",), time_ms)))
+
+
+def tick(core: Core, time_ms: int) -> Outputs:
+    """A tick and what it put out."""
+    outputs = core.apply("1-1", raw(contract.tick_entry(time_ms)))
+    assert outputs is not None
+    return outputs
+
+
+def klines(outputs: Outputs | Iterable[Outputs]) -> list[Kline]:
+    """The klines, in order."""
+    every = [outputs] if isinstance(outputs, Outputs) else outputs
+    return [Kline.from_fields(fields) for each in every for fields in each.klines]
+
+
+def newest(published: Iterable[Kline]) -> dict[tuple[str, str, int], Kline]:
+    """The highest version of every bar."""
+    best: dict[tuple[str, str, int], Kline] = {}
+    for kline in published:
+        if kline.key not in best or kline.version > best[kline.key].version:
+            best[kline.key] = kline
+    return best
+
+
+def values(kline: Kline) -> tuple[Decimal | int, ...]:
+    """A kline in the words of the oracle."""
+    return (
+        Decimal(kline.open), Decimal(kline.high), Decimal(kline.low), Decimal(kline.close), Decimal(kline.volume),
+        Decimal(kline.quote_volume), kline.trades, Decimal(kline.taker_buy_volume),
+        Decimal(kline.taker_buy_quote_volume), kline.first_agg_id, kline.last_agg_id, kline.first_trade_id,
+        kline.last_trade_id,
+    )  # fmt: skip

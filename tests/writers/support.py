@@ -1,0 +1,141 @@
+"""Klines, entries and real writer processes for these tests."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from klagg.contract import Fields, Keys, heartbeat_key, stamp
+from klagg.database import Database
+from klagg.kline import DECIMAL_FIELDS, FIELDS, Kline
+from klagg.redisio import Append, Streams
+from writers.batch import Taken
+
+ROOT = Path(__file__).resolve().parents[2]
+MINUTE_MS = 60_000
+OPEN_TIME = 1_721_329_440_000
+
+PLAIN: dict[str, Any] = {
+    "symbol": "BTCUSDT", "interval": "1m", "open_time": OPEN_TIME, "close_time": OPEN_TIME + MINUTE_MS - 1,
+    "open": "64100.10", "high": "64120.00", "low": "64090.90", "close": "64111.10", "volume": "12.345",
+    "quote_volume": "791234.56780", "trades": 321, "taker_buy_volume": "6.000",
+    "taker_buy_quote_volume": "384600.00000", "first_agg_id": 10, "last_agg_id": 90, "first_trade_id": 100,
+    "last_trade_id": 420, "complete": 1, "epoch": 1, "revision": 1, "source": "own", "edge": "",
+}  # fmt: skip
+
+
+def kline(**changes: Any) -> Kline:
+    """A good kline with some fields changed; `close_time` follows a changed open time of a minute."""
+    values = {**PLAIN, **changes}
+    if "close_time" not in changes:
+        values["close_time"] = values["open_time"] + MINUTE_MS - 1
+    return Kline(**values)
+
+
+def minutes(count: int, **changes: Any) -> list[Kline]:
+    """Klines of consecutive minutes."""
+    return [kline(open_time=OPEN_TIME + n * MINUTE_MS, **changes) for n in range(count)]
+
+
+def entry_of(each: Kline, seq: int = 1) -> Fields:
+    return stamp(each.to_fields(), "aggregator@1", seq)
+
+
+def raw_of(each: Kline) -> dict[bytes, bytes]:
+    return {name.encode(): value.encode() for name, value in entry_of(each).items()}
+
+
+def taken(klines: Iterable[Kline], stream: str = "klines:{0}") -> list[Taken]:
+    return [Taken(stream, f"{n}-0", {}, each) for n, each in enumerate(klines, 1)]
+
+
+def publish(streams: Streams, klines: Sequence[Kline], shard: int = 0) -> list[str]:
+    """Append klines to the stream of a shard; their ids."""
+    return streams.write([Append(Keys(shard).klines, entry_of(each, seq)) for seq, each in enumerate(klines, 1)])
+
+
+SELECT = ", ".join(
+    {
+        "open_time": "(extract(epoch FROM open_time) * 1000)::bigint AS open_time",
+        "close_time": "(extract(epoch FROM close_time) * 1000)::bigint AS close_time",
+        "complete": "complete::integer",
+    }.get(name, f'"{name}"::text' if name in DECIMAL_FIELDS else f'"{name}"')
+    for name in FIELDS
+)
+
+
+def stored(database: Database) -> list[Kline]:
+    """All rows of the table as klines, decimals as the very text that PostgreSQL prints, sorted by key."""
+    rows = database.query(f"SELECT {SELECT} FROM klines ORDER BY symbol, interval, klines.open_time")
+    return [Kline(**row) for row in rows]
+
+
+def heartbeat(streams: Streams, process: str = "writer-final") -> dict[str, Any]:
+    """The heartbeat of a process; empty if there is none."""
+    return json.loads(streams.values_like(heartbeat_key(process)).get(heartbeat_key(process), "{}"))
+
+
+class WriterProcess:
+    """A real writer process. `prelude` is Python that runs in it first: the place for named faults."""
+
+    def __init__(self, environment: dict[str, str], prelude: str, arguments: Sequence[str], log: Path) -> None:
+        script = f"{prelude}\nimport sys\nfrom writers.final_service import main\nsys.exit(main(sys.argv[1:]))\n"
+        self.log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-c", script, *arguments],
+                cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
+            )  # fmt: skip
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8")
+
+    def wait(self, deadline_s: float = 30) -> int:
+        """Its exit code (negative: the signal that ended it)."""
+        return self.process.wait(deadline_s)
+
+    def stop(self) -> int:
+        """Ask it to end, as supervisors do; its exit code."""
+        self.process.send_signal(signal.SIGTERM)
+        return self.wait()
+
+
+KILLED_BEFORE_ACK = """
+import os, signal
+from klagg.redisio import Streams
+Streams.ack = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+"""
+KILLED_BEFORE_COMMIT = """
+import os, signal
+from klagg.database import Database
+execute = Database.execute
+def execute_and_die(self, sql, parameters=None):
+    touched = execute(self, sql, parameters)
+    if "INTO klines" in sql:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return touched
+Database.execute = execute_and_die
+"""
+
+
+@contextmanager
+def writer_process(
+    redis_url: str, database_url: str, log: Path, *, prelude: str = "", arguments: Sequence[str] = (), **settings: str
+) -> Iterator[WriterProcess]:
+    """A writer that is killed at the end if it still runs. `settings` are KLAGG_ variables without the prefix."""
+    environment = {"KLAGG_REDIS__URL": redis_url, "KLAGG_DATABASE__URL": database_url}
+    environment |= {f"KLAGG_{name}": value for name, value in settings.items()}
+    writer = WriterProcess(environment, prelude, arguments, log)
+    try:
+        yield writer
+    finally:
+        if writer.process.poll() is None:
+            writer.process.kill()
+            writer.process.wait()

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klagg.kline import Kline
+from tests.writers.support import OPEN_TIME, kline, taken
+from writers.batch import Batch, Rejected, Taken, resolve
+
+
+def filled(count: int, *, size_max: int = 10, now_ms: float = 0.0) -> Batch:
+    batch = Batch(size_max, wait_ms_max=1000)
+    for entry in taken([kline()] * count):
+        batch.add(entry, now_ms)
+    return batch
+
+
+def test_an_empty_batch_is_never_due() -> None:
+    assert not filled(0).due(1e9, short=True)
+
+
+def test_a_full_batch_is_due() -> None:
+    assert not filled(9).due(0, short=False)
+    assert filled(10).due(0, short=False)
+    assert filled(9).room == 1
+    assert filled(11).room == 0
+
+
+def test_a_short_read_flushes_at_once() -> None:
+    assert filled(1).due(0, short=True)
+
+
+def test_a_batch_is_due_some_time_after_its_first_entry() -> None:
+    batch = filled(1, now_ms=500)
+    batch.add(taken([kline()])[0], 1400)
+    assert not batch.due(1499, short=False)
+    assert batch.due(1500, short=False)
+    batch.clear()
+    batch.add(taken([kline()])[0], 2000)
+    assert not batch.due(2999, short=False)
+    assert batch.due(3000, short=False)
+
+
+def test_rejected_entries_count_and_are_acknowledged_too() -> None:
+    batch = filled(1)
+    batch.add(Rejected("klines:{1}", "7-0", {}, "bad"), 0)
+    assert len(batch) == 2
+    assert batch.ids() == {"klines:{0}": ["1-0"], "klines:{1}": ["7-0"]}
+    batch.clear()
+    assert not len(batch)
+
+
+versions = st.builds(
+    lambda symbol, minute, epoch, revision, complete, mark: kline(
+        symbol=symbol, open_time=OPEN_TIME + minute, epoch=epoch, revision=revision, complete=complete, trades=mark
+    ),
+    st.sampled_from(["A", "B", "币安人生USDT"]), st.integers(0, 2), st.integers(1, 2), st.integers(1, 3),
+    st.integers(0, 1), st.integers(0, 1_000_000),
+)  # fmt: skip
+
+
+@given(st.lists(versions))
+def test_only_the_highest_version_is_left_the_first_of_equals_sorted_by_key(klines: list[Kline]) -> None:
+    left = [entry.kline for entry in resolve(taken(klines))]
+    assert [each.key for each in left] == sorted({each.key for each in klines})
+    for winner in left:
+        rivals = [each for each in klines if each.key == winner.key]
+        assert winner.version == max(each.version for each in rivals)
+        assert winner is next(each for each in rivals if each.version == winner.version)
+
+
+def test_resolving_takes_entries_not_klines() -> None:
+    entries = taken([kline(revision=1), kline(revision=2)])
+    assert resolve(entries) == [Taken("klines:{0}", "2-0", {}, kline(revision=2))]

@@ -1,0 +1,287 @@
+"""klagg-writer-final: every kline of `klines:{n}` into the table, acknowledged only after its commit.
+
+One batch is settled in three steps. What a crash after each of them leaves:
+
+1. The rows are committed. Before that, the entries are pending in Redis and nothing is in the table. After it, they
+   are still pending: the next start reads them again, and the upsert finds their versions already there.
+2. Poison entries are appended to `dead:{n}`. A crash after it leaves them pending as well, so a second copy may follow.
+3. Everything is acknowledged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from typing import Final
+
+from klagg import service
+from klagg.contract import DEAD_ENTRIES, GROUP_WRITERS, Keys, dead_entry, stamp
+from klagg.database import Database
+from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisRefused, RedisUnavailable
+from klagg.redisio import Append, Entry
+from klagg.service import Context, Deadline
+from klagg.stats import Alarm
+from writers.backoff import Backoff
+from writers.batch import Batch, Rejected, Taken
+from writers.intake import kline_of
+from writers.store import Store
+
+PROCESS: Final = "writer-final"
+
+READ_ENTRIES: Final = 1000
+"""The most entries of one read of one stream, so that the heart beats while a backlog drains."""
+
+REDIS_BACKOFF: Final = Backoff(first_s=0.2, most_s=5.0)
+REDIS_FAILURES_MAX: Final = 8
+"""Failures in a row after which the writer ends: about 15 s."""
+
+RECLAIM_IDLE_MS: Final = 60_000
+"""An entry that another consumer holds for this long without acknowledging it is taken over. A living one that only
+waits for the database then stores it too, which changes nothing."""
+
+RECLAIM_EVERY_MS: Final = 30_000
+LAG_EVERY_MS: Final = 1_000
+
+BURIALS_SAID: Final = 5
+"""How many poison entries of a batch are named in the log; `dead:{n}` has them all."""
+
+EXIT_LEFT: Final = 3
+"""The exit code of a clean end that left entries unwritten; they are still in Redis."""
+
+
+def _now_ms() -> float:
+    return time.monotonic() * 1000
+
+
+class FinalWriter:
+    """Consumes `klines:{n}` of every shard in the group `writers`; the consumer is named after the process."""
+
+    def __init__(self, context: Context) -> None:
+        settings = context.settings
+        self._context = context
+        self._streams = context.connect()
+        self._shards = {Keys(shard).klines: Keys(shard) for shard in range(settings.shards)}
+        self._consumer = context.process
+        self._block_ms = settings.redis.block_ms
+        persistence = settings.persistence
+        self._batch = Batch(persistence.finalized_buffer_size, persistence.finalized_flush_interval_ms)
+        database = Database(
+            settings.database.url, application=f"klagg-{context.process}", while_waiting=self._while_waiting
+        )
+        self._store = Store(context, database)
+        self._reclaim_at_ms = self._lag_at_ms = 0.0
+        self._dead_seq: Counter[str] = Counter()
+        self._deadline: Deadline | None = None
+        self._usable = False
+
+    def run(self) -> int:
+        """Work until asked to stop, then write what is left; how many entries nobody has settled.
+
+        RedisUnavailable when Redis stays away; the errors of `Store.put`.
+        """
+        self._consume()
+        if self._usable:
+            self._drain()
+        self._ensure_groups()
+        left = sum(self._unsettled(stream) for stream in self._shards)
+        if left:
+            self._context.log.warning("%d entries are left unwritten; they are still in Redis", left)
+        return left
+
+    def _consume(self) -> None:
+        """Turn after turn until asked to stop. After a failure of Redis, pending entries are read again."""
+        failures = 0
+        while not self._context.stopping:
+            try:
+                self._ensure_groups()
+                self._usable = self._usable or self._store.wait_until_usable()
+                if self._usable:
+                    self._recover()
+                while self._context.running():
+                    self._turn()
+                    failures = 0
+            except (RedisUnavailable, RedisRefused) as lost:
+                if isinstance(lost, RedisRefused) and "NOGROUP" not in str(lost):
+                    raise
+                failures += 1
+                if failures == REDIS_FAILURES_MAX:
+                    raise RedisUnavailable(
+                        f"Redis failed {failures} times in a row, so the writer ends: {lost}"
+                    ) from lost
+                pause_s = REDIS_BACKOFF.seconds(failures, random.random())
+                self._context.log.warning("%s; next attempt in %.1f s", lost, pause_s)
+                self._context.pulse.state = "waiting for Redis"
+                self._batch.clear()
+                self._context.wait(pause_s)
+
+    def _turn(self) -> None:
+        now_ms = _now_ms()
+        if not len(self._batch) and now_ms >= self._reclaim_at_ms:
+            self._reclaim()
+        _, short = self._take_new(block_ms=None if len(self._batch) else self._block_ms)
+        if self._batch.due(_now_ms(), short=short):
+            self._flush()
+        if now_ms >= self._lag_at_ms:
+            self._lag_at_ms = now_ms + LAG_EVERY_MS
+            self._show_lag()
+
+    def _take_new(self, *, block_ms: int | None) -> tuple[int, bool]:
+        """Read new entries into the batch: how many, and whether every stream gave fewer than were asked for."""
+        asked = max(1, min(READ_ENTRIES, self._batch.room // len(self._shards)))
+        found = self._streams.read_group(
+            list(self._shards), GROUP_WRITERS, self._consumer, count=asked, block_ms=block_ms
+        )
+        for stream, entries in found.items():
+            self._take(stream, entries)
+        sizes = [len(entries) for entries in found.values()]
+        return sum(sizes), max(sizes, default=0) < asked
+
+    def _take(self, stream: str, entries: Iterable[Entry]) -> None:
+        stats, now_ms = self._context.stats, _now_ms()
+        for entry in entries:
+            stats.add("entries")
+            try:
+                kline = kline_of(entry.fields)
+            except ContractError as bad:
+                self._batch.add(Rejected(stream, entry.id, entry.fields, str(bad)), now_ms)
+            else:
+                stats.add("klines")
+                self._batch.add(Taken(stream, entry.id, entry.fields, kline), now_ms)
+
+    def _recover(self) -> None:
+        """What this consumer was given before and never acknowledged, then what dead consumers left."""
+        for stream in self._shards:
+            after = "0-0"
+            while entries := self._streams.read_pending(
+                stream, GROUP_WRITERS, self._consumer, after=after, count=READ_ENTRIES
+            ):
+                self._context.log.info("%d entries of %s were pending from before", len(entries), stream)
+                after = entries[-1].id
+                self._take(stream, entries)
+                if not self._flush():
+                    return
+        self._reclaim()
+
+    def _reclaim(self) -> None:
+        self._reclaim_at_ms = _now_ms() + RECLAIM_EVERY_MS
+        for stream in self._shards:
+            start = ""
+            while start != "0-0":
+                start, entries = self._streams.claim_idle(
+                    stream, GROUP_WRITERS, self._consumer,
+                    idle_ms=RECLAIM_IDLE_MS, count=READ_ENTRIES, start=start or "0-0",
+                )  # fmt: skip
+                if entries:
+                    self._context.stats.add("reclaimed", len(entries))
+                    self._context.log.info("%d idle entries of %s are taken over", len(entries), stream)
+                    self._take(stream, entries)
+                    if not self._flush():
+                        return
+
+    def _flush(self) -> bool:
+        """Settle the batch in the steps above; whether that is done. It is not if the process has to stop before."""
+        batch, stats = self._batch, self._context.stats
+        if not len(batch):
+            return True
+        rows_before = stats.counters.get("rows", 0)
+        settlement = self._store.put(batch.taken)
+        if settlement is None:
+            return False
+        rows = stats.counters.get("rows", 0) - rows_before
+        stats.add("duplicates", len(batch.taken) - len(settlement.poison) - rows)
+        self._bury([*batch.rejected, *settlement.poison])
+        for stream, ids in batch.ids().items():
+            self._streams.ack(stream, GROUP_WRITERS, ids)
+        if batch.taken:
+            last = batch.taken[-1].kline
+            opened = datetime.fromtimestamp(last.open_time / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            stats.show("last", f"{last.symbol} {last.interval} {opened}")
+        batch.clear()
+        return True
+
+    def _bury(self, rejected: Sequence[Rejected]) -> None:
+        """Append poison entries to `dead:{n}`, and say so."""
+        writes = []
+        for entry in rejected:
+            dead = self._shards[entry.stream].dead
+            self._dead_seq[dead] += 1
+            fields = dead_entry(entry.stream, entry.id, GROUP_WRITERS, entry.reason, entry.raw)
+            writes.append(Append(dead, stamp(fields, self._context.writer, self._dead_seq[dead]), DEAD_ENTRIES))
+            if len(writes) <= BURIALS_SAID:
+                self._context.log.error("entry %s of %s goes to %s: %s", entry.id, entry.stream, dead, entry.reason)
+        if writes:
+            self._context.log.error("%d entries of a batch could not be stored", len(writes))
+            self._streams.write(writes)
+            self._context.stats.add("dead", len(writes))
+
+    def _drain(self) -> None:
+        """After the request to stop: write what is there, until nothing is left or the deadline passes."""
+        while not self._stop_deadline().passed and self._flush():
+            taken, _ = self._take_new(block_ms=None)
+            if not taken:
+                return
+
+    def _stop_deadline(self) -> Deadline:
+        """The one deadline of the shutdown; it runs from the first question."""
+        if self._deadline is None:
+            self._deadline = Deadline(self._context.settings.service.shutdown_s)
+        return self._deadline
+
+    def _while_waiting(self) -> None:
+        """Keep the heart beating while the database takes its time, but not beyond the deadline of a shutdown."""
+        self._context.beat()
+        if self._context.stopping and self._stop_deadline().passed:
+            raise DatabaseUnavailable("the database did not answer before the deadline of the shutdown")
+
+    def _ensure_groups(self) -> None:
+        for stream in self._shards:
+            self._streams.ensure_group(stream, GROUP_WRITERS)
+
+    def _unsettled(self, stream: str) -> int:
+        """Entries of a stream that the group has not acknowledged: read or not, by whatever consumer."""
+        unread = self._streams.group_lag(stream, GROUP_WRITERS) or 0
+        return unread + self._streams.pending_count(stream, GROUP_WRITERS)
+
+    def _show_lag(self) -> None:
+        lags = [self._streams.group_lag(stream, GROUP_WRITERS) for stream in self._shards]
+        known = [lag for lag in lags if lag is not None]
+        self._context.stats.show("lag", sum(known) if len(known) == len(lags) else "unknown")
+
+
+def _configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--instance", default="", help="a name, where several of these run: B makes writer-final-B")
+
+
+def _name(arguments: argparse.Namespace) -> str:
+    return f"{PROCESS}-{arguments.instance}" if arguments.instance else PROCESS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the process; 0 when all was written, EXIT_LEFT when entries were left in Redis, else the error's code."""
+    left = 0
+
+    def body(context: Context) -> None:
+        nonlocal left
+        if not context.settings.database.enabled:
+            raise ConfigError("database.enabled is false, so there is nothing to write to: do not start this process")
+        left = FinalWriter(context).run()
+
+    code = service.run(
+        PROCESS,
+        "Write klines from the streams to the database; acknowledge them only after their commit.",
+        body,
+        argv=argv,
+        configure=_configure,
+        name=_name,
+        alarm=Alarm("entries", "klines"),
+    )
+    return code or (EXIT_LEFT if left else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,89 @@
+"""Batches into the database, with patience: an outage is waited out, a poison row is set aside."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, TypeVar
+
+from klagg.database import Database
+from klagg.errors import DatabaseRefused, DatabaseUnavailable
+from klagg.service import Context
+from writers.backoff import Backoff
+from writers.batch import Taken
+from writers.kline_table import upsert, value_is_to_blame
+from writers.migrate import require_schema
+from writers.settlement import Settlement
+
+BACKOFF: Final = Backoff(first_s=0.2, most_s=10.0)
+
+POISON_MAX: Final = 100
+"""More refused rows than this in one batch are not single bad entries (TooManyRefused)."""
+
+AWAY: Final = "waiting for the database"
+"""The state that the heartbeat shows during an outage."""
+
+T = TypeVar("T")
+
+
+class Store:
+    """The klines table for a service that must not lose a batch.
+
+    While the database is away, calls stay here, so their caller reads nothing more and its memory stays flat. They end
+    without success only when the process is asked to stop: then each attempt is the last one.
+    """
+
+    def __init__(self, context: Context, database: Database) -> None:
+        self._context = context
+        self._database = database
+
+    def wait_until_usable(self) -> bool:
+        """Whether the database answers and has the schema; MigrationError if it lacks migrations."""
+        return self._patiently(self._has_schema) or False
+
+    def _has_schema(self) -> bool:
+        require_schema(self._database)
+        return True
+
+    def put(self, entries: Sequence[Taken]) -> Settlement | None:
+        """Store a batch; what was poison in it, or None if it could not be stored before the process has to stop.
+
+        Each accepted part is committed at once. DatabaseRefused if the database refuses for another reason than a
+        value, TooManyRefused if it refuses too many values.
+        """
+        settlement = Settlement(entries, poison_max=POISON_MAX)
+        while rows := settlement.attempt():
+            klines = [entry.kline for entry in rows]
+            try:
+                written = self._patiently(lambda batch=klines: upsert(self._database, batch))  # type: ignore[misc]
+            except DatabaseRefused as refused:
+                if not value_is_to_blame(refused):
+                    raise
+                settlement.refused(str(refused))
+                self._context.beat()
+                continue
+            if written is None:
+                return None
+            self._context.stats.add("rows", written)
+            settlement.stored()
+        return settlement
+
+    def _patiently(self, action: Callable[[], T]) -> T | None:
+        """The result of `action`, repeated through an outage; None if the process is asked to stop during one."""
+        failures, since = 0, time.monotonic()
+        while True:
+            try:
+                result = action()
+            except DatabaseUnavailable as away:
+                failures += 1
+                pause_s = BACKOFF.seconds(failures, random.random())
+                self._context.log.warning("%s; next attempt in %.1f s", away, pause_s)
+                self._context.pulse.state = AWAY
+                if not self._context.wait(pause_s):
+                    return None
+                self._context.stats.add("retries")
+                continue
+            if failures:
+                self._context.log.info("the database is back after %.1f s", time.monotonic() - since)
+            return result
