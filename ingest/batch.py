@@ -39,7 +39,7 @@ class Batch:
 
     def __init__(self, rules: Rules, *, line: str, shards: int, batch_ms: int, batch_rows: int) -> None:
         self._rules, self._line = rules, line
-        self._batch_ms, self._batch_rows = batch_ms, batch_rows
+        self._batch_ms, self.rows_max = batch_ms, batch_rows
         self._shards = {symbol: shard_of(symbol, shards) for symbol in rules.symbols}
         self._split = len(set(self._shards.values())) > 1
         self._only_shard = next(iter(self._shards.values()), 0)
@@ -50,13 +50,13 @@ class Batch:
     def __len__(self) -> int:
         return len(self._frames)
 
-    def add(self, frame: bytes) -> bool:
-        """Take in a frame; whether the batch is now full and has to be closed."""
+    def add(self, frame: bytes) -> int:
+        """Take in a frame; how many there are now. After the first, `begin`; with `rows_max` of them, `close`."""
         self._frames.append(frame)
-        return len(self._frames) >= self._batch_rows
+        return len(self._frames)
 
     def begin(self, recv_ms: int, local_ms: float) -> None:
-        """Say when the batch began, in exchange ms and in local ms; before the first `add`."""
+        """Say when the first frame came, in exchange ms and in local ms."""
         self._recv_ms, self._first_local_ms = recv_ms, local_ms
 
     def due_in_ms(self, local_ms: float) -> float:

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import random
 from collections.abc import Callable, Sequence
+from time import monotonic
 from typing import Final
 
 from websockets.asyncio.client import ClientConnection, connect
@@ -35,11 +36,11 @@ STEADY_MS: Final = 60_000
 QUIET_MS: Final = 500
 """A connection without a sign of life for this long is pinged (a ping counts as a client message)."""
 
-Take = Callable[[bytes, float], None]
+Take = Callable[[bytes], None]
 
 
 class Connection:
-    """Carries `symbols` from `route`. Frames go to `take` with the local time (ms) at which they came."""
+    """Carries `symbols` from `route`. Frames go to `take` as they come."""
 
     def __init__(
         self, name: str, route: Route, symbols: Sequence[str], take: Take, *, stats: Stats, log: logging.Logger
@@ -48,7 +49,7 @@ class Connection:
         self._route, self._take, self._stats, self._log = route, take, stats, log
         self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_CAP_S, random.random)
         self._socket: ClientConnection | None = None
-        self._alive_local_ms = 0.0
+        self._alive_s = 0.0
         self._pong: asyncio.Future[float] | None = None
 
     @property
@@ -58,7 +59,12 @@ class Connection:
 
     def alive_ms(self, clock: ExchangeClock) -> int | None:
         """The exchange time of the last sign of life (frame or pong); None while the connection is down."""
-        return clock.now_ms(self._alive_local_ms) if self._socket else None
+        return clock.now_ms(steady_ms() - self._silent_ms) if self._socket else None
+
+    @property
+    def _silent_ms(self) -> float:
+        """How long ago the last sign of life came. It is noted by `monotonic`, the cheapest clock, for every frame."""
+        return (monotonic() - self._alive_s) * 1000
 
     async def run(self) -> None:
         """Receive until cancelled. ConfigError if the URL or a proxy can never work."""
@@ -94,7 +100,7 @@ class Connection:
             for message in self._route.subscribe:
                 await socket.send(message)
                 await asyncio.sleep(1 / MESSAGES_PER_S)
-            self._alive_local_ms = steady_ms()
+            self._alive_s = monotonic()
             self._socket = socket
             self._log.info("connection %s is up with %d symbols", self.name, len(self.symbols))
             await self._receive(socket)
@@ -103,13 +109,13 @@ class Connection:
         receive, take = socket.recv, self._take
         while True:
             frame = await receive(decode=False)
-            self._alive_local_ms = now_ms = steady_ms()
-            take(frame, now_ms)
+            self._alive_s = monotonic()
+            take(frame)
 
     async def ping_if_quiet(self) -> None:
         """Ask for a sign of life if none came lately; the answer counts when it comes."""
         socket = self._socket
-        if not socket or steady_ms() - self._alive_local_ms < QUIET_MS or (self._pong and not self._pong.done()):
+        if not socket or self._silent_ms < QUIET_MS or (self._pong and not self._pong.done()):
             return
         try:
             pong = await socket.ping()
@@ -120,4 +126,4 @@ class Connection:
 
     def _on_pong(self, pong: asyncio.Future[float]) -> None:
         if not pong.cancelled() and pong.exception() is None:
-            self._alive_local_ms = steady_ms()
+            self._alive_s = monotonic()

@@ -25,12 +25,14 @@ class Intake:
         self._sampler = Sampler()
         self._begun = asyncio.Event()
 
-    def take(self, frame: bytes, received_local_ms: float) -> None:
-        """A frame came from the exchange at this local time."""
-        if not self._batch:
-            self._batch.begin(self._clock.now_ms(received_local_ms), received_local_ms)
+    def take(self, frame: bytes) -> None:
+        """A frame came from the exchange just now."""
+        waiting = self._batch.add(frame)
+        if waiting == 1:
+            now_ms = steady_ms()
+            self._batch.begin(self._clock.now_ms(now_ms), now_ms)
             self._begun.set()
-        if self._batch.add(frame):
+        if waiting >= self._batch.rows_max:
             self.flush()
 
     def flush(self) -> None:

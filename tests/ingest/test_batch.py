@@ -55,10 +55,10 @@ def test_fills_have_an_id_space_of_their_own() -> None:
     assert columns["counts"] == ["1", "0"]
 
 
-def test_it_is_full_with_its_rows() -> None:
+def test_it_counts_up_to_its_rows() -> None:
     some = batch(rows=3)
-    assert [some.add(frame_of(agg_trade(each))) for each in range(3)] == [False, False, True]
-    assert len(some) == 3
+    assert [some.add(frame_of(agg_trade(each))) for each in range(3)] == [1, 2, 3]
+    assert len(some) == some.rows_max == 3
     assert some.close().trades == 3
     assert len(some) == 0
     assert some.close().entries == []
