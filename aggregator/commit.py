@@ -22,7 +22,7 @@ from klagg.errors import ContractError
 from klagg.redisio import Append, HashUpdate, Streams, Write
 
 START = "0-0"
-LIVE_ENTRIES = 2_000
+LIVE_ENTRIES = 600
 EVENT_ENTRIES = 50_000
 FINDING_ENTRIES = 10_000
 STREAMS = ("klines", "live", "events", "findings", "dead")

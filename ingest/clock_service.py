@@ -17,10 +17,10 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, JobExec
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from ingest.backoff import Backoff
 from ingest.clock import Ticker, WallWatch, tick_s
 from ingest.pen import Pen
 from ingest.synchroniser import Synchroniser
+from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, local_ms, steady_ms
 from klagg.contract import CLOCK_KEY, Keys, Listing, listing_entries, shard_of, tick_entry, trigger_entry
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable

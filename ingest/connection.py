@@ -12,7 +12,7 @@ from typing import Final
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidURI, WebSocketException
 
-from ingest.backoff import Backoff
+from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError
 from klagg.exchange.endpoints import MESSAGES_PER_S, Route

@@ -12,8 +12,8 @@ import random
 from collections.abc import Sequence
 from typing import Final, Protocol
 
-from ingest.backoff import Backoff
 from ingest.outbox import Outbox
+from klagg.backoff import Backoff
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
 from klagg.redisio import Append, Write
 from klagg.service import Deadline

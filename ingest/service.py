@@ -11,13 +11,13 @@ import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final
 
-from ingest.backoff import Backoff
 from ingest.batch import Batch
 from ingest.connection import Connection
 from ingest.intake import Intake
 from ingest.parser import Rules
 from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
+from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock
 from klagg.contract import shard_of
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable

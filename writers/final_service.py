@@ -20,13 +20,13 @@ from datetime import UTC, datetime
 from typing import Final
 
 from klagg import service
+from klagg.backoff import Backoff
 from klagg.contract import DEAD_ENTRIES, GROUP_WRITERS, Keys, dead_entry, stamp
 from klagg.database import Database
 from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.redisio import Append, Entry
 from klagg.service import Context, Deadline
 from klagg.stats import Alarm
-from writers.backoff import Backoff
 from writers.batch import Batch, Rejected, Taken
 from writers.intake import kline_of
 from writers.store import Store
@@ -36,7 +36,8 @@ PROCESS: Final = "writer-final"
 READ_ENTRIES: Final = 1000
 """The most entries of one read of one stream, so that the heart beats while a backlog drains."""
 
-REDIS_BACKOFF: Final = Backoff(first_s=0.2, most_s=5.0)
+REDIS_FIRST_S: Final = 0.2
+REDIS_CAP_S: Final = 5.0
 REDIS_FAILURES_MAX: Final = 8
 """Failures in a row after which the writer ends: about 15 s."""
 
@@ -95,7 +96,7 @@ class FinalWriter:
 
     def _consume(self) -> None:
         """Turn after turn until asked to stop. After a failure of Redis, pending entries are read again."""
-        failures = 0
+        backoff = Backoff(REDIS_FIRST_S, REDIS_CAP_S, random.random)
         while not self._context.stopping:
             try:
                 self._ensure_groups()
@@ -104,16 +105,15 @@ class FinalWriter:
                     self._recover()
                 while self._context.running():
                     self._turn()
-                    failures = 0
+                    backoff.reset()
             except (RedisUnavailable, RedisRefused) as lost:
                 if isinstance(lost, RedisRefused) and "NOGROUP" not in str(lost):
                     raise
-                failures += 1
-                if failures == REDIS_FAILURES_MAX:
+                pause_s = backoff.next_s()
+                if backoff.tries == REDIS_FAILURES_MAX:
                     raise RedisUnavailable(
-                        f"Redis failed {failures} times in a row, so the writer ends: {lost}"
+                        f"Redis failed {backoff.tries} times in a row, so the writer ends: {lost}"
                     ) from lost
-                pause_s = REDIS_BACKOFF.seconds(failures, random.random())
                 self._context.log.warning("%s; next attempt in %.1f s", lost, pause_s)
                 self._context.pulse.state = "waiting for Redis"
                 self._batch.clear()

@@ -7,16 +7,17 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
+from klagg.backoff import Backoff
 from klagg.database import Database
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.service import Context
-from writers.backoff import Backoff
 from writers.batch import Taken
 from writers.kline_table import upsert, value_is_to_blame
 from writers.migrate import require_schema
 from writers.settlement import Settlement
 
-BACKOFF: Final = Backoff(first_s=0.2, most_s=10.0)
+RETRY_FIRST_S: Final = 0.2
+RETRY_CAP_S: Final = 10.0
 
 POISON_MAX: Final = 100
 """More refused rows than this in one batch are not single bad entries (TooManyRefused)."""
@@ -71,19 +72,18 @@ class Store:
 
     def _patiently(self, action: Callable[[], T]) -> T | None:
         """The result of `action`, repeated through an outage; None if the process is asked to stop during one."""
-        failures, since = 0, time.monotonic()
+        backoff, since = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random), time.monotonic()
         while True:
             try:
                 result = action()
             except DatabaseUnavailable as away:
-                failures += 1
-                pause_s = BACKOFF.seconds(failures, random.random())
+                pause_s = backoff.next_s()
                 self._context.log.warning("%s; next attempt in %.1f s", away, pause_s)
                 self._context.pulse.state = AWAY
                 if not self._context.wait(pause_s):
                     return None
                 self._context.stats.add("retries")
                 continue
-            if failures:
+            if backoff.tries:
                 self._context.log.info("the database is back after %.1f s", time.monotonic() - since)
             return result

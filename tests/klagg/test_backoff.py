@@ -1,6 +1,6 @@
 """Waiting times between tries."""
 
-from ingest.backoff import Backoff
+from klagg.backoff import Backoff
 
 
 def test_delays_double_up_to_the_cap() -> None:
