@@ -309,7 +309,7 @@ def test_a_restart_of_redis_is_survived(
 def test_a_redis_that_stays_away_ends_the_writer_with_a_sentence(
     database: Database, database_url: str, own_redis: RedisServer, tmp_path: Path
 ) -> None:
-    hurry = "import writers.final_service as f\nf.REDIS_BACKOFF = f.Backoff(0.01, 0.02)"
+    hurry = "import writers.final_service as f\nf.REDIS_FIRST_S, f.REDIS_CAP_S = 0.01, 0.02"
     with writer_process(own_redis.url, database_url, tmp_path / "writer.log", prelude=hurry) as writer:
         streams = Streams(own_redis.url)
         eventually(lambda: heartbeat(streams).get("state") == "running")
