@@ -17,7 +17,7 @@ from typing import Any
 from klagg import log
 from klagg.clock import local_ms
 from klagg.contract import heartbeat_key
-from klagg.errors import KlaggError, RedisUnavailable
+from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
 from klagg.redisio import AsyncStreams, Streams
 from klagg.settings import Settings, load
 from klagg.stats import Alarm, Pulse, Stats
@@ -57,7 +57,8 @@ class _Shell:
         if alarm:
             self.log.error(alarm)
 
-    def _lost(self, lost: RedisUnavailable) -> None:
+    def _lost(self, lost: RedisUnavailable | RedisRefused) -> None:
+        """Warn only: at maxmemory Redis refuses a heartbeat, and a reader that died of it could free no memory."""
         self.log.warning("the heartbeat could not be written: %s", lost)
 
 
@@ -108,14 +109,14 @@ class Context(_Shell):
             try:
                 ttl_s = self.settings.service.heartbeat_ttl_s
                 self._heart.set_with_ttl(heartbeat_key(self.process), beat.heartbeat, ttl_s)
-            except RedisUnavailable as lost:
+            except (RedisUnavailable, RedisRefused) as lost:
                 self._lost(lost)
 
     def farewell(self) -> None:
         """Take the heartbeat away: this process ended as asked."""
         try:
             self._heart.delete(heartbeat_key(self.process))
-        except RedisUnavailable as lost:
+        except (RedisUnavailable, RedisRefused) as lost:
             self._lost(lost)
 
 
@@ -148,7 +149,7 @@ class AsyncContext(_Shell):
                 try:
                     ttl_s = self.settings.service.heartbeat_ttl_s
                     await self._heart.set_with_ttl(heartbeat_key(self.process), beat.heartbeat, ttl_s)
-                except RedisUnavailable as lost:
+                except (RedisUnavailable, RedisRefused) as lost:
                     self._lost(lost)
 
     async def farewell(self) -> None:
@@ -156,7 +157,7 @@ class AsyncContext(_Shell):
         try:
             await self._heart.delete(heartbeat_key(self.process))
             await self._heart.close()
-        except RedisUnavailable as lost:
+        except (RedisUnavailable, RedisRefused) as lost:
             self._lost(lost)
 
     async def together(self, tasks: dict[str, Coroutine[Any, Any, None]]) -> None:

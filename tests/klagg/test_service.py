@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from klagg.embedded import RedisServer
 from klagg.redisio import Streams
 from klagg.service import Deadline
 from tests.contract.kit import closed_port
@@ -192,6 +193,28 @@ def test_a_heart_that_cannot_beat_does_not_stop_the_work() -> None:
         process.terminate()
         process.communicate(timeout=20)
     assert process.returncode == 1
+
+
+@pytest.mark.parametrize("which", ["blocking_on_redis", "asynchronous"])
+def test_a_heartbeat_that_redis_refuses_for_want_of_memory_does_not_stop_the_work(
+    redis_server: RedisServer, redis_url: str, streams: Streams, which: str
+) -> None:
+    """Whoever reads and acknowledges has to live on: only that frees memory."""
+    most = redis_server.command("CONFIG", "GET", "maxmemory").split()[-1]
+    with running(which, redis_url) as process:
+        try:
+            eventually(lambda: heartbeat(streams).get("state") == "running", 20)
+            redis_server.command("CONFIG", "SET", "maxmemory", "1")
+            assert process.stderr
+            match = LINE.fullmatch(process.stderr.readline().strip())
+            assert match
+            assert match[1] == "WARNING"
+            assert match[3].startswith("the heartbeat could not be written: Redis refused while writing a heartbeat: ")
+        finally:
+            redis_server.command("CONFIG", "SET", "maxmemory", most)
+        process.terminate()
+        process.communicate(timeout=20)
+    assert process.returncode == 0
 
 
 def test_unknown_arguments_are_refused(redis_url: str) -> None:
