@@ -293,7 +293,7 @@ EVENT_LISTED: Final = "listed"
 EVENT_DELISTED: Final = "delisted"
 
 EVENT_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
-    EVENT_GENESIS: ("symbol", "generation", "id", "time"),
+    EVENT_GENESIS: ("symbol", "generation", "id", "trade_time"),
     EVENT_FIRST_TRADE: ("symbol", "interval", "open_time"),
     EVENT_CLOSE: ("symbol", "interval", "open_time", "trigger", "empty", "revision", "before", "after"),
     EVENT_CONFIRMED: ("symbol", "interval", "open_time", "revision", "before", "after"),
@@ -321,16 +321,17 @@ def events_entry(kind: str, time_ms: int, rows: Sequence[tuple[object, ...]]) ->
 
 
 def event_rows(fields: Mapping[str, str]) -> list[dict[str, str]]:
-    """The events of one entry, each by column name; ContractError if columns do not match."""
-    count = int(fields["n"])
-    if not count:
-        return []
-    names = EVENT_COLUMNS.get(fields["kind"])
-    if names is None:
-        raise ContractError(f"unknown event kind {fields['kind']!r}")
-    columns = [fields[name].split(",") for name in names]
-    if any(len(column) != count for column in columns):
-        raise ContractError(f"the columns of a {fields['kind']} event differ in length")
+    """The events of one entry, each by column name; ContractError if columns are missing or do not match."""
+    try:
+        kind, number = fields["kind"], fields["n"]
+        names = EVENT_COLUMNS[kind] if number != "0" else ()
+        columns = [fields[name].split(",") for name in names]
+    except KeyError as missing:
+        if missing.args[0] == fields.get("kind"):
+            raise ContractError(f"unknown event kind {missing.args[0]!r}") from None
+        raise ContractError(f"an event lacks the field {missing.args[0]}") from None
+    if any(str(len(column)) != number for column in columns):
+        raise ContractError(f"the columns of a {kind} event differ in length")
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 

@@ -23,7 +23,10 @@ POWERS: Final[Ints] = 10 ** np.arange(DIGITS_MAX + 1, dtype=np.int64)
 
 DECIMAL: Final = r"[0-9]{1,18}(?:\.[0-9]{1,17})?"
 _DECIMAL = re.compile(DECIMAL + r"\Z", re.ASCII)
+_SIGNED_COLUMN = re.compile(rb"-?[0-9]+(?:,-?[0-9]+)*")
+_DIGITS_AND_COMMA: Final = b"0123456789,"
 _COMMA, _DOT = ord(","), ord(".")
+_INT64 = np.iinfo(np.int64)
 
 
 def checked(text: str) -> str:
@@ -60,16 +63,26 @@ def to_text(mantissa: int, scale: int) -> str:
 
 
 def parse_integers(text: bytes, count: int) -> Ints:
-    """A comma-separated column of `count` integers; ContractError if it is anything else."""
+    """A comma-separated column of `count` integers; ContractError if it is anything else, or does not fit int64."""
     if count == 0 or text.count(b",") != count - 1:
         raise ContractError(f"a column holds {text.count(b',') + 1} values instead of {count}")
+    # numpy also takes blanks, signs without digits and `+`, and cuts what does not fit to the nearest int64.
+    if text.translate(None, _DIGITS_AND_COMMA) and not _SIGNED_COLUMN.fullmatch(text):
+        raise ContractError(f"not a column of integers: {text[:60]!r}")
     try:
         values: Ints = np.fromstring(text, dtype=np.int64, sep=",")
     except ValueError:
         raise ContractError(f"not a column of integers: {text[:60]!r}") from None
     if len(values) != count:
         raise ContractError(f"not a column of integers: {text[:60]!r}")
+    if (values.max() == _INT64.max or values.min() == _INT64.min) and values.tolist() != _exactly(text):
+        raise ContractError(f"a column holds an integer that does not fit 64 bits: {text[:60]!r}")
     return values
+
+
+def _exactly(text: bytes) -> list[int]:
+    """A checked column of integers, of any size."""
+    return [int(each) for each in text.split(b",")]
 
 
 def parse_column(text: bytes, count: int) -> tuple[Ints, Ints]:
@@ -87,6 +100,8 @@ def parse_column(text: bytes, count: int) -> tuple[Ints, Ints]:
     owners = np.searchsorted(ends, dots)
     if len(owners) > 1 and (owners[1:] == owners[:-1]).any():
         raise ContractError(f"two dots in one decimal: {text[:60]!r}")
+    if text.startswith(b".") or text.endswith(b".") or b",." in text or b".," in text:
+        raise ContractError(f"a dot without a digit on either side: {text[:60]!r}")
     decimals[owners] = ends[owners] - dots - 1
     lengths = np.diff(ends, prepend=-1) - 1
     lengths[owners] -= 1

@@ -164,10 +164,18 @@ class Streams:
         return dict(_entries(reply))
 
     def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
-        """This consumer's own entries that were delivered and never acknowledged, behind the id `after`."""
-        with _speaking("reading pending entries"):
-            reply = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
-        return next((entries for _, entries in _entries(reply)), [])
+        """This consumer's own entries that were delivered and never acknowledged, behind the id `after`.
+
+        Empty only when there are no more: entries that were trimmed while pending are passed over.
+        """
+        while True:
+            with _speaking("reading pending entries"):
+                reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+            items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
+            entries = _entry_list(items)
+            if entries or not items:
+                return entries
+            after = items[-1][0].decode()
 
     def claim_idle(
         self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"

@@ -58,6 +58,7 @@ class _Shell:
             self.log.error(alarm)
 
     def _lost(self, lost: KlaggError) -> None:
+        """Warn only: at maxmemory Redis refuses a heartbeat, and a reader that died of it could free no memory."""
         self.log.warning("the heartbeat could not be written: %s", lost)
 
 

@@ -1,0 +1,305 @@
+"""The contract's codecs: what one process writes, another reads back as it was, or refuses in one sentence."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import fields as fields_of
+from decimal import Decimal
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.columns import check_entry, decode
+from klagg import contract
+from klagg.contract import Fields, Keys, Listing, TradeRow
+from klagg.errors import ContractError
+
+INT64_MAX = 2**63 - 1
+
+
+def raw(fields: Fields) -> dict[bytes, bytes]:
+    """An entry as Redis gives it."""
+    return {name.encode(): value.encode() for name, value in fields.items()}
+
+
+def stamped(fields: Fields) -> dict[bytes, bytes]:
+    return raw(contract.stamp(fields, "test@1", 1))
+
+
+names = st.sampled_from(["BTCUSDT", "1000SHIBUSDT", "币安人生USDT", "BTCUSDT_260925", "Ⓢ"])
+decimals = st.decimals(min_value=0, max_value=10**9, places=8, allow_nan=False, allow_infinity=False).map("{:f}".format)
+big = st.integers(0, INT64_MAX)
+
+
+@st.composite
+def trade_rows(draw: st.DrawFn) -> TradeRow:
+    first = draw(big)
+    return TradeRow(
+        draw(names), draw(big), draw(decimals), draw(decimals), first, draw(st.integers(first, INT64_MAX)), draw(big),
+        draw(st.booleans()), draw(st.booleans()),
+    )  # fmt: skip
+
+
+@given(st.lists(st.tuples(st.sampled_from(["agg", "trade"]), st.lists(trade_rows(), min_size=1)), min_size=1))
+def test_trades_come_out_of_the_aggregator_s_arrays_as_they_went_in(
+    batches: Sequence[tuple[str, Sequence[TradeRow]]],
+) -> None:
+    entries = [stamped(contract.trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=1)) for ids, rows in batches]
+    assert [check_entry(each) for each in entries] == [len(rows) for _, rows in batches]
+    columns = decode(entries)
+    found = [
+        TradeRow(
+            columns.names[at].decode(),
+            int(columns.id[at]),
+            str(Decimal(int(columns.price[at])).scaleb(-int(columns.price_decimals[at]))),
+            str(Decimal(int(columns.qty[at])).scaleb(-int(columns.qty_decimals[at]))),
+            int(columns.first[at]),
+            int(columns.last[at]),
+            int(columns.time[at]),
+            bool(columns.maker[at]),
+            bool(columns.counts[at]),
+        )
+        for at in range(len(columns))
+    ]
+    rows = [row for _, part in batches for row in part]
+    for mine, given_row in zip(found, rows, strict=True):
+        for each in fields_of(TradeRow):
+            one, other = getattr(mine, each.name), getattr(given_row, each.name)
+            assert (Decimal(one) == Decimal(other)) if each.name in ("price", "qty") else one == other
+    assert columns.agg.tolist() == [ids == "agg" for ids, part in batches for _ in part]
+    assert columns.id.dtype == np.int64
+
+
+def test_an_entry_of_trades_is_plain_text() -> None:
+    rows = [
+        TradeRow("BTCUSDT", 7, "85266.00", "0.158", 20, 22, 1700000000000, True),
+        TradeRow("币安人生USDT", 8, "0.1", "5", 30, 30, 1700000000001, False, counts=False),
+    ]
+    entry = contract.trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=1700000000009)
+    assert contract.stamp(entry, "w@1", 3) == {
+        "v": "1", "writer": "w@1", "seq": "3", "kind": "trades", "n": "2", "line": "A", "ids": "agg",
+        "recv": "1700000000009", "symbol": "BTCUSDT,币安人生USDT", "id": "7,8", "price": "85266.00,0.1",
+        "qty": "0.158,5", "first": "20,30", "last": "22,30", "time": "1700000000000,1700000000001",
+        "maker": "1,0", "counts": "1,0",
+    }  # fmt: skip
+
+
+GOOD = contract.trades_entry_of_rows(
+    [TradeRow("A", 1, "1.5", "2", 1, 1, 5, False), TradeRow("B", 2, "1", "2", 1, 3, 5, True)],
+    line="A", ids="agg", recv_ms=1,
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("column", contract.TRADE_COLUMNS)
+@pytest.mark.parametrize("values", [None, "", "1", "1,1,1"])
+def test_a_column_of_the_wrong_length_is_refused_before_anything_is_read(column: str, values: str | None) -> None:
+    entry = stamped(GOOD)
+    if values is None:
+        del entry[column.encode()]
+    else:
+        entry[column.encode()] = values.encode()
+    with pytest.raises(ContractError, match=f"column {column}"):
+        check_entry(entry)
+
+
+@pytest.mark.parametrize(
+    ("column", "values"),
+    [
+        ("price", "abc,1"), ("price", "-1,1"), ("price", "1e5,1"), ("price", "1..2,1"), ("price", "NaN,1"),
+        ("price", "1,+1"), ("price", "1, 1"), ("price", "1,"), ("price", "0x1,1"), ("price", "1_0,1"),
+        ("qty", "1,-0.5"), ("qty", "1234567890123456789,1"), ("id", "1,x"), ("id", "-1,1"), ("id", "1.0,2"),
+        ("id", "9223372036854775808,2"), ("time", "5,-5"), ("first", "2,1"), ("last", "1,0"), ("maker", "2,0"),
+        ("maker", "true,0"), ("counts", "1,"), ("counts", "10,"), ("symbol", "A,"),
+    ],
+)  # fmt: skip
+def test_a_value_that_is_not_what_its_column_holds_is_refused(column: str, values: str) -> None:
+    entry = stamped({**GOOD, column: values})
+    with pytest.raises(ContractError):
+        decode([entry] if check_entry(entry) else [])
+
+
+def test_a_symbol_that_is_not_utf8_is_refused() -> None:
+    entry = stamped(GOOD) | {b"symbol": b"A,\xff\xfe"}
+    check_entry(entry)
+    with pytest.raises(ContractError, match="not UTF-8"):
+        decode([entry])
+
+
+@pytest.mark.parametrize("ids", ["", "AGG", "fill"])
+def test_an_unknown_id_space_is_refused(ids: str) -> None:
+    with pytest.raises(ContractError, match="has ids"):
+        check_entry(stamped({**GOOD, "ids": ids}))
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "two", ""])
+def test_a_count_that_is_none_is_refused(count: str) -> None:
+    with pytest.raises(ContractError):
+        check_entry(stamped({**GOOD, "n": count}))
+
+
+def listing(number: int, name: str = "S{}USDT") -> Listing:
+    return Listing(name.format(number), 1569398400000 + number, 2, 3, "TRADING", 4133404800000)
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (512, [512]), (513, [512, 1]), (1100, [512, 512, 76])])
+def test_listings_are_split_and_come_back_as_they_were(count: int, sizes: list[int]) -> None:
+    listings = [listing(number, "币{}USDT" if number % 3 else "S{}USDT") for number in range(count)]
+    entries = contract.listing_entries(listings)
+    assert [int(entry["n"]) for entry in entries] == sizes
+    assert {entry["kind"] for entry in entries} <= {"listing"}
+    assert [each for entry in entries for each in contract.listings_of(stamped(entry))] == listings
+
+
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"n": "3"}, "the columns of a listing entry differ in length"),
+        ({"symbol": "A"}, "the columns of a listing entry differ in length"),
+        ({"generation": "1,x"}, "a listing entry holds a bad number"),
+        ({"n": "two"}, "the field n is not an integer: 'two'"),
+    ],
+)
+def test_a_damaged_listing_is_refused(change: Fields, sentence: str) -> None:
+    (entry,) = contract.listing_entries([listing(1), listing(2)])
+    with pytest.raises(ContractError, match=sentence):
+        contract.listings_of(stamped({**entry, **change}))
+
+
+def test_a_listing_without_a_column_is_refused() -> None:
+    (entry,) = contract.listing_entries([listing(1)])
+    del entry["status"]
+    with pytest.raises(ContractError, match="lacks the field status"):
+        contract.listings_of(stamped(entry))
+
+
+def test_ticks_marks_and_triggers() -> None:
+    assert contract.tick_entry(250) == {"kind": "tick", "time": "250"}
+    assert contract.mark_entry("B", ["BTCUSDT", "币安人生USDT"], 9) == {
+        "kind": "mark", "line": "B", "symbols": "BTCUSDT,币安人生USDT", "time": "9",
+    }  # fmt: skip
+    assert contract.trigger_entry("snapshot", 10_000) == {"name": "snapshot", "time": "10000"}
+
+
+def test_a_live_value_by_name() -> None:
+    text = "1700000000000,1.0,1.2,0.9,1.1,10,11,7,4,4.4,100,106,1,2,0"
+    value = contract.live_value_of(text)
+    assert tuple(value) == contract.LIVE_VALUE
+    assert ",".join(value.values()) == text
+    assert (value["open_time"], value["closed"], value["revision"], value["complete"]) == (
+        "1700000000000",
+        "1",
+        "2",
+        "0",
+    )
+    assert contract.live_field("币安人生USDT", "1m") == "币安人生USDT:1m"
+    assert not contract.LIVE_META & {contract.live_field("A", "1m"), contract.BARS_POSITION}
+    for damaged in ("", text + ",", text[: text.rindex(",")]):
+        with pytest.raises(ContractError, match="parts instead of 15"):
+            contract.live_value_of(damaged)
+
+
+@pytest.mark.parametrize("kind", contract.EVENT_COLUMNS)
+@pytest.mark.parametrize("count", [1, 3])
+def test_events_come_back_by_column_name(kind: str, count: int) -> None:
+    names = contract.EVENT_COLUMNS[kind]
+    rows = [tuple(f"{name}{number}" for name in names) for number in range(count)]
+    entry = contract.events_entry(kind, 250, rows)
+    assert (entry["kind"], entry["time"], entry["n"]) == (kind, "250", str(count))
+    assert contract.event_rows(entry) == [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def test_a_tick_is_an_event_without_rows() -> None:
+    entry = contract.events_entry(contract.EVENT_TICK, 250, [])
+    assert entry == {"kind": "tick", "time": "250", "n": "0"}
+    assert contract.event_rows(entry) == []
+
+
+def test_damaged_events_are_refused() -> None:
+    with pytest.raises(ContractError, match="unknown event kind 'party'"):
+        contract.event_rows({"kind": "party", "time": "1", "n": "1"})
+    entry = contract.events_entry(contract.EVENT_LISTED, 1, [("A", 1, "TRADING"), ("B", 2, "TRADING")])
+    with pytest.raises(ContractError, match="columns of a listed event differ in length"):
+        contract.event_rows({**entry, "status": "TRADING"})
+    with pytest.raises(ContractError, match="lacks the field status"):
+        contract.event_rows({name: value for name, value in entry.items() if name != "status"})
+    with pytest.raises(ContractError, match="columns of a listed event differ in length"):
+        contract.event_rows({**entry, "n": "x"})
+
+
+def test_no_column_of_an_event_hides_a_field_of_its_entry() -> None:
+    for names in contract.EVENT_COLUMNS.values():
+        assert not set(names) & {"v", "writer", "seq", "kind", "time", "n"}
+
+
+def test_rows_that_do_not_fit_their_kind_are_a_mistake_of_the_writer() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        contract.events_entry(contract.EVENT_LISTED, 1, [("A", 1)])
+
+
+def test_a_finding() -> None:
+    assert contract.finding_entry("DATA_LOSS", "error", "seq 3 to 9", symbol="A", time_ms=5) == {
+        "kind": "DATA_LOSS", "severity": "error", "symbol": "A", "time": "5", "evidence": "seq 3 to 9",
+    }  # fmt: skip
+
+
+def test_a_dead_entry_shows_what_it_held() -> None:
+    entry = contract.dead_entry(
+        "klines:{0}", "5-1", "writers", "no decimal", {b"open": b"\xffabc", "币".encode(): b"1"}
+    )
+    assert {name: entry[name] for name in ("stream", "id", "group", "reason")} == {
+        "stream": "klines:{0}", "id": "5-1", "group": "writers", "reason": "no decimal",
+    }  # fmt: skip
+    assert json.loads(entry["fields"]) == {"open": "\\xffabc", "币": "1"}
+
+
+def test_a_dead_entry_is_bounded() -> None:
+    entry = contract.dead_entry("s", "1-1", "g", "r", {b"x": b"y" * 1_000_000})
+    assert len(entry["fields"]) == contract.DEAD_TEXT_CHARS
+
+
+@pytest.mark.parametrize("version", [b"0", b"2", b"01", b"", b" 1", None])
+def test_another_version_is_refused(version: bytes | None) -> None:
+    entry = {} if version is None else {b"v": version}
+    with pytest.raises(ContractError, match="this process speaks 1"):
+        contract.check_version(entry)
+
+
+def test_this_version_is_taken() -> None:
+    contract.check_version(stamped(contract.tick_entry(1)))
+
+
+def test_fields_as_text_and_as_integers() -> None:
+    entry = {b"n": b"12", b"text": "币".encode(), b"bad": b"\xff"}
+    assert contract.integer_of(entry, "n") == 12
+    assert contract.text_of(entry, "text") == "币"
+    with pytest.raises(ContractError, match="lacks the field m"):
+        contract.text_of(entry, "m")
+    with pytest.raises(ContractError, match="the field bad is not UTF-8"):
+        contract.text_of(entry, "bad")
+    with pytest.raises(ContractError, match="the field text is not an integer: '币'"):
+        contract.integer_of(entry, "text")
+    with pytest.raises(ContractError, match="not UTF-8"):
+        contract.texts_of(entry)
+    assert contract.texts_of({b"a": b"1"}) == {"a": "1"}
+
+
+@pytest.mark.parametrize(
+    ("symbol", "crc"),
+    # "123456789" gives the published check value of this CRC-32; the others as gzip's trailer shows them.
+    [("123456789", 0xCBF43926), ("BTCUSDT", 0xAC8EA3C3), ("币安人生USDT", 0x53BF64F0), ("", 0)],
+)
+def test_the_shard_of_a_symbol(symbol: str, crc: int) -> None:
+    assert [contract.shard_of(symbol, shards) for shards in (1, 2, 7, 16, 2**32)] == [
+        crc % shards for shards in (1, 2, 7, 16, 2**32)
+    ]
+
+
+def test_keys_hold_their_shard_in_literal_braces() -> None:
+    keys = Keys(12)
+    names = ("feed", "klines", "live", "bars", "events", "requests", "findings", "dead", "commit", "checkpoint")
+    assert {name: getattr(keys, name) for name in names} == {name: name + ":{12}" for name in names}
+    assert {name for name, value in vars(Keys).items() if isinstance(value, property)} == set(names)
+    assert contract.heartbeat_key("ingest-A") == "heartbeat:ingest-A"

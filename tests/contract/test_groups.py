@@ -1,0 +1,199 @@
+"""Consumer groups: nothing that was appended is ever missed, and nothing is done with before it is acknowledged."""
+
+from __future__ import annotations
+
+import pytest
+
+from klagg.contract import GROUP_WRITERS, Keys
+from klagg.errors import RedisRefused
+from klagg.redisio import Append, Streams
+from tests.kit import eventually
+
+KLINES = Keys(0).klines
+OTHER = Keys(1).klines
+
+
+def fill(streams: Streams, count: int, key: str = KLINES) -> list[str]:
+    return streams.write([Append(key, {"n": str(number)}) for number in range(count)])
+
+
+def read(streams: Streams, consumer: str = "one", count: int = 100) -> list[str]:
+    """What is new for the group, given to `consumer`: ids."""
+    found = streams.read_group([KLINES], GROUP_WRITERS, consumer, count=count)
+    return [entry.id for entry in found.get(KLINES, [])]
+
+
+def test_a_group_sees_what_was_appended_before_it_was_made(streams: Streams) -> None:
+    ids = fill(streams, 3)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert read(streams) == ids
+
+
+def test_a_group_can_be_made_before_the_first_entry(streams: Streams) -> None:
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert streams.length(KLINES) == 0
+    ids = fill(streams, 2)
+    assert read(streams) == ids
+
+
+def test_making_a_group_again_changes_nothing(streams: Streams) -> None:
+    ids = fill(streams, 3)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert read(streams, count=2) == ids[:2]
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert streams.pending_count(KLINES, GROUP_WRITERS) == 2
+    assert read(streams) == ids[2:]
+
+
+def test_a_group_on_something_else_than_a_stream_is_an_error(streams: Streams) -> None:
+    streams.set_bytes(KLINES, b"text")
+    with pytest.raises(RedisRefused, match="WRONGTYPE"):
+        streams.ensure_group(KLINES, GROUP_WRITERS)
+
+
+def test_reading_for_a_group_that_is_not_there_is_an_error(streams: Streams) -> None:
+    fill(streams, 1)
+    with pytest.raises(RedisRefused, match="NOGROUP"):
+        read(streams)
+
+
+def test_every_entry_goes_to_one_consumer(streams: Streams, other: Streams) -> None:
+    ids = fill(streams, 5)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert read(streams, "one", 2) == ids[:2]
+    assert read(other, "two", 2) == ids[2:4]
+    assert read(streams, "one") == ids[4:]
+    assert read(other, "two") == []
+
+
+def test_several_streams_are_read_at_once(streams: Streams) -> None:
+    for key in (KLINES, OTHER):
+        streams.ensure_group(key, GROUP_WRITERS)
+    ids, others = fill(streams, 2), fill(streams, 3, OTHER)
+    found = streams.read_group([KLINES, OTHER], GROUP_WRITERS, "one", count=2)
+    assert {key: [entry.id for entry in entries] for key, entries in found.items()} == {KLINES: ids, OTHER: others[:2]}
+
+
+def test_waiting_for_a_group_ends_empty(streams: Streams) -> None:
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert streams.read_group([KLINES], GROUP_WRITERS, "one", count=1, block_ms=30) == {}
+
+
+def test_what_was_not_acknowledged_is_read_again_after_a_restart(streams: Streams) -> None:
+    ids = fill(streams, 4)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    read(streams)
+    streams.ack(KLINES, GROUP_WRITERS, [ids[1]])
+    streams.ack(KLINES, GROUP_WRITERS, [])
+    pending = streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=2)
+    assert [entry.id for entry in pending] == [ids[0], ids[2]]
+    assert pending[1].fields == {b"n": b"2"}
+    rest = streams.read_pending(KLINES, GROUP_WRITERS, "one", after=pending[-1].id, count=2)
+    assert [entry.id for entry in rest] == [ids[3]]
+    assert streams.read_pending(KLINES, GROUP_WRITERS, "one", after=ids[3], count=2) == []
+    assert streams.read_pending(KLINES, GROUP_WRITERS, "two", after="0-0", count=2) == []
+
+
+def test_acknowledged_entries_are_done_with(streams: Streams) -> None:
+    ids = fill(streams, 3)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert streams.pending_count(KLINES, GROUP_WRITERS) == 0
+    read(streams)
+    assert streams.pending_count(KLINES, GROUP_WRITERS) == 3
+    streams.ack(KLINES, GROUP_WRITERS, ids[:2])
+    streams.ack(KLINES, GROUP_WRITERS, ids[:2])
+    assert streams.pending_count(KLINES, GROUP_WRITERS) == 1
+    streams.ack(KLINES, GROUP_WRITERS, ids)
+    assert streams.pending_count(KLINES, GROUP_WRITERS) == 0
+    assert streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=9) == []
+
+
+def test_entries_that_another_left_behind_are_claimed_once_idle(streams: Streams, other: Streams) -> None:
+    ids = fill(streams, 3)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    read(streams, "dead")
+    assert other.claim_idle(KLINES, GROUP_WRITERS, "alive", idle_ms=60_000, count=10) == ("0-0", [])
+    claimed: list[str] = []
+
+    def idle() -> bool:
+        claimed.extend(entry.id for entry in other.claim_idle(KLINES, GROUP_WRITERS, "alive", idle_ms=20, count=10)[1])
+        return bool(claimed)
+
+    eventually(idle)
+    assert claimed == ids
+    pending = other.read_pending(KLINES, GROUP_WRITERS, "alive", after="0-0", count=10)
+    assert [(entry.id, entry.fields) for entry in pending] == [
+        (entry_id, {b"n": str(number).encode()}) for number, entry_id in enumerate(ids)
+    ]
+    assert streams.read_pending(KLINES, GROUP_WRITERS, "dead", after="0-0", count=10) == []
+
+
+def test_claiming_goes_on_from_where_it_says(streams: Streams) -> None:
+    ids = fill(streams, 5)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    read(streams, "dead")
+    start, claimed = "0-0", []
+    for _ in range(5):
+        start, entries = streams.claim_idle(KLINES, GROUP_WRITERS, "alive", idle_ms=0, count=2, start=start)
+        claimed += [entry.id for entry in entries]
+        if start == "0-0":
+            break
+    assert claimed == ids
+
+
+def test_the_floor_is_the_oldest_pending_entry_else_the_last_given(streams: Streams) -> None:
+    ids = fill(streams, 4)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert streams.group_floor(KLINES, GROUP_WRITERS) == "0-0"
+    read(streams, count=3)
+    assert streams.group_floor(KLINES, GROUP_WRITERS) == ids[0]
+    streams.ack(KLINES, GROUP_WRITERS, [ids[0], ids[2]])
+    assert streams.group_floor(KLINES, GROUP_WRITERS) == ids[1]
+    streams.ack(KLINES, GROUP_WRITERS, [ids[1]])
+    assert streams.group_floor(KLINES, GROUP_WRITERS) == ids[2]
+
+
+def test_trimming_at_the_floor_takes_nothing_that_the_group_needs(streams: Streams) -> None:
+    ids = fill(streams, 6)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    read(streams, count=4)
+    streams.ack(KLINES, GROUP_WRITERS, ids[:2])
+    assert streams.trim_before(KLINES, streams.group_floor(KLINES, GROUP_WRITERS)) == 2
+    pending = streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=10)
+    assert [entry.id for entry in pending] == ids[2:4]
+    assert read(streams) == ids[4:]
+
+
+@pytest.mark.parametrize("count", [1, 2, 10])
+def test_pending_entries_that_were_trimmed_hide_none_that_are_there(streams: Streams, count: int) -> None:
+    """Redis gives an entry that is gone without fields; a page of such entries must not look like the end."""
+    ids = fill(streams, 5)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    read(streams)
+    streams.trim_before(KLINES, ids[3])
+    found, after = [], "0-0"
+    while entries := streams.read_pending(KLINES, GROUP_WRITERS, "one", after=after, count=count):
+        found += [(entry.id, entry.fields) for entry in entries]
+        after = entries[-1].id
+    assert found == [(ids[3], {b"n": b"3"}), (ids[4], {b"n": b"4"})]
+
+
+def test_claiming_drops_pending_entries_that_were_trimmed(streams: Streams) -> None:
+    """They are counted as pending until somebody claims; then Redis itself forgets them."""
+    ids = fill(streams, 3)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    read(streams)
+    streams.trim_before(KLINES, ids[2])
+    assert streams.pending_count(KLINES, GROUP_WRITERS) == 3
+    _, claimed = streams.claim_idle(KLINES, GROUP_WRITERS, "two", idle_ms=0, count=10)
+    assert [entry.id for entry in claimed] == ids[2:]
+    assert streams.pending_count(KLINES, GROUP_WRITERS) == 1
+
+
+def test_the_lag_is_what_the_group_has_not_read(streams: Streams) -> None:
+    fill(streams, 5)
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert streams.group_lag(KLINES, GROUP_WRITERS) == 5
+    read(streams, count=2)
+    assert streams.group_lag(KLINES, GROUP_WRITERS) == 3
+    assert streams.group_lag(KLINES, "unknown") is None
