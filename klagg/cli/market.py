@@ -1,0 +1,118 @@
+"""Which market `klagg up` shows: the live exchange, or a local one that plays a simulated or recorded market."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import urllib.error
+import urllib.request
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ujson
+
+from klagg.errors import ConfigError, ExchangeUnavailable
+from klagg.settings import Settings
+
+REACH_S = 3.0
+SYMBOLS, RATE, SEED = 100, 1000.0, 1
+"""The simulated market unless told otherwise: enough to look at, little enough for any machine."""
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What is shown. `folder` keeps its data apart from other markets'; `simulator` are the arguments of the local
+    exchange (None: the live one); `banner` is what nobody may overlook."""
+
+    folder: str
+    simulator: tuple[str, ...] | None
+    banner: str
+    title: str
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that choose the market."""
+    parser.add_argument(
+        "--source", choices=("live", "sim", "auto"), default="live",
+        help="live exchange, local exchange with a simulated market, or live if it can be reached (live)",
+    )  # fmt: skip
+    parser.add_argument("--symbols", type=int, metavar="N", help=f"symbols of the simulated market ({SYMBOLS})")
+    parser.add_argument("--rate", type=float, metavar="R", help=f"its trades a second in total ({RATE:g})")
+    parser.add_argument("--seed", type=int, metavar="S", help=f"its seed ({SEED})")
+    parser.add_argument("--trades", nargs="+", metavar="FILE", help="play these recordings instead")
+    parser.add_argument("--speed", type=float, metavar="K", help="exchange seconds a second of a local exchange (1)")
+
+
+def choose(args: argparse.Namespace, settings: Settings) -> Market:
+    """The market that was asked for. ExchangeUnavailable if it must be the live one and that cannot be reached."""
+    given = [name for name in ("symbols", "rate", "seed", "trades", "speed") if getattr(args, name) is not None]
+    if given and args.source == "live":
+        raise ConfigError(f"--{given[0]} shapes a local exchange: it goes with --source sim or auto")
+    if args.source != "sim":
+        trouble = unreachable(settings.exchange.rest_url)
+        if not trouble:
+            return Market("live", None, "", f"live exchange {settings.exchange.websocket_url}")
+        if args.source == "live":
+            raise ExchangeUnavailable(
+                f"the exchange cannot be reached at {settings.exchange.rest_url} ({trouble}); "
+                "`klagg up --source sim` shows a simulated market"
+            )
+        if settings.redis.url or settings.database.url:
+            raise ExchangeUnavailable(
+                f"the exchange cannot be reached ({trouble}), and a simulated market is not mixed into the servers "
+                "that the configuration names; say --source sim if that is what you want"
+            )
+    return _recorded(args) if args.trades else _synthetic(args)
+
+
+def unreachable(rest_url: str) -> str:
+    """Why the exchange's clock cannot be read, empty if it can."""
+    try:
+        with urllib.request.urlopen(f"{rest_url}/fapi/v1/time", timeout=REACH_S) as answer:
+            return "" if "serverTime" in ujson.loads(answer.read(4096)) else "it does not tell the time"
+    except urllib.error.URLError as refused:
+        return str(refused.reason)
+    except (OSError, ValueError) as bad:
+        return str(bad) or type(bad).__name__
+
+
+def _synthetic(args: argparse.Namespace) -> Market:
+    symbols, rate = args.symbols or SYMBOLS, args.rate or RATE
+    seed = SEED if args.seed is None else args.seed
+    speed = args.speed or 1.0
+    arguments = ("--symbols", str(symbols), "--rate", f"{rate:g}", "--seed", str(seed), "--speed", f"{speed:g}")
+    title = f"local exchange: {symbols} invented symbols, {rate:g} trades/s, ×{speed:g}"
+    return Market("sim", arguments, "THE MARKET IS SIMULATED: these are invented trades, not the exchange's", title)
+
+
+def _recorded(args: argparse.Namespace) -> Market:
+    """Recordings keep a folder of their own: their time is not now, and their ids are not another market's."""
+    shaping = [name for name in ("symbols", "rate", "seed") if getattr(args, name) is not None]
+    if shaping:
+        raise ConfigError(f"--{shaping[0]} shapes an invented market and cannot be given with --trades")
+    files = [str(Path(each).resolve()) for each in args.trades]
+    missing = [each for each in files if not Path(each).is_file()]
+    if missing:
+        raise ConfigError(f"there is no recording {missing[0]}")
+    mark = hashlib.sha256("\n".join(files).encode()).hexdigest()[:8]
+    speed = args.speed or 1.0
+    title = f"local exchange: {len(files)} recording{'s' if len(files) > 1 else ''}, ×{speed:g}"
+    banner = "THE MARKET IS SIMULATED: recorded trades are played again, this is not the market of now"
+    return Market(f"recorded-{mark}", ("--trades", *files, "--speed", f"{speed:g}"), banner, title)
+
+
+def pointed_at(settings: Settings, rest_url: str, socket_url: str, recordings: list[str] | None) -> Settings:
+    """Settings for a local exchange: its URLs, its assets, and for recordings the stream that they hold."""
+    with urllib.request.urlopen(f"{rest_url}/fapi/v1/exchangeInfo", timeout=10) as answer:
+        listed = ujson.loads(answer.read())["symbols"]
+    exchange = replace(
+        settings.exchange, rest_url=rest_url, websocket_url=socket_url, symbols=(),
+        quote_assets=tuple(sorted({each["quoteAsset"] for each in listed})),
+        contract_types=tuple(sorted({each["contractType"] for each in listed})),
+    )  # fmt: skip
+    if recordings:
+        from klagg.recordings import open_trades
+
+        ids = {open_trades(each).ids for each in recordings}
+        exchange = replace(exchange, source="trade" if ids == {"trade"} else "aggTrade")
+    return replace(settings, exchange=exchange)
