@@ -177,7 +177,7 @@ def test_every_declared_dependency_is_used() -> None:
 
 def locked() -> dict[str, str]:
     """The versions of requirements.lock by normal name; every line is `name==version` or a comment."""
-    versions = {}
+    versions: dict[str, str] = {}
     for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             match = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.+!]*)", line)
