@@ -25,11 +25,12 @@ class Place:
 
     def streams(self) -> Streams:
         """A blocking client of it."""
-        return Streams(self.url, client=self.fake and fakeredis.FakeRedis(server=self.fake, protocol=2))
+        return Streams(self.url, client=fakeredis.FakeRedis(server=self.fake, protocol=2) if self.fake else None)
 
     def async_streams(self) -> AsyncStreams:
         """An asyncio client of it."""
-        return AsyncStreams(self.url, client=self.fake and fakeredis.FakeAsyncRedis(server=self.fake, protocol=2))
+        fake = fakeredis.FakeAsyncRedis(server=self.fake, protocol=2) if self.fake else None
+        return AsyncStreams(self.url, client=fake)
 
 
 @pytest.fixture(params=[FAKE, pytest.param(REAL, marks=pytest.mark.servers)])

@@ -43,17 +43,16 @@ def silent_server() -> Iterator[int]:
 
 
 class CuttingProxy:
-    """TCP between a client and Redis that cuts the line at the first EXEC: once Redis has answered it, or before.
+    """TCP between a client and Redis that cuts the line at a command: once Redis has answered it, or before it arrives.
 
-    `execs` counts every EXEC that any client sent, so that a repetition by the client shows; `url` is where to connect.
+    `seen` counts how often any client sent that command, so that a repetition shows; `url` is where to connect.
     """
 
-    def __init__(self, target_port: int, *, deliver: bool) -> None:
-        self._target_port, self._deliver = target_port, deliver
+    def __init__(self, target_port: int, *, deliver: bool, at: bytes) -> None:
+        self._target_port, self._deliver, self._at = target_port, deliver, b"\r\n%b\r\n" % at
         self._listening = socket.create_server(("127.0.0.1", 0))
         self._threads: list[threading.Thread] = []
-        self.execs = 0
-        self.connections = 0
+        self.seen = 0
         self.url = f"redis://127.0.0.1:{self._listening.getsockname()[1]}/0"
 
     def accept(self) -> None:
@@ -61,7 +60,6 @@ class CuttingProxy:
         with suppress(OSError):
             while True:
                 client, _ = self._listening.accept()
-                self.connections += 1
                 server = socket.create_connection(("127.0.0.1", self._target_port))
                 self._threads.append(threading.Thread(target=self._serve, args=(client, server), daemon=True))
                 self._threads[-1].start()
@@ -70,16 +68,17 @@ class CuttingProxy:
         """Ask and answer in turn: redis-py sends a request in one piece and waits for all of its reply."""
         with client, server, suppress(OSError):
             while request := client.recv(1 << 20):
-                executing = b"EXEC\r\n" in request
-                self.execs += request.count(b"EXEC\r\n")
-                if executing and not self._deliver:
+                cutting = self._at in request
+                self.seen += request.count(self._at)
+                if cutting and not self._deliver:
                     return
                 server.sendall(request)
                 answer = server.recv(1 << 20)
-                if executing:
+                if cutting and b"\r\nEXEC\r\n" in request:
                     # QUEUED per command may come in pieces; the array of EXEC's replies is the last to come.
                     while b"\r\n*" not in answer and b"\r\n-EXEC" not in answer and (more := server.recv(1 << 20)):
                         answer += more
+                if cutting:
                     return
                 client.sendall(answer)
 
@@ -93,9 +92,9 @@ class CuttingProxy:
 
 
 @contextmanager
-def cutting_proxy(target_url: str, *, deliver: bool) -> Iterator[CuttingProxy]:
-    """A CuttingProxy in front of the Redis at `target_url`; `deliver`: EXEC reaches Redis, only its reply is lost."""
-    proxy = CuttingProxy(urlsplit(target_url).port or 6379, deliver=deliver)
+def cutting_proxy(target_url: str, *, deliver: bool, at: bytes = b"EXEC") -> Iterator[CuttingProxy]:
+    """A CuttingProxy in front of the Redis at `target_url`; `deliver`: the command reaches it, the reply is lost."""
+    proxy = CuttingProxy(urlsplit(target_url).port or 6379, deliver=deliver, at=at)
     thread = threading.Thread(target=proxy.accept, daemon=True)
     thread.start()
     try:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 
 import pytest
 
 from klagg.contract import Keys
 from klagg.errors import CommitConflict, CommitDoubt, RedisUnavailable
-from klagg.redisio import Append, HashUpdate, Streams, Write
+from klagg.redisio import Append, AsyncStreams, HashUpdate, Streams, Write
 from tests.contract.conftest import REAL, Place
-from tests.contract.kit import closed_port, cutting_proxy, silent_server
+from tests.contract.kit import Blocking, closed_port, cutting_proxy, silent_server
 
 KEYS = Keys(0)
 POSITION = {"epoch": "1", "seq": "7", "feed": "5-0"}
@@ -24,7 +25,10 @@ WRITES: list[Write] = [
 ]
 
 
-def contents(streams: Streams) -> tuple[list[bytes], list[bytes], Mapping[bytes, bytes], Mapping[bytes, bytes]]:
+Contents = tuple[list[bytes], list[bytes], Mapping[bytes, bytes], Mapping[bytes, bytes]]
+
+
+def contents(streams: Streams) -> Contents:
     """What `klines` and `live`, `bars` and `commit` hold."""
     klines, live = (
         [entry.fields[b"n"] for entry in streams.range(key)] if streams.length(key) else []
@@ -33,8 +37,8 @@ def contents(streams: Streams) -> tuple[list[bytes], list[bytes], Mapping[bytes,
     return klines, live, streams.hash_of(KEYS.bars), streams.hash_of(KEYS.commit)
 
 
-BEFORE = ([], [], {b"a": b"1"}, BELIEVED)
-AFTER = ([b"1", b"3"], [b"2"], {b"b": b"2"}, {name.encode(): value.encode() for name, value in NEXT.items()})
+BEFORE: Contents = ([], [], {b"a": b"1"}, BELIEVED)
+AFTER: Contents = ([b"1", b"3"], [b"2"], {b"b": b"2"}, {name.encode(): value.encode() for name, value in NEXT.items()})
 
 
 @pytest.fixture(autouse=True)
@@ -131,13 +135,32 @@ def test_an_exec_whose_reply_is_lost_is_told_and_sent_once(place: Place) -> None
         streams, other = Streams(proxy.url, timeout_ms=2000), Streams(place.url)
         with pytest.raises((CommitDoubt, CommitConflict), match="reply"):
             streams.commit(KEYS.commit, BELIEVED, NEXT, WRITES)
-        assert proxy.execs == 1
+        assert proxy.seen == 1
         assert contents(other) == AFTER
         with pytest.raises(CommitConflict, match="where this process left"):
             streams.commit(KEYS.commit, BELIEVED, NEXT, WRITES)
-        assert proxy.execs == 1
+        assert proxy.seen == 1
         assert contents(other) == AFTER
         streams.close()
+        other.close()
+
+
+@pytest.mark.parametrize("place", [REAL], indirect=True)
+@pytest.mark.parametrize("kind", [Streams, AsyncStreams])
+@pytest.mark.servers
+def test_an_append_whose_reply_is_lost_is_told_and_sent_once(
+    place: Place, kind: type[Streams] | type[AsyncStreams]
+) -> None:
+    """Sent twice it would be there twice; whoever writes decides, and the ledger drops what comes again."""
+    with cutting_proxy(place.url, deliver=True, at=b"XADD") as proxy, asyncio.Runner() as runner:
+        made = kind(proxy.url, timeout_ms=2000)
+        streams = made if isinstance(made, Streams) else Blocking(made, runner)
+        with pytest.raises(RedisUnavailable, match="Redis does not answer while writing"):
+            streams.write([Append(KEYS.feed, {"n": "1"})])
+        assert proxy.seen == 1
+        streams.close()
+        other = Streams(place.url)
+        assert other.length(KEYS.feed) == 1
         other.close()
 
 
@@ -148,7 +171,7 @@ def test_an_exec_that_never_arrived_is_told_and_sent_once(place: Place) -> None:
         streams, other = Streams(proxy.url, timeout_ms=2000), Streams(place.url)
         with pytest.raises((CommitDoubt, CommitConflict), match="reply"):
             streams.commit(KEYS.commit, BELIEVED, NEXT, WRITES)
-        assert proxy.execs == 1
+        assert proxy.seen == 1
         assert contents(other) == BEFORE
         streams.close()
         other.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import sys
 
@@ -81,12 +82,16 @@ ASYNCHRONOUS = {
 }  # fmt: skip
 
 
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--line", default="A")
+
+
 def main() -> int:
     which, argv = sys.argv[1], sys.argv[2:]
     if which in BLOCKING:
         return run(
             "test", "A process of the tests.", BLOCKING[which], argv=argv,
-            configure=lambda parser: parser.add_argument("--line", default="A") and None,
+            configure=configure,
             name=lambda arguments: f"test-{arguments.line}",
         )  # fmt: skip
     return run_async("test-A", "A process of the tests.", ASYNCHRONOUS[which], argv=argv)
