@@ -32,16 +32,18 @@ STREAMS = ("klines", "live", "events", "findings", "dead")
 @dataclass(frozen=True, slots=True)
 class Position:
     """`epoch` counts the aggregators that owned the shard, `seq` their commits; `feed` is the id of the last entry
-    whose outputs are out; `numbers` is the last `seq` of each output stream."""
+    whose outputs are out, and `step` how many outputs of the tick behind it are out too (0 but within a long jump);
+    `numbers` is the last `seq` of each output stream."""
 
     epoch: int = 0
     seq: int = 0
     feed: str = START
+    step: int = 0
     numbers: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
 
     def to_fields(self) -> Fields:
         numbers = {f"seq_{name}": str(number) for name, number in self.numbers.items()}
-        return {"epoch": str(self.epoch), "seq": str(self.seq), "feed": self.feed, **numbers}
+        return {"epoch": str(self.epoch), "seq": str(self.seq), "feed": self.feed, "step": str(self.step), **numbers}
 
     @classmethod
     def from_hash(cls, raw: Mapping[bytes, bytes]) -> Position:
@@ -50,8 +52,9 @@ class Position:
             return cls()
         numbers = {name: contract.integer_of(raw, f"seq_{name}") for name in STREAMS}
         position = cls(
-            contract.integer_of(raw, "epoch"), contract.integer_of(raw, "seq"), contract.text_of(raw, "feed"), numbers
-        )
+            contract.integer_of(raw, "epoch"), contract.integer_of(raw, "seq"), contract.text_of(raw, "feed"),
+            contract.integer_of(raw, "step"), numbers,
+        )  # fmt: skip
         if not all(part.isdigit() for part in position.feed.split("-")) or position.feed.count("-") != 1:
             raise ContractError(f"the commit hash holds the feed id {position.feed!r}")
         return position
@@ -86,7 +89,7 @@ class Committer:
         return self.position
 
     def commit(self, outputs: Outputs, feed_id: str, more: Sequence[Write] = ()) -> None:
-        """A tick's outputs and the position behind it, in one transaction, with `more` writes that belong to it."""
+        """Outputs of the tick `feed_id` and the position behind them, in one transaction, with `more` writes to it."""
         numbers = dict(self.position.numbers)
         writes: list[Write] = []
         limits = {
@@ -102,8 +105,9 @@ class Committer:
                 writes.append(Append(getattr(self._keys, name), stamped, limits.get(name, 0)))
         if outputs.bars:
             writes.append(HashUpdate(self._keys.bars, {**outputs.bars, contract.BARS_POSITION: self._live_id}))
-        position = self.position
-        self._move_to(Position(position.epoch, position.seq + 1, feed_id, numbers), [*writes, *more])
+        was = self.position
+        feed, step = (feed_id, 0) if outputs.last else (was.feed, was.step + 1)
+        self._move_to(Position(was.epoch, was.seq + 1, feed, step, numbers), [*writes, *more])
         if outputs.bars:
             self._live_id = self._newest_live()
 

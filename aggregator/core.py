@@ -9,7 +9,7 @@ new generation of a listed name (`SymbolTable.describe`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -35,6 +35,9 @@ Bools = npt.NDArray[np.bool_]
 GATHERED_MAX = 20_000_000
 """Trades that may gather without a tick; beyond it the clock is surely dead and the process says so and ends."""
 
+
+STEP_MS_MAX = 300_000
+"""A jump of the clock is taken in steps of at most this: five minutes of 600 symbols are about 4,000 klines."""
 
 TRADING = "TRADING"
 SCALE_MAX = 17
@@ -75,7 +78,7 @@ class Core:
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
-        self._step_ms = self.ring.span_ms // 2
+        self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
         if self._step_ms <= config.grace_unmarked_ms:
             raise ConfigError("aggregator.grace_unmarked_ms is too long for the shortest interval's window")
         self._live_long_ms = config.live_long_ms
@@ -91,8 +94,12 @@ class Core:
         self.time_ms = 0
         """The last tick's time; 0 before the first."""
 
-    def apply(self, entry_id: str, raw: RawFields) -> Outputs | None:
-        """Take in one feed entry. A tick that goes on in time answers with its outputs; a bad entry becomes dead."""
+    def apply(self, entry_id: str, raw: RawFields) -> Iterable[Outputs]:
+        """Take in one feed entry; a bad one becomes dead. A tick that does not go back answers with its outputs.
+
+        Usually these are one. After a long gap they come in steps, each small enough for a commit of its own; the
+        caller takes all of them before it applies the next entry.
+        """
         try:
             contract.check_version(raw)
             kind = contract.text_of(raw, "kind")
@@ -108,7 +115,7 @@ class Core:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:
             self._bury(entry_id, raw, bad)
-        return None
+        return ()
 
     def _bury(self, entry_id: str, raw: RawFields, reason: ContractError) -> None:
         """An entry that cannot be used goes to `dead` with the reason; the rest goes on."""
@@ -174,28 +181,29 @@ class Core:
         self.symbols.price_scale[slot] += price_more
         self.symbols.qty_scale[slot] += qty_more
 
-    def _tick(self, time_ms: int) -> Outputs | None:
+    def _tick(self, time_ms: int) -> Iterator[Outputs]:
         """The barrier: everything gathered is folded, and the tick speaks. A tick from the past says nothing."""
         self.counts.ticks += 1
         if time_ms < self.time_ms:
-            return None
+            return
         self._take_marks_and_listings()
         rows = self._admitted()
-        outputs = self._pending
-        outputs.time_ms = time_ms
         for step_ms in self._steps(time_ms, rows):
+            outputs = self._pending
+            outputs.time_ms, outputs.last = step_ms, step_ms == time_ms
             self.ring.advance(step_ms)
             rows = self._fold(rows, step_ms, outputs)
             self._speak(outputs, step_ms)
-        self.held = rows
-        self.time_ms = time_ms
-        self._say_live(outputs)
-        outputs.events.append(contract.events_entry(contract.EVENT_TICK, time_ms, []))
-        self._pending = Outputs(0)
-        return outputs
+            if outputs.last:
+                self.held, self.time_ms = rows, time_ms
+                self._say_live(outputs)
+                outputs.events.append(contract.events_entry(contract.EVENT_TICK, time_ms, []))
+            self._pending = Outputs(0)
+            yield outputs
 
     def _steps(self, time_ms: int, rows: Rows) -> Iterator[int]:
-        """The tick's time, and before it the times at which the ring must pause on a long jump."""
+        """The times at which a tick speaks: its own, and before it those at which a long jump pauses, so that no bar
+        leaves the ring unpublished and a commit stays small."""
         start = self.time_ms or (min(time_ms, int(rows.time.min())) if len(rows) else time_ms)
         if start < time_ms - 2 * self._window_ms and not self.time_ms:
             start = time_ms - 2 * self._window_ms

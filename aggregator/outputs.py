@@ -29,9 +29,13 @@ _VALUES = (
 
 @dataclass(slots=True)
 class Outputs:
-    """What one tick puts out, as entries without their stamps (version, writer, seq)."""
+    """What one tick, or one step of a long jump, puts out: entries without their stamps (version, writer, seq).
+
+    `last` is False for the steps before a tick's last one.
+    """
 
     time_ms: int
+    last: bool = True
     klines: list[Fields] = field(default_factory=list)
     live: list[Fields] = field(default_factory=list)
     bars: Fields = field(default_factory=dict)

@@ -53,12 +53,10 @@ def _raw(fields: Fields) -> dict[bytes, bytes]:
 
 
 def _ticked(core: Core, time_ms: int) -> Iterator[Kline]:
-    outputs = core.apply("", _raw(contract.tick_entry(time_ms)))
-    if outputs is None:
-        return
-    for bad in outputs.dead:
-        raise ContractError(bad["reason"])
-    for finding in outputs.findings:
-        raise ContractError(f"{finding['symbol']}: {finding['kind']}: {finding['evidence']}")
-    for fields in outputs.klines:
-        yield Kline.from_fields(fields)
+    for outputs in core.apply("", _raw(contract.tick_entry(time_ms))):
+        for bad in outputs.dead:
+            raise ContractError(bad["reason"])
+        for finding in outputs.findings:
+            raise ContractError(f"{finding['symbol']}: {finding['kind']}: {finding['evidence']}")
+        for fields in outputs.klines:
+            yield Kline.from_fields(fields)

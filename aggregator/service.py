@@ -42,6 +42,8 @@ class Service:
         self._committer = Committer(self._streams, self._keys, context.writer)
         self._read_id = START
         self._committed_id = START
+        self._out_of_next = 0
+        """Outputs of the next tick behind the committed one that are out already."""
         self._groups = [contract.GROUP_WRITERS] if self._settings.database.enabled else []
         self._writing: Iterator[list[Write] | None] | None = None
         self._checkpoint_due = time.monotonic() + CHECKPOINT_S
@@ -53,7 +55,7 @@ class Service:
         for group in self._groups:
             self._streams.ensure_group(self._keys.klines, group)
         position = self._committer.take_over()
-        self._committed_id = position.feed
+        self._committed_id, self._out_of_next = position.feed, position.step
         self._core.epoch = position.epoch
         self._load_checkpoint()
         self._context.log.info(
@@ -93,16 +95,26 @@ class Service:
         stats.add("entries")
         if entry.fields.get(b"kind") == contract.TRADES.encode():
             stats.add("trade_entries")
-        outputs = self._core.apply(entry.id, entry.fields)
+        skip = self._out_of_next
+        for outputs in self._core.apply(entry.id, entry.fields):
+            self._read_id = entry.id
+            if not after(entry.id, self._committed_id):
+                continue
+            if skip:
+                skip -= 1
+                continue
+            self._commit(outputs, entry.id)
+            self._out_of_next = 0
         self._read_id = entry.id
-        if outputs is None or not after(entry.id, self._committed_id):
-            return
+
+    def _commit(self, outputs: Outputs, entry_id: str) -> None:
         started = time.perf_counter()
-        self._committer.commit(outputs, entry.id, self._checkpoint_step())
-        self._committed_id = entry.id
-        stats.add("commits")
-        stats.show("commit_ms", round((time.perf_counter() - started) * 1000, 2))
+        self._committer.commit(outputs, entry_id, self._checkpoint_step() if outputs.last else ())
+        self._committed_id = self._committer.position.feed
+        self._context.stats.add("commits")
+        self._context.stats.show("commit_ms", round((time.perf_counter() - started) * 1000, 2))
         self._say(outputs)
+        self._context.beat()
 
     def _say(self, outputs: Outputs) -> None:
         for finding in outputs.findings:

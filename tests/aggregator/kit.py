@@ -44,9 +44,8 @@ def trade(
 def feed(core: Core, rows: Sequence[TradeRow], ids: str = "agg") -> None:
     """Trades as one entry."""
     if rows:
-        assert (
-            core.apply("1-1", raw(contract.trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=rows[0].time))) is None
-        )
+        entry = contract.trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=rows[0].time)
+        assert not list(core.apply("1-1", raw(entry)))
 
 
 def mark(core: Core, time_ms: int, *symbols: str) -> None:
@@ -55,10 +54,13 @@ def mark(core: Core, time_ms: int, *symbols: str) -> None:
 
 
 def tick(core: Core, time_ms: int) -> Outputs:
-    """A tick and what it put out."""
-    outputs = core.apply("1-1", raw(contract.tick_entry(time_ms)))
-    assert outputs is not None
-    return outputs
+    """A tick and what it put out, the steps of a long jump in one."""
+    steps = list(core.apply("1-1", raw(contract.tick_entry(time_ms))))
+    assert [each.last for each in steps] == [*[False] * (len(steps) - 1), True]
+    last = steps[-1]
+    for name in ("klines", "live", "events", "findings", "dead"):
+        setattr(last, name, [entry for each in steps for entry in getattr(each, name)])
+    return last
 
 
 def klines(outputs: Outputs | Iterable[Outputs]) -> list[Kline]:

@@ -270,7 +270,7 @@ def test_a_product_beyond_64_bits_is_refused_not_wrapped() -> None:
 def test_ticks_from_the_past_say_nothing() -> None:
     core = new_core("1m")
     tick(core, T0)
-    assert core.apply("1-1", raw(contract.tick_entry(T0 - 1))) is None
+    assert not list(core.apply("1-1", raw(contract.tick_entry(T0 - 1))))
 
 
 def test_edge_evidence_names_the_trades_that_may_straddle_a_close() -> None:
