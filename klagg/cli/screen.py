@@ -17,6 +17,7 @@ from klagg.kline import Kline
 RATES = (("trades", "trades"), ("messages", "messages"), ("ticks", "ticks"), ("finals", "finals"), ("rows", "rows"))
 GAUGES = ("delay_ms", "clock_delay_ms", "open_holes", "commit_ms", "lag")
 WIDE = 110
+MESSAGES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +83,11 @@ def picture(snapshot: Snapshot, width: int, height: int) -> RenderableType:
     line.append("klagg  ", style="bold cyan")
     line.append(snapshot.title)
     parts += [line, _numbers(snapshot), _process_table(snapshot.processes, width)]
-    used = 5 + (3 if snapshot.banner else 0) + len(snapshot.processes) + 2 + len(snapshot.servers) + 6
-    parts.append(_kline_table(snapshot.klines[: max(1, height - used - min(3, len(snapshot.messages)))], width))
+    shown = snapshot.messages[-MESSAGES:]
+    around = len(snapshot.processes) + len(snapshot.servers) + len(shown) + 7 + (3 if snapshot.banner else 0)
+    parts.append(_kline_table(snapshot.klines[: max(1, height - around)], width))
     parts += [Text(each, style="dim", no_wrap=True, overflow="ellipsis") for each in snapshot.servers]
-    parts += [Text(each, style="red", no_wrap=True, overflow="ellipsis") for each in snapshot.messages[-3:]]
+    parts += [Text(each, style="red", no_wrap=True, overflow="ellipsis") for each in shown]
     parts.append(
         Text("klagg status · klagg inspect klines --follow · Ctrl-C drains and ends", style="dim", no_wrap=True)
     )

@@ -33,8 +33,10 @@ from klagg.settings import Settings, load, to_toml
 from writers.migrate import TIMEOUT_MS, migrate
 
 PLAIN_S = 5.0
-SCREEN_S = 0.5
+SCREEN_S = 1.0
 SIMULATOR_S = 60.0
+NEWEST = 500
+"""Klines to choose from for the screen: of those that closed last, the busiest."""
 SERVERS_S = 8.0
 """Of the shutdown's deadline, what is kept for the servers."""
 
@@ -263,10 +265,12 @@ class Up:
             for shard in range(self._settings.shards):
                 klines += [
                     Kline.from_fields(texts_of(each.fields))
-                    for each in self._streams.newest(Keys(shard).klines, count=30)
+                    for each in self._streams.newest(Keys(shard).klines, count=NEWEST)
                 ]
         except KlaggError as trouble:
             self._messages.append(str(trouble))
+        best = {kline.key: kline for kline in sorted(klines, key=lambda kline: kline.version)}
+        klines = sorted(best.values(), key=lambda kline: (-kline.close_time, -kline.trades))
         now = time.monotonic()
         lines = [
             screen.ProcessLine(
