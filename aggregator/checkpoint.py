@@ -18,12 +18,17 @@ from aggregator.core import Core
 from aggregator.fold import Rows
 from aggregator.ledger import Hole
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS
+from klagg.errors import KlaggError
 
 FORMAT = 1
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
 
 _BY_SYMBOL = ("cursor", "carry", "shown")
+
+
+class CheckpointDamaged(KlaggError):
+    """A checkpoint does not hold what it must."""
 
 
 class Checkpoint:
@@ -82,8 +87,19 @@ def _header(core: Core) -> str:
 
 
 def restore(core: Core, header: str, blocks: Sequence[bytes]) -> None:
-    """Put a checkpoint into a fresh core of the same layout (see `fits`)."""
-    state: dict[str, Any] = ujson.loads(header)
+    """Put a checkpoint into a fresh core of the same layout (see `fits`).
+
+    CheckpointDamaged if header and blocks do not hold what they must; the core is of no use then.
+    """
+    try:
+        _restore(core, ujson.loads(header), blocks)
+    except (ValueError, LookupError, TypeError, AttributeError, OverflowError, zlib.error) as bad:
+        raise CheckpointDamaged(f"the checkpoint is damaged: {bad}") from bad
+
+
+def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None:
+    if len(blocks) != -(-len(state["names"]) // BLOCK_SYMBOLS):
+        raise CheckpointDamaged(f"{len(blocks)} blocks for {len(state['names'])} symbols")
     for name in state["names"]:
         core.symbols.index[name.encode()]
     core.grow()
@@ -109,8 +125,11 @@ def restore(core: Core, header: str, blocks: Sequence[bytes]) -> None:
 
 
 def fits(core: Core, header: str) -> bool:
-    """Whether the checkpoint was made with the intervals and window that this core has."""
-    return bool(ujson.loads(header)["layout"] == layout_of(core))
+    """Whether the checkpoint was made with the intervals and window that this core has; not if it is no checkpoint."""
+    try:
+        return bool(ujson.loads(header)["layout"] == layout_of(core))
+    except (ValueError, KeyError, TypeError):
+        return False
 
 
 def _restore_block(core: Core, number: int, data: bytes) -> None:
@@ -122,6 +141,8 @@ def _restore_block(core: Core, number: int, data: bytes) -> None:
         size = len(array) * width * array.itemsize
         array[:, columns] = np.frombuffer(data, array.dtype, len(array) * width, at).reshape(len(array), width)
         at += size
+    if at != len(data):
+        raise CheckpointDamaged(f"block {number} holds {len(data)} bytes instead of {at}")
 
 
 def _holes_out(holes: Mapping[int, Sequence[Hole]]) -> list[list[Any]]:

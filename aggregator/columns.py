@@ -21,6 +21,8 @@ Bools = npt.NDArray[np.bool_]
 
 _COLUMNS = tuple(name.encode() for name in contract.TRADE_COLUMNS)
 _COLUMN_BYTES_MAX = 16 << 20
+FILLS_MAX = 1_000_000_000
+"""More fills in one trade are nonsense; below it no sum of fill counts that can gather comes near 64 bits."""
 
 
 @dataclass(slots=True)
@@ -62,7 +64,7 @@ def check_entry(raw: RawFields) -> int:
 
 def decode(entries: Sequence[RawFields]) -> Columns:
     """The trades of checked entries, in order; ContractError if a value is not what its column holds."""
-    counts = [int(raw[b"n"]) for raw in entries]
+    counts = [contract.integer_of(raw, "n") for raw in entries]
     total = sum(counts)
     joined = {name: b",".join([raw[name] for raw in entries]) for name in _COLUMNS}
     price, price_decimals = parse_column(joined[b"price"], total)
@@ -70,8 +72,11 @@ def decode(entries: Sequence[RawFields]) -> Columns:
     integers = {name: parse_integers(joined[name], total) for name in (b"id", b"first", b"last", b"time")}
     if min(int(column.min()) for column in integers.values()) < 0:
         raise ContractError("a trades entry holds a negative id or time")
-    if (integers[b"last"] < integers[b"first"]).any():
+    fills = integers[b"last"] - integers[b"first"]
+    if int(fills.min()) < 0:
         raise ContractError("a trades entry holds a trade whose last fill id is before its first")
+    if int(fills.max()) >= FILLS_MAX:
+        raise ContractError(f"a trades entry holds a trade of more than {FILLS_MAX} fills")
     if not joined[b"symbol"].isascii():
         _check_utf8(joined[b"symbol"])
     names = joined[b"symbol"].split(b",")
@@ -116,14 +121,17 @@ def significant_decimals(mantissas: Ints, decimals: Ints) -> Ints:
 
 
 def at_scale(mantissas: Ints, decimals: Ints, scales: Ints) -> tuple[Ints, Bools]:
-    """Mantissas at their symbols' scales, and which of them do not fit 62 bits (their value is meaningless).
+    """Mantissas at their symbols' scales, and which of them do not fit (their value is meaningless).
 
-    The scales must suffice: no value has more significant decimals than its scale.
+    A value does not fit that needs more than 62 bits, or more decimals than its scale has.
     """
     shift = scales - decimals
     up = np.maximum(shift, 0)
     too_large = mantissas > (1 << 62) // POWERS[np.minimum(up, DIGITS_MAX)]
     values = mantissas * POWERS[np.minimum(up, DIGITS_MAX)]
+    unfit = too_large | ((up > DIGITS_MAX) & (mantissas > 0))
     if (shift < 0).any():
-        values = np.where(shift < 0, mantissas // POWERS[np.maximum(-shift, 0)], values)
-    return values, too_large | ((up > DIGITS_MAX) & (mantissas > 0))
+        dropped = POWERS[np.maximum(-shift, 0)]
+        values = np.where(shift < 0, mantissas // dropped, values)
+        unfit |= (shift < 0) & (mantissas % dropped != 0)
+    return values, unfit

@@ -22,11 +22,11 @@ from aggregator.finality import Finality, Graces
 from aggregator.fold import Rows, longer, merge, quotes_of, segments_of
 from aggregator.ledger import NONE, Ledger
 from aggregator.outputs import Outputs, Speaker
-from aggregator.ring import AHEAD_MS, Ring
+from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.symbols import SymbolTable
 from klagg import contract, settings
 from klagg.contract import Listing, RawFields
-from klagg.errors import ConfigError, ContractError, KlaggError
+from klagg.errors import ArithmeticOverflow, ConfigError, ContractError, KlaggError
 from klagg.intervals import MINUTE, MINUTE_MS, ordered
 
 Ints = npt.NDArray[np.int64]
@@ -131,14 +131,15 @@ class Core:
     def _mark(self, raw: RawFields) -> None:
         time_ms = contract.integer_of(raw, "time")
         contract.text_of(raw, "symbols")
-        for name in raw[b"symbols"].split(b","):
+        for name in filter(None, raw[b"symbols"].split(b",")):
             self._marked[name] = max(time_ms, self._marked.get(name, time_ms))
 
     def _list(self, raw: RawFields) -> None:
-        for listing in contract.listings_of(raw):
+        listings = contract.listings_of(raw)
+        for listing in listings:
             if not (0 <= listing.price_scale <= SCALE_MAX and 0 <= listing.qty_scale <= SCALE_MAX):
                 raise ContractError(f"{listing.symbol} is listed with scales that cannot be used")
-            self._listed.append(listing)
+        self._listed += listings
 
     def _take_marks_and_listings(self) -> None:
         """What marks and listings said since the last tick."""
@@ -167,17 +168,30 @@ class Core:
             self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
 
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
-        """Scales only ever rise; what is there is multiplied exactly."""
+        """Scales only ever rise; what is there is multiplied exactly. Where it does not fit, the scales stay: trades
+        that need more are refused one by one, and the process goes on."""
         price_more = max(0, price_scale - int(self.symbols.price_scale[slot]))
         qty_more = max(0, qty_scale - int(self.symbols.qty_scale[slot]))
         if not price_more and not qty_more:
             return
-        self.ring.rescale(slot, price_more, qty_more)
-        self.edges.rescale(slot, price_more, qty_more)
         own = self.held.slot == slot
-        self.held.price[own] *= 10**price_more
-        self.held.qty[own] *= 10**qty_more
-        self.held.quote[own] *= 10 ** (price_more + qty_more)
+        held = [
+            (self.held.price, price_more), (self.held.qty, qty_more), (self.held.quote, price_more + qty_more)
+        ]  # fmt: skip
+        try:
+            check_multiply([(values[own], more) for values, more in held])
+            self.ring.rescale(slot, price_more, qty_more)
+        except ArithmeticOverflow as beyond:
+            name, wanted = self.symbols.names[slot], f"{price_scale} and {qty_scale} decimals"
+            self._pending.findings.append(
+                contract.finding_entry("OVERFLOW", "error", f"{wanted}: {beyond}", symbol=name, time_ms=self.time_ms)
+            )
+            return
+        for values, more in held:
+            part = values[own]
+            multiply(part, more)
+            values[own] = part
+        self.edges.rescale(slot, price_more, qty_more)
         self.symbols.price_scale[slot] += price_more
         self.symbols.qty_scale[slot] += qty_more
 

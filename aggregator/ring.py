@@ -7,7 +7,7 @@ fold over all intervals is one fancy-indexed operation.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -26,6 +26,8 @@ SUB_MINUTE_BUCKETS = 180
 NO_ID = -1
 NO_BUCKET = np.iinfo(np.int64).min
 _LARGEST = np.iinfo(np.int64).max
+SUM_MAX = 1 << 62
+"""No raised scale may bring a value beyond it: what is left of 64 bits is room for the trades to come."""
 
 PRICES = ("open", "high", "low", "close")
 SUMS = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
@@ -149,18 +151,28 @@ class Ring:
             prices[rows, slots] = closes
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
-        """Multiply one symbol's prices and quantities by powers of ten; ArithmeticOverflow if they do not fit."""
+        """Multiply one symbol's prices and quantities by powers of ten; ArithmeticOverflow, and nothing is changed, if
+        they do not fit."""
         sums = {"volume": qty_decimals, "taker_buy_volume": qty_decimals}
         quotes = dict.fromkeys(("quote_volume", "taker_buy_quote_volume"), price_decimals + qty_decimals)
-        for name, decimals in (dict.fromkeys(PRICES, price_decimals) | sums | quotes).items():
-            _multiply(getattr(self, name)[:, slot], 10**decimals)
-        _multiply(self.carry[:, slot], 10**price_decimals)
+        parts = (dict.fromkeys((*PRICES, "carry"), price_decimals) | sums | quotes).items()
+        columns = [(getattr(self, name)[:, slot], decimals) for name, decimals in parts]
+        check_multiply(columns)
+        for values, decimals in columns:
+            multiply(values, decimals)
 
 
-def _multiply(values: Ints, factor: int) -> None:
-    if int(values.max(initial=0)) * factor > _LARGEST:
-        raise ArithmeticOverflow(f"a bar's value times {factor} does not fit 64 bits: the scale cannot be raised")
-    values *= factor
+def check_multiply(columns: Iterable[tuple[Ints, int]]) -> None:
+    """ArithmeticOverflow unless every column's values times ten to its power fit 62 bits."""
+    for values, decimals in columns:
+        if int(values.max(initial=0)) * 10**decimals > SUM_MAX:
+            raise ArithmeticOverflow(f"a bar's value times 10^{decimals} does not fit 62 bits: no scale can be raised")
+
+
+def multiply(values: Ints, decimals: int) -> None:
+    """Checked values times ten to a power, in place; the power itself may be beyond 64 bits where all are zero."""
+    if values.any():
+        values *= 10**decimals
 
 
 def _window(interval: Interval, window_ms: int) -> int:

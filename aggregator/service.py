@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 
-from aggregator.checkpoint import Checkpoint, block_keys, fits, restore
+from aggregator.checkpoint import Checkpoint, CheckpointDamaged, block_keys, fits, restore
 from aggregator.commit import START, Committer, after
 from aggregator.core import Core
 from aggregator.outputs import Outputs
@@ -45,8 +45,9 @@ class Service:
         self._out_of_next = 0
         """Outputs of the next tick behind the committed one that are out already."""
         self._groups = [contract.GROUP_WRITERS] if self._settings.database.enabled else []
-        self._writing: Iterator[list[Write] | None] | None = None
-        self._checkpoint_due = time.monotonic() + CHECKPOINT_S
+        self._writing: Iterator[list[Write]] | None = None
+        self._checkpoint_s: float = context.arguments.checkpoint_s
+        self._checkpoint_due = time.monotonic() + self._checkpoint_s
         self._blocks: list[str] = []
 
     def start(self) -> None:
@@ -64,21 +65,26 @@ class Service:
 
     def _load_checkpoint(self) -> None:
         pointer = {name.decode(): value for name, value in self._streams.hash_of(self._keys.checkpoint).items()}
-        if not pointer:
+        if b"" != (left := pointer.get("writing", b"")):
+            self._streams.delete(*block_keys(left.decode(), int(pointer["writing_blocks"])))
+        if "header" not in pointer:
             return
+        self._blocks = list(block_keys(pointer["prefix"].decode(), int(pointer["blocks"])))
         header = pointer["header"].decode()
         if not fits(self._core, header):
             self._context.log.warning(
                 "the checkpoint has other intervals or another window: it is left, the feed is read anew"
             )
             return
-        keys = list(block_keys(pointer["prefix"].decode(), int(pointer["blocks"])))
-        blocks = self._streams.get_bytes(keys)
-        if any(block is None for block in blocks) or after(pointer["feed"].decode(), self._committed_id):
+        blocks = self._streams.get_bytes(self._blocks)
+        try:
+            if any(block is None for block in blocks) or after(pointer["feed"].decode(), self._committed_id):
+                raise CheckpointDamaged
+            restore(self._core, header, [block for block in blocks if block is not None])
+        except CheckpointDamaged:
             self._context.log.warning("the checkpoint is damaged: it is left, the feed is read anew")
+            self._core = Core(self._settings.aggregator, self._core.epoch)
             return
-        restore(self._core, header, [block for block in blocks if block is not None])
-        self._blocks = keys
         self._read_id = pointer["feed"].decode()
 
     def turn(self) -> None:
@@ -131,24 +137,24 @@ class Service:
         stats.show("exchange_ms", core.time_ms)
 
     def _checkpoint_step(self) -> list[Write]:
-        """A little of a checkpoint: begin one when due, write a block a tick, at last the pointer, in the commit."""
+        """A little of a checkpoint: begin one when due, a step a tick, and what of it belongs into the tick's commit."""
         if self._writing is None:
             if time.monotonic() < self._checkpoint_due:
                 return []
-            self._checkpoint_due = time.monotonic() + CHECKPOINT_S
+            self._checkpoint_due = time.monotonic() + self._checkpoint_s
             self._writing = self._write_checkpoint()
-        pointer = next(self._writing)
-        if pointer is None:
-            return []
-        self._writing = None
-        return pointer
+        writes = next(self._writing, None)
+        if writes is None:
+            self._writing = None
+        return writes or []
 
-    def _write_checkpoint(self) -> Iterator[list[Write] | None]:
-        """Steps of one checkpoint; the last one yields the write that flips the pointer.
+    def _write_checkpoint(self) -> Iterator[list[Write]]:
+        """Steps of one checkpoint, one a tick; each yields what goes into the tick's commit.
 
-        1. Copy the state as it is behind the last commit. 2. Write its blocks under a new name: a crash leaves the old
-        pointer, the new blocks are garbage. 3. Flip the pointer within a commit. 4. Delete the old blocks and trim the
-        feed behind the checkpoint, at the next tick: a crash before leaves garbage, never a gap.
+        1. Copy the state and commit the name of its blocks: a crash from here on leaves blocks that the next start
+        deletes by that name. 2. Write the blocks: a crash leaves the old pointer. 3. Flip the pointer within a commit.
+        4. Delete the old blocks and trim the feed behind the checkpoint, at the next tick, when the pointer is surely
+        there: a crash before leaves the old blocks, never a gap.
         """
         position = self._committer.position
         # The core has already taken this tick in; its outputs are committed together with nothing of this copy, so the
@@ -156,10 +162,13 @@ class Service:
         checkpoint, feed_id = Checkpoint(self._core), self._read_id
         prefix = f"{self._keys.checkpoint}:{position.epoch}.{position.seq}"
         keys = list(block_keys(prefix, checkpoint.blocks))
+        yield [HashUpdate(self._keys.checkpoint, {"writing": prefix, "writing_blocks": str(len(keys))})]
         for number, key in enumerate(keys):
             self._streams.set_bytes(key, checkpoint.block(number))
-            yield None
-        pointer = {"feed": feed_id, "prefix": prefix, "blocks": str(len(keys)), "header": checkpoint.header}
+            yield []
+        pointer = {
+            "feed": feed_id, "prefix": prefix, "blocks": str(len(keys)), "header": checkpoint.header, "writing": ""
+        }  # fmt: skip
         yield [HashUpdate(self._keys.checkpoint, pointer)]
         stale, self._blocks = self._blocks, keys
         self._streams.delete(*stale)
@@ -184,6 +193,7 @@ class Service:
 
 def _configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--shard", type=int, default=0, help="the shard to aggregate (0)")
+    parser.add_argument("--checkpoint-s", type=float, default=CHECKPOINT_S, help=argparse.SUPPRESS)
 
 
 def _name(arguments: argparse.Namespace) -> str:

@@ -8,12 +8,16 @@ one slot, so that a commit over all of them stays legal on a cluster.
 from __future__ import annotations
 
 import json
+import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from klagg.errors import ContractError
+
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
+_INTEGER_END: Final = 1 << 63
 
 VERSION: Final = 1
 """`v` of every entry. A reader refuses what it does not know."""
@@ -218,12 +222,11 @@ def text_of(raw: RawFields, name: str) -> str:
 
 
 def integer_of(raw: RawFields, name: str) -> int:
-    """The integer of a field; ContractError if it is missing or no integer."""
+    """The integer of a field; ContractError if it is missing or no plain integer of 64 bits."""
     text = text_of(raw, name)
-    try:
-        return int(text)
-    except ValueError:
-        raise ContractError(f"the field {name} is not an integer: {text[:40]!r}") from None
+    if not _INTEGER.match(text) or not -_INTEGER_END <= int(text) < _INTEGER_END:
+        raise ContractError(f"the field {name} is not an integer: {text[:40]!r}")
+    return int(text)
 
 
 def texts_of(raw: RawFields) -> Fields:
@@ -247,12 +250,15 @@ def listings_of(raw: RawFields) -> list[Listing]:
     if any(len(column) != count for column in columns):
         raise ContractError("the columns of a listing entry differ in length")
     try:
-        return [
+        listings = [
             Listing(name, int(generation), int(price_scale), int(qty_scale), status, int(delivery))
             for name, generation, price_scale, qty_scale, status, delivery in zip(*columns, strict=True)
         ]
     except ValueError as bad:
         raise ContractError(f"a listing entry holds a bad number: {bad}") from None
+    if not all(each.symbol and 0 <= each.generation < _INTEGER_END for each in listings):
+        raise ContractError("a listing entry holds an empty symbol or a generation that is no time")
+    return listings
 
 
 LIVE_VALUE: Final = (

@@ -82,6 +82,12 @@ def _entry_list(items: Any) -> list[Entry]:
     return [Entry(entry_id.decode(), fields) for entry_id, fields in items if entry_id is not None and fields]
 
 
+def _plain(position: Mapping[bytes, bytes]) -> str:
+    """A position hash for a sentence."""
+    parts = (f"{name.decode(errors='replace')} {value.decode(errors='replace')}" for name, value in position.items())
+    return ", ".join(parts) or "nothing"
+
+
 def _queue(pipe: Any, write: Write) -> None:
     if isinstance(write, Append):
         limit = {"maxlen": write.maxlen, "approximate": True} if write.maxlen else {}
@@ -274,7 +280,10 @@ class Streams:
                 pipe.watch(key)
                 found = cast(dict[bytes, bytes], pipe.hgetall(key))
             if found != dict(believed):
-                raise CommitConflict(f"{key} holds {found} where this process left {dict(believed)}")
+                raise CommitConflict(
+                    f"{key} was changed by another process, which owns the shard now: it holds {_plain(found)} where "
+                    f"this process left {_plain(believed)}"
+                )
             pipe.multi()
             for write in writes:
                 _queue(pipe, write)
