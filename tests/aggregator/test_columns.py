@@ -154,7 +154,7 @@ def test_at_scale_is_exact_or_says_that_it_does_not_fit(values: list[tuple[str, 
 )
 def test_numbers_beyond_all_sense_in_other_entries_kill_the_entry_and_not_the_process(fields: dict[str, str]) -> None:
     core = new_core("1m")
-    assert core.apply("7-1", raw(fields)) is None
+    assert not list(core.apply("7-1", raw(fields)))
     assert [each["id"] for each in tick(core, T0).dead] == ["7-1"]
     assert core.symbols.count == 0
 

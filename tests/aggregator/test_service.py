@@ -3,6 +3,7 @@ undisturbed run of the core says."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import sys
@@ -62,8 +63,7 @@ def log_of(seed: int, minutes: int, every_ms: int = 2000) -> list[tuple[str, Fie
 
 def undisturbed(entries: list[tuple[str, Fields]]) -> dict[tuple[str, str, int], Kline]:
     core = core_of(*INTERVALS)
-    outputs = [core.apply(entry_id, raw(fields)) for entry_id, fields in entries]
-    return newest(klines([each for each in outputs if each is not None]))
+    return newest(klines([each for entry_id, fields in entries for each in core.apply(entry_id, raw(fields))]))
 
 
 @dataclass
@@ -146,7 +146,7 @@ def test_killed_anywhere_it_ends_where_an_undisturbed_run_ends(shard: Shard, che
     rng = random.Random(7)
     entries = log_of(7, 30)
     cuts = [0, *sorted(rng.sample(range(len(entries)), 4)), len(entries)]
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in itertools.pairwise(cuts):
         shard.put(entries[start:end])
         child = shard.start("--checkpoint-s", checkpoint_s)
         ticks = [entry_id for entry_id, fields in entries[start:end] if fields["kind"] == contract.TICK]

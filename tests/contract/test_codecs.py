@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.columns import check_entry, decode
+from aggregator.columns import FILLS_MAX, check_entry, decode
 from klagg import contract
 from klagg.contract import Fields, Keys, Listing, TradeRow
 from klagg.errors import ContractError
@@ -37,9 +37,10 @@ big = st.integers(0, INT64_MAX)
 @st.composite
 def trade_rows(draw: st.DrawFn) -> TradeRow:
     first = draw(big)
+    last = draw(st.integers(first, min(INT64_MAX, first + FILLS_MAX - 1)))
     return TradeRow(
-        draw(names), draw(big), draw(decimals), draw(decimals), first, draw(st.integers(first, INT64_MAX)), draw(big),
-        draw(st.booleans()), draw(st.booleans()),
+        draw(names), draw(big), draw(decimals), draw(decimals), first, last, draw(big), draw(st.booleans()),
+        draw(st.booleans()),
     )  # fmt: skip
 
 
