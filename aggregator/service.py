@@ -63,7 +63,7 @@ class Service:
 
     def _load_checkpoint(self) -> None:
         pointer = {name.decode(): value for name, value in self._streams.hash_of(self._keys.checkpoint).items()}
-        if b"" != (left := pointer.get("writing", b"")):
+        if (left := pointer.get("writing", b"")) != b"":
             self._streams.delete(*block_keys(left.decode(), int(pointer["writing_blocks"])))
         if "header" not in pointer:
             return
@@ -125,7 +125,7 @@ class Service:
         stats.show("exchange_ms", core.time_ms)
 
     def _checkpoint_step(self) -> list[Write]:
-        """A little of a checkpoint: begin one when due, a step a tick, and what of it belongs into the tick's commit."""
+        """A little of a checkpoint: begin one when due, a step a tick; what of it belongs to this tick's commit."""
         if self._writing is None:
             if time.monotonic() < self._checkpoint_due:
                 return []

@@ -3,6 +3,7 @@ undisturbed run of the core says."""
 
 from __future__ import annotations
 
+import itertools
 import random
 import signal
 import sys
@@ -146,7 +147,7 @@ def test_killed_anywhere_it_ends_where_an_undisturbed_run_ends(shard: Shard, che
     rng = random.Random(7)
     entries = log_of(7, 30)
     cuts = [0, *sorted(rng.sample(range(len(entries)), 4)), len(entries)]
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in itertools.pairwise(cuts):
         shard.put(entries[start:end])
         child = shard.start("--checkpoint-s", checkpoint_s)
         ticks = [entry_id for entry_id, fields in entries[start:end] if fields["kind"] == contract.TICK]
