@@ -17,7 +17,7 @@ import ujson
 from aggregator.core import Core
 from aggregator.fold import Rows
 from aggregator.ledger import Hole
-from aggregator.ring import BAR_FLAGS, BAR_INTEGERS
+from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
 
 FORMAT = 1
@@ -121,7 +121,9 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]
     for number, block in enumerate(blocks):
         _restore_block(core, number, zlib.decompress(block))
-    ring.live_changed[:, :count] |= (ring.revision[:, :count] == 0) & (ring.open_id[:, :count] >= 0)
+    shown = ring.row_bucket[:, None] == ring.shown[ring.row_interval][:, :count]
+    begun = shown & (ring.shown[ring.row_interval][:, :count] != NO_BUCKET) | (ring.open_id[:, :count] != NO_ID)
+    ring.live_changed[:, :count] |= (ring.revision[:, :count] == 0) & begun
 
 
 def fits(core: Core, header: str) -> bool:

@@ -315,6 +315,7 @@ class Core:
         old = rows.time < step_ms - self._window_ms
         if old.any():
             self._refuse("TOO_OLD", f"is older than the window of {self._window_ms} ms", rows.slot[old], rows.id[old])
+            self.ledger.lose(rows.slot[old], rows.id[old], rows.time[old])
             rows = rows.take(~old)
         if not len(rows):
             return held
@@ -347,7 +348,7 @@ class Core:
         """What finality decides at this step, and what the ledger has to say."""
         floor_ms = step_ms - self._window_ms
         published = self.finality.close(step_ms)
-        self.ledger.expire(floor_ms)
+        self.ledger.expire(floor_ms, self.ring.oldest_ms)
         self.edges.expire(floor_ms)
         before = len(outputs.klines)
         self._speaker.finals(outputs, published, self.epoch)

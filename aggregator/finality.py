@@ -183,14 +183,20 @@ class Finality:
             self._carry_interval(int(interval), ring.row_bucket[rows[here]], slots[here])
 
     def _carry_interval(self, interval: int, buckets: Ints, slots: Ints) -> None:
-        """One step for all symbols at once, then the next bucket, while empty published bars follow."""
+        """One step for all symbols at once, then the next bucket, while empty published bars follow; an empty bar in
+        progress that was shown is shown anew."""
         ring = self._ring
         while len(slots):
             closes = ring.close[ring.rows_of(interval, buckets), slots]
             buckets = buckets + 1
             rows = ring.rows_of(interval, buckets)
-            follows = (ring.row_bucket[rows] == buckets) & (ring.revision[rows, slots] > 0)
-            follows &= (ring.open_id[rows, slots] == NO_ID) & (ring.close[rows, slots] != closes)
+            carries = (ring.row_bucket[rows] == buckets) & (ring.open_id[rows, slots] == NO_ID)
+            carries &= ring.close[rows, slots] != closes
+            published = ring.revision[rows, slots] > 0
+            shown = carries & ~published & (ring.shown[interval, slots] >= buckets)
+            self._ring.set_prices(rows[shown], slots[shown], closes[shown])
+            ring.live_changed[rows[shown], slots[shown]] = True
+            follows = carries & published
             rows, slots, closes, buckets = rows[follows], slots[follows], closes[follows], buckets[follows]
             self._ring.set_prices(rows, slots, closes)
             ring.changed[rows, slots] = True

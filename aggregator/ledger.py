@@ -18,6 +18,9 @@ NONE = -1
 HOLES_MAX = 1_000
 """Open holes of one symbol; beyond it the oldest is given up as lost, which is an event and a finding."""
 
+LOST_MAX = 100
+"""Lost holes of one symbol that are kept apart; beyond it the oldest two become one that taints what lies between."""
+
 REPAIRED = "repaired"
 LOST = "lost"
 NO_TIME = np.iinfo(np.int64).min
@@ -110,6 +113,7 @@ class Ledger:
         if split < len(unique):
             self._extend(slot, last, unique[split:], unique_times[split:])
         self.last_time[slot] = max(int(self.last_time[slot]), int(unique_times[new].max(initial=NO_TIME)))
+        self._bound(slot)
         keep = np.zeros(len(ids), np.bool_)
         keep[first_rows[new]] = True
         return keep
@@ -124,8 +128,13 @@ class Ledger:
             self.holes.setdefault(slot, []).append(hole)
             self.events.append(HoleEvent(slot, hole, ""))
         self.last_id[slot] = ids[-1]
-        while len(self.holes.get(slot, ())) > HOLES_MAX:
-            self._give_up(slot, self.holes[slot].pop(0))
+
+    def _bound(self, slot: int) -> None:
+        """Jumps and half repaired holes may leave too many."""
+        holes = self.holes.get(slot, [])
+        for hole in holes[: max(0, len(holes) - HOLES_MAX)]:
+            self._give_up(slot, hole)
+        del holes[: max(0, len(holes) - HOLES_MAX)]
 
     def _fill(self, slot: int, ids: Ints, times: Ints) -> Bools:
         """Ids at or below the frontier, ascending and unique: which of them were missing."""
@@ -148,16 +157,39 @@ class Ledger:
         return missing
 
     def _give_up(self, slot: int, hole: Hole) -> None:
-        self.lost.setdefault(slot, []).append(hole)
         self.events.append(HoleEvent(slot, hole, LOST))
+        lost = self.lost.setdefault(slot, [])
+        lost.append(hole)
+        while len(lost) > LOST_MAX:
+            one, other = lost.pop(0), lost.pop(0)
+            lost.insert(0, Hole(
+                min(one.from_id, other.from_id), max(one.to_id, other.to_id),
+                min(one.before_time, other.before_time), max(one.after_time, other.after_time),
+            ))  # fmt: skip
 
     def lose(self, slots: Ints, ids: Ints, times: Ints) -> None:
-        """Trades that were seen and cannot be used: they taint their bars as a lost hole does."""
-        for slot, trade, time_ms in zip(slots.tolist(), ids.tolist(), times.tolist(), strict=True):
-            self._give_up(slot, Hole(trade, trade, time_ms, time_ms))
+        """Trades that were admitted since the last `take_events` and cannot be used: they taint bars as lost holes do,
+        one for a run of ids. Between the neighbours of the hole that they filled no close is sure."""
+        order = np.lexsort((ids, slots))
+        slots, ids, times = slots[order], ids[order], times[order]
+        cuts = np.flatnonzero((np.diff(slots) != 0) | (np.diff(ids) != 1)) + 1
+        for run in np.split(np.arange(len(slots)), cuts):
+            if len(run):
+                slot, during = int(slots[run[0]]), times[run]
+                hole = self._bracketed(slot, int(ids[run[0]]), int(ids[run[-1]]), int(during.min()), int(during.max()))
+                self.events.append(HoleEvent(slot, hole, ""))
+                self._give_up(slot, hole)
 
-    def expire(self, floor_ms: int) -> None:
-        """Holes whose bars can no longer be amended are lost; lost ones older than that are forgotten."""
+    def _bracketed(self, slot: int, from_id: int, to_id: int, low_ms: int, high_ms: int) -> Hole:
+        for event in self.events:
+            filled = event.hole
+            if event.slot == slot and event.reason == REPAIRED and filled.from_id <= from_id and to_id <= filled.to_id:
+                low_ms, high_ms = min(low_ms, filled.before_time), max(high_ms, filled.after_time)
+        return Hole(from_id, to_id, low_ms, high_ms)
+
+    def expire(self, floor_ms: int, forget_ms: int) -> None:
+        """Holes older than `floor_ms`, whose trades are refused from now on, are lost. Lost ones go on tainting until
+        no bar is kept that reaches back to them: those older than `forget_ms` are forgotten."""
         for slot in [slot for slot, holes in self.holes.items() if holes[0].after_time < floor_ms]:
             holes = self.holes[slot]
             for hole in [hole for hole in holes if hole.after_time < floor_ms]:
@@ -167,8 +199,8 @@ class Ledger:
                 self.holes[slot] = left
             else:
                 del self.holes[slot]
-        for slot in [slot for slot, holes in self.lost.items() if holes[0].after_time < floor_ms]:
-            left = [hole for hole in self.lost[slot] if hole.after_time >= floor_ms]
+        for slot in [slot for slot, holes in self.lost.items() if holes[0].after_time < forget_ms]:
+            left = [hole for hole in self.lost[slot] if hole.after_time >= forget_ms]
             if left:
                 self.lost[slot] = left
             else:

@@ -172,9 +172,12 @@ class Speaker:
             buckets = self._ring.row_bucket[base + rows]
             oldest_first = np.argsort(buckets, kind="stable")
             np.maximum.at(self._ring.shown[interval], slots, buckets)
-            for bar in bars_of(self._ring, self._symbols, interval, base + rows[oldest_first], slots[oldest_first]):
+            newest = (buckets == self._ring.shown[interval, slots])[oldest_first].tolist()
+            bars = bars_of(self._ring, self._symbols, interval, base + rows[oldest_first], slots[oldest_first])
+            for bar, is_newest in zip(bars, newest, strict=True):
                 name, value = _put_live(outputs.live, live, bar, outputs.time_ms)
-                self._bars[name] = value
+                if is_newest:  # a late trade of the bar before it does not bring that one back
+                    self._bars[name] = value
             changed[...] = False
         if live:
             outputs.live.append({"time": str(outputs.time_ms), **live})

@@ -114,6 +114,11 @@ class Ring:
         """The oldest bucket that still has a row."""
         return int(self.head[interval]) - self.sizes[interval] + 1
 
+    @property
+    def oldest_ms(self) -> int:
+        """The open time of the oldest bar that still has a row, over all intervals."""
+        return min(kind.open_of(self.oldest(at)) for at, kind in enumerate(self.intervals))
+
     def advance(self, time_ms: int) -> None:
         """Make rows up to `time_ms` + AHEAD_MS; the oldest go, and their closes become the carry.
 

@@ -1,0 +1,187 @@
+"""When a bar is final, when it is complete, and when it never may be called so."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from aggregator.outputs import Outputs
+from klagg import contract
+from klagg.contract import TradeRow
+from klagg.intervals import interval
+from klagg.kline import Kline
+from tests.aggregator.kit import T0, feed, klines, mark, new_core, newest, tick, trade, values
+from tests.aggregator.oracle import fold
+from tests.aggregator.test_core import market
+
+MINUTE = 60_000
+HOUR = 3_600_000
+
+
+def test_a_bar_with_a_hole_that_expired_is_never_complete() -> None:
+    """Not the minute, whose row outlives the hole a little, nor the hour and the day, which end after it."""
+    core, said = new_core("1m", "1h", "1d", window_minutes=30), []
+    feed(core, [trade(1, T0), trade(3, T0 + 1000)])
+    for minute in range(26 * 60):
+        feed(core, [trade(4 + minute, T0 + minute * MINUTE + 2000)])
+        said.append(tick(core, T0 + minute * MINUTE + 3000))
+    lacking = [each for each in klines(said) if each.open_time <= T0 + 500 <= each.close_time]
+    assert {each.interval for each in lacking} == {"1m", "1h", "1d"}
+    assert not any(each.complete for each in lacking)
+    whole = [each for each in newest(klines(said)).values() if each.open_time > T0 + 1000]
+    assert whole
+    assert all(each.complete for each in whole)
+    assert core.open_holes == 0
+
+
+def test_a_bar_that_lacks_a_refused_old_trade_is_never_complete() -> None:
+    """Ids far ahead in time first, so that the old trades are no hole when they come."""
+    core, said = new_core("1m", "1d", window_minutes=30), []
+    feed(core, [trade(1, T0)])
+    said += [tick(core, T0 + minute * MINUTE) for minute in range(60)]
+    feed(core, [trade(2, T0 + 1000), trade(3, T0 + HOUR)])
+    said.append(tick(core, T0 + HOUR))
+    assert [each["kind"] for each in said[-1].findings] == ["TOO_OLD"]
+    for hour in range(1, 30):
+        feed(core, [trade(3 + hour, T0 + hour * HOUR + 1)])
+        said.append(tick(core, T0 + hour * HOUR + 1))
+    (day,) = [each for each in klines(said) if each.interval == "1d" and each.open_time <= T0 + 1000 <= each.close_time]
+    assert not day.complete
+
+
+def lossy_run(seed: int, minutes: int) -> tuple[list[TradeRow], set[tuple[str, int]], list[Outputs]]:
+    """A market with losses, some repaired late or too late; the trades, those never used, and what was said."""
+    rng = random.Random(seed)
+    rows = market(seed, 3, 6 * minutes, minutes * MINUTE)
+    core, said, late = new_core("1m", "5m", "1h", window_minutes=10), [], []
+    at = 0
+    for time_ms in range(T0, T0 + minutes * MINUTE + 30_000, rng.choice((3000, 7000, 45_000))):
+        part = []
+        while at < len(rows) and rows[at].time <= time_ms:
+            part.append(rows[at])
+            at += 1
+        lost = [row for row in part if rng.random() < 0.04]
+        late += lost
+        feed(core, [row for row in part if row not in lost])
+        if late and rng.random() < 0.02:
+            rng.shuffle(late)
+            feed(core, late[: len(late) // 2 + 1])
+            late = late[len(late) // 2 + 1 :]
+        if rng.random() < 0.5:
+            mark(core, time_ms, *rng.sample(["S0USDT", "S1USDT", "S2USDT"], 2))
+        said.append(tick(core, time_ms))
+    return rows, {(row.symbol, row.id) for row in late}, said
+
+
+@hypothesis_settings(max_examples=25)
+@given(seed=st.integers(0, 2**32), minutes=st.integers(5, 90))
+def test_complete_is_never_claimed_of_a_bar_that_lacks_a_trade(seed: int, minutes: int) -> None:
+    rows, _, said = lossy_run(seed, minutes)
+    expected = fold(rows, ("1m", "5m", "1h"), rows[-1].time + MINUTE)
+    for kline in klines(said):
+        if kline.complete:
+            assert values(kline) == expected[kline.key], kline
+
+
+@hypothesis_settings(max_examples=25)
+@given(seed=st.integers(0, 2**32), minutes=st.integers(5, 60))
+def test_versions_rise_and_every_bar_comes_at_most_once_a_reason_and_tick(seed: int, minutes: int) -> None:
+    _, _, said = lossy_run(seed, minutes)
+    best: dict[tuple[str, str, int], Kline] = {}
+    for outputs in said:
+        here = [each.key for each in klines(outputs)]
+        assert len(here) == len(set(here)), "one version of a bar at a tick"
+        for kline in klines(outputs):
+            before = best.get(kline.key)
+            if before is None:
+                assert kline.revision == 1
+            elif kline.revision == before.revision:
+                assert (before.complete, kline.complete) == (0, 1)
+                assert values(kline) == values(before)
+            else:
+                assert kline.revision == before.revision + 1
+            best[kline.key] = kline
+    for symbol, name in {key[:2] for key in best}:
+        opens = sorted(key[2] for key in best if key[:2] == (symbol, name))
+        kind = interval(name)
+        assert [kind.bucket_of(each) for each in opens] == list(
+            range(kind.bucket_of(opens[0]), kind.bucket_of(opens[-1]) + 1)
+        ), "no bar is missing between the first and the last"
+        for one, other in itertools.pairwise(opens):
+            if best[symbol, name, other].first_trade_id == -1:
+                assert best[symbol, name, other].open == best[symbol, name, one].close, "the last versions carry on"
+
+
+@hypothesis_settings(max_examples=25)
+@given(seed=st.integers(0, 2**32), minutes=st.integers(5, 40))
+def test_holes_end_as_they_opened_and_events_name_the_state_before(seed: int, minutes: int) -> None:
+    _, _, said = lossy_run(seed, minutes)
+    states: dict[tuple[str, str, str], str] = {}
+    holes: Counter[tuple[str, str, str]] = Counter()
+    for entry in (each for outputs in said for each in outputs.events):
+        if entry["kind"] == contract.EVENT_TICK:  # the last of its tick
+            assert set(holes.values()) <= {0, 1}
+        for row in contract.event_rows(entry):
+            if entry["kind"] in (contract.EVENT_CLOSE, contract.EVENT_CONFIRMED, contract.EVENT_AMENDED):
+                key = row["symbol"], row["interval"], row["open_time"]
+                before = states.get(key, "none")
+                assert row["before"] == before or (before == "none" and row["before"] == "open")
+                states[key] = row["after"]
+            elif entry["kind"] == contract.EVENT_HOLE_OPENED:
+                holes[row["symbol"], row["from_id"], row["to_id"]] += 1
+            elif entry["kind"] == contract.EVENT_HOLE_CLOSED:
+                holes[row["symbol"], row["from_id"], row["to_id"]] -= 1
+
+
+def test_trades_before_a_symbols_first_bar_move_its_beginning_back() -> None:
+    core = new_core("1m")
+    feed(core, [trade(5, T0 + 3 * MINUTE, "5")])
+    tick(core, T0 + 3 * MINUTE)
+    feed(core, [trade(6, T0 + MINUTE, "3")])
+    said = klines(tick(core, T0 + 3 * MINUTE + 1000)) + klines(tick(core, T0 + 4 * MINUTE + 10_000))
+    assert [(each.open_time - T0, each.close) for each in said] == [(MINUTE, "3"), (2 * MINUTE, "3"), (3 * MINUTE, "5")]
+
+
+def test_a_mark_must_reach_the_close_to_shorten_the_grace() -> None:
+    core = new_core("1m")
+    feed(core, [trade(1, T0)])
+    mark(core, T0 + MINUTE - 1)
+    assert klines(tick(core, T0 + MINUTE + 2000)) == []
+    mark(core, T0 + MINUTE)
+    assert len(klines(tick(core, T0 + MINUTE + 2001))) == 1
+
+
+def test_a_changed_close_runs_through_a_chain_and_stops_at_the_first_trade() -> None:
+    core = new_core("1m")
+    feed(core, [trade(1, T0, "5"), trade(3, T0 + 3 * MINUTE, "9"), trade(4, T0 + 6 * MINUTE, "2")])
+    tick(core, T0 + 6 * MINUTE)
+    feed(core, [trade(2, T0 + 30_000, "7")])
+    amended = [each for each in klines(tick(core, T0 + 6 * MINUTE + 1)) if each.revision == 2]
+    assert [(each.open_time - T0, each.open, each.close, each.complete) for each in amended] == [
+        (0, "5", "7", 1), (MINUTE, "7", "7", 1), (2 * MINUTE, "7", "7", 1)]  # fmt: skip
+
+
+def test_an_open_empty_bar_shows_the_amended_close() -> None:
+    core = new_core("1m", live_long_ms=0)
+    feed(core, [trade(1, T0, "5"), trade(3, T0 + 1000, "5")])
+    tick(core, T0 + MINUTE + 20_000)
+    feed(core, [trade(2, T0 + 500, "4"), trade(4, T0 + 2000, "8")])
+    outputs = tick(core, T0 + MINUTE + 21_000)
+    shown = contract.live_value_of(outputs.bars["BTCUSDT:1m"])
+    assert (shown["open_time"], shown["close"], shown["trades"]) == (str(T0 + MINUTE), "8", "0")
+
+
+def test_seconds_go_on_over_a_long_silence() -> None:
+    core, jump = new_core("1s", "1m"), 20 * MINUTE
+    feed(core, [trade(1, T0, "5")])
+    tick(core, T0)
+    feed(core, [trade(2, T0 + jump, "6")])
+    said = klines(tick(core, T0 + jump))
+    seconds = sorted(each.open_time for each in said if each.interval == "1s")
+    assert seconds == list(range(T0, T0 + jump, 1000))
+    assert {each.close for each in said} == {"5"}

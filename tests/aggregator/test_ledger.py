@@ -1,0 +1,206 @@
+"""The ledger against a set of ids: what is new, what is missing, when it was traded, and what became of it."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.ledger import HOLES_MAX, LOST, LOST_MAX, NO_TIME, REPAIRED, Hole, HoleEvent, Ledger
+
+FAR = 10**15
+
+
+def time_of(number: int) -> int:
+    """Times rise with ids, now and then by nothing."""
+    return 1000 + number // 2 * 10
+
+
+def admit(ledger: Ledger, batch: list[tuple[int, int]]) -> list[bool]:
+    """A batch of (slot, id), sorted by slot as the core gives it."""
+    batch.sort(key=lambda row: row[0])
+    slots, ids = (np.array(column, np.int64) for column in zip(*batch, strict=True))
+    return [bool(each) for each in ledger.admit(slots, ids, np.array([time_of(each) for _, each in batch], np.int64))]
+
+
+class Oracle:
+    """Sets of ids by slot."""
+
+    def __init__(self) -> None:
+        self.first: dict[int, int] = {}
+        self.seen: dict[int, set[int]] = {}
+
+    def admit(self, batch: list[tuple[int, int]]) -> list[bool]:
+        for slot in {slot for slot, _ in batch}:
+            self.first.setdefault(slot, min(number for owner, number in batch if owner == slot))
+        new = []
+        for slot, number in batch:
+            seen = self.seen.setdefault(slot, set())
+            new.append(number >= self.first[slot] and number not in seen)
+            if number >= self.first[slot]:
+                seen.add(number)
+        return new
+
+    def missing(self, slot: int) -> set[int]:
+        seen = self.seen.get(slot, {0})
+        return set(range(min(seen), max(seen))) - seen
+
+
+def pair(events: list[HoleEvent]) -> dict[int, list[Hole]]:
+    """Every end is that of a hole that opened and did not end before; what is still open, by slot."""
+    live: dict[int, list[Hole]] = {}
+    for event in events:
+        holes = live.setdefault(event.slot, [])
+        if event.reason:
+            holes.remove(event.hole)
+        else:
+            assert event.hole not in holes
+            holes.append(event.hole)
+    return {slot: sorted(holes, key=lambda hole: hole.from_id) for slot, holes in live.items() if holes}
+
+
+ROWS = st.tuples(st.integers(0, 3), st.integers(0, 60))
+
+
+@given(st.lists(st.lists(ROWS, min_size=1, max_size=25), max_size=12), st.integers(0, 10**15))
+def test_any_sequence_of_ids_equals_the_sets(batches: list[list[tuple[int, int]]], offset: int) -> None:
+    ledger, oracle, events = Ledger(4), Oracle(), []
+    for batch in batches:
+        batch = [(slot, number + offset) for slot, number in batch]
+        found = admit(ledger, batch)
+        assert found == oracle.admit(batch)
+        events += ledger.take_events()
+        still = pair(events)
+        assert {slot: sorted(holes, key=lambda each: each.from_id) for slot, holes in ledger.holes.items()} == still
+        for slot, seen in oracle.seen.items():
+            assert ledger.last_id[slot] == max(seen)
+            assert ledger.last_time[slot] == time_of(max(seen))
+            first = oracle.first[slot]
+            assert ledger.start_time[slot] == (NO_TIME if first <= 1 else time_of(first))
+            holes = ledger.holes.get(slot, [])
+            assert {number for hole in holes for number in range(hole.from_id, hole.to_id + 1)} == oracle.missing(slot)
+            for hole in holes:
+                assert {hole.from_id - 1, hole.to_id + 1} <= seen
+                assert (hole.before_time, hole.after_time) == (time_of(hole.from_id - 1), time_of(hole.to_id + 1))
+    assert {event.reason for event in events} <= {"", REPAIRED}
+
+
+@given(st.integers(0, 2**32))
+def test_whatever_the_order_of_batches_the_same_is_missing_in_the_end(seed: int) -> None:
+    rng = random.Random(seed)
+    kept = [number for number in range(2, 80) if rng.random() < 0.8]
+    first, others = kept[:1], kept[1:]
+    found = []
+    for _ in range(2):
+        rng.shuffle(others)
+        ledger = Ledger(1)
+        admit(ledger, [(0, first[0])])
+        for at in range(0, len(others), 9):
+            admit(ledger, [(0, number) for number in others[at : at + 9]])
+        found.append(sorted(ledger.holes.get(0, []), key=lambda hole: hole.from_id))
+    assert found[0] == found[1]
+
+
+@given(
+    st.lists(st.integers(1, 40), min_size=2, unique=True), st.integers(900, 1300), st.integers(1, 200)
+)  # fmt: skip
+def test_exactly_the_bars_that_may_lack_a_trade_are_tainted(ids: list[int], opening: int, length: int) -> None:
+    ledger = Ledger(2)
+    for number in sorted(ids):
+        admit(ledger, [(1, number)])
+    missing = set(range(min(ids), max(ids))) - set(ids)
+    slots, opens = np.array([0, 1], np.int64), np.array([opening] * 2, np.int64)
+    found = ledger.tainted(slots, opens, opens + length).tolist()
+    assert not found[0], "another symbol's holes are no one else's"
+    if any(opening <= time_of(number) < opening + length for number in missing):
+        assert found[1]
+    spans = [(time_of(hole.from_id - 1), time_of(hole.to_id + 1)) for hole in ledger.holes.get(1, [])]
+    assert found[1] == any(low < opening + length and high >= opening for low, high in spans)
+
+
+def test_too_many_holes_give_up_the_oldest() -> None:
+    ledger = Ledger(1)
+    admit(ledger, [(0, 2 * number) for number in range(1, HOLES_MAX + 12)])
+    assert len(ledger.holes[0]) == HOLES_MAX
+    events = ledger.take_events()
+    assert [event.hole.from_id for event in events if event.reason == LOST] == [3 + 2 * at for at in range(10)]
+    assert pair(events)[0] == ledger.holes[0]
+    assert admit(ledger, [(0, 3)]) == [False], "a lost trade that comes after all is no longer wanted"
+    assert admit(ledger, [(0, 2 * HOLES_MAX + 1)]) == [True]
+
+
+def test_repairs_that_split_holes_keep_the_bound_too() -> None:
+    ledger = Ledger(1)
+    admit(ledger, [(0, 1), (0, 10 * HOLES_MAX)])
+    admit(ledger, [(0, number) for number in range(3, 4 * HOLES_MAX, 2)])
+    assert len(ledger.holes[0]) == HOLES_MAX
+    assert pair(ledger.take_events())[0] == ledger.holes[0]
+
+
+def test_lost_holes_taint_until_no_bar_reaches_back_to_them() -> None:
+    ledger = Ledger(1)
+    admit(ledger, [(0, 2), (0, 10), (0, 20)])
+    at = np.array([0], np.int64)
+
+    def tainted(opening: int, closing: int) -> bool:
+        return bool(ledger.tainted(at, np.array([opening]), np.array([closing]))[0])
+
+    ledger.expire(time_of(10), 0)
+    assert [hole.from_id for hole in ledger.holes[0]] == [3, 11], "its last trade may still come"
+    ledger.expire(time_of(10) + 1, 0)
+    assert [hole.from_id for hole in ledger.holes[0]] == [11]
+    assert tainted(time_of(2), time_of(2) + 1)
+    ledger.expire(FAR, time_of(10))
+    assert not ledger.holes
+    assert tainted(0, time_of(4))
+    ledger.expire(FAR, time_of(10) + 1)
+    assert not tainted(0, time_of(4))
+    assert tainted(time_of(12), FAR)
+    ledger.expire(FAR, FAR)
+    assert not tainted(0, FAR)
+    assert not ledger.lost
+    events = ledger.take_events()
+    assert pair(events) == {}
+    assert [event.reason for event in events] == ["", "", LOST, LOST]
+
+
+def test_lost_trades_taint_their_own_bars_by_runs() -> None:
+    ledger = Ledger(3)
+    slots, ids, times = ([2, 0, 2, 2], [7, 5, 6, 9], [70, 50, 60, 90])
+    ledger.lose(*(np.array(column, np.int64) for column in (slots, ids, times)))
+    assert ledger.lost == {0: [Hole(5, 5, 50, 50)], 2: [Hole(6, 7, 60, 70), Hole(9, 9, 90, 90)]}
+    assert pair(ledger.take_events()) == {}
+    ledger.lose(*(np.zeros(0, np.int64) for _ in range(3)))
+    assert ledger.take_events() == []
+
+
+def test_a_repair_that_cannot_be_used_leaves_the_whole_hole_in_doubt() -> None:
+    ledger = Ledger(1)
+    admit(ledger, [(0, 2), (0, 10)])
+    admit(ledger, [(0, 5)])
+    ledger.lose(*(np.array([each], np.int64) for each in (0, 5, time_of(5))))
+    assert ledger.lost == {0: [Hole(5, 5, time_of(2), time_of(10))]}
+    assert [each.from_id for each in pair(ledger.take_events())[0]] == [3, 6]
+
+
+@given(st.lists(st.integers(0, 1000), min_size=LOST_MAX + 1, max_size=2 * LOST_MAX, unique=True))
+def test_lost_holes_are_bounded_and_nothing_is_untainted_by_it(numbers: list[int]) -> None:
+    ledger = Ledger(1)
+    for number in numbers:
+        ledger.lose(*(np.array([each], np.int64) for each in (0, number * 2, number * 10)))
+    assert len(ledger.lost[0]) == LOST_MAX
+    opens = np.array(numbers, np.int64) * 10
+    assert ledger.tainted(np.zeros(len(opens), np.int64), opens, opens + 1).all()
+
+
+@pytest.mark.parametrize("capacity", [5, 100])
+def test_growth_keeps_what_is_known(capacity: int) -> None:
+    ledger = Ledger(2)
+    admit(ledger, [(0, 5), (1, 9)])
+    ledger.grow(capacity)
+    assert ledger.last_id.tolist() == [5, 9, *[-1] * (capacity - 2)]
+    assert admit(ledger, [(0, 6), (1, 9), (capacity - 1, 3)]) == [True, False, True]
+    assert len(ledger.last_time) == len(ledger.start_time) == capacity
