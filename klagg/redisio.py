@@ -143,10 +143,10 @@ class Streams:
         with _speaking("reading"):
             return _entry_list(self._redis.xrange(key, first, last, count=count))
 
-    def newest(self, key: str, *, count: int = 1) -> list[Entry]:
-        """XREVRANGE: the newest entries, newest first."""
+    def newest(self, key: str, *, count: int = 1, last: str = "+") -> list[Entry]:
+        """XREVRANGE: the newest entries up to the id `last` (`(id`: without it), newest first."""
         with _speaking("reading"):
-            return _entry_list(self._redis.xrevrange(key, count=count))
+            return _entry_list(self._redis.xrevrange(key, max=last, count=count))
 
     def length(self, key: str) -> int:
         with _speaking("counting"):

@@ -1,27 +1,169 @@
-"""`klagg inspect`: what flows through the streams, in lines for people (or JSON)."""
+"""`klagg inspect`: what flows through the streams, in lines for people or as JSON."""
 
 from __future__ import annotations
 
 import argparse
-import itertools
 import sys
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final
 
 import ujson
+from rich.cells import cell_len
 
 from klagg import contract
-from klagg.cli.locate import add_arguments, running_settings
+from klagg.cli import locate
 from klagg.cli.screen import moment
-from klagg.contract import Keys
-from klagg.kline import Kline
+from klagg.contract import Keys, RawFields, shard_of
+from klagg.errors import ConfigError, ContractError
+from klagg.intervals import interval
+from klagg.kline import DECIMAL_FIELDS, Kline
 from klagg.redisio import Entry, Streams
 
-LOOK_BACK_ENTRIES = 5_000
+PAGE: Final = 100
+"""Entries of one read; one of the feed holds up to 512 trades."""
+
+LOOK_BACK_ENTRIES: Final = 20_000
 """How far back, in entries of a stream, the newest lines are looked for."""
-PAGE = 500
+
+SYMBOL_WIDTH: Final = 14
 
 Record = dict[str, Any]
+"""One line: a trade, a kline, a bar or an event, by the names of the contract."""
+
+
+def trades(raw: RawFields) -> list[Record]:
+    """The trades of a feed entry, one record each; none for entries of other kinds."""
+    if raw.get(b"kind") != contract.TRADES.encode():
+        return []
+    columns = [contract.text_of(raw, name).split(",") for name in contract.TRADE_COLUMNS]
+    if len({len(column) for column in columns}) > 1:
+        raise ContractError("the columns of a trades entry differ in length")
+    head = {"line": contract.text_of(raw, "line"), "ids": contract.text_of(raw, "ids")}
+    whole = {"id", "first", "last", "time", "maker", "counts"}
+    return [
+        {**_numbered(dict(zip(contract.TRADE_COLUMNS, values, strict=True)), whole), **head}
+        for values in zip(*columns, strict=True)
+    ]
+
+
+def klines(raw: RawFields) -> list[Record]:
+    """The kline of a `klines` entry."""
+    return [asdict(Kline.from_fields(contract.texts_of(raw)))]
+
+
+def live(raw: RawFields) -> list[Record]:
+    """The bars of a `live` entry."""
+    records = []
+    whole = set(contract.LIVE_VALUE) - set(DECIMAL_FIELDS)
+    for name, text in contract.texts_of(raw).items():
+        if name not in contract.LIVE_META:
+            symbol, _, length = name.rpartition(":")
+            value = _numbered(contract.live_value_of(text), whole)
+            records.append({"symbol": symbol, "interval": length, **value})
+    return records
+
+
+def events(raw: RawFields) -> list[Record]:
+    """The events of an `events` entry, the tick itself included."""
+    fields = contract.texts_of(raw)
+    head: Record = {"event": contract.text_of(raw, "kind"), "at": contract.integer_of(raw, "time")}
+    if head["event"] == contract.EVENT_TICK:
+        return [head]
+    whole = {"generation", "id", "time", "open_time", "empty", "revision"}
+    whole |= {"from_id", "to_id", "before_time", "after_time"}
+    return [{**head, **_numbered(row, whole)} for row in contract.event_rows(fields)]
+
+
+def _numbered(row: Mapping[str, str], whole: set[str]) -> Record:
+    """The row with the values of `whole` as integers; ContractError if one is none."""
+    try:
+        return {name: int(value) if name in whole else value for name, value in row.items()}
+    except ValueError as bad:
+        raise ContractError(f"a value is not an integer: {bad}") from None
+
+
+def trade_line(trade: Record) -> str:
+    """A trade; `buy` and `sell` are the taker's side."""
+    side = "sell" if trade["maker"] else "buy "
+    fills = f"fills {trade['first']}-{trade['last']}" if trade["last"] != trade["first"] else f"fill {trade['first']}"
+    uncounted = "" if trade["counts"] else "  not counted in klines"
+    return (
+        f"{_millis(trade['time'])} {_padded(trade['symbol'])} {side} {trade['qty']} @ {trade['price']}  "
+        f"id {trade['id']}  {fills}  line {trade['line']}{uncounted}"
+    )
+
+
+def kline_line(kline: Record) -> str:
+    """A version of a kline; `waiting` says that its trades are not all proven to be in."""
+    state = "complete" if kline["complete"] else "waiting "
+    source = "" if kline["source"] == "own" else f"  source {kline['source']}"
+    return f"{_bar(kline)}  {state} revision {kline['revision']}{source}"
+
+
+def live_line(bar: Record) -> str:
+    """A bar as it was at a tick: open, closed (published, not yet proven) or final."""
+    state = "final" if bar["complete"] else "closed" if bar["closed"] else "open"
+    return f"{_bar(bar)}  {state}"
+
+
+def _bar(bar: Record) -> str:
+    return (
+        f"{moment(bar['open_time'])} {_padded(bar['symbol'])} {bar['interval']:<3} O {bar['open']} H {bar['high']} "
+        f"L {bar['low']} C {bar['close']}  volume {bar['volume']}  trades {bar['trades']}"
+    )
+
+
+def event_line(event: Record) -> str:
+    """An event with its values by name."""
+    values = " ".join(
+        f"{name}={moment(value) if name == 'open_time' else value}"
+        for name, value in event.items()
+        if name not in ("event", "at", "symbol")
+    )
+    return f"{_millis(event['at'])} {_padded(event.get('symbol', ''))} {event['event']:<11} {values}".rstrip()
+
+
+def _millis(time_ms: int) -> str:
+    return f"{moment(time_ms)}.{time_ms % 1000:03d}"
+
+
+def _padded(symbol: str) -> str:
+    """The symbol in columns of a terminal, where CJK letters are two wide."""
+    return symbol + " " * (SYMBOL_WIDTH - cell_len(symbol))
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What can be looked at: the attribute of Keys that names its stream, its records, and a record as a line."""
+
+    stream: str
+    records: Callable[[RawFields], list[Record]]
+    line: Callable[[Record], str]
+
+
+KINDS: Final = {
+    "trades": Kind("feed", trades, trade_line),
+    "klines": Kind("klines", klines, kline_line),
+    "live": Kind("live", live, live_line),
+    "events": Kind("events", events, event_line),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """Which records are wanted: empty texts mean any. `ticks` are events that nobody wants unless asked."""
+
+    symbol: str = ""
+    interval: str = ""
+    ticks: bool = False
+
+    def takes(self, record: Record) -> bool:
+        return (
+            (not self.symbol or record.get("symbol") == self.symbol)
+            and (not self.interval or record.get("interval") == self.interval)
+            and (self.ticks or record.get("event") != contract.EVENT_TICK)
+        )
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -30,124 +172,112 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "inspect",
         help="look into the streams",
         description="Prints what is in a stream, newest last: trades of the feed, klines (finals, confirmations, "
-        "amendments), live bars, or events.",
+        "amendments), live bars, or events. Times are UTC.",
     )
-    parser.add_argument("what", choices=tuple(_READERS))
-    parser.add_argument("symbol", nargs="?", metavar="SYMBOL", help="only this symbol")
-    parser.add_argument("--interval", help="only this interval (klines, live, events)")
-    parser.add_argument("--count", type=int, default=20, metavar="N", help="how many lines (20)")
+    parser.add_argument("what", choices=tuple(KINDS))
+    parser.add_argument("symbol", nargs="?", default="", metavar="SYMBOL", help="only this symbol")
+    parser.add_argument("--interval", default="", help="only this interval (klines, live, events)")
+    parser.add_argument("--count", type=_count, default=20, metavar="N", help="how many of the newest lines (20)")
     parser.add_argument("--follow", action="store_true", help="go on with what comes, until Ctrl-C")
     parser.add_argument("--ticks", action="store_true", help="events: the ticks too")
     parser.add_argument("--json", action="store_true", help="one JSON object a line")
-    add_arguments(parser)
+    locate.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of lines")
+    return int(text)
+
+
 def run(args: argparse.Namespace) -> int:
-    """Runs the command; the exit code."""
-    settings = running_settings(args)
-    streams = Streams(settings.redis.url, timeout_ms=settings.redis.timeout_ms)
-    name, records = _READERS[args.what]
-    keys = [getattr(Keys(shard), name) for shard in range(settings.shards)]
-    positions: dict[str, str] = {}
-    found = 0
-    for key in keys:
-        newest = list(itertools.islice(_backwards(streams, key, positions, records, args), max(0, args.count)))
-        for record in reversed(newest):
-            _print(record, as_json=args.json)
-        found += len(newest)
-    if not found and not args.follow:
-        about = f" about {args.symbol}" if args.symbol else ""
-        print(f"nothing{about} in the newest {LOOK_BACK_ENTRIES} entries of {', '.join(keys)}", file=sys.stderr)
+    """Runs the command; 0, also if there was nothing to print."""
+    if args.interval:
+        interval(args.interval)
+        if args.what == "trades":
+            raise ConfigError("trades have no interval: leave --interval out")
+    settings = locate.running_settings(args)
+    wish = Wish(args.symbol.upper(), args.interval, args.ticks)
+    shards = [shard_of(wish.symbol, settings.shards)] if wish.symbol else range(settings.shards)
+    kind = KINDS[args.what]
+    view = View(locate.connect(settings), kind, [getattr(Keys(each), kind.stream) for each in shards], wish)
+    tips = view.tips()
+    records = view.newest(tips, args.count)
+    _print(records, kind, as_json=args.json)
+    if args.count and not records:
+        about = f" of {wish.symbol}" if wish.symbol else ""
+        print(f"no {args.what}{about} in the newest {view.looked_at:,} entries of {view.place}", file=sys.stderr)
     while args.follow:
-        for key, entries in streams.read(positions, count=PAGE, block_ms=settings.redis.block_ms).items():
-            for entry in entries:
-                for record in _wanted(records(entry), args):
-                    _print(record, as_json=args.json)
-                positions[key] = entry.id
-            sys.stdout.flush()
-    streams.close()
+        _print(view.next(tips, settings.redis.block_ms), kind, as_json=args.json)
+    view.streams.close()
     return 0
 
 
-def _backwards(
-    streams: Streams,
-    key: str,
-    positions: dict[str, str],
-    records: Callable[[Entry], list[Record]],
-    args: argparse.Namespace,
-) -> Iterator[Record]:
-    """Wanted records of a stream, newest first; notes where to follow it from."""
-    newest = streams.newest(
-        key, count=LOOK_BACK_ENTRIES if args.symbol or args.interval else min(args.count, PAGE) + PAGE
-    )
-    positions[key] = newest[0].id if newest else "0-0"
-    for entry in newest:
-        yield from reversed(_wanted(records(entry), args))
+def _print(records: Sequence[Record], kind: Kind, *, as_json: bool) -> None:
+    for record in records:
+        if as_json:
+            print(ujson.dumps(record, ensure_ascii=False, escape_forward_slashes=False))
+        else:
+            print(kind.line(record))
+    sys.stdout.flush()
 
 
-def _wanted(records: list[Record], args: argparse.Namespace) -> list[Record]:
-    return [
-        each
-        for each in records
-        if (not args.symbol or each.get("symbol") == args.symbol)
-        and (not args.interval or each.get("interval") == args.interval)
-        and (args.ticks or each.get("event") != contract.EVENT_TICK)
-    ]
+class View:
+    """The wanted records of a kind in the streams `keys`. Entries that break the contract are named and passed over."""
 
+    def __init__(self, streams: Streams, kind: Kind, keys: Sequence[str], wish: Wish) -> None:
+        self.streams = streams
+        self.looked_at = 0
+        self._kind, self._keys, self._wish = kind, keys, wish
 
-def trades(entry: Entry) -> list[Record]:
-    """The trades of a feed entry, one record each; none for entries of other kinds."""
-    if entry.fields.get(b"kind") != contract.TRADES.encode():
-        return []
-    columns = [contract.text_of(entry.fields, name).split(",") for name in contract.TRADE_COLUMNS]
-    line = contract.text_of(entry.fields, "line")
-    rows = [dict(zip(contract.TRADE_COLUMNS, values, strict=True)) for values in zip(*columns, strict=True)]
-    return [{"time": int(row.pop("time")), "line": line, **row} for row in rows]
+    @property
+    def place(self) -> str:
+        """The streams, for a sentence."""
+        return ", ".join(self._keys)
 
+    def tips(self) -> dict[str, str]:
+        """The newest id of each stream: up to it is what was, behind it what comes."""
+        newest = {key: self.streams.newest(key) for key in self._keys}
+        return {key: entries[0].id if entries else "0-0" for key, entries in newest.items()}
 
-def klines(entry: Entry) -> list[Record]:
-    """The kline of a `klines` entry."""
-    kline = Kline.from_fields(contract.texts_of(entry.fields))
-    return [
-        {"time": kline.open_time, **{name: value for name, value in kline.to_fields().items() if name != "open_time"}}
-    ]
+    def newest(self, tips: Mapping[str, str], count: int) -> list[Record]:
+        """The newest `count` records up to `tips`, oldest first; over several streams by the time of their entries."""
+        found: list[tuple[tuple[int, ...], Record]] = []
+        for key in self._keys:
+            found += reversed(self._backwards(key, tips[key], count))
+        found.sort(key=lambda each: each[0])
+        return [record for _, record in found[max(0, len(found) - count) :]]
 
+    def _backwards(self, key: str, last: str, count: int) -> list[tuple[tuple[int, ...], Record]]:
+        """The newest records of one stream with their entry's id, newest first, page by page."""
+        found: list[tuple[tuple[int, ...], Record]] = []
+        looked_at = 0
+        while len(found) < count and looked_at < LOOK_BACK_ENTRIES:
+            page = self.streams.newest(key, last=last, count=PAGE)
+            for entry in page:
+                place = tuple(map(int, entry.id.split("-")))
+                found += [(place, record) for record in reversed(self._wanted(key, entry))]
+            looked_at += len(page)
+            if len(page) < PAGE:
+                break
+            last = f"({page[-1].id}"
+        self.looked_at += looked_at
+        return found[:count]
 
-def live(entry: Entry) -> list[Record]:
-    """The bars of a `live` entry."""
-    fields = contract.texts_of(entry.fields)
-    shown = []
-    for name, text in fields.items():
-        if name not in contract.LIVE_META:
-            symbol, _, interval = name.rpartition(":")
-            value: Mapping[str, str] = contract.live_value_of(text)
-            rest = {key: part for key, part in value.items() if key != "open_time"}
-            shown.append({"time": int(value["open_time"]), "symbol": symbol, "interval": interval, **rest})
-    return shown
+    def next(self, positions: dict[str, str], block_ms: int) -> list[Record]:
+        """What comes behind `positions`, which move on; empty if nothing does within `block_ms`."""
+        records = []
+        for key, entries in self.streams.read(positions, count=PAGE, block_ms=block_ms).items():
+            positions[key] = entries[-1].id
+            for entry in entries:
+                records += self._wanted(key, entry)
+        return records
 
-
-def events(entry: Entry) -> list[Record]:
-    """The events of an `events` entry."""
-    fields = contract.texts_of(entry.fields)
-    head = {"time": int(fields["time"]), "event": fields["kind"]}
-    if fields["kind"] == contract.EVENT_TICK:
-        return [head]
-    return [{**head, **row} for row in contract.event_rows(fields)]
-
-
-_READERS: dict[str, tuple[str, Callable[[Entry], list[Record]]]] = {
-    "trades": ("feed", trades),
-    "klines": ("klines", klines),
-    "live": ("live", live),
-    "events": ("events", events),
-}
-
-
-def _print(record: Record, *, as_json: bool) -> None:
-    if as_json:
-        print(ujson.dumps(record, ensure_ascii=False))
-        return
-    rest = " ".join(f"{name}={value}" for name, value in record.items() if name not in ("time", "symbol", "edge"))
-    millis = int(record["time"]) % 1000
-    print(f"{moment(int(record['time']))}.{millis:03d} {record.get('symbol', '')} {rest}")
+    def _wanted(self, key: str, entry: Entry) -> list[Record]:
+        try:
+            contract.check_version(entry.fields)
+            return [record for record in self._kind.records(entry.fields) if self._wish.takes(record)]
+        except ContractError as bad:
+            print(f"entry {entry.id} of {key} is left out: {bad}", file=sys.stderr)
+            return []

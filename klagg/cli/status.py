@@ -1,10 +1,11 @@
-"""`klagg status`: every process by its heartbeat, and what is missing."""
+"""`klagg status`: which processes live, what they do, and whether something is wrong."""
 
 from __future__ import annotations
 
 import argparse
-import time
+import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import ujson
@@ -12,67 +13,161 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from klagg.cli.locate import add_arguments, running_settings
-from klagg.cli.screen import duration, facts
-from klagg.contract import HEARTBEAT_PATTERN
+from klagg.cli import locate
+from klagg.cli.screen import duration
+from klagg.clock import local_ms
+from klagg.contract import HEARTBEAT_PATTERN, heartbeat_key
 from klagg.processes import processes
-from klagg.redisio import Streams
+from klagg.settings import Service
 
-PLAIN_WIDTH = 160
+RATES = ("messages", "trades", "ticks", "finals", "klines", "rows")
+"""The telling counters, in the order of a trade's way; a row shows the first few that its process has."""
+
+RATES_SHOWN = 3
+HEADINGS = ("process", "state", "pid", "up", "beat", "per second")
+SILENT = "silent"
+UNREADABLE = "unreadable"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One process by its heartbeat. `beat` is the heartbeat as it was written; `age_ms` how long ago."""
+
+    name: str
+    state: str
+    expected: bool
+    uptime_s: float
+    age_ms: int
+    beat: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def alarm(self) -> str:
+        """What is wrong with it, empty if nothing is known."""
+        if self.state == UNREADABLE:
+            return "its heartbeat cannot be read"
+        if self.state == SILENT:
+            return f"its last heartbeat is {self.age_ms / 1000:.1f} s old"
+        return str(self.beat.get("alarm", ""))
+
+    def to_json(self) -> dict[str, Any]:
+        own = {"process": self.name, "state": self.state, "expected": self.expected}
+        return {**self.beat, **own, "uptime_s": round(self.uptime_s, 1), "age_ms": self.age_ms}
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What the heartbeats say: expected processes first, in their order, then others by name."""
+
+    seen: Sequence[Seen]
+    missing: Sequence[str]
+
+    @property
+    def alarms(self) -> list[str]:
+        return [f"{each.name}: {each.alarm}" for each in self.seen if each.alarm]
+
+    @property
+    def ok(self) -> bool:
+        """Whether every expected process is alive and nobody has an alarm."""
+        return not self.missing and not self.alarms
+
+    def to_json(self) -> dict[str, Any]:
+        rows = [each.to_json() for each in self.seen]
+        return {"processes": rows, "missing": list(self.missing), "alarms": self.alarms, "ok": self.ok}
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Adds the `status` command to the main parser."""
     parser = commands.add_parser(
         "status",
-        help="the state of every process",
-        description="Shows every process by its heartbeat in Redis. The exit code is 0 if all that the configuration "
-        "asks for are alive and none raises an alarm, else 1.",
+        help="which processes live and what they do",
+        description="Shows the heartbeats of klagg's processes. The exit code is 0 if every expected process is alive "
+        "and none has an alarm, else 1.",
     )
-    add_arguments(parser)
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="one JSON object instead of a table")
+    locate.add_arguments(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command; the exit code."""
-    settings = running_settings(args)
-    streams = Streams(settings.redis.url, timeout_ms=settings.redis.timeout_ms)
-    beats = [ujson.loads(text) for text in streams.values_like(HEARTBEAT_PATTERN).values()]
+    """Runs the command; 0 if all is well."""
+    settings = locate.running_settings(args)
+    streams = locate.connect(settings)
+    beats = streams.values_like(HEARTBEAT_PATTERN)
     streams.close()
-    report = judge(beats, [each.name for each in processes(settings)])
+    expected = [each.name for each in processes(settings)]
+    found = report(beats, expected, local_ms(), silent_after_ms(settings.service))
     if args.json:
-        print(ujson.dumps(report, ensure_ascii=False))
+        print(ujson.dumps(found.to_json(), ensure_ascii=False, escape_forward_slashes=False))
+    elif sys.stdout.isatty():
+        console = Console()
+        console.print(table(found))
+        for sentence in sentences(found):
+            console.print(Text(sentence, style="green" if found.ok else "bold red"))
     else:
-        _print(report, time.time() * 1000)
-    return 0 if report["ok"] else 1
+        print("\n".join([*lines(found), *sentences(found)]))
+    return 0 if found.ok else 1
 
 
-def judge(beats: Sequence[Mapping[str, Any]], expected: Sequence[str]) -> dict[str, Any]:
-    """Heartbeats against the processes that should be there: processes, missing, alarms, ok."""
-    alive = {str(beat["process"]): dict(beat) for beat in beats}
-    missing = [name for name in expected if name not in alive]
-    alarms = [f"{name}: {beat['alarm']}" for name, beat in sorted(alive.items()) if beat.get("alarm")]
-    order = {name: at for at, name in enumerate(expected)}
-    shown = sorted(alive.values(), key=lambda beat: (order.get(beat["process"], len(order)), beat["process"]))
-    return {"ok": not missing and not alarms, "processes": shown, "missing": missing, "alarms": alarms}
+def silent_after_ms(service: Service) -> int:
+    """The age at which a heartbeat is a sign of trouble: some beats were missed, though its key still stands."""
+    return max(3 * service.heartbeat_ms, 500 * service.heartbeat_ttl_s)
 
 
-def _print(report: Mapping[str, Any], now_ms: float) -> None:
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=PLAIN_WIDTH)
-    table = Table(box=None, padding=(0, 1), header_style="bold", expand=console.is_terminal)
-    for name in ("process", "state", "pid", "up", "age"):
-        table.add_column(name, no_wrap=True)
-    table.add_column("numbers", no_wrap=True, overflow="ellipsis")
-    for beat in report["processes"]:
-        state = Text("ALARM", style="bold red") if beat["alarm"] else Text(beat["state"], style="green")
-        age = f"{max(0.0, now_ms - beat['time_ms']) / 1000:.1f}s"
-        up = duration((now_ms - beat["started_ms"]) / 1000)
-        table.add_row(beat["process"], state, str(beat["pid"]), up, age, facts(beat))
-    for name in report["missing"]:
-        table.add_row(name, Text("missing", style="bold red"), "", "", "", "no heartbeat")
-    console.print(table)
-    for alarm in report["alarms"]:
-        console.print(Text(alarm, style="bold red"))
+def report(beats: Mapping[str, str], expected: Sequence[str], now_ms: float, silent_ms: int) -> Report:
+    """The report from heartbeats (JSON by key) at the local time `now_ms`."""
+    by_name = {key.removeprefix(heartbeat_key("")): text for key, text in beats.items()}
+    names = [name for name in expected if name in by_name] + sorted(set(by_name) - set(expected))
+    seen = [_seen(name, by_name[name], name in expected, now_ms, silent_ms) for name in names]
+    return Report(seen, [name for name in expected if name not in by_name])
+
+
+def _seen(name: str, text: str, expected: bool, now_ms: float, silent_ms: int) -> Seen:
+    try:
+        beat = ujson.loads(text)
+        state, age_ms = str(beat["state"]), max(0, int(now_ms - beat["time_ms"]))
+        uptime_s = max(0.0, (now_ms - beat["started_ms"]) / 1000)
+    except (ValueError, TypeError, LookupError):
+        return Seen(name, UNREADABLE, expected, 0.0, 0)
+    return Seen(name, SILENT if age_ms > silent_ms else state, expected, uptime_s, age_ms, beat)
+
+
+def sentences(found: Report) -> list[str]:
+    """What a person should know of it, the conclusion last."""
+    told = [f"ALARM {each.removeprefix('ALARM: ')}" for each in found.alarms]
+    told += [f"missing: {', '.join(found.missing)}"] if found.missing else []
+    return told or [f"all {len(found.seen)} processes are alive"]
+
+
+def cells(each: Seen) -> tuple[str, ...]:
+    """A row under HEADINGS."""
+    if each.state == UNREADABLE:
+        return each.name, each.state, "", "", "", ""
+    pid = str(each.beat.get("pid", ""))
+    return each.name, each.state, pid, duration(each.uptime_s), f"{each.age_ms / 1000:.1f}s", rates(each.beat)
+
+
+def rates(beat: Mapping[str, Any]) -> str:
+    """The main rates of a heartbeat; a process younger than its first statistics line has none yet."""
+    known = beat.get("rates") or {}
+    return "  ".join([f"{name} {known[name]:,.0f}" for name in RATES if name in known][:RATES_SHOWN])
+
+
+def lines(found: Report) -> list[str]:
+    """The table in plain lines."""
+    rows = [HEADINGS, *(cells(each) for each in found.seen)]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
+    return [
+        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    ]  # fmt: skip
+
+
+def table(found: Report) -> Table:
+    """The table for a terminal."""
+    drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
+    for heading in HEADINGS:
+        right = heading in ("pid", "up", "beat")
+        drawn.add_column(heading, justify="right" if right else "left", no_wrap=heading not in ("state", "per second"))
+    for each in found.seen:
+        name, state, *rest = cells(each)
+        drawn.add_row(name, Text(state, style="bold red" if each.alarm else "green"), *rest)
+    return drawn
