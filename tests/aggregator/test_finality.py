@@ -43,8 +43,7 @@ def test_a_bar_that_lacks_a_refused_old_trade_is_never_complete() -> None:
     """Ids far ahead in time first, so that the old trades are no hole when they come."""
     core, said = new_core("1m", "1d", window_minutes=30), []
     feed(core, [trade(1, T0)])
-    for minute in range(60):
-        said.append(tick(core, T0 + minute * MINUTE))
+    said += [tick(core, T0 + minute * MINUTE) for minute in range(60)]
     feed(core, [trade(2, T0 + 1000), trade(3, T0 + HOUR)])
     said.append(tick(core, T0 + HOUR))
     assert [each["kind"] for each in said[-1].findings] == ["TOO_OLD"]
