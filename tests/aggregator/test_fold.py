@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from dataclasses import fields
 
@@ -36,7 +37,8 @@ def trades(seed: int, count: int, spread_ms: int) -> list[Plain]:
         price, qty, first = rng.randrange(1, 10**6), rng.randrange(10**6), rng.randrange(10**6)
         made.append({
             "slot": rng.randrange(3), "id": number, "price": price, "qty": qty, "quote": price * qty, "first": first,
-            "last": first + rng.randrange(4), "time": T0 + rng.randrange(spread_ms), "maker": rng.randrange(2), "agg": 1,
+            "last": first + rng.randrange(4), "time": T0 + rng.randrange(spread_ms), "maker": rng.randrange(2),
+            "agg": 1,
         })  # fmt: skip
     return made
 
@@ -53,7 +55,8 @@ def bar_of(rows: list[Plain]) -> Plain:
         "trades": sum(row["last"] - row["first"] + 1 for row in rows),
         "taker_buy_volume": sum(row["qty"] for row in taker),
         "taker_buy_quote_volume": sum(row["quote"] for row in taker),
-        "first_trade_id": min(row["first"] for row in rows), "last_trade_id": max(row["last"] for row in rows), "agg": 1,
+        "first_trade_id": min(row["first"] for row in rows), "last_trade_id": max(row["last"] for row in rows),
+        "agg": 1,
     }  # fmt: skip
 
 
@@ -102,7 +105,7 @@ def test_any_batches_in_any_order_merge_to_the_same_bars(name: str, seed: int, c
     random.Random(seed).shuffle(rows)
     cuts = [0, *sorted(data.draw(st.lists(st.integers(0, count), max_size=5))), count]
     touched: set[int] = set()
-    for start, end in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, end in itertools.pairwise(cuts):
         if start == end:
             continue
         part = segments(rows[start:end], name)
