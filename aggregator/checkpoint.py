@@ -24,6 +24,7 @@ FORMAT = 1
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
 
+_OF_LEDGER = ("last_id", "last_time", "near_time", "start_time")
 _BY_SYMBOL = ("cursor", "carry", "shown")
 
 
@@ -71,7 +72,7 @@ def _header(core: Core) -> str:
             "symbols": {
                 name: getattr(symbols, name)[:count].tolist() for name in ("price_scale", "qty_scale", "generation")
             },
-            "ledger": {name: getattr(ledger, name)[:count].tolist() for name in ("last_id", "last_time", "start_time")},
+            "ledger": {name: getattr(ledger, name)[:count].tolist() for name in _OF_LEDGER},
             "holes": _holes_out(ledger.holes),
             "lost": _holes_out(ledger.lost),
             "alive_until": core.finality.alive_until[:count].tolist(),

@@ -48,7 +48,7 @@ class HoleEvent:
 class Ledger:
     """Frontier and holes by slot.
 
-    `last_id` is the highest id seen (−1: none), `last_time` its exchange time or a later one seen before it,
+    `last_id` is the highest id seen (−1: none), `near_time` its exchange time, `last_time` the latest one seen,
     `start_time` the time of the first trade seen: a bar that opened at or before it can never be proven, unless the
     first id was 1.
     """
@@ -56,6 +56,7 @@ class Ledger:
     def __init__(self, capacity: int) -> None:
         self.last_id: Ints = np.full(capacity, NONE, np.int64)
         self.last_time: Ints = np.full(capacity, NO_TIME, np.int64)
+        self.near_time: Ints = np.full(capacity, NO_TIME, np.int64)
         self.start_time: Ints = np.full(capacity, NO_TIME, np.int64)
         self.holes: dict[int, list[Hole]] = {}
         self.lost: dict[int, list[Hole]] = {}
@@ -66,6 +67,7 @@ class Ledger:
         more = capacity - len(self.last_id)
         self.last_id = np.concatenate([self.last_id, np.full(more, NONE, np.int64)])
         self.last_time = np.concatenate([self.last_time, np.full(more, NO_TIME, np.int64)])
+        self.near_time = np.concatenate([self.near_time, np.full(more, NO_TIME, np.int64)])
         self.start_time = np.concatenate([self.start_time, np.full(more, NO_TIME, np.int64)])
 
     def admit(self, slots: Ints, ids: Ints, times: Ints) -> Bools:
@@ -85,6 +87,7 @@ class Ledger:
         self.start_time[owners[first]] = self._start(ids[starts[first]], times[starts[first]])
         latest = np.maximum.reduceat(times, starts)
         self.last_id[owners[regular]] = ids[ends[regular] - 1]
+        self.near_time[owners[regular]] = times[ends[regular] - 1]
         self.last_time[owners[regular]] = np.maximum(self.last_time[owners[regular]], latest[regular])
         for segment in np.flatnonzero(irregular):
             rows = slice(starts[segment], ends[segment])
@@ -105,7 +108,7 @@ class Ledger:
         if last == NONE:
             self.start_time[slot] = self._start(unique[:1], unique_times[:1])[0]
             last = int(unique[0]) - 1
-            self.last_time[slot] = unique_times[0]
+            self.last_time[slot] = self.near_time[slot] = unique_times[0]
         new = unique > last
         split = int(np.searchsorted(unique, last, side="right"))
         if split:
@@ -121,13 +124,13 @@ class Ledger:
     def _extend(self, slot: int, last: int, ids: Ints, times: Ints) -> None:
         """Ids beyond the frontier, ascending and unique: each jump opens a hole."""
         before_ids = np.concatenate([[last], ids[:-1]])
-        before_times = np.concatenate([[self.last_time[slot]], times[:-1]])
+        before_times = np.concatenate([[self.near_time[slot]], times[:-1]])
         for jump in np.flatnonzero(ids - before_ids > 1):
             near, far = int(before_times[jump]), int(times[jump])
             hole = Hole(int(before_ids[jump]) + 1, int(ids[jump]) - 1, min(near, far), max(near, far))
             self.holes.setdefault(slot, []).append(hole)
             self.events.append(HoleEvent(slot, hole, ""))
-        self.last_id[slot] = ids[-1]
+        self.last_id[slot], self.near_time[slot] = ids[-1], times[-1]
 
     def _bound(self, slot: int) -> None:
         """Jumps and half repaired holes may leave too many."""

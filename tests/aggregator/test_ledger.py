@@ -89,6 +89,24 @@ def test_any_sequence_of_ids_equals_the_sets(batches: list[list[tuple[int, int]]
 
 
 @given(st.integers(0, 2**32))
+def test_a_hole_carries_its_neighbours_times_also_where_times_run_against_ids(seed: int) -> None:
+    rng = random.Random(seed)
+    times = {number: rng.randrange(1000, 2000) for number in range(2, 60)}
+    kept = sorted(number for number in times if rng.random() < 0.7)
+    ledger = Ledger(1)
+    for at in range(0, len(kept), 5):
+        part = np.array(kept[at : at + 5], np.int64)
+        if rng.random() < 0.5:
+            rng.shuffle(part)
+        ledger.admit(np.zeros(len(part), np.int64), part, np.array([times[each] for each in part.tolist()], np.int64))
+        reached = kept[: at + 5]
+        assert ledger.last_time[0] == max(times[each] for each in reached)
+        for hole in ledger.holes.get(0, []):
+            near, far = times[hole.from_id - 1], times[hole.to_id + 1]
+            assert (hole.before_time, hole.after_time) == (min(near, far), max(near, far))
+
+
+@given(st.integers(0, 2**32))
 def test_whatever_the_order_of_batches_the_same_is_missing_in_the_end(seed: int) -> None:
     rng = random.Random(seed)
     kept = [number for number in range(2, 80) if rng.random() < 0.8]

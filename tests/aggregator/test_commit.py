@@ -1,0 +1,161 @@
+"""The one transaction, on the in-memory Redis and on the real one: epochs, fencing, running numbers."""
+
+from __future__ import annotations
+
+import fakeredis
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from aggregator.commit import LIVE_ENTRIES, START, STREAMS, Committer, Position, after
+from aggregator.outputs import Outputs
+from klagg import contract
+from klagg.contract import Keys
+from klagg.errors import CommitConflict, CommitDoubt, ContractError
+from klagg.redisio import Append, HashUpdate, Streams
+
+KEYS = Keys(0)
+IDS = st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)).map(lambda parts: f"{parts[0]}-{parts[1]}")
+
+
+@pytest.fixture(params=["fake", pytest.param("real", marks=pytest.mark.servers)])
+def streams(request: pytest.FixtureRequest) -> Streams:
+    if request.param == "fake":
+        return Streams("", client=fakeredis.FakeRedis())
+    return Streams(request.getfixturevalue("redis_url"))
+
+
+def outputs_of(number: int, *names: str) -> Outputs:
+    outputs = Outputs(number)
+    for name in names or STREAMS:
+        getattr(outputs, name).append({"value": str(number)})
+    return outputs
+
+
+def everything(streams: Streams) -> dict[str, object]:
+    found: dict[str, object] = {name: streams.range(getattr(KEYS, name)) for name in STREAMS}
+    return found | {"commit": streams.hash_of(KEYS.commit), "bars": streams.hash_of(KEYS.bars)}
+
+
+@given(st.integers(0, 2**62), st.integers(0, 2**62), IDS, st.lists(st.integers(0, 2**62), min_size=5, max_size=5))
+def test_a_position_comes_back_as_it_was_written(epoch: int, seq: int, feed: str, numbers: list[int]) -> None:
+    position = Position(epoch, seq, feed, dict(zip(STREAMS, numbers, strict=True)))
+    raw = {name.encode(): value.encode() for name, value in position.to_fields().items()}
+    assert Position.from_hash(raw) == position
+
+
+def test_no_hash_is_the_start() -> None:
+    assert Position.from_hash({}) == Position(0, 0, START, dict.fromkeys(STREAMS, 0))
+
+
+@pytest.mark.parametrize("name", list(Position().to_fields()))
+@pytest.mark.parametrize("damage", [None, "", "x", "1-", "-1-2", "1-2-3", "1.5", "\udcff"])
+def test_a_damaged_position_is_refused(name: str, damage: str | None) -> None:
+    raw = {each.encode(): value.encode() for each, value in Position(1, 2, "3-4").to_fields().items()}
+    if damage is None:
+        del raw[name.encode()]
+    else:
+        raw[name.encode()] = damage.encode(errors="surrogateescape")
+    with pytest.raises(ContractError):
+        Position.from_hash(raw)
+
+
+@given(IDS, IDS)
+def test_ids_compare_as_numbers(one: str, other: str) -> None:
+    pairs = [tuple(map(int, each.split("-"))) for each in (one, other)]
+    assert after(one, other) == (pairs[0] > pairs[1])
+    assert after("10-0", "9-99")
+    assert not after(one, one)
+
+
+def test_each_take_over_is_the_next_epoch_and_goes_on_where_the_last_stood(streams: Streams) -> None:
+    for epoch in range(1, 4):
+        committer = Committer(streams, KEYS, f"aggregator-0@{epoch}")
+        found = committer.take_over()
+        assert (found.epoch, found.feed) == (epoch, START if epoch == 1 else f"{epoch - 1}-5")
+        for number in range(6):
+            committer.commit(outputs_of(number), f"{epoch}-{number}")
+    for name in STREAMS:
+        entries = streams.range(getattr(KEYS, name))
+        assert [int(each.fields[b"seq"]) for each in entries] == list(range(1, 19)), name
+        assert [each.fields[b"writer"] for each in entries[::6]] == [b"aggregator-0@%d" % at for at in (1, 2, 3)]
+        assert {each.fields[b"v"] for each in entries} == {b"1"}
+    held = Position.from_hash(streams.hash_of(KEYS.commit))
+    assert held == committer.position
+    assert held.seq == 3 + 18, "one for each take-over and each commit"
+
+
+def test_the_fenced_committer_writes_nothing_more(streams: Streams) -> None:
+    first, second = Committer(streams, KEYS, "one"), Committer(streams, KEYS, "two")
+    first.take_over()
+    first.commit(outputs_of(1), "1-1")
+    second.take_over()
+    before = everything(streams)
+    pointer = HashUpdate(KEYS.checkpoint, {"prefix": "mine"})
+    with pytest.raises(CommitConflict, match="another process"):
+        first.commit(outputs_of(2), "1-2", [pointer])
+    with pytest.raises(CommitConflict):
+        first.commit(outputs_of(3), "1-3")
+    assert everything(streams) == before
+    assert streams.hash_of(KEYS.checkpoint) == {}
+    second.commit(outputs_of(2), "1-2")
+    assert [int(each.fields[b"value"]) for each in streams.range(KEYS.klines)] == [1, 2]
+
+
+@pytest.mark.parametrize("change", ["lost", "changed", "more"])
+def test_a_redis_that_is_not_where_it_was_left_ends_the_commit(streams: Streams, change: str) -> None:
+    committer = Committer(streams, KEYS, "one")
+    committer.take_over()
+    committer.commit(outputs_of(1), "1-1")
+    if change == "lost":
+        streams.delete(KEYS.commit)
+    else:
+        put = {"seq": "1"} if change == "changed" else {"other": "1"}
+        streams.write([HashUpdate(KEYS.commit, put)])
+    before = everything(streams)
+    with pytest.raises(CommitConflict):
+        committer.commit(outputs_of(2), "1-2")
+    assert everything(streams) == before
+
+
+def test_a_command_that_fails_inside_a_commit_is_a_doubt(streams: Streams) -> None:
+    committer = Committer(streams, KEYS, "one")
+    committer.take_over()
+    streams.set_bytes(KEYS.events, b"no stream")
+    with pytest.raises(CommitDoubt):
+        committer.commit(outputs_of(1, "events"), "1-1")
+
+
+def test_a_taken_over_shard_whose_hash_is_damaged_is_left_alone(streams: Streams) -> None:
+    streams.write([HashUpdate(KEYS.commit, {"epoch": "3", "feed": "1-1"})])
+    before = everything(streams)
+    with pytest.raises(ContractError):
+        Committer(streams, KEYS, "one").take_over()
+    assert everything(streams) == before
+
+
+def test_more_writes_go_with_the_commit_and_streams_for_people_are_bounded(streams: Streams) -> None:
+    committer = Committer(streams, KEYS, "one")
+    committer.take_over()
+    for number in range(3):
+        outputs = Outputs(number, live=[{"a": "1"}] * LIVE_ENTRIES, klines=[{"k": "1"}] * 2)
+        committer.commit(outputs, f"1-{number}", [Append(KEYS.requests, {"n": str(number)})])
+    assert streams.length(KEYS.requests) == 3
+    assert streams.length(KEYS.klines) == 6
+    assert LIVE_ENTRIES <= streams.length(KEYS.live) < LIVE_ENTRIES + 200
+    assert committer.position.numbers["live"] == 3 * LIVE_ENTRIES
+
+
+def test_bars_say_from_where_to_read_live(streams: Streams) -> None:
+    committer = Committer(streams, KEYS, "one")
+    committer.take_over()
+    newest = [START]
+    for number in range(4):
+        committer.commit(Outputs(number, live=[{"A:1m": str(number)}], bars={"A:1m": str(number)}), f"1-{number}")
+        position = streams.hash_of(KEYS.bars)[contract.BARS_POSITION.encode()].decode()
+        assert position == newest[-1], "what came before is in the hash; this commit's own entries come once more"
+        newest.append(streams.newest(KEYS.live)[0].id)
+    other = Committer(streams, KEYS, "two")
+    other.take_over()
+    other.commit(Outputs(9, bars={"A:1m": "9"}), "1-9")
+    assert streams.hash_of(KEYS.bars)[contract.BARS_POSITION.encode()].decode() == newest[-1]
