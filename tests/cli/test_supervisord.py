@@ -50,13 +50,13 @@ def test_every_service_of_the_project_has_a_program_and_a_script() -> None:
 
 def test_a_process_has_longer_to_end_than_its_own_deadline() -> None:
     for section in programs().values():
-        assert section.getint("stopwaitsecs") > Settings().service.shutdown_s
+        assert int(section["stopwaitsecs"]) > Settings().service.shutdown_s
         assert (section["stopsignal"], section["autorestart"]) == ("TERM", "true")
 
 
 def test_the_last_to_stop_is_the_writer_and_the_first_is_ingest() -> None:
     # supervisord stops from the highest priority to the lowest.
-    by_priority = sorted(programs(), key=lambda name: -programs()[name].getint("priority"))
+    by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
     assert by_priority == ["klagg-ingest-A", "klagg-clock", "klagg-aggregator", "klagg-writer-final"]
 
 

@@ -1,0 +1,174 @@
+"""`klagg status`: heartbeats judged and shown."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ujson
+from rich.console import Console
+
+from klagg.cli import status
+from klagg.cli.main import main as klagg
+from klagg.clock import local_ms
+from klagg.contract import heartbeat_key
+from klagg.processes import processes
+from klagg.redisio import Streams
+from klagg.settings import Service, Settings
+from klagg.stats import Alarm, Pulse, Stats
+from tests.conftest import ROOT
+
+NOW_MS = 1_800_000_000_000.0
+EXPECTED = ["aggregator-0", "writer-final", "clock", "ingest-A"]
+
+
+def heartbeat(process: str, now_ms: float = NOW_MS, *, silent_parser: bool = False, **counters: int) -> str:
+    """A heartbeat as a process writes it that has run for an hour, its counters those of the last ten seconds."""
+    stats = Stats()
+    alarm = Alarm("messages", "trades") if silent_parser else None
+    pulse = Pulse(process, stats, Service(), now_ms - 3_600_000, alarm)
+    pulse.state = "running"
+    pulse.due(now_ms - 10_000)
+    stats.counters.update(counters)
+    return pulse.due(now_ms).heartbeat
+
+
+def beats(*names: str, **changed: str) -> dict[str, str]:
+    """Heartbeats by key; `changed` replaces those of some processes (aggregator_0 is aggregator-0)."""
+    texts = {name: heartbeat(name) for name in names} | {
+        name.replace("_", "-"): text for name, text in changed.items()
+    }  # fmt: skip
+    return {heartbeat_key(name): text for name, text in texts.items()}
+
+
+def judged(texts: dict[str, str], now_ms: float = NOW_MS) -> status.Report:
+    return status.report(texts, EXPECTED, now_ms, silent_ms=5_000)
+
+
+def test_all_is_well() -> None:
+    found = judged(beats(*reversed(EXPECTED)))
+    assert found.ok
+    assert [each.name for each in found.seen] == EXPECTED
+    assert status.sentences(found) == ["all 4 processes are alive"]
+    assert {each.uptime_s for each in found.seen} == {3600}
+
+
+def test_what_is_missing_is_named() -> None:
+    found = judged(beats("clock", "writer-final"))
+    assert not found.ok
+    assert found.missing == ["aggregator-0", "ingest-A"]
+    assert status.sentences(found) == ["missing: aggregator-0, ingest-A"]
+
+
+def test_an_alarm_of_a_process_is_one_of_the_whole() -> None:
+    found = judged(beats(*EXPECTED, ingest_A=heartbeat("ingest-A", silent_parser=True, messages=70)))
+    assert not found.ok
+    assert found.missing == []
+    assert found.alarms == ["ingest-A: ALARM: 70 messages in 10 s and no trades"]
+
+
+def test_a_process_that_fell_silent_is_not_alive() -> None:
+    found = judged(beats(*EXPECTED, clock=heartbeat("clock", NOW_MS - 6_500)))
+    assert not found.ok
+    assert found.alarms == ["clock: its last heartbeat is 6.5 s old"]
+    assert [each.state for each in found.seen] == ["running", "running", "silent", "running"]
+
+
+def test_a_heartbeat_from_a_clock_ahead_is_no_age() -> None:
+    assert judged(beats(*EXPECTED), NOW_MS - 300).ok
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"state": "running", "time_ms": "x", "started_ms": 1}'])
+def test_a_heartbeat_that_cannot_be_read_is_said(text: str) -> None:
+    found = judged(beats(*EXPECTED, clock=text))
+    assert not found.ok
+    assert found.alarms == ["clock: its heartbeat cannot be read"]
+    assert any("unreadable" in line for line in status.lines(found))
+
+
+def test_others_are_shown_behind_and_are_not_asked_for() -> None:
+    found = judged(beats(*EXPECTED, "ingest-B"))
+    assert found.ok
+    assert [each.name for each in found.seen] == [*EXPECTED, "ingest-B"]
+    assert [each.expected for each in found.seen] == [True] * 4 + [False]
+
+
+def test_lines_fit_eighty_columns_and_show_the_main_rates() -> None:
+    busy = heartbeat("ingest-A", messages=900_000, trades=800_000, entries=10_000, refused=3)
+    lines = status.lines(judged(beats(*EXPECTED, ingest_A=busy)))
+    assert lines[0].split() == ["process", "state", "pid", "up", "beat", "per", "second"]
+    assert max(map(len, lines)) <= 80
+    row = lines[-1]
+    assert row.startswith("ingest-A")
+    assert f" {os.getpid()} " in row
+    assert " 1h00m " in row
+    assert row.endswith("  messages 90,000  trades 80,000")
+
+
+def test_silence_is_shorter_than_the_life_of_a_heartbeat() -> None:
+    service = Service()
+    assert service.heartbeat_ms * 2 < status.silent_after_ms(service) < service.heartbeat_ttl_s * 1000
+
+
+def alive(redis_url: str, *names: str) -> None:
+    streams = Streams(redis_url)
+    for name in names:
+        streams.set_with_ttl(heartbeat_key(name), heartbeat(name, local_ms(), trades=5), 60)
+    streams.close()
+
+
+@pytest.mark.servers
+def test_the_exit_code_and_json_of_a_real_redis(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KLAGG_REDIS__URL", redis_url)
+    names = [each.name for each in processes(Settings())]
+    alive(redis_url, *names[:-1])
+    assert klagg(["status", "--json"]) == 1
+    said: dict[str, Any] = ujson.loads(capsys.readouterr().out)
+    assert (said["ok"], said["missing"], said["alarms"]) == (False, [names[-1]], [])
+    alive(redis_url, names[-1])
+    assert klagg(["status", "--json"]) == 0
+    said = ujson.loads(capsys.readouterr().out)
+    assert [each["process"] for each in said["processes"]] == names
+    assert said["processes"][0]["counters"] == {"trades": 5}
+    assert klagg(["status"]) == 0
+    text = capsys.readouterr().out
+    assert "\x1b" not in text
+    assert text.splitlines()[-1] == f"all {len(names)} processes are alive"
+
+
+@pytest.mark.servers
+def test_without_a_database_no_writer_is_missed(redis_url: str, tmp_path: Path) -> None:
+    config = tmp_path / "klagg.toml"
+    config.write_text(f'[redis]\nurl = "{redis_url}"\n[database]\nenabled = false\n', encoding="utf-8")
+    alive(redis_url, "aggregator-0", "clock", "ingest-A")
+    assert klagg(["status", "--config", str(config)]) == 0
+
+
+def test_a_redis_that_is_away_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KLAGG_REDIS__URL", "redis://127.0.0.1:1/0")
+    assert klagg(["status"]) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.startswith("klagg: Redis does not answer")
+    assert said.err.count("\n") == 1
+
+
+def test_a_terminal_sees_colours() -> None:
+    console = Console(force_terminal=True, width=80, color_system="standard")
+    with console.capture() as captured:
+        console.print(status.table(judged(beats(*EXPECTED[:3], clock=""))))
+    text = captured.get()
+    assert "\x1b[1;31munreadable" in text
+    assert "\x1b[32mrunning" in text
+
+
+def test_every_process_of_the_production_set_is_expected() -> None:
+    text = (ROOT / "config" / "supervisord.conf").read_text(encoding="utf-8")
+    names = {line[len("[program:klagg-") : -1] for line in text.splitlines() if line.startswith("[program:klagg-")}
+    assert names == {each.name.removesuffix("-0") for each in processes(Settings())}
