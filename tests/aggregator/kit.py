@@ -53,14 +53,19 @@ def mark(core: Core, time_ms: int, *symbols: str) -> None:
     core.apply("1-1", raw(contract.mark_entry("A", symbols or ("BTCUSDT",), time_ms)))
 
 
+def steps(core: Core, time_ms: int) -> list[Outputs]:
+    """What a tick put out: one, or after a long gap one for each step of the jump."""
+    said = list(core.apply("1-1", raw(contract.tick_entry(time_ms))))
+    assert [each.last for each in said] == [*[False] * (len(said) - 1), True]
+    return said
+
+
 def tick(core: Core, time_ms: int) -> Outputs:
-    """A tick and what it put out, the steps of a long jump in one."""
-    steps = list(core.apply("1-1", raw(contract.tick_entry(time_ms))))
-    assert [each.last for each in steps] == [*[False] * (len(steps) - 1), True]
-    last = steps[-1]
+    """What a tick put out, the steps of a long jump in one."""
+    said = steps(core, time_ms)
     for name in ("klines", "live", "events", "findings", "dead"):
-        setattr(last, name, [entry for each in steps for entry in getattr(each, name)])
-    return last
+        setattr(said[-1], name, [entry for each in said for entry in getattr(each, name)])
+    return said[-1]
 
 
 def klines(outputs: Outputs | Iterable[Outputs]) -> list[Kline]:

@@ -32,20 +32,25 @@ def outputs_of(number: int, *names: str) -> Outputs:
     return outputs
 
 
+COUNTS = st.integers(0, 2**62)
+
+
 def everything(streams: Streams) -> dict[str, object]:
     found: dict[str, object] = {name: streams.range(getattr(KEYS, name)) for name in STREAMS}
     return found | {"commit": streams.hash_of(KEYS.commit), "bars": streams.hash_of(KEYS.bars)}
 
 
-@given(st.integers(0, 2**62), st.integers(0, 2**62), IDS, st.lists(st.integers(0, 2**62), min_size=5, max_size=5))
-def test_a_position_comes_back_as_it_was_written(epoch: int, seq: int, feed: str, numbers: list[int]) -> None:
-    position = Position(epoch, seq, feed, dict(zip(STREAMS, numbers, strict=True)))
+@given(COUNTS, COUNTS, IDS, COUNTS, st.lists(COUNTS, min_size=5, max_size=5))
+def test_a_position_comes_back_as_it_was_written(
+    epoch: int, seq: int, feed: str, step: int, numbers: list[int]
+) -> None:
+    position = Position(epoch, seq, feed, step, dict(zip(STREAMS, numbers, strict=True)))
     raw = {name.encode(): value.encode() for name, value in position.to_fields().items()}
     assert Position.from_hash(raw) == position
 
 
 def test_no_hash_is_the_start() -> None:
-    assert Position.from_hash({}) == Position(0, 0, START, dict.fromkeys(STREAMS, 0))
+    assert Position.from_hash({}) == Position(0, 0, START, 0, dict.fromkeys(STREAMS, 0))
 
 
 @pytest.mark.parametrize("name", list(Position().to_fields()))
