@@ -4,25 +4,34 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import http.client
 import urllib.error
 import urllib.request
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import ujson
 
 from klagg.errors import ConfigError, ExchangeUnavailable
 from klagg.settings import Settings
 
+Number = TypeVar("Number", int, float)
+
 REACH_S = 3.0
-SYMBOLS, RATE, SEED = 100, 1000.0, 1
+SYMBOLS, RATE, SEED, SPEED = 100, 1000.0, 1, 1.0
 """The simulated market unless told otherwise: enough to look at, little enough for any machine."""
 
 
 @dataclass(frozen=True, slots=True)
 class Market:
-    """What is shown. `folder` keeps its data apart from other markets'; `simulator` are the arguments of the local
-    exchange (None: the live one); `banner` is what nobody may overlook."""
+    """What is shown. `simulator` are the arguments of the local exchange (None: the live one); `banner` is what nobody
+    may overlook.
+
+    `folder` keeps its data apart from other markets', whose ids and times would contradict it: `live`, `sim` for the
+    simulated market as it is by default, `sim-…` for one of another shape, `recorded-…` for recordings.
+    """
 
     folder: str
     simulator: tuple[str, ...] | None
@@ -72,17 +81,24 @@ def unreachable(rest_url: str) -> str:
             return "" if "serverTime" in ujson.loads(answer.read(4096)) else "it does not tell the time"
     except urllib.error.URLError as refused:
         return str(refused.reason)
-    except (OSError, ValueError) as bad:
+    except (OSError, ValueError, TypeError, http.client.HTTPException) as bad:
         return str(bad) or type(bad).__name__
 
 
 def _synthetic(args: argparse.Namespace) -> Market:
-    symbols, rate = args.symbols or SYMBOLS, args.rate or RATE
-    seed = SEED if args.seed is None else args.seed
-    speed = args.speed or 1.0
+    """A market of another shape has other trades under the same ids, and another speed another time: its own folder."""
+    symbols, rate = _given(args.symbols, SYMBOLS), _given(args.rate, RATE)
+    seed, speed = _given(args.seed, SEED), _given(args.speed, SPEED)
+    shape = (symbols, rate, seed, speed)
+    folder = "sim" if shape == (SYMBOLS, RATE, SEED, SPEED) else f"sim-{symbols}-{rate:g}-{seed}-x{speed:g}"
     arguments = ("--symbols", str(symbols), "--rate", f"{rate:g}", "--seed", str(seed), "--speed", f"{speed:g}")
     title = f"local exchange: {symbols} invented symbols, {rate:g} trades/s, ×{speed:g}"
-    return Market("sim", arguments, "THE MARKET IS SIMULATED: these are invented trades, not the exchange's", title)
+    return Market(folder, arguments, "THE MARKET IS SIMULATED: these are invented trades, not the exchange's", title)
+
+
+def _given(value: Number | None, default: Number) -> Number:
+    """The option as given; a senseless one such as 0 is for the local exchange to refuse, not to be replaced."""
+    return default if value is None else value
 
 
 def _recorded(args: argparse.Namespace) -> Market:
@@ -94,16 +110,28 @@ def _recorded(args: argparse.Namespace) -> Market:
     missing = [each for each in files if not Path(each).is_file()]
     if missing:
         raise ConfigError(f"there is no recording {missing[0]}")
-    mark = hashlib.sha256("\n".join(files).encode()).hexdigest()[:8]
-    speed = args.speed or 1.0
+    speed = _given(args.speed, SPEED)
     title = f"local exchange: {len(files)} recording{'s' if len(files) > 1 else ''}, ×{speed:g}"
     banner = "THE MARKET IS SIMULATED: recorded trades are played again, this is not the market of now"
-    return Market(f"recorded-{mark}", ("--trades", *files, "--speed", f"{speed:g}"), banner, title)
+    return Market(f"recorded-{_mark(files)}", ("--trades", *files, "--speed", f"{speed:g}"), banner, title)
+
+
+def _mark(files: Sequence[str]) -> str:
+    """What tells these recordings from others, wherever they are kept."""
+    mark = hashlib.sha256()
+    for each in files:
+        try:
+            with open(each, "rb") as recording:
+                mark.update(hashlib.file_digest(recording, "sha256").digest())
+        except OSError as bad:
+            raise ConfigError(f"the recording {each} cannot be read: {bad.strerror}") from None
+    return mark.hexdigest()[:8]
 
 
 def pointed_at(settings: Settings, rest_url: str, socket_url: str, recordings: list[str] | None) -> Settings:
     """Settings for a local exchange: its URLs, its assets, and for recordings the stream that they hold."""
-    with urllib.request.urlopen(f"{rest_url}/fapi/v1/exchangeInfo", timeout=10) as answer:
+    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's loopback
+    with directly.open(f"{rest_url}/fapi/v1/exchangeInfo", timeout=10) as answer:
         listed = ujson.loads(answer.read())["symbols"]
     exchange = replace(
         settings.exchange, rest_url=rest_url, websocket_url=socket_url, symbols=(),

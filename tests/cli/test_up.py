@@ -24,6 +24,8 @@ pytestmark = [pytest.mark.endtoend, pytest.mark.servers]
 
 ROOT = Path(__file__).resolve().parents[2]
 MARKET = ("--source", "sim", "--symbols", "5", "--rate", "100", "--plain")
+FOLDER = "sim-5-100-1-x20"
+"""Where a market of another shape than the usual keeps its data."""
 BANNER = "THE MARKET IS SIMULATED"
 
 
@@ -84,8 +86,8 @@ def test_it_shows_restarts_drains_and_goes_on(data: Path) -> None:
     with up(data, *MARKET, "--speed", "20") as running:
         running.says(BANNER)
         running.says("last kline")
-        settings = load(data / "sim" / "klagg.toml", {})
-        assert (data / "sim" / "klagg.toml").stat().st_mode & 0o077 == 0
+        settings = load(data / FOLDER / "klagg.toml", {})
+        assert (data / FOLDER / "klagg.toml").stat().st_mode & 0o077 == 0
         streams, database = Streams(settings.redis.url), Database(settings.database.url)
         first = eventually(lambda: table(database), 60, 0.2)
 
@@ -108,7 +110,7 @@ def test_it_shows_restarts_drains_and_goes_on(data: Path) -> None:
 
     with up(data, *MARKET, "--speed", "20") as again:
         again.says("started aggregator-0")
-        settings = load(data / "sim" / "klagg.toml", {})
+        settings = load(data / FOLDER / "klagg.toml", {})
         streams, database = Streams(settings.redis.url), Database(settings.database.url)
         eventually(lambda: int(streams.hash_of(Keys(0).commit).get(b"epoch", 0)) == epoch + 1, 60, 0.1)
         assert set(first) <= set(table(database)), "what was there is still there"
