@@ -91,7 +91,7 @@ def test_it_shows_restarts_drains_and_goes_on(data: Path) -> None:
         streams, database = Streams(settings.redis.url), Database(settings.database.url)
         first = eventually(lambda: table(database), 60, 0.2)
 
-        second = Running(data, *MARKET)
+        second = Running(data, *MARKET, "--speed", "20")
         assert second.process.wait(30) == 1
         assert "klagg is already up with the data directory" in second.said()
 
