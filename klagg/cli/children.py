@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import klagg
@@ -26,6 +26,7 @@ DEATHS_S = 60.0
 RESTART_FIRST_S = 0.5
 RESTART_CAP_S = 8.0
 LAST_LINES = 12
+LATER_S = 1.0
 NOT_AGAIN = 2
 """Exit code of a process that cannot use its configuration: starting it again changes nothing."""
 
@@ -42,7 +43,15 @@ def environment() -> dict[str, str]:
     kept = {name: value for name, value in os.environ.items() if not _SETTING.match(name)}
     home = str(Path(klagg.__file__).resolve().parents[1])
     paths = [home, *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
-    return {**kept, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+    direct = _without_proxy(kept)
+    return {**kept, **direct, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """`no_proxy` with this machine added: a proxy set for the live exchange cannot reach a local one."""
+    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = ",".join([*filter(None, [given]), "127.0.0.1", "localhost"])
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
 
 
 class Child:
@@ -105,7 +114,8 @@ class Child:
             if code == NOT_AGAIN:
                 raise ConfigError(f"{self.name} cannot run: {self.last_words()}")
             if len(recent) > DEATHS_MAX:
-                raise ChildFailed(f"{self.name} died {len(recent)} times within {DEATHS_S:.0f} s: {self.last_words()}")
+                said = "\n  ".join(self.last_lines or ["nothing"])
+                raise ChildFailed(f"{self.name} died {len(recent)} times within {DEATHS_S:.0f} s; it said:\n  {said}")
             pause_s = min(RESTART_CAP_S, RESTART_FIRST_S * 2.0 ** (len(recent) - 1))
             self._again_s = now + pause_s
             self._say(f"{self.name} ended with exit code {code}; it starts again in {pause_s:.1f} s")
@@ -152,24 +162,24 @@ class Child:
         self._log.close()
 
 
-def drain(stages: Iterable[Sequence[Child]], deadline: Deadline, forced: Callable[[], bool]) -> list[str]:
-    """End the children stage by stage before the deadline; what was done, one sentence each.
+def drain(stages: Sequence[Sequence[Child]], deadline: Deadline, forced: Callable[[], bool]) -> Iterator[str]:
+    """End the children stage by stage before the deadline; yields what was done with each, a sentence.
 
-    A sentence that begins with ! tells of a process that had to be killed or that left something behind.
+    A sentence that begins with ! tells of a process that had to be killed or that left something behind. A stage that
+    hangs leaves LATER_S to each stage after it: those who only have to finish their work can do so.
     """
-    said = []
-    for stage in stages:
+    for number, stage in enumerate(stages, 1):
         for child in stage:
             child.ask_to_end()
+        own = Deadline(deadline.remaining_s - LATER_S * (len(stages) - number))
         for child in stage:
-            while not child.wait(0.1) and not deadline.passed and not forced():
+            while not child.wait(0.1) and not own.passed and not forced():
                 pass
             if child.pid is not None:
                 child.kill()
-                said.append(f"! {child.name} did not end in time and was killed")
+                yield f"! {child.name} did not end in time and was killed"
             elif child.exit_code:
-                said.append(f"! {child.name} ended with exit code {child.exit_code}: {child.last_words()}")
+                yield f"! {child.name} ended with exit code {child.exit_code}: {child.last_words()}"
             else:
-                said.append(f"{child.name} drained")
+                yield f"{child.name} drained"
             child.close()
-    return said

@@ -4,25 +4,28 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
+import logging
+import logging.handlers
 import os
-import signal
 import sys
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import FrameType
 
 import ujson
 from rich.console import Console
 from rich.live import Live
 
-from klagg.cli import market, screen
-from klagg.cli.children import Child, drain
+from klagg.cli import locate, market, screen
+from klagg.cli.children import LOG_BYTES, LOG_FILES, NOT_AGAIN, Child, drain
+from klagg.cli.wishes import Interrupted, Wishes
 from klagg.contract import HEARTBEAT_PATTERN, Keys, heartbeat_key, texts_of
 from klagg.database import Database
-from klagg.embedded import PostgresServer, RedisServer, usable_data_directory
+from klagg.embedded import PostgresServer, RedisServer
+from klagg.embedded.account import make_folder
 from klagg.embedded.traces import free_port, lock
 from klagg.errors import ConfigError, KlaggError
 from klagg.kline import Kline
@@ -38,11 +41,9 @@ SIMULATOR_S = 60.0
 NEWEST = 500
 """Klines to choose from for the screen: of those that closed last, the busiest."""
 SERVERS_S = 8.0
-"""Of the shutdown's deadline, what is kept for the servers."""
-
-
-class Interrupted(Exception):
-    """Asked to end while still starting."""
+"""Of the shutdown's deadline, what is kept for the servers; half of a shorter one."""
+AHEAD_S = 2
+"""How much earlier than `klagg up` would kill it a process gives up by itself, and says what it leaves."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -67,36 +68,27 @@ def run(args: argparse.Namespace) -> int:
     if args.no_database:
         settings = replace(settings, database=replace(settings.database, enabled=False))
     chosen = market.choose(args, settings)
-    folder = _folder(args, settings) / chosen.folder
-    with _signals() as asked, _owned(folder):
-        up = Up(args, settings, chosen, folder, asked)
+    folder = locate.data_directory(settings, args.data_dir) / chosen.folder
+    with Wishes() as wishes, _owned(folder):
+        up = Up(args, settings, chosen, folder, wishes)
         try:
             up.start()
             up.watch()
         except Interrupted:
             pass
+        except OSError as gone:
+            if gone.errno != errno.EIO:
+                raise
+            # The terminal was closed, which is a wish to end like SIGHUP, that comes with it.
         finally:
             clean = up.end()
     return 0 if clean else 1
 
 
-def _folder(args: argparse.Namespace, settings: Settings) -> Path:
-    if args.data_dir:
-        return Path(args.data_dir).resolve()
-    return (
-        usable_data_directory(settings.data_dir)
-        if settings.data_dir == Settings().data_dir
-        else Path(settings.data_dir)
-    )
-
-
 @contextlib.contextmanager
 def _owned(folder: Path) -> Iterator[None]:
     """One `klagg up` a folder."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as bad:
-        raise ConfigError(f"the data directory {folder} cannot be made: {bad.strerror}") from None
+    make_folder(folder)
     held = lock(folder / "up.lock", 1.0)
     if held is None:
         raise KlaggError(f"klagg is already up with the data directory {folder}")
@@ -106,26 +98,8 @@ def _owned(folder: Path) -> Iterator[None]:
         os.close(held)
 
 
-@contextlib.contextmanager
-def _signals() -> Iterator[Callable[[], int]]:
-    """Counts SIGINT, SIGTERM and SIGHUP instead of dying of them."""
-    count = 0
-
-    def note(_number: int, _frame: FrameType | None) -> None:
-        nonlocal count
-        count += 1
-
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.signal(number, note) for number in numbers]
-    try:
-        yield lambda: count
-    finally:
-        for number, handler in zip(numbers, before, strict=True):
-            signal.signal(number, handler)
-
-
 class Up:
-    """Servers, children and the screen of one run. `asked` counts the wishes to end."""
+    """Servers, children and the screen of one run."""
 
     def __init__(
         self,
@@ -133,45 +107,68 @@ class Up:
         settings: Settings,
         chosen: market.Market,
         folder: Path,
-        asked: Callable[[], int],
+        wishes: Wishes,
     ) -> None:
-        self._args, self._settings, self._market, self._folder, self._asked = args, settings, chosen, folder, asked
+        self._args, self._settings, self._market, self._folder, self._wishes = args, settings, chosen, folder, wishes
         self._logs = folder / "logs"
+        make_folder(self._logs)
+        self._log = logging.handlers.RotatingFileHandler(
+            self._logs / "up.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8"
+        )
+        style = logging.Formatter("%(asctime)sZ %(message)s", "%Y-%m-%dT%H:%M:%S")
+        style.converter = time.gmtime
+        self._log.setFormatter(style)
         self._messages: deque[str] = deque(maxlen=50)
         self._simulator: Child | None = None
         self._children: dict[str, Child] = {}
         self._servers: list[RedisServer | PostgresServer] = []
         self._said: list[str] = []
         self._streams: Streams | None = None
+        self._ending = False
         self._plain = args.plain or not sys.stdout.isatty()
         self._trades = (0.0, 0, 0)
         self._trades_per_s = 0.0
 
+    def _note(self, line: str) -> None:
+        self._log.handle(logging.LogRecord("up", logging.INFO, "", 0, line, None, None))
+
     def _hear(self, line: str) -> None:
-        """A warning or an error of a child."""
+        """A warning or an error of a child; comes from the threads that read what children say."""
+        self._note(line)
         self._messages.append(line)
         if self._plain:
+            with contextlib.suppress(OSError):  # the main thread will find it out as well, and end
+                print(line, flush=True)
+
+    def _tell(self, sentence: str) -> None:
+        self._note(sentence)
+        self._print(f"klagg: {sentence}")
+
+    def _print(self, line: str) -> None:
+        try:
             print(line, flush=True)
+        except OSError:
+            if not self._ending:
+                raise
+            # The terminal or the pipe is closed: what has to be done is done all the same.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _step(self, sentence: str) -> None:
-        print(f"klagg: {sentence}", flush=True)
-        if self._asked():
+        self._tell(sentence)
+        if self._wishes.count:
             raise Interrupted
 
     def start(self) -> None:
-        """Servers, schema, local exchange, processes, in this order."""
+        """Local exchange, servers, schema, processes, in this order."""
         if self._market.banner:
-            print(f"*** {self._market.banner} ***", flush=True)
-        self._logs.mkdir(exist_ok=True)
+            self._note(self._market.banner)
+            self._print(f"*** {self._market.banner} ***")
         self._step(f"{self._market.title}; data in {self._folder}")
-        self._start_redis()
-        self._start_database()
         if self._market.simulator is not None:
             self._start_simulator(self._market.simulator)
-        config = self._folder / "klagg.toml"
-        config.touch(0o600)
-        config.chmod(0o600)  # it holds the database's password
-        config.write_text(to_toml(replace(self._settings, data_dir=str(self._folder.parent))), encoding="utf-8")
+        self._start_redis()
+        self._start_database()
+        config = self._write_settings()
         self._streams = Streams(self._settings.redis.url, timeout_ms=self._settings.redis.timeout_ms)
         self._streams.ping()
         stages = processes(self._settings)
@@ -182,12 +179,35 @@ class Up:
             child.start()
         self._step(f"started {', '.join(self._children)}")
 
+    def _write_settings(self) -> Path:
+        """The settings as the processes get them."""
+        children_s = max(1, int(self._shutdown_s[0]) - AHEAD_S)
+        service = replace(self._settings.service, shutdown_s=children_s)
+        effective = replace(self._settings, data_dir=str(self._folder.parent), service=service)
+        config = self._folder / locate.EFFECTIVE
+        config.touch(0o600)
+        config.chmod(0o600)  # it holds the database's password
+        config.write_text(to_toml(effective), encoding="utf-8")
+        return config
+
+    @property
+    def _shutdown_s(self) -> tuple[float, float]:
+        """How long a shutdown may take: its processes, its servers."""
+        total_s = float(self._settings.service.shutdown_s)
+        servers_s = min(SERVERS_S, total_s / 2)
+        return total_s - servers_s, servers_s
+
     def _start_redis(self) -> None:
         if self._settings.redis.url:
+            given = Streams(self._settings.redis.url, timeout_ms=self._settings.redis.timeout_ms)
+            given.ping()
+            given.close()
             return
         server = RedisServer(self._folder, maxmemory_mb=self._settings.redis.maxmemory_mb)
         self._servers.append(server)
-        self._settings = replace(self._settings, redis=replace(self._settings.redis, url=server.start().url))
+        with self._wishes.interruptible():
+            server.start()
+        self._settings = replace(self._settings, redis=replace(self._settings.redis, url=server.url))
         self._said.append(f"Redis       127.0.0.1:{server.port}, append-only file on")
         self._step(f"Redis runs on 127.0.0.1:{server.port}")
 
@@ -198,8 +218,9 @@ class Up:
         if not self._settings.database.url:
             server = PostgresServer(self._folder)
             self._servers.append(server)
-            url = server.start().url
-            self._settings = replace(self._settings, database=replace(self._settings.database, url=url))
+            with self._wishes.interruptible():
+                server.start()
+            self._settings = replace(self._settings, database=replace(self._settings.database, url=server.url))
             kind = "with TimescaleDB" if server.hypertables else "WITHOUT TimescaleDB: hypertables are off"
             self._said += [f"PostgreSQL  127.0.0.1:{server.port}, {kind}", *server.notes]
             self._step(f"PostgreSQL runs on 127.0.0.1:{server.port}, {kind}")
@@ -220,11 +241,14 @@ class Up:
         child.start()
         end = time.monotonic() + SIMULATOR_S
         while not (line := next((each for each in child.last_lines if each.startswith("local exchange at ")), "")):
-            if self._asked():
+            if self._wishes.count:
                 raise Interrupted
             if child.exit_code is not None:
                 child.wait(1)
-                raise KlaggError(f"the local exchange cannot run: {child.last_words()}")
+                child.close()
+                self._simulator = None
+                kind = ConfigError if child.exit_code == NOT_AGAIN else KlaggError
+                raise kind(f"the local exchange cannot run: {child.last_words()}")
             if time.monotonic() > end:
                 raise KlaggError(f"the local exchange was not ready within {SIMULATOR_S:.0f} s")
             time.sleep(0.05)
@@ -246,7 +270,7 @@ class Up:
 
     def _watch(self, every_s: float, show: Callable[[screen.Snapshot], None]) -> None:
         due = time.monotonic()
-        while not self._asked():
+        while not self._wishes.count:
             for child in filter(None, (self._simulator, *self._children.values())):
                 child.tend()
             for server in self._servers:
@@ -303,20 +327,36 @@ class Up:
             self._trades = now, pid, trades
 
     def end(self) -> bool:
-        """Drain everything within one deadline; whether nothing was left and nobody had to be killed."""
-        wishes = self._asked()
-        total_s = float(self._settings.service.shutdown_s)
-        deadline = Deadline(max(1.0, total_s - SERVERS_S))
+        """Drain everything within one deadline; whether nothing was left and nobody had to be killed.
+
+        Who feeds ends first, then who reads that, so that each finds all that there is to finish.
+        """
+        self._ending = True
+        heard = max(1, self._wishes.count)
+        processes_s, servers_s = self._shutdown_s
+        deadline = Deadline(processes_s)
         stages: dict[int, list[Child]] = {}
         for each in processes(self._settings):
             if each.name in self._children:
                 stages.setdefault(each.stage, []).append(self._children[each.name])
         ordered = [stages[stage] for stage in sorted(stages)] + ([[self._simulator]] if self._simulator else [])
-        said = drain(ordered, deadline, lambda: self._asked() > max(1, wishes))
-        for server in reversed(self._servers):
-            name = type(server).__name__.removesuffix("Server")
-            in_time = server.stop(max(1.0, min(SERVERS_S, deadline.remaining_s + SERVERS_S)))
-            said.append(f"{name} stopped" if in_time else f"! {name} had to be killed")
-        for sentence in said:
-            print(f"klagg: {sentence}", flush=True)
-        return not any(sentence.startswith("!") for sentence in said)
+        clean = True
+        for sentence in drain(ordered, deadline, lambda: self._wishes.count > heard):
+            clean = clean and not sentence.startswith("!")
+            self._tell(sentence)
+        deadline = Deadline(deadline.remaining_s + servers_s)
+        for left, server in zip(range(len(self._servers), 0, -1), reversed(self._servers), strict=True):
+            if not self._stop(server, deadline.remaining_s / left, heard):
+                clean = False
+        self._log.close()
+        return clean
+
+    def _stop(self, server: RedisServer | PostgresServer, seconds: float, heard: int) -> bool:
+        """Whether the server ended in order within this time; one more wish to end kills it at once."""
+        try:
+            with self._wishes.interruptible(heard):
+                in_order = server.stop(seconds)
+        except Interrupted:
+            in_order = server.stop(0.0)
+        self._tell(f"{server.title} stopped" if in_order else f"! {server.title} did not end in order")
+        return in_order
