@@ -178,6 +178,9 @@ def drain(stages: Sequence[Sequence[Child]], deadline: Deadline, forced: Callabl
             if child.pid is not None:
                 child.kill()
                 yield f"! {child.name} did not end in time and was killed"
+            elif child.exit_code == -signal.SIGTERM:
+                # Every process hears SIGTERM from when it has read its settings; this one had not come so far.
+                yield f"{child.name} ended before it had begun"
             elif child.exit_code:
                 yield f"! {child.name} ended with exit code {child.exit_code}: {child.last_words()}"
             else:

@@ -42,6 +42,7 @@ NEWEST = 500
 """Klines to choose from for the screen: of those that closed last, the busiest."""
 SERVERS_S = 8.0
 """Of the shutdown's deadline, what is kept for the servers; half of a shorter one."""
+HURRY_S = 1.0
 AHEAD_S = 2
 """How much earlier than `klagg up` would kill it a process gives up by itself, and says what it leaves."""
 
@@ -352,10 +353,14 @@ class Up:
         return clean
 
     def _stop(self, server: RedisServer | PostgresServer, seconds: float, heard: int) -> bool:
-        """Whether the server ended in order within this time; one more wish to end kills it at once."""
+        """Whether the server ended in order within this time: soon if a second wish was heard, else that one kills it.
+
+        Servers end in order even in a hurry if they can, because the next start then needs no recovery.
+        """
+        in_hurry = self._wishes.count > heard
         try:
-            with self._wishes.interruptible(heard):
-                in_order = server.stop(seconds)
+            with self._wishes.interruptible(self._wishes.count):
+                in_order = server.stop(min(seconds, HURRY_S) if in_hurry else seconds)
         except Interrupted:
             in_order = server.stop(0.0)
         self._tell(f"{server.title} stopped" if in_order else f"! {server.title} did not end in order")

@@ -1,153 +1,198 @@
-"""`klagg up` with everything real: servers of its own, the local exchange, all processes, Ctrl-C."""
+"""`klagg up` with everything real: the local exchange, Redis, TimescaleDB and every process."""
 
 from __future__ import annotations
 
+import fcntl
 import os
+import pty
 import signal
-import subprocess
-import sys
+import socket
+import struct
+import termios
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
-import ujson
 
-from klagg.contract import HEARTBEAT_PATTERN, Keys
 from klagg.database import Database
-from klagg.redisio import Streams
-from klagg.settings import load
-from tests.endtoend.kit import table
+from klagg.embedded import running_url
+from klagg.embedded.traces import free_port
+from tests.cli.upkit import MARKET, PIPELINE, data_directory, is_alive, refused, up
 from tests.kit import eventually
 
-pytestmark = [pytest.mark.endtoend, pytest.mark.servers]
+pytestmark = pytest.mark.endtoend
 
-ROOT = Path(__file__).resolve().parents[2]
-MARKET = ("--source", "sim", "--symbols", "5", "--rate", "100", "--plain")
-FOLDER = "sim-5-100-1-x20"
-"""Where a market of another shape than the usual keeps its data."""
 BANNER = "THE MARKET IS SIMULATED"
-
-
-class Running:
-    """A `klagg up` in a process of its own."""
-
-    def __init__(self, data: Path, *words: str) -> None:
-        self.log = data / f"up-{len(list(data.glob('up-*.log')))}.log"
-        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-        with self.log.open("ab") as out:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "klagg", "up", "--data-dir", str(data), *words],
-                stdout=out, stderr=subprocess.STDOUT, env=environment, start_new_session=True,
-            )  # fmt: skip
-
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
-
-    def says(self, sentence: str, deadline_s: float = 60) -> None:
-        def there() -> bool:
-            if sentence in self.said():
-                return True
-            if self.process.poll() is not None:
-                raise RuntimeError(f"klagg up ended with {self.process.returncode}:\n{self.said()[-3000:]}")
-            return False
-
-        eventually(there, deadline_s, 0.1)
-
-    def end(self, number: signal.Signals = signal.SIGINT, deadline_s: float = 40) -> int:
-        self.process.send_signal(number)
-        return self.process.wait(deadline_s)
-
-
-@contextmanager
-def up(data: Path, *words: str) -> Iterator[Running]:
-    running = Running(data, *words)
-    try:
-        yield running
-    finally:
-        if running.process.poll() is None:
-            running.end(signal.SIGTERM)
+ROWS = """
+SELECT symbol, (extract(epoch FROM open_time) * 1000)::bigint AS open_ms, open, close, volume, trades, complete
+FROM klines WHERE "interval" = '1m'
+"""
+HYPERTABLE = "SELECT count(*) AS found FROM timescaledb_information.hypertables WHERE hypertable_name = 'klines'"
 
 
 @pytest.fixture
-def data(servers_directory: Path, request: pytest.FixtureRequest) -> Path:
-    """A data directory that PostgreSQL's user can reach."""
-    folder = servers_directory / request.node.name
-    folder.mkdir(mode=0o755)
-    return folder
+def data() -> Iterator[Path]:
+    with data_directory() as folder:
+        yield folder
 
 
-def beats(streams: Streams) -> dict[str, dict[str, object]]:
-    return {each["process"]: each for each in map(ujson.loads, streams.values_like(HEARTBEAT_PATTERN).values())}
+def rows(database: Database) -> dict[tuple[str, int], dict[str, object]]:
+    """The one-minute klines in the table that are complete, by symbol and open time."""
+    return {(row["symbol"], row["open_ms"]): row for row in database.query(ROWS) if row["complete"]}
 
 
-@pytest.mark.timeout(300)
-def test_it_shows_restarts_drains_and_goes_on(data: Path) -> None:
-    with up(data, *MARKET, "--speed", "20") as running:
-        running.says(BANNER)
-        running.says("last kline")
-        settings = load(data / FOLDER / "klagg.toml", {})
-        assert (data / FOLDER / "klagg.toml").stat().st_mode & 0o077 == 0
-        streams, database = Streams(settings.redis.url), Database(settings.database.url)
-        first = eventually(lambda: table(database), 60, 0.2)
+def in_order(text: str, *parts: str) -> bool:
+    places = [text.find(part) for part in parts]
+    return -1 not in places and places == sorted(places)
 
-        second = Running(data, *MARKET, "--speed", "20")
-        assert second.process.wait(30) == 1
-        assert "klagg is already up with the data directory" in second.said()
 
-        victim = beats(streams)["aggregator-0"]["pid"]
-        assert isinstance(victim, int)
-        os.kill(victim, signal.SIGKILL)
-        eventually(lambda: beats(streams)["aggregator-0"]["pid"] != victim, 30, 0.1)
-        eventually(lambda: len(table(database)) > len(first), 60, 0.2)
-        epoch = int(streams.hash_of(Keys(0).commit)[b"epoch"])
-        assert epoch == 2
-        assert running.end() == 0
-        for part in ("ingest-A", "clock", "aggregator-0", "writer-final", "exchange"):
-            assert f"klagg: {part} drained" in running.said()
+def test_finals_reach_the_table_and_a_second_start_goes_on(data: Path) -> None:
+    with up(data, "--plain", *MARKET) as first:
+        database = Database(first.settings().database.url)
+        before = eventually(lambda: found if len(found := rows(database)) >= 10 else None, 40, every_s=0.2)
+        assert database.query(HYPERTABLE)[0]["found"] == 1
+        assert set(first.pids({*PIPELINE, "writer-final"})) == {*PIPELINE, "writer-final"}
         database.close()
-        streams.close()
-
-    with up(data, *MARKET, "--speed", "20") as again:
-        again.says("started aggregator-0")
-        settings = load(data / FOLDER / "klagg.toml", {})
-        streams, database = Streams(settings.redis.url), Database(settings.database.url)
-        eventually(lambda: int(streams.hash_of(Keys(0).commit).get(b"epoch", 0)) == epoch + 1, 60, 0.1)
-        assert set(first) <= set(table(database)), "what was there is still there"
-        children = [
-            each["pid"] for each in eventually(lambda: len(beats(streams)) == 4 and beats(streams).values(), 30)
-        ]
+        password = urlsplit(first.settings().database.url).password
+        assert first.end(signal.SIGINT) == 0
+    said = first.said()
+    assert BANNER in said
+    assert "with TimescaleDB" in said
+    assert in_order(
+        said, "ingest-A drained", "aggregator-0 drained", "writer-final drained", "exchange drained",
+        "PostgreSQL stopped", "Redis stopped",
+    )  # fmt: skip
+    assert (first.folder / "klagg.toml").stat().st_mode & 0o777 == 0o600
+    logs = {path.name: path.read_text(encoding="utf-8") for path in (first.folder / "logs").iterdir()}
+    assert BANNER in logs["up.log"]
+    assert password
+    assert password not in said + "".join(logs.values())
+    assert running_url(first.folder / "redis") is None
+    with up(data, "--plain", *MARKET) as second:
+        kline = second.kline(epoch=2)
+        database = Database(second.settings().database.url)
+        stored = eventually(
+            lambda: found if max(found := rows(database))[1] >= kline.open_time else None, 40, every_s=0.2
+        )
         database.close()
-        streams.close()
-        again.process.kill()  # the hard way: nobody is left to end the children
-        eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in children), 60, 0.1)
-        again.process.wait(10)
-
-    with up(data, *MARKET, "--speed", "20") as after:
-        after.says("started aggregator-0")
-        after.says("exchange time 2")
-        assert after.end(signal.SIGTERM) == 0
+        assert stored
+        assert before
+        assert {key: stored.get(key) for key in before} == before
+        assert second.end(signal.SIGTERM) == 0
 
 
-@pytest.mark.timeout(120)
-def test_without_a_database_and_with_the_exchange_out_of_reach(data: Path) -> None:
-    config = data / "config.toml"
-    config.write_text('[exchange]\nrest_url = "http://127.0.0.1:9"\n', encoding="utf-8")
-    live = Running(data, "--config", str(config), "--plain")
-    assert live.process.wait(30) == 1
-    assert "klagg: the exchange cannot be reached at http://127.0.0.1:9" in live.said()
-    words = ("--config", str(config), "--no-database", "--plain", "--source", "auto", "--symbols", "5", "--rate", "100")
-    with up(data, *words) as running:
-        running.says(BANNER)
-        running.says("exchange time 2")
-        assert "writer-final" not in running.said()
-        assert running.end() == 0
+def test_a_killed_process_comes_back_and_nobody_else_may_start(data: Path) -> None:
+    with up(data, "--plain", "--no-database", *MARKET) as running:
+        pids = running.pids(PIPELINE)
+        assert set(pids) == PIPELINE
+        assert not (running.folder / "postgres").exists()
+        before = running.kline(epoch=1)
+        os.kill(pids["aggregator-0"], signal.SIGKILL)
+        assert refused(data, "--no-database", *MARKET) == (
+            1, f"klagg: klagg is already up with the data directory {running.folder}",
+        )  # fmt: skip
+        running.kline(epoch=2, after=before)
+        assert running.pids(PIPELINE)["aggregator-0"] != pids["aggregator-0"]
+        assert "aggregator-0 ended with exit code -9; it starts again in 0.5 s" in running.said()
+        assert running.end(signal.SIGTERM) == 0
 
 
-def test_a_redis_that_cannot_be_reached_is_one_sentence(data: Path) -> None:
-    config = data / "config.toml"
-    config.write_text('[redis]\nurl = "redis://127.0.0.1:9/0"\n[database]\nenabled = false\n', encoding="utf-8")
-    running = Running(data, "--config", str(config), *MARKET)
-    assert running.process.wait(60) == 1
-    assert "Redis does not answer" in running.said()
-    assert "Traceback" not in running.said()
+def test_kill_9_of_klagg_ends_its_processes_and_the_next_start_works(data: Path) -> None:
+    with up(data, "--plain", "--no-database", *MARKET) as killed:
+        pids = killed.pids(PIPELINE)
+        killed.kline(epoch=1)
+        killed.process.kill()
+        eventually(lambda: not any(map(is_alive, pids.values())), 20)
+    with up(data, "--plain", "--no-database", *MARKET) as running:
+        running.kline(epoch=2)
+        os.kill(running.pids(PIPELINE)["aggregator-0"], signal.SIGSTOP)
+        os.killpg(running.process.pid, signal.SIGINT)
+        eventually(lambda: "ingest-A drained" in running.said(), 15)
+        assert running.process.poll() is None  # it waits for the aggregator
+        assert running.end(signal.SIGINT) == 1  # the second wish
+    assert "! aggregator-0 did not end in time and was killed" in running.said()
+    assert "Redis stopped" in running.said()
+
+
+def test_a_screen_shows_the_market_and_ends_with_its_terminal(data: Path) -> None:
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    seen = bytearray()
+
+    def read() -> None:
+        try:
+            while part := os.read(ours, 4096):
+                seen.extend(part)
+        except OSError:
+            return  # closed
+
+    reader = threading.Thread(target=read)
+    with up(data, "--no-database", *MARKET, terminal=theirs) as running:
+        os.close(theirs)
+        reader.start()
+        eventually(lambda: "latest finals" in seen.decode(errors="replace"), 30)
+        assert BANNER in seen.decode(errors="replace")
+        shown = f"{running.kline(epoch=1).symbol} "
+        eventually(lambda: shown in seen.decode(errors="replace"), 30)
+        assert running.end(signal.SIGHUP) == 0
+    reader.join(5)
+    os.close(ours)
+    assert "Redis stopped" in seen.decode(errors="replace")
+
+
+def test_ctrl_c_at_any_moment_of_the_start_ends_in_order(data: Path) -> None:
+    for steps in ("klagg: local exchange:", "klagg: Redis runs", "klagg: started"):
+        with up(data, "--plain", "--no-database", *MARKET, until=steps) as running:
+            assert running.end(signal.SIGINT) == 0
+        assert "!" not in running.said()
+        assert running_url(running.folder / "redis") is None
+
+
+def test_a_closed_terminal_drains_too(data: Path) -> None:
+    ours, theirs = pty.openpty()
+    with up(data, "--plain", "--no-database", *MARKET, terminal=theirs) as running:
+        os.close(theirs)
+        heard = ""
+        while "klagg: started " not in heard:
+            heard += os.read(ours, 4096).decode(errors="replace")
+        os.close(ours)  # nothing can be printed from here on
+        assert running.process.wait(40) == 0
+    assert "Redis stopped" in (running.folder / "logs" / "up.log").read_text(encoding="utf-8")
+    assert running_url(running.folder / "redis") is None
+
+
+def test_a_live_exchange_out_of_reach_is_said_in_a_sentence(data: Path, tmp_path: Path) -> None:
+    url = f"http://127.0.0.1:{free_port()}"
+    config = tmp_path / "klagg.toml"
+    config.write_text(f'[exchange]\nrest_url = "{url}"\n', encoding="utf-8")
+    code, said = refused(data, "--config", str(config))
+    assert code == 1
+    assert said.startswith(f"klagg: the exchange cannot be reached at {url} (")
+    assert said.endswith("`klagg up --source sim` shows a simulated market")
+    assert "\n" not in said
+    assert not data.exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "code", "sentence"),
+    [
+        ('[redis]\nurll = "x"\n', MARKET, 2, "unknown setting redis.urll"),
+        ('[redis]\nurl = "redis://127.0.0.1:{closed}/0"\n', MARKET, 1, "Redis does not answer while connecting"),
+        ("", ("--source", "sim", "--symbols", "0"), 2, "A market needs at least 1 symbol, not 0."),
+        ("", ("--symbols", "3"), 2, "--symbols shapes a local exchange"),
+    ],
+)
+def test_what_cannot_run_ends_with_a_sentence(
+    data: Path, tmp_path: Path, settings: str, options: tuple[str, ...], code: int, sentence: str
+) -> None:
+    with socket.socket() as bound:  # bound and never listening: connections are refused
+        bound.bind(("127.0.0.1", 0))
+        config = tmp_path / "klagg.toml"
+        config.write_text(settings.replace("{closed}", str(bound.getsockname()[1])), encoding="utf-8")
+        found, said = refused(data, "--no-database", "--config", str(config), *options)
+    assert found == code
+    assert sentence in said
+    assert said.startswith("klagg: ")
+    assert "\n" not in said
