@@ -70,6 +70,22 @@ def test_a_known_error_is_one_sentence_and_its_exit_code(tmp_path: Path, capsys:
     assert [text.count("\n") for text in (replay.err, rollup.err)] == [1, 1]
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        (["up", "--config", "none.toml"], 2, "cannot be read"),
+        (["up", "--source", "sim", "--trades", "none.txt"], 2, "there is no recording"),
+        (["status", "--data-dir", "/nonexistent"], 1, "nothing of klagg runs"),
+    ],
+)
+def test_mistakes_are_named(words: list[str], code: int, sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == code
+    said = capsys.readouterr().err
+    assert sentence in said
+    assert said.startswith("klagg: ")
+    assert said.count("\n") == 1
+
+
 def test_ctrl_c_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted() -> int:
         raise KeyboardInterrupt

@@ -61,6 +61,7 @@ def test_the_picture_fits_the_terminal(width: int, height: int, banner: str) -> 
     shown = lines(replace(SNAPSHOT, banner=banner), width, height)
     assert len(shown) <= height
     assert max(map(cell_len, shown)) <= width
+    assert any("SIMULATED" in line for line in shown) == bool(banner)
 
 
 @pytest.mark.parametrize("width", [80, 140])

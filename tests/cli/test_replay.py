@@ -1,0 +1,154 @@
+"""`klagg replay` and `klagg rollup` against the exchange's own rows and a slow oracle."""
+
+from __future__ import annotations
+
+import gzip
+from collections import defaultdict
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+import ujson
+
+from klagg.cli.main import main
+from klagg.intervals import interval
+from klagg.recordings import OfficialKline, open_klines
+
+
+def summary(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
+    found: dict[str, int] = ujson.loads(capsys.readouterr().out.splitlines()[-1])
+    return found
+
+
+@pytest.mark.parametrize("day", ["2023-04-04_05", "2024-07-18_19"])
+def test_replay_gives_every_covered_official_row(realdata: Path, capsys: pytest.CaptureFixture[str], day: str) -> None:
+    trades, official = (
+        realdata / f"um_trade_btcusdt_{day}.txt.gz",
+        realdata / f"official_um_klines_1m_btcusdt_{day}.csv",
+    )
+    assert main(["replay", "--trades", str(trades), "--klines", str(official)]) == 0
+    assert summary(capsys) == {"bars": 9, "exact": 7, "different": 0, "partial": 2}
+
+
+def test_replay_tells_a_row_that_differs(realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trades = realdata / "um_trade_btcusdt_2023-04-04_05.txt.gz"
+    text = (realdata / "official_um_klines_1m_btcusdt_2023-04-04_05.csv").read_text(encoding="utf-8")
+    wrong = tmp_path / "official.csv"
+    wrong.write_text(text.replace("113.208", "113.209"), encoding="utf-8")
+    assert main(["replay", "--trades", str(trades), "--klines", str(wrong)]) == 1
+    out = capsys.readouterr().out
+    assert "different: volume 113.208 instead of 113.209" in out
+    assert ujson.loads(out.splitlines()[-1]) == {"bars": 9, "exact": 6, "different": 1, "partial": 2}
+
+
+def test_replay_fills_the_quiet_minutes(realdata: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    trades = realdata / "spot_rest_aggtrades_xrpeth_2019-10-11_13.json.gz"
+    assert main(["replay", "--trades", str(trades), "--json"]) == 0
+    lines = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1] == {"bars": 3560, "exact": 0, "different": 0, "partial": 2}
+    bars = lines[:-1]
+    assert [int(bar["open_time"]) for bar in bars] == list(
+        range(int(bars[0]["open_time"]), int(bars[-1]["open_time"]) + 1, 60_000)
+    )
+    empty = [bar for bar in bars if bar["trades"] == "0"]
+    assert len(empty) > 1_000
+    assert all(bar["open"] == bar["high"] == bar["low"] == bar["close"] for bar in empty)
+
+
+@pytest.mark.parametrize("content", ["", "what?", '{"e":"trade"}\n', "1,2,3\n"])
+def test_a_corrupt_recording_is_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str], content: str) -> None:
+    recording = tmp_path / "BTCUSDT.txt"
+    recording.write_text(content, encoding="utf-8")
+    assert main(["replay", "--trades", str(recording)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_a_truncated_recording_is_one_sentence(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "cut.gz"
+    cut.write_bytes((realdata / "um_trade_btcusdt_2023-04-04_05.txt.gz").read_bytes()[:50_000])
+    assert main(["replay", "--trades", str(cut)]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def slow(rows: list[OfficialKline], to: str) -> dict[int, tuple[Decimal | int, ...]]:
+    """Longer klines by plain Python."""
+    kind = interval(to)
+    held: dict[int, list[OfficialKline]] = defaultdict(list)
+    for row in sorted(rows, key=lambda row: row.open_time_ms):
+        held[kind.open_time(row.open_time_ms)].append(row)
+    return {
+        opened: (
+            Decimal(part[0].open), max(Decimal(row.high) for row in part), min(Decimal(row.low) for row in part),
+            Decimal(part[-1].close), sum(Decimal(row.volume) for row in part),
+            sum(Decimal(row.quote_volume or 0) for row in part), sum(row.trades or 0 for row in part),
+            sum(Decimal(row.taker_buy_volume or 0) for row in part),
+            sum(Decimal(row.taker_buy_quote_volume or 0) for row in part),
+        )
+        for opened, part in held.items()
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["ALGOUSDT-1m-2024-09", "FILUSDT-1m-2023-08"])
+@pytest.mark.parametrize("to", ["5m", "30m", "1h", "4h", "1d"])
+def test_rollup_equals_a_slow_oracle(realdata: Path, capsys: pytest.CaptureFixture[str], name: str, to: str) -> None:
+    path = realdata / "official_um_klines_1m" / f"{name}.csv.gz"
+    expected = slow(list(open_klines(path)), to)
+    assert main(["rollup", "--klines", str(path), "--to", to, "--json"]) == 0
+    bars = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()][:-1]
+    names = (
+        "open",
+        "high",
+        "low",
+        "close",
+        "volume",
+        "quote_volume",
+        "trades",
+        "taker_buy_volume",
+        "taker_buy_quote_volume",
+    )
+    assert {bar["open_time"]: tuple(Decimal(bar[each]) for each in names) for bar in bars} == expected
+
+
+SPOT = [
+    ("ADAUSDT_1h.ohlcv", "4h", "ADAUSDT_4h.ohlcv", ["1679659200000"]),
+    ("ADAUSDT_1h.ohlcv", "1d", "ADAUSDT_1d.ohlcv", []),
+    ("ADAUSDT_1d.ohlcv", "3d", "ADAUSDT_3d.ohlcv", []),
+    ("ADAUSDT_1d.ohlcv", "1w", "ADAUSDT_1w.ohlcv", []),
+    ("PAXGUSDT_1h.ohlcv", "4h", "PAXGUSDT_4h.ohlcv", ["1600488000000"]),
+    ("PAXGUSDT_1h.ohlcv", "1d", "PAXGUSDT_1d.ohlcv", []),
+    ("PAXGUSDT_1d.ohlcv", "3d", "PAXGUSDT_3d.ohlcv", []),
+    ("PAXGUSDT_1d.ohlcv", "1w", "PAXGUSDT_1w.ohlcv", []),
+    ("BTCUSDT_4h.fullfields", "1d", "BTCUSDT_1d.fullfields", []),
+    ("BTCUSDT_1d.fullfields", "1w", "BTCUSDT_1w.fullfields", []),
+]
+"""Source, interval, the exchange's own rows, and the open times that are known to be wrong at the exchange itself."""
+
+
+@pytest.mark.parametrize(("source", "to", "official", "wrong"), SPOT)
+def test_rollup_equals_the_exchanges_own_rows(
+    realdata: Path, capsys: pytest.CaptureFixture[str], source: str, to: str, official: str, wrong: list[str]
+) -> None:
+    folder = realdata / "official_spot_klines_rollup"
+    code = main([
+        "rollup", "--klines", str(folder / f"{source}.csv.gz"), "--to", to, "--json",
+        "--compare", str(folder / f"{official}.csv.gz"),
+    ])  # fmt: skip
+    lines = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    differing = [str(line["open_time"]) for line in lines[:-1] if line["verdict"] == "different"]
+    assert differing == wrong
+    assert code == bool(wrong)
+    assert lines[-1]["exact"] > 250
+    assert lines[-1]["partial"] <= 1, "an unfinished last row"
+
+
+def test_rollup_refuses_what_does_not_fit(realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = realdata / "official_spot_klines_rollup"
+    assert main(["rollup", "--klines", str(folder / "ADAUSDT_1d.ohlcv.csv.gz"), "--to", "1h"]) == 2
+    assert main(["rollup", "--klines", str(folder / "ADAUSDT_1d.ohlcv.csv.gz"), "--to", "1q"]) == 2
+    twice = tmp_path / "twice.csv"
+    lines = gzip.decompress((folder / "ADAUSDT_1d.ohlcv.csv.gz").read_bytes()).decode().splitlines()
+    twice.write_text("\n".join([*lines[:5], lines[2]]), encoding="utf-8")
+    assert main(["rollup", "--klines", str(twice), "--to", "1w"]) == 1
+    assert capsys.readouterr().err.count("\n") == 3
