@@ -20,8 +20,10 @@ import logging
 import os
 import signal
 import subprocess
+import threading
 import time
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -228,7 +230,7 @@ class EmbeddedServer(ABC):
         try:
             if self.log_file.exists() and self.log_file.stat().st_size > LOG_BYTES_MAX:
                 self.log_file.replace(self.home / "server.log.1")
-            with self.log_file.open("ab") as output:
+            with self.log_file.open("ab") as output, _undisturbed():
                 self._log_start = output.tell()
                 self._process = subprocess.Popen(
                     self._command(port),
@@ -241,10 +243,10 @@ class EmbeddedServer(ABC):
                     start_new_session=True,
                     **self._popen_options(),
                 )
+                self._port = port
+                traces.record_process(self.home, self._process.pid)
         finally:
             os.close(lock)  # from here on it is the server's alone
-        self._port = port
-        traces.record_process(self.home, self._process.pid)
 
     def _failure(self, status: int) -> Exception:
         """Why the server ended while it started, from what it wrote into its log since."""
@@ -258,6 +260,25 @@ class EmbeddedServer(ABC):
         return EmbeddedServerError(
             f"{self.title} ended while it started (status {status}): {reason}; see {self.log_file}."
         )
+
+
+@contextlib.contextmanager
+def _undisturbed() -> Iterator[None]:
+    """Holds signals back whose handlers may raise: between the birth of a server and the note of its process id, that
+    would leave a server which nobody knows, and which no later start could end."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # handlers run in the main thread alone
+        return
+    came: list[int] = []
+    numbers = [each for each in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP) if callable(signal.getsignal(each))]
+    before = [signal.signal(each, lambda number, _frame: came.append(number)) for each in numbers]
+    try:
+        yield
+    finally:
+        for number, handler in zip(numbers, before, strict=True):
+            signal.signal(number, handler)
+        for late in came:
+            signal.raise_signal(late)
 
 
 def server_environment() -> dict[str, str]:

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -172,4 +173,22 @@ def test_a_system_server_runs(data: Path, redis_server: RedisServer, monkeypatch
     found = shutil.which("redis-server")
     with RedisServer(data) as server:
         assert server.program == found == redis_server.program
+        assert server.command("PING") == "PONG"
+
+
+def test_ctrl_c_at_the_birth_of_a_server_leaves_none_behind(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    born: list[subprocess.Popen[bytes]] = []
+    popen = subprocess.Popen
+
+    def interrupted(*args: Any, **options: Any) -> subprocess.Popen[bytes]:
+        born.append(popen(*args, **options))
+        signal.raise_signal(signal.SIGINT)
+        return born[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        RedisServer(data).start()
+    assert born[0].poll() is not None
+    monkeypatch.setattr(subprocess, "Popen", popen)
+    with RedisServer(data) as server:
         assert server.command("PING") == "PONG"
