@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import klagg
+from klagg.cli.wishes import SIGNALS
 from klagg.errors import ConfigError, KlaggError
 from klagg.service import Deadline
 
@@ -178,8 +179,9 @@ def drain(stages: Sequence[Sequence[Child]], deadline: Deadline, forced: Callabl
             if child.pid is not None:
                 child.kill()
                 yield f"! {child.name} did not end in time and was killed"
-            elif child.exit_code == -signal.SIGTERM:
-                # Every process hears SIGTERM from when it has read its settings; this one had not come so far.
+            elif child.exit_code is not None and -child.exit_code in SIGNALS:
+                # Every process hears SIGTERM from when it has read its settings; this one had not come so far. Before
+                # its session was its own, not even the terminal's Ctrl-C passed it by.
                 yield f"{child.name} ended before it had begun"
             elif child.exit_code:
                 yield f"! {child.name} ended with exit code {child.exit_code}: {child.last_words()}"

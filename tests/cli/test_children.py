@@ -166,8 +166,15 @@ def test_what_was_left_is_said(make: Make) -> None:
     ]
 
 
-def test_a_child_that_had_not_begun_is_no_failure(make: Make) -> None:
-    assert drained([ready(make("one", UNPREPARED))]) == ["one ended before it had begun"]
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_a_child_that_had_not_begun_is_no_failure(make: Make, number: signal.Signals) -> None:
+    child = ready(
+        make("one", UNPREPARED.replace("import time", "import signal, time\nsignal.signal(2, signal.SIG_DFL)"))
+    )
+    pid = child.pid
+    assert pid
+    os.kill(pid, number)
+    assert drained([child]) == ["one ended before it had begun"]
 
 
 def test_a_child_never_started_is_drained(make: Make) -> None:
