@@ -24,8 +24,9 @@ from klagg.redisio import Append, HashUpdate, Streams, Write
 START = "0-0"
 LIVE_ENTRIES = 600
 EVENT_ENTRIES = 50_000
+REQUEST_ENTRIES = 50_000
 FINDING_ENTRIES = 10_000
-STREAMS = ("klines", "live", "events", "findings", "dead")
+STREAMS = ("klines", "live", "events", "requests", "findings", "dead")
 """Streams that a commit appends to, in this order; each has its own running number."""
 
 
@@ -95,6 +96,7 @@ class Committer:
         limits = {
             "live": LIVE_ENTRIES,
             "events": EVENT_ENTRIES,
+            "requests": REQUEST_ENTRIES,
             "findings": FINDING_ENTRIES,
             "dead": contract.DEAD_ENTRIES,
         }

@@ -210,8 +210,7 @@ def merge(ring: Ring, interval: int, part: Segments) -> tuple[Ints, Bools]:
             raise ArithmeticOverflow(f"the {name} of a bar would not fit 64 bits")
         values[cells] = total
     flat("agg")[cells] = part.agg
-    flat("changed")[cells] = True
-    flat("live_changed")[cells] = True
+    ring.touch(cells)
     return cells, fresh
 
 

@@ -40,6 +40,7 @@ class Outputs:
     live: list[Fields] = field(default_factory=list)
     bars: Fields = field(default_factory=dict)
     events: list[Fields] = field(default_factory=list)
+    requests: list[Fields] = field(default_factory=list)
     findings: list[Fields] = field(default_factory=list)
     dead: list[Fields] = field(default_factory=list)
 

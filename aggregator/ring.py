@@ -150,6 +150,11 @@ class Ring:
         closes: Ints = np.where(in_ring, self.close[rows, slots], self.carry[interval, slots])
         return closes
 
+    def touch(self, cells: Ints) -> None:
+        """Flat cells whose values changed: they are to be published anew, and shown."""
+        self.changed.reshape(-1)[cells] = True
+        self.live_changed.reshape(-1)[cells] = True
+
     def set_prices(self, rows: Ints, slots: Ints, closes: Ints) -> None:
         """Empty bars: open, high, low and close are the carried close."""
         for prices in (self.open, self.high, self.low, self.close):

@@ -86,6 +86,10 @@ class Keys:
     def dead(self) -> str:
         return self._key("dead")
 
+    def reader(self, name: str) -> str:
+        """The key with a TTL at which a reader of `live` that has no group publishes the id that it has read."""
+        return f"reader:{{{self.shard}}}:{name}"
+
     @property
     def commit(self) -> str:
         return self._key("commit")
@@ -204,6 +208,100 @@ def listing_entries(listings: Sequence[Listing]) -> list[Fields]:
         columns = {name: ",".join(str(getattr(each, name)) for each in part) for name in LISTING_COLUMNS}
         entries.append({"kind": LISTING, "n": str(len(part)), **columns})
     return entries
+
+
+OFFICIAL_COLUMNS: Final = (
+    "open_time", "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume",
+    "taker_buy_quote_volume",
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Official:
+    """The exchange's own closed klines of one symbol with open times in [from_ms, to_ms), ascending.
+
+    `columns` are comma-separated texts by the names of OFFICIAL_COLUMNS, `count` values each; a row that is not there
+    is one that the exchange does not have. `request` is the id of the request that this answers (empty: none).
+    """
+
+    symbol: str
+    interval: str
+    from_ms: int
+    to_ms: int
+    request: str
+    count: int
+    columns: Mapping[str, bytes]
+
+
+def official_entry(
+    symbol: str, interval: str, from_ms: int, to_ms: int, rows: Sequence[Sequence[object]], request: str = ""
+) -> Fields:
+    """An `official` entry; each row holds the values of OFFICIAL_COLUMNS, prices and amounts as texts."""
+    columns = {name: ",".join(str(row[at]) for row in rows) for at, name in enumerate(OFFICIAL_COLUMNS)}
+    return {
+        "kind": OFFICIAL, "symbol": symbol, "interval": interval, "from": str(from_ms), "to": str(to_ms),
+        "request": request, "n": str(len(rows)), **columns,
+    }  # fmt: skip
+
+
+def official_of(raw: RawFields) -> Official:
+    """The content of an `official` entry; ContractError unless every column holds `n` values."""
+    count = integer_of(raw, "n")
+    columns = {}
+    for name in OFFICIAL_COLUMNS:
+        column = raw.get(name.encode())
+        if column is None or (column.count(b",") + 1 if column else 0) != count:
+            raise ContractError(f"the column {name} of an official entry does not hold {count} values")
+        columns[name] = column
+    return Official(
+        text_of(raw, "symbol"), text_of(raw, "interval"), integer_of(raw, "from"), integer_of(raw, "to"),
+        text_of(raw, "request"), count, columns,
+    )  # fmt: skip
+
+
+REQUEST_TRADES: Final = "trades"
+REQUEST_KLINES: Final = "klines"
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """Something that is missing and asked for. `deadline_ms` (exchange time): after it the asker has given up on it.
+
+    kind trades: the ids `first`…`last` of the symbol, both included. kind klines: closed klines of `interval` with open
+    times (ms) from `first` up to, but without, `last`; `interval` is empty for trades.
+    """
+
+    kind: str
+    id: str
+    symbol: str
+    interval: str
+    first: int
+    last: int
+    deadline_ms: int
+
+
+def request_entry(request: Request) -> Fields:
+    """A `requests` entry."""
+    common = {"kind": request.kind, "id": request.id, "symbol": request.symbol, "deadline": str(request.deadline_ms)}
+    if request.kind == REQUEST_TRADES:
+        return {**common, "from_id": str(request.first), "to_id": str(request.last)}
+    return {**common, "interval": request.interval, "from": str(request.first), "to": str(request.last)}
+
+
+def request_of(raw: RawFields) -> Request:
+    """The request in an entry; ContractError if it cannot be one."""
+    kind, request_id, symbol = (text_of(raw, name) for name in ("kind", "id", "symbol"))
+    if kind == REQUEST_TRADES:
+        interval, first, last = "", integer_of(raw, "from_id"), integer_of(raw, "to_id")
+        usable = 0 <= first <= last
+    elif kind == REQUEST_KLINES:
+        interval, first, last = text_of(raw, "interval"), integer_of(raw, "from"), integer_of(raw, "to")
+        usable = 0 <= first < last
+    else:
+        raise ContractError(f"a request of kind {kind!r} means nothing to this version")
+    if not usable or not symbol:
+        raise ContractError(f"the request {request_id!r} asks for {symbol!r} from {first} to {last}")
+    return Request(kind, request_id, symbol, interval, first, last, integer_of(raw, "deadline"))
 
 
 def trigger_entry(name: str, time_ms: int) -> Fields:

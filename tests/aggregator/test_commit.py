@@ -40,7 +40,7 @@ def everything(streams: Streams) -> dict[str, object]:
     return found | {"commit": streams.hash_of(KEYS.commit), "bars": streams.hash_of(KEYS.bars)}
 
 
-@given(COUNTS, COUNTS, IDS, COUNTS, st.lists(COUNTS, min_size=5, max_size=5))
+@given(COUNTS, COUNTS, IDS, COUNTS, st.lists(COUNTS, min_size=len(STREAMS), max_size=len(STREAMS)))
 def test_a_position_comes_back_as_it_was_written(
     epoch: int, seq: int, feed: str, step: int, numbers: list[int]
 ) -> None:

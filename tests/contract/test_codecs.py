@@ -304,3 +304,56 @@ def test_keys_hold_their_shard_in_literal_braces() -> None:
     assert {name: getattr(keys, name) for name in names} == {name: name + ":{12}" for name in names}
     assert {name for name, value in vars(Keys).items() if isinstance(value, property)} == set(names)
     assert contract.heartbeat_key("ingest-A") == "heartbeat:ingest-A"
+
+
+texts = st.text("ABC币", min_size=1)
+
+
+@given(
+    st.one_of(
+        st.tuples(st.just("trades"), st.just(""), big, big).filter(lambda parts: parts[2] <= parts[3]),
+        st.tuples(st.just("klines"), st.sampled_from(["1m", "1d"]), big, big).filter(lambda parts: parts[2] < parts[3]),
+    ),
+    texts,
+    big,
+)
+def test_a_request_comes_back_as_it_was_made(asked: tuple[str, str, int, int], name: str, deadline_ms: int) -> None:
+    kind, interval, first, last = asked
+    request = contract.Request(kind, f"{name}/1", name, interval, first, last, deadline_ms)
+    assert contract.request_of(stamped(contract.request_entry(request))) == request
+
+
+@pytest.mark.parametrize("field", ["kind", "id", "symbol", "interval", "from", "to", "deadline"])
+def test_a_request_that_lacks_something_is_refused(field: str) -> None:
+    entry = stamped(contract.request_entry(contract.Request("klines", "1", "A", "1m", 60_000, 120_000, 1)))
+    del entry[field.encode()]
+    with pytest.raises(ContractError):
+        contract.request_of(entry)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"kind": "ticks"}, {"symbol": ""}, {"from": "120000"}, {"from": "-1"}, {"to": "x"}], ids=str
+)
+def test_a_request_that_makes_no_sense_is_refused(wrong: Fields) -> None:
+    entry = contract.request_entry(contract.Request("klines", "1", "A", "1m", 60_000, 120_000, 1))
+    with pytest.raises(ContractError):
+        contract.request_of(stamped(entry | wrong))
+
+
+@given(st.lists(st.lists(st.integers(0, 9), min_size=10, max_size=10)))
+def test_official_klines_come_back_as_they_were_written(rows: list[list[int]]) -> None:
+    found = contract.official_of(stamped(contract.official_entry("A", "1m", 0, 60_000, rows, "r1")))
+    assert (found.symbol, found.interval, found.from_ms, found.to_ms, found.request) == ("A", "1m", 0, 60_000, "r1")
+    assert found.count == len(rows)
+    columns = [column.decode().split(",") if column else [] for column in found.columns.values()]
+    assert [list(map(int, row)) for row in zip(*columns, strict=True)] == rows
+
+
+@pytest.mark.parametrize("name", contract.OFFICIAL_COLUMNS)
+def test_official_klines_whose_columns_differ_are_refused(name: str) -> None:
+    entry = contract.official_entry("A", "1m", 0, 60_000, [[1] * 10, [2] * 10])
+    with pytest.raises(ContractError):
+        contract.official_of(stamped(entry | {name: "1"}))
+    del entry[name]
+    with pytest.raises(ContractError):
+        contract.official_of(stamped(entry))
