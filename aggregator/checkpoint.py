@@ -81,6 +81,7 @@ def _header(core: Core) -> str:
             "row_bucket": core.ring.row_bucket.tolist(),
             "edges": [[*key, [list(edge) for edge in found]] for key, found in core.edges.found.items()],
             "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
+            "continuity": core.continuity.to_rows(),
             "counts": asdict(core.counts),
         },
         ensure_ascii=False,
@@ -118,6 +119,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     for each in fields(Rows):
         values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
         setattr(core.held, each.name, values)
+    core.continuity.restore(state["continuity"])
     core.counts = type(core.counts)(**state["counts"])
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]
     for number, block in enumerate(blocks):

@@ -12,12 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 
 from aggregator.checkpoint import Checkpoint, CheckpointDamaged, block_keys, fits, restore
-from aggregator.commit import START, Committer, after
+from aggregator.commit import REDIS_OLDER, START, Committer, after
+from aggregator.continuity import DATA_LOSS
 from aggregator.core import Core
 from aggregator.outputs import Outputs
 from klagg import contract
-from klagg.contract import Keys
-from klagg.errors import ConfigError
+from klagg.clock import local_ms
+from klagg.contract import Fields, Keys
+from klagg.errors import CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
 from klagg.redisio import Entry, HashUpdate, Write
 from klagg.service import Context, run
 from klagg.stats import Alarm
@@ -28,6 +30,10 @@ KLINES_KEPT = 100_000
 """Entries of `klines` that stay when no consumer group is configured."""
 FEED_KEPT_MS = 600_000
 """Feed kept behind the checkpoint, for people who look into it."""
+LOOK_BACK_S = 5.0
+"""How long a process that lost Redis waits for it, to see whether it came back older."""
+UNSAID_MAX = 1_000
+"""Findings of a restart that wait for the first commit."""
 
 
 class Service:
@@ -45,6 +51,10 @@ class Service:
         self._out_of_next = 0
         """Outputs of the next tick behind the committed one that are out already."""
         self._groups = [contract.GROUP_WRITERS] if self._settings.database.enabled else []
+        self._unsaid: list[Fields] = []
+        """Findings of this restart, for the next commit."""
+        self._anew = False
+        """Whether the feed is read from its beginning although something was committed."""
         self._writing: Iterator[list[Write]] | None = None
         self._checkpoint_s: float = context.arguments.checkpoint_s
         self._checkpoint_due = time.monotonic() + self._checkpoint_s
@@ -55,10 +65,12 @@ class Service:
         self._streams.ping()
         for group in self._groups:
             self._streams.ensure_group(self._keys.klines, group)
-        position = self._committer.take_over()
+        position = self._committer.take_over(local_ms())
         self._committed_id, self._out_of_next = position.feed, position.step
         self._core.epoch = position.epoch
         self._load_checkpoint()
+        self._anew = self._read_id == START != self._committed_id
+        self._stay_within_the_feed()
         self._context.log.info(
             "epoch %d: the feed is committed up to %s, read on from %s", position.epoch, position.feed, self._read_id
         )
@@ -88,6 +100,32 @@ class Service:
             return
         self._read_id = pointer["feed"].decode()
 
+    def _stay_within_the_feed(self) -> None:
+        """A feed that ends before what was read or committed came back older than the commit hash.
+
+        What comes next may get ids that this process would pass over: it reads on, and speaks, from the feed's end.
+        The state may stay as it is, for it holds no less than the feed did.
+        """
+        last = self._streams.last_id(self._keys.feed)
+        if not after(self._committed_id, last):
+            return
+        evidence = f"{self._keys.feed} ends at {last}, before what was committed, {self._committed_id}"
+        self._unsaid.append(contract.finding_entry(REDIS_OLDER, "error", evidence))
+        self._committed_id, self._out_of_next = last, 0
+        if after(self._read_id, last):
+            self._read_id = last
+
+    def look_back(self) -> None:
+        """After Redis was lost: RedisOlder if it comes back within LOOK_BACK_S, and older than what is committed."""
+        end = time.monotonic() + LOOK_BACK_S
+        while time.monotonic() < end and self._context.wait(0.1):
+            try:
+                found = self._streams.hash_of(self._keys.commit)
+            except (RedisUnavailable, RedisRefused):
+                continue
+            self._committer.compare(found)
+            return
+
     def turn(self) -> None:
         """Read what there is, at most READ_ENTRIES, and commit at every tick in it."""
         found = self._streams.read(
@@ -106,6 +144,7 @@ class Service:
         for outputs in self._core.apply(entry.id, entry.fields):
             self._read_id = entry.id
             if not after(entry.id, self._committed_id):
+                self._keep_losses(outputs)
                 continue
             if skip:
                 skip -= 1
@@ -114,8 +153,20 @@ class Service:
             self._out_of_next = 0
         self._read_id = entry.id
 
+    def _keep_losses(self, outputs: Outputs) -> None:
+        """What is found missing where nothing may be said: kept for the next commit, if nobody can have said it.
+
+        After a restart from a checkpoint the process before has said it. Read anew, it is this process that lacks what
+        was trimmed.
+        """
+        if self._anew:
+            losses = [finding for finding in outputs.findings if finding["kind"] == DATA_LOSS]
+            self._unsaid += losses[: UNSAID_MAX - len(self._unsaid)]
+
     def _commit(self, outputs: Outputs, entry_id: str) -> None:
         started = time.perf_counter()
+        outputs.findings += self._unsaid
+        self._unsaid = []
         self._committer.commit(outputs, entry_id, self._checkpoint_step() if outputs.last else ())
         self._committed_id = self._committer.position.feed
         self._context.stats.add("commits")
@@ -133,6 +184,10 @@ class Service:
         stats, core = self._context.stats, self._core
         for name in ("trades", "duplicates", "refused", "ticks", "finals", "bad_entries"):
             stats.counters[name] = getattr(core.counts, name)
+        stats.counters["lost_entries"], stats.counters["repeated_entries"] = (
+            core.continuity.lost,
+            core.continuity.repeated,
+        )
         stats.show("symbols", core.started)
         stats.show("open_holes", core.open_holes)
         stats.show("exchange_ms", core.time_ms)
@@ -207,8 +262,12 @@ def _body(context: Context) -> None:
         raise ConfigError(f"shard {shard} does not exist: the configuration has {context.settings.shards}")
     service = Service(context, shard)
     service.start()
-    while context.running():
-        service.turn()
+    try:
+        while context.running():
+            service.turn()
+    except (RedisUnavailable, CommitDoubt):
+        service.look_back()
+        raise
     service.close()
 
 

@@ -148,6 +148,17 @@ class Streams:
         with _speaking("reading"):
             return _entry_list(self._redis.xrevrange(key, max=last, count=count))
 
+    def last_id(self, key: str) -> str:
+        """The highest id that the stream ever gave, also if that entry is gone; `0-0` where there is no stream."""
+        try:
+            with _speaking("asking for a stream"):
+                stream: Any = self._redis.xinfo_stream(key)
+        except RedisRefused as refused:
+            if "no such key" not in str(refused):
+                raise
+            return "0-0"
+        return cast(bytes, stream["last-generated-id"]).decode()
+
     def length(self, key: str) -> int:
         with _speaking("counting"):
             return int(self._redis.xlen(key))
@@ -282,7 +293,8 @@ class Streams:
             if found != dict(believed):
                 raise CommitConflict(
                     f"{key} was changed by another process, which owns the shard now: it holds {_plain(found)} where "
-                    f"this process left {_plain(believed)}"
+                    f"this process left {_plain(believed)}",
+                    found=found,
                 )
             pipe.multi()
             for write in writes:

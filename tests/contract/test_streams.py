@@ -188,3 +188,17 @@ def test_information_about_the_server(streams: Streams, place: Place) -> None:
     else:
         assert "redis_version" in streams.information()
         assert int(streams.information("memory")["maxmemory"]) > 0
+
+
+def test_the_last_id_stays_when_entries_go(streams: Streams) -> None:
+    assert streams.last_id(KEYS.feed) == "0-0"
+    for at in range(1, 4):
+        streams.append(KEYS.feed, {"n": str(at)})
+    newest = streams.newest(KEYS.feed)[0].id
+    assert streams.last_id(KEYS.feed) == newest
+    streams.trim_before(KEYS.feed, "18446744073709551615-0")
+    assert streams.length(KEYS.feed) == 0
+    assert streams.last_id(KEYS.feed) == newest
+    streams.set_bytes(KEYS.live, b"no stream")
+    with pytest.raises(RedisRefused, match="WRONGTYPE"):
+        streams.last_id(KEYS.live)
