@@ -26,10 +26,9 @@ from klagg.redisio import Append, HashUpdate, Streams, Write
 START = "0-0"
 REDIS_OLDER = "REDIS_OLDER"
 """The kind of the finding that Redis came back older than a process had left it."""
-LIVE_ENTRIES = 600
-EVENT_ENTRIES = 50_000
-REQUEST_ENTRIES = 50_000
 FINDING_ENTRIES = 10_000
+ENTRIES_MAX = {"findings": FINDING_ENTRIES, "dead": contract.DEAD_ENTRIES}
+"""Streams that no group reads and that other processes write too are bounded at every append; the rest is trimmed."""
 STREAMS = ("klines", "live", "events", "requests", "findings", "dead")
 """Streams that a commit appends to, in this order; each has its own running number."""
 
@@ -102,18 +101,11 @@ class Committer:
         """Outputs of the tick `feed_id` and the position behind them, in one transaction, with `more` writes to it."""
         numbers = dict(self.position.numbers)
         writes: list[Write] = []
-        limits = {
-            "live": LIVE_ENTRIES,
-            "events": EVENT_ENTRIES,
-            "requests": REQUEST_ENTRIES,
-            "findings": FINDING_ENTRIES,
-            "dead": contract.DEAD_ENTRIES,
-        }
         for name in STREAMS:
             for fields in getattr(outputs, name):
                 numbers[name] += 1
                 stamped = contract.stamp(fields, self._writer, numbers[name])
-                writes.append(Append(getattr(self._keys, name), stamped, limits.get(name, 0)))
+                writes.append(Append(getattr(self._keys, name), stamped, ENTRIES_MAX.get(name, 0)))
         if outputs.bars:
             writes.append(HashUpdate(self._keys.bars, {**outputs.bars, contract.BARS_POSITION: self._live_id}))
         was = self.position

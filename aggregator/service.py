@@ -16,6 +16,7 @@ from aggregator.commit import REDIS_OLDER, START, Committer, after
 from aggregator.continuity import DATA_LOSS
 from aggregator.core import Core
 from aggregator.outputs import Outputs
+from aggregator.trimming import Trimmer
 from klagg import contract
 from klagg.clock import local_ms
 from klagg.contract import Fields, Keys
@@ -26,10 +27,6 @@ from klagg.stats import Alarm
 
 READ_ENTRIES = 256
 CHECKPOINT_S = 60.0
-KLINES_KEPT = 100_000
-"""Entries of `klines` that stay when no consumer group is configured."""
-FEED_KEPT_MS = 600_000
-"""Feed kept behind the checkpoint, for people who look into it."""
 LOOK_BACK_S = 5.0
 """How long a process that lost Redis waits for it, to see whether it came back older."""
 UNSAID_MAX = 1_000
@@ -50,7 +47,9 @@ class Service:
         self._committed_id = START
         self._out_of_next = 0
         """Outputs of the next tick behind the committed one that are out already."""
-        self._groups = [contract.GROUP_WRITERS] if self._settings.database.enabled else []
+        self._trimmer = Trimmer(self._streams, self._keys, self._settings, context.log)
+        self._checkpoint_id = START
+        """Where the newest whole checkpoint stands in the feed; what comes behind it is still needed."""
         self._unsaid: list[Fields] = []
         """Findings of this restart, for the next commit."""
         self._anew = False
@@ -63,8 +62,7 @@ class Service:
     def start(self) -> None:
         """Groups, the epoch, the checkpoint."""
         self._streams.ping()
-        for group in self._groups:
-            self._streams.ensure_group(self._keys.klines, group)
+        self._trimmer.ensure_groups()
         position = self._committer.take_over(local_ms())
         self._committed_id, self._out_of_next = position.feed, position.step
         self._core.epoch = position.epoch
@@ -98,7 +96,7 @@ class Service:
             self._context.log.warning("the checkpoint is damaged: it is left, the feed is read anew")
             self._core = Core(self._settings.aggregator, self._core.epoch)
             return
-        self._read_id = pointer["feed"].decode()
+        self._read_id = self._checkpoint_id = pointer["feed"].decode()
 
     def _stay_within_the_feed(self) -> None:
         """A feed that ends before what was read or committed came back older than the commit hash.
@@ -134,6 +132,12 @@ class Service:
         for entry in found.get(self._keys.feed, ()):
             self._take(entry)
         self._show()
+        now_s = time.monotonic()
+        if self._trimmer.due(now_s):
+            last = self._streams.last_id(self._keys.feed)
+            if after(self._read_id, last):  # entries to come may get ids that XREAD would pass over
+                raise self._committer.older(f"{self._keys.feed} ends at {last}, before {self._read_id}, which was read")
+            self._trimmer.round(now_s, self._checkpoint_id, self._core.time_ms)
 
     def _take(self, entry: Entry) -> None:
         stats = self._context.stats
@@ -165,9 +169,12 @@ class Service:
 
     def _commit(self, outputs: Outputs, entry_id: str) -> None:
         started = time.perf_counter()
-        outputs.findings += self._unsaid
+        findings, cuts = self._trimmer.take()
+        outputs.findings += self._unsaid + findings
         self._unsaid = []
-        self._committer.commit(outputs, entry_id, self._checkpoint_step() if outputs.last else ())
+        more = self._checkpoint_step() if outputs.last else []
+        self._committer.commit(outputs, entry_id, [*more, *cuts])
+        self._trimmer.note(outputs)
         self._committed_id = self._committer.position.feed
         self._context.stats.add("commits")
         self._context.stats.show("commit_ms", round((time.perf_counter() - started) * 1000, 2))
@@ -209,8 +216,8 @@ class Service:
 
         1. Copy the state and commit the name of its blocks: a crash from here on leaves blocks that the next start
         deletes by that name. 2. Write the blocks: a crash leaves the old pointer. 3. Flip the pointer within a commit.
-        4. Delete the old blocks and trim the feed behind the checkpoint, at the next tick, when the pointer is surely
-        there: a crash before leaves the old blocks, never a gap.
+        4. Delete the old blocks and let the feed be trimmed behind the checkpoint, at the next tick, when the pointer
+        is surely there: a crash before leaves the old blocks, never a gap.
         """
         position = self._committer.position
         # The core has already taken this tick in; its outputs are committed together with nothing of this copy, so the
@@ -228,19 +235,8 @@ class Service:
         yield [HashUpdate(self._keys.checkpoint, pointer)]
         stale, self._blocks = self._blocks, keys
         self._streams.delete(*stale)
-        self._trim(feed_id)
-
-    def _trim(self, feed_id: str) -> None:
-        """Drop what nobody needs any more: the feed behind the checkpoint, klines that every group has done with."""
-        milliseconds = int(feed_id.partition("-")[0]) - FEED_KEPT_MS
-        self._streams.trim_before(self._keys.feed, f"{max(0, milliseconds)}-0")
-        if self._groups:
-            self._streams.trim_before(self._keys.klines, min(
-                (self._streams.group_floor(self._keys.klines, group) for group in self._groups),
-                key=lambda floor: tuple(map(int, floor.split("-"))),
-            ))  # fmt: skip
-        else:
-            self._streams.trim_length(self._keys.klines, KLINES_KEPT)
+        self._checkpoint_id = feed_id
+        self._trimmer.hurry()
 
     def close(self) -> None:
         """Let go of Redis. What was gathered since the last tick is in the feed and comes again."""

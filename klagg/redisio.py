@@ -49,7 +49,15 @@ class HashUpdate:
     remove: Sequence[str] = ()
 
 
-Write = Append | HashUpdate
+@dataclass(frozen=True, slots=True)
+class Trim:
+    """XTRIM of `key`: everything older than the id `before` goes."""
+
+    key: str
+    before: str
+
+
+Write = Append | HashUpdate | Trim
 
 
 @contextmanager
@@ -82,6 +90,14 @@ def _entry_list(items: Any) -> list[Entry]:
     return [Entry(entry_id.decode(), fields) for entry_id, fields in items if entry_id is not None and fields]
 
 
+def next_id(entry_id: str) -> str:
+    """The lowest id behind this one."""
+    milliseconds, _, number = entry_id.partition("-")
+    if int(number) == (1 << 64) - 1:
+        return f"{int(milliseconds) + 1}-0"
+    return f"{milliseconds}-{int(number) + 1}"
+
+
 def _plain(position: Mapping[bytes, bytes]) -> str:
     """A position hash for a sentence."""
     parts = (f"{name.decode(errors='replace')} {value.decode(errors='replace')}" for name, value in position.items())
@@ -92,6 +108,9 @@ def _queue(pipe: Any, write: Write) -> None:
     if isinstance(write, Append):
         limit = {"maxlen": write.maxlen, "approximate": True} if write.maxlen else {}
         pipe.xadd(write.key, write.fields, **limit)
+        return
+    if isinstance(write, Trim):
+        pipe.xtrim(write.key, minid=write.before, approximate=False)
         return
     if write.remove:
         pipe.hdel(write.key, *write.remove)
@@ -227,20 +246,44 @@ class Streams:
         with _speaking("trimming"):
             return int(self._redis.xtrim(key, minid=entry_id, approximate=False))
 
-    def trim_length(self, key: str, entries: int) -> int:
-        """XTRIM MAXLEN: keep about the newest `entries`; how many went."""
-        with _speaking("trimming"):
-            return int(self._redis.xtrim(key, maxlen=entries, approximate=True))
+    def trim_slice(self, key: str, entry_id: str, limit: int) -> int:
+        """XTRIM MINID ~ LIMIT: drop at most `limit` entries older than `entry_id`, by whole nodes; how many went.
 
-    def group_floor(self, key: str, group: str) -> str:
-        """The oldest id that the group still needs: its oldest pending entry, else what it was last given."""
-        with _speaking("asking for a group's position"):
-            pending: Any = self._redis.xpending(key, group)
-            groups: Any = self._redis.xinfo_groups(key)
-        if pending["pending"]:
-            return cast(bytes, pending["min"]).decode()
-        found = next(each for each in groups if each["name"] in (group, group.encode()))
-        return cast(bytes, found["last-delivered-id"]).decode()
+        A node of the stream holds up to 100 entries, so 0 means that there is nothing more to drop, or nearly.
+        """
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, minid=entry_id, approximate=True, limit=limit))
+
+    def trim_to(self, key: str, entries: int) -> int:
+        """XTRIM MAXLEN: keep the newest `entries`; how many went."""
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, maxlen=entries, approximate=False))
+
+    def memory(self, key: str) -> int:
+        """MEMORY USAGE: about how many bytes the key takes, 0 if there is none."""
+        with _speaking("asking for memory"):
+            return int(self._redis.memory_usage(key) or 0)
+
+    def groups(self, key: str) -> dict[str, str]:
+        """For every consumer group of the stream the lowest id that it still needs: its oldest pending entry, else
+        the one behind what it was last given."""
+        needed = {}
+        try:
+            with _speaking("asking for groups"):
+                groups: Any = self._redis.xinfo_groups(key)
+        except RedisRefused as refused:
+            if "no such key" not in str(refused):
+                raise
+            return {}
+        for group in groups:
+            name = group["name"] if isinstance(group["name"], str) else group["name"].decode()
+            lowest = next_id(cast(bytes, group["last-delivered-id"]).decode())
+            if group["pending"]:
+                with _speaking("asking for a group's position"):
+                    pending: Any = self._redis.xpending(key, name)
+                lowest = pending["min"].decode() if pending["pending"] else lowest
+            needed[name] = lowest
+        return needed
 
     def hash_of(self, key: str) -> dict[bytes, bytes]:
         with _speaking("reading a hash"):

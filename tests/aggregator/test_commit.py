@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.commit import LIVE_ENTRIES, START, STREAMS, Committer, Position, after
+from aggregator.commit import FINDING_ENTRIES, START, STREAMS, Committer, Position, after
 from aggregator.outputs import Outputs
 from klagg import contract
 from klagg.contract import Keys
@@ -200,12 +200,12 @@ def test_more_writes_go_with_the_commit_and_streams_for_people_are_bounded(strea
     committer = Committer(streams, KEYS, "one")
     committer.take_over(0)
     for number in range(3):
-        outputs = Outputs(number, live=[{"a": "1"}] * LIVE_ENTRIES, klines=[{"k": "1"}] * 2)
+        outputs = Outputs(number, findings=[{"a": "1"}] * FINDING_ENTRIES, klines=[{"k": "1"}] * 2)
         committer.commit(outputs, f"1-{number}", [Append(KEYS.requests, {"n": str(number)})])
     assert streams.length(KEYS.requests) == 3
     assert streams.length(KEYS.klines) == 6
-    assert LIVE_ENTRIES <= streams.length(KEYS.live) < LIVE_ENTRIES + 200
-    assert committer.position.numbers["live"] == 3 * LIVE_ENTRIES
+    assert FINDING_ENTRIES <= streams.length(KEYS.findings) < FINDING_ENTRIES + 200
+    assert committer.position.numbers["findings"] == 3 * FINDING_ENTRIES
 
 
 def test_bars_say_from_where_to_read_live(streams: Streams) -> None:
