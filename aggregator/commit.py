@@ -130,6 +130,10 @@ class Committer:
         self._believed = {name.encode(): value.encode() for name, value in fields.items()}
         self.position = position
 
+    def stand_at(self, feed_id: str) -> None:
+        """Go on from this entry of the feed, with the next commit: the one that was reached is not there any more."""
+        self.position = replace(self.position, feed=feed_id, step=0)
+
     def compare(self, found: Mapping[bytes, bytes]) -> None:
         """RedisOlder, and a finding if Redis takes one, if `found` (the hash `commit:{n}`) is behind this process."""
         try:

@@ -16,6 +16,7 @@ from aggregator.commit import REDIS_OLDER, START, Committer, after
 from aggregator.continuity import DATA_LOSS
 from aggregator.core import Core
 from aggregator.outputs import Outputs
+from aggregator.parts import parts_of
 from aggregator.trimming import Trimmer
 from klagg import contract
 from klagg.clock import local_ms
@@ -110,6 +111,7 @@ class Service:
         evidence = f"{self._keys.feed} ends at {last}, before what was committed, {self._committed_id}"
         self._unsaid.append(contract.finding_entry(REDIS_OLDER, "error", evidence))
         self._committed_id, self._out_of_next = last, 0
+        self._committer.stand_at(last)
         if after(self._read_id, last):
             self._read_id = last
 
@@ -150,11 +152,12 @@ class Service:
             if not after(entry.id, self._committed_id):
                 self._keep_losses(outputs)
                 continue
-            if skip:
-                skip -= 1
-                continue
-            self._commit(outputs, entry.id)
-            self._out_of_next = 0
+            for part in parts_of(outputs):
+                if skip:
+                    skip -= 1
+                else:
+                    self._commit(part, entry.id)
+                    self._out_of_next = 0
         self._read_id = entry.id
 
     def _keep_losses(self, outputs: Outputs) -> None:
