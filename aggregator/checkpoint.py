@@ -36,7 +36,7 @@ class Checkpoint:
     """A copy of a core's state; the copying is quick, compressing happens block by block when asked for."""
 
     def __init__(self, core: Core) -> None:
-        core.settle()
+        core.folder.settle()
         count = core.symbols.count
         ring = core.ring
         self._arrays = {
@@ -82,7 +82,7 @@ def _header(core: Core) -> str:
             "row_bucket": core.ring.row_bucket.tolist(),
             "edges": [[*key, [list(edge) for edge in found]] for key, found in core.edges.found.items()],
             "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
-            "first_trades": core.first_trades,
+            "first_trades": core.folder.first_trades,
             "counts": asdict(core.counts),
         },
         ensure_ascii=False,
@@ -121,7 +121,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
         values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
         setattr(core.held, each.name, values)
     core.counts = type(core.counts)(**state["counts"])
-    core.first_trades = [(name, interval, opening) for name, interval, opening in state["first_trades"]]
+    core.folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]
     for number, block in enumerate(blocks):
         _restore_block(core, number, zlib.decompress(block))

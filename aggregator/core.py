@@ -19,7 +19,8 @@ from aggregator import columns as feed
 from aggregator.columns import Columns
 from aggregator.edges import Edges
 from aggregator.finality import Finality, Graces
-from aggregator.fold import Prepared, Rows, Segments, joined, longer, merge, quotes_of, segments_of
+from aggregator.fold import Prepared, Rows, quotes_of
+from aggregator.folding import Folder
 from aggregator.ledger import NONE, Ledger
 from aggregator.outputs import Outputs, Speaker
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
@@ -27,7 +28,7 @@ from aggregator.symbols import SymbolTable
 from klagg import contract, settings
 from klagg.contract import Listing, RawFields
 from klagg.errors import ArithmeticOverflow, ConfigError, ContractError, KlaggError
-from klagg.intervals import MINUTE, MINUTE_MS, ordered
+from klagg.intervals import MINUTE_MS, ordered
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -38,9 +39,6 @@ NARROW = 1 << 15
 GATHERED_MAX = 20_000_000
 """Trades that may gather without a tick; beyond it the clock is surely dead and the process says so and ends."""
 
-
-OWED_MAX = 8
-"""Folds that the longer intervals may be behind."""
 
 STEP_MS_MAX = 300_000
 """A jump of the clock is taken in steps of at most this: five minutes of 600 symbols are about 4,000 klines."""
@@ -82,6 +80,7 @@ class Core:
         self.finality = Finality(self.ring, self.ledger, Graces(config.grace_ms, config.grace_unmarked_ms))
         finest_ms = min(each.shortest_ms for each in intervals)
         self.edges = Edges(min(finest_ms, MINUTE_MS))
+        self.folder = Folder(self.ring, self.finality)
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
@@ -95,10 +94,6 @@ class Core:
         self._marked: dict[bytes, int] = {}
         self._listed: list[Listing] = []
         self.held = Rows.none()
-        self._owed: list[Segments] = []
-        """Minutes' segments that the longer intervals lack."""
-        self.first_trades: list[tuple[str, str, int]] = []
-        """Symbol, interval and open time of bars whose first trade is to be told."""
         self.agg_ids = np.zeros(self.symbols.capacity, np.int64)
         """The id space of each slot: 1 aggTrade ids, −1 fill ids, 0 not known yet."""
         self._pending = Outputs(0)
@@ -181,7 +176,7 @@ class Core:
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
         """Scales only ever rise; what is there is multiplied exactly. Where it does not fit, the scales stay: trades
         that need more are refused one by one, and the process goes on."""
-        self.settle()
+        self.folder.settle()
         price_more = max(0, price_scale - int(self.symbols.price_scale[slot]))
         qty_more = max(0, qty_scale - int(self.symbols.qty_scale[slot]))
         if not price_more and not qty_more:
@@ -218,12 +213,12 @@ class Core:
             outputs = self._pending
             outputs.time_ms, outputs.last = step_ms, step_ms == time_ms
             if step_ms // MINUTE_MS != self.time_ms // MINUTE_MS:
-                self.settle()
+                self.folder.settle()
             self.ring.advance(step_ms)
             rows = self._fold(rows, step_ms, outputs)
             due = outputs.last and time_ms >= self.live_long_due
-            if due or not self._may_owe(step_ms):
-                self.settle()
+            if due or not self.folder.may_owe(step_ms):
+                self.folder.settle()
                 self._tell_first_trades(outputs)
             self._tell_broken(outputs)
             self._speak(outputs, step_ms)
@@ -359,54 +354,16 @@ class Core:
         if not len(rows):
             return held
         self.edges.note(rows)
-        minutes = segments_of(rows, MINUTE)
-        for at, interval in enumerate(self.ring.intervals):
-            if interval is MINUTE:
-                self._merge(at, minutes)
-            elif interval.length_ms and interval.length_ms < MINUTE_MS:
-                self._merge(at, segments_of(rows, interval))
-        self._owed.append(minutes)
+        self.folder.fold(rows)
         return held
-
-    def _merge(self, at: int, part: Segments) -> None:
-        """Fold segments into one interval's bars; who had no trade before is noted for the events."""
-        interval = self.ring.intervals[at]
-        here = part.bucket >= self.ring.oldest(at)
-        if not here.all():
-            part = part.take(here)
-        cells, fresh = merge(self.ring, at, part)
-        self.finality.start(at, part.bucket, part.slot)
-        opened = np.flatnonzero(fresh)
-        if len(opened):
-            opened = opened[self.ring.revision.reshape(-1)[cells[opened]] == 0]
-            opens = interval.opens_of(part.bucket[opened]).tolist()
-            self.first_trades += [
-                (self.symbols.names[slot], interval.name, opening)
-                for slot, opening in zip(part.slot[opened].tolist(), opens, strict=True)
-            ]
-
-    def _may_owe(self, step_ms: int) -> bool:
-        """Whether intervals longer than a minute may be left behind: while all that they lack lies in the minute of the
-        tick, none of the bars that lack it can be over, or out already."""
-        minute = step_ms // MINUTE_MS
-        return len(self._owed) <= OWED_MAX and all(
-            int(part.bucket.min()) == minute == int(part.bucket.max()) for part in self._owed[-1:]
-        )
-
-    def settle(self) -> None:
-        """Fold what intervals longer than a minute lack. When that happens cannot be told from the outputs."""
-        if not self._owed:
-            return
-        owed, self._owed = joined(self._owed), []
-        for at, interval in enumerate(self.ring.intervals):
-            if interval.shortest_ms > MINUTE_MS:
-                self._merge(at, longer(owed, interval.buckets_of(owed.bucket * MINUTE_MS)))
 
     def _tell_first_trades(self, outputs: Outputs) -> None:
         """The events of bars that got their first trade."""
-        if self.first_trades:
-            rows, self.first_trades = sorted(self.first_trades), []
-            outputs.events.append(contract.events_entry(contract.EVENT_FIRST_TRADE, outputs.time_ms, rows))
+        rows = [
+            (self.symbols.names[slot], interval, opening) for slot, interval, opening in self.folder.take_first_trades()
+        ]
+        if rows:
+            outputs.events.append(contract.events_entry(contract.EVENT_FIRST_TRADE, outputs.time_ms, sorted(rows)))
 
     def _tell_broken(self, outputs: Outputs) -> None:
         """A finding for every bar whose sums no longer fit: its values are wrong from here on, and it says so."""
