@@ -217,7 +217,7 @@ class Core:
             self.ring.advance(step_ms)
             rows = self._fold(rows, step_ms, outputs)
             due = outputs.last and time_ms >= self.live_long_due
-            if due or not self.folder.may_owe(step_ms):
+            if due or self.folder.pressing:
                 self.folder.settle()
                 self._tell_first_trades(outputs)
             self._tell_broken(outputs)
@@ -354,7 +354,7 @@ class Core:
         if not len(rows):
             return held
         self.edges.note(rows)
-        self.folder.fold(rows)
+        self.folder.fold(rows, step_ms)
         return held
 
     def _tell_first_trades(self, outputs: Outputs) -> None:
