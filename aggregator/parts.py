@@ -1,8 +1,9 @@
 """A tick's outputs in parts, each small enough for a commit that no other client of Redis waits for.
 
-Pure. Redis runs a commit in one go: a day's rollover of 750 symbols and seven intervals is 5,250 klines. The cuts depend
-on the klines alone, which a restart says again as they were; what shows the present (`live`, `bars`) may differ after a
-restart and goes out whole with the last part. So a restart skips exactly the parts that are out (Position.step).
+Pure. Redis runs a commit in one go: a day's rollover of 750 symbols and seven intervals is 5,250 klines. The cuts
+depend on the klines alone, which a restart says again as they were; what shows the present (`live`, `bars`) may differ
+after a restart and goes out whole with the last part. So a restart skips exactly the parts that are out
+(Position.step).
 """
 
 from __future__ import annotations

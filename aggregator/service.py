@@ -152,7 +152,7 @@ class Service:
             if not after(entry.id, self._committed_id):
                 self._keep_losses(outputs)
                 continue
-            for part in parts_of(outputs):
+            for part in parts_of(outputs.encode()):
                 if skip:
                     skip -= 1
                 else:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from aggregator.commit import Committer
 from aggregator.core import Core
-from aggregator.outputs import bars_of, edge_text
+from aggregator.outputs import edge_text
 from aggregator.ring import NO_BUCKET
+from aggregator.texts import snapshot
 from klagg import contract
 from klagg.contract import Keys
 from klagg.decimals import decimals_of
@@ -63,11 +64,11 @@ def open_bars(core: Core, intervals: range) -> dict[str, tuple[Decimal, ...]]:
             for bucket in range(int(ring.head[at]), cursor - 1, -1):
                 row = ring.row_of(at, bucket)
                 if ring.revision[row, slot] == 0 and (ring.open_id[row, slot] >= 0 or bucket == cursor):
-                    (bar,) = bars_of(ring, core.symbols, at, np.array([row]), np.array([slot]))
-                    if bar.empty:
+                    bar = snapshot(ring, core.symbols, at, np.array([row]), np.array([slot]))
+                    if bar.empty[0]:
                         close = ring.close_before(at, np.array([bucket]), np.array([slot]))
                         assert ring.close[row, slot] == close[0]
-                    found[contract.live_field(bar.symbol, bar.interval)] = numbers(bar.live_value())
+                    found[bar.live_fields()[0]] = numbers(bar.live_values()[0])
                     break
     return found
 
@@ -96,7 +97,7 @@ def test_a_reader_of_bars_and_live_sees_the_newest_open_bars(
     rows, late, at = market(seed, 3, ticks * 3, ticks * step_ms), [], 0
     core, streams = new_core("1m", "5m", "1h", live_long_ms=long_ms), Streams("", client=fakeredis.FakeRedis())
     committer = Committer(streams, KEYS, "test")
-    committer.take_over()
+    committer.take_over(0)
     for number, time_ms in enumerate(range(T0, T0 + ticks * step_ms, step_ms)):
         part = []
         while at < len(rows) and rows[at].time <= time_ms:
@@ -111,7 +112,7 @@ def test_a_reader_of_bars_and_live_sees_the_newest_open_bars(
             mark(core, time_ms, "S0USDT", "S1USDT")
         if restart and number == ticks // 2:
             committer = Committer(streams, KEYS, "test2")
-            committer.take_over()
+            committer.take_over(0)
         outputs = tick(core, time_ms)
         committer.commit(outputs, f"1-{number}")
         everything = long_ms == 0 or bool(outputs.bars)
