@@ -10,11 +10,13 @@ from dataclasses import replace
 
 import pytest
 
+from aggregator.commit import Committer
+from aggregator.parts import KLINES_MAX, parts_of
 from klagg import contract
 from klagg.embedded import RedisServer
 from klagg.settings import Redis
-from tests.aggregator.kit import T0
-from tests.aggregator.shardkit import KEYS, LONG, SHORT, Shard, check_end, log_of
+from tests.aggregator.kit import T0, new_core, raw, trade
+from tests.aggregator.shardkit import INTERVALS, KEYS, LONG, SHORT, Shard, check_end, log_of, undisturbed
 from tests.kit import eventually
 
 pytestmark = pytest.mark.servers
@@ -165,3 +167,54 @@ def test_asked_to_end_it_ends_well_and_takes_its_heartbeat_away(shard: Shard, re
     eventually(lambda: shard.alive() and shard.client.exists(contract.heartbeat_key("aggregator-0")))
     assert child.end() == 0
     assert not shard.client.exists(contract.heartbeat_key("aggregator-0"))
+
+
+@pytest.mark.parametrize("parts_out", [1, 2])
+def test_killed_between_the_parts_of_a_tick_it_says_the_rest_and_nothing_twice(shard: Shard, parts_out: int) -> None:
+    """A core and a committer of the test's own stand for the process that was killed."""
+    names = [f"S{number}USDT" for number in range(KLINES_MAX)]
+    entries = []
+    for number, time_ms in enumerate((T0 + 3_599_000, T0 + 3_600_001, T0 + 3_660_001)):
+        rows = [trade(number + 1, time_ms, symbol=name) for name in names]
+        entry = contract.trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=time_ms)
+        entries += [(f"{time_ms}-1", entry), (f"{time_ms}-2", contract.tick_entry(time_ms))]
+    shard.put(entries)
+    core, committer = new_core(*INTERVALS), Committer(shard.streams, KEYS, "killed@1")
+    committer.take_over(1)
+    for entry_id, fields in entries[:4]:
+        for outputs in core.apply(entry_id, raw(fields)):
+            parts = list(parts_of(outputs.encode()))
+            for part in parts if len(parts) == 1 else parts[:parts_out]:
+                committer.commit(part, entry_id)
+    assert (shard.position().feed, shard.position().step) == (entries[1][0], parts_out)
+    assert len(shard.klines()) == parts_out * KLINES_MAX
+    child = shard.start()
+    shard.reached(entries[-1][0])
+    assert child.end() == 0
+    published = shard.klines()
+    expected = undisturbed(entries)
+    assert len(published) == len(expected) == 4 * KLINES_MAX
+    assert {kline.key: replace(kline, epoch=1) for kline in published} == expected
+    numbers = [int(each.fields[b"seq"]) for each in shard.streams.range(KEYS.klines)]
+    assert numbers == list(range(1, len(numbers) + 1))
+    assert shard.position().step == 0
+
+
+def test_the_process_trims_and_says_what_it_found(shard: Shard) -> None:
+    """Findings of trimming go out with the next tick; the feed goes behind the checkpoint."""
+    entries = log_of(8, 30)
+    shard.streams.ensure_group(KEYS.events, "curious")
+    shard.put(entries)
+    child = shard.start("--checkpoint-s", SHORT)
+    shard.reached(entries[-1][0])
+    eventually(lambda: shard.alive() and shard.streams.length(KEYS.feed) < len(entries) - 100)
+    last_ms = T0 + 10**8
+    shard.client.xadd(KEYS.feed, contract.stamp(contract.tick_entry(last_ms), "test", 0), id=f"{last_ms}-1")  # type: ignore[arg-type]
+    shard.reached(f"{last_ms}-1")
+    found = [contract.texts_of(each.fields) for each in shard.streams.range(KEYS.findings)]
+    unknown = [each for each in found if each["kind"] == "UNKNOWN_GROUP"]
+    assert len(unknown) == 1
+    assert unknown[0]["writer"].startswith("aggregator-0@")
+    assert [int(each["seq"]) for each in found] == list(range(1, len(found) + 1)), "numbered with the commits"
+    assert "repair" in shard.streams.groups(KEYS.requests)
+    assert child.end() == 0
