@@ -21,7 +21,7 @@ from aggregator.trimming import Trimmer
 from klagg import contract
 from klagg.clock import local_ms
 from klagg.contract import Fields, Keys
-from klagg.errors import CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
 from klagg.redisio import Entry, HashUpdate, Write
 from klagg.service import Context, run
 from klagg.stats import Alarm
@@ -109,7 +109,7 @@ class Service:
         if not after(self._committed_id, last):
             return
         evidence = f"{self._keys.feed} ends at {last}, before what was committed, {self._committed_id}"
-        self._unsaid.append(contract.finding_entry(REDIS_OLDER, "error", evidence))
+        self._unsaid.append(contract.finding_entry(REDIS_OLDER, "error", evidence, time_ms=self._core.time_ms))
         self._committed_id, self._out_of_next = last, 0
         self._committer.stand_at(last)
         if after(self._read_id, last):
@@ -264,8 +264,9 @@ def _body(context: Context) -> None:
     try:
         while context.running():
             service.turn()
-    except (RedisUnavailable, CommitDoubt):
-        service.look_back()
+    except (RedisUnavailable, CommitDoubt, CommitConflict) as lost:
+        if not isinstance(lost, CommitConflict) or lost.found is None:
+            service.look_back()
         raise
     service.close()
 

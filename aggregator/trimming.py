@@ -33,8 +33,11 @@ KEPT_MS: Final = 600_000
 KEPT_ENTRIES: Final = {"klines": 100_000, "live": 600, "events": 50_000, "findings": 10_000, "dead": 10_000}
 """About how many entries stay of a stream that no group reads; no reader of `live` needs more to find its place."""
 
-SLICE_ENTRIES: Final = 1_000
-"""Entries in one XTRIM: 30 MB of the feed's largest, which takes Redis about 3 ms."""
+SLICE_ENTRIES: Final = 10_000
+SLICE_BYTES: Final = 16 << 20
+"""What goes with one XTRIM; Redis takes about 2 ms for it."""
+NODE_ENTRIES: Final = 100
+"""Entries that Redis keeps together at most (stream-node-max-entries); slices leave a node whole."""
 BUDGET_S: Final = 0.05
 """How long one round may take; what is left then is due at once."""
 HELD_PERCENT: Final = 95
@@ -153,21 +156,28 @@ class Trimmer:
             self._trim(stream, checkpoint_id, cap, time_ms)
 
     def _trim(self, stream: Trimmed, checkpoint_id: str, cap: int, time_ms: int) -> None:
-        length = self._streams.length(stream.key)
         needed = self._needed(stream, time_ms)
+        length = self._streams.length(stream.key)
         if not length:
             return
+        excess = length
         if stream.name == contract.FEED:
-            self._slices(stream.key, back(checkpoint_id, KEPT_MS), length)
-            self._watch_feed(stream.key, cap)
-            return
-        if stream.groups:
-            self._slices(stream.key, back(needed, KEPT_MS), length)
+            floor = back(checkpoint_id, KEPT_MS)
+        elif stream.groups:
+            floor = back(needed, KEPT_MS)
         else:
             floor = self._live_floor() if stream.name == "live" else _END
-            self._slices(stream.key, floor, length - KEPT_ENTRIES.get(stream.name, 0))
+            excess -= KEPT_ENTRIES.get(stream.name, 0)
         used = self._streams.memory(stream.key)
-        if used > cap:
+        if self._slices(stream.key, floor, excess, used // length):
+            used = self._streams.memory(stream.key)
+        if used > cap and stream.name == contract.FEED:
+            # Cut by nobody: it is the only copy of trades that are not folded yet.
+            self._log.error(
+                "ALARM: %s takes %d MB, more than its cap of %d MB (streams.feed_percent): the aggregator falls behind",
+                stream.key, used >> 20, cap >> 20,
+            )  # fmt: skip
+        elif used > cap:
             self._hold(stream, needed, used, cap, time_ms)
 
     def _needed(self, stream: Trimmed, time_ms: int) -> str:
@@ -195,32 +205,27 @@ class Trimmer:
                 self._log.warning("%s holds no stream id: %r", key, value[:40])
         return oldest(positions)
 
-    def _slices(self, key: str, floor: str, excess: int) -> int:
-        """Drop at most `excess` entries older than `floor`, by whole nodes of the stream; how many went."""
+    def _slices(self, key: str, floor: str, excess: int, entry_bytes: int) -> int:
+        """Drop at most `excess` entries older than `floor`, by whole nodes of the stream; how many went.
+
+        `entry_bytes` is about what an entry takes.
+        """
+        slice_entries = max(1, min(SLICE_ENTRIES, SLICE_BYTES // max(1, entry_bytes)))
         gone = 0
-        while gone < excess and (part := self._streams.trim_slice(key, floor, min(excess - gone, SLICE_ENTRIES))):
+        while gone < excess and (part := self._streams.trim_slice(key, floor, min(excess - gone, slice_entries))):
             gone += part
             if time.monotonic() > self._end_s:
                 self.hurry()
                 break
         return gone
 
-    def _watch_feed(self, key: str, cap: int) -> None:
-        """The feed is cut by nobody: what it holds is the only copy of trades that are not folded yet."""
-        used = self._streams.memory(key)
-        if used > cap:
-            self._log.error(
-                "ALARM: %s takes %d MB of its %d (streams.feed_percent): the aggregator falls behind", key, used >> 20,
-                cap >> 20,
-            )  # fmt: skip
-
     def _hold(self, stream: Trimmed, needed: str, used: int, cap: int, time_ms: int) -> None:
         """Bring a stream down to its cap: first what is kept for people, then, if it must be, what was not read."""
         length = self._streams.length(stream.key)
         excess = -(-length * (used - cap * HELD_PERCENT // 100) // used)
-        gone = self._slices(stream.key, needed, excess)
+        gone = self._slices(stream.key, needed, excess, used // length)
         if not stream.groups:
-            if excess - gone <= SLICE_ENTRIES:  # within the last nodes, which slices leave whole
+            if excess - gone <= NODE_ENTRIES:
                 self._streams.trim_to(stream.key, length - excess)
             self._log.warning("%s was over its cap of %d bytes: %d entries went early", stream.key, cap, excess)
         elif gone < excess and not self._cuts and (used := self._streams.memory(stream.key)) > cap:

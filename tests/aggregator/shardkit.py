@@ -77,9 +77,9 @@ class Shard:
         self.children.append(child)
         return child
 
-    def put(self, entries: list[tuple[str, Fields]]) -> None:
+    def put(self, entries: list[tuple[str, Fields]], first_seq: int = 0) -> None:
         pipe = self.client.pipeline(transaction=False)
-        for number, (entry_id, fields) in enumerate(entries):
+        for number, (entry_id, fields) in enumerate(entries, first_seq):
             pipe.xadd(KEYS.feed, contract.stamp(fields, "test", number), id=entry_id)  # type: ignore[arg-type]
         pipe.execute()
 

@@ -87,6 +87,35 @@ def test_brought_back_under_a_running_process_it_ends_and_the_next_one_heals(sha
     check_table([*lost_timeline, *shard.klines()], entries)
 
 
+def test_entries_lost_with_the_tail_are_named_and_their_trades_heal_when_they_come_again(shard: Shard) -> None:
+    """The writers of the feed go on with their numbers: what is missing between them is lost."""
+    entries = log_of(26, 20)
+    third, half = len(entries) // 3, len(entries) // 2
+    shard.put(entries[:third])
+    shard.start("--checkpoint-s", SHORT)
+    shard.reached(ticks(entries[:third])[-1])
+    older = kept(shard.client)
+    shard.put(entries[third:half], third)
+    shard.reached(ticks(entries[third:half])[-1])
+    published = shard.klines()
+    shard.children[-1].end(signal.SIGKILL)
+    bring_back(shard.client, older)
+    child = shard.start("--checkpoint-s", SHORT)
+    shard.put(entries[half:], half)
+    shard.reached(entries[-1][0])
+    (loss,) = findings(shard, DATA_LOSS)
+    assert f"seq {third} to {half - 1} of test, after {entries[third - 1][0]} " in loss["evidence"]
+    assert f"before {entries[half][0]} " in loss["evidence"]
+    missing = [fields for _, fields in entries[third:half] if fields["kind"] == contract.TRADES]
+    last_ms = int(entries[-1][1]["time"])
+    again = [(f"{last_ms + 1}-{at}", fields) for at, fields in enumerate([*missing, contract.tick_entry(last_ms)])]
+    shard.put(again, len(entries))
+    shard.reached(again[-1][0])
+    assert child.end() == 0
+    check_table([*published, *shard.klines()], entries)
+    assert len(findings(shard, DATA_LOSS)) == 1
+
+
 def ticks(entries: Log) -> list[str]:
     return [entry_id for entry_id, fields in entries if fields["kind"] == contract.TICK]
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from aggregator.commit import Committer, after
 from aggregator.outputs import Outputs
+from aggregator.stall import pinging
 from aggregator.trimming import (
     BURST,
     CUT_ENTRIES,
@@ -32,7 +33,7 @@ from aggregator.trimming import (
 from klagg import contract, settings
 from klagg.contract import GROUP_REPAIR, GROUP_WRITERS, Fields, Keys
 from klagg.embedded import RedisServer
-from klagg.redisio import Append, Entry, Streams
+from klagg.redisio import Entry, Streams
 from klagg.settings import Settings
 
 KEYS = Keys(0)
@@ -258,7 +259,8 @@ def test_a_feed_over_its_cap_is_alarmed_and_never_cut(
     put(client, KEYS.feed, 3000, size=10_000)
     rounds(Trimmer(streams, KEYS, Settings(streams=settings.Streams(feed_percent=1)), LOG))
     assert streams.length(KEYS.feed) == 3000
-    assert [record.levelname for record in caplog.records if "ALARM: feed:{0} takes" in record.message] == ["ERROR"]
+    alarms = [record for record in caplog.records if "ALARM: feed:{0} takes" in record.message]
+    assert [(record.levelname, "cap of 5 MB" in record.message) for record in alarms] == [("ERROR", True)]
 
 
 @pytest.mark.servers
@@ -312,20 +314,23 @@ def test_rounds_have_their_cadence_and_come_early_after_a_burst(redis_url: str) 
 
 
 @pytest.mark.servers
-def test_a_long_backlog_goes_in_rounds_that_end(streams: Streams, client: redis.Redis) -> None:
-    for start in range(0, 300_000, 50_000):
-        pipe = client.pipeline(transaction=False)
-        for at in range(start, start + 50_000):
-            pipe.xadd(KEYS.feed, {"n": "1"}, id=f"{1 + at}-0")
-        pipe.execute()
-    trimmer = trimmer_of(streams)
-    longest_s = 0.0
-    for _ in range(1000):
-        began = time.monotonic()
-        trimmer.round(0.0, "99999999999-0", 0)
-        longest_s = max(longest_s, time.monotonic() - began)
-        if not trimmer.due(1.0):
-            break
-    assert streams.length(KEYS.feed) < NODE
-    assert longest_s < 5
-    streams.write([Append(KEYS.feed, {"n": "1"})])
+@pytest.mark.parametrize(("count", "size"), [(400_000, 1), (6_000, 30_000)])
+def test_a_long_backlog_goes_in_slices_and_keeps_nobody_waiting(
+    streams: Streams, client: redis.Redis, redis_url: str, redis_server: RedisServer, count: int, size: int
+) -> None:
+    """The best of a few, because this machine may do something else meanwhile."""
+    waits: list[float] = []
+    while len(waits) < 3 and not (waits and waits[-1] <= 20):
+        redis_server.command("FLUSHALL")
+        text = "x" * size
+        for start in range(0, count, 10_000):
+            pipe = client.pipeline(transaction=False)
+            for at in range(start, min(start + 10_000, count)):
+                pipe.xadd(KEYS.feed, {"n": text}, id=f"{1 + at}-0")
+            pipe.execute()
+        trimmer = trimmer_of(streams)
+        with pinging(redis_url) as pings:
+            rounds(trimmer, "99999999999-0")
+        assert streams.length(KEYS.feed) <= NODE
+        waits.append(pings.worst_ms)
+    assert min(waits) <= 20, waits
