@@ -1,9 +1,8 @@
 """A tick's outputs in parts, each small enough for a commit that no other client of Redis waits for.
 
 Pure. Redis runs a commit in one go: a day's rollover of 750 symbols and seven intervals is 5,250 klines. The cuts
-depend on the klines alone, which a restart says again as they were; what shows the present (`live`, `bars`) may differ
-after a restart and goes out whole with the last part. So a restart skips exactly the parts that are out
-(Position.step).
+depend on the klines alone, which a restart says again as they were, while what shows the present (`live`, `bars`) may
+differ. So a restart skips exactly the parts that are out (Position.step).
 """
 
 from __future__ import annotations
@@ -19,11 +18,17 @@ begin behind a whole tick."""
 
 
 def parts_of(outputs: Outputs, klines_max: int = KLINES_MAX) -> Iterator[Outputs]:
-    """The parts, in the order in which they are committed; all but the last one hold klines alone.
+    """The parts, in the order in which they are committed; few klines go out in one.
 
-    Only the last part of a tick's last outputs is `last`.
+    Many go out in slices, then the rest without `live` and `bars`, then each of these by itself. Only the last part of
+    a tick's last outputs is `last`.
     """
     whole = max(0, len(outputs.klines) - 1) // klines_max * klines_max
+    if not whole:
+        yield outputs
+        return
     for start in range(0, whole, klines_max):
         yield Outputs(outputs.time_ms, last=False, klines=outputs.klines[start : start + klines_max])
-    yield replace(outputs, klines=outputs.klines[whole:]) if whole else outputs
+    yield replace(outputs, last=False, klines=outputs.klines[whole:], live=[], bars={})
+    yield Outputs(outputs.time_ms, last=False, live=outputs.live)
+    yield Outputs(outputs.time_ms, last=outputs.last, bars=outputs.bars)

@@ -261,3 +261,34 @@ def test_a_tail_cut_off_the_append_only_file_is_noticed_and_healed(shard: Shard,
     assert child.end() == 0
     check_table([*published, *shard.klines()], entries)
     shard.streams.close()
+
+
+def test_a_lost_connection_alone_is_no_older_redis(shard: Shard) -> None:
+    entries = log_of(27, 4)
+    shard.put(entries)
+    child = shard.start()
+    shard.reached(ticks(entries)[-1])
+    shard.client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")  # type: ignore[no-untyped-call]
+    assert child.process.wait(20) == 1
+    assert "Redis does not answer" in child.text()
+    assert "older" not in child.text()
+    assert "Traceback" not in child.text()
+    assert findings(shard, "REDIS_OLDER") == []
+    child = shard.start()
+    eventually(lambda: shard.alive() and "read on from" in child.text())
+    assert child.end() == 0
+    check_table(shard.klines(), entries)
+
+
+def test_without_redis_it_ends_after_looking_for_a_while(shard: Shard, own_redis: OwnRedis) -> None:
+    shard.client, shard.streams = own_redis.client, Streams(own_redis.url)
+    shard.settings = replace(shard.settings, redis=Redis(url=own_redis.url, block_ms=20))
+    entries = log_of(28, 2)
+    shard.put(entries)
+    child = shard.start()
+    shard.reached(ticks(entries)[-1])
+    own_redis.kill()
+    assert child.process.wait(20) == 1
+    (critical,) = [line for line in child.text().splitlines() if "CRITICAL" in line]
+    assert "Redis does not answer" in critical
+    shard.streams.close()

@@ -32,13 +32,20 @@ def values_of(outputs: Outputs) -> dict[str, Any]:
 @given(WHAT, st.booleans(), st.integers(1, 4))
 def test_the_parts_are_the_whole_in_order(counts: dict[str, int], last: bool, klines_max: int) -> None:
     whole = values_of(outputs_of(counts, last=last))
-    parts = list(parts_of(outputs_of(counts, last=last), klines_max))
-    assert [kline for part in parts for kline in part.klines] == whole["klines"]
-    assert all(len(part.klines) <= klines_max for part in parts)
-    assert values_of(parts[-1]) | {"klines": whole["klines"]} == whole, "the last one holds all the rest"
-    for part in parts[:-1]:
-        assert values_of(part) == values_of(Outputs(5, last=False, klines=part.klines))
-        assert len(part.klines) == klines_max
+    parts = [values_of(part) for part in parts_of(outputs_of(counts, last=last), klines_max)]
+    for name in STREAMS:
+        assert [entry for part in parts for entry in part[name]] == whole[name]
+    assert [part["bars"] for part in parts if part["bars"]] == ([whole["bars"]] if whole["bars"] else [])
+    assert all(len(part["klines"]) <= klines_max for part in parts)
+    assert [part["last"] for part in parts] == [*[False] * (len(parts) - 1), last]
+    assert {part["time_ms"] for part in parts} == {5}
+
+
+def test_many_klines_go_first_and_what_shows_the_present_by_itself() -> None:
+    counts = {"klines": 7, "live": 2, "bars": 5, "events": 3, "findings": 1}
+    parts = [values_of(part) for part in parts_of(outputs_of(counts), 3)]
+    filled = [{name: len(value) for name, value in part.items() if name in counts and value} for part in parts]
+    assert filled == [{"klines": 3}, {"klines": 3}, {"klines": 1, "events": 3, "findings": 1}, {"live": 2}, {"bars": 5}]
 
 
 @given(WHAT, WHAT, st.integers(1, 4))
@@ -46,11 +53,11 @@ def test_what_shows_the_present_does_not_move_the_cuts(one: dict[str, int], othe
     """A restarted core shows every open bar again, so it must not matter how many there are."""
     same = {"klines": one.get("klines", 0)}
     first, second = (list(parts_of(outputs_of(counts | same), most)) for counts in (one, other))
-    assert [part.klines for part in first] == [part.klines for part in second]
+    assert [part.klines for part in first] == [part.klines for part in second], "as many, with the same klines"
 
 
 def test_an_ordinary_tick_is_one_part() -> None:
     outputs = outputs_of({"klines": 7, "live": 2})
     assert list(parts_of(outputs)) == [outputs]
     assert len(list(parts_of(outputs_of({"klines": KLINES_MAX})))) == 1
-    assert len(list(parts_of(outputs_of({"klines": KLINES_MAX + 1})))) == 2
+    assert len(list(parts_of(outputs_of({"klines": KLINES_MAX + 1})))) == 4
