@@ -82,6 +82,12 @@ def _entry_list(items: Any) -> list[Entry]:
     return [Entry(entry_id.decode(), fields) for entry_id, fields in items if entry_id is not None and fields]
 
 
+def _pending_page(reply: Any) -> tuple[list[Entry], str]:
+    """A page of pending entries without those that were deleted meanwhile, and the id of its last one ("": none)."""
+    items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
+    return _entry_list(items), items[-1][0].decode() if items else ""
+
+
 def _plain(position: Mapping[bytes, bytes]) -> str:
     """A position hash for a sentence."""
     parts = (f"{name.decode(errors='replace')} {value.decode(errors='replace')}" for name, value in position.items())
@@ -177,11 +183,10 @@ class Streams:
         while True:
             with _speaking("reading pending entries"):
                 reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
-            items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
-            entries = _entry_list(items)
-            if entries or not items:
+            entries, last = _pending_page(reply)
+            if entries or not last:
                 return entries
-            after = items[-1][0].decode()
+            after = last
 
     def claim_idle(
         self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
@@ -301,7 +306,7 @@ class Streams:
 
 
 class AsyncStreams:
-    """Redis for an asyncio caller; the few calls that ingest, the clock and the gateway need."""
+    """Redis for an asyncio caller; the few calls that ingest, the clock, repair and the gateway need."""
 
     def __init__(self, url: str, *, timeout_ms: int = 5000, client: redis.asyncio.Redis | None = None) -> None:
         options = _options(timeout_ms)
@@ -335,6 +340,52 @@ class AsyncStreams:
         with _speaking("reading"):
             reply = await self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
         return dict(_entries(reply))
+
+    async def ensure_group(self, key: str, group: str) -> None:
+        """As `Streams.ensure_group`."""
+        try:
+            with _speaking("creating a consumer group"):
+                await self._redis.xgroup_create(key, group, id="0", mkstream=True)
+        except RedisRefused as refused:
+            if "BUSYGROUP" not in str(refused):
+                raise
+
+    async def read_group(
+        self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
+    ) -> dict[str, list[Entry]]:
+        """As `Streams.read_group`."""
+        with _speaking("reading for a group"):
+            reply = await self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
+        return dict(_entries(reply))
+
+    async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+        """As `Streams.read_pending`."""
+        while True:
+            with _speaking("reading pending entries"):
+                reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+            entries, last = _pending_page(reply)
+            if entries or not last:
+                return entries
+            after = last
+
+    async def claim_idle(
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
+    ) -> tuple[str, list[Entry]]:
+        """As `Streams.claim_idle`."""
+        with _speaking("claiming entries"):
+            reply: Any = await self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
+        return reply[0].decode(), _entry_list(reply[1])
+
+    async def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
+        """As `Streams.ack`."""
+        if ids:
+            with _speaking("acknowledging"):
+                await self._redis.xack(key, group, *ids)
+
+    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
+        """EVAL of a Lua `script` over one key: nothing else happens in Redis meanwhile. It answers with integers."""
+        with _speaking("running a script"):
+            return await cast(Awaitable[list[int]], self._redis.eval(script, 1, key, *arguments))
 
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
         with _speaking("reading a hash"):
