@@ -6,6 +6,7 @@ transaction sent twice would double its outputs. RESP2 is asked for, so that rep
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -61,6 +62,20 @@ def _speaking(action: str) -> Iterator[None]:
         raise RedisUnavailable(f"Redis does not answer while {action}: {lost}") from lost
     except RedisError as refused:
         raise RedisRefused(f"Redis refused while {action}: {refused}") from refused
+
+
+@contextmanager
+def _awaited(action: str) -> Iterator[None]:
+    """As `_speaking`, around a call of the asyncio client; a cancellation that got lost in it comes out all the same.
+
+    redis-py sends by asyncio.wait_for. Before Python 3.12 that returns the result, and the cancellation is gone, where
+    both come at once; a task that reads on and on would then never end.
+    """
+    with _speaking(action):
+        yield
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _options(timeout_ms: int) -> dict[str, Any]:
@@ -321,12 +336,12 @@ class AsyncStreams:
             await self._redis.aclose()
 
     async def ping(self) -> None:
-        with _speaking("connecting"):
+        with _awaited("connecting"):
             await self._redis.ping()
 
     async def write(self, writes: Sequence[Write]) -> list[str]:
         """All `writes` in one round trip, without a transaction; the ids of the appended entries."""
-        with _speaking("writing"):
+        with _awaited("writing"):
             pipe = self._redis.pipeline(transaction=False)
             for write in writes:
                 _queue(pipe, write)
@@ -337,14 +352,14 @@ class AsyncStreams:
         self, after: Mapping[str, str], *, count: int, block_ms: int | None = None
     ) -> dict[str, list[Entry]]:
         """XREAD, as `Streams.read`."""
-        with _speaking("reading"):
+        with _awaited("reading"):
             reply = await self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
         return dict(_entries(reply))
 
     async def ensure_group(self, key: str, group: str) -> None:
         """As `Streams.ensure_group`."""
         try:
-            with _speaking("creating a consumer group"):
+            with _awaited("creating a consumer group"):
                 await self._redis.xgroup_create(key, group, id="0", mkstream=True)
         except RedisRefused as refused:
             if "BUSYGROUP" not in str(refused):
@@ -354,14 +369,14 @@ class AsyncStreams:
         self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
     ) -> dict[str, list[Entry]]:
         """As `Streams.read_group`."""
-        with _speaking("reading for a group"):
+        with _awaited("reading for a group"):
             reply = await self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
         return dict(_entries(reply))
 
     async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
         """As `Streams.read_pending`."""
         while True:
-            with _speaking("reading pending entries"):
+            with _awaited("reading pending entries"):
                 reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
             entries, last = _pending_page(reply)
             if entries or not last:
@@ -372,30 +387,30 @@ class AsyncStreams:
         self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
     ) -> tuple[str, list[Entry]]:
         """As `Streams.claim_idle`."""
-        with _speaking("claiming entries"):
+        with _awaited("claiming entries"):
             reply: Any = await self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
         return reply[0].decode(), _entry_list(reply[1])
 
     async def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
         """As `Streams.ack`."""
         if ids:
-            with _speaking("acknowledging"):
+            with _awaited("acknowledging"):
                 await self._redis.xack(key, group, *ids)
 
     async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
         """EVAL of a Lua `script` over one key: nothing else happens in Redis meanwhile. It answers with integers."""
-        with _speaking("running a script"):
+        with _awaited("running a script"):
             return await cast(Awaitable[list[int]], self._redis.eval(script, 1, key, *arguments))
 
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
-        with _speaking("reading a hash"):
+        with _awaited("reading a hash"):
             return await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key))
 
     async def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
-        with _speaking("writing a heartbeat"):
+        with _awaited("writing a heartbeat"):
             await self._redis.set(key, value, ex=ttl_s)
 
     async def delete(self, *keys: str) -> None:
         if keys:
-            with _speaking("deleting"):
+            with _awaited("deleting"):
                 await self._redis.delete(*keys)
