@@ -20,7 +20,7 @@ from aggregator.ledger import Hole
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
 
-FORMAT = 1
+FORMAT = 2
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
 
@@ -36,6 +36,7 @@ class Checkpoint:
     """A copy of a core's state; the copying is quick, compressing happens block by block when asked for."""
 
     def __init__(self, core: Core) -> None:
+        core.folder.settle()
         count = core.symbols.count
         ring = core.ring
         self._arrays = {
@@ -81,6 +82,7 @@ def _header(core: Core) -> str:
             "row_bucket": core.ring.row_bucket.tolist(),
             "edges": [[*key, [list(edge) for edge in found]] for key, found in core.edges.found.items()],
             "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
+            "first_trades": core.folder.first_trades,
             "counts": asdict(core.counts),
         },
         ensure_ascii=False,
@@ -119,12 +121,15 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
         values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
         setattr(core.held, each.name, values)
     core.counts = type(core.counts)(**state["counts"])
+    core.folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]
     for number, block in enumerate(blocks):
         _restore_block(core, number, zlib.decompress(block))
     shown = ring.row_bucket[:, None] == ring.shown[ring.row_interval][:, :count]
     begun = shown & (ring.shown[ring.row_interval][:, :count] != NO_BUCKET) | (ring.open_id[:, :count] != NO_ID)
     ring.live_changed[:, :count] |= (ring.revision[:, :count] == 0) & begun
+    ring.find_touched()
+    core.finality.find_waiting()
 
 
 def fits(core: Core, header: str) -> bool:
