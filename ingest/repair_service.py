@@ -64,7 +64,8 @@ FULL_S: Final = 0.2
 """How long reading pauses while the waiting room is full."""
 
 NOT_YET_S: Final = 1.0
-"""After an answer that lacks the end of the range."""
+NOT_YET_S_MAX: Final = 16.0
+"""After an answer that lacks the end of the range; twice as long each time."""
 
 RETRY_FIRST_S: Final = 0.2
 RETRY_CAP_S: Final = 30.0
@@ -217,7 +218,9 @@ class Repair:
             try:
                 await self._serve(job)
             except NotYet:
-                self._room.rest(job, steady_ms() + NOT_YET_S * 1000)
+                self._stats.add("answers")
+                self._room.rest(job, steady_ms() + min(NOT_YET_S_MAX, NOT_YET_S * 2.0**job.early) * 1000)
+                job.early += 1
             except (Malformed, ExchangeRefused) as refused:
                 if isinstance(refused, ExchangeRefused):
                     self._stats.add("refused")
@@ -294,7 +297,6 @@ class Repair:
         self._redis_outage.worked()
 
     async def _ask(self, call: Call) -> Any:
-        self._stats.add("calls")
         answer = await self._rest.get(call.path, call.weight, **call.query)
         self._exchange_outage.worked()
         return answer

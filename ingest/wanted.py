@@ -40,12 +40,14 @@ class Job:
     """Requests that are served together by the same calls.
 
     `resting_ms` (local): not before this time. `undelivered`: entries of the last answer that Redis has not taken yet.
+    `early`: how often the exchange lacked the end of the range.
     """
 
     wanted: list[Wanted]
     pages: Pages
     resting_ms: float = 0.0
     undelivered: list[Fields] = field(default_factory=list)
+    early: int = 0
 
     @property
     def deadline_ms(self) -> int:

@@ -154,6 +154,7 @@ class PatientGate:
                 # Several processes that wait for the same minute need not all come in its first millisecond.
                 await self._sleep(min(answer.wait_ms / 1000, WAIT_S_MAX) + random.random() * 0.05)
         self._stats.show("weight_wait_s", 0)
+        self._stats.add("calls")
         self._stats.add("weight", weight)
         return answer.minute
 

@@ -438,6 +438,16 @@ async def test_redis_away_while_answers_come_loses_none(
     assert count(context, "dead") == 0
 
 
+async def test_a_redis_that_lost_everything_is_served_on(streams: Streams, redis_url: str) -> None:
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)):
+        ask(streams, trades_request(1, 5, 9))
+        await eventually(settled(streams, 1))
+        streams.delete(KEYS.requests, KEYS.feed, WEIGHTS_KEY)
+        ask(streams, trades_request(2, 10, 12))
+        await eventually(settled(streams, 1))
+    assert column_of(feed_of(streams, "trades"), "id") == ["10", "11", "12"]
+
+
 async def test_a_stream_that_is_none_ends_the_process(streams: Streams, redis_url: str) -> None:
     streams.set_bytes(KEYS.requests, b"text")
     async with running(local()) as exchange:
