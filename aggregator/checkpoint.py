@@ -20,7 +20,7 @@ from aggregator.ledger import Hole
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
 
-FORMAT = 2
+FORMAT = 3
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
 
@@ -84,6 +84,7 @@ def _header(core: Core) -> str:
             "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
             "continuity": core.continuity.to_rows(),
             "first_trades": core.folder.first_trades,
+            "asking": core.asker.state(),
             "counts": asdict(core.counts),
         },
         ensure_ascii=False,
@@ -122,6 +123,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
         values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
         setattr(core.held, each.name, values)
     core.continuity.restore(state["continuity"])
+    core.asker.put_back(state["asking"])
     core.counts = type(core.counts)(**state["counts"])
     core.folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]

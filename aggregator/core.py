@@ -3,8 +3,8 @@
 Between two ticks entries only gather; at the tick they are decoded together, pass the ledger, are folded, and then the
 tick speaks. So outputs are a pure function of the log, however it was read (DESIGN §1.4).
 
-What the core does not do yet has its place: official rows (`apply`), requests for holes that stay open (`_speak`), a
-new generation of a listed name (`SymbolTable.describe`).
+What the core does not do yet has its place: official rows (`apply`), a new generation of a
+listed name (`SymbolTable.describe`).
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from aggregator.fold import Prepared, Rows, quotes_of
 from aggregator.folding import Folder
 from aggregator.ledger import NONE, Ledger
 from aggregator.outputs import Outputs, Speaker
+from aggregator.requests import Asker
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.symbols import SymbolTable
 from klagg import contract, settings
@@ -64,13 +65,17 @@ class Counts:
     finals: int = 0
     holes_opened: int = 0
     holes_closed: int = 0
+    requests: int = 0
     bad_entries: int = 0
 
 
 class Core:
-    """One shard's aggregator. `apply` every feed entry in order; a tick answers with Outputs."""
+    """One shard's aggregator. `apply` every feed entry in order; a tick answers with Outputs.
 
-    def __init__(self, config: settings.Aggregator, epoch: int = 0) -> None:
+    With `asks` False it asks for nothing that is missing: nobody is there to answer.
+    """
+
+    def __init__(self, config: settings.Aggregator, epoch: int = 0, *, asks: bool = True) -> None:
         self.epoch = epoch
         self.counts = Counts()
         self.symbols = SymbolTable()
@@ -82,6 +87,8 @@ class Core:
         finest_ms = min(each.shortest_ms for each in intervals)
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self.folder = Folder(self.ring, self.finality)
+        self._asks = asks
+        self.asker = Asker(self.symbols, self.ledger, self.finality, intervals, config.ask_after_ms, window_ms)
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
@@ -175,6 +182,7 @@ class Core:
             self.ring.grow(capacity)
             self.ledger.grow(capacity)
             self.finality.grow(capacity)
+            self.asker.grow(capacity)
             self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
 
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
@@ -229,6 +237,7 @@ class Core:
             if outputs.last:
                 self.held, self.time_ms = rows, time_ms
                 self.continuity.forget(time_ms)
+                self._ask(outputs)
                 self._say_live(outputs, due=due)
                 outputs.events.append(contract.events_entry(contract.EVENT_TICK, time_ms, []))
             self._pending = Outputs(0)
@@ -389,7 +398,10 @@ class Core:
         self._speaker.finals(outputs, published, self.epoch)
         self.counts.finals += sum(len(group.slots) for group in published)
         opened, closed = [], []
-        for event in self.ledger.take_events():
+        events = self.ledger.take_events()
+        if self._asks:
+            self.asker.note(events)
+        for event in events:
             name, hole = self.symbols.names[event.slot], event.hole
             if event.reason:
                 closed.append((name, hole.from_id, hole.to_id, event.reason))
@@ -400,6 +412,12 @@ class Core:
         for kind, rows in ((contract.EVENT_HOLE_OPENED, opened), (contract.EVENT_HOLE_CLOSED, closed)):
             if rows:
                 outputs.events.append(contract.events_entry(kind, outputs.time_ms, rows))
+
+    def _ask(self, outputs: Outputs) -> None:
+        """What is missing and is asked for at this tick."""
+        if self._asks:
+            outputs.requests += map(contract.request_entry, self.asker.ask(self.time_ms, self.agg_ids))
+            self.counts.requests += len(outputs.requests)
 
     def _say_live(self, outputs: Outputs, *, due: bool) -> None:
         """The shortest interval at every tick, longer ones and the `bars` hash at most every `live_long_ms`."""
