@@ -105,6 +105,8 @@ class Committer:
                 numbers[name] += 1
                 stamped = contract.stamp(fields, self._writer, numbers[name])
                 writes.append(Append(getattr(self._keys, name), stamped, limits.get(name, 0)))
+        if outputs.bars_gone:
+            writes.append(HashUpdate(self._keys.bars, remove=outputs.bars_gone))
         if outputs.bars:
             writes.append(HashUpdate(self._keys.bars, {**outputs.bars, contract.BARS_POSITION: self._live_id}))
         was = self.position

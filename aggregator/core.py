@@ -3,8 +3,7 @@
 Between two ticks entries only gather; at the tick they are decoded together, pass the ledger, are folded, and then the
 tick speaks. So outputs are a pure function of the log, however it was read (DESIGN §1.4).
 
-What the core does not do yet has its place: official rows (`apply`), requests for holes that stay open (`_speak`), a
-new generation of a listed name (`SymbolTable.describe`).
+What the core does not do yet has its place: official rows (`apply`), requests for holes that stay open (`_speak`).
 """
 
 from __future__ import annotations
@@ -20,7 +19,8 @@ from aggregator.columns import Columns
 from aggregator.edges import Edges
 from aggregator.finality import Finality, Graces
 from aggregator.fold import Rows, longer, merge, quotes_of, segments_of
-from aggregator.ledger import NONE, Ledger
+from aggregator.ledger import Ledger
+from aggregator.listings import Listings, Row, events_of
 from aggregator.outputs import Outputs, Speaker
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.symbols import SymbolTable
@@ -39,7 +39,6 @@ GATHERED_MAX = 20_000_000
 STEP_MS_MAX = 300_000
 """A jump of the clock is taken in steps of at most this: five minutes of 600 symbols are about 4,000 klines."""
 
-TRADING = "TRADING"
 SCALE_MAX = 17
 """The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
 
@@ -76,6 +75,7 @@ class Core:
         self.finality = Finality(self.ring, self.ledger, Graces(config.grace_ms, config.grace_unmarked_ms))
         finest_ms = min(each.shortest_ms for each in intervals)
         self.edges = Edges(min(finest_ms, MINUTE_MS))
+        self.listings = Listings(self.symbols, self.ring, self.ledger)
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
@@ -141,20 +141,24 @@ class Core:
                 raise ContractError(f"{listing.symbol} is listed with scales that cannot be used")
         self._listed += listings
 
-    def _take_marks_and_listings(self) -> None:
-        """What marks and listings said since the last tick."""
-        self.symbols.add_all([*self._marked, *(listing.symbol.encode() for listing in self._listed)])
+    def _take_marks_and_listings(self, time_ms: int) -> None:
+        """What marks and listings said since the last tick. A mark does not bring back a name whose slot was freed."""
+        marked = {name: until for name, until in self._marked.items() if name.decode() not in self.listings.freed}
+        listed = self.listings.usable(self._listed, time_ms)
+        self.symbols.add_all([*marked, *(listing.symbol.encode() for listing in listed)])
         self.grow()
-        for listing in self._listed:
-            slot, before = self.symbols.describe(listing)
-            self._raise_scales(slot, listing.price_scale, listing.qty_scale)
-            kind = contract.EVENT_LISTED if listing.status == TRADING else contract.EVENT_DELISTED
-            if before != listing.status:
-                row = (listing.symbol, listing.generation, listing.status)
-                self._pending.events.append(contract.events_entry(kind, self.time_ms, [row]))
-        if self._marked:
-            slots = self.symbols.slots_of(list(self._marked))
-            times = np.fromiter(self._marked.values(), np.int64, len(slots))
+        events: dict[str, list[Row]] = {contract.EVENT_LISTED: [], contract.EVENT_DELISTED: []}
+        for listing in listed:
+            kind = self.listings.take(listing, time_ms)
+            slot = self.symbols.index[listing.symbol.encode()]
+            if listing.generation == self.symbols.generation[slot]:
+                self._raise_scales(slot, listing.price_scale, listing.qty_scale)
+            if kind:
+                events[kind].append((listing.symbol, listing.generation, listing.status))
+        self._pending.events += events_of(events, time_ms)
+        if marked:
+            slots = self.symbols.slots_of(list(marked))
+            times = np.fromiter(marked.values(), np.int64, len(slots))
             self.finality.alive_until[slots] = np.maximum(self.finality.alive_until[slots], times)
         self._listed, self._marked = [], {}
 
@@ -165,7 +169,14 @@ class Core:
             self.ring.grow(capacity)
             self.ledger.grow(capacity)
             self.finality.grow(capacity)
+            self.listings.grow(capacity)
             self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
+
+    def clear_slot(self, slot: int) -> None:
+        """Nothing of the symbol that had the slot is left anywhere: the next one starts from nothing."""
+        for part in (self.ring, self.ledger, self.finality, self.edges, self.listings, self.symbols):
+            part.clear_slot(slot)
+        self.agg_ids[slot] = 0
 
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
         """Scales only ever rise; what is there is multiplied exactly. Where it does not fit, the scales stay: trades
@@ -200,8 +211,9 @@ class Core:
         self.counts.ticks += 1
         if time_ms < self.time_ms:
             return
-        self._take_marks_and_listings()
-        rows = self._admitted()
+        self.listings.first_tick_ms = self.listings.first_tick_ms or time_ms
+        self._take_marks_and_listings(time_ms)
+        rows = self._admitted(time_ms)
         for step_ms in self._steps(time_ms, rows):
             outputs = self._pending
             outputs.time_ms, outputs.last = step_ms, step_ms == time_ms
@@ -211,6 +223,7 @@ class Core:
             if outputs.last:
                 self.held, self.time_ms = rows, time_ms
                 self._say_live(outputs)
+                self._let_go(outputs)
                 outputs.events.append(contract.events_entry(contract.EVENT_TICK, time_ms, []))
             self._pending = Outputs(0)
             yield outputs
@@ -226,10 +239,16 @@ class Core:
             yield start
         yield time_ms
 
-    def _admitted(self) -> Rows:
+    def _admitted(self, time_ms: int) -> Rows:
         """What gathered since the last tick, decoded, at scale and new to the ledger, with what was held back."""
         entries, self._gathered, self._gathered_count = self._gathered, [], 0
-        return Rows.joined([self.held, *(self._admit(decoded) for decoded in self._decoded(entries))])
+        decoded = [*self._decoded(entries), *self.listings.parking.take_released()]
+        if not decoded:
+            return self.held
+        rows = Rows.joined([self.held, self._admit(feed.joined(decoded), time_ms)])
+        self.listings.outlive()
+        self._pending.events += events_of({contract.EVENT_GENESIS: self.listings.genesis(rows)}, time_ms)
+        return rows
 
     def _decoded(self, entries: Sequence[tuple[str, RawFields]]) -> Iterator[Columns]:
         """All entries in one go; if one is bad, one by one, so that only the bad one is lost."""
@@ -244,7 +263,7 @@ class Core:
                 except ContractError as bad:
                     self._bury(entry_id, raw, bad)
 
-    def _admit(self, decoded: Columns) -> Rows:
+    def _admit(self, decoded: Columns, time_ms: int) -> Rows:
         self.symbols.add_all(decoded.names)
         self.grow()
         slots = self.symbols.slots_of(decoded.names)
@@ -254,7 +273,11 @@ class Core:
             order = order[usable[order]]
         slots, ids, times = slots[order], decoded.id[order], decoded.time[order]
         keep = self.ledger.admit(slots, ids, times) if len(slots) else np.zeros(0, np.bool_)
-        self.counts.duplicates += int(len(keep) - keep.sum())
+        strange = self.ledger.strange if len(slots) else []
+        self.counts.duplicates += int(len(keep) - keep.sum()) - len(strange)
+        if strange:
+            for name, beyond in self.listings.parking.park(decoded, order[strange].tolist(), time_ms).items():
+                self._refuse_unlisted(name, beyond)
         keep &= decoded.counts[order]
         order = order[keep]
         slots = slots[keep]
@@ -278,24 +301,41 @@ class Core:
 
     def _usable(self, decoded: Columns, slots: Ints) -> Bools:
         """Rows of the symbol's one id space; also raises the scales to what the values need."""
-        usable = np.ones(len(slots), np.bool_)
+        usable = self._of_this_generation(decoded, slots)
         for values, decimals, scales, price in (
             (decoded.price, decoded.price_decimals, self.symbols.price_scale, True),
             (decoded.qty, decoded.qty_decimals, self.symbols.qty_scale, False),
         ):
-            beyond = np.flatnonzero(decimals > scales[slots])
+            beyond = np.flatnonzero((decimals > scales[slots]) & usable)
             needed = feed.significant_decimals(values[beyond], decimals[beyond])
             for slot in np.unique(slots[beyond[needed > scales[slots[beyond]]]]).tolist():
                 most = int(needed[slots[beyond] == slot].max())
                 self._raise_scales(slot, most if price else 0, 0 if price else most)
         space = np.where(decoded.agg, 1, -1)
-        unknown = self.agg_ids[slots] == 0
+        unknown = (self.agg_ids[slots] == 0) & usable
         self.agg_ids[slots[unknown]] = space[unknown]
-        wrong = self.agg_ids[slots] != space
+        wrong = (self.agg_ids[slots] != space) & usable
         if wrong.any():
             usable &= ~wrong
             self._refuse("ID_SPACE", "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong])
         return usable
+
+    def _of_this_generation(self, decoded: Columns, slots: Ints) -> Bools:
+        """Rows that are not of a generation before; those of it that were seen are duplicates, the others refused."""
+        told = self.listings.of_this_generation(slots, decoded.id, decoded.time)
+        if told is None:
+            return np.ones(len(slots), np.bool_)
+        current, unseen = told
+        self.counts.duplicates += int((~current & ~unseen).sum())
+        if unseen.any():
+            why = "is of the generation before, whose ids were closed when the symbol was listed again"
+            self._refuse("OLD_GENERATION", why, slots[unseen], decoded.id[unseen])
+        return current
+
+    def _refuse_unlisted(self, name: str, ids: Sequence[int]) -> None:
+        """Trades that waited, or would have to wait, for a listing that does not come."""
+        slots = np.full(len(ids), self.symbols.index[name.encode()])
+        self._refuse("UNLISTED", "begins the ids anew, and no listing says so", slots, np.array(ids, np.int64))
 
     def _refuse(self, kind: str, why: str, slots: Ints, ids: Ints) -> None:
         """Trades that are refused: counted, and one finding a symbol."""
@@ -366,6 +406,14 @@ class Core:
             if rows:
                 outputs.events.append(contract.events_entry(kind, outputs.time_ms, rows))
 
+    def _let_go(self, outputs: Outputs) -> None:
+        """At a tick's end: symbols that are over leave `bars`, and later their slots."""
+        outputs.bars_gone = self._speaker.forget(self.listings.leave())
+        for name, ids in self.listings.parking.expire(self.time_ms).items():
+            self._refuse_unlisted(name, ids)
+        for slot in self.listings.free():
+            self.clear_slot(slot)
+
     def _say_live(self, outputs: Outputs) -> None:
         """The shortest interval at every tick, longer ones and the `bars` hash at most every `live_long_ms`."""
         due = self.time_ms >= self.live_long_due
@@ -381,4 +429,4 @@ class Core:
     @property
     def started(self) -> int:
         """Symbols that have had a trade."""
-        return int((self.ledger.last_id != NONE).sum())
+        return int((self.ledger.last_id > 0).sum())

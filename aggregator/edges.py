@@ -49,6 +49,11 @@ class Edges:
         for key in [key for key in self.found if key[1] < floor_ms]:
             del self.found[key]
 
+    def clear_slot(self, slot: int) -> None:
+        """Forget a symbol."""
+        for key in [key for key in self.found if key[0] == slot]:
+            del self.found[key]
+
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
         """Follow a change of a symbol's scales."""
         for key, found in self.found.items():

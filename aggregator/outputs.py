@@ -31,7 +31,7 @@ _VALUES = (
 class Outputs:
     """What one tick, or one step of a long jump, puts out: entries without their stamps (version, writer, seq).
 
-    `last` is False for the steps before a tick's last one.
+    `last` is False for the steps before a tick's last one; `bars_gone` are fields that leave the hash `bars`.
     """
 
     time_ms: int
@@ -39,6 +39,7 @@ class Outputs:
     klines: list[Fields] = field(default_factory=list)
     live: list[Fields] = field(default_factory=list)
     bars: Fields = field(default_factory=dict)
+    bars_gone: list[str] = field(default_factory=list)
     events: list[Fields] = field(default_factory=list)
     requests: list[Fields] = field(default_factory=list)
     findings: list[Fields] = field(default_factory=list)
@@ -185,10 +186,18 @@ class Speaker:
         if with_bars:
             outputs.bars, self._bars = self._bars, {}
 
+    def forget(self, names: Iterable[str]) -> list[str]:
+        """The fields of `bars` of symbols of which nothing more is said; none of them is written any more."""
+        gone = [contract.live_field(name, interval.name) for name in names for interval in self._ring.intervals]
+        for name in gone:
+            self._bars.pop(name, None)
+        return gone
+
     def _opened_empty(self, interval: int) -> tuple[Ints, Ints]:
         """Bars at the cursor that nobody has seen yet and that have no trade; they get the carried close."""
         ring, cursor = self._ring, self._ring.cursor[interval]
         slots = np.flatnonzero((cursor != NO_BUCKET) & (ring.shown[interval] < cursor))
+        slots = slots[ring.intervals[interval].opens_of(cursor[slots]) < ring.end_ms[slots]]
         rows = ring.rows_of(interval, cursor[slots])
         empty = ring.open_id[rows, slots] == NO_ID
         rows, slots = rows[empty], slots[empty]

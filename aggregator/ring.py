@@ -26,6 +26,8 @@ SUB_MINUTE_BUCKETS = 180
 NO_ID = -1
 NO_BUCKET = np.iinfo(np.int64).min
 _LARGEST = np.iinfo(np.int64).max
+ENDLESS = _LARGEST
+"""The end of a symbol that is listed."""
 SUM_MAX = 1 << 62
 """No raised scale may bring a value beyond it: what is left of 64 bits is room for the trades to come."""
 
@@ -41,6 +43,11 @@ trade by (minute, id); `revision` is 0 while the bar is in progress."""
 BAR_FLAGS = ("agg", "waiting", "changed", "live_changed")
 """`agg`: its ids are aggTrade ids. `waiting`: published, not yet proven. `changed`: by a trade since it was last
 published as final. `live_changed`: since it last went to `live`."""
+
+_BY_SYMBOL = {
+    **BAR_INTEGERS, **dict.fromkeys(BAR_FLAGS, 0), "cursor": NO_BUCKET, "carry": 0, "shown": NO_BUCKET
+}  # fmt: skip
+"""Every array whose columns are slots, and what stands in one that is not used."""
 
 
 class Ring:
@@ -85,6 +92,8 @@ class Ring:
         """The close before the oldest row that the ring still holds."""
         self.shown: Ints = np.full((len(self.intervals), capacity), NO_BUCKET, np.int64)
         """The newest bucket of each interval and symbol that the live outputs have shown."""
+        self.end_ms: Ints = np.full(capacity, ENDLESS, np.int64)
+        """Each symbol's end: bars that open at or after it do not begin, the one that holds it ends there."""
         for name, empty in BAR_INTEGERS.items():
             setattr(self, name, np.full((self.rows, capacity), empty, np.int64))
         for name in BAR_FLAGS:
@@ -97,10 +106,16 @@ class Ring:
         def wider(old: npt.NDArray[np.generic], fill: int) -> npt.NDArray[np.generic]:
             return np.concatenate([old, np.full((len(old), more), fill, old.dtype)], axis=1)
 
-        by_interval = (("cursor", NO_BUCKET), ("carry", 0), ("shown", NO_BUCKET))
-        for name, empty in (*BAR_INTEGERS.items(), *((flag, 0) for flag in BAR_FLAGS), *by_interval):
+        for name, empty in _BY_SYMBOL.items():
             setattr(self, name, wider(getattr(self, name), empty))
+        self.end_ms = np.concatenate([self.end_ms, np.full(more, ENDLESS, np.int64)])
         self.capacity = capacity
+
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        for name, empty in _BY_SYMBOL.items():
+            getattr(self, name)[:, slot] = empty
+        self.end_ms[slot] = ENDLESS
 
     def row_of(self, interval: int, bucket: int) -> int:
         """The row that holds `bucket` of the interval with that index."""

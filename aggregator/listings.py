@@ -1,0 +1,224 @@
+"""Listings: when a symbol's bars begin, end and go on, and what is to be done about the ids of a new generation.
+
+A name keeps its slot over its generations until it is freed. A generation is the onboard time of a listing: its ids
+begin at 1, whatever the generation before had reached. Pure, and a function of the log: listing entries of a tick are
+taken before its trades, in an order of their own, so that it does not matter when between two ticks they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.fold import Rows
+from aggregator.ledger import Ledger
+from aggregator.parking import Parking
+from aggregator.ring import ENDLESS, NO_BUCKET, Ring
+from aggregator.symbols import SymbolTable
+from klagg import contract
+from klagg.contract import Fields, Listing
+from klagg.exchange.payloads import SUBSCRIBABLE
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+TRADING = "TRADING"
+FREED_MAX = 10_000
+"""Names of freed slots whose last generation is remembered; beyond it the one freed first is forgotten."""
+
+Row = tuple[object, ...]
+
+
+def is_over(listing: Listing, time_ms: int) -> bool:
+    """Whether no more trades are to be expected: by its status, or because its delivery time has passed."""
+    return listing.status not in SUBSCRIBABLE or (listing.status != TRADING and listing.delivery <= time_ms)
+
+
+class Listings:
+    """What listings do to the other parts of a core.
+
+    `gone` is, by slot, whether the end was reached and everything was said; `genesis_due` whether its first trade
+    is still to come. `before` holds, by slot of a name listed again, the last id and the latest time of the
+    generation before. `first_tick_ms` is the first tick this aggregator ever saw: nothing is known of what was before.
+    """
+
+    def __init__(self, symbols: SymbolTable, ring: Ring, ledger: Ledger) -> None:
+        self._symbols, self._ring, self._ledger = symbols, ring, ledger
+        self.gone: Bools = np.zeros(ring.capacity, np.bool_)
+        self.genesis_due: Bools = np.ones(ring.capacity, np.bool_)
+        self.before: dict[int, tuple[int, int]] = {}
+        self.freed: dict[str, int] = {}
+        self.parking = Parking()
+        self.first_tick_ms = 0
+
+    def grow(self, capacity: int) -> None:
+        """Room for more slots."""
+        more = capacity - len(self.gone)
+        self.gone = np.concatenate([self.gone, np.zeros(more, np.bool_)])
+        self.genesis_due = np.concatenate([self.genesis_due, np.ones(more, np.bool_)])
+
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        self.gone[slot], self.genesis_due[slot] = False, True
+        self.before.pop(slot, None)
+
+    def usable(self, listings: Iterable[Listing], time_ms: int) -> list[Listing]:
+        """Those that say something, each once, in an order that does not depend on their arrival.
+
+        A name that has no slot and is over needs none: the exchange goes on listing what is delisted for weeks.
+        """
+        index = self._symbols.index
+        return sorted(
+            {each for each in listings if each.symbol.encode() in index or not is_over(each, time_ms)},
+            key=lambda each: (
+                each.symbol, each.generation, is_over(each, time_ms), each.status, each.delivery, each.price_scale,
+                each.qty_scale,
+            ),
+        )  # fmt: skip
+
+    def take(self, listing: Listing, time_ms: int) -> str:
+        """Take in one listing at a tick; the kind of event that it is, "" if it changes nothing.
+
+        An entry of an earlier generation than the known one is late and says nothing. Scales are the caller's to raise.
+        """
+        symbols, slot = self._symbols, self._symbols.index[listing.symbol.encode()]
+        known = int(symbols.generation[slot])
+        if listing.generation < known:
+            return ""
+        changed = listing.status != symbols.statuses[slot] or listing.generation != known
+        if listing.generation > known:
+            self._begin(slot, listing, known)
+        symbols.statuses[slot], symbols.generation[slot] = listing.status, listing.generation
+        over, ended = is_over(listing, time_ms), int(self._ring.end_ms[slot]) != ENDLESS
+        if over and not ended:
+            end_ms = listing.delivery if listing.generation < listing.delivery <= time_ms else time_ms
+            self._ring.end_ms[slot] = max(end_ms, int(self._ledger.last_time[slot]) + 1)
+        elif ended and listing.status == TRADING:
+            self._ring.end_ms[slot] = ENDLESS
+            self._go_on(slot)
+        if not changed:
+            return ""
+        return contract.EVENT_DELISTED if over else contract.EVENT_LISTED
+
+    def _begin(self, slot: int, listing: Listing, known: int) -> None:
+        """A generation that is new to the slot: whether its ids begin at 1 or simply go on.
+
+        They begin anew where another generation was known, or trades of this one are parked. Where trades since its
+        onboard time have continued the ids, they are its own: then it is the first listing of a provisional slot, or a
+        corrected onboard time. Without any trade it is a beginning that klagg saw, if it came after klagg's own.
+        """
+        ledger, name = self._ledger, listing.symbol
+        traded, generation = int(ledger.last_id[slot]) > 0, listing.generation
+        if traded:
+            anew = int(ledger.last_time[slot]) < generation and (known > 0 or self.parking.holds(name))
+        else:
+            anew = known > 0 or generation > self.freed.get(name, self.first_tick_ms)
+        if not anew:
+            return
+        if traded:
+            self.before[slot] = int(ledger.last_id[slot]), int(ledger.last_time[slot])
+        self._end_generation(slot)
+        ledger.begin(slot, generation)
+        self.genesis_due[slot] = True
+        self.parking.release(name)
+
+    def _end_generation(self, slot: int) -> None:
+        """Another generation goes on in the slot. What was said stays; where the last bars are out, the next begin with
+        a trade of the new generation, else the bars go on without a gap."""
+        if self.gone[slot]:
+            self._ring.cursor[:, slot] = NO_BUCKET
+        self._ring.end_ms[slot] = ENDLESS
+        self.gone[slot] = False
+
+    def _go_on(self, slot: int) -> None:
+        """The symbol lives: its bars go on from where they stopped, as far back as the ring will still hold at the next
+        step; what is older stays unsaid, as nothing was listed then."""
+        ring = self._ring
+        self.gone[slot] = False
+        for at, interval in enumerate(ring.intervals):
+            if ring.cursor[at, slot] != NO_BUCKET:
+                ahead = interval.bucket_of(interval.open_of(int(ring.head[at]) + 1) + ring.span_ms // 2)
+                ring.cursor[at, slot] = max(int(ring.cursor[at, slot]), ahead - ring.sizes[at] + 2)
+
+    def of_this_generation(self, slots: Ints, ids: Ints, times: Ints) -> tuple[Bools, Bools] | None:
+        """Which of these trades are of their slot's generation, and which of the others nobody has seen: those are
+        neither duplicates nor of use any more. None if all are of theirs, which one comparison tells as a rule."""
+        if not self.before or not len(times):
+            return None
+        generations = self._symbols.generation
+        if int(times.min()) >= max(int(generations[slot]) for slot in self.before):
+            return None
+        again = np.isin(slots, list(self.before))
+        earlier = again & (times < generations[slots])
+        unseen = np.zeros(len(slots), np.bool_)
+        for row in np.flatnonzero(earlier):
+            last_id, last_time = self.before[int(slots[row])]
+            unseen[row] = ids[row] > last_id or times[row] > last_time
+        return ~earlier, unseen
+
+    def outlive(self) -> None:
+        """Trades at or after the end came all the same: they count, and the end moves behind them."""
+        ends, count = self._ring.end_ms, self._symbols.count
+        for slot in np.flatnonzero(ends[:count] <= self._ledger.last_time[:count]).tolist():
+            ends[slot] = self._ledger.last_time[slot] + 1
+            self._go_on(slot)
+
+    def genesis(self, rows: Rows) -> list[Row]:
+        """The first trades of generations among the trades admitted at this tick: rows of EVENT_GENESIS."""
+        count = self._symbols.count
+        waiting = np.flatnonzero(self.genesis_due[:count] & (self._ledger.last_id[:count] > 0))
+        found: list[Row] = []
+        if not len(waiting) or not len(rows):
+            return found
+        for slot in waiting.tolist():
+            own = np.flatnonzero(rows.slot == slot)
+            if len(own):
+                first = int(own[np.argmin(rows.id[own])])
+                found.append((
+                    self._symbols.names[slot], int(self._symbols.generation[slot]), int(rows.id[first]),
+                    int(rows.time[first]),
+                ))  # fmt: skip
+                self.genesis_due[slot] = False
+        return found
+
+    def leave(self) -> list[str]:
+        """The symbols whose last bars are out since the last call: nothing more is said of them."""
+        ring, count = self._ring, self._symbols.count
+        ended = np.flatnonzero(self._ring.end_ms[:count] != ENDLESS)
+        if not len(ended):
+            return []
+        done = np.ones(len(ended), np.bool_)
+        for at, interval in enumerate(ring.intervals):
+            cursor = ring.cursor[at, ended]
+            begun = cursor != NO_BUCKET
+            done[begun] &= interval.opens_of(cursor[begun]) >= self._ring.end_ms[ended[begun]]
+        new = ended[done & ~self.gone[ended]]
+        self.gone[ended] = done
+        ring.shown[:, new] = NO_BUCKET
+        return [self._symbols.names[slot] for slot in new.tolist()]
+
+    def free(self) -> list[int]:
+        """Slots whose symbol is gone, and of which the ring holds no bar any more: from now on they may be another's.
+
+        Since the bar that holds the end has left the ring in every interval, neither a late trade nor the same name
+        listed again can ever touch an open time that was published.
+        """
+        ring, count, freed = self._ring, self._symbols.count, []
+        for slot in np.flatnonzero(self.gone[:count]).tolist():
+            last_ms, name = int(self._ring.end_ms[slot]) - 1, self._symbols.names[slot]
+            held = (interval.bucket_of(last_ms) >= ring.oldest(at) for at, interval in enumerate(ring.intervals))
+            if any(held) or self.parking.holds(name):
+                continue
+            self.freed.pop(name, None)
+            self.freed[name] = int(self._symbols.generation[slot])
+            freed.append(slot)
+        while len(self.freed) > FREED_MAX:
+            del self.freed[next(iter(self.freed))]
+        return freed
+
+
+def events_of(rows_by_kind: dict[str, list[Row]], time_ms: int) -> list[Fields]:
+    """One `events` entry for each kind that has rows."""
+    return [contract.events_entry(kind, time_ms, rows) for kind, rows in rows_by_kind.items() if rows]
