@@ -155,6 +155,8 @@ class Core:
                 self._raise_scales(slot, listing.price_scale, listing.qty_scale)
             if kind:
                 events[kind].append((listing.symbol, listing.generation, listing.status))
+        self.agg_ids[self.listings.begun] = 0
+        self.listings.begun.clear()
         self._pending.events += events_of(events, time_ms)
         if marked:
             slots = self.symbols.slots_of(list(marked))

@@ -71,16 +71,16 @@ class Ledger:
         self.holes.pop(slot, None)
         self.lost.pop(slot, None)
 
-    def begin(self, slot: int, generation_ms: int) -> None:
+    def begin(self, slot: int, generation_ms: int, ended_ms: int) -> None:
         """A new generation, whose ids begin at 1: what of them is missed at the front is a hole like any other.
 
         What the ids of the generation before left open stays open: its holes are lost, and so are the times before its
-        first known and after its last known trade. No trade of the new generation proves them.
+        first known trade and from its last known one to its end, `ended_ms`. No trade of the new generation proves them.
         """
         for hole in self.holes.pop(slot, []):
             self._give_up(slot, hole)
         if self.last_id[slot] > 0:
-            spans = [(int(self.near_time[slot]), generation_ms - 1)]
+            spans = [(int(self.near_time[slot]), ended_ms - 1)]
             if self.start_time[slot] != NO_TIME:
                 spans.append((0, int(self.start_time[slot])))
             for low_ms, high_ms in spans:

@@ -50,6 +50,8 @@ class Listings:
         self.genesis_due: Bools = np.ones(ring.capacity, np.bool_)
         self.before: dict[int, tuple[int, int]] = {}
         self.freed: dict[str, int] = {}
+        self.begun: list[int] = []
+        """Slots whose ids began anew; the caller takes them out."""
         self.parking = Parking()
         self.first_tick_ms = 0
 
@@ -119,8 +121,10 @@ class Listings:
             return
         if traded:
             self.before[slot] = int(ledger.last_id[slot]), int(ledger.last_time[slot])
+        ended_ms = min(int(self._ring.end_ms[slot]), generation)
         self._end_generation(slot)
-        ledger.begin(slot, generation)
+        ledger.begin(slot, generation, ended_ms)
+        self.begun.append(slot)
         self.genesis_due[slot] = True
         self.parking.release(name)
 
