@@ -40,6 +40,7 @@ class Checkpoint:
     """A copy of a core's state; the copying is quick, compressing happens block by block when asked for."""
 
     def __init__(self, core: Core) -> None:
+        core.folder.settle()
         count = core.symbols.count
         ring = core.ring
         self._arrays = {
@@ -97,6 +98,7 @@ def _header(core: Core) -> str:
             "row_bucket": core.ring.row_bucket.tolist(),
             "edges": [[*key, [list(edge) for edge in found]] for key, found in core.edges.found.items()],
             "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
+            "first_trades": core.folder.first_trades,
             "counts": asdict(core.counts),
         },
         ensure_ascii=False,
@@ -136,6 +138,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
         values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
         setattr(core.held, each.name, values)
     core.counts = type(core.counts)(**state["counts"])
+    core.folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]
     for number, block in enumerate(blocks[:symbol_blocks]):
         _restore_block(core, number, zlib.decompress(block))
@@ -146,6 +149,8 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     shown = ring.row_bucket[:, None] == ring.shown[ring.row_interval][:, :count]
     begun = shown & (ring.shown[ring.row_interval][:, :count] != NO_BUCKET) | (ring.open_id[:, :count] != NO_ID)
     ring.live_changed[:, :count] |= (ring.revision[:, :count] == 0) & begun
+    ring.find_touched()
+    core.finality.find_waiting()
 
 
 def fits(core: Core, header: str) -> bool:

@@ -133,6 +133,8 @@ def at_scale(mantissas: Ints, decimals: Ints, scales: Ints) -> tuple[Ints, Bools
 
     A value does not fit that needs more than 62 bits, or more decimals than its scale has.
     """
+    if (scales == decimals).all():  # at most DIGITS_MAX digits: below 62 bits
+        return mantissas, np.zeros(len(mantissas), np.bool_)
     shift = scales - decimals
     up = np.maximum(shift, 0)
     too_large = mantissas > (1 << 62) // POWERS[np.minimum(up, DIGITS_MAX)]

@@ -28,6 +28,12 @@ class Edges:
 
     def note(self, rows: Rows) -> None:
         """Pick the evidence out of admitted trades; any order gives the same."""
+        newest, oldest = int(rows.time.max()), int(rows.time.min())
+        if (
+            newest // self._finest_ms == oldest // self._finest_ms
+            and newest % self._finest_ms < self._finest_ms - EDGE_MS
+        ):
+            return
         near = rows.time % self._finest_ms >= self._finest_ms - EDGE_MS
         for row in np.flatnonzero(near & rows.agg & (rows.last > rows.first)):
             time_ms = int(rows.time[row])

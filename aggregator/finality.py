@@ -19,6 +19,8 @@ from aggregator.ring import AHEAD_MS, NO_BUCKET, NO_ID, Ring
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
+NO_TIME = np.iinfo(np.int64).min
+LAST_TIME = np.iinfo(np.int64).max >> 1
 CLOSED_BY_TRADE = "trade"
 CLOSED_BY_CLOCK = "clock"
 CONFIRMED = "confirmed"
@@ -56,13 +58,20 @@ class Finality:
         self.alive_until: Ints = np.full(ring.capacity, np.iinfo(np.int64).min, np.int64)
         self._time_ms = 0
         self._horizon_ms = 0
+        self._next_close: Ints = np.full(len(ring.intervals), NO_TIME, np.int64)
+        """By interval, the earliest close time of the bars at the cursors; NO_TIME: not known."""
+        self._waiting: Ints = np.zeros(0, np.int64)
+        """Cells that may be waiting for their proof; the flag in the ring says whether they are."""
 
     def clear_slot(self, slot: int) -> None:
         """As if the slot had never been used."""
         self.alive_until[slot] = np.iinfo(np.int64).min
+        self._waiting = self._waiting[self._waiting % len(self.alive_until) != slot]
 
     def grow(self, capacity: int) -> None:
         """Room for more slots."""
+        rows, slots = np.divmod(self._waiting, len(self.alive_until))
+        self._waiting = rows * capacity + slots
         more = np.full(capacity - len(self.alive_until), np.iinfo(np.int64).min, np.int64)
         self.alive_until = np.concatenate([self.alive_until, more])
 
@@ -81,6 +90,10 @@ class Finality:
         slots, buckets = slots[begins], buckets[begins]
         cursor[slots] = np.where(cursor[slots] == NO_BUCKET, np.iinfo(np.int64).max, cursor[slots])
         np.minimum.at(cursor, slots, buckets)
+        if len(buckets):
+            endings = ring.intervals[interval].opens_of(buckets + 1)
+            ending = int(np.minimum(endings, ring.end_ms[slots]).min())
+            self._next_close[interval] = min(int(self._next_close[interval]), ending)
 
     def close(self, time_ms: int) -> list[Published]:
         """Everything that goes out at `time_ms`: amendments and confirmations, then new finals, oldest first.
@@ -90,8 +103,21 @@ class Finality:
         self._time_ms, self._horizon_ms = time_ms, time_ms + AHEAD_MS
         published = self._revise()
         for interval in range(len(self._ring.intervals)):
-            published += self._close_interval(interval, time_ms)
+            if self._may_close(interval, time_ms):
+                published += self._close_interval(interval, time_ms)
         return published
+
+    def look_again(self) -> None:
+        """Something other than time and trades may have closed bars: look at all of them at the next tick."""
+        self._next_close[:] = NO_TIME
+
+    def _may_close(self, interval: int, time_ms: int) -> bool:
+        """Whether some bar at a cursor of the interval may be over; between two closes only this is looked at."""
+        due_ms = int(self._next_close[interval])
+        if time_ms - self._graces.marked_ms >= due_ms:
+            return True
+        latest = self._passed(np.arange(len(self.alive_until)))
+        return bool(latest.max() >= due_ms)
 
     def _passed(self, slots: Ints) -> Ints:
         """The time up to which these symbols' trades have been seen and folded."""
@@ -132,6 +158,10 @@ class Finality:
             if len(slots):
                 published += self._publish_first(interval, buckets, slots, proven)
                 cursor[slots] += 1
+        begun = np.flatnonzero(cursor != NO_BUCKET)
+        ends = ring.end_ms[begun]
+        closes = np.minimum(kind.opens_of(cursor[begun] + 1), ends)[kind.opens_of(cursor[begun]) < ends]
+        self._next_close[interval] = int(closes.min(initial=LAST_TIME))
         return published
 
     def _publish_first(self, interval: int, buckets: Ints, slots: Ints, proven: Bools) -> list[Published]:
@@ -143,8 +173,9 @@ class Finality:
         if empty.any():
             closes = ring.close_before(interval, buckets[empty], slots[empty])
             self._ring.set_prices(rows[empty], slots[empty], closes)
+        proven = proven & ~ring.broken[rows, slots]
         ring.revision[rows, slots] = 1
-        ring.waiting[rows, slots] = ~proven
+        self._wait(rows, slots, ~proven)
         ring.changed[rows, slots] = False
         never = np.zeros(len(slots), np.bool_)
         return [
@@ -156,12 +187,15 @@ class Finality:
     def _revise(self) -> list[Published]:
         """Amendments and confirmations of bars that are already out."""
         ring = self._ring
-        self._carry_on()
         published: list[Published] = []
-        for reason, which in ((AMENDED, ring.changed & (ring.revision > 0)), (CONFIRMED, ring.waiting)):
-            cells = np.flatnonzero(which)
-            if len(cells):
-                published += self._revise_cells(reason, cells)
+        changed = ring.take_published()
+        if len(changed):
+            self._carry_on(changed)
+            changed = np.union1d(changed, ring.take_published())
+            published += self._revise_cells(AMENDED, changed)
+        if len(self._waiting):
+            self._waiting = self._waiting[ring.waiting.reshape(-1)[self._waiting]]
+            published += self._revise_cells(CONFIRMED, self._waiting)
         return published
 
     def _revise_cells(self, reason: str, cells: Ints) -> list[Published]:
@@ -175,10 +209,13 @@ class Finality:
             if reason == AMENDED:
                 # Closed early at a delisting, and the symbol trades again: one amendment, once the bar is over.
                 over = self._over(its_slots, kind.opens_of(buckets + 1))
+                if not over.all():
+                    ring.published.append(its_rows[~over] * ring.capacity + its_slots[~over])
                 its_rows, its_slots, buckets = its_rows[over], its_slots[over], buckets[over]
                 if not len(its_rows):
                     continue
             proven = self._proven(its_slots, kind.opens_of(buckets), kind.opens_of(buckets + 1))
+            proven &= ~ring.broken[its_rows, its_slots]
             if reason == CONFIRMED:
                 its_rows, its_slots, proven = its_rows[proven], its_slots[proven], proven[proven]
                 if not len(its_rows):
@@ -187,16 +224,24 @@ class Finality:
                 ring.revision[its_rows, its_slots] += 1
                 ring.changed[its_rows, its_slots] = False
             was_waiting = ring.waiting[its_rows, its_slots]
-            ring.waiting[its_rows, its_slots] = ~proven
+            self._wait(its_rows, its_slots, ~proven)
             published.append(Published(reason, int(interval), its_rows, its_slots, proven, was_waiting))
         return published
 
-    def _carry_on(self) -> None:
+    def _wait(self, rows: Ints, slots: Ints, unproven: Bools) -> None:
+        """Note which of these published bars wait for their proof."""
+        self._ring.waiting[rows, slots] = unproven
+        if unproven.any():
+            cells = rows[unproven] * self._ring.capacity + slots[unproven]
+            self._waiting = np.union1d(self._waiting, cells)
+
+    def find_waiting(self) -> None:
+        """Look for the bars that wait for their proof by their flags, after a restart."""
+        self._waiting = np.flatnonzero(self._ring.waiting)
+
+    def _carry_on(self, cells: Ints) -> None:
         """Closes of changed, published bars go on into the empty published bars behind them."""
         ring = self._ring
-        cells = np.flatnonzero(ring.changed & (ring.revision > 0))
-        if not len(cells):
-            return
         rows, slots = np.divmod(cells, ring.capacity)
         order = np.argsort(ring.row_bucket[rows], kind="stable")
         for interval in np.unique(ring.row_interval[rows]):
@@ -216,8 +261,8 @@ class Finality:
             published = ring.revision[rows, slots] > 0
             shown = carries & ~published & (ring.shown[interval, slots] >= buckets)
             self._ring.set_prices(rows[shown], slots[shown], closes[shown])
-            ring.live_changed[rows[shown], slots[shown]] = True
+            ring.touch(rows[shown] * ring.capacity + slots[shown])
             follows = carries & published
             rows, slots, closes, buckets = rows[follows], slots[follows], closes[follows], buckets[follows]
             self._ring.set_prices(rows, slots, closes)
-            ring.changed[rows, slots] = True
+            ring.touch(rows * ring.capacity + slots)

@@ -13,13 +13,15 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.ring import NO_ID, Ring
-from klagg.errors import ArithmeticOverflow
+from aggregator.ring import FIELD, NO_ID, SUM_MAX, SUMS, Ring
 from klagg.intervals import MINUTE_MS, Interval
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
-Flat = Callable[[str], Ints]
+
+FIRST = slice(FIELD["open_minute"], FIELD["open"] + 1)
+LAST = slice(FIELD["close_minute"], FIELD["close"] + 1)
+TOTALS = slice(FIELD[SUMS[0]], FIELD[SUMS[-1]] + 1)
 
 QUOTE_MAX = 2.0**62
 """One trade's quote value must stay below this; checked in float64, whose error is far smaller than the margin."""
@@ -57,7 +59,25 @@ class Rows:
 
     def take(self, which: Ints | Bools) -> Rows:
         """Some of the rows, by index or mask."""
-        return Rows(*(getattr(self, each.name)[which] for each in fields(self)))
+        columns = (getattr(self, name) for name in Rows.__slots__)
+        if which.dtype != np.bool_:
+            return Rows(*(np.take(column, which) for column in columns))
+        return Rows(*(column[which] for column in columns))
+
+
+@dataclass(slots=True)
+class Prepared:
+    """Rows on their way to the ledger: which of them `counts` in klines, and which are `unfit` for 64 bits. None: all,
+    none."""
+
+    rows: Rows
+    counts: Bools | None
+    unfit: Bools | None
+
+    def take(self, which: Ints | Bools) -> Prepared:
+        """Some of the rows, by index or mask."""
+        counts = None if self.counts is None else self.counts[which]
+        return Prepared(self.rows.take(which), counts, None if self.unfit is None else self.unfit[which])
 
 
 @dataclass(slots=True)
@@ -83,13 +103,15 @@ class Segments:
     last_trade_id: Ints
     agg: Bools
 
-    def take(self, which: Bools) -> Segments:
-        """Some of the segments, by mask."""
+    def take(self, which: Ints | Bools) -> Segments:
+        """Some of the segments, by index or mask."""
         return Segments(*(getattr(self, each.name)[which] for each in fields(self)))
 
 
 def quotes_of(price: Ints, qty: Ints) -> tuple[Ints, Bools]:
     """Price × quantity, and which products do not fit (their value is meaningless)."""
+    if int(price.max(initial=0)) * int(qty.max(initial=0)) < QUOTE_MAX:
+        return price * qty, np.zeros(len(price), np.bool_)
     too_large = price.astype(np.float64) * qty.astype(np.float64) >= QUOTE_MAX
     with np.errstate(over="ignore"):
         return price * qty, too_large
@@ -128,12 +150,27 @@ def segments_of(rows: Rows, interval: Interval) -> Segments:
     )
 
 
-def longer(minutes: Segments, bucket: Ints) -> Segments:
-    """One-minute segments folded again into the longer buckets that hold them; `bucket` is each segment's."""
+def joined(parts: Sequence[Segments]) -> Segments:
+    """Segments of several folds as one, with one segment per (symbol, bucket)."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in Segments.__slots__)
+    whole = Segments(*columns)
+    whole = whole.take(np.lexsort((whole.open_id, whole.bucket, whole.slot)))
+    return longer(whole, whole.bucket, np.lexsort((whole.close_id, whole.bucket, whole.slot)))
+
+
+def longer(minutes: Segments, bucket: Ints, by_close: Ints | None = None) -> Segments:
+    """One-minute segments folded again into the longer buckets that hold them; `bucket` is each segment's.
+
+    They stand in the order of their opens; `by_close` is their order by closes where that is another.
+    """
     starts = _starts(minutes.slot, bucket)
     if len(starts) == len(minutes.slot):
         return Segments(minutes.slot, bucket, *(getattr(minutes, each.name) for each in fields(minutes)[2:]))
     ends = np.append(starts[1:], len(bucket)) - 1
+    if by_close is not None:
+        ends = by_close[ends]
     return Segments(
         slot=minutes.slot[starts],
         bucket=bucket[starts],
@@ -159,7 +196,10 @@ def longer(minutes: Segments, bucket: Ints) -> Segments:
 def _sorted(slot: Ints, bucket: Ints, ids: Ints) -> bool:
     """Whether rows stand in the order of (slot, bucket, id)."""
     same_slot = slot[1:] == slot[:-1]
-    in_order = (bucket[1:] > bucket[:-1]) | ((bucket[1:] == bucket[:-1]) & (ids[1:] > ids[:-1]))
+    rising = ids[1:] > ids[:-1]
+    if len(bucket) and bucket[0] == bucket[-1] and bucket.min() == bucket.max():
+        return bool((np.where(same_slot, rising, slot[1:] > slot[:-1])).all())
+    in_order = (bucket[1:] > bucket[:-1]) | ((bucket[1:] == bucket[:-1]) & rising)
     return bool((np.where(same_slot, in_order, slot[1:] > slot[:-1])).all())
 
 
@@ -173,58 +213,45 @@ def _starts(slot: Ints, bucket: Ints) -> Ints:
 
 
 def _sum(values: Ints, starts: Ints) -> Ints:
-    """Sums per segment; a sum that may not fit 64 bits is refused, never wrapped."""
-    limited = values.dtype != np.object_
-    if limited and values.sum(dtype=np.float64) >= QUOTE_MAX:
-        largest = np.add.reduceat(values.astype(np.float64), starts).max()
-        if largest >= QUOTE_MAX:
-            raise ArithmeticOverflow("the sum of a batch of trades would not fit 64 bits")
+    """Sums per segment; one that may not fit stands at its limit, never wrapped: `merge` marks its bar."""
     sums: Ints = np.add.reduceat(values, starts)
+    if values.dtype != np.object_ and int(values.max()) * len(values) > SUM_MAX:
+        beyond = np.add.reduceat(values.astype(np.float64), starts) >= QUOTE_MAX
+        sums = np.where(beyond, SUM_MAX + 1, sums)
     return sums
 
 
 def merge(ring: Ring, interval: int, part: Segments) -> tuple[Ints, Bools]:
     """Fold segments into the ring's bars: their flat cells, and which of those bars had no trade before.
 
-    Segments must lie in buckets that have rows. ArithmeticOverflow rather than a wrapped sum.
+    Segments must lie in buckets that have rows. A sum that would not fit stands at its limit and its bar is `broken`.
     """
     cells = ring.rows_of(interval, part.bucket) * ring.capacity + part.slot
-
-    def flat(name: str) -> Ints:
-        values: Ints = getattr(ring, name).reshape(-1)
-        return values
-
-    fresh = flat("open_id")[cells] == NO_ID
-    _replace_first(flat, cells, part, fresh)
-    _replace_last(flat, cells, part, fresh)
-    high, low = flat("high"), flat("low")
-    high[cells] = np.where(fresh, part.high, np.maximum(high[cells], part.high))
-    low[cells] = np.where(fresh, part.low, np.minimum(low[cells], part.low))
-    first, last = flat("first_trade_id"), flat("last_trade_id")
-    first[cells] = np.where(fresh, part.first_trade_id, np.minimum(first[cells], part.first_trade_id))
-    last[cells] = np.maximum(last[cells], part.last_trade_id)
-    for name in ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume"):
-        values = flat(name)
-        total = values[cells] + getattr(part, name)
-        if int(total.min(initial=0)) < 0:
-            raise ArithmeticOverflow(f"the {name} of a bar would not fit 64 bits")
-        values[cells] = total
-    flat("agg")[cells] = part.agg
+    bars = np.take(ring.state, cells, axis=1)
+    fresh: Bools = bars[FIELD["open_id"]] == NO_ID
+    _replace(bars[FIRST], (part.open_minute, part.open_id, part.open), fresh, np.less)
+    _replace(bars[LAST], (part.close_minute, part.close_id, part.close), fresh, np.greater)
+    for name in SUMS:
+        bars[FIELD[name]] += getattr(part, name)
+    for name, better in (("high", np.maximum), ("low", np.minimum), ("first_trade_id", np.minimum)):
+        values, more = bars[FIELD[name]], getattr(part, name)
+        bars[FIELD[name]] = np.where(fresh, more, better(values, more))
+    last = bars[FIELD["last_trade_id"]]
+    np.maximum(last, part.last_trade_id, out=last)
+    sums = bars[TOTALS]
+    if int(sums.min(initial=0)) < 0 or int(sums.max(initial=0)) > SUM_MAX:
+        beyond = (sums < 0) | (sums > SUM_MAX)
+        sums[beyond] = SUM_MAX + 1
+        ring.break_bars(cells[beyond.any(axis=0)])
+    ring.state[:, cells] = bars
+    ring.agg.reshape(-1)[cells] = part.agg
     ring.touch(cells)
     return cells, fresh
 
 
-def _replace_first(flat: Flat, cells: Ints, part: Segments, fresh: Bools) -> None:
-    minute, ids, price = flat("open_minute"), flat("open_id"), flat("open")
-    old = minute[cells]
-    earlier = fresh | (part.open_minute < old) | ((part.open_minute == old) & (part.open_id < ids[cells]))
-    where = cells[earlier]
-    minute[where], ids[where], price[where] = part.open_minute[earlier], part.open_id[earlier], part.open[earlier]
-
-
-def _replace_last(flat: Flat, cells: Ints, part: Segments, fresh: Bools) -> None:
-    minute, ids, price = flat("close_minute"), flat("close_id"), flat("close")
-    old = minute[cells]
-    later = fresh | (part.close_minute > old) | ((part.close_minute == old) & (part.close_id > ids[cells]))
-    where = cells[later]
-    minute[where], ids[where], price[where] = part.close_minute[later], part.close_id[later], part.close[later]
+def _replace(held: Ints, found: tuple[Ints, Ints, Ints], fresh: Bools, before: Callable[[Ints, Ints], Bools]) -> None:
+    """Put (minute, id, price) of segments where their order key comes `before` that of the bar, or the bar is empty."""
+    minute, ids, _ = held
+    wins = fresh | before(found[0], minute) | ((found[0] == minute) & before(found[1], ids))
+    for values, more in zip(held, found, strict=True):
+        np.copyto(values, more, where=wins)

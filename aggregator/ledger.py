@@ -75,7 +75,7 @@ class Ledger:
         """A new generation, whose ids begin at 1: what of them is missed at the front is a hole like any other.
 
         What the ids of the generation before left open stays open: its holes are lost, and so are the times before its
-        first known trade and from its last known one to its end, `ended_ms`. No trade of the new generation proves them.
+        first known trade and from its last known one to its end, `ended_ms`. No trade of the new one proves them.
         """
         for hole in self.holes.pop(slot, []):
             self._give_up(slot, hole)

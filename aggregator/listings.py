@@ -12,7 +12,8 @@ from collections.abc import Iterable
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.fold import Rows
+from aggregator.finality import Finality
+from aggregator.fold import Prepared, Rows
 from aggregator.ledger import Ledger
 from aggregator.parking import Parking
 from aggregator.ring import ENDLESS, NO_BUCKET, Ring
@@ -27,6 +28,9 @@ Bools = npt.NDArray[np.bool_]
 TRADING = "TRADING"
 FREED_MAX = 10_000
 """Names of freed slots whose last generation is remembered; beyond it the one freed first is forgotten."""
+
+OLD_GENERATION = "is of the generation before, whose ids were closed when the symbol was listed again"
+UNLISTED = "begins the ids anew, and no listing says so"
 
 Row = tuple[object, ...]
 
@@ -44,16 +48,17 @@ class Listings:
     generation before. `first_tick_ms` is the first tick this aggregator ever saw: nothing is known of what was before.
     """
 
-    def __init__(self, symbols: SymbolTable, ring: Ring, ledger: Ledger) -> None:
-        self._symbols, self._ring, self._ledger = symbols, ring, ledger
+    def __init__(self, symbols: SymbolTable, ring: Ring, ledger: Ledger, finality: Finality) -> None:
+        self._symbols, self._ring, self._ledger, self._finality = symbols, ring, ledger, finality
         self.gone: Bools = np.zeros(ring.capacity, np.bool_)
         self.genesis_due: Bools = np.ones(ring.capacity, np.bool_)
         self.before: dict[int, tuple[int, int]] = {}
         self.freed: dict[str, int] = {}
-        self.begun: list[int] = []
-        """Slots whose ids began anew; the caller takes them out."""
+        self._begun: list[int] = []
         self.parking = Parking()
         self.first_tick_ms = 0
+        self._late = False
+        """Whether this tick's trades are also of symbols that have ended."""
 
     def grow(self, capacity: int) -> None:
         """Room for more slots."""
@@ -80,10 +85,25 @@ class Listings:
             ),
         )  # fmt: skip
 
-    def take(self, listing: Listing, time_ms: int) -> str:
+    def take(self, listings: Iterable[Listing], time_ms: int) -> list[Fields]:
+        """Take in the usable listings of a tick, whose names have slots; the events of what they change. Scales are the
+        caller's to raise."""
+        rows: dict[str, list[Row]] = {contract.EVENT_LISTED: [], contract.EVENT_DELISTED: []}
+        for listing in listings:
+            kind = self._take(listing, time_ms)
+            if kind:
+                rows[kind].append((listing.symbol, listing.generation, listing.status))
+        return [contract.events_entry(kind, time_ms, found) for kind, found in rows.items() if found]
+
+    def take_begun(self) -> list[int]:
+        """Slots whose ids began anew since the last call."""
+        begun, self._begun = self._begun, []
+        return begun
+
+    def _take(self, listing: Listing, time_ms: int) -> str:
         """Take in one listing at a tick; the kind of event that it is, "" if it changes nothing.
 
-        An entry of an earlier generation than the known one is late and says nothing. Scales are the caller's to raise.
+        An entry of an earlier generation than the known one is late and says nothing.
         """
         symbols, slot = self._symbols, self._symbols.index[listing.symbol.encode()]
         known = int(symbols.generation[slot])
@@ -93,6 +113,7 @@ class Listings:
         if listing.generation > known:
             self._begin(slot, listing, known)
         symbols.statuses[slot], symbols.generation[slot] = listing.status, listing.generation
+        self._finality.look_again()
         over, ended = is_over(listing, time_ms), int(self._ring.end_ms[slot]) != ENDLESS
         if over and not ended:
             end_ms = listing.delivery if listing.generation < listing.delivery <= time_ms else time_ms
@@ -124,7 +145,7 @@ class Listings:
         ended_ms = min(int(self._ring.end_ms[slot]), generation)
         self._end_generation(slot)
         ledger.begin(slot, generation, ended_ms)
-        self.begun.append(slot)
+        self._begun.append(slot)
         self.genesis_due[slot] = True
         self.parking.release(name)
 
@@ -141,10 +162,35 @@ class Listings:
         step; what is older stays unsaid, as nothing was listed then."""
         ring = self._ring
         self.gone[slot] = False
+        self._finality.look_again()
         for at, interval in enumerate(ring.intervals):
             if ring.cursor[at, slot] != NO_BUCKET:
                 ahead = interval.bucket_of(interval.open_of(int(ring.head[at]) + 1) + ring.span_ms // 2)
                 ring.cursor[at, slot] = max(int(ring.cursor[at, slot]), ahead - ring.sizes[at] + 2)
+
+    def park(self, strange: Prepared, time_ms: int) -> Bools:
+        """Let trades wait for their listing; which of them cannot, because there is no room or they fit no integer."""
+        over = np.zeros(len(strange.rows), np.bool_) if strange.unfit is None else strange.unfit.copy()
+        rows = strange.rows
+        counts = np.ones(len(rows), np.bool_) if strange.counts is None else strange.counts
+        names = [self._symbols.names[slot] for slot in rows.slot.tolist()]
+        columns = (
+            rows.price, self._symbols.price_scale[rows.slot], rows.qty, self._symbols.qty_scale[rows.slot], rows.first,
+            rows.last, rows.maker, counts, rows.agg,
+        )  # fmt: skip
+        values = zip(*(column.astype(np.int64).tolist() for column in columns), strict=True)
+        keys = zip(names, rows.id.tolist(), rows.time.tolist(), strict=True)
+        waiting = {key: each for key, each, unfit in zip(keys, values, over.tolist(), strict=True) if not unfit}
+        no_room = self.parking.park(waiting, time_ms)
+        if no_room:
+            over |= [key in no_room for key in zip(names, rows.id.tolist(), rows.time.tolist(), strict=True)]
+        return over
+
+    def given_up(self, time_ms: int) -> tuple[Ints, Ints]:
+        """Slots and ids of trades that have waited too long."""
+        late = self.parking.expire(time_ms)
+        slots = [self._symbols.index[name.encode()] for name, _, _ in late]
+        return np.array(slots, np.int64), np.array([number for _, number, _ in late], np.int64)
 
     def of_this_generation(self, slots: Ints, ids: Ints, times: Ints) -> tuple[Bools, Bools] | None:
         """Which of these trades are of their slot's generation, and which of the others nobody has seen: those are
@@ -162,20 +208,21 @@ class Listings:
             unseen[row] = ids[row] > last_id or times[row] > last_time
         return ~earlier, unseen
 
-    def outlive(self) -> None:
+    def outlive(self, rows: Rows) -> None:
         """Trades at or after the end came all the same: they count, and the end moves behind them."""
         ends, count = self._ring.end_ms, self._symbols.count
+        if not (ends[:count] != ENDLESS).any():
+            return
+        self._late = bool((ends[rows.slot] != ENDLESS).any())
         for slot in np.flatnonzero(ends[:count] <= self._ledger.last_time[:count]).tolist():
             ends[slot] = self._ledger.last_time[slot] + 1
             self._go_on(slot)
 
-    def genesis(self, rows: Rows) -> list[Row]:
-        """The first trades of generations among the trades admitted at this tick: rows of EVENT_GENESIS."""
+    def genesis(self, rows: Rows, time_ms: int) -> list[Fields]:
+        """The first trades of generations among the trades admitted at this tick, as events."""
         count = self._symbols.count
         waiting = np.flatnonzero(self.genesis_due[:count] & (self._ledger.last_id[:count] > 0))
         found: list[Row] = []
-        if not len(waiting) or not len(rows):
-            return found
         for slot in waiting.tolist():
             own = np.flatnonzero(rows.slot == slot)
             if len(own):
@@ -185,14 +232,21 @@ class Listings:
                     int(rows.time[first]),
                 ))  # fmt: skip
                 self.genesis_due[slot] = False
-        return found
+        return [contract.events_entry(contract.EVENT_GENESIS, time_ms, found)] if found else []
 
-    def leave(self) -> list[str]:
-        """The symbols whose last bars are out since the last call: nothing more is said of them."""
+    @property
+    def ending(self) -> bool:
+        """Whether bars are about to be closed before they are over, or those that were may change: then all that is
+        known of them must be in them."""
+        return bool(self._late or ((self._ring.end_ms != ENDLESS) & ~self.gone).any())
+
+    def leave(self) -> Ints:
+        """The slots of symbols whose last bars are out since the last call: nothing more is said of them."""
         ring, count = self._ring, self._symbols.count
         ended = np.flatnonzero(self._ring.end_ms[:count] != ENDLESS)
+        self._late = False
         if not len(ended):
-            return []
+            return ended
         done = np.ones(len(ended), np.bool_)
         for at, interval in enumerate(ring.intervals):
             cursor = ring.cursor[at, ended]
@@ -201,7 +255,7 @@ class Listings:
         new = ended[done & ~self.gone[ended]]
         self.gone[ended] = done
         ring.shown[:, new] = NO_BUCKET
-        return [self._symbols.names[slot] for slot in new.tolist()]
+        return new
 
     def free(self) -> list[int]:
         """Slots whose symbol is gone, and of which the ring holds no bar any more: from now on they may be another's.
@@ -221,8 +275,3 @@ class Listings:
         while len(self.freed) > FREED_MAX:
             del self.freed[next(iter(self.freed))]
         return freed
-
-
-def events_of(rows_by_kind: dict[str, list[Row]], time_ms: int) -> list[Fields]:
-    """One `events` entry for each kind that has rows."""
-    return [contract.events_entry(kind, time_ms, rows) for kind, rows in rows_by_kind.items() if rows]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,19 +12,13 @@ from aggregator.edges import Edge, Edges
 from aggregator.finality import AMENDED, CONFIRMED, Published
 from aggregator.ring import NO_BUCKET, NO_ID, Ring
 from aggregator.symbols import SymbolTable
+from aggregator.texts import Snapshot, snapshot
 from klagg import contract
 from klagg.contract import Fields
 from klagg.decimals import to_text
 
 Ints = npt.NDArray[np.int64]
-
-OWN = "own"
-"""`source` of a bar folded from trades alone."""
-
-_VALUES = (
-    "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume",
-    "open_id", "close_id", "first_trade_id", "last_trade_id", "revision", "waiting", "agg",
-)  # fmt: skip
+Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(slots=True)
@@ -44,84 +38,21 @@ class Outputs:
     requests: list[Fields] = field(default_factory=list)
     findings: list[Fields] = field(default_factory=list)
     dead: list[Fields] = field(default_factory=list)
+    _later: list[Callable[[], None]] = field(default_factory=list)
 
+    def later(self, words: Callable[[], None]) -> None:
+        """Something that `encode` is to write."""
+        self._later.append(words)
 
-@dataclass(slots=True)
-class Bar:
-    """One bar's values as texts and integers, in the words of the wire."""
+    def encode(self) -> Outputs:
+        """Write out what this tick publishes; before it, `klines`, `live`, `bars` and some events are not there.
 
-    symbol: str
-    slot: int
-    interval: str
-    open_time: int
-    next_open: int
-    open: str
-    high: str
-    low: str
-    close: str
-    volume: str
-    quote_volume: str
-    trades: int
-    taker_buy_volume: str
-    taker_buy_quote_volume: str
-    open_id: int
-    close_id: int
-    first_trade_id: int
-    last_trade_id: int
-    revision: int
-    waiting: int
-    agg: int
-
-    @property
-    def complete(self) -> int:
-        return int(self.revision > 0 and not self.waiting)
-
-    @property
-    def empty(self) -> bool:
-        return self.open_id == NO_ID
-
-    def live_value(self) -> str:
-        """The compact value of `live` and `bars` (contract.LIVE_VALUE)."""
-        closed = int(self.revision > 0)
-        return (
-            f"{self.open_time},{self.open},{self.high},{self.low},{self.close},{self.volume},{self.quote_volume},"
-            f"{self.trades},{self.taker_buy_volume},{self.taker_buy_quote_volume},{self.first_trade_id},"
-            f"{self.last_trade_id},{closed},{self.revision},{self.complete}"
-        )
-
-    def kline(self, epoch: int, edge: str) -> Fields:
-        """The `klines` entry: field by field that of klagg.kline.Kline."""
-        return {
-            "symbol": self.symbol, "interval": self.interval, "open_time": str(self.open_time),
-            "close_time": str(self.next_open - 1), "open": self.open, "high": self.high, "low": self.low,
-            "close": self.close, "volume": self.volume, "quote_volume": self.quote_volume, "trades": str(self.trades),
-            "taker_buy_volume": self.taker_buy_volume, "taker_buy_quote_volume": self.taker_buy_quote_volume,
-            "first_agg_id": str(self.open_id if self.agg else NO_ID),
-            "last_agg_id": str(self.close_id if self.agg else NO_ID), "first_trade_id": str(self.first_trade_id),
-            "last_trade_id": str(self.last_trade_id), "complete": str(self.complete), "epoch": str(epoch),
-            "revision": str(self.revision), "source": OWN, "edge": edge,
-        }  # fmt: skip
-
-
-def bars_of(ring: Ring, symbols: SymbolTable, interval: int, rows: Ints, slots: Ints) -> list[Bar]:
-    """The bars in these cells of one interval, in the order given."""
-    kind = ring.intervals[interval]
-    buckets = ring.row_bucket[rows]
-    columns = [getattr(ring, name)[rows, slots].tolist() for name in _VALUES]
-    bars = []
-    for slot, price_scale, qty_scale, open_time, next_open, *values in zip(
-        slots.tolist(), symbols.price_scale[slots].tolist(), symbols.qty_scale[slots].tolist(),
-        kind.opens_of(buckets).tolist(), kind.opens_of(buckets + 1).tolist(), *columns, strict=True,
-    ):  # fmt: skip
-        open_, high, low, close, volume, quote, trades, taker, taker_quote, *rest = values
-        quote_scale = price_scale + qty_scale
-        bars.append(Bar(
-            symbols.names[slot], slot, kind.name, open_time, next_open, to_text(open_, price_scale),
-            to_text(high, price_scale), to_text(low, price_scale), to_text(close, price_scale),
-            to_text(volume, qty_scale), to_text(quote, quote_scale), trades, to_text(taker, qty_scale),
-            to_text(taker_quote, quote_scale), *rest,
-        ))  # fmt: skip
-    return bars
+        Once is enough, and it must be before the core takes the next entry.
+        """
+        waiting, self._later = self._later, []
+        for words in waiting:
+            words()
+        return self
 
 
 def edge_text(found: Iterable[Edge], price_scale: int, qty_scale: int) -> str:
@@ -132,72 +63,95 @@ def edge_text(found: Iterable[Edge], price_scale: int, qty_scale: int) -> str:
     )
 
 
+@dataclass(slots=True)
+class Shown:
+    """Bars in progress that one tick shows: `newest` are those of which nothing later was shown. `more` are shown in
+    `bars` alone: they went to `live` at an earlier tick."""
+
+    bars: Snapshot
+    newest: Bools
+    more: Snapshot | None
+
+
 class Speaker:
     """Turns what finality published, and what changed, into a tick's outputs."""
 
     def __init__(self, ring: Ring, symbols: SymbolTable, edges: Edges) -> None:
         self._ring, self._symbols, self._edges = ring, symbols, edges
-        self._bars: Fields = {}
+        self._unsaved: list[Ints] = []
+        """Slots whose newest bar of the shortest interval was shown and is not yet in `bars`."""
 
     def finals(self, outputs: Outputs, published: list[Published], epoch: int) -> None:
         """Klines, their live values with x=1 (the newest version of a bar wins) and their events."""
-        live: Fields = {}
-        events: dict[str, list[tuple[object, ...]]] = {}
+        groups = []
         for group in published:
-            bars = bars_of(self._ring, self._symbols, group.interval, group.rows, group.slots)
-            for bar, was_waiting in zip(bars, group.was_waiting.tolist(), strict=True):
-                edge = edge_text(
-                    self._edges.at(bar.slot, bar.next_open),
-                    int(self._symbols.price_scale[bar.slot]),
-                    int(self._symbols.qty_scale[bar.slot]),
-                )
-                outputs.klines.append(bar.kline(epoch, edge))
-                _put_live(outputs.live, live, bar, outputs.time_ms)
-                kind, row = _event_of(group.reason, bar, was_waiting)
-                events.setdefault(kind, []).append(row)
-        if live:
-            outputs.live.append({"time": str(outputs.time_ms), **live})
-        outputs.events += [contract.events_entry(kind, outputs.time_ms, rows) for kind, rows in events.items()]
+            bars = snapshot(self._ring, self._symbols, group.interval, group.rows, group.slots)
+            groups.append((group, bars, self._evidence(bars)))
+        place = len(outputs.events)
+        if groups:
+            outputs.later(lambda: _say_finals(outputs, place, groups, epoch))
+
+    def _evidence(self, bars: Snapshot) -> list[str]:
+        """Each bar's edge evidence as text."""
+        if not self._edges.found:
+            return [""] * len(bars)
+        return [
+            edge_text(self._edges.at(slot, boundary), price_scale, qty_scale)
+            for slot, boundary, price_scale, qty_scale in zip(
+                bars.slots.tolist(), bars.next_open.tolist(), bars.price_scale.tolist(), bars.qty_scale.tolist(),
+                strict=True,
+            )
+        ]  # fmt: skip
 
     def changes(self, outputs: Outputs, intervals: Iterable[int], *, with_bars: bool) -> None:
         """A `live` entry with the open bars of these intervals that changed; `with_bars` also writes `bars`.
 
         A bar that just opened without a trade is a change too: it shows the carried close.
         """
-        live: Fields = {}
+        ring, shown = self._ring, []
         for interval in intervals:
             rows, slots = self._opened_empty(interval)
-            base, size = self._ring.bases[interval], self._ring.sizes[interval]
-            changed = self._ring.live_changed[base : base + size]
-            changed[rows - base, slots] = True
-            rows, slots = np.nonzero(changed & (self._ring.revision[base : base + size] == 0))
-            buckets = self._ring.row_bucket[base + rows]
-            oldest_first = np.argsort(buckets, kind="stable")
-            np.maximum.at(self._ring.shown[interval], slots, buckets)
-            newest = (buckets == self._ring.shown[interval, slots])[oldest_first].tolist()
-            bars = bars_of(self._ring, self._symbols, interval, base + rows[oldest_first], slots[oldest_first])
-            for bar, is_newest in zip(bars, newest, strict=True):
-                name, value = _put_live(outputs.live, live, bar, outputs.time_ms)
-                if is_newest:  # a late trade of the bar before it does not bring that one back
-                    self._bars[name] = value
-            changed[...] = False
-        if live:
-            outputs.live.append({"time": str(outputs.time_ms), **live})
-        if with_bars:
-            outputs.bars, self._bars = self._bars, {}
+            ring.touch(rows * ring.capacity + slots)
+            rows, slots = np.divmod(ring.take_in_progress(interval), ring.capacity)
+            buckets = ring.row_bucket[rows]
+            if len(buckets) and buckets.min() != buckets.max():
+                oldest_first = np.argsort(buckets, kind="stable")
+                rows, slots, buckets = rows[oldest_first], slots[oldest_first], buckets[oldest_first]
+            np.maximum.at(ring.shown[interval], slots, buckets)
+            newest = buckets == ring.shown[interval, slots]  # a late trade of the bar before does not bring it back
+            more = self._unsaved_but(slots[newest]) if interval == 0 and with_bars else None
+            if interval == 0 and not with_bars:
+                self._unsaved.append(slots[newest])
+            if len(slots) or more is not None:
+                shown.append(Shown(snapshot(ring, self._symbols, interval, rows, slots), newest, more))
+        if shown:
+            outputs.later(lambda: _say_shown(outputs, shown, with_bars=with_bars))
 
-    def forget(self, names: Iterable[str]) -> list[str]:
-        """The fields of `bars` of symbols of which nothing more is said; none of them is written any more."""
-        gone = [contract.live_field(name, interval.name) for name in names for interval in self._ring.intervals]
-        for name in gone:
-            self._bars.pop(name, None)
-        return gone
+    def _unsaved_but(self, slots: Ints) -> Snapshot | None:
+        """The newest shown bars of the shortest interval that `bars` lacks, without those of `slots`."""
+        left = np.setdiff1d(np.concatenate(self._unsaved), slots) if self._unsaved else slots[:0]
+        self._unsaved = []
+        rows = self._ring.rows_of(0, self._ring.shown[0, left])
+        open_still = (self._ring.row_bucket[rows] == self._ring.shown[0, left]) & (self._ring.revision[rows, left] == 0)
+        if not open_still.any():
+            return None
+        return snapshot(self._ring, self._symbols, 0, rows[open_still], left[open_still])
+
+    def forget(self, slots: Ints) -> list[str]:
+        """Symbols of which nothing more is to be said: their fields of `bars`, none of which is written any more."""
+        if not len(slots):
+            return []
+        self._unsaved = [np.setdiff1d(each, slots) for each in self._unsaved]
+        names = [self._symbols.names[slot] for slot in slots.tolist()]
+        return [contract.live_field(name, interval.name) for name in names for interval in self._ring.intervals]
 
     def _opened_empty(self, interval: int) -> tuple[Ints, Ints]:
         """Bars at the cursor that nobody has seen yet and that have no trade; they get the carried close."""
         ring, cursor = self._ring, self._ring.cursor[interval]
         slots = np.flatnonzero((cursor != NO_BUCKET) & (ring.shown[interval] < cursor))
         slots = slots[ring.intervals[interval].opens_of(cursor[slots]) < ring.end_ms[slots]]
+        if not len(slots):
+            return slots, slots
         rows = ring.rows_of(interval, cursor[slots])
         empty = ring.open_id[rows, slots] == NO_ID
         rows, slots = rows[empty], slots[empty]
@@ -205,26 +159,72 @@ class Speaker:
         return rows, slots
 
 
-def _put_live(entries: list[Fields], live: Fields, bar: Bar, time_ms: int) -> tuple[str, str]:
-    """Add a bar to the `live` entry in the making; a field holds one bar, so a second one of it starts a new entry.
+def _say_finals(outputs: Outputs, place: int, groups: list[tuple[Published, Snapshot, list[str]]], epoch: int) -> None:
+    live: Fields = {}
+    events: dict[str, list[tuple[object, ...]]] = {}
+    for group, bars, edges in groups:
+        outputs.klines += bars.klines(epoch, edges)
+        _put_live(outputs, live, bars)
+        kind, rows = _events_of(group, bars)
+        events.setdefault(kind, []).extend(rows)
+    outputs.live.append({"time": str(outputs.time_ms), **live})
+    outputs.events[place:place] = [
+        contract.events_entry(kind, outputs.time_ms, rows) for kind, rows in events.items()
+    ]  # fmt: skip
 
-    Returns the field and its value.
+
+def _say_shown(outputs: Outputs, shown: list[Shown], *, with_bars: bool) -> None:
+    live: Fields = {}
+    for each in shown:
+        names, values = _put_live(outputs, live, each.bars)
+        if with_bars:
+            outputs.bars.update(
+                (name, value) for name, value, newest in zip(names, values, each.newest.tolist(), strict=True) if newest
+            )
+            if each.more is not None:
+                outputs.bars.update(zip(each.more.live_fields(), each.more.live_values(), strict=True))
+    if live:
+        outputs.live.append({"time": str(outputs.time_ms), **live})
+
+
+def _put_live(outputs: Outputs, live: Fields, bars: Snapshot) -> tuple[list[str], list[str]]:
+    """Add bars to the `live` entry in the making; a field holds one bar, so a second one of it starts a new entry.
+
+    Returns their fields and values.
     """
-    name, value = contract.live_field(bar.symbol, bar.interval), bar.live_value()
-    if name in live:
-        entries.append({"time": str(time_ms), **live})
-        live.clear()
-    live[name] = value
-    return name, value
+    names, values = bars.live_fields(), bars.live_values()
+    if live.keys().isdisjoint(names) and len(set(names)) == len(names):
+        live.update(zip(names, values, strict=True))
+        return names, values
+    for name, value in zip(names, values, strict=True):
+        if name in live:
+            outputs.live.append({"time": str(outputs.time_ms), **live})
+            live.clear()
+        live[name] = value
+    return names, values
 
 
-def _event_of(reason: str, bar: Bar, was_waiting: bool) -> tuple[str, tuple[object, ...]]:
-    """The event of a published bar: its kind and its row (contract.EVENT_COLUMNS)."""
-    after = "final" if bar.complete else "waiting"
-    if reason in (AMENDED, CONFIRMED):
-        before = "waiting" if was_waiting else "final"
-        kind = contract.EVENT_AMENDED if reason == AMENDED else contract.EVENT_CONFIRMED
-        return kind, (bar.symbol, bar.interval, bar.open_time, bar.revision, before, after)
-    before = "none" if bar.empty else "open"
-    row = (bar.symbol, bar.interval, bar.open_time, reason, int(bar.empty), bar.revision, before, after)
-    return contract.EVENT_CLOSE, row
+def _events_of(group: Published, bars: Snapshot) -> tuple[str, list[tuple[object, ...]]]:
+    """The events of published bars: their kind and a row each (contract.EVENT_COLUMNS)."""
+    names, interval = bars.names, bars.interval.name
+    states = zip(
+        bars.slots.tolist(), bars.open_time.tolist(), bars.field("revision").tolist(), bars.empty.tolist(),
+        bars.complete.tolist(), group.was_waiting.tolist(), strict=True,
+    )  # fmt: skip
+    if group.reason in (AMENDED, CONFIRMED):
+        kind = contract.EVENT_AMENDED if group.reason == AMENDED else contract.EVENT_CONFIRMED
+        return kind, [
+            (names[slot], interval, opening, revision, "waiting" if waited else "final", _after(complete))
+            for slot, opening, revision, _, complete, waited in states
+        ]
+    return contract.EVENT_CLOSE, [
+        (
+            names[slot], interval, opening, group.reason, int(empty), revision, "none" if empty else "open",
+            _after(complete),
+        )
+        for slot, opening, revision, empty, complete, _ in states
+    ]  # fmt: skip
+
+
+def _after(complete: bool) -> str:
+    return "final" if complete else "waiting"

@@ -7,7 +7,7 @@ wait, a bounded number of them for a bounded time, and are admitted once the lis
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ PARKED_MS = 600_000
 Key = tuple[str, int, int]
 """symbol, id, time"""
 Values = tuple[int, ...]
-"""price, its decimals, quantity, its decimals, first, last, maker, counts, agg"""
+"""price as an integer, its decimals, quantity, its decimals, first, last, maker, counts, agg"""
 
 
 class Parking:
@@ -37,18 +37,13 @@ class Parking:
         """Whether trades of that symbol wait."""
         return name in self._names
 
-    def park(self, columns: Columns, which: Iterable[int], time_ms: int) -> dict[str, list[int]]:
-        """Let these rows wait; the ids, by symbol, of those for which there is no room. One waits once."""
-        over: dict[str, list[int]] = {}
-        for row in sorted(which, key=lambda at: (columns.names[at], columns.time[at], columns.id[at])):
-            key = columns.names[row].decode(), int(columns.id[row]), int(columns.time[row])
-            if key in self.rows:
-                continue
-            if len(self.rows) >= PARKED_MAX:
-                over.setdefault(key[0], []).append(key[1])
-                continue
-            self._put(key, time_ms, tuple(int(getattr(columns, name)[row]) for name in _VALUES))
-        return over
+    def park(self, rows: Mapping[Key, Values], time_ms: int) -> set[Key]:
+        """Let these rows wait, each once; those for which there is no room."""
+        new = sorted(rows.keys() - self.rows.keys())
+        room = max(0, PARKED_MAX - len(self.rows))
+        for key in new[:room]:
+            self._put(key, time_ms, rows[key])
+        return set(new[room:])
 
     def _put(self, key: Key, time_ms: int, values: Values) -> None:
         self.rows[key] = time_ms, values
@@ -73,16 +68,14 @@ class Parking:
         released, self._released = self._released, []
         return [columns_of(released)] if released else []
 
-    def expire(self, time_ms: int) -> dict[str, list[int]]:
-        """The ids, by symbol, of trades that have waited too long; they wait no more."""
-        late: dict[str, list[int]] = {}
-        keys = []
+    def expire(self, time_ms: int) -> list[Key]:
+        """Trades that have waited too long; they wait no more."""
+        late = []
         for key, (since_ms, _) in self.rows.items():
             if since_ms > time_ms - PARKED_MS:
                 break  # those behind it came later
-            keys.append(key)
-            late.setdefault(key[0], []).append(key[1])
-        self._drop(keys)
+            late.append(key)
+        self._drop(late)
         return late
 
     def dump(self) -> list[list[Any]]:

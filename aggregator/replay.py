@@ -58,5 +58,5 @@ def _ticked(core: Core, time_ms: int) -> Iterator[Kline]:
             raise ContractError(bad["reason"])
         for finding in outputs.findings:
             raise ContractError(f"{finding['symbol']}: {finding['kind']}: {finding['evidence']}")
-        for fields in outputs.klines:
+        for fields in outputs.encode().klines:
             yield Kline.from_fields(fields)

@@ -35,23 +35,28 @@ PRICES = ("open", "high", "low", "close")
 SUMS = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
 BAR_INTEGERS: dict[str, int] = {
     "open_minute": _LARGEST, "open_id": NO_ID, "open": 0, "close_minute": NO_ID, "close_id": NO_ID, "close": 0,
-    "high": 0, "low": 0, "volume": 0, "quote_volume": 0, "trades": 0, "taker_buy_volume": 0,
-    "taker_buy_quote_volume": 0, "first_trade_id": NO_ID, "last_trade_id": NO_ID, "revision": 0,
+    "volume": 0, "quote_volume": 0, "trades": 0, "taker_buy_volume": 0, "taker_buy_quote_volume": 0,
+    "high": 0, "low": 0, "first_trade_id": NO_ID, "last_trade_id": NO_ID, "revision": 0,
 }  # fmt: skip
 """Every integer field of a bar and its value in an empty one. `open_id`/`close_id` are the ids of the first and last
 trade by (minute, id); `revision` is 0 while the bar is in progress."""
-BAR_FLAGS = ("agg", "waiting", "changed", "live_changed")
+BAR_FLAGS = ("agg", "waiting", "changed", "live_changed", "broken")
 """`agg`: its ids are aggTrade ids. `waiting`: published, not yet proven. `changed`: by a trade since it was last
-published as final. `live_changed`: since it last went to `live`."""
+published as final. `live_changed`: since it last went to `live`. `broken`: a sum would not fit; it stands at its limit,
+and the bar is never complete."""
+FIELD = {name: at for at, name in enumerate(BAR_INTEGERS)}
+"""The row of each integer field in `Ring.state`."""
 
-_BY_SYMBOL = {
-    **BAR_INTEGERS, **dict.fromkeys(BAR_FLAGS, 0), "cursor": NO_BUCKET, "carry": 0, "shown": NO_BUCKET
-}  # fmt: skip
-"""Every array whose columns are slots, and what stands in one that is not used."""
+_BY_SYMBOL = {**dict.fromkeys(BAR_FLAGS, 0), "cursor": NO_BUCKET, "carry": 0, "shown": NO_BUCKET}
+"""The other arrays whose columns are slots, and what stands in one that is not used."""
 
 
 class Ring:
-    """Bars of all symbols. Fields are int64 arrays of shape [rows, capacity], named as in `BAR_INTEGERS`, and flags."""
+    """Bars of all symbols. Fields are int64 arrays of shape [rows, capacity], named as in `BAR_INTEGERS`, and flags.
+
+    `state` is all integer fields in one array [field, cell], so that a fold takes and puts back whole bars at once; the
+    named fields are views of it.
+    """
 
     open_minute: Ints
     open_id: Ints
@@ -73,6 +78,7 @@ class Ring:
     waiting: Bools
     changed: Bools
     live_changed: Bools
+    broken: Bools
 
     def __init__(self, intervals: Sequence[Interval], window_ms: int, capacity: int) -> None:
         self.intervals = tuple(intervals)
@@ -94,10 +100,20 @@ class Ring:
         """The newest bucket of each interval and symbol that the live outputs have shown."""
         self.end_ms: Ints = np.full(capacity, ENDLESS, np.int64)
         """Each symbol's end: bars that open at or after it do not begin, the one that holds it ends there."""
-        for name, empty in BAR_INTEGERS.items():
-            setattr(self, name, np.full((self.rows, capacity), empty, np.int64))
+        self.published: list[Ints] = []
+        """Cells of published bars that were touched; finality takes them."""
+        self.in_progress: list[list[Ints]] = [[] for _ in self.intervals]
+        """Cells of bars in progress that were touched, by interval; the live outputs take them."""
+        self.broke: list[tuple[int, int, int]] = []
+        """(interval, bucket, slot) of bars that broke; whoever tells of them takes them."""
+        self._lay_out(np.repeat(np.array([*BAR_INTEGERS.values()])[:, None], self.rows * capacity, axis=1))
         for name in BAR_FLAGS:
             setattr(self, name, np.zeros((self.rows, capacity), np.bool_))
+
+    def _lay_out(self, state: Ints) -> None:
+        self.state = state
+        for name, at in FIELD.items():
+            setattr(self, name, state[at].reshape(self.rows, self.capacity))
 
     def grow(self, capacity: int) -> None:
         """Room for more symbols."""
@@ -109,13 +125,26 @@ class Ring:
         for name, empty in _BY_SYMBOL.items():
             setattr(self, name, wider(getattr(self, name), empty))
         self.end_ms = np.concatenate([self.end_ms, np.full(more, ENDLESS, np.int64)])
+        fields = [wider(getattr(self, name), empty).reshape(-1) for name, empty in BAR_INTEGERS.items()]
+        self.published = [self._moved(cells, capacity) for cells in self.published]
+        self.in_progress = [[self._moved(cells, capacity) for cells in each] for each in self.in_progress]
         self.capacity = capacity
+        self._lay_out(np.stack(fields))
+
+    def _moved(self, cells: Ints, capacity: int) -> Ints:
+        """Where these cells are when the ring has another capacity."""
+        rows, slots = np.divmod(cells, self.capacity)
+        moved: Ints = rows * capacity + slots
+        return moved
 
     def clear_slot(self, slot: int) -> None:
         """As if the slot had never been used."""
-        for name, empty in _BY_SYMBOL.items():
+        for name, empty in (*BAR_INTEGERS.items(), *_BY_SYMBOL.items()):
             getattr(self, name)[:, slot] = empty
         self.end_ms[slot] = ENDLESS
+        self.published = [cells[cells % self.capacity != slot] for cells in self.published]
+        self.in_progress = [[cells[cells % self.capacity != slot] for cells in each] for each in self.in_progress]
+        self.broke = [each for each in self.broke if each[2] != slot]
 
     def row_of(self, interval: int, bucket: int) -> int:
         """The row that holds `bucket` of the interval with that index."""
@@ -152,8 +181,8 @@ class Ring:
             passed = self.cursor[interval] > self.row_bucket[row]
             held = passed & ((self.revision[row] > 0) | (self.open_id[row] != NO_ID))
             np.copyto(self.carry[interval], self.close[row], where=held)
-        for name, empty in BAR_INTEGERS.items():
-            getattr(self, name)[row].fill(empty)
+        cells = slice(row * self.capacity, (row + 1) * self.capacity)
+        self.state[:, cells] = np.array([*BAR_INTEGERS.values()])[:, None]
         for name in BAR_FLAGS:
             getattr(self, name)[row].fill(False)
         self.row_bucket[row] = bucket
@@ -166,9 +195,52 @@ class Ring:
         return closes
 
     def touch(self, cells: Ints) -> None:
-        """Flat cells whose values changed: they are to be published anew, and shown."""
+        """Flat cells of one interval whose values changed: they are to be published anew, or shown."""
+        if not len(cells):
+            return
         self.changed.reshape(-1)[cells] = True
-        self.live_changed.reshape(-1)[cells] = True
+        out = self.state[FIELD["revision"]][cells] > 0
+        if out.any():
+            self.published.append(cells[out])
+            cells = cells[~out]
+        flags = self.live_changed.reshape(-1)
+        cells = cells[~flags[cells]]
+        if len(cells):
+            flags[cells] = True
+            self.in_progress[int(self.row_interval[cells[0] // self.capacity])].append(cells)
+
+    def break_bars(self, cells: Ints) -> None:
+        """Bars of one interval with a sum that would not fit: they stand at the limit and are never complete."""
+        flags = self.broken.reshape(-1)
+        fresh = cells[~flags[cells]]
+        flags[fresh] = True
+        rows, slots = np.divmod(fresh, self.capacity)
+        self.broke += zip(self.row_interval[rows].tolist(), self.row_bucket[rows].tolist(), slots.tolist(), strict=True)
+
+    def find_touched(self) -> None:
+        """Look for touched cells by their flags, after a restart."""
+        self.published = [np.flatnonzero(self.changed & (self.revision > 0))]
+        cells = np.flatnonzero(self.live_changed & (self.revision == 0))
+        owners = self.row_interval[cells // self.capacity]
+        self.in_progress = [[cells[owners == at]] for at in range(len(self.intervals))]
+
+    def take_published(self) -> Ints:
+        """Cells of published bars that changed since they were last published, ascending."""
+        if not self.published:
+            return np.zeros(0, np.int64)
+        cells, self.published = np.unique(np.concatenate(self.published)), []
+        changed: Ints = cells[(self.changed & (self.revision > 0)).reshape(-1)[cells]]
+        return changed
+
+    def take_in_progress(self, interval: int) -> Ints:
+        """Cells of an interval's bars in progress that changed since they were last shown, each once."""
+        if not self.in_progress[interval]:
+            return np.zeros(0, np.int64)
+        cells, self.in_progress[interval] = np.concatenate(self.in_progress[interval]), []
+        flags = self.live_changed.reshape(-1)
+        shown: Ints = cells[flags[cells] & (self.state[FIELD["revision"]][cells] == 0)]
+        flags[cells] = False
+        return shown
 
     def set_prices(self, rows: Ints, slots: Ints, closes: Ints) -> None:
         """Empty bars: open, high, low and close are the carried close."""

@@ -110,7 +110,7 @@ class Service:
             if skip:
                 skip -= 1
                 continue
-            self._commit(outputs, entry.id)
+            self._commit(outputs.encode(), entry.id)
             self._out_of_next = 0
         self._read_id = entry.id
 

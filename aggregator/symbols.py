@@ -46,6 +46,12 @@ class SymbolTable:
         """The slots of a column of names."""
         return np.fromiter(map(self.index.__getitem__, names), np.int64, len(names))
 
+    def new_slots_of(self, names: list[bytes]) -> Ints:
+        """`slots_of`, with slots for new names in the order of the names: arrival order cannot matter."""
+        if not self.index.keys() >= (seen := set(names)):
+            self.add_all(list(seen))
+        return self.slots_of(names)
+
     def add_all(self, names: list[bytes]) -> None:
         """Slots for the names among these that have none, in the order of the names: arrival order cannot matter."""
         for name in sorted(set(names).difference(self.index)):

@@ -8,22 +8,21 @@ one slot, so that a commit over all of them stays legal on a cluster.
 from __future__ import annotations
 
 import json
-import re
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from klagg.errors import ContractError
-
-_INTEGER: Final = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
-_INTEGER_END: Final = 1 << 63
-
-VERSION: Final = 1
-"""`v` of every entry. A reader refuses what it does not know."""
-
-Fields = dict[str, str]
-RawFields = Mapping[bytes, bytes]
+from klagg.fields import INTEGER_END as INTEGER_END
+from klagg.fields import VERSION as VERSION
+from klagg.fields import Fields as Fields
+from klagg.fields import RawFields as RawFields
+from klagg.fields import check_version as check_version
+from klagg.fields import integer_of as integer_of
+from klagg.fields import stamp as stamp
+from klagg.fields import text_of as text_of
+from klagg.fields import texts_of as texts_of
 
 FEED: Final = "feed"
 # Feed entry kinds.
@@ -110,14 +109,6 @@ def heartbeat_key(process: str) -> str:
 
 
 HEARTBEAT_PATTERN: Final = "heartbeat:*"
-
-
-def stamp(fields: Fields, writer: str, seq: int) -> Fields:
-    """`fields` with what every entry carries: version, writer and its running number (+1 per writer and stream).
-
-    `writer` names one run of one process (`ingest-A@<start ms>`), so a gap in `seq` is an exact loss.
-    """
-    return {"v": str(VERSION), "writer": writer, "seq": str(seq), **fields}
 
 
 @dataclass(frozen=True, slots=True)
@@ -309,38 +300,6 @@ def trigger_entry(name: str, time_ms: int) -> Fields:
     return {"name": name, "time": str(time_ms)}
 
 
-def text_of(raw: RawFields, name: str) -> str:
-    """The text of a field; ContractError if it is missing or not UTF-8."""
-    try:
-        return raw[name.encode()].decode()
-    except KeyError:
-        raise ContractError(f"an entry lacks the field {name}") from None
-    except UnicodeDecodeError:
-        raise ContractError(f"the field {name} is not UTF-8") from None
-
-
-def integer_of(raw: RawFields, name: str) -> int:
-    """The integer of a field; ContractError if it is missing or no plain integer of 64 bits."""
-    text = text_of(raw, name)
-    if not _INTEGER.match(text) or not -_INTEGER_END <= int(text) < _INTEGER_END:
-        raise ContractError(f"the field {name} is not an integer: {text[:40]!r}")
-    return int(text)
-
-
-def texts_of(raw: RawFields) -> Fields:
-    """All fields as text; ContractError if one is not UTF-8."""
-    try:
-        return {name.decode(): value.decode() for name, value in raw.items()}
-    except UnicodeDecodeError:
-        raise ContractError("an entry holds a field that is not UTF-8") from None
-
-
-def check_version(raw: RawFields) -> None:
-    """ContractError unless the entry speaks this contract's version."""
-    if raw.get(b"v") != str(VERSION).encode():
-        raise ContractError(f"an entry has contract version {raw.get(b'v')!r}, this process speaks {VERSION}")
-
-
 def listings_of(raw: RawFields) -> list[Listing]:
     """The listings of a `listing` entry; ContractError if columns do not match."""
     columns = [text_of(raw, name).split(",") for name in LISTING_COLUMNS]
@@ -354,7 +313,7 @@ def listings_of(raw: RawFields) -> list[Listing]:
         ]
     except ValueError as bad:
         raise ContractError(f"a listing entry holds a bad number: {bad}") from None
-    if not all(each.symbol and 0 <= each.generation < _INTEGER_END for each in listings):
+    if not all(each.symbol and 0 <= each.generation < INTEGER_END for each in listings):
         raise ContractError("a listing entry holds an empty symbol or a generation that is no time")
     return listings
 

@@ -55,7 +55,7 @@ def mark(core: Core, time_ms: int, *symbols: str) -> None:
 
 def steps(core: Core, time_ms: int) -> list[Outputs]:
     """What a tick put out: one, or after a long gap one for each step of the jump."""
-    said = list(core.apply("1-1", raw(contract.tick_entry(time_ms))))
+    said = [each.encode() for each in core.apply("1-1", raw(contract.tick_entry(time_ms)))]
     assert [each.last for each in said] == [*[False] * (len(said) - 1), True]
     return said
 

@@ -85,12 +85,14 @@ def test_restored_at_any_tick_it_goes_on_the_same(seed: int, symbols: int, ticks
     shown: dict[str, dict[int, tuple[Decimal, ...]]] = {}
     for each in entries[:cut]:
         for outputs in core.apply("1-1", raw(each)):
+            outputs.encode()
             bars |= {name: numbers(value) for name, value in outputs.bars.items()}
             apply_live(shown, outputs)
     other, bars_of_other = copy_of(core), dict(bars)
     shown_of_other = {name: dict(values) for name, values in shown.items()}
     for each in entries[cut:]:
         for one, two in zip(core.apply("1-1", raw(each)), other.apply("1-1", raw(each)), strict=True):
+            one.encode(), two.encode()
             assert (one.klines, one.events, one.findings, one.dead) == (two.klines, two.events, two.findings, two.dead)
             bars |= {name: numbers(value) for name, value in one.bars.items()}
             bars_of_other |= {name: numbers(value) for name, value in two.bars.items()}

@@ -12,10 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.fold import Rows, Segments, longer, merge, quotes_of, segments_of
-from aggregator.ring import BAR_INTEGERS, Ring
-from klagg.errors import ArithmeticOverflow
+from aggregator.ring import BAR_INTEGERS, SUM_MAX, Ring
 from klagg.intervals import INTERVALS, MINUTE, MINUTE_MS, interval
-from tests.aggregator.kit import T0
+from tests.aggregator.kit import T0, feed, klines, new_core, steps, tick, trade
 
 FIELDS = tuple(each.name for each in fields(Segments))[2:]
 Plain = dict[str, int]
@@ -148,20 +147,37 @@ def big(count: int, name: str, value: int) -> list[Plain]:
     return [{**row, "slot": 0, name: value} for row in rows]
 
 
-@pytest.mark.parametrize("name", ["qty", "quote"])
-def test_a_sum_that_does_not_fit_is_refused_within_a_batch_and_across_batches(name: str) -> None:
-    with pytest.raises(ArithmeticOverflow):
-        segments(big(3, name, 2**61), "1m")
+@pytest.mark.parametrize(("name", "total"), [("qty", "volume"), ("quote", "quote_volume")])
+@given(parts=st.permutations([1, 1, 2, 1]))
+def test_a_sum_that_does_not_fit_stands_at_its_limit_and_breaks_its_bar(
+    name: str, total: str, parts: list[int]
+) -> None:
     ring = Ring((MINUTE,), 10 * MINUTE_MS, 1)
     ring.advance(T0)
-    for _ in range(3):
-        merge(ring, 0, segments(big(1, name, 2**61), "1m"))
-    with pytest.raises(ArithmeticOverflow):
-        merge(ring, 0, segments(big(1, name, 2**61), "1m"))
+    seen = 0
+    for count in parts:
+        (cell,), _ = merge(ring, 0, segments(big(count, name, 2**60), "1m"))
+        seen += count
+        value = getattr(ring, total).reshape(-1)[cell]
+        assert (value, ring.broken.reshape(-1)[cell]) == ((seen * 2**60, 0) if seen <= 4 else (SUM_MAX + 1, 1))
+    assert len(ring.broke) == (seen > 4)
+    assert segments(big(5, name, 2**60), "1m").volume.tolist() == (
+        [SUM_MAX + 1] if name == "qty" else [sum(row["qty"] for row in big(5, name, 0))]
+    )
 
 
 def test_large_sums_of_different_bars_are_no_overflow() -> None:
     rows = [{**row, "time": T0 + at * MINUTE_MS} for at, row in enumerate(big(8, "qty", 2**61))]
     assert [bar["volume"] for bar in plain(segments(rows, "1m")).values()] == [2**61] * 8
-    with pytest.raises(ArithmeticOverflow):
-        segments(rows, "1h")
+    assert [bar["volume"] for bar in plain(segments(rows, "1h")).values()] == [SUM_MAX + 1]
+
+
+def test_a_bar_whose_sum_does_not_fit_is_said_to_be_wrong_and_the_others_go_on() -> None:
+    core = new_core("1m", "5m")
+    feed(core, [trade(at, T0 + at, "2000000000", "2000000000") for at in range(1, 6)])
+    feed(core, [trade(1, T0, symbol="ETHUSDT"), trade(2, T0 + 60_000, symbol="ETHUSDT")])
+    (opening,) = steps(core, T0 + 1000)
+    assert [(each["kind"], each["symbol"]) for each in opening.findings] == [("OVERFLOW", "BTCUSDT")] * 2
+    feed(core, [trade(6, T0 + 30_000, "1", "1"), trade(7, T0 + 60_000, "1", "1")])
+    said = {kline.key: kline for kline in klines([opening, tick(core, T0 + 60_000)])}
+    assert [said[name, "1m", T0].complete for name in ("BTCUSDT", "ETHUSDT")] == [0, 1]

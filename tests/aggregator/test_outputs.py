@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from aggregator.commit import Committer
 from aggregator.core import Core
-from aggregator.outputs import bars_of, edge_text
+from aggregator.outputs import edge_text
 from aggregator.ring import NO_BUCKET
+from aggregator.texts import snapshot
 from klagg import contract
 from klagg.contract import Keys
 from klagg.decimals import decimals_of
@@ -63,11 +64,11 @@ def open_bars(core: Core, intervals: range) -> dict[str, tuple[Decimal, ...]]:
             for bucket in range(int(ring.head[at]), cursor - 1, -1):
                 row = ring.row_of(at, bucket)
                 if ring.revision[row, slot] == 0 and (ring.open_id[row, slot] >= 0 or bucket == cursor):
-                    (bar,) = bars_of(ring, core.symbols, at, np.array([row]), np.array([slot]))
-                    if bar.empty:
+                    bar = snapshot(ring, core.symbols, at, np.array([row]), np.array([slot]))
+                    if bar.empty[0]:
                         close = ring.close_before(at, np.array([bucket]), np.array([slot]))
                         assert ring.close[row, slot] == close[0]
-                    found[contract.live_field(bar.symbol, bar.interval)] = numbers(bar.live_value())
+                    found[bar.live_fields()[0]] = numbers(bar.live_values()[0])
                     break
     return found
 

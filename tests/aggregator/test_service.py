@@ -63,7 +63,7 @@ def log_of(seed: int, minutes: int, every_ms: int = 2000) -> list[tuple[str, Fie
 
 def undisturbed(entries: list[tuple[str, Fields]]) -> dict[tuple[str, str, int], Kline]:
     core = core_of(*INTERVALS)
-    return newest(klines([each for entry_id, fields in entries for each in core.apply(entry_id, raw(fields))]))
+    return newest(klines([each.encode() for entry_id, fields in entries for each in core.apply(entry_id, raw(fields))]))
 
 
 @dataclass
