@@ -175,7 +175,7 @@ class Core:
 
     def clear_slot(self, slot: int) -> None:
         """Nothing of the symbol that had the slot is left anywhere: the next one starts from nothing."""
-        for part in (self.ring, self.ledger, self.finality, self.edges, self.listings, self.symbols):
+        for part in (self.ring, self.folder, self.ledger, self.finality, self.edges, self.listings, self.symbols):
             part.clear_slot(slot)
         self.agg_ids[slot] = 0
 
@@ -224,7 +224,7 @@ class Core:
             self.ring.advance(step_ms)
             rows = self._fold(rows, step_ms, outputs)
             due = outputs.last and time_ms >= self.live_long_due
-            if due or not self.folder.may_owe(step_ms) or self.listings.ending:
+            if due or self.folder.pressing or self.listings.ending:
                 self.folder.settle()
                 self._tell_first_trades(outputs)
             self._tell_broken(outputs)
@@ -384,7 +384,7 @@ class Core:
         if not len(rows):
             return held
         self.edges.note(rows)
-        self.folder.fold(rows)
+        self.folder.fold(rows, step_ms)
         return held
 
     def _tell_first_trades(self, outputs: Outputs) -> None:

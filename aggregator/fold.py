@@ -150,27 +150,12 @@ def segments_of(rows: Rows, interval: Interval) -> Segments:
     )
 
 
-def joined(parts: Sequence[Segments]) -> Segments:
-    """Segments of several folds as one, with one segment per (symbol, bucket)."""
-    if len(parts) == 1:
-        return parts[0]
-    columns = (np.concatenate([getattr(part, name) for part in parts]) for name in Segments.__slots__)
-    whole = Segments(*columns)
-    whole = whole.take(np.lexsort((whole.open_id, whole.bucket, whole.slot)))
-    return longer(whole, whole.bucket, np.lexsort((whole.close_id, whole.bucket, whole.slot)))
-
-
-def longer(minutes: Segments, bucket: Ints, by_close: Ints | None = None) -> Segments:
-    """One-minute segments folded again into the longer buckets that hold them; `bucket` is each segment's.
-
-    They stand in the order of their opens; `by_close` is their order by closes where that is another.
-    """
+def longer(minutes: Segments, bucket: Ints) -> Segments:
+    """One-minute segments folded again into the longer buckets that hold them; `bucket` is each segment's."""
     starts = _starts(minutes.slot, bucket)
     if len(starts) == len(minutes.slot):
         return Segments(minutes.slot, bucket, *(getattr(minutes, each.name) for each in fields(minutes)[2:]))
     ends = np.append(starts[1:], len(bucket)) - 1
-    if by_close is not None:
-        ends = by_close[ends]
     return Segments(
         slot=minutes.slot[starts],
         bucket=bucket[starts],
@@ -227,7 +212,7 @@ def merge(ring: Ring, interval: int, part: Segments) -> tuple[Ints, Bools]:
     Segments must lie in buckets that have rows. A sum that would not fit stands at its limit and its bar is `broken`.
     """
     cells = ring.rows_of(interval, part.bucket) * ring.capacity + part.slot
-    bars = np.take(ring.state, cells, axis=1)
+    bars = np.take(ring.state, cells, axis=0).T
     fresh: Bools = bars[FIELD["open_id"]] == NO_ID
     _replace(bars[FIRST], (part.open_minute, part.open_id, part.open), fresh, np.less)
     _replace(bars[LAST], (part.close_minute, part.close_id, part.close), fresh, np.greater)
@@ -243,7 +228,7 @@ def merge(ring: Ring, interval: int, part: Segments) -> tuple[Ints, Bools]:
         beyond = (sums < 0) | (sums > SUM_MAX)
         sums[beyond] = SUM_MAX + 1
         ring.break_bars(cells[beyond.any(axis=0)])
-    ring.state[:, cells] = bars
+    ring.state[cells] = bars.T
     ring.agg.reshape(-1)[cells] = part.agg
     ring.touch(cells)
     return cells, fresh

@@ -1,20 +1,20 @@
 """Folding a tick's trades into the ring, intervals longer than a minute a little later than the others.
 
-Minutes and shorter bars get their trades at once. Longer ones are folded from the same minutes' segments, and may lack
-those of the minute in progress for a while: nobody looks at them before they are shown, once a second.
+Minutes and shorter bars get their trades at once. Longer bars lack those of the minute in progress until somebody looks
+at them, which is once a second: then they get what that minute's bars have become since.
 """
 
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 
 from aggregator.finality import Finality
-from aggregator.fold import Rows, Segments, joined, longer, merge, segments_of
-from aggregator.ring import Ring
+from aggregator.fold import TOTALS, Rows, Segments, longer, merge, segments_of
+from aggregator.ring import FIELD, NO_BUCKET, SUMS, Ring
 from klagg.intervals import MINUTE, MINUTE_MS
 
-OWED_MAX = 8
-"""Folds that the longer intervals may be behind."""
+Ints = npt.NDArray[np.int64]
 
 
 class Folder:
@@ -22,37 +22,77 @@ class Folder:
 
     def __init__(self, ring: Ring, finality: Finality) -> None:
         self._ring, self._finality = ring, finality
-        self._owed: list[Segments] = []
-        """Minutes' segments that the longer intervals lack."""
+        self._minutes_at = ring.intervals.index(MINUTE) if MINUTE in ring.intervals else None
+        self._minute = NO_BUCKET
+        """The minute in progress, as long as longer bars may lack something of it."""
+        self._owed = np.zeros(0, np.bool_)
+        """By slot, whether they do."""
+        self._settled: Ints = np.zeros((0, len(SUMS)), np.int64)
+        """By slot, the sums of that minute that they have."""
+        self.pressing = False
+        """Whether trades outside of the minute in progress came: bars may be over before the next second."""
         self.first_trades: list[tuple[int, str, int]] = []
         """Slot, interval and open time of bars whose first trade is to be told."""
 
-    def fold(self, rows: Rows) -> None:
-        """Fold rows (at least one); the longer intervals lack them until `settle`."""
-        minutes = segments_of(rows, MINUTE)
+    def fold(self, rows: Rows, step_ms: int) -> None:
+        """Fold rows (at least one) at the tick `step_ms`; longer bars lack those of its minute until `settle`."""
+        minutes, minute = segments_of(rows, MINUTE), step_ms // MINUTE_MS
+        if self._minutes_at is not None and (minute != self._minute or len(self._owed) < self._ring.capacity):
+            self._begin(self._minutes_at, minute)
         for at, interval in enumerate(self._ring.intervals):
             if interval is MINUTE:
                 self._merge(at, minutes)
             elif interval.length_ms and interval.length_ms < MINUTE_MS:
                 self._merge(at, segments_of(rows, interval))
-        self._owed.append(minutes)
+        now = minutes.bucket == minute
+        self.pressing = self._minutes_at is None or not now.all()
+        if self._minutes_at is not None:
+            self._owed[minutes.slot[now]] = True
+        if self.pressing:
+            self._merge_longer(minutes if self._minutes_at is None else minutes.take(~now))
 
-    def may_owe(self, step_ms: int) -> bool:
-        """Whether the longer intervals may be left behind: while all that they lack lies in the minute of the tick,
-        none of the bars that lack it can be over, or out already."""
-        minute = step_ms // MINUTE_MS
-        return len(self._owed) <= OWED_MAX and all(
-            int(part.bucket.min()) == minute == int(part.bucket.max()) for part in self._owed
-        )
+    def _begin(self, at: int, minute: int) -> None:
+        """From here on `minute` is the one in progress; what it has so far, longer bars have too."""
+        self.settle()
+        ring, self._minute = self._ring, minute
+        first = ring.row_of(at, minute) * ring.capacity
+        self._settled = ring.state[first : first + ring.capacity, TOTALS].copy()
+        self._owed = np.zeros(ring.capacity, np.bool_)
 
     def settle(self) -> None:
-        """Fold what intervals longer than a minute lack. When that happens cannot be told from the outputs."""
-        if not self._owed:
+        """Give longer bars what they lack. When that happens cannot be told from the outputs."""
+        self.pressing = False
+        minute, self._minute = self._minute, NO_BUCKET
+        slots = np.flatnonzero(self._owed)
+        if minute == NO_BUCKET or self._minutes_at is None or not len(slots):
             return
-        owed, self._owed = joined(self._owed), []
+        ring = self._ring
+        row = ring.row_of(self._minutes_at, minute)
+        bars = np.take(ring.state, row * ring.capacity + slots, axis=0).T
+        bars[TOTALS] -= self._settled[slots].T
+        fields = {name: bars[FIELD[name]] for name in Segments.__slots__ if name in FIELD}
+        part = Segments(slot=slots, bucket=np.full(len(slots), minute), agg=ring.agg[row, slots], **fields)
+        self._merge_longer(part)
+        broken = ring.broken[row, slots]
+        if broken.any():
+            self._break_longer(part.take(broken))
+
+    def _merge_longer(self, minutes: Segments) -> None:
+        for at, interval in enumerate(self._ring.intervals):
+            if interval.shortest_ms > MINUTE_MS and len(minutes.slot):
+                self._merge(at, longer(minutes, interval.buckets_of(minutes.bucket * MINUTE_MS)))
+
+    def _break_longer(self, minutes: Segments) -> None:
+        """What a minute's sums do not hold, those of longer bars do not either."""
         for at, interval in enumerate(self._ring.intervals):
             if interval.shortest_ms > MINUTE_MS:
-                self._merge(at, longer(owed, interval.buckets_of(owed.bucket * MINUTE_MS)))
+                rows = self._ring.rows_of(at, interval.buckets_of(minutes.bucket * MINUTE_MS))
+                self._ring.break_bars(rows * self._ring.capacity + minutes.slot)
+
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        self._owed[slot : slot + 1], self._settled[slot : slot + 1] = False, 0
+        self.first_trades = [each for each in self.first_trades if each[0] != slot]
 
     def take_first_trades(self) -> list[tuple[int, str, int]]:
         """Slot, interval and open time of the bars that got their first trade since the last call."""

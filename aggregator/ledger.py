@@ -97,14 +97,16 @@ class Ledger:
 
     def admit(self, slots: Ints, ids: Ints, times: Ints) -> Bools:
         """Which of these trades (N rows sorted by slot) are new; holes open, shrink and end on the way."""
-        starts = np.flatnonzero(np.diff(slots, prepend=NONE))
+        change = slots[1:] != slots[:-1]
+        starts = np.concatenate([[0], np.flatnonzero(change) + 1])
         ends = np.append(starts[1:], len(slots))
         owners = slots[starts]
-        steps = np.diff(ids, prepend=0)
-        steps[starts] = ids[starts] - self.last_id[owners]
-        fresh = self.last_id[owners] == NONE
-        steps[starts[fresh]] = 1
-        irregular = np.add.reduceat(steps != 1, starts) > 0
+        last = self.last_id[owners]
+        fresh = last == NONE
+        jumps = (ids[1:] - ids[:-1] != 1) & ~change
+        irregular = ~fresh & (ids[starts] - last != 1)
+        if jumps.any():
+            irregular |= np.bitwise_or.reduceat(np.append(jumps, False), starts)
         keep = np.ones(len(slots), np.bool_)
         self.strange = []
 

@@ -44,8 +44,10 @@ BAR_FLAGS = ("agg", "waiting", "changed", "live_changed", "broken")
 """`agg`: its ids are aggTrade ids. `waiting`: published, not yet proven. `changed`: by a trade since it was last
 published as final. `live_changed`: since it last went to `live`. `broken`: a sum would not fit; it stands at its limit,
 and the bar is never complete."""
+EMPTY_BAR: Ints = np.array([*BAR_INTEGERS.values()])
 FIELD = {name: at for at, name in enumerate(BAR_INTEGERS)}
-"""The row of each integer field in `Ring.state`."""
+"""The column of each integer field in `Ring.state`."""
+REVISION = FIELD["revision"]
 
 _BY_SYMBOL = {**dict.fromkeys(BAR_FLAGS, 0), "cursor": NO_BUCKET, "carry": 0, "shown": NO_BUCKET}
 """The other arrays whose columns are slots, and what stands in one that is not used."""
@@ -54,7 +56,7 @@ _BY_SYMBOL = {**dict.fromkeys(BAR_FLAGS, 0), "cursor": NO_BUCKET, "carry": 0, "s
 class Ring:
     """Bars of all symbols. Fields are int64 arrays of shape [rows, capacity], named as in `BAR_INTEGERS`, and flags.
 
-    `state` is all integer fields in one array [field, cell], so that a fold takes and puts back whole bars at once; the
+    `state` is all integer fields in one array [cell, field], so that a fold takes and puts back whole bars at once; the
     named fields are views of it.
     """
 
@@ -106,14 +108,14 @@ class Ring:
         """Cells of bars in progress that were touched, by interval; the live outputs take them."""
         self.broke: list[tuple[int, int, int]] = []
         """(interval, bucket, slot) of bars that broke; whoever tells of them takes them."""
-        self._lay_out(np.repeat(np.array([*BAR_INTEGERS.values()])[:, None], self.rows * capacity, axis=1))
+        self._lay_out(np.tile(EMPTY_BAR, (self.rows * capacity, 1)))
         for name in BAR_FLAGS:
             setattr(self, name, np.zeros((self.rows, capacity), np.bool_))
 
     def _lay_out(self, state: Ints) -> None:
         self.state = state
         for name, at in FIELD.items():
-            setattr(self, name, state[at].reshape(self.rows, self.capacity))
+            setattr(self, name, state[:, at].reshape(self.rows, self.capacity))
 
     def grow(self, capacity: int) -> None:
         """Room for more symbols."""
@@ -129,7 +131,7 @@ class Ring:
         self.published = [self._moved(cells, capacity) for cells in self.published]
         self.in_progress = [[self._moved(cells, capacity) for cells in each] for each in self.in_progress]
         self.capacity = capacity
-        self._lay_out(np.stack(fields))
+        self._lay_out(np.stack(fields, axis=1))
 
     def _moved(self, cells: Ints, capacity: int) -> Ints:
         """Where these cells are when the ring has another capacity."""
@@ -182,7 +184,7 @@ class Ring:
             held = passed & ((self.revision[row] > 0) | (self.open_id[row] != NO_ID))
             np.copyto(self.carry[interval], self.close[row], where=held)
         cells = slice(row * self.capacity, (row + 1) * self.capacity)
-        self.state[:, cells] = np.array([*BAR_INTEGERS.values()])[:, None]
+        self.state[cells] = EMPTY_BAR
         for name in BAR_FLAGS:
             getattr(self, name)[row].fill(False)
         self.row_bucket[row] = bucket
@@ -199,7 +201,7 @@ class Ring:
         if not len(cells):
             return
         self.changed.reshape(-1)[cells] = True
-        out = self.state[FIELD["revision"]][cells] > 0
+        out = self.state[cells, REVISION] > 0
         if out.any():
             self.published.append(cells[out])
             cells = cells[~out]
@@ -238,7 +240,7 @@ class Ring:
             return np.zeros(0, np.int64)
         cells, self.in_progress[interval] = np.concatenate(self.in_progress[interval]), []
         flags = self.live_changed.reshape(-1)
-        shown: Ints = cells[flags[cells] & (self.state[FIELD["revision"]][cells] == 0)]
+        shown: Ints = cells[flags[cells] & (self.state[cells, REVISION] == 0)]
         flags[cells] = False
         return shown
 

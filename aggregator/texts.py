@@ -31,7 +31,7 @@ _BEYOND = np.iinfo(np.int64).max
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """N bars of one interval as they were at a tick. `values` is [field, n] as in `Ring.state`."""
+    """N bars of one interval as they were at a tick. `values` is [field, n]."""
 
     interval: Interval
     slots: Ints
@@ -116,7 +116,7 @@ def snapshot(ring: Ring, symbols: SymbolTable, interval: int, rows: Ints, slots:
     kind, buckets = ring.intervals[interval], ring.row_bucket[rows]
     return Snapshot(
         kind, slots, symbols.names, kind.opens_of(buckets), kind.opens_of(buckets + 1),
-        np.take(ring.state, rows * ring.capacity + slots, axis=1), ring.waiting[rows, slots], ring.agg[rows, slots],
+        np.take(ring.state, rows * ring.capacity + slots, axis=0).T, ring.waiting[rows, slots], ring.agg[rows, slots],
         symbols.price_scale[slots], symbols.qty_scale[slots],
     )  # fmt: skip
 
