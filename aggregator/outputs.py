@@ -149,7 +149,9 @@ class Speaker:
         """Bars at the cursor that nobody has seen yet and that have no trade; they get the carried close."""
         ring, cursor = self._ring, self._ring.cursor[interval]
         slots = np.flatnonzero((cursor != NO_BUCKET) & (ring.shown[interval] < cursor))
-        slots = slots[ring.intervals[interval].opens_of(cursor[slots]) < ring.end_ms[slots]]
+        # What was closed early, at a symbol's end, has its successor in the future, for which there is no row yet.
+        there = cursor[slots] <= ring.head[interval]
+        slots = slots[there & (ring.intervals[interval].opens_of(cursor[slots]) < ring.end_ms[slots])]
         if not len(slots):
             return slots, slots
         rows = ring.rows_of(interval, cursor[slots])
