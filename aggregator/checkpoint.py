@@ -96,7 +96,7 @@ def _header(core: Core) -> str:
             "agg_ids": core.agg_ids[:count].tolist(),
             "head": core.ring.head.tolist(),
             "row_bucket": core.ring.row_bucket.tolist(),
-            "edges": [[*key, [list(edge) for edge in found]] for key, found in core.edges.found.items()],
+            "edges": [[boundary, found.tolist()] for boundary, found in core.edges.found.items()],
             "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
             "first_trades": core.folder.first_trades,
             "counts": asdict(core.counts),
@@ -133,7 +133,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     core.agg_ids[:count] = state["agg_ids"]
     ring.head[:] = state["head"]
     ring.row_bucket[:] = state["row_bucket"]
-    core.edges.found = {(slot, boundary): [tuple(edge) for edge in found] for slot, boundary, found in state["edges"]}
+    core.edges.found = {boundary: np.array(found, np.int64).reshape(8, -1) for boundary, found in state["edges"]}
     for each in fields(Rows):
         values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
         setattr(core.held, each.name, values)

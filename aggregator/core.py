@@ -410,7 +410,7 @@ class Core:
         floor_ms = step_ms - self._window_ms
         published = self.finality.close(step_ms)
         self.ledger.expire(floor_ms, self.ring.oldest_ms)
-        self.edges.expire(floor_ms)
+        self.edges.expire(floor_ms, step_ms - self.ring.span_ms)
         self._speaker.finals(outputs, published, self.epoch)
         self.counts.finals += sum(len(group.slots) for group in published)
         opened, closed = [], []

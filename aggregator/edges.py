@@ -7,9 +7,15 @@ evidence is kept per symbol and boundary, for every bar that closes there.
 
 from __future__ import annotations
 
+from typing import cast
+
 import numpy as np
+import numpy.typing as npt
 
 from aggregator.fold import Rows
+from klagg.intervals import MINUTE_MS
+
+Ints = npt.NDArray[np.int64]
 
 EDGE_MS = 100
 EDGES_MAX = 8
@@ -18,42 +24,54 @@ EDGES_MAX = 8
 Edge = tuple[int, int, int, int, int, int, int]
 """id, first fill id, last fill id, time, price and quantity mantissa, maker."""
 
+SLOT, PRICE, QTY = 0, 5, 6
+
 
 class Edges:
-    """Evidence by (slot, boundary time in ms)."""
+    """Evidence by boundary time in ms: int64 arrays [8, n] of slots and the parts of an Edge, sorted by slot and id."""
 
     def __init__(self, finest_ms: int) -> None:
         self._finest_ms = finest_ms
-        self.found: dict[tuple[int, int], list[Edge]] = {}
+        self.found: dict[int, Ints] = {}
 
     def note(self, rows: Rows) -> None:
-        """Pick the evidence out of admitted trades; any order gives the same."""
-        newest, oldest = int(rows.time.max()), int(rows.time.min())
-        if (
-            newest // self._finest_ms == oldest // self._finest_ms
-            and newest % self._finest_ms < self._finest_ms - EDGE_MS
-        ):
+        """Pick the evidence out of admitted trades (at least one); any order gives the same."""
+        finest_ms, newest_ms = self._finest_ms, int(rows.time.max())
+        if newest_ms % finest_ms < finest_ms - EDGE_MS and newest_ms - newest_ms % finest_ms <= int(rows.time.min()):
             return
-        near = rows.time % self._finest_ms >= self._finest_ms - EDGE_MS
-        for row in np.flatnonzero(near & rows.agg & (rows.last > rows.first)):
-            time_ms = int(rows.time[row])
-            key = int(rows.slot[row]), time_ms - time_ms % self._finest_ms + self._finest_ms
-            found = self.found.setdefault(key, [])
-            found.append((
-                int(rows.id[row]), int(rows.first[row]), int(rows.last[row]), time_ms, int(rows.price[row]),
-                int(rows.qty[row]), int(rows.maker[row]),
-            ))  # fmt: skip
-            found.sort()
-            del found[:-EDGES_MAX]
+        near = rows.time % finest_ms >= finest_ms - EDGE_MS
+        rows = rows.take(near & rows.agg & (rows.last > rows.first))
+        boundaries = rows.time // finest_ms * finest_ms + finest_ms
+        parts = (
+            rows.slot,
+            rows.id,
+            rows.first,
+            rows.last,
+            rows.time,
+            rows.price,
+            rows.qty,
+            rows.maker.astype(np.int64),
+        )
+        table: Ints = np.stack(parts)
+        for boundary in np.unique(boundaries).tolist():
+            more = table[:, boundaries == boundary]
+            held = self.found.get(boundary)
+            self.found[boundary] = _nearest(more if held is None else np.concatenate([held, more], axis=1))
 
-    def at(self, slot: int, boundary_ms: int) -> list[Edge]:
-        """The evidence at the close of a bar, by id."""
-        return self.found.get((slot, boundary_ms), [])
+    def at(self, boundary_ms: int) -> dict[int, list[Edge]]:
+        """The evidence at a close: by slot, ordered by id."""
+        by_slot: dict[int, list[Edge]] = {}
+        if boundary_ms in self.found:
+            for slot, *edge in zip(*self.found[boundary_ms].tolist(), strict=True):
+                by_slot.setdefault(slot, []).append(cast(Edge, tuple(edge)))
+        return by_slot
 
-    def expire(self, floor_ms: int) -> None:
-        """Forget what no bar can ask for any more."""
-        for key in [key for key in self.found if key[1] < floor_ms]:
-            del self.found[key]
+    def expire(self, floor_ms: int, fine_floor_ms: int) -> None:
+        """Forget what no bar can ask for any more: bars shorter than a minute are kept since `fine_floor_ms` only."""
+        for boundary in [
+            each for each in self.found if each < (fine_floor_ms if each % MINUTE_MS else floor_ms)
+        ]:  # fmt: skip
+            del self.found[boundary]
 
     def clear_slot(self, slot: int) -> None:
         """Forget a symbol."""
@@ -62,8 +80,15 @@ class Edges:
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
         """Follow a change of a symbol's scales."""
-        for key, found in self.found.items():
-            if key[0] == slot:
-                self.found[key] = [
-                    (*edge[:4], edge[4] * 10**price_decimals, edge[5] * 10**qty_decimals, edge[6]) for edge in found
-                ]
+        for table in self.found.values():
+            own = table[SLOT] == slot
+            for part, decimals in ((PRICE, price_decimals), (QTY, qty_decimals)):
+                if decimals and own.any():
+                    table[part, own] *= 10**decimals
+
+
+def _nearest(table: Ints) -> Ints:
+    """The last EDGES_MAX of every slot, sorted by slot and id."""
+    table = table[:, np.lexsort((table[1], table[SLOT]))]
+    behind = np.append(table[SLOT][EDGES_MAX:] == table[SLOT][:-EDGES_MAX], np.zeros(EDGES_MAX, np.bool_))
+    return table[:, ~behind[: table.shape[1]]]

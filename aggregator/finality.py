@@ -102,22 +102,16 @@ class Finality:
         """
         self._time_ms, self._horizon_ms = time_ms, time_ms + AHEAD_MS
         published = self._revise()
+        latest_ms = int(self._passed(np.arange(len(self.alive_until))).max())
         for interval in range(len(self._ring.intervals)):
-            if self._may_close(interval, time_ms):
+            # Some bar at a cursor of the interval may be over; between two closes only this is looked at.
+            if max(latest_ms, time_ms - self._graces.marked_ms) >= self._next_close[interval]:
                 published += self._close_interval(interval, time_ms)
         return published
 
     def look_again(self) -> None:
         """Something other than time and trades may have closed bars: look at all of them at the next tick."""
         self._next_close[:] = NO_TIME
-
-    def _may_close(self, interval: int, time_ms: int) -> bool:
-        """Whether some bar at a cursor of the interval may be over; between two closes only this is looked at."""
-        due_ms = int(self._next_close[interval])
-        if time_ms - self._graces.marked_ms >= due_ms:
-            return True
-        latest = self._passed(np.arange(len(self.alive_until)))
-        return bool(latest.max() >= due_ms)
 
     def _passed(self, slots: Ints) -> Ints:
         """The time up to which these symbols' trades have been seen and folded."""

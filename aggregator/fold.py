@@ -118,23 +118,25 @@ def quotes_of(price: Ints, qty: Ints) -> tuple[Ints, Bools]:
 
 
 def segments_of(rows: Rows, interval: Interval) -> Segments:
-    """The rows folded into bars of an interval of at most a minute."""
-    bucket = interval.buckets_of(rows.time)
-    if not _sorted(rows.slot, bucket, rows.id):
-        order = np.lexsort((rows.id, bucket, rows.slot))
-        rows, bucket = rows.take(order), bucket[order]
+    """The rows (at least one) folded into bars of an interval of at most a minute."""
+    oldest_ms, newest_ms = int(rows.time.min()), int(rows.time.max())
+    bucket = None
+    if interval.bucket_of(oldest_ms) != interval.bucket_of(newest_ms):
+        bucket = interval.buckets_of(rows.time)
     starts = _starts(rows.slot, bucket)
+    if not _sorted(rows.slot, bucket, rows.id, starts):
+        order = np.lexsort((rows.id, *(() if bucket is None else (bucket,)), rows.slot))
+        rows, bucket = rows.take(order), None if bucket is None else bucket[order]
+        starts = _starts(rows.slot, bucket)
     ends = np.append(starts[1:], len(rows)) - 1
-    taker_qty = np.where(rows.maker, 0, rows.qty)
-    taker_quote = np.where(rows.maker, 0, rows.quote)
-    minute = rows.time // MINUTE_MS
+    taker = ~rows.maker
     return Segments(
         slot=rows.slot[starts],
-        bucket=bucket[starts],
-        open_minute=minute[starts],
+        bucket=interval.buckets_of(rows.time[starts]),
+        open_minute=rows.time[starts] // MINUTE_MS,
         open_id=rows.id[starts],
         open=rows.price[starts],
-        close_minute=minute[ends],
+        close_minute=rows.time[ends] // MINUTE_MS,
         close_id=rows.id[ends],
         close=rows.price[ends],
         high=np.maximum.reduceat(rows.price, starts),
@@ -142,8 +144,8 @@ def segments_of(rows: Rows, interval: Interval) -> Segments:
         volume=_sum(rows.qty, starts),
         quote_volume=_sum(rows.quote, starts),
         trades=np.add.reduceat(rows.last - rows.first + 1, starts),
-        taker_buy_volume=np.add.reduceat(taker_qty, starts),
-        taker_buy_quote_volume=np.add.reduceat(taker_quote, starts),
+        taker_buy_volume=_sum(rows.qty * taker, starts),
+        taker_buy_quote_volume=_sum(rows.quote * taker, starts),
         first_trade_id=np.minimum.reduceat(rows.first, starts),
         last_trade_id=np.maximum.reduceat(rows.last, starts),
         agg=rows.agg[starts],
@@ -170,30 +172,34 @@ def longer(minutes: Segments, bucket: Ints) -> Segments:
         volume=_sum(minutes.volume, starts),
         quote_volume=_sum(minutes.quote_volume, starts),
         trades=np.add.reduceat(minutes.trades, starts),
-        taker_buy_volume=np.add.reduceat(minutes.taker_buy_volume, starts),
-        taker_buy_quote_volume=np.add.reduceat(minutes.taker_buy_quote_volume, starts),
+        taker_buy_volume=_sum(minutes.taker_buy_volume, starts),
+        taker_buy_quote_volume=_sum(minutes.taker_buy_quote_volume, starts),
         first_trade_id=np.minimum.reduceat(minutes.first_trade_id, starts),
         last_trade_id=np.maximum.reduceat(minutes.last_trade_id, starts),
         agg=minutes.agg[starts],
     )
 
 
-def _sorted(slot: Ints, bucket: Ints, ids: Ints) -> bool:
-    """Whether rows stand in the order of (slot, bucket, id)."""
-    same_slot = slot[1:] == slot[:-1]
+def _sorted(slot: Ints, bucket: Ints | None, ids: Ints, starts: Ints) -> bool:
+    """Whether rows stand in the order of (slot, bucket, id), by where a new (symbol, bucket) begins."""
     rising = ids[1:] > ids[:-1]
-    if len(bucket) and bucket[0] == bucket[-1] and bucket.min() == bucket.max():
-        return bool((np.where(same_slot, rising, slot[1:] > slot[:-1])).all())
-    in_order = (bucket[1:] > bucket[:-1]) | ((bucket[1:] == bucket[:-1]) & rising)
-    return bool((np.where(same_slot, in_order, slot[1:] > slot[:-1])).all())
+    rising[starts[1:] - 1] = True
+    slots = slot[starts]
+    if bucket is None:
+        in_order = slots[1:] > slots[:-1]
+    else:
+        buckets = bucket[starts]
+        in_order = (slots[1:] > slots[:-1]) | ((slots[1:] == slots[:-1]) & (buckets[1:] > buckets[:-1]))
+    return bool(rising.all() and in_order.all())
 
 
-def _starts(slot: Ints, bucket: Ints) -> Ints:
-    """Where a new (symbol, bucket) begins."""
+def _starts(slot: Ints, bucket: Ints | None) -> Ints:
+    """Where a new (symbol, bucket) begins; None: all are in one bucket."""
     change = np.empty(len(slot), np.bool_)
     change[0] = True
     np.not_equal(slot[1:], slot[:-1], out=change[1:])
-    change[1:] |= bucket[1:] != bucket[:-1]
+    if bucket is not None:
+        change[1:] |= bucket[1:] != bucket[:-1]
     return np.flatnonzero(change)
 
 
@@ -212,7 +218,12 @@ def merge(ring: Ring, interval: int, part: Segments) -> tuple[Ints, Bools]:
     Segments must lie in buckets that have rows. A sum that would not fit stands at its limit and its bar is `broken`.
     """
     cells = ring.rows_of(interval, part.bucket) * ring.capacity + part.slot
-    bars = np.take(ring.state, cells, axis=0).T
+    return cells, merge_cells(ring, cells[None], part)[0]
+
+
+def merge_cells(ring: Ring, cells: Ints, part: Segments) -> Bools:
+    """`merge` into the bars of several intervals at once: `cells` [interval, segment], the freshness likewise."""
+    bars = np.moveaxis(np.take(ring.state, cells, axis=0), 2, 0)
     fresh: Bools = bars[FIELD["open_id"]] == NO_ID
     _replace(bars[FIRST], (part.open_minute, part.open_id, part.open), fresh, np.less)
     _replace(bars[LAST], (part.close_minute, part.close_id, part.close), fresh, np.greater)
@@ -227,11 +238,13 @@ def merge(ring: Ring, interval: int, part: Segments) -> tuple[Ints, Bools]:
     if int(sums.min(initial=0)) < 0 or int(sums.max(initial=0)) > SUM_MAX:
         beyond = (sums < 0) | (sums > SUM_MAX)
         sums[beyond] = SUM_MAX + 1
-        ring.break_bars(cells[beyond.any(axis=0)])
-    ring.state[cells] = bars.T
+        for number, its_cells in enumerate(cells):
+            ring.break_bars(its_cells[beyond[:, number].any(axis=0)])
+    ring.state[cells] = np.moveaxis(bars, 0, 2)
     ring.agg.reshape(-1)[cells] = part.agg
-    ring.touch(cells)
-    return cells, fresh
+    for its_cells in cells:
+        ring.touch(its_cells)
+    return fresh
 
 
 def _replace(held: Ints, found: tuple[Ints, Ints, Ints], fresh: Bools, before: Callable[[Ints, Ints], Bools]) -> None:

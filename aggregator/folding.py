@@ -10,11 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.finality import Finality
-from aggregator.fold import TOTALS, Rows, Segments, longer, merge, segments_of
-from aggregator.ring import FIELD, NO_BUCKET, SUMS, Ring
+from aggregator.fold import TOTALS, Rows, Segments, longer, merge, merge_cells, segments_of
+from aggregator.ring import FIELD, NO_BUCKET, REVISION, SUMS, Ring
 from klagg.intervals import MINUTE, MINUTE_MS
 
 Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
 
 
 class Folder:
@@ -23,6 +24,7 @@ class Folder:
     def __init__(self, ring: Ring, finality: Finality) -> None:
         self._ring, self._finality = ring, finality
         self._minutes_at = ring.intervals.index(MINUTE) if MINUTE in ring.intervals else None
+        self._longer = [(at, each) for at, each in enumerate(ring.intervals) if each.shortest_ms > MINUTE_MS]
         self._minute = NO_BUCKET
         """The minute in progress, as long as longer bars may lack something of it."""
         self._owed = np.zeros(0, np.bool_)
@@ -78,9 +80,23 @@ class Folder:
             self._break_longer(part.take(broken))
 
     def _merge_longer(self, minutes: Segments) -> None:
-        for at, interval in enumerate(self._ring.intervals):
-            if interval.shortest_ms > MINUTE_MS and len(minutes.slot):
+        """Minutes' segments into every longer bar, in one go where they are of one minute."""
+        ring, minute = self._ring, minutes.bucket[:1].tolist()
+        if not minute:
+            return
+        if (minutes.bucket != minute[0]).any():
+            for at, interval in self._longer:
                 self._merge(at, longer(minutes, interval.buckets_of(minutes.bucket * MINUTE_MS)))
+            return
+        buckets = [(at, interval.bucket_of(minute[0] * MINUTE_MS)) for at, interval in self._longer]
+        buckets = [(at, bucket) for at, bucket in buckets if bucket >= ring.oldest(at)]
+        if buckets:
+            rows = np.array([ring.row_of(at, bucket) for at, bucket in buckets])
+            cells = rows[:, None] * ring.capacity + minutes.slot
+            fresh = merge_cells(ring, cells, minutes)
+            for number, (at, bucket) in enumerate(buckets):
+                self._finality.start(at, np.full(len(minutes.slot), bucket), minutes.slot)
+                self._note_first_trades(at, cells[number], fresh[number])
 
     def _break_longer(self, minutes: Segments) -> None:
         """What a minute's sums do not hold, those of longer bars do not either."""
@@ -101,14 +117,18 @@ class Folder:
 
     def _merge(self, at: int, part: Segments) -> None:
         """Fold segments into one interval's bars; who had no trade before is noted for the events."""
-        ring, interval = self._ring, self._ring.intervals[at]
+        ring = self._ring
         here = part.bucket >= ring.oldest(at)
         if not here.all():
             part = part.take(here)
         cells, fresh = merge(ring, at, part)
         self._finality.start(at, part.bucket, part.slot)
-        opened = np.flatnonzero(fresh)
-        if len(opened):
-            opened = opened[ring.revision.reshape(-1)[cells[opened]] == 0]
-            opens = interval.opens_of(part.bucket[opened]).tolist()
-            self.first_trades += zip(part.slot[opened].tolist(), [interval.name] * len(opened), opens, strict=True)
+        self._note_first_trades(at, cells, fresh)
+
+    def _note_first_trades(self, at: int, cells: Ints, fresh: Bools) -> None:
+        cells = cells[fresh]
+        cells = cells[self._ring.state[cells, REVISION] == 0]
+        if len(cells):
+            interval, (rows, slots) = self._ring.intervals[at], np.divmod(cells, self._ring.capacity)
+            opens = interval.opens_of(self._ring.row_bucket[rows]).tolist()
+            self.first_trades += zip(slots.tolist(), [interval.name] * len(cells), opens, strict=True)

@@ -78,8 +78,8 @@ class Speaker:
 
     def __init__(self, ring: Ring, symbols: SymbolTable, edges: Edges) -> None:
         self._ring, self._symbols, self._edges = ring, symbols, edges
-        self._unsaved: list[Ints] = []
-        """Slots whose newest bar of the shortest interval was shown and is not yet in `bars`."""
+        self._unsaved: Bools = np.zeros(0, np.bool_)
+        """By slot, whether its newest bar of the shortest interval was shown and is not yet in `bars`."""
 
     def finals(self, outputs: Outputs, published: list[Published], epoch: int) -> None:
         """Klines, their live values with x=1 (the newest version of a bar wins) and their events."""
@@ -95,13 +95,14 @@ class Speaker:
         """Each bar's edge evidence as text."""
         if not self._edges.found:
             return [""] * len(bars)
+        closes = bars.next_open.tolist()
+        found = {boundary: self._edges.at(boundary) for boundary in set(closes)}
         return [
-            edge_text(self._edges.at(slot, boundary), price_scale, qty_scale)
+            edge_text(found[boundary].get(slot, ()), price_scale, qty_scale)
             for slot, boundary, price_scale, qty_scale in zip(
-                bars.slots.tolist(), bars.next_open.tolist(), bars.price_scale.tolist(), bars.qty_scale.tolist(),
-                strict=True,
+                bars.slots.tolist(), closes, bars.price_scale.tolist(), bars.qty_scale.tolist(), strict=True
             )
-        ]  # fmt: skip
+        ]
 
     def changes(self, outputs: Outputs, intervals: Iterable[int], *, with_bars: bool) -> None:
         """A `live` entry with the open bars of these intervals that changed; `with_bars` also writes `bars`.
@@ -111,26 +112,33 @@ class Speaker:
         ring, shown = self._ring, []
         for interval in intervals:
             rows, slots = self._opened_empty(interval)
-            ring.touch(rows * ring.capacity + slots)
+            if len(rows):
+                ring.touch(rows * ring.capacity + slots)
             rows, slots = np.divmod(ring.take_in_progress(interval), ring.capacity)
             buckets = ring.row_bucket[rows]
             if len(buckets) and buckets.min() != buckets.max():
                 oldest_first = np.argsort(buckets, kind="stable")
                 rows, slots, buckets = rows[oldest_first], slots[oldest_first], buckets[oldest_first]
-            np.maximum.at(ring.shown[interval], slots, buckets)
+                np.maximum.at(ring.shown[interval], slots, buckets)
+            else:
+                ring.shown[interval, slots] = np.maximum(ring.shown[interval, slots], buckets)
             newest = buckets == ring.shown[interval, slots]  # a late trade of the bar before does not bring it back
-            more = self._unsaved_but(slots[newest]) if interval == 0 and with_bars else None
-            if interval == 0 and not with_bars:
-                self._unsaved.append(slots[newest])
+            more = self._unsaved_but(slots[newest], with_bars=with_bars) if interval == 0 else None
             if len(slots) or more is not None:
                 shown.append(Shown(snapshot(ring, self._symbols, interval, rows, slots), newest, more))
         if shown:
             outputs.later(lambda: _say_shown(outputs, shown, with_bars=with_bars))
 
-    def _unsaved_but(self, slots: Ints) -> Snapshot | None:
-        """The newest shown bars of the shortest interval that `bars` lacks, without those of `slots`."""
-        left = np.setdiff1d(np.concatenate(self._unsaved), slots) if self._unsaved else slots[:0]
-        self._unsaved = []
+    def _unsaved_but(self, slots: Ints, *, with_bars: bool) -> Snapshot | None:
+        """The newest shown bars of the shortest interval that `bars` lacks, without those of `slots`, which are to go
+        there now, or else have to wait like them."""
+        if len(self._unsaved) < self._ring.capacity:
+            self._unsaved = np.append(self._unsaved, np.zeros(self._ring.capacity - len(self._unsaved), np.bool_))
+        self._unsaved[slots] = not with_bars
+        if not with_bars:
+            return None
+        left = np.flatnonzero(self._unsaved)
+        self._unsaved[left] = False
         rows = self._ring.rows_of(0, self._ring.shown[0, left])
         open_still = (self._ring.row_bucket[rows] == self._ring.shown[0, left]) & (self._ring.revision[rows, left] == 0)
         if not open_still.any():

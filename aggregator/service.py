@@ -55,6 +55,7 @@ class Service:
         self._streams.ping()
         for group in self._groups:
             self._streams.ensure_group(self._keys.klines, group)
+        self._streams.ensure_group(self._keys.requests, contract.GROUP_REPAIR)
         position = self._committer.take_over()
         self._committed_id, self._out_of_next = position.feed, position.step
         self._core.epoch = position.epoch

@@ -48,9 +48,11 @@ class SymbolTable:
 
     def new_slots_of(self, names: list[bytes]) -> Ints:
         """`slots_of`, with slots for new names in the order of the names: arrival order cannot matter."""
-        if not self.index.keys() >= (seen := set(names)):
-            self.add_all(list(seen))
-        return self.slots_of(names)
+        try:
+            return np.fromiter(map(self.index.get, names), np.int64, len(names))
+        except TypeError:  # None stands for a name without a slot
+            self.add_all(names)
+            return self.slots_of(names)
 
     def add_all(self, names: list[bytes]) -> None:
         """Slots for the names among these that have none, in the order of the names: arrival order cannot matter."""

@@ -36,8 +36,7 @@ class Snapshot:
     interval: Interval
     slots: Ints
     names: list[str]
-    open_time: Ints
-    next_open: Ints
+    buckets: Ints
     values: Ints
     waiting: Bools
     agg: Bools
@@ -51,6 +50,16 @@ class Snapshot:
         """One integer field."""
         values: Ints = self.values[FIELD[name]]
         return values
+
+    @property
+    def open_time(self) -> Ints:
+        """Open times in ms."""
+        return self.interval.opens_of(self.buckets)
+
+    @property
+    def next_open(self) -> Ints:
+        """Open times of the bars behind these, in ms."""
+        return self.interval.opens_of(self.buckets + 1)
 
     @property
     def complete(self) -> Bools:
@@ -113,9 +122,8 @@ class Snapshot:
 
 def snapshot(ring: Ring, symbols: SymbolTable, interval: int, rows: Ints, slots: Ints) -> Snapshot:
     """The bars in these cells of one interval, in the order given."""
-    kind, buckets = ring.intervals[interval], ring.row_bucket[rows]
     return Snapshot(
-        kind, slots, symbols.names, kind.opens_of(buckets), kind.opens_of(buckets + 1),
+        ring.intervals[interval], slots, symbols.names, ring.row_bucket[rows],
         np.take(ring.state, rows * ring.capacity + slots, axis=0).T, ring.waiting[rows, slots], ring.agg[rows, slots],
         symbols.price_scale[slots], symbols.qty_scale[slots],
     )  # fmt: skip

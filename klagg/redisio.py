@@ -6,6 +6,7 @@ transaction sent twice would double its outputs. RESP2 is asked for, so that rep
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -63,6 +64,20 @@ def _speaking(action: str) -> Iterator[None]:
         raise RedisRefused(f"Redis refused while {action}: {refused}") from refused
 
 
+@contextmanager
+def _awaited(action: str) -> Iterator[None]:
+    """As `_speaking`, around a call of the asyncio client; a cancellation that got lost in it comes out all the same.
+
+    redis-py sends by asyncio.wait_for. Before Python 3.12 that returns the result, and the cancellation is gone, where
+    both come at once; a task that reads on and on would then never end.
+    """
+    with _speaking(action):
+        yield
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
 def _options(timeout_ms: int) -> dict[str, Any]:
     seconds = timeout_ms / 1000
     return {
@@ -80,6 +95,12 @@ def _entries(reply: Any) -> list[tuple[str, list[Entry]]]:
 def _entry_list(items: Any) -> list[Entry]:
     """Entries of one stream; one that was deleted while pending comes without fields and is left out."""
     return [Entry(entry_id.decode(), fields) for entry_id, fields in items if entry_id is not None and fields]
+
+
+def _pending_page(reply: Any) -> tuple[list[Entry], str]:
+    """A page of pending entries without those that were deleted meanwhile, and the id of its last one ("": none)."""
+    items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
+    return _entry_list(items), items[-1][0].decode() if items else ""
 
 
 def _plain(position: Mapping[bytes, bytes]) -> str:
@@ -177,11 +198,10 @@ class Streams:
         while True:
             with _speaking("reading pending entries"):
                 reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
-            items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
-            entries = _entry_list(items)
-            if entries or not items:
+            entries, last = _pending_page(reply)
+            if entries or not last:
                 return entries
-            after = items[-1][0].decode()
+            after = last
 
     def claim_idle(
         self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
@@ -301,7 +321,7 @@ class Streams:
 
 
 class AsyncStreams:
-    """Redis for an asyncio caller; the few calls that ingest, the clock and the gateway need."""
+    """Redis for an asyncio caller; the few calls that ingest, the clock, repair and the gateway need."""
 
     def __init__(self, url: str, *, timeout_ms: int = 5000, client: redis.asyncio.Redis | None = None) -> None:
         options = _options(timeout_ms)
@@ -316,12 +336,12 @@ class AsyncStreams:
             await self._redis.aclose()
 
     async def ping(self) -> None:
-        with _speaking("connecting"):
+        with _awaited("connecting"):
             await self._redis.ping()
 
     async def write(self, writes: Sequence[Write]) -> list[str]:
         """All `writes` in one round trip, without a transaction; the ids of the appended entries."""
-        with _speaking("writing"):
+        with _awaited("writing"):
             pipe = self._redis.pipeline(transaction=False)
             for write in writes:
                 _queue(pipe, write)
@@ -332,19 +352,65 @@ class AsyncStreams:
         self, after: Mapping[str, str], *, count: int, block_ms: int | None = None
     ) -> dict[str, list[Entry]]:
         """XREAD, as `Streams.read`."""
-        with _speaking("reading"):
+        with _awaited("reading"):
             reply = await self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
         return dict(_entries(reply))
 
+    async def ensure_group(self, key: str, group: str) -> None:
+        """As `Streams.ensure_group`."""
+        try:
+            with _awaited("creating a consumer group"):
+                await self._redis.xgroup_create(key, group, id="0", mkstream=True)
+        except RedisRefused as refused:
+            if "BUSYGROUP" not in str(refused):
+                raise
+
+    async def read_group(
+        self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
+    ) -> dict[str, list[Entry]]:
+        """As `Streams.read_group`."""
+        with _awaited("reading for a group"):
+            reply = await self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
+        return dict(_entries(reply))
+
+    async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+        """As `Streams.read_pending`."""
+        while True:
+            with _awaited("reading pending entries"):
+                reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+            entries, last = _pending_page(reply)
+            if entries or not last:
+                return entries
+            after = last
+
+    async def claim_idle(
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
+    ) -> tuple[str, list[Entry]]:
+        """As `Streams.claim_idle`."""
+        with _awaited("claiming entries"):
+            reply: Any = await self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
+        return reply[0].decode(), _entry_list(reply[1])
+
+    async def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
+        """As `Streams.ack`."""
+        if ids:
+            with _awaited("acknowledging"):
+                await self._redis.xack(key, group, *ids)
+
+    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
+        """EVAL of a Lua `script` over one key: nothing else happens in Redis meanwhile. It answers with integers."""
+        with _awaited("running a script"):
+            return await cast(Awaitable[list[int]], self._redis.eval(script, 1, key, *arguments))
+
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
-        with _speaking("reading a hash"):
+        with _awaited("reading a hash"):
             return await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key))
 
     async def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
-        with _speaking("writing a heartbeat"):
+        with _awaited("writing a heartbeat"):
             await self._redis.set(key, value, ex=ttl_s)
 
     async def delete(self, *keys: str) -> None:
         if keys:
-            with _speaking("deleting"):
+            with _awaited("deleting"):
                 await self._redis.delete(*keys)

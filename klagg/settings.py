@@ -89,6 +89,29 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    weight_per_minute: int = 2400
+    share_repair_percent: int = 60
+    share_clock_percent: int = 10
+
+    def check(self) -> None:
+        _between("rest.weight_per_minute", self.weight_per_minute, 100, 1_000_000)
+        # A request for trades weighs 20: the least limit's least share must be able to pay for one.
+        _between("rest.share_repair_percent", self.share_repair_percent, 20, 99)
+        _between("rest.share_clock_percent", self.share_clock_percent, 1, 100 - self.share_repair_percent)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    waiting_max: int = 5000
+    calls_max: int = 8
+
+    def check(self) -> None:
+        _between("repair.waiting_max", self.waiting_max, 10, 100_000)
+        _between("repair.calls_max", self.calls_max, 1, 64)
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregator:
     intervals: tuple[str, ...] = ("1m", "5m", "30m", "1h", "4h", "1d", "1w")
     window_minutes: int = 180
@@ -143,6 +166,8 @@ class Settings:
     database: Database = field(default_factory=Database)
     ingest: Ingest = field(default_factory=Ingest)
     clock: Clock = field(default_factory=Clock)
+    rest: Rest = field(default_factory=Rest)
+    repair: Repair = field(default_factory=Repair)
     aggregator: Aggregator = field(default_factory=Aggregator)
     persistence: Persistence = field(default_factory=Persistence)
     service: Service = field(default_factory=Service)
@@ -150,8 +175,8 @@ class Settings:
     def check(self) -> None:
         _between("shards", self.shards, 1, 1024)
         for section in (
-            self.exchange, self.redis, self.database, self.ingest, self.clock, self.aggregator, self.persistence,
-            self.service,
+            self.exchange, self.redis, self.database, self.ingest, self.clock, self.rest, self.repair, self.aggregator,
+            self.persistence, self.service,
         ):  # fmt: skip
             section.check()
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -164,3 +164,26 @@ def test_the_fake_has_no_maxmemory(streams: Streams, place: Place) -> None:
     assert place.fake
     with pytest.raises(RedisRefused, match="unknown command"):
         streams.information("memory")
+
+
+class Swallowing:
+    """A client whose call ends well although it was cancelled, as asyncio.wait_for may before Python 3.12."""
+
+    async def ping(self) -> bool:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return True
+        raise AssertionError
+
+
+async def test_a_cancellation_is_not_lost_in_a_call() -> None:
+    streams = AsyncStreams("", client=cast(Any, Swallowing()))
+    task = asyncio.create_task(streams.ping())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await streams.ping()
