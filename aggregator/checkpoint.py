@@ -21,7 +21,7 @@ from aggregator.ledger import Hole
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
 
-FORMAT = 2
+FORMAT = 3
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
 

@@ -21,7 +21,7 @@ from aggregator.finality import Finality, Graces
 from aggregator.fold import Prepared, Rows, quotes_of
 from aggregator.folding import Folder
 from aggregator.ledger import Ledger
-from aggregator.listings import OLD_GENERATION, UNLISTED, Listings
+from aggregator.listings import OLD_GENERATION, UNLISTED, Listings, listings_of
 from aggregator.outputs import Outputs, Speaker
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.symbols import SymbolTable
@@ -42,9 +42,6 @@ GATHERED_MAX = 20_000_000
 
 STEP_MS_MAX = 300_000
 """A jump of the clock is taken in steps of at most this: five minutes of 600 symbols are about 4,000 klines."""
-
-SCALE_MAX = 17
-"""The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
 
 
 class TicksMissing(KlaggError):
@@ -116,7 +113,7 @@ class Core:
             elif kind == contract.MARK:
                 self._mark(raw)
             elif kind == contract.LISTING:
-                self._list(raw)
+                self._listed += listings_of(raw)
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:
@@ -139,13 +136,6 @@ class Core:
         contract.text_of(raw, "symbols")
         for name in filter(None, raw[b"symbols"].split(b",")):
             self._marked[name] = max(time_ms, self._marked.get(name, time_ms))
-
-    def _list(self, raw: RawFields) -> None:
-        listings = contract.listings_of(raw)
-        for listing in listings:
-            if not (0 <= listing.price_scale <= SCALE_MAX and 0 <= listing.qty_scale <= SCALE_MAX):
-                raise ContractError(f"{listing.symbol} is listed with scales that cannot be used")
-        self._listed += listings
 
     def _take_marks_and_listings(self, time_ms: int) -> None:
         """What marks and listings said since the last tick. A mark does not bring back a name whose slot was freed."""
@@ -175,8 +165,9 @@ class Core:
 
     def clear_slot(self, slot: int) -> None:
         """Nothing of the symbol that had the slot is left anywhere: the next one starts from nothing."""
-        for part in (self.ring, self.folder, self.ledger, self.finality, self.edges, self.listings, self.symbols):
+        for part in (self.ring, self.folder, self.ledger, self.finality, self.edges, self._speaker, self.listings):
             part.clear_slot(slot)
+        self.symbols.clear_slot(slot)
         self.agg_ids[slot] = 0
 
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:

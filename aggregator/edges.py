@@ -75,8 +75,8 @@ class Edges:
 
     def clear_slot(self, slot: int) -> None:
         """Forget a symbol."""
-        for key in [key for key in self.found if key[0] == slot]:
-            del self.found[key]
+        kept = {boundary: table[:, table[SLOT] != slot] for boundary, table in self.found.items()}
+        self.found = {boundary: table for boundary, table in kept.items() if table.size}
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
         """Follow a change of a symbol's scales."""

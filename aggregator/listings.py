@@ -19,13 +19,16 @@ from aggregator.parking import Parking
 from aggregator.ring import ENDLESS, NO_BUCKET, Ring
 from aggregator.symbols import SymbolTable
 from klagg import contract
-from klagg.contract import Fields, Listing
+from klagg.contract import Fields, Listing, RawFields
+from klagg.errors import ContractError
 from klagg.exchange.payloads import SUBSCRIBABLE
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 TRADING = "TRADING"
+SCALE_MAX = 17
+"""The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
 FREED_MAX = 10_000
 """Names of freed slots whose last generation is remembered; beyond it the one freed first is forgotten."""
 
@@ -33,6 +36,15 @@ OLD_GENERATION = "is of the generation before, whose ids were closed when the sy
 UNLISTED = "begins the ids anew, and no listing says so"
 
 Row = tuple[object, ...]
+
+
+def listings_of(raw: RawFields) -> list[Listing]:
+    """The listings of an entry; ContractError if one of them cannot be used, and then none is."""
+    listings = contract.listings_of(raw)
+    for listing in listings:
+        if not (0 <= listing.price_scale <= SCALE_MAX and 0 <= listing.qty_scale <= SCALE_MAX):
+            raise ContractError(f"{listing.symbol} is listed with scales that cannot be used")
+    return listings
 
 
 def is_over(listing: Listing, time_ms: int) -> bool:

@@ -145,11 +145,15 @@ class Speaker:
             return None
         return snapshot(self._ring, self._symbols, 0, rows[open_still], left[open_still])
 
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        self._unsaved[slot : slot + 1] = False
+
     def forget(self, slots: Ints) -> list[str]:
         """Symbols of which nothing more is to be said: their fields of `bars`, none of which is written any more."""
         if not len(slots):
             return []
-        self._unsaved = [np.setdiff1d(each, slots) for each in self._unsaved]
+        self._unsaved[slots[slots < len(self._unsaved)]] = False
         names = [self._symbols.names[slot] for slot in slots.tolist()]
         return [contract.live_field(name, interval.name) for name in names for interval in self._ring.intervals]
 

@@ -423,6 +423,8 @@ def slot_state(core: Core, slot: int) -> dict[str, object]:
             if isinstance(value, np.ndarray) and core.symbols.capacity in value.shape:
                 axis = value.shape.index(core.symbols.capacity)
                 found[where] = np.take(value, slot, axis).tolist()
+            elif where == "edges.found":
+                found[where] = [table[:, table[0] == slot].tolist() for table in value.values() if slot in table[0]]
             elif isinstance(value, dict):
                 keys = [key for key in value if key == slot or (isinstance(key, tuple) and key[:1] == (slot,))]
                 keys += [key for key, inner in value.items() if isinstance(key, bytes) and inner == slot]
