@@ -133,7 +133,7 @@ class Listings:
         elif ended and listing.status == TRADING:
             self._ring.end_ms[slot] = ENDLESS
             self._go_on(slot)
-        if not changed:
+        if not changed and (ended or not over):
             return ""
         return contract.EVENT_DELISTED if over else contract.EVENT_LISTED
 

@@ -168,6 +168,43 @@ def test_all_open_bars_end_with_the_symbol_and_nothing_more_is_said() -> None:
         assert not any((said.klines, said.live, said.bars, said.bars_gone))
 
 
+def test_a_delivery_time_that_passes_ends_a_symbol_whose_status_stays() -> None:
+    core = new_core("1m")
+    for time_ms, over in ((T0 + 1000, False), (T0 + 5000, True), (T0 + 6000, False)):
+        list_(core, listed("PRE_SETTLE", delivery=T0 + 4000))
+        assert bool(events(tick(core, time_ms), contract.EVENT_DELISTED)) == over
+
+
+def test_early_closes_hold_what_longer_bars_would_get_once_a_second() -> None:
+    core = new_core("1m", "1h", live_long_ms=3_600_000)
+    tick(core, T0)
+    feed(core, [trade(7, T0 + 2000), trade(9, T0 + 10_000)])
+    tick(core, T0 + 10_000)
+    list_(core, listed("CLOSE", delivery=T0 + 11_000))
+    assert brief(klines(tick(core, T0 + 30_000))) == [("1m", 0, 2, 1, 0), ("1h", 0, 2, 1, 0)]
+    feed(core, [trade(8, T0 + 3000)])
+    assert brief(klines(tick(core, T0 + 31_000))) == [("1m", 0, 3, 2, 0), ("1h", 0, 3, 2, 0)]
+
+
+def test_an_amendment_does_not_show_what_was_open_when_the_symbol_left() -> None:
+    core = new_core("1m")
+    feed(core, [trade(7, T0 + 1000, "5")])
+    tick(core, T0 + 1000)
+    shown = [
+        name for each in tick(core, T0 + 70_000).live for name, value in each.items() if f"{T0 + 60_000}," in value
+    ]
+    assert shown == [f"{NAME}:1m"]
+    list_(core, listed("CLOSE", delivery=T0 + 60_000))
+    assert tick(core, T0 + 71_000).bars_gone == [f"{NAME}:1m"]
+    feed(core, [trade(8, T0 + 2000, "6")])
+    outputs = tick(core, T0 + 75_000)
+    assert brief(klines(outputs)) == [("1m", 0, 2, 2, 0)]
+    assert not outputs.bars
+    assert [value.split(",")[0] for each in outputs.live for name, value in each.items() if name.startswith(NAME)] == [
+        str(T0)
+    ]  # fmt: skip
+
+
 def test_an_end_between_the_bars_begins_no_empty_one() -> None:
     core = new_core("1m")
     feed(core, [trade(1, T0 + 1000)])
