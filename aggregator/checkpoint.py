@@ -21,7 +21,7 @@ from aggregator.ledger import Hole
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
 
-FORMAT = 3
+FORMAT = 4
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
 
@@ -99,6 +99,7 @@ def _header(core: Core) -> str:
             "edges": [[boundary, found.tolist()] for boundary, found in core.edges.found.items()],
             "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
             "first_trades": core.folder.first_trades,
+            "asking": core.asker.state(),
             "counts": asdict(core.counts),
         },
         ensure_ascii=False,
@@ -137,6 +138,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     for each in fields(Rows):
         values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
         setattr(core.held, each.name, values)
+    core.asker.put_back(state["asking"])
     core.counts = type(core.counts)(**state["counts"])
     core.folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]

@@ -3,19 +3,19 @@
 Between two ticks entries only gather; at the tick they are decoded together, pass the ledger, are folded, and then the
 tick speaks. So outputs are a pure function of the log, however it was read (DESIGN §1.4).
 
-What the core does not do yet has its place: official rows (`apply`), requests for holes that stay open (`_speak`).
+What the core does not do yet has its place: official rows (`apply`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from aggregator import columns as feed
 from aggregator.columns import Columns
+from aggregator.counts import Counts
 from aggregator.edges import Edges
 from aggregator.finality import Finality, Graces
 from aggregator.fold import Prepared, Rows, quotes_of
@@ -23,6 +23,7 @@ from aggregator.folding import Folder
 from aggregator.ledger import Ledger
 from aggregator.listings import OLD_GENERATION, UNLISTED, Listings, listings_of
 from aggregator.outputs import Outputs, Speaker
+from aggregator.requests import Asker
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.symbols import SymbolTable
 from klagg import contract, settings
@@ -48,24 +49,13 @@ class TicksMissing(KlaggError):
     """Trades pile up and no tick comes: the clock process does not run."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """What the core has seen, for the statistics."""
-
-    trades: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    ticks: int = 0
-    finals: int = 0
-    holes_opened: int = 0
-    holes_closed: int = 0
-    bad_entries: int = 0
-
-
 class Core:
-    """One shard's aggregator. `apply` every feed entry in order; a tick answers with Outputs."""
+    """One shard's aggregator. `apply` every feed entry in order; a tick answers with Outputs.
 
-    def __init__(self, config: settings.Aggregator, epoch: int = 0) -> None:
+    With `asks` False it asks for nothing that is missing: nobody is there to answer.
+    """
+
+    def __init__(self, config: settings.Aggregator, epoch: int = 0, *, asks: bool = True) -> None:
         self.epoch = epoch
         self.counts = Counts()
         self.symbols = SymbolTable()
@@ -78,6 +68,8 @@ class Core:
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self.folder = Folder(self.ring, self.finality)
         self.listings = Listings(self.symbols, self.ring, self.ledger, self.finality)
+        self._asks = asks
+        self.asker = Asker(self.symbols, self.ledger, self.finality, intervals, config.ask_after_ms, window_ms)
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
@@ -161,13 +153,14 @@ class Core:
             self.ledger.grow(capacity)
             self.finality.grow(capacity)
             self.listings.grow(capacity)
+            self.asker.grow(capacity)
             self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
 
     def clear_slot(self, slot: int) -> None:
         """Nothing of the symbol that had the slot is left anywhere: the next one starts from nothing."""
-        for part in (self.ring, self.folder, self.ledger, self.finality, self.edges, self._speaker, self.listings):
+        for part in (self.ring, self.folder, self.ledger, self.finality, self.edges, self._speaker, self.listings,
+                     self.asker, self.symbols):  # fmt: skip
             part.clear_slot(slot)
-        self.symbols.clear_slot(slot)
         self.agg_ids[slot] = 0
 
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
@@ -222,6 +215,7 @@ class Core:
             self._speak(outputs, step_ms)
             if outputs.last:
                 self.held, self.time_ms = rows, time_ms
+                self._ask(outputs)
                 self._say_live(outputs, due=due)
                 self._let_go(outputs)
                 outputs.events.append(contract.events_entry(contract.EVENT_TICK, time_ms, []))
@@ -405,7 +399,10 @@ class Core:
         self._speaker.finals(outputs, published, self.epoch)
         self.counts.finals += sum(len(group.slots) for group in published)
         opened, closed = [], []
-        for event in self.ledger.take_events():
+        events = self.ledger.take_events()
+        if self._asks:
+            self.asker.note(events)
+        for event in events:
             name, hole = self.symbols.names[event.slot], event.hole
             if event.reason:
                 closed.append((name, hole.from_id, hole.to_id, event.reason))
@@ -423,6 +420,12 @@ class Core:
         self._refuse("UNLISTED", UNLISTED, *self.listings.given_up(self.time_ms))
         for slot in self.listings.free():
             self.clear_slot(slot)
+
+    def _ask(self, outputs: Outputs) -> None:
+        """What is missing and is asked for at this tick."""
+        if self._asks:
+            outputs.requests += map(contract.request_entry, self.asker.ask(self.time_ms, self.agg_ids))
+            self.counts.requests += len(outputs.requests)
 
     def _say_live(self, outputs: Outputs, *, due: bool) -> None:
         """The shortest interval at every tick, longer ones and the `bars` hash at most every `live_long_ms`."""

@@ -132,7 +132,7 @@ class Service:
 
     def _show(self) -> None:
         stats, core = self._context.stats, self._core
-        for name in ("trades", "duplicates", "refused", "ticks", "finals", "bad_entries"):
+        for name in ("trades", "duplicates", "refused", "ticks", "finals", "requests", "bad_entries"):
             stats.counters[name] = getattr(core.counts, name)
         stats.show("symbols", core.started)
         stats.show("open_holes", core.open_holes)

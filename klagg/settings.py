@@ -118,6 +118,7 @@ class Aggregator:
     grace_ms: int = 2000
     grace_unmarked_ms: int = 10_000
     live_long_ms: int = 1000
+    ask_after_ms: int = 1000
 
     def check(self) -> None:
         if not self.intervals:
@@ -127,6 +128,7 @@ class Aggregator:
         _between("aggregator.grace_ms", self.grace_ms, 0, 600_000)
         _between("aggregator.grace_unmarked_ms", self.grace_unmarked_ms, self.grace_ms, 3_600_000)
         _between("aggregator.live_long_ms", self.live_long_ms, 0, 60_000)
+        _between("aggregator.ask_after_ms", self.ask_after_ms, 0, 60_000)
 
 
 @dataclass(frozen=True, slots=True)

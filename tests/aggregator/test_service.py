@@ -165,6 +165,28 @@ def test_killed_anywhere_it_ends_where_an_undisturbed_run_ends(shard: Shard, che
         assert reached - 610_000 <= oldest
 
 
+def test_what_is_missing_is_asked_for_once_across_a_restart(shard: Shard) -> None:
+    entries, core = log_of(7, 30), core_of(*INTERVALS)
+    half = len(entries) // 2
+    shard.put(entries[:half])
+    shard.start("--checkpoint-s", SHORT)
+    shard.reached(next(entry_id for entry_id, each in entries[half // 2 :] if each["kind"] == contract.TICK))
+    shard.children[-1].end(signal.SIGKILL)
+    shard.put(entries[half:])
+    child = shard.start("--checkpoint-s", SHORT)
+    shard.reached(entries[-1][0])
+    assert child.end() == 0
+    expected = [
+        contract.request_of(raw(each))
+        for entry_id, fields in entries
+        for outputs in core.apply(entry_id, raw(fields))
+        for each in outputs.requests
+    ]
+    found = [contract.request_of(each.fields) for each in shard.streams.range(KEYS.requests)]
+    assert found == expected
+    assert {each.kind for each in found} == {contract.REQUEST_TRADES, contract.REQUEST_KLINES}
+
+
 def test_only_the_blocks_of_the_newest_checkpoint_stay(shard: Shard) -> None:
     entries = log_of(3, 10)
     shard.streams.set_bytes(f"{KEYS.checkpoint}:0.1:0", b"left by a crash")
