@@ -98,6 +98,7 @@ def _header(core: Core) -> str:
             "row_bucket": core.ring.row_bucket.tolist(),
             "edges": [[boundary, found.tolist()] for boundary, found in core.edges.found.items()],
             "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
+            "continuity": core.continuity.to_rows(),
             "first_trades": core.folder.first_trades,
             "asking": core.asker.state(),
             "counts": asdict(core.counts),
@@ -138,6 +139,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     for each in fields(Rows):
         values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
         setattr(core.held, each.name, values)
+    core.continuity.restore(state["continuity"])
     core.asker.put_back(state["asking"])
     core.counts = type(core.counts)(**state["counts"])
     core.folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]

@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from aggregator import columns as feed
 from aggregator.columns import Columns
+from aggregator.continuity import Continuity
 from aggregator.counts import Counts
 from aggregator.edges import Edges
 from aggregator.finality import Finality, Graces
@@ -85,6 +86,7 @@ class Core:
         self.held = Rows.none()
         self.agg_ids = np.zeros(self.symbols.capacity, np.int64)
         """The id space of each slot: 1 aggTrade ids, −1 fill ids, 0 not known yet."""
+        self.continuity = Continuity()
         self._pending = Outputs(0)
         self.time_ms = 0
         """The last tick's time; 0 before the first."""
@@ -97,6 +99,8 @@ class Core:
         """
         try:
             contract.check_version(raw)
+            if loss := self.continuity.note(entry_id, raw, self.time_ms):
+                self._pending.findings.append(loss)
             kind = contract.text_of(raw, "kind")
             if kind == contract.TRADES:
                 self._gather(entry_id, raw)
@@ -215,6 +219,7 @@ class Core:
             self._speak(outputs, step_ms)
             if outputs.last:
                 self.held, self.time_ms = rows, time_ms
+                self.continuity.forget(time_ms)
                 self._ask(outputs)
                 self._say_live(outputs, due=due)
                 self._let_go(outputs)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import redis
@@ -18,39 +17,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError, WatchError
 from redis.retry import Retry
 
-from klagg.contract import Fields, RawFields
+from klagg.contract import Fields
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.writes import Append, Entry, HashUpdate, Trim, Write, next_id
+
+__all__ = ["Append", "AsyncStreams", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
 
 _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stream entry: its id (`ms-n`) and its fields as Redis holds them."""
-
-    id: str
-    fields: RawFields
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """XADD of `fields` to `key`; `maxlen` trims to about that many entries (0: never)."""
-
-    key: str
-    fields: Fields
-    maxlen: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class HashUpdate:
-    """HSET and HDEL on the hash `key`."""
-
-    key: str
-    put: Mapping[str, str] = field(default_factory=dict)
-    remove: Sequence[str] = ()
-
-
-Write = Append | HashUpdate
 
 
 @contextmanager
@@ -114,6 +87,9 @@ def _queue(pipe: Any, write: Write) -> None:
         limit = {"maxlen": write.maxlen, "approximate": True} if write.maxlen else {}
         pipe.xadd(write.key, write.fields, **limit)
         return
+    if isinstance(write, Trim):
+        pipe.xtrim(write.key, minid=write.before, approximate=False)
+        return
     if write.remove:
         pipe.hdel(write.key, *write.remove)
     if write.put:
@@ -168,6 +144,17 @@ class Streams:
         """XREVRANGE: the newest entries up to the id `last` (`(id`: without it), newest first."""
         with _speaking("reading"):
             return _entry_list(self._redis.xrevrange(key, max=last, count=count))
+
+    def last_id(self, key: str) -> str:
+        """The highest id that the stream ever gave, also if that entry is gone; `0-0` where there is no stream."""
+        try:
+            with _speaking("asking for a stream"):
+                stream: Any = self._redis.xinfo_stream(key)
+        except RedisRefused as refused:
+            if "no such key" not in str(refused):
+                raise
+            return "0-0"
+        return cast(bytes, stream["last-generated-id"]).decode()
 
     def length(self, key: str) -> int:
         with _speaking("counting"):
@@ -236,20 +223,44 @@ class Streams:
         with _speaking("trimming"):
             return int(self._redis.xtrim(key, minid=entry_id, approximate=False))
 
-    def trim_length(self, key: str, entries: int) -> int:
-        """XTRIM MAXLEN: keep about the newest `entries`; how many went."""
-        with _speaking("trimming"):
-            return int(self._redis.xtrim(key, maxlen=entries, approximate=True))
+    def trim_slice(self, key: str, entry_id: str, limit: int) -> int:
+        """XTRIM MINID ~ LIMIT: drop at most `limit` entries older than `entry_id`, by whole nodes; how many went.
 
-    def group_floor(self, key: str, group: str) -> str:
-        """The oldest id that the group still needs: its oldest pending entry, else what it was last given."""
-        with _speaking("asking for a group's position"):
-            pending: Any = self._redis.xpending(key, group)
-            groups: Any = self._redis.xinfo_groups(key)
-        if pending["pending"]:
-            return cast(bytes, pending["min"]).decode()
-        found = next(each for each in groups if each["name"] in (group, group.encode()))
-        return cast(bytes, found["last-delivered-id"]).decode()
+        A node of the stream holds up to 100 entries, so 0 means that there is nothing more to drop, or nearly.
+        """
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, minid=entry_id, approximate=True, limit=limit))
+
+    def trim_to(self, key: str, entries: int) -> int:
+        """XTRIM MAXLEN: keep the newest `entries`; how many went."""
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, maxlen=entries, approximate=False))
+
+    def memory(self, key: str) -> int:
+        """MEMORY USAGE: about how many bytes the key takes, 0 if there is none."""
+        with _speaking("asking for memory"):
+            return int(self._redis.memory_usage(key) or 0)
+
+    def groups(self, key: str) -> dict[str, str]:
+        """For every consumer group of the stream the lowest id that it still needs: its oldest pending entry, else
+        the one behind what it was last given."""
+        needed = {}
+        try:
+            with _speaking("asking for groups"):
+                groups: Any = self._redis.xinfo_groups(key)
+        except RedisRefused as refused:
+            if "no such key" not in str(refused):
+                raise
+            return {}
+        for group in groups:
+            name = group["name"] if isinstance(group["name"], str) else group["name"].decode()
+            lowest = next_id(cast(bytes, group["last-delivered-id"]).decode())
+            if group["pending"]:
+                with _speaking("asking for a group's position"):
+                    pending: Any = self._redis.xpending(key, name)
+                lowest = pending["min"].decode() if pending["pending"] else lowest
+            needed[name] = lowest
+        return needed
 
     def hash_of(self, key: str) -> dict[bytes, bytes]:
         with _speaking("reading a hash"):
@@ -302,7 +313,8 @@ class Streams:
             if found != dict(believed):
                 raise CommitConflict(
                     f"{key} was changed by another process, which owns the shard now: it holds {_plain(found)} where "
-                    f"this process left {_plain(believed)}"
+                    f"this process left {_plain(believed)}",
+                    found=found,
                 )
             pipe.multi()
             for write in writes:

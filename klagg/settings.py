@@ -17,6 +17,8 @@ from klagg.errors import ConfigError
 from klagg.intervals import ordered
 
 ENVIRONMENT_PREFIX = "KLAGG_"
+STREAMS_PERCENT_MAX = 60
+"""What all streams together may take of Redis' memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,29 @@ class Persistence:
 
 
 @dataclass(frozen=True, slots=True)
+class Streams:
+    """How much of Redis' maxmemory each kind of stream may take, in percent and over all shards."""
+
+    feed_percent: int = 25
+    klines_percent: int = 12
+    events_percent: int = 6
+    live_percent: int = 4
+    requests_percent: int = 2
+    findings_percent: int = 2
+    dead_percent: int = 1
+
+    def check(self) -> None:
+        shares = {each.name: int(getattr(self, each.name)) for each in fields(self)}
+        for name, share in shares.items():
+            _between(f"streams.{name}", share, 1, STREAMS_PERCENT_MAX)
+        if sum(shares.values()) > STREAMS_PERCENT_MAX:
+            raise ConfigError(
+                f"the shares in [streams] add up to {sum(shares.values())} percent of Redis' memory: it must be at "
+                f"most {STREAMS_PERCENT_MAX}, because a full Redis refuses even the commit"
+            )
+
+
+@dataclass(frozen=True, slots=True)
 class Service:
     statistics_s: int = 10
     heartbeat_ms: int = 1000
@@ -172,13 +197,14 @@ class Settings:
     repair: Repair = field(default_factory=Repair)
     aggregator: Aggregator = field(default_factory=Aggregator)
     persistence: Persistence = field(default_factory=Persistence)
+    streams: Streams = field(default_factory=Streams)
     service: Service = field(default_factory=Service)
 
     def check(self) -> None:
         _between("shards", self.shards, 1, 1024)
         for section in (
             self.exchange, self.redis, self.database, self.ingest, self.clock, self.rest, self.repair, self.aggregator,
-            self.persistence, self.service,
+            self.persistence, self.streams, self.service,
         ):  # fmt: skip
             section.check()
 

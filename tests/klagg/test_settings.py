@@ -69,3 +69,11 @@ def test_environment_overrides_and_refuses_typos() -> None:
         load(None, {"KLAGG_REDIS__ULR": "x"})
     with pytest.raises(ConfigError, match="must be a whole number"):
         load(None, {"KLAGG_CLOCK__TICK_MS": "fast"})
+
+
+def test_the_streams_may_take_60_percent_of_redis_together() -> None:
+    assert from_tree({"streams": {"feed_percent": 33}}).streams.feed_percent == 33
+    with pytest.raises(ConfigError, match=r"add up to 61 percent .* at most 60"):
+        from_tree({"streams": {"feed_percent": 34}})
+    with pytest.raises(ConfigError, match=r"streams.dead_percent is 0"):
+        from_tree({"streams": {"dead_percent": 0}})
