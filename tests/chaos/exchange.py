@@ -20,7 +20,7 @@ from tests.chaos.shape import Shape
 from tests.chaos.weather import FaultyHub
 
 WEIGHT_PER_MINUTE = 1_000_000
-LEAD_REAL_MS = 5_000
+LEAD_REAL_MS = 3_000
 """Real time between the first subscriber and the first trade: all connections of a line are up by then."""
 
 HARM = "harm done: "

@@ -62,7 +62,7 @@ class Shape:
         """
         weights = [rank**-1.05 for rank in range(1, self.symbols)]
         left_out = weights[0] / sum(weights) if self.recordings else 0.0
-        return self.trades * 1.15 / (1 - left_out) / ((self.end_ms - self.begin_ms) / 1000)
+        return self.trades * 1.1 / (1 - left_out) / ((self.end_ms - self.begin_ms) / 1000)
 
     def to_json(self) -> str:
         return json.dumps(asdict(self))
