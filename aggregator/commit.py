@@ -108,6 +108,8 @@ class Committer:
                 writes.append(Append(getattr(self._keys, name), stamped, ENTRIES_MAX.get(name, 0)))
         if outputs.bars:
             writes.append(HashUpdate(self._keys.bars, {**outputs.bars, contract.BARS_POSITION: self._live_id}))
+        if outputs.bars_gone:
+            writes.append(HashUpdate(self._keys.bars, remove=outputs.bars_gone))
         was = self.position
         feed, step = (feed_id, 0) if outputs.last else (was.feed, was.step + 1)
         self._move_to(Position(was.epoch, was.seq + 1, feed, step, numbers), [*writes, *more])

@@ -29,6 +29,6 @@ def parts_of(outputs: Outputs, klines_max: int = KLINES_MAX) -> Iterator[Outputs
         return
     for start in range(0, whole, klines_max):
         yield Outputs(outputs.time_ms, last=False, klines=outputs.klines[start : start + klines_max])
-    yield replace(outputs, last=False, klines=outputs.klines[whole:], live=[], bars={})
+    yield replace(outputs, last=False, klines=outputs.klines[whole:], live=[], bars={}, bars_gone=[])
     yield Outputs(outputs.time_ms, last=False, live=outputs.live)
-    yield Outputs(outputs.time_ms, last=outputs.last, bars=outputs.bars)
+    yield Outputs(outputs.time_ms, last=outputs.last, bars=outputs.bars, bars_gone=outputs.bars_gone)

@@ -208,6 +208,16 @@ def test_more_writes_go_with_the_commit_and_streams_for_people_are_bounded(strea
     assert committer.position.numbers["findings"] == 3 * FINDING_ENTRIES
 
 
+def test_bars_that_are_gone_leave_the_hash(streams: Streams) -> None:
+    committer = Committer(streams, KEYS, "test")
+    committer.take_over(0)
+    committer.commit(Outputs(1, bars={"A:1m": "1", "B:1m": "1"}), "1-1")
+    committer.commit(Outputs(2, bars={"A:1m": "2"}, bars_gone=["B:1m", "B:1h"]), "1-2")
+    assert set(streams.hash_of(KEYS.bars)) == {b"A:1m", contract.BARS_POSITION.encode()}
+    committer.commit(Outputs(3, bars_gone=["A:1m"]), "1-3")
+    assert set(streams.hash_of(KEYS.bars)) == {contract.BARS_POSITION.encode()}
+
+
 def test_bars_say_from_where_to_read_live(streams: Streams) -> None:
     committer = Committer(streams, KEYS, "one")
     committer.take_over(0)

@@ -255,7 +255,7 @@ def test_a_listing_gives_the_scales_of_the_exchange() -> None:
     outputs = tick(core, T0 + 60_000)
     (kline,) = klines(outputs)
     assert (kline.open, kline.volume, kline.quote_volume) == ("100.50", "2.000", "201.00000")
-    assert [each["kind"] for each in outputs.events].count(contract.EVENT_LISTED) == 2
+    assert [each["kind"] for each in outputs.events].count(contract.EVENT_LISTED) == 1
 
 
 def test_a_product_beyond_64_bits_is_refused_not_wrapped() -> None:

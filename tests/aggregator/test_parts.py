@@ -61,3 +61,10 @@ def test_an_ordinary_tick_is_one_part() -> None:
     assert list(parts_of(outputs)) == [outputs]
     assert len(list(parts_of(outputs_of({"klines": KLINES_MAX})))) == 1
     assert len(list(parts_of(outputs_of({"klines": KLINES_MAX + 1})))) == 4
+
+
+def test_fields_that_leave_bars_go_out_once_and_last() -> None:
+    whole = Outputs(1, klines=[{"n": str(number)} for number in range(7)], bars={"A": "1"}, bars_gone=["B"])
+    parts = list(parts_of(whole, 3))
+    assert [part.bars_gone for part in parts] == [[], [], [], [], ["B"]]
+    assert parts[-1].bars == {"A": "1"}
