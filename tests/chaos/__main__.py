@@ -96,10 +96,10 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--kills", type=int, default=200, help="kill -9 in all (200)")
     parser.add_argument("--symbols", type=int, default=Shape().symbols)
     parser.add_argument("--trades", type=int, default=Shape().trades, help="at least so many (1,000,000)")
-    parser.add_argument("--minutes", type=int, default=Shape().window_minutes, help="of the window of faults (5)")
+    parser.add_argument("--minutes", type=int, default=Shape().window_minutes, help="of the window of faults (8)")
     parser.add_argument("--warm-s", type=int, default=Shape().warm_ms // 1000, help="of the market before it")
     parser.add_argument("--speed", type=float, default=1.0, help="of the run with faults (1)")
-    parser.add_argument("--calm-speed", type=float, default=3.0, help="of the uninterrupted run (3)")
+    parser.add_argument("--calm-speed", type=float, default=4.0, help="of the uninterrupted run (4)")
     parser.add_argument("--keep", action="store_true", help="keep data and logs also when all is identical")
     return parser.parse_args()
 

@@ -31,7 +31,7 @@ SECOND: Final = "second aggregator"
 WEIGHTS: Final = {AGGREGATOR: 6, INGEST_A: 4, INGEST_B: 4, CLOCK: 4, REPAIR: 4, WRITER: 5, REDIS: 3}
 """Shares of the kills; Redis gets few, because every process waits while it loads."""
 
-BLACKOUTS, CUT_TAILS, CUT_EXECS, CUT_REPLIES, SECONDS = 0.02, 0.04, 0.06, 0.06, 0.03
+BLACKOUTS, CUT_TAILS, CUT_EXECS, CUT_REPLIES, SECONDS = 0.02, 0.04, 0.04, 0.04, 0.02
 """Further faults for each kill."""
 
 TAIL_MS_MIN, TAIL_MS_MAX = 100, 900

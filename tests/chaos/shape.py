@@ -33,7 +33,7 @@ class Shape:
     seed: int = 1
     symbols: int = 600
     trades: int = 1_000_000
-    window_minutes: int = 5
+    window_minutes: int = 8
     warm_ms: int = 50_000
     tail_ms: int = 20_000
     recordings: tuple[str, ...] = ()
