@@ -16,6 +16,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from klagg.embedded import PostgresServer
@@ -23,7 +24,7 @@ from tests.chaos import table
 from tests.chaos.market import recordings_in
 from tests.chaos.plan import plan
 from tests.chaos.processes import ROOT, ChaosFailed
-from tests.chaos.run import Result, Run
+from tests.chaos.run import CLOSED, FINDING, Result, Run
 from tests.chaos.shape import Shape
 
 SHOWN = 10
@@ -57,12 +58,22 @@ def tell(name: str, result: Result) -> None:
     if result.unsettled:
         print(f"  NOT SETTLED: {result.unsettled}")
     if result.kills:
-        told = ", ".join(f"{target} {count}" for target, count in sorted(result.kills.items()))
-        print(f"  kill -9: {sum(result.kills.values())} ({told})")
-    for title, counts in (("faults", result.faults), ("seen", result.counts)):
-        if counts:
-            print(f"  {title}: " + ", ".join(f"{key} {count}" for key, count in sorted(counts.items())))
+        print(f"  kill -9: {sum(result.kills.values())} ({_told(result.kills)})")
+    if result.faults:
+        print(f"  faults: {_told(result.faults)}")
+    counts = result.counts
+    reasons = {key.removeprefix(CLOSED): count for key, count in counts.items() if key.startswith(CLOSED)}
+    print(
+        f"  duplicates dropped {counts['duplicates']} (the feed read again after restarts counts too), holes opened "
+        f"{counts['hole_opened']}, ended {counts['hole_closed']} ({_told(reasons)}), amendments {counts['amended']}"
+    )
+    findings = {key.removeprefix(FINDING): count for key, count in counts.items() if key.startswith(FINDING)}
+    print(f"  findings: {_told(findings)}; dead entries {counts['dead entries']}")
     print(f"  ended by themselves: {result.ended}", flush=True)
+
+
+def _told(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{key} {count}" for key, count in sorted(counts.items())) or "none"
 
 
 def verdict(shape: Shape, calm: Result, chaos: Result) -> bool:

@@ -72,6 +72,9 @@ MODULES = {
 
 KEYS = Keys(0)
 
+CLOSED, FINDING = f"{EVENT_HOLE_CLOSED} ", "finding "
+"""What names of counts begin with: holes ended by their reason, findings by their kind."""
+
 
 @dataclass
 class Result:
@@ -227,8 +230,7 @@ class Run:
         self._settle()
         result.exchange_ids = dict(self._state["lastAggTradeIds"])
         result.last_ids = table.last_ids(self._database)
-        result.bars, amended = table.window_of(self._database, shape)
-        result.counts["revisions in the table beyond the first"] = amended
+        result.bars = table.window_of(self._database, shape)
         self._count_events()
         self._end_in_order()
         result.seconds = time.monotonic() - self._started_s
@@ -387,13 +389,13 @@ class Run:
                     counts[kind] += int(entry.fields[b"n"])
                 if kind == EVENT_HOLE_CLOSED:
                     for reason in entry.fields[b"reason"].decode().split(","):
-                        counts[f"{kind} {reason}"] += 1
+                        counts[CLOSED + reason] += 1
             last = f"({page[-1].id}"
         for beat in self._beats.values():
             if beat["process"].startswith("aggregator"):
                 counts["duplicates"] += beat["counters"].get("duplicates", 0)
         for entry in streams.range(KEYS.findings):
-            counts[f"finding {entry.fields[b'kind'].decode()}"] += 1
+            counts[FINDING + entry.fields[b"kind"].decode()] += 1
         counts["dead entries"] = streams.length(KEYS.dead)
         streams.close()
 

@@ -21,7 +21,7 @@ VALUES = (
 
 _WINDOW = f"""
 SELECT symbol, "interval" AS name, (extract(epoch FROM open_time) * 1000)::bigint AS open_ms,
-       {", ".join(VALUES)}, complete, revision, source
+       {", ".join(VALUES)}, complete
 FROM klines WHERE open_time >= to_timestamp(%(from_s)s) AND open_time < to_timestamp(%(to_s)s)
 """
 
@@ -46,17 +46,16 @@ class Bar(NamedTuple):
 Table = dict[Key, Bar]
 
 
-def window_of(database: Database, shape: Shape) -> tuple[Table, int]:
-    """The bars of the window in the table, and how many amendments their versions count."""
+def window_of(database: Database, shape: Shape) -> Table:
+    """The bars of the window in the table."""
     with database.transaction():
         rows = database.query(_WINDOW, {"from_s": shape.window_from_ms / 1000, "to_s": shape.window_to_ms / 1000})
-    amended, bars = 0, {}
+    bars = {}
     for row in rows:
         key = Key(row["symbol"], row["name"], row["open_ms"])
         if _is_inside(key, shape):
             bars[key] = Bar(tuple(_text(row[name]) for name in VALUES), row["complete"])
-            amended += row["revision"] - 1
-    return bars, amended
+    return bars
 
 
 def last_ids(database: Database) -> dict[str, int]:
