@@ -3,8 +3,8 @@
 Between two ticks entries only gather; at the tick they are decoded together, pass the ledger, are folded, and then the
 tick speaks. So outputs are a pure function of the log, however it was read (DESIGN §1.4).
 
-What the core does not do yet has its place: official rows (`apply`), requests for holes that stay open (`_speak`), a
-new generation of a listed name (`SymbolTable.describe`).
+What the core does not do yet has its place: requests for holes that stay open (`_speak`), a new generation of a listed
+name (`SymbolTable.describe`).
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from aggregator.finality import Finality, Graces
 from aggregator.fold import Prepared, Rows, quotes_of
 from aggregator.folding import Folder
 from aggregator.ledger import NONE, Ledger
+from aggregator.official import Official
 from aggregator.outputs import Outputs, Speaker
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.symbols import SymbolTable
@@ -64,6 +65,8 @@ class Counts:
     holes_opened: int = 0
     holes_closed: int = 0
     bad_entries: int = 0
+    covered: int = 0
+    """Trades of minutes that are official already: the ledger knows them, no bar counts them."""
 
 
 class Core:
@@ -81,6 +84,7 @@ class Core:
         finest_ms = min(each.shortest_ms for each in intervals)
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self.folder = Folder(self.ring, self.finality)
+        self.official = Official(self.ring, self.ledger, self.finality, self.folder, self.symbols, window_ms)
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
@@ -117,6 +121,8 @@ class Core:
                 self._mark(raw)
             elif kind == contract.LISTING:
                 self._list(raw)
+            elif kind == contract.OFFICIAL:
+                self.official.gather(raw)
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:
@@ -162,6 +168,7 @@ class Core:
             slots = self.symbols.slots_of(list(self._marked))
             times = np.fromiter(self._marked.values(), np.int64, len(slots))
             self.finality.alive_until[slots] = np.maximum(self.finality.alive_until[slots], times)
+            self.official.note_marks(slots, times)
         self._listed, self._marked = [], {}
 
     def grow(self) -> None:
@@ -171,6 +178,7 @@ class Core:
             self.ring.grow(capacity)
             self.ledger.grow(capacity)
             self.finality.grow(capacity)
+            self.official.grow(capacity)
             self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
 
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
@@ -209,17 +217,20 @@ class Core:
             return
         self._take_marks_and_listings()
         rows = self._admitted()
+        self.official.take(self.grow, self._raise_scales)
         for step_ms in self._steps(time_ms, rows):
             outputs = self._pending
             outputs.time_ms, outputs.last = step_ms, step_ms == time_ms
             if step_ms // MINUTE_MS != self.time_ms // MINUTE_MS:
                 self.folder.settle()
+                self.official.expire(step_ms - self._window_ms)
             self.ring.advance(step_ms)
             rows = self._fold(rows, step_ms, outputs)
             due = outputs.last and time_ms >= self.live_long_due
-            if due or self.folder.pressing:
+            if due or self.folder.pressing or self.official.pressing:
                 self.folder.settle()
                 self._tell_first_trades(outputs)
+            self.official.apply(step_ms, outputs)
             self._tell_broken(outputs)
             self._speak(outputs, step_ms)
             if outputs.last:
@@ -353,8 +364,11 @@ class Core:
             rows = rows.take(~old)
         if not len(rows):
             return held
-        self.edges.note(rows)
-        self.folder.fold(rows, step_ms)
+        mine = self.official.uncovered(rows)
+        self.counts.covered += len(rows) - len(mine)
+        if len(mine):
+            self.edges.note(mine)
+            self.folder.fold(mine, step_ms)
         return held
 
     def _tell_first_trades(self, outputs: Outputs) -> None:

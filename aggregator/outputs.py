@@ -153,7 +153,9 @@ class Speaker:
         rows = ring.rows_of(interval, cursor[slots])
         empty = ring.open_id[rows, slots] == NO_ID
         rows, slots = rows[empty], slots[empty]
-        ring.set_prices(rows, slots, ring.close_before(interval, cursor[slots], slots))
+        lacking = ring.lacks_price(rows, slots)
+        its_rows, its_slots = rows[lacking], slots[lacking]
+        ring.set_prices(its_rows, its_slots, ring.close_before(interval, cursor[its_slots], its_slots))
         return rows, slots
 
 

@@ -34,6 +34,7 @@ def test_toml_round_trip(tmp_path: Path) -> None:
         ({"database": {"enabled": 1}}, "database.enabled must be true or false"),
         ({"aggregator": {"intervals": ["1m", "7m"]}}, "unknown interval '7m'"),
         ({"aggregator": {"intervals": []}}, "aggregator.intervals is empty"),
+        ({"aggregator": {"intervals": ["5s", "5m"]}}, "aggregator.intervals lacks 1m"),
         ({"exchange": {"source": "trades"}}, "exchange.source is 'trades'"),
         ({"exchange": 5}, "exchange must be a section"),
     ],
