@@ -216,8 +216,8 @@ class Core:
         if time_ms < self.time_ms:
             return
         self._take_marks_and_listings()
-        rows = self._admitted()
         self.official.take(self.grow, self._raise_scales)
+        rows = self._admitted()
         for step_ms in self._steps(time_ms, rows):
             outputs = self._pending
             outputs.time_ms, outputs.last = step_ms, step_ms == time_ms

@@ -81,6 +81,8 @@ class Official:
         self._answers: list[Answer] = []
         self._gathered = 0
         self._taken = OfficialRows.none()
+        self._told: set[int] = set()
+        """Slots of which something was said since the last `apply`."""
         self._findings: list[tuple[int, str, str, str]] = []
         self.waiting = OfficialRows.none()
         self.nothing = Coverage()
@@ -128,6 +130,7 @@ class Official:
         parts = [self._taken]
         for answer in answers:
             slot = self._symbols.index[answer.symbol.encode()]
+            self._told.add(slot)
             start, end = answer.nothing
             if start < end and start < self._seen_live_from(slot):
                 self.nothing.add(slot, np.array([start]), np.array([end]))
@@ -164,7 +167,8 @@ class Official:
         """Apply the rows of bars that are closed at `step_ms`; at the last step of a tick others are refused."""
         self._finality.look_to(step_ms)
         usable = self._has_begun
-        touched = {event.slot for event in self._ledger.events if event.slot in self._ledger.coverage.ranges}
+        told, self._told = self._told, set()
+        touched = told | {event.slot for event in self._ledger.events}
         if len(self._taken):
             closed = self._taken.end <= step_ms
             due, self._taken = self._taken.take(closed), self._taken.take(~closed)
@@ -176,7 +180,7 @@ class Official:
                 usable = True
         if usable:
             touched |= self._use(step_ms)
-        for slot in sorted(touched):
+        for slot in sorted(touched & self._ledger.coverage.ranges.keys()):
             self._ledger.heal(slot)
             self._lower_start(slot)
         self._reach()
