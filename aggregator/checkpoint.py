@@ -1,7 +1,8 @@
 """The aggregator's state as bytes and back, in blocks of symbols small enough that no other Redis client waits for one.
 
 Pure. A checkpoint is a copy of the core right after a tick: a header (JSON) with everything that is small, and one
-compressed block for every BLOCK_SYMBOLS symbols of the ring. A restart loads it and reads the log on from its position.
+compressed block for every BLOCK_SYMBOLS symbols of the ring, and for every BLOCK_PARKED parked trades. A restart loads
+it and reads the log on from its position.
 """
 
 from __future__ import annotations
@@ -22,9 +23,12 @@ from aggregator.official_rows import OfficialRows
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
 
-FORMAT = 3
+FORMAT = 5
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
+
+BLOCK_PARKED = 8_000
+"""About 0.7 MB of JSON before it is compressed."""
 
 _OF_LEDGER = ("last_id", "last_time", "near_time", "start_time")
 _BY_SYMBOL = ("cursor", "carry", "shown")
@@ -45,14 +49,23 @@ class Checkpoint:
             name: getattr(ring, name)[:, :count].copy() for name in (*_BY_SYMBOL, *BAR_INTEGERS, *BAR_FLAGS)
         }
         self._count = count
+        self._parked = core.listings.parking.dump()
         self.header = _header(core)
 
     @property
     def blocks(self) -> int:
+        return self._symbol_blocks + -(-len(self._parked) // BLOCK_PARKED)
+
+    @property
+    def _symbol_blocks(self) -> int:
         return -(-self._count // BLOCK_SYMBOLS)
 
     def block(self, number: int) -> bytes:
         """One compressed block."""
+        if number >= self._symbol_blocks:
+            first = (number - self._symbol_blocks) * BLOCK_PARKED
+            parked = ujson.dumps(self._parked[first : first + BLOCK_PARKED], ensure_ascii=False)
+            return zlib.compress(parked.encode(), 1)
         columns = slice(number * BLOCK_SYMBOLS, (number + 1) * BLOCK_SYMBOLS)
         return zlib.compress(b"".join(array[:, columns].tobytes() for array in self._arrays.values()), 1)
 
@@ -78,6 +91,9 @@ def _header(core: Core) -> str:
             "ledger": {name: getattr(ledger, name)[:count].tolist() for name in _OF_LEDGER},
             "holes": _holes_out(ledger.holes),
             "lost": _holes_out(ledger.lost),
+            "listings": _listings_out(core),
+            "parked": len(core.listings.parking.rows),
+            "end_ms": core.ring.end_ms[:count].tolist(),
             "alive_until": core.finality.alive_until[:count].tolist(),
             "official": _official(core),
             "agg_ids": core.agg_ids[:count].tolist(),
@@ -85,7 +101,9 @@ def _header(core: Core) -> str:
             "row_bucket": core.ring.row_bucket.tolist(),
             "edges": [[boundary, found.tolist()] for boundary, found in core.edges.found.items()],
             "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
+            "continuity": core.continuity.to_rows(),
             "first_trades": core.folder.first_trades,
+            "asking": core.asker.state(),
             "counts": asdict(core.counts),
         },
         ensure_ascii=False,
@@ -104,17 +122,18 @@ def restore(core: Core, header: str, blocks: Sequence[bytes]) -> None:
 
 
 def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None:
-    if len(blocks) != -(-len(state["names"]) // BLOCK_SYMBOLS):
-        raise CheckpointDamaged(f"{len(blocks)} blocks for {len(state['names'])} symbols")
-    for name in state["names"]:
-        core.symbols.index[name.encode()]
+    symbol_blocks, parked = -(-len(state["names"]) // BLOCK_SYMBOLS), state["parked"]
+    if len(blocks) != symbol_blocks + -(-parked // BLOCK_PARKED):
+        raise CheckpointDamaged(f"{len(blocks)} blocks for {len(state['names'])} symbols and {parked} parked trades")
+    core.symbols.load(state["names"], state["statuses"])
     core.grow()
     count, symbols, ledger, ring = core.symbols.count, core.symbols, core.ledger, core.ring
-    symbols.statuses[:] = state["statuses"]
     for owner, part in ((symbols, "symbols"), (ledger, "ledger")):
         for name, values in state[part].items():
             getattr(owner, name)[:count] = values
     ledger.holes, ledger.lost = _holes_in(state["holes"]), _holes_in(state["lost"])
+    _listings_in(core, state["listings"])
+    ring.end_ms[:count] = state["end_ms"]
     core.finality.alive_until[:count] = state["alive_until"]
     _restore_official(core, state["official"])
     core.agg_ids[:count] = state["agg_ids"]
@@ -124,11 +143,17 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     for each in fields(Rows):
         values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
         setattr(core.held, each.name, values)
+    core.continuity.restore(state["continuity"])
+    core.asker.put_back(state["asking"])
     core.counts = type(core.counts)(**state["counts"])
     core.folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]
-    for number, block in enumerate(blocks):
+    for number, block in enumerate(blocks[:symbol_blocks]):
         _restore_block(core, number, zlib.decompress(block))
+    for block in blocks[symbol_blocks:]:
+        core.listings.parking.load(ujson.loads(zlib.decompress(block)))
+    if len(core.listings.parking.rows) != parked:
+        raise CheckpointDamaged(f"{len(core.listings.parking.rows)} parked trades instead of {parked}")
     shown = ring.row_bucket[:, None] == ring.shown[ring.row_interval][:, :count]
     begun = shown & (ring.shown[ring.row_interval][:, :count] != NO_BUCKET) | (ring.open_id[:, :count] != NO_ID)
     ring.live_changed[:, :count] |= (ring.revision[:, :count] == 0) & begun
@@ -187,6 +212,24 @@ def _restore_block(core: Core, number: int, data: bytes) -> None:
         at += size
     if at != len(data):
         raise CheckpointDamaged(f"block {number} holds {len(data)} bytes instead of {at}")
+
+
+def _listings_out(core: Core) -> dict[str, Any]:
+    count, listings = core.symbols.count, core.listings
+    return {
+        "gone": listings.gone[:count].tolist(),
+        "genesis_due": listings.genesis_due[:count].tolist(),
+        "before": [[slot, *found] for slot, found in listings.before.items()],
+        "freed": listings.freed,
+        "first_tick_ms": listings.first_tick_ms,
+    }
+
+
+def _listings_in(core: Core, state: dict[str, Any]) -> None:
+    count, listings = core.symbols.count, core.listings
+    listings.gone[:count], listings.genesis_due[:count] = state["gone"], state["genesis_due"]
+    listings.before = {slot: (last_id, last_time) for slot, last_id, last_time in state["before"]}
+    listings.freed, listings.first_tick_ms = state["freed"], state["first_tick_ms"]
 
 
 def _holes_out(holes: Mapping[int, Sequence[Hole]]) -> list[list[Any]]:

@@ -6,7 +6,7 @@ No float and no Python loop per trade: see `klagg.decimals.parse_column` for how
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
@@ -87,6 +87,14 @@ def decode(entries: Sequence[RawFields]) -> Columns:
         names, integers[b"id"], price, price_decimals, qty, qty_decimals, integers[b"first"], integers[b"last"],
         integers[b"time"], _flags(joined[b"maker"], total), _flags(joined[b"counts"], total), agg,
     )  # fmt: skip
+
+
+def joined(parts: Sequence[Columns]) -> Columns:
+    """All rows of all parts, in order."""
+    if len(parts) == 1:
+        return parts[0]
+    arrays = (np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Columns)[1:])
+    return Columns([name for part in parts for name in part.names], *arrays)
 
 
 def _check_utf8(text: bytes) -> None:

@@ -3,8 +3,9 @@
 The steps of a commit, and what a crash after each one leaves:
 
 1. WATCH `commit:{n}` and read it. Nothing has happened.
-2. Compare it with what this process believes. If it differs, another aggregator has taken the shard over, or Redis
-   came back older than this process: the process ends, and its restart decides from what Redis holds.
+2. Compare it with what this process believes. If it differs, another aggregator has taken the shard over (its epoch is
+   higher), or Redis came back older than this process (epoch or commit number are lower, or the hash is gone): that is
+   a finding of its own. The process ends either way, and its restart decides from what Redis holds.
 3. MULTI, the outputs, the new position, EXEC. Redis runs all of it or none. A crash before EXEC leaves the old
    position: the restart reads the same log and says the same again. A crash after EXEC leaves the new one: the restart
    is silent up to it. A lost reply leaves one of the two, and the process ends, because it cannot know which.
@@ -12,29 +13,31 @@ The steps of a commit, and what a crash after each one leaves:
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aggregator.outputs import Outputs
 from klagg import contract
 from klagg.contract import Fields, Keys
-from klagg.errors import ContractError
+from klagg.errors import CommitConflict, ContractError, RedisOlder, RedisRefused, RedisUnavailable
 from klagg.redisio import Append, HashUpdate, Streams, Write
 
 START = "0-0"
-LIVE_ENTRIES = 600
-EVENT_ENTRIES = 50_000
-REQUEST_ENTRIES = 50_000
+REDIS_OLDER = "REDIS_OLDER"
+"""The kind of the finding that Redis came back older than a process had left it."""
 FINDING_ENTRIES = 10_000
+ENTRIES_MAX = {"findings": FINDING_ENTRIES, "dead": contract.DEAD_ENTRIES}
+"""Streams that no group reads and that other processes write too are bounded at every append; the rest is trimmed."""
 STREAMS = ("klines", "live", "events", "requests", "findings", "dead")
 """Streams that a commit appends to, in this order; each has its own running number."""
 
 
 @dataclass(frozen=True, slots=True)
 class Position:
-    """`epoch` counts the aggregators that owned the shard, `seq` their commits; `feed` is the id of the last entry
-    whose outputs are out, and `step` how many outputs of the tick behind it are out too (0 but within a long jump);
-    `numbers` is the last `seq` of each output stream."""
+    """`epoch` rises with every aggregator that takes the shard, `seq` counts their commits; `feed` is the id of the
+    last entry whose outputs are out, and `step` how many parts of the next tick's outputs are out too (0 but within a
+    long jump or a large tick); `numbers` is the last `seq` of each output stream."""
 
     epoch: int = 0
     seq: int = 0
@@ -80,11 +83,16 @@ class Committer:
         self._live_id = START
         self.position = Position()
 
-    def take_over(self) -> Position:
-        """Take the next epoch, which fences whoever had the shard; the position reached so far."""
+    def take_over(self, now_ms: float) -> Position:
+        """Take a new epoch, which fences whoever had the shard; the position reached so far.
+
+        The epoch is the wall clock's `now_ms`, or the next number where that is not higher. So it is also higher than
+        that of any process that Redis no longer knows of because it came back older, and what is published from now
+        on beats what that process wrote into the table (docs/adr/0008-epochs-by-time.md).
+        """
         self._believed = self._streams.hash_of(self._keys.commit)
         found = Position.from_hash(self._believed)
-        self._move_to(replace(found, epoch=found.epoch + 1, seq=found.seq + 1), [])
+        self._move_to(replace(found, epoch=max(found.epoch + 1, int(now_ms)), seq=found.seq + 1), [])
         newest = self._streams.newest(self._keys.live)
         self._live_id = newest[0].id if newest else START
         return self.position
@@ -93,20 +101,15 @@ class Committer:
         """Outputs of the tick `feed_id` and the position behind them, in one transaction, with `more` writes to it."""
         numbers = dict(self.position.numbers)
         writes: list[Write] = []
-        limits = {
-            "live": LIVE_ENTRIES,
-            "events": EVENT_ENTRIES,
-            "requests": REQUEST_ENTRIES,
-            "findings": FINDING_ENTRIES,
-            "dead": contract.DEAD_ENTRIES,
-        }
         for name in STREAMS:
             for fields in getattr(outputs, name):
                 numbers[name] += 1
                 stamped = contract.stamp(fields, self._writer, numbers[name])
-                writes.append(Append(getattr(self._keys, name), stamped, limits.get(name, 0)))
+                writes.append(Append(getattr(self._keys, name), stamped, ENTRIES_MAX.get(name, 0)))
         if outputs.bars:
             writes.append(HashUpdate(self._keys.bars, {**outputs.bars, contract.BARS_POSITION: self._live_id}))
+        if outputs.bars_gone:
+            writes.append(HashUpdate(self._keys.bars, remove=outputs.bars_gone))
         was = self.position
         feed, step = (feed_id, 0) if outputs.last else (was.feed, was.step + 1)
         self._move_to(Position(was.epoch, was.seq + 1, feed, step, numbers), [*writes, *more])
@@ -120,6 +123,43 @@ class Committer:
 
     def _move_to(self, position: Position, writes: Sequence[Write]) -> None:
         fields = position.to_fields()
-        self._streams.commit(self._keys.commit, self._believed, fields, writes)
+        try:
+            self._streams.commit(self._keys.commit, self._believed, fields, writes)
+        except CommitConflict as conflict:
+            if conflict.found is not None:
+                self.compare(conflict.found)
+            raise
         self._believed = {name.encode(): value.encode() for name, value in fields.items()}
         self.position = position
+
+    def stand_at(self, feed_id: str) -> None:
+        """Go on from this entry of the feed, with the next commit: the one that was reached is not there any more."""
+        self.position = replace(self.position, feed=feed_id, step=0)
+
+    def compare(self, found: Mapping[bytes, bytes]) -> None:
+        """RedisOlder, and a finding if Redis takes one, if `found` (the hash `commit:{n}`) is behind this process."""
+        try:
+            held = Position.from_hash(found)
+        except ContractError:
+            return  # damaged rather than old: whoever asked knows what went wrong
+        if (held.epoch, held.seq) < (self.position.epoch, self.position.seq):
+            raise self.older(f"{self._keys.commit} is at {_place(held)}", found)
+
+    def older(self, where: str, found: Mapping[bytes, bytes] | None = None) -> RedisOlder:
+        """The error for a Redis that is behind this process, as `where` says; also left as a finding, if possible.
+
+        The finding is written beside any commit, because there will be no more of this process; it counts for itself.
+        """
+        evidence = f"{where}, while this process had committed {_place(self.position)}"
+        entry = contract.finding_entry(REDIS_OLDER, "error", evidence)
+        with contextlib.suppress(RedisUnavailable, RedisRefused):
+            stamped = contract.stamp(entry, f"{self._writer}/older", 1)
+            self._streams.append(self._keys.findings, stamped, maxlen=FINDING_ENTRIES)
+        return RedisOlder(f"Redis came back older than this process: {evidence}", found=found)
+
+
+def _place(position: Position) -> str:
+    """A position for a sentence."""
+    if position == Position():
+        return "nothing"
+    return f"epoch {position.epoch}, commit {position.seq}, feed {position.feed}"

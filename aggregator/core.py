@@ -2,28 +2,28 @@
 
 Between two ticks entries only gather; at the tick they are decoded together, pass the ledger, are folded, and then the
 tick speaks. So outputs are a pure function of the log, however it was read (DESIGN §1.4).
-
-What the core does not do yet has its place: requests for holes that stay open (`_speak`), a new generation of a listed
-name (`SymbolTable.describe`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
 from aggregator import columns as feed
 from aggregator.columns import Columns
+from aggregator.continuity import Continuity
+from aggregator.counts import Counts
 from aggregator.edges import Edges
 from aggregator.finality import Finality, Graces
 from aggregator.fold import Prepared, Rows, quotes_of
 from aggregator.folding import Folder
-from aggregator.ledger import NONE, Ledger
+from aggregator.ledger import Ledger
+from aggregator.listings import OLD_GENERATION, UNLISTED, Listings, listings_of
 from aggregator.official import Official
 from aggregator.outputs import Outputs, Speaker
+from aggregator.requests import Asker
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.symbols import SymbolTable
 from klagg import contract, settings
@@ -44,35 +44,18 @@ GATHERED_MAX = 20_000_000
 STEP_MS_MAX = 300_000
 """A jump of the clock is taken in steps of at most this: five minutes of 600 symbols are about 4,000 klines."""
 
-TRADING = "TRADING"
-SCALE_MAX = 17
-"""The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
-
 
 class TicksMissing(KlaggError):
     """Trades pile up and no tick comes: the clock process does not run."""
 
 
-@dataclass(slots=True)
-class Counts:
-    """What the core has seen, for the statistics."""
-
-    trades: int = 0
-    duplicates: int = 0
-    refused: int = 0
-    ticks: int = 0
-    finals: int = 0
-    holes_opened: int = 0
-    holes_closed: int = 0
-    bad_entries: int = 0
-    covered: int = 0
-    """Trades of minutes that are official already: the ledger knows them, no bar counts them."""
-
-
 class Core:
-    """One shard's aggregator. `apply` every feed entry in order; a tick answers with Outputs."""
+    """One shard's aggregator. `apply` every feed entry in order; a tick answers with Outputs.
 
-    def __init__(self, config: settings.Aggregator, epoch: int = 0) -> None:
+    With `asks` False it asks for nothing that is missing: nobody is there to answer.
+    """
+
+    def __init__(self, config: settings.Aggregator, epoch: int = 0, *, asks: bool = True) -> None:
         self.epoch = epoch
         self.counts = Counts()
         self.symbols = SymbolTable()
@@ -84,7 +67,10 @@ class Core:
         finest_ms = min(each.shortest_ms for each in intervals)
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self.folder = Folder(self.ring, self.finality)
-        self.official = Official(self.ring, self.ledger, self.finality, self.folder, self.symbols, window_ms)
+        self.official = Official(self.ring, self.ledger, self.finality, self.symbols, window_ms)
+        self.listings = Listings(self.symbols, self.ring, self.ledger, self.finality)
+        self._asks = asks
+        self.asker = Asker(self.symbols, self.ledger, self.finality, intervals, config.ask_after_ms, window_ms)
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
@@ -100,6 +86,7 @@ class Core:
         self.held = Rows.none()
         self.agg_ids = np.zeros(self.symbols.capacity, np.int64)
         """The id space of each slot: 1 aggTrade ids, −1 fill ids, 0 not known yet."""
+        self.continuity = Continuity()
         self._pending = Outputs(0)
         self.time_ms = 0
         """The last tick's time; 0 before the first."""
@@ -112,6 +99,8 @@ class Core:
         """
         try:
             contract.check_version(raw)
+            if loss := self.continuity.note(entry_id, raw, self.time_ms):
+                self._pending.findings.append(loss)
             kind = contract.text_of(raw, "kind")
             if kind == contract.TRADES:
                 self._gather(entry_id, raw)
@@ -120,7 +109,7 @@ class Core:
             elif kind == contract.MARK:
                 self._mark(raw)
             elif kind == contract.LISTING:
-                self._list(raw)
+                self._listed += listings_of(raw)
             elif kind == contract.OFFICIAL:
                 self.official.gather(raw)
             else:
@@ -146,27 +135,19 @@ class Core:
         for name in filter(None, raw[b"symbols"].split(b",")):
             self._marked[name] = max(time_ms, self._marked.get(name, time_ms))
 
-    def _list(self, raw: RawFields) -> None:
-        listings = contract.listings_of(raw)
-        for listing in listings:
-            if not (0 <= listing.price_scale <= SCALE_MAX and 0 <= listing.qty_scale <= SCALE_MAX):
-                raise ContractError(f"{listing.symbol} is listed with scales that cannot be used")
-        self._listed += listings
-
-    def _take_marks_and_listings(self) -> None:
-        """What marks and listings said since the last tick."""
-        self.symbols.add_all([*self._marked, *(listing.symbol.encode() for listing in self._listed)])
+    def _take_marks_and_listings(self, time_ms: int) -> None:
+        """What marks and listings said since the last tick. A mark does not bring back a name whose slot was freed."""
+        marked = {name: until for name, until in self._marked.items() if name.decode() not in self.listings.freed}
+        listed = self.listings.usable(self._listed, time_ms)
+        self.symbols.add_all([*marked, *(listing.symbol.encode() for listing in listed)])
         self.grow()
-        for listing in self._listed:
-            slot, before = self.symbols.describe(listing)
-            self._raise_scales(slot, listing.price_scale, listing.qty_scale)
-            kind = contract.EVENT_LISTED if listing.status == TRADING else contract.EVENT_DELISTED
-            if before != listing.status:
-                row = (listing.symbol, listing.generation, listing.status)
-                self._pending.events.append(contract.events_entry(kind, self.time_ms, [row]))
-        if self._marked:
-            slots = self.symbols.slots_of(list(self._marked))
-            times = np.fromiter(self._marked.values(), np.int64, len(slots))
+        self._pending.events += self.listings.take(listed, time_ms)
+        self.agg_ids[self.listings.take_begun()] = 0
+        for listing in listed:
+            self._raise_scales(self.symbols.index[listing.symbol.encode()], listing.price_scale, listing.qty_scale)
+        if marked:
+            slots = self.symbols.slots_of(list(marked))
+            times = np.fromiter(marked.values(), np.int64, len(slots))
             self.finality.alive_until[slots] = np.maximum(self.finality.alive_until[slots], times)
             self.official.note_marks(slots, times)
         self._listed, self._marked = [], {}
@@ -179,7 +160,16 @@ class Core:
             self.ledger.grow(capacity)
             self.finality.grow(capacity)
             self.official.grow(capacity)
+            self.listings.grow(capacity)
+            self.asker.grow(capacity)
             self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
+
+    def clear_slot(self, slot: int) -> None:
+        """Nothing of the symbol that had the slot is left anywhere: the next one starts from nothing."""
+        for part in (self.ring, self.folder, self.ledger, self.finality, self.edges, self._speaker, self.listings,
+                     self.official, self.asker, self.symbols):  # fmt: skip
+            part.clear_slot(slot)
+        self.agg_ids[slot] = 0
 
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
         """Scales only ever rise; what is there is multiplied exactly. Where it does not fit, the scales stay: trades
@@ -215,9 +205,10 @@ class Core:
         self.counts.ticks += 1
         if time_ms < self.time_ms:
             return
-        self._take_marks_and_listings()
-        self.official.take(self.grow, self._raise_scales)
-        rows = self._admitted()
+        self.listings.first_tick_ms = self.listings.first_tick_ms or time_ms
+        self._take_marks_and_listings(time_ms)
+        self.official.take(self.grow, self._raise_scales, self.listings.freed)
+        rows = self._admitted(time_ms)
         for step_ms in self._steps(time_ms, rows):
             outputs = self._pending
             outputs.time_ms, outputs.last = step_ms, step_ms == time_ms
@@ -227,15 +218,18 @@ class Core:
             self.ring.advance(step_ms)
             rows = self._fold(rows, step_ms, outputs)
             due = outputs.last and time_ms >= self.live_long_due
-            if due or self.folder.pressing or self.official.pressing:
+            if due or self.folder.pressing or self.official.pressing or self.listings.ending:
                 self.folder.settle()
                 self._tell_first_trades(outputs)
             self.official.apply(step_ms, outputs)
-            self._tell_broken(outputs)
+            self._speaker.broken(outputs)
             self._speak(outputs, step_ms)
             if outputs.last:
                 self.held, self.time_ms = rows, time_ms
+                self.continuity.forget(time_ms)
+                self._ask(outputs)
                 self._say_live(outputs, due=due)
+                self._let_go(outputs)
                 outputs.events.append(contract.events_entry(contract.EVENT_TICK, time_ms, []))
             self._pending = Outputs(0)
             yield outputs
@@ -255,12 +249,17 @@ class Core:
         """Gather trades that are integers at their symbols' scales already, each of which counts."""
         self._prepared.append(Prepared(rows, None, None))
 
-    def _admitted(self) -> Rows:
+    def _admitted(self, time_ms: int) -> Rows:
         """What gathered since the last tick, decoded, at scale and new to the ledger, with what was held back."""
         entries, self._gathered, self._gathered_count = self._gathered, [], 0
         prepared, self._prepared = self._prepared, []
-        prepared += [self._prepare(decoded) for decoded in self._decoded(entries)]
-        return Rows.joined([self.held, *(self._admit(each) for each in prepared if len(each.rows))])
+        decoded = [*self._decoded(entries), *self.listings.parking.take_released()]
+        if decoded:
+            prepared.append(self._prepare(feed.joined(decoded)))
+        rows = Rows.joined([self.held, *(self._admit(each, time_ms) for each in prepared if len(each.rows))])
+        self.listings.outlive(rows)
+        self._pending.events += self.listings.genesis(rows, time_ms)
+        return rows
 
     def _decoded(self, entries: Sequence[tuple[str, RawFields]]) -> Iterator[Columns]:
         """All entries in one go; if one is bad, one by one, so that only the bad one is lost."""
@@ -292,14 +291,16 @@ class Core:
         )  # fmt: skip
         return prepared if usable.all() else prepared.take(usable)
 
-    def _admit(self, prepared: Prepared) -> Rows:
+    def _admit(self, prepared: Prepared, time_ms: int) -> Rows:
         """The rows that are new to the ledger and count, sorted by slot."""
         narrow = prepared.rows.slot.astype(np.int16 if self.symbols.capacity < NARROW else np.int64)
         prepared = prepared.take(np.argsort(narrow, kind="stable"))
         rows = prepared.rows
         keep = self.ledger.admit(rows.slot, rows.id, rows.time)
         if not keep.all():
-            self.counts.duplicates += int(len(keep) - keep.sum())
+            self.counts.duplicates += int(len(keep) - keep.sum()) - len(self.ledger.strange)
+            if self.ledger.strange:
+                self._park(prepared.take(np.array(self.ledger.strange, np.int64)), time_ms)
             prepared = prepared.take(keep)
         if prepared.counts is not None:
             prepared = prepared.take(prepared.counts)
@@ -314,12 +315,12 @@ class Core:
 
     def _usable(self, decoded: Columns, slots: Ints) -> Bools:
         """Rows of the symbol's one id space; also raises the scales to what the values need."""
-        usable = np.ones(len(slots), np.bool_)
+        usable = self._of_this_generation(decoded, slots)
         for values, decimals, scales, price in (
             (decoded.price, decoded.price_decimals, self.symbols.price_scale, True),
             (decoded.qty, decoded.qty_decimals, self.symbols.qty_scale, False),
         ):
-            beyond = np.flatnonzero(decimals > scales[slots])
+            beyond = np.flatnonzero((decimals > scales[slots]) & usable)
             if not len(beyond):
                 continue
             needed = feed.significant_decimals(values[beyond], decimals[beyond])
@@ -330,13 +331,28 @@ class Core:
         known = self.agg_ids[slots]
         if (known == space).all():
             return usable
-        unknown = known == 0
+        unknown = (known == 0) & usable
         self.agg_ids[slots[unknown]] = space[unknown]
-        wrong = self.agg_ids[slots] != space
+        wrong = (self.agg_ids[slots] != space) & usable
         if wrong.any():
             usable &= ~wrong
             self._refuse("ID_SPACE", "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong])
         return usable
+
+    def _of_this_generation(self, decoded: Columns, slots: Ints) -> Bools:
+        """Rows that are not of a generation before; those of it that were seen are duplicates, the others refused."""
+        told = self.listings.of_this_generation(slots, decoded.id, decoded.time)
+        if told is None:
+            return np.ones(len(slots), np.bool_)
+        current, unseen = told
+        self.counts.duplicates += int((~current & ~unseen).sum())
+        self._refuse("OLD_GENERATION", OLD_GENERATION, slots[unseen], decoded.id[unseen])
+        return current
+
+    def _park(self, strange: Prepared, time_ms: int) -> None:
+        """Trades that may be of a generation whose listing is still to come wait for it."""
+        over = self.listings.park(strange, time_ms)
+        self._refuse("UNLISTED", UNLISTED, strange.rows.slot[over], strange.rows.id[over])
 
     def _refuse(self, kind: str, why: str, slots: Ints, ids: Ints) -> None:
         """Trades that are refused: counted, and one finding a symbol."""
@@ -379,16 +395,6 @@ class Core:
         if rows:
             outputs.events.append(contract.events_entry(contract.EVENT_FIRST_TRADE, outputs.time_ms, sorted(rows)))
 
-    def _tell_broken(self, outputs: Outputs) -> None:
-        """A finding for every bar whose sums no longer fit: its values are wrong from here on, and it says so."""
-        for at, bucket, slot in self.ring.broke:
-            kind = self.ring.intervals[at]
-            evidence = f"a sum of the {kind.name} bar that opens at {kind.open_of(bucket)} does not fit 62 bits"
-            outputs.findings.append(contract.finding_entry(
-                "OVERFLOW", "error", evidence, symbol=self.symbols.names[slot], time_ms=outputs.time_ms
-            ))  # fmt: skip
-        self.ring.broke = []
-
     def _speak(self, outputs: Outputs, step_ms: int) -> None:
         """What finality decides at this step, and what the ledger has to say."""
         floor_ms = step_ms - self._window_ms
@@ -398,7 +404,10 @@ class Core:
         self._speaker.finals(outputs, published, self.epoch)
         self.counts.finals += sum(len(group.slots) for group in published)
         opened, closed = [], []
-        for event in self.ledger.take_events():
+        events = self.ledger.take_events()
+        if self._asks:
+            self.asker.note(events)
+        for event in events:
             name, hole = self.symbols.names[event.slot], event.hole
             if event.reason:
                 closed.append((name, hole.from_id, hole.to_id, event.reason))
@@ -409,6 +418,19 @@ class Core:
         for kind, rows in ((contract.EVENT_HOLE_OPENED, opened), (contract.EVENT_HOLE_CLOSED, closed)):
             if rows:
                 outputs.events.append(contract.events_entry(kind, outputs.time_ms, rows))
+
+    def _let_go(self, outputs: Outputs) -> None:
+        """At a tick's end: symbols that are over leave `bars`, and later their slots."""
+        outputs.bars_gone = self._speaker.forget(self.listings.leave())
+        self._refuse("UNLISTED", UNLISTED, *self.listings.given_up(self.time_ms))
+        for slot in self.listings.free():
+            self.clear_slot(slot)
+
+    def _ask(self, outputs: Outputs) -> None:
+        """What is missing and is asked for at this tick."""
+        if self._asks:
+            outputs.requests += map(contract.request_entry, self.asker.ask(self.time_ms, self.agg_ids))
+            self.counts.requests += len(outputs.requests)
 
     def _say_live(self, outputs: Outputs, *, due: bool) -> None:
         """The shortest interval at every tick, longer ones and the `bars` hash at most every `live_long_ms`."""
@@ -424,4 +446,4 @@ class Core:
     @property
     def started(self) -> int:
         """Symbols that have had a trade."""
-        return int((self.ledger.last_id != NONE).sum())
+        return int((self.ledger.last_id > 0).sum())

@@ -73,6 +73,11 @@ class Edges:
         ]:  # fmt: skip
             del self.found[boundary]
 
+    def clear_slot(self, slot: int) -> None:
+        """Forget a symbol."""
+        kept = {boundary: table[:, table[SLOT] != slot] for boundary, table in self.found.items()}
+        self.found = {boundary: table for boundary, table in kept.items() if table.size}
+
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
         """Follow a change of a symbol's scales."""
         for table in self.found.values():

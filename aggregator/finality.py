@@ -63,12 +63,19 @@ class Finality:
         self.alive_until: Ints = np.full(ring.capacity, np.iinfo(np.int64).min, np.int64)
         self.official_until: Ints = np.full(ring.capacity, NO_TIME, np.int64)
         self.begun: Ints = np.full(ring.capacity, NO_BUCKET, np.int64)
+        self._time_ms = 0
         self.horizon_ms = 0
         """What is seen beyond it proves nothing yet."""
         self._next_close: Ints = np.full(len(ring.intervals), NO_TIME, np.int64)
         """By interval, the earliest close time of the bars at the cursors; NO_TIME: not known."""
         self._waiting: Ints = np.zeros(0, np.int64)
         """Cells that may be waiting for their proof; the flag in the ring says whether they are."""
+
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        self.alive_until[slot] = self.official_until[slot] = NO_TIME
+        self.begun[slot] = NO_BUCKET
+        self._waiting = self._waiting[self._waiting % len(self.alive_until) != slot]
 
     def grow(self, capacity: int) -> None:
         """Room for more slots."""
@@ -87,15 +94,19 @@ class Finality:
         if not early.any():
             return
         slots, buckets = slots[early], buckets[early]
-        unpublished = ring.revision[ring.rows_of(interval, buckets), slots] == 0
-        slots, buckets = slots[unpublished], buckets[unpublished]
+        published = ring.revision[ring.rows_of(interval, buckets), slots] > 0
+        # A bar that was closed early, at the end of a generation, is amended; those of the next one begin behind it.
+        buckets = buckets + published
+        begins = ~published | (cursor[slots] == NO_BUCKET)
+        slots, buckets = slots[begins], buckets[begins]
         cursor[slots] = np.where(cursor[slots] == NO_BUCKET, np.iinfo(np.int64).max, cursor[slots])
         np.minimum.at(cursor, slots, buckets)
         if ring.intervals[interval] is MINUTE:
             known = self.begun[slots]
             self.begun[slots] = np.where(known == NO_BUCKET, cursor[slots], np.minimum(known, cursor[slots]))
         if len(buckets):
-            ending = ring.intervals[interval].open_of(int(buckets.min()) + 1)
+            endings = ring.intervals[interval].opens_of(buckets + 1)
+            ending = int(np.minimum(endings, ring.end_ms[slots]).min())
             self._next_close[interval] = min(int(self._next_close[interval]), ending)
 
     def close(self, time_ms: int) -> list[Published]:
@@ -114,7 +125,7 @@ class Finality:
 
     def look_to(self, time_ms: int) -> None:
         """What is decided from here on is decided at this time."""
-        self.horizon_ms = time_ms + AHEAD_MS
+        self._time_ms, self.horizon_ms = time_ms, time_ms + AHEAD_MS
 
     def look_again(self) -> None:
         """Something other than time and trades may have closed bars: look at all of them at the next tick."""
@@ -146,6 +157,12 @@ class Finality:
             below[row] = coverage.overlaps(int(slots[row]), opens[one], next_opens[one])[0]
         return below
 
+    def _over(self, slots: Ints, next_opens: Ints) -> Bools:
+        """Whether these bars may be said: a trade behind them was seen, or they or their symbol ended a grace ago."""
+        closes = np.minimum(next_opens, self._ring.end_ms[slots])
+        over: Bools = (self._passed(slots) >= next_opens) | (self._time_ms >= closes + self._graces.marked_ms)
+        return over
+
     def _close_interval(self, interval: int, time_ms: int) -> list[Published]:
         """New finals of one interval: bar after bar, until no symbol has one that can be closed."""
         ring, kind, published = self._ring, self._ring.intervals[interval], []
@@ -154,19 +171,22 @@ class Finality:
         while len(slots):
             buckets = cursor[slots]
             opens, next_opens = kind.opens_of(buckets), kind.opens_of(buckets + 1)
-            over = (self._passed(slots) >= next_opens) | (time_ms >= next_opens + self._graces.marked_ms)
+            over = self._over(slots, next_opens) & (opens < ring.end_ms[slots])
             slots, buckets, opens, next_opens = slots[over], buckets[over], opens[over], next_opens[over]
             if not len(slots):
                 break
             proven = self.proven(slots, opens, next_opens)
-            grace = np.where(self.alive_until[slots] >= next_opens, self._graces.marked_ms, self._graces.unmarked_ms)
-            closing = proven | (time_ms >= next_opens + grace)
+            closes = np.minimum(next_opens, ring.end_ms[slots])
+            grace = np.where(self.alive_until[slots] >= closes, self._graces.marked_ms, self._graces.unmarked_ms)
+            closing = proven | (time_ms >= closes + grace)
             slots, proven, buckets = slots[closing], proven[closing], buckets[closing]
             if len(slots):
                 published += self._publish_first(interval, buckets, slots, proven)
                 cursor[slots] += 1
-        begun = cursor[cursor != NO_BUCKET]
-        self._next_close[interval] = kind.open_of(int(begun.min()) + 1) if len(begun) else LAST_TIME
+        begun = np.flatnonzero(cursor != NO_BUCKET)
+        ends = ring.end_ms[begun]
+        closes = np.minimum(kind.opens_of(cursor[begun] + 1), ends)[kind.opens_of(cursor[begun]) < ends]
+        self._next_close[interval] = int(closes.min(initial=LAST_TIME))
         return published
 
     def _publish_first(self, interval: int, buckets: Ints, slots: Ints, proven: Bools) -> list[Published]:
@@ -211,6 +231,14 @@ class Finality:
             here = ring.row_interval[rows] == interval
             its_rows, its_slots = rows[here], slots[here]
             kind, buckets = ring.intervals[interval], ring.row_bucket[its_rows]
+            if reason == AMENDED:
+                # Closed early at a delisting, and the symbol trades again: one amendment, once the bar is over.
+                over = self._over(its_slots, kind.opens_of(buckets + 1))
+                if not over.all():
+                    ring.published.append(its_rows[~over] * ring.capacity + its_slots[~over])
+                its_rows, its_slots, buckets = its_rows[over], its_slots[over], buckets[over]
+                if not len(its_rows):
+                    continue
             proven = self.proven(its_slots, kind.opens_of(buckets), kind.opens_of(buckets + 1))
             proven &= ~ring.broken[its_rows, its_slots]
             if reason == CONFIRMED:

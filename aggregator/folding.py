@@ -105,6 +105,11 @@ class Folder:
                 rows = self._ring.rows_of(at, interval.buckets_of(minutes.bucket * MINUTE_MS))
                 self._ring.break_bars(rows * self._ring.capacity + minutes.slot)
 
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        self._owed[slot : slot + 1], self._settled[slot : slot + 1] = False, 0
+        self.first_trades = [each for each in self.first_trades if each[0] != slot]
+
     def take_first_trades(self) -> list[tuple[int, str, int]]:
         """Slot, interval and open time of the bars that got their first trade since the last call."""
         found, self.first_trades = self.first_trades, []

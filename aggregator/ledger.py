@@ -66,6 +66,32 @@ class Ledger:
         self.lost: dict[int, list[Hole]] = {}
         self.events: list[HoleEvent] = []
         self.coverage = Coverage()
+        self.strange: list[int] = []
+        """Rows of the last `admit` that are not new and cannot be duplicates: later than all that was seen before."""
+
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        self.last_id[slot] = NONE
+        self.last_time[slot] = self.near_time[slot] = self.start_time[slot] = NO_TIME
+        self.holes.pop(slot, None)
+        self.lost.pop(slot, None)
+        self.coverage.forget(slot)
+
+    def begin(self, slot: int, generation_ms: int, ended_ms: int) -> None:
+        """A new generation, whose ids begin at 1: what of them is missed at the front is a hole like any other.
+
+        What the ids of the generation before left open stays open: its holes are lost, and so are the times before its
+        first known trade and from its last known one to its end, `ended_ms`. No trade of the new one proves them.
+        """
+        for hole in self.holes.pop(slot, []):
+            self._give_up(slot, hole)
+        if self.last_id[slot] > 0:
+            spans = [(int(self.near_time[slot]), ended_ms - 1)]
+            if self.start_time[slot] != NO_TIME:
+                spans.append((0, int(self.start_time[slot])))
+            for low_ms, high_ms in spans:
+                self._keep_lost(slot, Hole(NONE, NONE, low_ms, max(low_ms, high_ms)))
+        self.last_id[slot], self.near_time[slot], self.start_time[slot] = 0, generation_ms, NO_TIME
 
     def grow(self, capacity: int) -> None:
         """Room for more slots."""
@@ -88,6 +114,7 @@ class Ledger:
         if jumps.any():
             irregular |= np.bitwise_or.reduceat(np.append(jumps, False), starts)
         keep = np.ones(len(slots), np.bool_)
+        self.strange = []
 
         regular = ~irregular
         first = regular & fresh
@@ -98,8 +125,31 @@ class Ledger:
         self.last_time[owners[regular]] = np.maximum(self.last_time[owners[regular]], latest[regular])
         for segment in np.flatnonzero(irregular):
             rows = slice(starts[segment], ends[segment])
-            keep[rows] = self._admit_irregular(int(owners[segment]), ids[rows], times[rows])
+            owner = int(owners[segment])
+            usual = self._usual(owner, ids[rows], times[rows])
+            if usual is None:
+                keep[rows] = self._admit_irregular(owner, ids[rows], times[rows])
+                continue
+            own = np.arange(starts[segment], ends[segment])
+            self.strange += own[~usual].tolist()
+            keep[own[~usual]] = False
+            own = own[usual]
+            if len(own):
+                keep[own] = self._admit_irregular(owner, ids[own], times[own])
         return keep
+
+    def _usual(self, slot: int, ids: Ints, times: Ints) -> Bools | None:
+        """Which of these trades are new, missing or duplicates; None if all of them, as a rule.
+
+        A duplicate has the time of its original. An id that is not missing and at or below the frontier, with a time
+        later than all that was seen of the symbol before, is of another generation.
+        """
+        strange: Bools = (ids <= self.last_id[slot]) & (times > self.last_time[slot])
+        if not strange.any():
+            return None
+        for hole in self.holes.get(slot, ()):
+            strange &= (ids < hole.from_id) | (ids > hole.to_id)
+        return ~strange
 
     @staticmethod
     def _start(ids: Ints, times: Ints) -> Ints:
@@ -168,6 +218,9 @@ class Ledger:
 
     def _give_up(self, slot: int, hole: Hole) -> None:
         self.events.append(HoleEvent(slot, hole, LOST))
+        self._keep_lost(slot, hole)
+
+    def _keep_lost(self, slot: int, hole: Hole) -> None:
         lost = self.lost.setdefault(slot, [])
         lost.append(hole)
         while len(lost) > LOST_MAX:

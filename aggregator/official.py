@@ -11,7 +11,7 @@ kinds of rows differ in what they do:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Container, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,7 +20,6 @@ import numpy.typing as npt
 from aggregator.coverage import Coverage
 from aggregator.finality import Finality
 from aggregator.fold import Rows
-from aggregator.folding import Folder
 from aggregator.ledger import NONE, Ledger
 from aggregator.official_fold import Parts, fold_in, replace_minutes, same_values
 from aggregator.official_rows import CLOSE, Answer, OfficialRows, decode
@@ -72,10 +71,8 @@ class Official:
     first whole minute since its first mark. `nothing` holds the times at which the exchange has no rows.
     """
 
-    def __init__(
-        self, ring: Ring, ledger: Ledger, finality: Finality, folder: Folder, symbols: SymbolTable, window_ms: int
-    ) -> None:
-        self._ring, self._ledger, self._finality, self._folder = ring, ledger, finality, folder
+    def __init__(self, ring: Ring, ledger: Ledger, finality: Finality, symbols: SymbolTable, window_ms: int) -> None:
+        self._ring, self._ledger, self._finality = ring, ledger, finality
         self._symbols, self._window_ms = symbols, window_ms
         self._minutes_at = ring.intervals.index(MINUTE) if MINUTE in ring.intervals else None
         self._answers: list[Answer] = []
@@ -95,15 +92,11 @@ class Official:
         self.live_from = np.concatenate([self.live_from, np.full(more, LAST_TIME, np.int64)])
         self.marked_from = np.concatenate([self.marked_from, np.full(more, NO_TIME, np.int64)])
 
-    def forget(self, slot: int) -> None:
-        """The slot is another symbol's from here on."""
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
         self.live_from[slot], self.marked_from[slot] = LAST_TIME, NO_TIME
-        self._finality.official_until[slot], self._finality.begun[slot] = NO_TIME, NO_BUCKET
-        self._ledger.coverage.forget(slot)
         self.nothing.forget(slot)
         self.waiting = self.waiting.take(self.waiting.slot != slot)
-        for key in [key for key in self._ring.borrowed if key[2] == slot]:
-            del self._ring.borrowed[key]
 
     def gather(self, raw: RawFields) -> None:
         """Take in an `official` entry; ContractError if it cannot be one."""
@@ -120,9 +113,13 @@ class Official:
         first = self.marked_from[slots] == NO_TIME
         self.marked_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
 
-    def take(self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None]) -> None:
-        """What gathered since the last tick gets slots and scales; `apply` then uses it."""
-        answers, self._answers, self._gathered = self._answers, [], 0
+    def take(
+        self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], freed: Container[str]
+    ) -> None:
+        """What gathered since the last tick gets slots and scales, before the tick's trades get theirs; `apply` then
+        uses it. Nothing is taken of names whose slots were `freed`."""
+        answers = [answer for answer in self._answers if answer.symbol not in freed]
+        self._answers, self._gathered = [], 0
         if not answers:
             return
         self._symbols.add_all([answer.symbol.encode() for answer in answers])

@@ -25,7 +25,7 @@ Bools = npt.NDArray[np.bool_]
 class Outputs:
     """What one tick, or one step of a long jump, puts out: entries without their stamps (version, writer, seq).
 
-    `last` is False for the steps before a tick's last one.
+    `last` is False for the steps before a tick's last one; `bars_gone` are fields that leave the hash `bars`.
     """
 
     time_ms: int
@@ -33,6 +33,7 @@ class Outputs:
     klines: list[Fields] = field(default_factory=list)
     live: list[Fields] = field(default_factory=list)
     bars: Fields = field(default_factory=dict)
+    bars_gone: list[str] = field(default_factory=list)
     events: list[Fields] = field(default_factory=list)
     requests: list[Fields] = field(default_factory=list)
     findings: list[Fields] = field(default_factory=list)
@@ -103,6 +104,16 @@ class Speaker:
             )
         ]
 
+    def broken(self, outputs: Outputs) -> None:
+        """A finding for every bar whose sums no longer fit: its values are wrong from here on, and it says so."""
+        for at, bucket, slot in self._ring.broke:
+            kind = self._ring.intervals[at]
+            evidence = f"a sum of the {kind.name} bar that opens at {kind.open_of(bucket)} does not fit 62 bits"
+            outputs.findings.append(contract.finding_entry(
+                "OVERFLOW", "error", evidence, symbol=self._symbols.names[slot], time_ms=outputs.time_ms
+            ))  # fmt: skip
+        self._ring.broke = []
+
     def changes(self, outputs: Outputs, intervals: Iterable[int], *, with_bars: bool) -> None:
         """A `live` entry with the open bars of these intervals that changed; `with_bars` also writes `bars`.
 
@@ -144,10 +155,25 @@ class Speaker:
             return None
         return snapshot(self._ring, self._symbols, 0, rows[open_still], left[open_still])
 
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        self._unsaved[slot : slot + 1] = False
+
+    def forget(self, slots: Ints) -> list[str]:
+        """Symbols of which nothing more is to be said: their fields of `bars`, none of which is written any more."""
+        if not len(slots):
+            return []
+        self._unsaved[slots[slots < len(self._unsaved)]] = False
+        names = [self._symbols.names[slot] for slot in slots.tolist()]
+        return [contract.live_field(name, interval.name) for name in names for interval in self._ring.intervals]
+
     def _opened_empty(self, interval: int) -> tuple[Ints, Ints]:
         """Bars at the cursor that nobody has seen yet and that have no trade; they get the carried close."""
         ring, cursor = self._ring, self._ring.cursor[interval]
         slots = np.flatnonzero((cursor != NO_BUCKET) & (ring.shown[interval] < cursor))
+        # What was closed early, at a symbol's end, has its successor in the future, for which there is no row yet.
+        there = cursor[slots] <= ring.head[interval]
+        slots = slots[there & (ring.intervals[interval].opens_of(cursor[slots]) < ring.end_ms[slots])]
         if not len(slots):
             return slots, slots
         rows = ring.rows_of(interval, cursor[slots])

@@ -28,6 +28,8 @@ OFFICIAL_ID = -2
 """Stands for the id of a trade that only the exchange's own kline tells of; -1 on the wire."""
 NO_BUCKET = np.iinfo(np.int64).min
 _LARGEST = np.iinfo(np.int64).max
+ENDLESS = _LARGEST
+"""The end of a symbol that is listed."""
 SUM_MAX = 1 << 62
 """No raised scale may bring a value beyond it: what is left of 64 bits is room for the trades to come."""
 
@@ -48,6 +50,9 @@ EMPTY_BAR: Ints = np.array([*BAR_INTEGERS.values()])
 FIELD = {name: at for at, name in enumerate(BAR_INTEGERS)}
 """The column of each integer field in `Ring.state`."""
 REVISION = FIELD["revision"]
+
+_BY_SYMBOL = {**dict.fromkeys(BAR_FLAGS, 0), "cursor": NO_BUCKET, "carry": 0, "shown": NO_BUCKET}
+"""The other arrays whose columns are slots, and what stands in one that is not used."""
 
 
 class Ring:
@@ -98,6 +103,8 @@ class Ring:
         """The close before the oldest row that the ring still holds."""
         self.shown: Ints = np.full((len(self.intervals), capacity), NO_BUCKET, np.int64)
         """The newest bucket of each interval and symbol that the live outputs have shown."""
+        self.end_ms: Ints = np.full(capacity, ENDLESS, np.int64)
+        """Each symbol's end: bars that open at or after it do not begin, the one that holds it ends there."""
         self.published: list[Ints] = []
         """Cells of published bars that were touched; finality takes them."""
         self.in_progress: list[list[Ints]] = [[] for _ in self.intervals]
@@ -122,9 +129,9 @@ class Ring:
         def wider(old: npt.NDArray[np.generic], fill: int) -> npt.NDArray[np.generic]:
             return np.concatenate([old, np.full((len(old), more), fill, old.dtype)], axis=1)
 
-        by_interval = (("cursor", NO_BUCKET), ("carry", 0), ("shown", NO_BUCKET))
-        for name, empty in (*((flag, 0) for flag in BAR_FLAGS), *by_interval):
+        for name, empty in _BY_SYMBOL.items():
             setattr(self, name, wider(getattr(self, name), empty))
+        self.end_ms = np.concatenate([self.end_ms, np.full(more, ENDLESS, np.int64)])
         fields = [wider(getattr(self, name), empty).reshape(-1) for name, empty in BAR_INTEGERS.items()]
         self.published = [self._moved(cells, capacity) for cells in self.published]
         self.in_progress = [[self._moved(cells, capacity) for cells in each] for each in self.in_progress]
@@ -136,6 +143,16 @@ class Ring:
         rows, slots = np.divmod(cells, self.capacity)
         moved: Ints = rows * capacity + slots
         return moved
+
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        for name, empty in (*BAR_INTEGERS.items(), *_BY_SYMBOL.items()):
+            getattr(self, name)[:, slot] = empty
+        self.end_ms[slot] = ENDLESS
+        self.published = [cells[cells % self.capacity != slot] for cells in self.published]
+        self.in_progress = [[cells[cells % self.capacity != slot] for cells in each] for each in self.in_progress]
+        self.broke = [each for each in self.broke if each[2] != slot]
+        self.borrowed = {key: trades for key, trades in self.borrowed.items() if key[2] != slot}
 
     def row_of(self, interval: int, bucket: int) -> int:
         """The row that holds `bucket` of the interval with that index."""

@@ -12,22 +12,26 @@ import time
 from collections.abc import Iterator, Sequence
 
 from aggregator.checkpoint import Checkpoint, CheckpointDamaged, block_keys, fits, restore
-from aggregator.commit import START, Committer, after
+from aggregator.commit import REDIS_OLDER, START, Committer, after
+from aggregator.continuity import DATA_LOSS
 from aggregator.core import Core
 from aggregator.outputs import Outputs
+from aggregator.parts import parts_of
+from aggregator.trimming import Trimmer
 from klagg import contract
-from klagg.contract import Keys
-from klagg.errors import ConfigError
+from klagg.clock import local_ms
+from klagg.contract import Fields, Keys
+from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
 from klagg.redisio import Entry, HashUpdate, Write
 from klagg.service import Context, run
 from klagg.stats import Alarm
 
 READ_ENTRIES = 256
 CHECKPOINT_S = 60.0
-KLINES_KEPT = 100_000
-"""Entries of `klines` that stay when no consumer group is configured."""
-FEED_KEPT_MS = 600_000
-"""Feed kept behind the checkpoint, for people who look into it."""
+LOOK_BACK_S = 5.0
+"""How long a process that lost Redis waits for it, to see whether it came back older."""
+UNSAID_MAX = 1_000
+"""Findings of a restart that wait for the first commit."""
 
 
 class Service:
@@ -44,7 +48,13 @@ class Service:
         self._committed_id = START
         self._out_of_next = 0
         """Outputs of the next tick behind the committed one that are out already."""
-        self._groups = [contract.GROUP_WRITERS] if self._settings.database.enabled else []
+        self._trimmer = Trimmer(self._streams, self._keys, self._settings, context.log)
+        self._checkpoint_id = START
+        """Where the newest whole checkpoint stands in the feed; what comes behind it is still needed."""
+        self._unsaid: list[Fields] = []
+        """Findings of this restart, for the next commit."""
+        self._anew = False
+        """Whether the feed is read from its beginning although something was committed."""
         self._writing: Iterator[list[Write]] | None = None
         self._checkpoint_s: float = context.arguments.checkpoint_s
         self._checkpoint_due = time.monotonic() + self._checkpoint_s
@@ -53,12 +63,13 @@ class Service:
     def start(self) -> None:
         """Groups, the epoch, the checkpoint."""
         self._streams.ping()
-        for group in self._groups:
-            self._streams.ensure_group(self._keys.klines, group)
-        position = self._committer.take_over()
+        self._trimmer.ensure_groups()
+        position = self._committer.take_over(local_ms())
         self._committed_id, self._out_of_next = position.feed, position.step
         self._core.epoch = position.epoch
         self._load_checkpoint()
+        self._anew = self._read_id == START != self._committed_id
+        self._stay_within_the_feed()
         self._context.log.info(
             "epoch %d: the feed is committed up to %s, read on from %s", position.epoch, position.feed, self._read_id
         )
@@ -86,7 +97,34 @@ class Service:
             self._context.log.warning("the checkpoint is damaged: it is left, the feed is read anew")
             self._core = Core(self._settings.aggregator, self._core.epoch)
             return
-        self._read_id = pointer["feed"].decode()
+        self._read_id = self._checkpoint_id = pointer["feed"].decode()
+
+    def _stay_within_the_feed(self) -> None:
+        """A feed that ends before what was read or committed came back older than the commit hash.
+
+        What comes next may get ids that this process would pass over: it reads on, and speaks, from the feed's end.
+        The state may stay as it is, for it holds no less than the feed did.
+        """
+        last = self._streams.last_id(self._keys.feed)
+        if not after(self._committed_id, last):
+            return
+        evidence = f"{self._keys.feed} ends at {last}, before what was committed, {self._committed_id}"
+        self._unsaid.append(contract.finding_entry(REDIS_OLDER, "error", evidence, time_ms=self._core.time_ms))
+        self._committed_id, self._out_of_next = last, 0
+        self._committer.stand_at(last)
+        if after(self._read_id, last):
+            self._read_id = last
+
+    def look_back(self) -> None:
+        """After Redis was lost: RedisOlder if it comes back within LOOK_BACK_S, and older than what is committed."""
+        end = time.monotonic() + LOOK_BACK_S
+        while time.monotonic() < end and self._context.wait(0.1):
+            try:
+                found = self._streams.hash_of(self._keys.commit)
+            except (RedisUnavailable, RedisRefused):
+                continue
+            self._committer.compare(found)
+            return
 
     def turn(self) -> None:
         """Read what there is, at most READ_ENTRIES, and commit at every tick in it."""
@@ -96,6 +134,12 @@ class Service:
         for entry in found.get(self._keys.feed, ()):
             self._take(entry)
         self._show()
+        now_s = time.monotonic()
+        if self._trimmer.due(now_s):
+            last = self._streams.last_id(self._keys.feed)
+            if after(self._read_id, last):  # entries to come may get ids that XREAD would pass over
+                raise self._committer.older(f"{self._keys.feed} ends at {last}, before {self._read_id}, which was read")
+            self._trimmer.round(now_s, self._checkpoint_id, self._core.time_ms)
 
     def _take(self, entry: Entry) -> None:
         stats = self._context.stats
@@ -106,17 +150,34 @@ class Service:
         for outputs in self._core.apply(entry.id, entry.fields):
             self._read_id = entry.id
             if not after(entry.id, self._committed_id):
+                self._keep_losses(outputs)
                 continue
-            if skip:
-                skip -= 1
-                continue
-            self._commit(outputs.encode(), entry.id)
-            self._out_of_next = 0
+            for part in parts_of(outputs.encode()):
+                if skip:
+                    skip -= 1
+                else:
+                    self._commit(part, entry.id)
+                    self._out_of_next = 0
         self._read_id = entry.id
+
+    def _keep_losses(self, outputs: Outputs) -> None:
+        """What is found missing where nothing may be said: kept for the next commit, if nobody can have said it.
+
+        After a restart from a checkpoint the process before has said it. Read anew, it is this process that lacks what
+        was trimmed.
+        """
+        if self._anew:
+            losses = [finding for finding in outputs.findings if finding["kind"] == DATA_LOSS]
+            self._unsaid += losses[: UNSAID_MAX - len(self._unsaid)]
 
     def _commit(self, outputs: Outputs, entry_id: str) -> None:
         started = time.perf_counter()
-        self._committer.commit(outputs, entry_id, self._checkpoint_step() if outputs.last else ())
+        findings, cuts = self._trimmer.take()
+        outputs.findings += self._unsaid + findings
+        self._unsaid = []
+        more = self._checkpoint_step() if outputs.last else []
+        self._committer.commit(outputs, entry_id, [*more, *cuts])
+        self._trimmer.note(outputs)
         self._committed_id = self._committer.position.feed
         self._context.stats.add("commits")
         self._context.stats.show("commit_ms", round((time.perf_counter() - started) * 1000, 2))
@@ -131,8 +192,12 @@ class Service:
 
     def _show(self) -> None:
         stats, core = self._context.stats, self._core
-        for name in ("trades", "duplicates", "refused", "ticks", "finals", "bad_entries"):
+        for name in ("trades", "duplicates", "refused", "ticks", "finals", "requests", "bad_entries"):
             stats.counters[name] = getattr(core.counts, name)
+        stats.counters["lost_entries"], stats.counters["repeated_entries"] = (
+            core.continuity.lost,
+            core.continuity.repeated,
+        )
         stats.show("symbols", core.started)
         stats.show("open_holes", core.open_holes)
         stats.show("exchange_ms", core.time_ms)
@@ -154,8 +219,8 @@ class Service:
 
         1. Copy the state and commit the name of its blocks: a crash from here on leaves blocks that the next start
         deletes by that name. 2. Write the blocks: a crash leaves the old pointer. 3. Flip the pointer within a commit.
-        4. Delete the old blocks and trim the feed behind the checkpoint, at the next tick, when the pointer is surely
-        there: a crash before leaves the old blocks, never a gap.
+        4. Delete the old blocks and let the feed be trimmed behind the checkpoint, at the next tick, when the pointer
+        is surely there: a crash before leaves the old blocks, never a gap.
         """
         position = self._committer.position
         # The core has already taken this tick in; its outputs are committed together with nothing of this copy, so the
@@ -173,19 +238,8 @@ class Service:
         yield [HashUpdate(self._keys.checkpoint, pointer)]
         stale, self._blocks = self._blocks, keys
         self._streams.delete(*stale)
-        self._trim(feed_id)
-
-    def _trim(self, feed_id: str) -> None:
-        """Drop what nobody needs any more: the feed behind the checkpoint, klines that every group has done with."""
-        milliseconds = int(feed_id.partition("-")[0]) - FEED_KEPT_MS
-        self._streams.trim_before(self._keys.feed, f"{max(0, milliseconds)}-0")
-        if self._groups:
-            self._streams.trim_before(self._keys.klines, min(
-                (self._streams.group_floor(self._keys.klines, group) for group in self._groups),
-                key=lambda floor: tuple(map(int, floor.split("-"))),
-            ))  # fmt: skip
-        else:
-            self._streams.trim_length(self._keys.klines, KLINES_KEPT)
+        self._checkpoint_id = feed_id
+        self._trimmer.hurry()
 
     def close(self) -> None:
         """Let go of Redis. What was gathered since the last tick is in the feed and comes again."""
@@ -207,8 +261,13 @@ def _body(context: Context) -> None:
         raise ConfigError(f"shard {shard} does not exist: the configuration has {context.settings.shards}")
     service = Service(context, shard)
     service.start()
-    while context.running():
-        service.turn()
+    try:
+        while context.running():
+            service.turn()
+    except (RedisUnavailable, CommitDoubt, CommitConflict) as lost:
+        if not isinstance(lost, CommitConflict) or lost.found is None:
+            service.look_back()
+        raise
     service.close()
 
 

@@ -1,14 +1,16 @@
 """Symbols and their slots: the stable integer under which a symbol's state stands in every array.
 
-A symbol gets a slot at its first trade or listing, and keeps it; position is never identity elsewhere.
+A symbol gets a slot at its first trade or listing, and keeps it until long after it was delisted; then another may get
+it. Position is never identity elsewhere.
 """
 
 from __future__ import annotations
 
+import bisect
+from collections.abc import Sequence
+
 import numpy as np
 import numpy.typing as npt
-
-from klagg.contract import Listing
 
 Ints = npt.NDArray[np.int64]
 
@@ -20,12 +22,15 @@ UNLISTED = ""
 class SymbolTable:
     """Names, scales and listing facts by slot.
 
-    Arrays have `capacity` entries of which the first `count` are in use. `index` maps the UTF-8 name to the slot and
+    Arrays have `capacity` entries of which the first `count` are or were in use; those of `free` have an empty name and
+    wait for another symbol. `index` maps the UTF-8 name to the slot and
     makes a provisional slot for a name it has never seen: scales 0, growing as the trades' decimals ask for it.
     """
 
     def __init__(self) -> None:
         self.names: list[str] = []
+        self.free: list[int] = []
+        """Ascending."""
         self.statuses: list[str] = []
         self.capacity = FIRST_CAPACITY
         self.price_scale: Ints = np.zeros(self.capacity, np.int64)
@@ -43,9 +48,11 @@ class SymbolTable:
 
     def new_slots_of(self, names: list[bytes]) -> Ints:
         """`slots_of`, with slots for new names in the order of the names: arrival order cannot matter."""
-        if not self.index.keys() >= (seen := set(names)):
-            self.add_all(list(seen))
-        return self.slots_of(names)
+        try:
+            return np.fromiter(map(self.index.get, names), np.int64, len(names))
+        except TypeError:  # None stands for a name without a slot
+            self.add_all(names)
+            return self.slots_of(names)
 
     def add_all(self, names: list[bytes]) -> None:
         """Slots for the names among these that have none, in the order of the names: arrival order cannot matter."""
@@ -53,7 +60,11 @@ class SymbolTable:
             self.index[name]
 
     def add(self, name: str) -> int:
-        """A new provisional slot."""
+        """A new provisional slot: the lowest free one."""
+        if self.free:
+            slot = self.free.pop(0)
+            self.names[slot] = name
+            return slot
         slot = len(self.names)
         self.names.append(name)
         self.statuses.append(UNLISTED)
@@ -64,16 +75,21 @@ class SymbolTable:
                 setattr(self, array, np.concatenate([old, np.zeros(self.capacity - slot, np.int64)]))
         return slot
 
-    def describe(self, listing: Listing) -> tuple[int, str]:
-        """Take in a listing's status and generation; its slot and the status before. Scales are the caller's to raise.
+    def clear_slot(self, slot: int) -> None:
+        """The symbol is no more; the slot waits for another. Nothing else may speak of it any longer."""
+        del self.index[self.names[slot].encode()]
+        self.names[slot], self.statuses[slot] = "", UNLISTED
+        self.price_scale[slot] = self.qty_scale[slot] = self.generation[slot] = 0
+        bisect.insort(self.free, slot)
 
-        A re-listing under a new generation goes on in the same slot; telling the two apart has its place here.
-        """
-        slot = self.index[listing.symbol.encode()]
-        before = self.statuses[slot]
-        self.statuses[slot] = listing.status
-        self.generation[slot] = listing.generation
-        return slot, before
+    def load(self, names: Sequence[str], statuses: Sequence[str]) -> None:
+        """Into an empty table: the symbols of another one, free slots (empty names) included."""
+        for name in names:
+            slot = self.add(name)
+            if name:
+                self.index[name.encode()] = slot
+        self.free = [slot for slot, name in enumerate(names) if not name]
+        self.statuses[:] = statuses
 
 
 class _Index(dict[bytes, int]):

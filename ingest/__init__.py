@@ -1,1 +1,1 @@
-"""From the exchange to the log: socket lines, the clock, and later the repair process."""
+"""From the exchange to the log: socket lines, the clock, repair."""

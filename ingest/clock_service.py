@@ -28,6 +28,7 @@ from klagg.exchange.payloads import listings_of
 from klagg.exchange.rest import ExchangeRest
 from klagg.redisio import Append
 from klagg.service import AsyncContext, run_async
+from klagg.weights import ROLE_CLOCK, HastyGate
 
 SYNC: Final = "sync"
 TICK: Final = "tick"
@@ -220,7 +221,8 @@ async def clock(context: AsyncContext) -> None:
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
     streams = context.connect()
     await streams.ping()
-    async with ExchangeRest(context.settings.exchange.rest_url) as rest:
+    gate = HastyGate(streams, ROLE_CLOCK, context.settings.rest)
+    async with ExchangeRest(context.settings.exchange.rest_url, gate=gate) as rest:
         await ClockJobs(context, rest, Pen(streams, context.writer)).run()
     await streams.close()
 

@@ -26,6 +26,7 @@ from klagg.exchange.payloads import listings_of, subscribable
 from klagg.exchange.rest import ExchangeRest
 from klagg.service import AsyncContext, run_async
 from klagg.stats import Alarm
+from klagg.weights import ROLE_CLOCK, HastyGate
 
 START_TRIES: Final = 8
 START_FIRST_S: Final = 0.5
@@ -157,7 +158,8 @@ async def ingest(context: AsyncContext) -> None:
     streams = context.connect()
     await streams.ping()
     clock = ExchangeClock()
-    async with ExchangeRest(settings.exchange.rest_url) as rest:
+    gate = HastyGate(streams, ROLE_CLOCK, settings.rest)
+    async with ExchangeRest(settings.exchange.rest_url, gate=gate) as rest:
         synchroniser = Synchroniser(rest, clock, sync_s=settings.clock.sync_s, stats=context.stats, log=context.log)
         await synchroniser.once()
         symbols = await symbols_at_start(context, rest)

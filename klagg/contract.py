@@ -43,6 +43,9 @@ GROUP_REPAIR: Final = "repair"
 CLOCK_KEY: Final = "clock"
 """Stream of triggers by the clock process: `name` (snapshot, listings, …), `time` exchange ms."""
 
+WEIGHTS_KEY: Final = "weights"
+"""Hash: the REST weight that this address has used, by minute and role, and until when nobody asks (klagg.weights)."""
+
 
 @dataclass(frozen=True, slots=True)
 class Keys:

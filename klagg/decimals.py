@@ -96,15 +96,18 @@ def parse_column(text: bytes, count: int) -> tuple[Ints, Ints]:
     if len(ends) != count:
         raise ContractError(f"a column holds {len(ends)} values instead of {count}")
     dots = np.flatnonzero(raw == _DOT)
-    decimals = np.zeros(count, dtype=np.int64)
-    owners = np.searchsorted(ends, dots)
-    if len(owners) > 1 and (owners[1:] == owners[:-1]).any():
-        raise ContractError(f"two dots in one decimal: {text[:60]!r}")
+    if len(dots) == count and (dots < ends).all() and (dots[1:] > ends[:-1]).all():
+        decimals, digits = ends - dots - 1, np.full(count, -2)  # every value has its dot
+    else:
+        owners = np.searchsorted(ends, dots)
+        if len(owners) > 1 and (owners[1:] == owners[:-1]).any():
+            raise ContractError(f"two dots in one decimal: {text[:60]!r}")
+        decimals, digits = np.zeros(count, dtype=np.int64), np.full(count, -1)
+        decimals[owners] = ends[owners] - dots - 1
+        digits[owners] = -2
     if text.startswith(b".") or text.endswith(b".") or b",." in text or b".," in text:
         raise ContractError(f"a dot without a digit on either side: {text[:60]!r}")
-    decimals[owners] = ends[owners] - dots - 1
-    lengths = np.diff(ends, prepend=-1) - 1
-    lengths[owners] -= 1
+    lengths = np.diff(ends, prepend=-1) + digits  # without the comma, and the dot if there is one
     if lengths.max() > DIGITS_MAX or lengths.min() < 1:
         raise ContractError(f"a decimal with no digits or more than {DIGITS_MAX}: {text[:60]!r}")
     mantissas = parse_integers(text.replace(b".", b""), count)

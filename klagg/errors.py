@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 
 class KlaggError(Exception):
     """Something klagg cannot do, said in one sentence."""
@@ -48,7 +50,18 @@ class RedisRefused(KlaggError):
 
 
 class CommitConflict(KlaggError):
-    """Another aggregator owns this shard, or Redis is not where this process left it."""
+    """Another aggregator owns this shard, or Redis is not where this process left it.
+
+    `found` is the position hash that Redis holds, None where it changed during the commit and was not seen.
+    """
+
+    def __init__(self, message: str = "", *, found: Mapping[bytes, bytes] | None = None) -> None:
+        super().__init__(message)
+        self.found = found
+
+
+class RedisOlder(CommitConflict):
+    """Redis came back older than what this process has committed."""
 
 
 class CommitDoubt(KlaggError):

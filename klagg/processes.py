@@ -25,6 +25,7 @@ def processes(settings: Settings) -> list[Process]:
     ]
     writers = [Process("writer-final", "writers.final_service", (), 2)] if settings.database.enabled else []
     feeders = [
+        Process("repair", "ingest.repair_service", (), 0),
         Process("clock", "ingest.clock_service", (), 0),
         Process("ingest-A", "ingest.service", ("--line", "A"), 0),
     ]

@@ -6,9 +6,9 @@ transaction sent twice would double its outputs. RESP2 is asked for, so that rep
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Any, cast
 
 import redis
@@ -17,39 +17,13 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError, WatchError
 from redis.retry import Retry
 
-from klagg.contract import Fields, RawFields
+from klagg.contract import Fields
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.writes import Append, Entry, HashUpdate, Trim, Write, next_id
+
+__all__ = ["Append", "AsyncStreams", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
 
 _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """One stream entry: its id (`ms-n`) and its fields as Redis holds them."""
-
-    id: str
-    fields: RawFields
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """XADD of `fields` to `key`; `maxlen` trims to about that many entries (0: never)."""
-
-    key: str
-    fields: Fields
-    maxlen: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class HashUpdate:
-    """HSET and HDEL on the hash `key`."""
-
-    key: str
-    put: Mapping[str, str] = field(default_factory=dict)
-    remove: Sequence[str] = ()
-
-
-Write = Append | HashUpdate
 
 
 @contextmanager
@@ -61,6 +35,20 @@ def _speaking(action: str) -> Iterator[None]:
         raise RedisUnavailable(f"Redis does not answer while {action}: {lost}") from lost
     except RedisError as refused:
         raise RedisRefused(f"Redis refused while {action}: {refused}") from refused
+
+
+@contextmanager
+def _awaited(action: str) -> Iterator[None]:
+    """As `_speaking`, around a call of the asyncio client; a cancellation that got lost in it comes out all the same.
+
+    redis-py sends by asyncio.wait_for. Before Python 3.12 that returns the result, and the cancellation is gone, where
+    both come at once; a task that reads on and on would then never end.
+    """
+    with _speaking(action):
+        yield
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 def _options(timeout_ms: int) -> dict[str, Any]:
@@ -82,6 +70,12 @@ def _entry_list(items: Any) -> list[Entry]:
     return [Entry(entry_id.decode(), fields) for entry_id, fields in items if entry_id is not None and fields]
 
 
+def _pending_page(reply: Any) -> tuple[list[Entry], str]:
+    """A page of pending entries without those that were deleted meanwhile, and the id of its last one ("": none)."""
+    items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
+    return _entry_list(items), items[-1][0].decode() if items else ""
+
+
 def _plain(position: Mapping[bytes, bytes]) -> str:
     """A position hash for a sentence."""
     parts = (f"{name.decode(errors='replace')} {value.decode(errors='replace')}" for name, value in position.items())
@@ -92,6 +86,9 @@ def _queue(pipe: Any, write: Write) -> None:
     if isinstance(write, Append):
         limit = {"maxlen": write.maxlen, "approximate": True} if write.maxlen else {}
         pipe.xadd(write.key, write.fields, **limit)
+        return
+    if isinstance(write, Trim):
+        pipe.xtrim(write.key, minid=write.before, approximate=False)
         return
     if write.remove:
         pipe.hdel(write.key, *write.remove)
@@ -148,6 +145,17 @@ class Streams:
         with _speaking("reading"):
             return _entry_list(self._redis.xrevrange(key, max=last, count=count))
 
+    def last_id(self, key: str) -> str:
+        """The highest id that the stream ever gave, also if that entry is gone; `0-0` where there is no stream."""
+        try:
+            with _speaking("asking for a stream"):
+                stream: Any = self._redis.xinfo_stream(key)
+        except RedisRefused as refused:
+            if "no such key" not in str(refused):
+                raise
+            return "0-0"
+        return cast(bytes, stream["last-generated-id"]).decode()
+
     def length(self, key: str) -> int:
         with _speaking("counting"):
             return int(self._redis.xlen(key))
@@ -177,11 +185,10 @@ class Streams:
         while True:
             with _speaking("reading pending entries"):
                 reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
-            items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
-            entries = _entry_list(items)
-            if entries or not items:
+            entries, last = _pending_page(reply)
+            if entries or not last:
                 return entries
-            after = items[-1][0].decode()
+            after = last
 
     def claim_idle(
         self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
@@ -216,20 +223,44 @@ class Streams:
         with _speaking("trimming"):
             return int(self._redis.xtrim(key, minid=entry_id, approximate=False))
 
-    def trim_length(self, key: str, entries: int) -> int:
-        """XTRIM MAXLEN: keep about the newest `entries`; how many went."""
-        with _speaking("trimming"):
-            return int(self._redis.xtrim(key, maxlen=entries, approximate=True))
+    def trim_slice(self, key: str, entry_id: str, limit: int) -> int:
+        """XTRIM MINID ~ LIMIT: drop at most `limit` entries older than `entry_id`, by whole nodes; how many went.
 
-    def group_floor(self, key: str, group: str) -> str:
-        """The oldest id that the group still needs: its oldest pending entry, else what it was last given."""
-        with _speaking("asking for a group's position"):
-            pending: Any = self._redis.xpending(key, group)
-            groups: Any = self._redis.xinfo_groups(key)
-        if pending["pending"]:
-            return cast(bytes, pending["min"]).decode()
-        found = next(each for each in groups if each["name"] in (group, group.encode()))
-        return cast(bytes, found["last-delivered-id"]).decode()
+        A node of the stream holds up to 100 entries, so 0 means that there is nothing more to drop, or nearly.
+        """
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, minid=entry_id, approximate=True, limit=limit))
+
+    def trim_to(self, key: str, entries: int) -> int:
+        """XTRIM MAXLEN: keep the newest `entries`; how many went."""
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, maxlen=entries, approximate=False))
+
+    def memory(self, key: str) -> int:
+        """MEMORY USAGE: about how many bytes the key takes, 0 if there is none."""
+        with _speaking("asking for memory"):
+            return int(self._redis.memory_usage(key) or 0)
+
+    def groups(self, key: str) -> dict[str, str]:
+        """For every consumer group of the stream the lowest id that it still needs: its oldest pending entry, else
+        the one behind what it was last given."""
+        needed = {}
+        try:
+            with _speaking("asking for groups"):
+                groups: Any = self._redis.xinfo_groups(key)
+        except RedisRefused as refused:
+            if "no such key" not in str(refused):
+                raise
+            return {}
+        for group in groups:
+            name = group["name"] if isinstance(group["name"], str) else group["name"].decode()
+            lowest = next_id(cast(bytes, group["last-delivered-id"]).decode())
+            if group["pending"]:
+                with _speaking("asking for a group's position"):
+                    pending: Any = self._redis.xpending(key, name)
+                lowest = pending["min"].decode() if pending["pending"] else lowest
+            needed[name] = lowest
+        return needed
 
     def hash_of(self, key: str) -> dict[bytes, bytes]:
         with _speaking("reading a hash"):
@@ -282,7 +313,8 @@ class Streams:
             if found != dict(believed):
                 raise CommitConflict(
                     f"{key} was changed by another process, which owns the shard now: it holds {_plain(found)} where "
-                    f"this process left {_plain(believed)}"
+                    f"this process left {_plain(believed)}",
+                    found=found,
                 )
             pipe.multi()
             for write in writes:
@@ -301,7 +333,7 @@ class Streams:
 
 
 class AsyncStreams:
-    """Redis for an asyncio caller; the few calls that ingest, the clock and the gateway need."""
+    """Redis for an asyncio caller; the few calls that ingest, the clock, repair and the gateway need."""
 
     def __init__(self, url: str, *, timeout_ms: int = 5000, client: redis.asyncio.Redis | None = None) -> None:
         options = _options(timeout_ms)
@@ -316,12 +348,12 @@ class AsyncStreams:
             await self._redis.aclose()
 
     async def ping(self) -> None:
-        with _speaking("connecting"):
+        with _awaited("connecting"):
             await self._redis.ping()
 
     async def write(self, writes: Sequence[Write]) -> list[str]:
         """All `writes` in one round trip, without a transaction; the ids of the appended entries."""
-        with _speaking("writing"):
+        with _awaited("writing"):
             pipe = self._redis.pipeline(transaction=False)
             for write in writes:
                 _queue(pipe, write)
@@ -332,19 +364,65 @@ class AsyncStreams:
         self, after: Mapping[str, str], *, count: int, block_ms: int | None = None
     ) -> dict[str, list[Entry]]:
         """XREAD, as `Streams.read`."""
-        with _speaking("reading"):
+        with _awaited("reading"):
             reply = await self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
         return dict(_entries(reply))
 
+    async def ensure_group(self, key: str, group: str) -> None:
+        """As `Streams.ensure_group`."""
+        try:
+            with _awaited("creating a consumer group"):
+                await self._redis.xgroup_create(key, group, id="0", mkstream=True)
+        except RedisRefused as refused:
+            if "BUSYGROUP" not in str(refused):
+                raise
+
+    async def read_group(
+        self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
+    ) -> dict[str, list[Entry]]:
+        """As `Streams.read_group`."""
+        with _awaited("reading for a group"):
+            reply = await self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
+        return dict(_entries(reply))
+
+    async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+        """As `Streams.read_pending`."""
+        while True:
+            with _awaited("reading pending entries"):
+                reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+            entries, last = _pending_page(reply)
+            if entries or not last:
+                return entries
+            after = last
+
+    async def claim_idle(
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
+    ) -> tuple[str, list[Entry]]:
+        """As `Streams.claim_idle`."""
+        with _awaited("claiming entries"):
+            reply: Any = await self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
+        return reply[0].decode(), _entry_list(reply[1])
+
+    async def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
+        """As `Streams.ack`."""
+        if ids:
+            with _awaited("acknowledging"):
+                await self._redis.xack(key, group, *ids)
+
+    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
+        """EVAL of a Lua `script` over one key: nothing else happens in Redis meanwhile. It answers with integers."""
+        with _awaited("running a script"):
+            return await cast(Awaitable[list[int]], self._redis.eval(script, 1, key, *arguments))
+
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
-        with _speaking("reading a hash"):
+        with _awaited("reading a hash"):
             return await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key))
 
     async def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
-        with _speaking("writing a heartbeat"):
+        with _awaited("writing a heartbeat"):
             await self._redis.set(key, value, ex=ttl_s)
 
     async def delete(self, *keys: str) -> None:
         if keys:
-            with _speaking("deleting"):
+            with _awaited("deleting"):
                 await self._redis.delete(*keys)

@@ -17,6 +17,8 @@ from klagg.errors import ConfigError
 from klagg.intervals import MINUTE, ordered
 
 ENVIRONMENT_PREFIX = "KLAGG_"
+STREAMS_PERCENT_MAX = 60
+"""What all streams together may take of Redis' memory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,12 +91,36 @@ class Clock:
 
 
 @dataclass(frozen=True, slots=True)
+class Rest:
+    weight_per_minute: int = 2400
+    share_repair_percent: int = 60
+    share_clock_percent: int = 10
+
+    def check(self) -> None:
+        _between("rest.weight_per_minute", self.weight_per_minute, 100, 1_000_000)
+        # A request for trades weighs 20: the least limit's least share must be able to pay for one.
+        _between("rest.share_repair_percent", self.share_repair_percent, 20, 99)
+        _between("rest.share_clock_percent", self.share_clock_percent, 1, 100 - self.share_repair_percent)
+
+
+@dataclass(frozen=True, slots=True)
+class Repair:
+    waiting_max: int = 5000
+    calls_max: int = 8
+
+    def check(self) -> None:
+        _between("repair.waiting_max", self.waiting_max, 10, 100_000)
+        _between("repair.calls_max", self.calls_max, 1, 64)
+
+
+@dataclass(frozen=True, slots=True)
 class Aggregator:
     intervals: tuple[str, ...] = ("1m", "5m", "30m", "1h", "4h", "1d", "1w")
     window_minutes: int = 180
     grace_ms: int = 2000
     grace_unmarked_ms: int = 10_000
     live_long_ms: int = 1000
+    ask_after_ms: int = 1000
 
     def check(self) -> None:
         if not self.intervals:
@@ -105,6 +131,7 @@ class Aggregator:
         _between("aggregator.grace_ms", self.grace_ms, 0, 600_000)
         _between("aggregator.grace_unmarked_ms", self.grace_unmarked_ms, self.grace_ms, 3_600_000)
         _between("aggregator.live_long_ms", self.live_long_ms, 0, 60_000)
+        _between("aggregator.ask_after_ms", self.ask_after_ms, 0, 60_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +142,29 @@ class Persistence:
     def check(self) -> None:
         _between("persistence.finalized_buffer_size", self.finalized_buffer_size, 1, 100_000)
         _between("persistence.finalized_flush_interval_ms", self.finalized_flush_interval_ms, 10, 60_000)
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """How much of Redis' maxmemory each kind of stream may take, in percent and over all shards."""
+
+    feed_percent: int = 25
+    klines_percent: int = 12
+    events_percent: int = 6
+    live_percent: int = 4
+    requests_percent: int = 2
+    findings_percent: int = 2
+    dead_percent: int = 1
+
+    def check(self) -> None:
+        shares = {each.name: int(getattr(self, each.name)) for each in fields(self)}
+        for name, share in shares.items():
+            _between(f"streams.{name}", share, 1, STREAMS_PERCENT_MAX)
+        if sum(shares.values()) > STREAMS_PERCENT_MAX:
+            raise ConfigError(
+                f"the shares in [streams] add up to {sum(shares.values())} percent of Redis' memory: it must be at "
+                f"most {STREAMS_PERCENT_MAX}, because a full Redis refuses even the commit"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,15 +194,18 @@ class Settings:
     database: Database = field(default_factory=Database)
     ingest: Ingest = field(default_factory=Ingest)
     clock: Clock = field(default_factory=Clock)
+    rest: Rest = field(default_factory=Rest)
+    repair: Repair = field(default_factory=Repair)
     aggregator: Aggregator = field(default_factory=Aggregator)
     persistence: Persistence = field(default_factory=Persistence)
+    streams: Streams = field(default_factory=Streams)
     service: Service = field(default_factory=Service)
 
     def check(self) -> None:
         _between("shards", self.shards, 1, 1024)
         for section in (
-            self.exchange, self.redis, self.database, self.ingest, self.clock, self.aggregator, self.persistence,
-            self.service,
+            self.exchange, self.redis, self.database, self.ingest, self.clock, self.rest, self.repair, self.aggregator,
+            self.persistence, self.streams, self.service,
         ):  # fmt: skip
             section.check()
 

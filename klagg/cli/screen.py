@@ -14,8 +14,11 @@ from rich.text import Text
 
 from klagg.kline import Kline
 
-RATES = (("trades", "trades"), ("messages", "messages"), ("ticks", "ticks"), ("finals", "finals"), ("rows", "rows"))
-GAUGES = ("delay_ms", "clock_delay_ms", "open_holes", "commit_ms", "lag")
+RATES = (
+    ("trades", "trades"), ("messages", "messages"), ("ticks", "ticks"), ("finals", "finals"), ("rows", "rows"),
+    ("served", "served"),
+)  # fmt: skip
+GAUGES = ("delay_ms", "clock_delay_ms", "open_holes", "commit_ms", "lag", "waiting")
 WIDE = 110
 MESSAGES = 3
 

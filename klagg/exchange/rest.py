@@ -6,9 +6,10 @@ It never retries: how often to ask again is the caller's to decide, who knows th
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import aiohttp
 import ujson
@@ -25,20 +26,56 @@ KEEPALIVE_S: Final = 60
 
 _CHUNK_BYTES: Final = 1 << 16
 
+USED_WEIGHT: Final = "X-MBX-USED-WEIGHT-1M"
+"""The header that says what this address has used of the minute's weight."""
+
+PAUSE_S: Final = 60.0
+"""After a 429 or 418 that names no time."""
+
+PAUSE_S_MAX: Final = 3 * 86_400.0
+"""The exchange's longest ban."""
+
+_COUNT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+class Gate(Protocol):
+    """Decides when this address may ask (klagg.weights has two)."""
+
+    async def enter(self, weight: int) -> int:
+        """Return when an ask of this weight may go out; the minute of it. ExchangeRefused if it may not."""
+
+    async def leave(self, minute: int, used: int, pause_s: float) -> None:
+        """The exchange said that `used` weight is used (0: it did not say), and asks for a pause (0: none)."""
+
+
+class OpenGate:
+    """Lets everything through."""
+
+    async def enter(self, weight: int) -> int:
+        return 0
+
+    async def leave(self, minute: int, used: int, pause_s: float) -> None:
+        return None
+
 
 class ExchangeRest:
     """The exchange's REST API at `base_url`. An async context manager; proxies come from the environment.
 
-    Every call raises ExchangeUnavailable (no answer within `timeout_ms`, or none that can be read) or ExchangeRefused.
+    Every call raises ExchangeUnavailable (no answer within `timeout_ms`, or none that can be read) or ExchangeRefused,
+    and passes the `gate` with its weight first.
     """
 
-    def __init__(self, base_url: str, *, timeout_ms: int = 5000, answer_bytes_max: int = ANSWER_BYTES_MAX) -> None:
+    def __init__(
+        self, base_url: str, *, timeout_ms: int = 5000, answer_bytes_max: int = ANSWER_BYTES_MAX,
+        gate: Gate | None = None,
+    ) -> None:  # fmt: skip
         if not base_url.startswith(("http://", "https://")):
             raise ConfigError(f"exchange.rest_url is {base_url!r}: it must be like https://host or http://host:port")
         self._base_url = base_url.rstrip("/")
         self._timeout = aiohttp.ClientTimeout(total=timeout_ms / 1000)
         self._answer_bytes_max = answer_bytes_max
         self._session: aiohttp.ClientSession | None = None
+        self._gate = gate or OpenGate()
 
     async def __aenter__(self) -> ExchangeRest:
         connector = aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE_S)
@@ -66,19 +103,25 @@ class ExchangeRest:
         """
         if not clock.synced:
             await self.time()
+        minute = await self._gate.enter(1)  # its own round trip must not count
         sent_ms = local()
-        answer = await self.time()
-        return clock.observe(sent_ms, local(), answer.time_ms, answer.speed)
+        status, headers, body = await self._answer("/fapi/v1/time", {})
+        received_ms = local()
+        answer = server_time_of(await self._judged("/fapi/v1/time", minute, status, headers, body))
+        return clock.observe(sent_ms, received_ms, answer.time_ms, answer.speed)
 
-    async def get(self, path: str, **query: str | int) -> Any:
-        """The decoded JSON of a GET."""
+    async def get(self, path: str, weight: int = 1, **query: str | int) -> Any:
+        """The decoded JSON of a GET that costs `weight`."""
+        minute = await self._gate.enter(weight)
+        return await self._judged(path, minute, *await self._answer(path, query))
+
+    async def _answer(self, path: str, query: Mapping[str, str | int]) -> tuple[int, Mapping[str, str], bytes]:
+        """HTTP status, headers and body of a GET."""
         if self._session is None:
             raise RuntimeError("ExchangeRest is used outside `async with`")
         try:
             async with self._session.get(self._base_url + path, params=query) as response:
-                body = await self._bounded(path, response)
-                if response.status != 200:
-                    raise _refusal(path, response.status, response.headers.get("Retry-After", ""), body)
+                return response.status, response.headers, await self._bounded(path, response)
         except TimeoutError:
             raise ExchangeUnavailable(
                 f"the exchange at {self._base_url} did not answer {path} within {self._timeout.total} s"
@@ -86,6 +129,14 @@ class ExchangeRest:
         except (aiohttp.ClientError, OSError) as lost:
             reason = str(lost) or type(lost).__name__
             raise ExchangeUnavailable(f"the exchange at {self._base_url} does not answer {path}: {reason}") from lost
+
+    async def _judged(self, path: str, minute: int, status: int, headers: Mapping[str, str], body: bytes) -> Any:
+        """The decoded JSON of an answer, once the gate has heard what it says about weight."""
+        pause_s = (_seconds(headers.get("Retry-After", "")) or PAUSE_S) if status in (429, 418) else 0.0
+        used = headers.get(USED_WEIGHT, "")
+        await self._gate.leave(minute, int(used) if _COUNT.fullmatch(used) else 0, min(pause_s, PAUSE_S_MAX))
+        if status != 200:
+            raise _refusal(path, status, headers.get("Retry-After", ""), body)
         try:
             return ujson.loads(body)
         except ValueError:

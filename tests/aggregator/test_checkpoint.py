@@ -94,6 +94,7 @@ def test_restored_at_any_tick_it_goes_on_the_same(seed: int, symbols: int, ticks
         for one, two in zip(core.apply("1-1", raw(each)), other.apply("1-1", raw(each)), strict=True):
             one.encode(), two.encode()
             assert (one.klines, one.events, one.findings, one.dead) == (two.klines, two.events, two.findings, two.dead)
+            assert one.requests == two.requests
             bars |= {name: numbers(value) for name, value in one.bars.items()}
             bars_of_other |= {name: numbers(value) for name, value in two.bars.items()}
             apply_live(shown, one)

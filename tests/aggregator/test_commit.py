@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import fakeredis
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.commit import LIVE_ENTRIES, START, STREAMS, Committer, Position, after
+from aggregator.commit import FINDING_ENTRIES, START, STREAMS, Committer, Position, after
 from aggregator.outputs import Outputs
 from klagg import contract
 from klagg.contract import Keys
-from klagg.errors import CommitConflict, CommitDoubt, ContractError
+from klagg.errors import CommitConflict, CommitDoubt, ContractError, RedisOlder
 from klagg.redisio import Append, HashUpdate, Streams
 
 KEYS = Keys(0)
@@ -35,8 +37,8 @@ def outputs_of(number: int, *names: str) -> Outputs:
 COUNTS = st.integers(0, 2**62)
 
 
-def everything(streams: Streams) -> dict[str, object]:
-    found: dict[str, object] = {name: streams.range(getattr(KEYS, name)) for name in STREAMS}
+def everything(streams: Streams) -> dict[str, Any]:
+    found: dict[str, Any] = {name: streams.range(getattr(KEYS, name)) for name in STREAMS}
     return found | {"commit": streams.hash_of(KEYS.commit), "bars": streams.hash_of(KEYS.bars)}
 
 
@@ -73,10 +75,10 @@ def test_ids_compare_as_numbers(one: str, other: str) -> None:
     assert not after(one, one)
 
 
-def test_each_take_over_is_the_next_epoch_and_goes_on_where_the_last_stood(streams: Streams) -> None:
+def test_each_take_over_is_a_higher_epoch_and_goes_on_where_the_last_stood(streams: Streams) -> None:
     for epoch in range(1, 4):
         committer = Committer(streams, KEYS, f"aggregator-0@{epoch}")
-        found = committer.take_over()
+        found = committer.take_over(0)
         assert (found.epoch, found.feed) == (epoch, START if epoch == 1 else f"{epoch - 1}-5")
         for number in range(6):
             committer.commit(outputs_of(number), f"{epoch}-{number}")
@@ -92,9 +94,9 @@ def test_each_take_over_is_the_next_epoch_and_goes_on_where_the_last_stood(strea
 
 def test_the_fenced_committer_writes_nothing_more(streams: Streams) -> None:
     first, second = Committer(streams, KEYS, "one"), Committer(streams, KEYS, "two")
-    first.take_over()
+    first.take_over(0)
     first.commit(outputs_of(1), "1-1")
-    second.take_over()
+    second.take_over(0)
     before = everything(streams)
     pointer = HashUpdate(KEYS.checkpoint, {"prefix": "mine"})
     with pytest.raises(CommitConflict, match="another process"):
@@ -107,25 +109,80 @@ def test_the_fenced_committer_writes_nothing_more(streams: Streams) -> None:
     assert [int(each.fields[b"value"]) for each in streams.range(KEYS.klines)] == [1, 2]
 
 
-@pytest.mark.parametrize("change", ["lost", "changed", "more"])
+def test_epochs_follow_the_wall_clock_and_never_go_back(streams: Streams) -> None:
+    epochs = [Committer(streams, KEYS, "one").take_over(now_ms).epoch for now_ms in (1000.9, 5000, 5000, 3000, 9000)]
+    assert epochs == [1000, 5000, 5001, 5002, 9000]
+
+
+def test_what_is_published_after_redis_came_back_older_beats_what_was_before(streams: Streams) -> None:
+    """The lost process took its epoch at 5,000; the Redis that came back knows of 1,000 alone."""
+    Committer(streams, KEYS, "one").take_over(1000)
+    older = contract.texts_of(streams.hash_of(KEYS.commit))
+    lost = Committer(streams, KEYS, "two").take_over(5000)
+    streams.delete(KEYS.commit)
+    streams.write([HashUpdate(KEYS.commit, older)])
+    assert Committer(streams, KEYS, "three").take_over(5001).epoch > lost.epoch
+
+
+@pytest.mark.parametrize("change", ["higher", "more"])
 def test_a_redis_that_is_not_where_it_was_left_ends_the_commit(streams: Streams, change: str) -> None:
     committer = Committer(streams, KEYS, "one")
-    committer.take_over()
+    committer.take_over(0)
     committer.commit(outputs_of(1), "1-1")
-    if change == "lost":
+    streams.write([HashUpdate(KEYS.commit, {"epoch": "7"} if change == "higher" else {"other": "1"})])
+    before = everything(streams)
+    with pytest.raises(CommitConflict, match="another process") as conflict:
+        committer.commit(outputs_of(2), "1-2")
+    assert not isinstance(conflict.value, RedisOlder)
+    assert everything(streams) == before
+
+
+@pytest.mark.parametrize("change", ["flushed", "commits", "epoch"])
+def test_a_redis_that_came_back_older_is_told_from_another_process(streams: Streams, change: str) -> None:
+    committer = Committer(streams, KEYS, "one@7")
+    committer.take_over(5000)
+    first = contract.texts_of(streams.hash_of(KEYS.commit))
+    committer.commit(outputs_of(1), "1-1")
+    committer.commit(outputs_of(2), "1-2")
+    if change == "flushed":
         streams.delete(KEYS.commit)
     else:
-        put = {"seq": "1"} if change == "changed" else {"other": "1"}
-        streams.write([HashUpdate(KEYS.commit, put)])
+        streams.write([HashUpdate(KEYS.commit, first if change == "commits" else {"epoch": "4999", "seq": "9"})])
     before = everything(streams)
-    with pytest.raises(CommitConflict):
-        committer.commit(outputs_of(2), "1-2")
-    assert everything(streams) == before
+    with pytest.raises(RedisOlder, match="came back older") as error:
+        committer.commit(outputs_of(3), "1-3")
+    held = {"flushed": "nothing", "commits": "epoch 5000, commit 1, feed 0-0", "epoch": "epoch 4999, commit 9"}[change]
+    assert held in str(error.value)
+    assert "had committed epoch 5000, commit 3, feed 1-2" in str(error.value)
+    *kept, finding = streams.range(KEYS.findings)
+    assert finding.fields[b"kind"] == b"REDIS_OLDER"
+    assert finding.fields[b"severity"] == b"error"
+    assert finding.fields[b"writer"] == b"one@7/older", "outside of the commits it counts for itself"
+    assert held in finding.fields[b"evidence"].decode()
+    assert everything(streams) | {"findings": kept} == before
+
+
+def test_a_finding_that_cannot_be_written_does_not_hide_the_error(streams: Streams) -> None:
+    committer = Committer(streams, KEYS, "one")
+    committer.take_over(0)
+    streams.delete(KEYS.commit)
+    streams.set_bytes(KEYS.findings, b"no stream")
+    with pytest.raises(RedisOlder):
+        committer.commit(Outputs(1), "1-1")
+
+
+def test_a_damaged_hash_is_a_conflict_and_not_old(streams: Streams) -> None:
+    committer = Committer(streams, KEYS, "one")
+    committer.take_over(0)
+    streams.write([HashUpdate(KEYS.commit, {"epoch": "x"})])
+    with pytest.raises(CommitConflict) as error:
+        committer.commit(Outputs(1), "1-1")
+    assert not isinstance(error.value, RedisOlder)
 
 
 def test_a_command_that_fails_inside_a_commit_is_a_doubt(streams: Streams) -> None:
     committer = Committer(streams, KEYS, "one")
-    committer.take_over()
+    committer.take_over(0)
     streams.set_bytes(KEYS.events, b"no stream")
     with pytest.raises(CommitDoubt):
         committer.commit(outputs_of(1, "events"), "1-1")
@@ -135,25 +192,35 @@ def test_a_taken_over_shard_whose_hash_is_damaged_is_left_alone(streams: Streams
     streams.write([HashUpdate(KEYS.commit, {"epoch": "3", "feed": "1-1"})])
     before = everything(streams)
     with pytest.raises(ContractError):
-        Committer(streams, KEYS, "one").take_over()
+        Committer(streams, KEYS, "one").take_over(0)
     assert everything(streams) == before
 
 
 def test_more_writes_go_with_the_commit_and_streams_for_people_are_bounded(streams: Streams) -> None:
     committer = Committer(streams, KEYS, "one")
-    committer.take_over()
+    committer.take_over(0)
     for number in range(3):
-        outputs = Outputs(number, live=[{"a": "1"}] * LIVE_ENTRIES, klines=[{"k": "1"}] * 2)
+        outputs = Outputs(number, findings=[{"a": "1"}] * FINDING_ENTRIES, klines=[{"k": "1"}] * 2)
         committer.commit(outputs, f"1-{number}", [Append(KEYS.requests, {"n": str(number)})])
     assert streams.length(KEYS.requests) == 3
     assert streams.length(KEYS.klines) == 6
-    assert LIVE_ENTRIES <= streams.length(KEYS.live) < LIVE_ENTRIES + 200
-    assert committer.position.numbers["live"] == 3 * LIVE_ENTRIES
+    assert FINDING_ENTRIES <= streams.length(KEYS.findings) < FINDING_ENTRIES + 200
+    assert committer.position.numbers["findings"] == 3 * FINDING_ENTRIES
+
+
+def test_bars_that_are_gone_leave_the_hash(streams: Streams) -> None:
+    committer = Committer(streams, KEYS, "test")
+    committer.take_over(0)
+    committer.commit(Outputs(1, bars={"A:1m": "1", "B:1m": "1"}), "1-1")
+    committer.commit(Outputs(2, bars={"A:1m": "2"}, bars_gone=["B:1m", "B:1h"]), "1-2")
+    assert set(streams.hash_of(KEYS.bars)) == {b"A:1m", contract.BARS_POSITION.encode()}
+    committer.commit(Outputs(3, bars_gone=["A:1m"]), "1-3")
+    assert set(streams.hash_of(KEYS.bars)) == {contract.BARS_POSITION.encode()}
 
 
 def test_bars_say_from_where_to_read_live(streams: Streams) -> None:
     committer = Committer(streams, KEYS, "one")
-    committer.take_over()
+    committer.take_over(0)
     newest = [START]
     for number in range(4):
         committer.commit(Outputs(number, live=[{"A:1m": str(number)}], bars={"A:1m": str(number)}), f"1-{number}")
@@ -161,6 +228,6 @@ def test_bars_say_from_where_to_read_live(streams: Streams) -> None:
         assert position == newest[-1], "what came before is in the hash; this commit's own entries come once more"
         newest.append(streams.newest(KEYS.live)[0].id)
     other = Committer(streams, KEYS, "two")
-    other.take_over()
+    other.take_over(0)
     other.commit(Outputs(9, bars={"A:1m": "9"}), "1-9")
     assert streams.hash_of(KEYS.bars)[contract.BARS_POSITION.encode()].decode() == newest[-1]

@@ -222,3 +222,43 @@ def test_growth_keeps_what_is_known(capacity: int) -> None:
     assert ledger.last_id.tolist() == [5, 9, *[-1] * (capacity - 2)]
     assert admit(ledger, [(0, 6), (1, 9), (capacity - 1, 3)]) == [True, False, True]
     assert len(ledger.last_time) == len(ledger.start_time) == capacity
+
+
+def admit_at(ledger: Ledger, *rows: tuple[int, int]) -> list[bool]:
+    """(id, time) of slot 0."""
+    ids, times = (np.array(column, np.int64) for column in zip(*rows, strict=True))
+    return [bool(each) for each in ledger.admit(np.zeros(len(rows), np.int64), ids, times)]
+
+
+def test_an_old_id_with_a_new_time_is_no_duplicate() -> None:
+    ledger = Ledger(1)
+    assert admit_at(ledger, (10, 100), (14, 200)) == [True, True]
+    assert ledger.strange == []
+    # 3 and 5 begin something new; 11 is missing, whatever its time; 10 is a duplicate, and 15 twice is one trade.
+    assert admit_at(ledger, (3, 300), (10, 100), (5, 310), (11, 201), (15, 320), (15, 320), (4, 200)) == [
+        False, False, False, True, True, False, False
+    ]  # fmt: skip
+    assert ledger.strange == [0, 2]
+    assert (ledger.last_id[0], ledger.last_time[0]) == (15, 320)
+    assert [(hole.from_id, hole.to_id) for hole in ledger.holes[0]] == [(12, 13)]
+    assert admit_at(ledger, (16, 330)) == [True]
+    assert ledger.strange == []
+    assert admit_at(ledger, (1, 400), (2, 401)) == [False, False]
+    assert ledger.strange == [0, 1]
+
+
+def test_a_new_generation_begins_at_1_and_proves_nothing_of_the_one_before() -> None:
+    ledger = Ledger(1)
+    admit_at(ledger, (10, 100), (13, 200))
+    ledger.take_events()
+    ledger.begin(0, 500, 300)
+    assert ledger.take_events() == [HoleEvent(0, Hole(11, 12, 100, 200), LOST)]
+    assert admit_at(ledger, (3, 620)) == [True]
+    assert ledger.take_events() == [HoleEvent(0, Hole(1, 2, 500, 620), "")]
+    bars = [(0, 50), (50, 101), (101, 200), (201, 300), (300, 400), (400, 500), (500, 600), (620, 700), (700, 800)]
+    opens, nexts = (np.array(column, np.int64) for column in zip(*bars, strict=True))
+    tainted = ledger.tainted(np.zeros(len(bars), np.int64), opens, nexts).tolist()
+    assert tainted == [True, True, True, True, False, False, True, True, False]
+    assert admit_at(ledger, (1, 510), (2, 520)) == [True, True]
+    assert not ledger.tainted(np.zeros(2, np.int64), opens[6:8], nexts[6:8]).any()
+    assert ledger.start_time[0] == NO_TIME

@@ -97,7 +97,7 @@ def test_a_reader_of_bars_and_live_sees_the_newest_open_bars(
     rows, late, at = market(seed, 3, ticks * 3, ticks * step_ms), [], 0
     core, streams = new_core("1m", "5m", "1h", live_long_ms=long_ms), Streams("", client=fakeredis.FakeRedis())
     committer = Committer(streams, KEYS, "test")
-    committer.take_over()
+    committer.take_over(0)
     for number, time_ms in enumerate(range(T0, T0 + ticks * step_ms, step_ms)):
         part = []
         while at < len(rows) and rows[at].time <= time_ms:
@@ -112,7 +112,7 @@ def test_a_reader_of_bars_and_live_sees_the_newest_open_bars(
             mark(core, time_ms, "S0USDT", "S1USDT")
         if restart and number == ticks // 2:
             committer = Committer(streams, KEYS, "test2")
-            committer.take_over()
+            committer.take_over(0)
         outputs = tick(core, time_ms)
         committer.commit(outputs, f"1-{number}")
         everything = long_ms == 0 or bool(outputs.bars)

@@ -21,7 +21,7 @@ from klagg.stats import Alarm, Pulse, Stats
 from tests.conftest import ROOT
 
 NOW_MS = 1_800_000_000_000.0
-EXPECTED = ["aggregator-0", "writer-final", "clock", "ingest-A"]
+EXPECTED = ["aggregator-0", "writer-final", "repair", "clock", "ingest-A"]
 
 
 def heartbeat(process: str, now_ms: float = NOW_MS, *, silent_parser: bool = False, **counters: int) -> str:
@@ -51,15 +51,15 @@ def test_all_is_well() -> None:
     found = judged(beats(*reversed(EXPECTED)))
     assert found.ok
     assert [each.name for each in found.seen] == EXPECTED
-    assert status.sentences(found) == ["all 4 processes are alive"]
+    assert status.sentences(found) == ["all 5 processes are alive"]
     assert {each.uptime_s for each in found.seen} == {3600}
 
 
 def test_what_is_missing_is_named() -> None:
     found = judged(beats("clock", "writer-final"))
     assert not found.ok
-    assert found.missing == ["aggregator-0", "ingest-A"]
-    assert status.sentences(found) == ["missing: aggregator-0, ingest-A"]
+    assert found.missing == ["aggregator-0", "repair", "ingest-A"]
+    assert status.sentences(found) == ["missing: aggregator-0, repair, ingest-A"]
 
 
 def test_an_alarm_of_a_process_is_one_of_the_whole() -> None:
@@ -73,7 +73,7 @@ def test_a_process_that_fell_silent_is_not_alive() -> None:
     found = judged(beats(*EXPECTED, clock=heartbeat("clock", NOW_MS - 6_500)))
     assert not found.ok
     assert found.alarms == ["clock: its last heartbeat is 6.5 s old"]
-    assert [each.state for each in found.seen] == ["running", "running", "silent", "running"]
+    assert [each.state for each in found.seen] == ["running", "running", "running", "silent", "running"]
 
 
 def test_a_heartbeat_from_a_clock_ahead_is_no_age() -> None:
@@ -92,7 +92,7 @@ def test_others_are_shown_behind_and_are_not_asked_for() -> None:
     found = judged(beats(*EXPECTED, "ingest-B"))
     assert found.ok
     assert [each.name for each in found.seen] == [*EXPECTED, "ingest-B"]
-    assert [each.expected for each in found.seen] == [True] * 4 + [False]
+    assert [each.expected for each in found.seen] == [True] * 5 + [False]
 
 
 def test_lines_fit_eighty_columns_and_show_the_main_rates() -> None:
@@ -144,7 +144,7 @@ def test_the_exit_code_and_json_of_a_real_redis(
 def test_without_a_database_no_writer_is_missed(redis_url: str, tmp_path: Path) -> None:
     config = tmp_path / "klagg.toml"
     config.write_text(f'[redis]\nurl = "{redis_url}"\n[database]\nenabled = false\n', encoding="utf-8")
-    alive(redis_url, "aggregator-0", "clock", "ingest-A")
+    alive(redis_url, "aggregator-0", "repair", "clock", "ingest-A")
     assert klagg(["status", "--config", str(config)]) == 0
 
 

@@ -28,7 +28,9 @@ from tests.kit import eventually
 
 CONFIGURATION = ROOT / "config" / "supervisord.conf"
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
-NAMES = ("klagg-writer-final", "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-ingest-A")
+NAMES = (
+    "klagg-writer-final", "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair", "klagg-ingest-A",
+)  # fmt: skip
 
 
 def parsed() -> configparser.RawConfigParser:
@@ -57,7 +59,7 @@ def test_a_process_has_longer_to_end_than_its_own_deadline() -> None:
 def test_the_last_to_stop_is_the_writer_and_the_first_is_ingest() -> None:
     # supervisord stops from the highest priority to the lowest.
     by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
-    assert by_priority == ["klagg-ingest-A", "klagg-clock", "klagg-aggregator", "klagg-writer-final"]
+    assert by_priority == ["klagg-ingest-A", "klagg-repair", "klagg-clock", "klagg-aggregator", "klagg-writer-final"]
 
 
 def bin_folder(folder: Path) -> Path:
@@ -176,7 +178,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
         database.close()
 
     ended = re.findall(r"stopped: (\S+) \((.*?)\)", said)
-    assert ended == [(each, "exit status 0") for each in (NAMES[3], NAMES[2], "klagg-aggregator-0", NAMES[0])]
+    assert ended == [(each, "exit status 0") for each in (*NAMES[:1:-1], "klagg-aggregator-0", NAMES[0])]
     assert "killing" not in said
     assert said.count("exited: ") == 1, "only the killed aggregator ended by itself"
 

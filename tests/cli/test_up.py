@@ -55,6 +55,7 @@ def test_finals_reach_the_table_and_a_second_start_goes_on(data: Path) -> None:
         assert database.query(HYPERTABLE)[0]["found"] == 1
         assert set(first.pids({*PIPELINE, "writer-final"})) == {*PIPELINE, "writer-final"}
         database.close()
+        last = first.kline()
         password = urlsplit(first.settings().database.url).password
         assert first.end(signal.SIGINT) == 0
     said = first.said()
@@ -71,7 +72,7 @@ def test_finals_reach_the_table_and_a_second_start_goes_on(data: Path) -> None:
     assert password not in said + "".join(logs.values())
     assert running_url(first.folder / "redis") is None
     with up(data, "--plain", *MARKET) as second:
-        kline = second.kline(epoch=2)
+        kline = second.kline(behind=last.epoch)
         database = Database(second.settings().database.url)
         stored = eventually(
             lambda: found if max(found := rows(database))[1] >= kline.open_time else None, 40, every_s=0.2
@@ -88,12 +89,12 @@ def test_a_killed_process_comes_back_and_nobody_else_may_start(data: Path) -> No
         pids = running.pids(PIPELINE)
         assert set(pids) == PIPELINE
         assert not (running.folder / "postgres").exists()
-        before = running.kline(epoch=1)
+        before = running.kline()
         os.kill(pids["aggregator-0"], signal.SIGKILL)
         assert refused(data, "--no-database", *MARKET) == (
             1, f"klagg: klagg is already up with the data directory {running.folder}",
         )  # fmt: skip
-        running.kline(epoch=2, after=before)
+        running.kline(behind=before.epoch, after=before)
         assert running.pids(PIPELINE)["aggregator-0"] != pids["aggregator-0"]
         assert "aggregator-0 ended with exit code -9; it starts again in 0.5 s" in running.said()
         assert running.end(signal.SIGTERM) == 0
@@ -102,11 +103,11 @@ def test_a_killed_process_comes_back_and_nobody_else_may_start(data: Path) -> No
 def test_kill_9_of_klagg_ends_its_processes_and_the_next_start_works(data: Path) -> None:
     with up(data, "--plain", "--no-database", *MARKET) as killed:
         pids = killed.pids(PIPELINE)
-        killed.kline(epoch=1)
+        before = killed.kline()
         killed.process.kill()
         eventually(lambda: not any(map(is_alive, pids.values())), 20)
     with up(data, "--plain", "--no-database", *MARKET) as running:
-        running.kline(epoch=2)
+        running.kline(behind=before.epoch)
         os.kill(running.pids(PIPELINE)["aggregator-0"], signal.SIGSTOP)
         os.killpg(running.process.pid, signal.SIGINT)
         eventually(lambda: "ingest-A drained" in running.said(), 15)
@@ -134,7 +135,7 @@ def test_a_screen_shows_the_market_and_ends_with_its_terminal(data: Path) -> Non
         reader.start()
         eventually(lambda: "latest finals" in seen.decode(errors="replace"), 30)
         assert BANNER in seen.decode(errors="replace")
-        shown = f"{running.kline(epoch=1).symbol} "
+        shown = f"{running.kline().symbol} "
         eventually(lambda: shown in seen.decode(errors="replace"), 30)
         assert running.end(signal.SIGHUP) == 0
     reader.join(5)

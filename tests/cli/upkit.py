@@ -27,7 +27,7 @@ from tests.kit import eventually
 MARKET = ("--source", "sim", "--symbols", "5", "--rate", "200", "--speed", "20")
 """A market whose minutes take three seconds."""
 
-PIPELINE = {"aggregator-0", "clock", "ingest-A"}
+PIPELINE = {"aggregator-0", "repair", "clock", "ingest-A"}
 
 
 def command(data: Path, *options: str) -> list[str]:
@@ -93,13 +93,13 @@ class Running:
         entries = self.streams().newest(Keys(0).klines)
         return Kline.from_fields(texts_of(entries[0].fields)) if entries else None
 
-    def kline(self, epoch: int, after: Kline | None = None) -> Kline:
-        """The newest kline, once one of this epoch is there that closes later than `after`."""
+    def kline(self, behind: int = 0, after: Kline | None = None) -> Kline:
+        """The newest kline, once one of an epoch behind this one is there that closes later than `after`."""
 
         def wanted() -> Kline | None:
             kline = self.newest()
             later = kline is not None and (after is None or kline.close_time > after.close_time)
-            return kline if kline and later and kline.epoch == epoch else None
+            return kline if kline and later and kline.epoch > behind else None
 
         found = eventually(wanted, 30, every_s=0.1)
         assert found

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -50,7 +50,8 @@ MORE_CALLS = {
     "asking for groups": lambda streams: streams.group_lag(KEYS.feed, "group"),
     "acknowledging": lambda streams: streams.ack(KEYS.feed, "group", ["1-1"]),
     "trimming": lambda streams: streams.trim_before(KEYS.feed, "1-1"),
-    "asking for a group's position": lambda streams: streams.group_floor(KEYS.feed, "group"),
+    "asking for a stream": lambda streams: streams.last_id(KEYS.feed),
+    "asking for memory": lambda streams: streams.memory(KEYS.feed),
     "writing a value": lambda streams: streams.set_bytes("x", b""),
     "reading values": lambda streams: streams.get_bytes(["x"]),
     "looking up keys": lambda streams: streams.values_like("*"),
@@ -164,3 +165,26 @@ def test_the_fake_has_no_maxmemory(streams: Streams, place: Place) -> None:
     assert place.fake
     with pytest.raises(RedisRefused, match="unknown command"):
         streams.information("memory")
+
+
+class Swallowing:
+    """A client whose call ends well although it was cancelled, as asyncio.wait_for may before Python 3.12."""
+
+    async def ping(self) -> bool:
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            return True
+        raise AssertionError
+
+
+async def test_a_cancellation_is_not_lost_in_a_call() -> None:
+    streams = AsyncStreams("", client=cast(Any, Swallowing()))
+    task = asyncio.create_task(streams.ping())
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.01):
+            await streams.ping()

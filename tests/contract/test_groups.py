@@ -6,7 +6,7 @@ import pytest
 
 from klagg.contract import GROUP_WRITERS, Keys
 from klagg.errors import RedisRefused
-from klagg.redisio import Append, Streams
+from klagg.redisio import Append, Streams, next_id
 from tests.kit import eventually
 
 KLINES = Keys(0).klines
@@ -141,24 +141,27 @@ def test_claiming_goes_on_from_where_it_says(streams: Streams) -> None:
     assert claimed == ids
 
 
-def test_the_floor_is_the_oldest_pending_entry_else_the_last_given(streams: Streams) -> None:
+def test_a_group_needs_its_oldest_pending_entry_else_what_comes_next(streams: Streams) -> None:
+    assert streams.groups(KLINES) == {}
     ids = fill(streams, 4)
+    assert streams.groups(KLINES) == {}
     streams.ensure_group(KLINES, GROUP_WRITERS)
-    assert streams.group_floor(KLINES, GROUP_WRITERS) == "0-0"
+    streams.ensure_group(KLINES, "another")
+    assert streams.groups(KLINES) == {GROUP_WRITERS: "0-1", "another": "0-1"}
     read(streams, count=3)
-    assert streams.group_floor(KLINES, GROUP_WRITERS) == ids[0]
+    assert streams.groups(KLINES) == {GROUP_WRITERS: ids[0], "another": "0-1"}
     streams.ack(KLINES, GROUP_WRITERS, [ids[0], ids[2]])
-    assert streams.group_floor(KLINES, GROUP_WRITERS) == ids[1]
+    assert streams.groups(KLINES)[GROUP_WRITERS] == ids[1]
     streams.ack(KLINES, GROUP_WRITERS, [ids[1]])
-    assert streams.group_floor(KLINES, GROUP_WRITERS) == ids[2]
+    assert streams.groups(KLINES)[GROUP_WRITERS] == next_id(ids[2])
 
 
-def test_trimming_at_the_floor_takes_nothing_that_the_group_needs(streams: Streams) -> None:
+def test_trimming_before_what_is_needed_takes_nothing_that_the_group_needs(streams: Streams) -> None:
     ids = fill(streams, 6)
     streams.ensure_group(KLINES, GROUP_WRITERS)
     read(streams, count=4)
     streams.ack(KLINES, GROUP_WRITERS, ids[:2])
-    assert streams.trim_before(KLINES, streams.group_floor(KLINES, GROUP_WRITERS)) == 2
+    assert streams.trim_before(KLINES, streams.groups(KLINES)[GROUP_WRITERS]) == 2
     pending = streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=10)
     assert [entry.id for entry in pending] == ids[2:4]
     assert read(streams) == ids[4:]

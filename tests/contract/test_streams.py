@@ -9,7 +9,7 @@ import pytest
 
 from klagg.contract import CLOCK_KEY, HEARTBEAT_PATTERN, Keys, heartbeat_key, stamp, tick_entry
 from klagg.errors import RedisRefused
-from klagg.redisio import Append, HashUpdate, Streams
+from klagg.redisio import Append, HashUpdate, Streams, Trim, next_id
 from tests.contract.conftest import Place
 from tests.kit import eventually
 
@@ -165,19 +165,52 @@ def test_trimming_before_an_id_is_exact(streams: Streams) -> None:
     assert streams.trim_before(KEYS.feed, "0-0") == 0
 
 
-@pytest.mark.parametrize("way", ["trim_length", "append"])
-def test_trimming_to_a_length_never_takes_too_much_and_only_the_oldest(streams: Streams, way: str) -> None:
+def test_an_append_with_a_length_takes_only_the_oldest_and_never_too_much(streams: Streams) -> None:
     """Redis drops whole nodes of 100 entries, and so keeps up to a node more than told; the fake does likewise."""
     ids = fill(streams, KEYS.feed, 1001)
-    gone = 0
-    if way == "trim_length":
-        gone = streams.trim_length(KEYS.feed, 250)
-    else:
-        ids.append(streams.append(KEYS.feed, {"n": "1001"}, maxlen=250))
+    ids.append(streams.append(KEYS.feed, {"n": "1001"}, maxlen=250))
     left = [entry.id for entry in streams.range(KEYS.feed)]
     assert left == ids[len(ids) - len(left) :]
-    assert way == "append" or gone == len(ids) - len(left)
     assert 250 <= len(left) < 350
+
+
+def test_trimming_in_slices_ends_near_the_id_and_not_behind_it(streams: Streams) -> None:
+    ids = fill(streams, KEYS.feed, 1001)
+    gone, slices = 0, 0
+    while part := streams.trim_slice(KEYS.feed, ids[730], 200):
+        assert part <= 200
+        gone, slices = gone + part, slices + 1
+    assert 600 <= gone <= 730
+    assert slices >= 4
+    assert [entry.id for entry in streams.range(KEYS.feed)] == ids[gone:]
+    assert streams.trim_slice(KEYS.live, ids[730], 200) == 0
+
+
+def test_trimming_to_a_length_is_exact(streams: Streams) -> None:
+    ids = fill(streams, KEYS.feed, 250)
+    assert streams.trim_to(KEYS.feed, 137) == 113
+    assert [entry.id for entry in streams.range(KEYS.feed)] == ids[113:]
+    assert streams.trim_to(KEYS.feed, 200) == 0
+
+
+def test_a_trim_among_writes_is_exact(streams: Streams) -> None:
+    ids = fill(streams, KEYS.feed, 250)
+    written = streams.write([Trim(KEYS.feed, ids[137]), Append(KEYS.feed, {"n": "250"})])
+    assert [entry.id for entry in streams.range(KEYS.feed)] == [*ids[137:], *written]
+
+
+def test_memory_grows_with_a_stream(streams: Streams, place: Place) -> None:
+    if place.fake:
+        pytest.skip("the fake knows no MEMORY USAGE")
+    assert streams.memory(KEYS.feed) == 0
+    for number in range(300):
+        streams.append(KEYS.feed, {"n": str(number), "text": f"{number}" * 100})
+    assert 300 * 100 <= streams.memory(KEYS.feed) < 300 * 1000
+
+
+def test_the_next_id_is_the_lowest_behind() -> None:
+    assert next_id("5-9") == "5-10"
+    assert next_id(f"5-{2**64 - 1}") == "6-0"
 
 
 def test_information_about_the_server(streams: Streams, place: Place) -> None:
@@ -188,3 +221,17 @@ def test_information_about_the_server(streams: Streams, place: Place) -> None:
     else:
         assert "redis_version" in streams.information()
         assert int(streams.information("memory")["maxmemory"]) > 0
+
+
+def test_the_last_id_stays_when_entries_go(streams: Streams) -> None:
+    assert streams.last_id(KEYS.feed) == "0-0"
+    for at in range(1, 4):
+        streams.append(KEYS.feed, {"n": str(at)})
+    newest = streams.newest(KEYS.feed)[0].id
+    assert streams.last_id(KEYS.feed) == newest
+    streams.trim_before(KEYS.feed, "18446744073709551615-0")
+    assert streams.length(KEYS.feed) == 0
+    assert streams.last_id(KEYS.feed) == newest
+    streams.set_bytes(KEYS.live, b"no stream")
+    with pytest.raises(RedisRefused, match="WRONGTYPE"):
+        streams.last_id(KEYS.live)

@@ -26,6 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 MODULES = {
     "clock": ["ingest.clock_service"],
+    "repair": ["ingest.repair_service"],
     "aggregator": ["aggregator.service", "--shard", "0"],
     "ingest": ["ingest.service", "--line", "A"],
     "writer": ["writers.final_service"],

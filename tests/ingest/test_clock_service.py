@@ -17,11 +17,12 @@ from ingest import clock as clock_rules
 from ingest import clock_service, synchroniser
 from ingest.clock_service import TRIGGERS_KEPT, ClockJobs, clock, main
 from klagg.clock import local_ms
-from klagg.contract import CLOCK_KEY, listings_of, shard_of
+from klagg.contract import CLOCK_KEY, WEIGHTS_KEY, listings_of, shard_of
 from klagg.errors import ConfigError
-from klagg.redisio import Entry, Streams
+from klagg.redisio import AsyncStreams, Entry, Streams
 from klagg.service import AsyncContext
 from klagg.settings import from_tree
+from klagg.weights import note_weight
 from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, eventually, feed_of
 
 pytestmark = pytest.mark.servers
@@ -83,6 +84,25 @@ async def test_ticks_tell_the_exchanges_time_at_their_pace(streams: Streams, red
     assert abs(times[0] - NOW_MS) < 60_000
     numbers = [int(entry.fields[b"seq"]) for entry in streams.range("feed:{0}")]
     assert numbers == list(range(1, len(numbers) + 1))
+
+
+async def test_its_questions_are_on_the_account_and_a_pause_holds_them_back(streams: Streams, redis_url: str) -> None:
+    """Ticks go on meanwhile: the clock is known."""
+    pausing = AsyncStreams(redis_url)
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url)
+        counters = context.stats.counters
+        async with a_clock(context):
+            await eventually(lambda: counters.get("syncs") and counters.get("listings"))
+            account = streams.hash_of(WEIGHTS_KEY)
+            assert sum(int(used) for name, used in account.items() if name.endswith(b":clock")) >= 3
+            await note_weight(pausing, 0, 0, 1000.0)
+            await eventually(lambda: counters.get("sync_failures"))
+            syncs, ticks = counters["syncs"], counters["ticks"]
+            await eventually(lambda: counters["ticks"] >= ticks + 10)
+            assert counters["syncs"] == syncs
+            assert not context.stopping.is_set()
+    await pausing.close()
 
 
 async def test_every_shard_gets_every_tick_and_its_own_listings(streams: Streams, redis_url: str) -> None:

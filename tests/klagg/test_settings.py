@@ -35,6 +35,8 @@ def test_toml_round_trip(tmp_path: Path) -> None:
         ({"aggregator": {"intervals": ["1m", "7m"]}}, "unknown interval '7m'"),
         ({"aggregator": {"intervals": []}}, "aggregator.intervals is empty"),
         ({"aggregator": {"intervals": ["5s", "5m"]}}, "aggregator.intervals lacks 1m"),
+        ({"rest": {"share_repair_percent": 19}}, "rest.share_repair_percent is 19: it must be between 20 and 99"),
+        ({"rest": {"share_repair_percent": 90, "share_clock_percent": 11}}, "it must be between 1 and 10"),
         ({"exchange": {"source": "trades"}}, "exchange.source is 'trades'"),
         ({"exchange": 5}, "exchange must be a section"),
     ],
@@ -68,3 +70,11 @@ def test_environment_overrides_and_refuses_typos() -> None:
         load(None, {"KLAGG_REDIS__ULR": "x"})
     with pytest.raises(ConfigError, match="must be a whole number"):
         load(None, {"KLAGG_CLOCK__TICK_MS": "fast"})
+
+
+def test_the_streams_may_take_60_percent_of_redis_together() -> None:
+    assert from_tree({"streams": {"feed_percent": 33}}).streams.feed_percent == 33
+    with pytest.raises(ConfigError, match=r"add up to 61 percent .* at most 60"):
+        from_tree({"streams": {"feed_percent": 34}})
+    with pytest.raises(ConfigError, match=r"streams.dead_percent is 0"):
+        from_tree({"streams": {"dead_percent": 0}})

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 from aiohttp import web
@@ -17,7 +18,7 @@ Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 @asynccontextmanager
-async def answering(answer: Answer, **options: int) -> AsyncIterator[ExchangeRest]:
+async def answering(answer: Answer, **options: Any) -> AsyncIterator[ExchangeRest]:
     """A client of a server that gives `answer` to everything."""
     application = web.Application()
     application.router.add_get("/{path:.*}", answer)
@@ -59,6 +60,64 @@ async def test_synchronising_measures_a_second_round_trip_on_the_open_connection
         assert clock.delay_ms == 20.0
         assert await rest.synchronise(clock, lambda: next(local)) == pytest.approx(999_900)
         assert asked == 3
+
+
+class Porter:
+    """A gate that notes what it hears, and refuses once it is `shut`."""
+
+    def __init__(self) -> None:
+        self.entered: list[int] = []
+        self.left: list[tuple[int, int, float]] = []
+        self.shut = False
+
+    async def enter(self, weight: int) -> int:
+        if self.shut:
+            raise ExchangeRefused("not now", status=429, retry_after_s=3)
+        self.entered.append(weight)
+        return 77
+
+    async def leave(self, minute: int, used: int, pause_s: float) -> None:
+        self.left.append((minute, used, pause_s))
+
+
+async def test_the_gate_hears_of_every_ask_and_of_what_the_exchange_says_about_weight() -> None:
+    answers = iter(
+        [
+            web.json_response({"serverTime": 1}, headers={"X-MBX-USED-WEIGHT-1M": "41"}),
+            web.json_response({}, status=429, headers={"X-MBX-USED-WEIGHT-1M": "2401", "Retry-After": "7"}),
+            web.json_response({}, status=418, headers={"X-MBX-USED-WEIGHT-1M": "-5", "Retry-After": "1e9"}),
+            web.json_response({}, status=429, headers={"X-MBX-USED-WEIGHT-1M": "9" * 400}),
+            web.json_response({}, status=503, headers={"Retry-After": "7"}),
+        ]
+    )
+
+    async def answer(_: web.Request) -> web.Response:
+        return next(answers)
+
+    gate = Porter()
+    async with answering(answer, gate=gate) as rest:
+        await rest.get("/fapi/v1/klines", 5, limit=1000)
+        for weight in (20, 20, 20, 20):
+            with pytest.raises(ExchangeRefused):
+                await rest.get("/fapi/v1/aggTrades", weight)
+        gate.shut = True
+        with pytest.raises(ExchangeRefused, match="not now"):
+            await rest.time()
+    assert gate.entered == [5, 20, 20, 20, 20]
+    assert gate.left == [(77, 41, 0), (77, 2401, 7), (77, 0, 3 * 86_400), (77, 0, 60), (77, 0, 0)]
+
+
+async def test_synchronising_passes_the_gate_before_it_takes_the_time() -> None:
+    async def answer(_: web.Request) -> web.Response:
+        return web.json_response({"serverTime": 5_000_000})
+
+    gate, clock = Porter(), ExchangeClock()
+    local = iter([100.0, 140.0])
+    async with answering(answer, gate=gate) as rest:
+        await rest.synchronise(clock, lambda: next(local))
+    assert gate.entered == [1, 1]
+    assert [used for _, used, _ in gate.left] == [0, 0]
+    assert clock.delay_ms == 20.0
 
 
 async def test_a_refusal_carries_status_code_and_pause() -> None:

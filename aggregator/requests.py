@@ -1,0 +1,322 @@
+"""What is missing and is asked for: holes that stay open, and the past of symbols that were joined midway. Pure.
+
+Every need has a due time, and at a tick only those that are due are looked at. A need that was asked for is due again
+after the request's deadline, until the core has what it asked for. All of it is a function of the log: times are ticks'
+times, and the ids of requests follow from what they ask for.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.finality import Finality
+from aggregator.ledger import NO_TIME, NONE, Hole, HoleEvent, Ledger
+from aggregator.symbols import SymbolTable
+from klagg.contract import REQUEST_KLINES, REQUEST_TRADES, Request
+from klagg.intervals import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS, Interval
+
+Ints = npt.NDArray[np.int64]
+
+REQUESTS_MAX = 200
+"""Requests in one tick; the rest waits for the next one, the oldest need first."""
+MERGED_IDS = 1_000
+"""Holes less than this far apart are asked for together: a page of so many trades costs as much as one trade."""
+TRADES_MAX = 20_000
+"""Ids in one request for trades; a wider hole is asked for as klines at once."""
+TRADES_TRIES = 2
+"""Requests for trades without success, after which klines are asked for."""
+HOLE_WAIT_MS, HOLE_WAIT_MS_MAX = 30_000, 300_000
+START_WAIT_MS, START_WAIT_MS_MAX = 120_000, 600_000
+KLINES_LATE_MS = 3_000
+"""The exchange's klines may appear this much after their close."""
+
+START_REQUESTS = 3
+"""The most requests of one cold start: minutes, hours, days."""
+START = -1
+"""The key of a symbol's cold start among its needs; the others are the first ids of holes."""
+TRADING = "TRADING"
+UNSEEN, BY_MARK, BY_TRADE = 0, 1, 2
+"""How a symbol was joined: not yet, by a line that carries it, by a trade."""
+
+_from_id: Callable[[Hole], int] = attrgetter("from_id")
+
+
+@dataclass(slots=True)
+class Need:
+    """`due_ms`: when to look at it next. `deadline_ms`: of the last request; `asked_ms`: open times up to here were
+    asked for as klines by then. `tries`: requests so far."""
+
+    due_ms: int
+    tries: int = 0
+    deadline_ms: int = NO_TIME
+    asked_ms: int = NO_TIME
+
+
+class Asker:
+    """Decides what is asked for at a tick. Reads the ledger and finality; changes neither."""
+
+    def __init__(
+        self, symbols: SymbolTable, ledger: Ledger, finality: Finality, intervals: Sequence[Interval],
+        ask_after_ms: int, window_ms: int,
+    ) -> None:  # fmt: skip
+        self._symbols, self._ledger, self._finality = symbols, ledger, finality
+        self._intervals = tuple(each for each in intervals if each.shortest_ms >= MINUTE_MS)
+        self._ask_after_ms, self._window_ms = ask_after_ms, window_ms
+        self._news: list[HoleEvent] = []
+        self.needs: dict[int, dict[int, Need]] = {}
+        """By slot, by the first id of the hole (START: the cold start)."""
+        self._queue: list[tuple[int, int, int]] = []
+        """(due, slot, key), a heap; what does not agree with `needs` is stale."""
+        self.joined: Ints = np.zeros(symbols.capacity, np.int64)
+        self.joined_ms: Ints = np.full(symbols.capacity, NO_TIME, np.int64)
+        """By slot, how it was joined, and the minute (its open time) from which on its own trades count after it."""
+
+    def grow(self, capacity: int) -> None:
+        """Room for more slots."""
+        more = capacity - len(self.joined)
+        self.joined = np.concatenate([self.joined, np.zeros(more, np.int64)])
+        self.joined_ms = np.concatenate([self.joined_ms, np.full(more, NO_TIME, np.int64)])
+
+    def clear_slot(self, slot: int) -> None:
+        """The slot belongs to another symbol, or generation, from now on."""
+        self.needs.pop(slot, None)
+        self._news = [event for event in self._news if event.slot != slot]
+        self.joined[slot], self.joined_ms[slot] = UNSEEN, NO_TIME
+
+    def note(self, events: Sequence[HoleEvent]) -> None:
+        """Holes that opened and ended; in their order. What they mean is decided at the next `ask`."""
+        self._news += events
+
+    def state(self) -> dict[str, list[list[int]]]:
+        """What `put_back` takes, right after an `ask`: needs, and how each slot in use was joined."""
+        count = self._symbols.count
+        needs = [
+            [slot, key, need.due_ms, need.tries, need.deadline_ms, need.asked_ms]
+            for slot, own in sorted(self.needs.items())
+            for key, need in sorted(own.items())
+        ]
+        return {"needs": needs, "joined": [self.joined[:count].tolist(), self.joined_ms[:count].tolist()]}
+
+    def put_back(self, state: Mapping[str, Sequence[Sequence[int]]]) -> None:
+        """Go on from a `state`; the slots must be there."""
+        joined, joined_ms = state["joined"]
+        self.joined[: len(joined)], self.joined_ms[: len(joined_ms)] = joined, joined_ms
+        self.needs = {}
+        for slot, key, *values in state["needs"]:
+            self.needs.setdefault(slot, {})[key] = Need(*values)
+        self.order()
+
+    def ask(self, time_ms: int, agg_ids: Ints) -> list[Request]:
+        """What is asked for at the tick of `time_ms`. `agg_ids` [capacity]: −1 where ids are those of fills."""
+        self._take_news(time_ms)
+        self._look_for_starts(time_ms)
+        asked: list[Request] = []
+        while self._queue and self._queue[0][0] <= time_ms:
+            due_ms, slot, key = self._queue[0]
+            need = self.needs.get(slot, {}).get(key)
+            if need is None or need.due_ms != due_ms:
+                heapq.heappop(self._queue)
+                continue
+            if len(asked) + (START_REQUESTS if key == START else 1) > REQUESTS_MAX:
+                break
+            heapq.heappop(self._queue)
+            asked += self._start(slot, time_ms) if key == START else self._hole(slot, key, time_ms, agg_ids)
+        self._sweep()
+        return asked
+
+    # --- needs ---
+
+    def _put(self, slot: int, key: int, need: Need) -> None:
+        self.needs.setdefault(slot, {})[key] = need
+        heapq.heappush(self._queue, (need.due_ms, slot, key))
+
+    def _drop(self, slot: int, key: int) -> Need | None:
+        own = self.needs.get(slot, {})
+        need = own.pop(key, None)
+        if not own:
+            self.needs.pop(slot, None)
+        return need
+
+    def _sweep(self) -> None:
+        """Stale places in the queue are bounded by the number of needs."""
+        if len(self._queue) > 2 * sum(map(len, self.needs.values())) + REQUESTS_MAX:
+            self.order()
+
+    def order(self) -> None:
+        """Make the queue anew from the needs; after a restart, too."""
+        self._queue = [(need.due_ms, slot, key) for slot, own in self.needs.items() for key, need in own.items()]
+        heapq.heapify(self._queue)
+
+    def _take_news(self, time_ms: int) -> None:
+        """A hole that shrank ends, and what is left of it opens: it is still the same need."""
+        ended: dict[int, tuple[Hole, Need]] = {}
+        for event in self._news:
+            slot, hole = event.slot, event.hole
+            if event.reason:
+                need = self._drop(slot, hole.from_id)
+                if need is not None:
+                    ended[slot] = hole, need
+                continue
+            whole, before = ended.get(slot, (hole, None))
+            if before is not None and whole.from_id <= hole.from_id and hole.to_id <= whole.to_id:
+                need = Need(before.due_ms, before.tries, before.deadline_ms, before.asked_ms)
+            else:
+                need = Need(time_ms + self._ask_after_ms)
+            self._put(slot, hole.from_id, need)
+        self._news = []
+
+    def _look_for_starts(self, time_ms: int) -> None:
+        """Symbols that had their first trade, or their first mark without any trade, since the last tick."""
+        count = self._symbols.count
+        joined, traded = self.joined[:count], self._ledger.last_id[:count] != NONE
+        for slot in np.flatnonzero(traded & (joined != BY_TRADE)).tolist():
+            marked_ms, start_ms = int(self.joined_ms[slot]), int(self._ledger.start_time[slot])
+            self._drop(slot, START)
+            if start_ms == NO_TIME:  # nothing came before its first trade
+                self.joined[slot] = BY_TRADE
+            else:
+                self._join(slot, BY_TRADE, start_ms if start_ms >= marked_ms else time_ms)
+        carried = ~traded & (joined == UNSEEN) & (self._finality.alive_until[:count] != NO_TIME)
+        for slot in np.flatnonzero(carried).tolist():
+            if self._symbols.statuses[slot] == TRADING:
+                self._join(slot, BY_MARK, time_ms)
+
+    def _join(self, slot: int, how: int, time_ms: int) -> None:
+        minute_ms = MINUTE.open_time(time_ms)
+        self.joined[slot], self.joined_ms[slot] = how, minute_ms
+        self._put(slot, START, Need(minute_ms + MINUTE_MS + KLINES_LATE_MS))
+
+    # --- cold start ---
+
+    def _start(self, slot: int, time_ms: int) -> list[Request]:
+        """Ask for the past of a symbol; nothing when it is there, or when no bar is left that it would complete."""
+        need, minute_ms = self.needs[slot][START], int(self.joined_ms[slot])
+        ranges = [each for each in start_ranges(minute_ms, self._intervals) if not self._covered(slot, each[1])]
+        over_ms = max((each.close_time(minute_ms) for each in self._intervals), default=minute_ms)
+        if not ranges or over_ms < time_ms - self._window_ms:
+            self._drop(slot, START)
+            return []
+        deadline_ms = time_ms + min(START_WAIT_MS << min(need.tries, 10), START_WAIT_MS_MAX)
+        self._put(slot, START, Need(deadline_ms, need.tries + 1, deadline_ms))
+        return [
+            self._request(REQUEST_KLINES, slot, interval, first, last, self.needs[slot][START])
+            for interval, first, last in ranges
+        ]
+
+    def _covered(self, slot: int, from_ms: int) -> bool:
+        """Whether bars of the symbol that open at `from_ms` know their beginning."""
+        if self.joined[slot] == BY_MARK and self._official_until(slot) < int(self.joined_ms[slot]) + MINUTE_MS:
+            return False
+        return int(self._ledger.start_time[slot]) < from_ms
+
+    def _official_until(self, slot: int) -> int:
+        """The exchange time up to which official minutes continue what is proven; NO_TIME: none do."""
+        return int(self._finality.official_until[slot])
+
+    # --- holes ---
+
+    def _hole(self, slot: int, key: int, time_ms: int, agg_ids: Ints) -> list[Request]:
+        """Ask for a hole that is due, together with neighbours that are due and fit into the request."""
+        holes = self._ledger.holes.get(slot, [])
+        at = bisect_left(holes, key, key=_from_id)
+        if at == len(holes) or holes[at].from_id != key:
+            self._drop(slot, key)
+            return []
+        hole, need = holes[at], self.needs[slot][key]
+        wide = hole.to_id - hole.from_id >= TRADES_MAX
+        if agg_ids[slot] < 0 or need.tries >= TRADES_TRIES or wide:
+            return self._ask_klines(slot, holes, at, time_ms)
+        first = last = at
+        while first and self._joins(slot, holes, first - 1, first, need, time_ms) and _ids(holes, first - 1, last):
+            first -= 1
+        while last + 1 < len(holes) and self._joins(slot, holes, last, last + 1, need, time_ms) and (
+            _ids(holes, first, last + 1)
+        ):  # fmt: skip
+            last += 1
+        deadline_ms = time_ms + _hole_wait_ms(need.tries)
+        asked = Need(deadline_ms, need.tries + 1, deadline_ms)
+        for each in holes[first : last + 1]:
+            self._put(slot, each.from_id, Need(deadline_ms, asked.tries, deadline_ms))
+        return [self._request(REQUEST_TRADES, slot, "", holes[first].from_id, holes[last].to_id, asked)]
+
+    def _joins(self, slot: int, holes: Sequence[Hole], left: int, right: int, like: Need, time_ms: int) -> bool:
+        """Whether these two neighbours are near each other and are both due with as many tries as `like`."""
+        near = holes[right].from_id - holes[left].to_id < MERGED_IDS
+        return near and all(self._due(slot, holes[at], like, time_ms) is not None for at in (left, right))
+
+    def _due(self, slot: int, hole: Hole, like: Need, time_ms: int) -> Need | None:
+        need = self.needs.get(slot, {}).get(hole.from_id)
+        return need if need is not None and need.due_ms <= time_ms and need.tries == like.tries else None
+
+    def _ask_klines(self, slot: int, holes: Sequence[Hole], at: int, time_ms: int) -> list[Request]:
+        """Ask for the closed minutes that a hole touches; those still open are asked for when they are over."""
+        need = self.needs[slot][holes[at].from_id]
+        first_ms, last_ms = _minutes(holes[at], need, time_ms)
+        if first_ms >= last_ms:
+            due_ms = max(first_ms, MINUTE.open_time(time_ms - KLINES_LATE_MS)) + MINUTE_MS + KLINES_LATE_MS
+            if first_ms >= _end(holes[at]):
+                due_ms = max(need.deadline_ms, time_ms + 1)
+            self._put(slot, holes[at].from_id, Need(due_ms, need.tries, need.deadline_ms, need.asked_ms))
+            return []
+        together = [holes[at]]
+        for way in (range(at - 1, -1, -1), range(at + 1, len(holes))):
+            for each in way:
+                other = self._due(slot, holes[each], need, time_ms)
+                low_ms, high_ms = _minutes(holes[each], other, time_ms) if other else (0, 0)
+                if other is None or low_ms >= high_ms or low_ms > last_ms or high_ms < first_ms:
+                    break
+                first_ms, last_ms = min(first_ms, low_ms), max(last_ms, high_ms)
+                together.append(holes[each])
+        deadline_ms = time_ms + _hole_wait_ms(need.tries)
+        asked = Need(deadline_ms, need.tries + 1, deadline_ms)
+        for hole in together:
+            end_ms = _end(hole)
+            due_ms = deadline_ms if end_ms <= last_ms else min(deadline_ms, end_ms + KLINES_LATE_MS)
+            self._put(slot, hole.from_id, Need(due_ms, asked.tries, deadline_ms, last_ms))
+        return [self._request(REQUEST_KLINES, slot, MINUTE.name, first_ms, last_ms, asked)]
+
+    def _request(self, kind: str, slot: int, interval: str, first: int, last: int, asked: Need) -> Request:
+        name = self._symbols.names[slot]
+        request_id = f"{name}/{interval or kind}/{first}-{last}/{asked.tries}"
+        return Request(kind, request_id, name, interval, first, last, asked.deadline_ms)
+
+
+def start_ranges(minute_ms: int, intervals: Sequence[Interval]) -> list[tuple[str, int, int]]:
+    """What completes the bars of a symbol whose first minute seen live, perhaps in part, opens at `minute_ms`.
+
+    (interval, from, to): minutes of its hour, hours of its day, days of its longest bar; empty ones are left out.
+    """
+    earliest_ms = min((each.open_time(minute_ms) for each in intervals), default=minute_ms)
+    hour_ms, day_ms = minute_ms - minute_ms % HOUR_MS, minute_ms - minute_ms % DAY_MS
+    ranges = (("1m", hour_ms, minute_ms + MINUTE_MS), ("1h", day_ms, hour_ms), ("1d", earliest_ms, day_ms))
+    clipped = [(name, max(first, earliest_ms), last) for name, first, last in ranges]
+    return [each for each in clipped if each[1] < each[2]]
+
+
+def _hole_wait_ms(tries: int) -> int:
+    return min(HOLE_WAIT_MS << min(tries, 10), HOLE_WAIT_MS_MAX)
+
+
+def _ids(holes: Sequence[Hole], first: int, last: int) -> bool:
+    """Whether these holes and what lies between them fit into one request for trades."""
+    return holes[last].to_id - holes[first].from_id < TRADES_MAX
+
+
+def _end(hole: Hole) -> int:
+    """The end of the last minute that a hole touches."""
+    return MINUTE.open_time(hole.after_time) + MINUTE_MS
+
+
+def _minutes(hole: Hole, need: Need, time_ms: int) -> tuple[int, int]:
+    """The open times [first, last) of the hole's minutes that are over and not asked for just now."""
+    first_ms = MINUTE.open_time(hole.before_time)
+    if time_ms < need.deadline_ms:
+        first_ms = max(first_ms, need.asked_ms)
+    return first_ms, min(_end(hole), MINUTE.open_time(time_ms - KLINES_LATE_MS))

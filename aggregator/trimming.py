@@ -1,0 +1,246 @@
+"""What of a shard's streams may go: behind everyone who still reads, and, whatever happens, down to their caps.
+
+Every stream is trimmed behind its oldest reader, minus a retention for people who look into it. A stream over its cap
+is cut even if somebody has not read it, because at maxmemory Redis refuses the commit too; what was cut unread is a
+finding with its exact numbers, and finding and cut go out in one commit. Everything else is trimmed in slices so small
+that no other client of Redis waits for one.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from aggregator.commit import after
+from aggregator.continuity import DATA_LOSS
+from aggregator.outputs import Outputs
+from klagg import contract
+from klagg.contract import Fields, Keys
+from klagg.errors import ContractError
+from klagg.redisio import Entry, Streams, Trim, Write, next_id
+from klagg.settings import Settings
+
+UNKNOWN_GROUP = "UNKNOWN_GROUP"
+"""The kind of the finding that a consumer group was met which the configuration does not know."""
+
+EVERY_S: Final = 10.0
+KEPT_MS: Final = 600_000
+"""What stays behind the oldest reader of a stream, for people who look into it."""
+
+KEPT_ENTRIES: Final = {"klines": 100_000, "live": 600, "events": 50_000, "findings": 10_000, "dead": 10_000}
+"""About how many entries stay of a stream that no group reads; no reader of `live` needs more to find its place."""
+
+SLICE_ENTRIES: Final = 10_000
+SLICE_BYTES: Final = 16 << 20
+"""What goes with one XTRIM; Redis takes about 2 ms for it."""
+NODE_ENTRIES: Final = 100
+"""Entries that Redis keeps together at most (stream-node-max-entries); slices leave a node whole."""
+BUDGET_S: Final = 0.05
+"""How long one round may take; what is left then is due at once."""
+HELD_PERCENT: Final = 95
+"""A stream over its cap is brought down to this much of it, so that the next entry is not one too many."""
+CUT_ENTRIES: Final = 500
+"""Entries that are cut unread in one commit."""
+LIVE_BURST: Final = 600
+BURST: Final = 20_000
+"""Entries after which a round is due before its time: an aggregator that catches up appends as fast as it can."""
+
+_END: Final = f"{2**64 - 1}-{2**64 - 1}"
+
+
+@dataclass(frozen=True, slots=True)
+class Trimmed:
+    """One stream: the groups that must have read an entry before it goes, and its cap in percent of maxmemory."""
+
+    name: str
+    key: str
+    groups: tuple[str, ...]
+    cap_percent: int
+
+
+def groups_of(settings: Settings) -> dict[str, tuple[str, ...]]:
+    """The consumer groups of a shard's streams, by the stream's name."""
+    return {
+        "klines": (contract.GROUP_WRITERS,) if settings.database.enabled else (),
+        "requests": (contract.GROUP_REPAIR,),
+    }
+
+
+def streams_of(settings: Settings, keys: Keys) -> list[Trimmed]:
+    """The streams of one shard."""
+    config, groups = settings.streams, groups_of(settings)
+    caps = {
+        contract.FEED: config.feed_percent, "klines": config.klines_percent, "events": config.events_percent,
+        "live": config.live_percent, "requests": config.requests_percent, "findings": config.findings_percent,
+        "dead": config.dead_percent,
+    }  # fmt: skip
+    return [Trimmed(name, getattr(keys, name), groups.get(name, ()), percent) for name, percent in caps.items()]
+
+
+def back(entry_id: str, by_ms: int) -> str:
+    """The id `by_ms` before this one."""
+    return f"{max(0, int(entry_id.partition('-')[0]) - by_ms)}-0"
+
+
+def oldest(ids: Iterable[str]) -> str:
+    """The lowest of these ids; beyond all ids if there is none."""
+    lowest = _END
+    for each in ids:
+        lowest = each if after(lowest, each) else lowest
+    return lowest
+
+
+def ranges(entries: Sequence[Entry]) -> str:
+    """Which entries these are: for each writer its lowest and highest number, in the order of the stream."""
+    found: dict[str, list[int]] = {}
+    for entry in entries:
+        try:
+            found.setdefault(contract.text_of(entry.fields, "writer"), []).append(
+                contract.integer_of(entry.fields, "seq")
+            )
+        except ContractError:
+            found.setdefault("an unknown writer", []).append(0)
+    return ", ".join(f"seq {min(numbers)} to {max(numbers)} of {writer}" for writer, numbers in found.items())
+
+
+class Trimmer:
+    """Trims one shard's streams. `round` when `due`; what `take` gives goes into the next commit."""
+
+    def __init__(self, streams: Streams, keys: Keys, settings: Settings, log: logging.Logger) -> None:
+        self._streams, self._keys, self._log = streams, keys, log
+        self._trimmed = streams_of(settings, keys)
+        self._shards, self._maxmemory_mb = settings.shards, settings.redis.maxmemory_mb
+        self._due_s = 0.0
+        self._end_s = 0.0
+        self._appended = self._appended_live = 0
+        self._unknown: set[tuple[str, str]] = set()
+        self._findings: list[Fields] = []
+        self._cuts: list[Write] = []
+
+    def ensure_groups(self) -> None:
+        """Every configured group, at the very beginning of its stream."""
+        for stream in self._trimmed:
+            for group in stream.groups:
+                self._streams.ensure_group(stream.key, group)
+
+    def due(self, now_s: float) -> bool:
+        return now_s >= self._due_s or self._appended >= BURST or self._appended_live >= LIVE_BURST
+
+    def hurry(self) -> None:
+        """The next round is due at once."""
+        self._due_s = 0.0
+
+    def note(self, outputs: Outputs) -> None:
+        """These outputs were committed."""
+        self._appended += len(outputs.klines) + len(outputs.events) + len(outputs.requests)
+        self._appended_live += len(outputs.live)
+
+    def take(self) -> tuple[list[Fields], list[Write]]:
+        """Findings, and the cuts that they are about: both belong into one commit, each once."""
+        findings, cuts, self._findings, self._cuts = self._findings, self._cuts, [], []
+        if cuts:
+            self.hurry()
+        return findings, cuts
+
+    def round(self, now_s: float, checkpoint_id: str, time_ms: int) -> None:
+        """Trim what may go. `checkpoint_id` is where the feed is read on after a restart; `time_ms` exchange time."""
+        self._due_s, self._end_s = now_s + EVERY_S, time.monotonic() + BUDGET_S
+        self._appended = self._appended_live = 0
+        information = self._streams.information("memory")
+        maxmemory = int(information.get("maxmemory", 0)) or self._maxmemory_mb << 20
+        for stream in self._trimmed:
+            cap = maxmemory * stream.cap_percent // 100 // self._shards
+            self._trim(stream, checkpoint_id, cap, time_ms)
+
+    def _trim(self, stream: Trimmed, checkpoint_id: str, cap: int, time_ms: int) -> None:
+        needed = self._needed(stream, time_ms)
+        length = self._streams.length(stream.key)
+        if not length:
+            return
+        excess = length
+        if stream.name == contract.FEED:
+            floor = back(checkpoint_id, KEPT_MS)
+        elif stream.groups:
+            floor = back(needed, KEPT_MS)
+        else:
+            floor = self._live_floor() if stream.name == "live" else _END
+            excess -= KEPT_ENTRIES.get(stream.name, 0)
+        used = self._streams.memory(stream.key)
+        if self._slices(stream.key, floor, excess, used // length):
+            used = self._streams.memory(stream.key)
+        if used > cap and stream.name == contract.FEED:
+            # Cut by nobody: it is the only copy of trades that are not folded yet.
+            self._log.error(
+                "ALARM: %s takes %d MB, more than its cap of %d MB (streams.feed_percent): the aggregator falls behind",
+                stream.key, used >> 20, cap >> 20,
+            )  # fmt: skip
+        elif used > cap:
+            self._hold(stream, needed, used, cap, time_ms)
+
+    def _needed(self, stream: Trimmed, time_ms: int) -> str:
+        """The lowest id that a configured group still needs. Unknown groups are alarmed, once, and do not count."""
+        groups = self._streams.groups(stream.key)
+        for group in stream.groups:
+            if group not in groups:  # destroyed by hand, or this Redis is older than the group
+                self._log.error("the group %s of %s was gone: it begins anew", group, stream.key)
+                self._streams.ensure_group(stream.key, group)
+                groups[group] = "0-1"
+        for group in sorted(groups.keys() - set(stream.groups)):
+            if (stream.key, group) not in self._unknown:
+                self._unknown.add((stream.key, group))
+                evidence = f"{stream.key} has a group {group!r} that is not configured: nothing is kept for it"
+                self._findings.append(contract.finding_entry(UNKNOWN_GROUP, "warning", evidence, time_ms=time_ms))
+        return oldest(groups[group] for group in stream.groups)
+
+    def _live_floor(self) -> str:
+        """The oldest position that a reader of `live` has published."""
+        positions = []
+        for key, value in self._streams.values_like(self._keys.reader("*")).items():
+            if all(part.isdigit() for part in value.split("-")) and value.count("-") == 1:
+                positions.append(value)
+            else:
+                self._log.warning("%s holds no stream id: %r", key, value[:40])
+        return oldest(positions)
+
+    def _slices(self, key: str, floor: str, excess: int, entry_bytes: int) -> int:
+        """Drop at most `excess` entries older than `floor`, by whole nodes of the stream; how many went.
+
+        `entry_bytes` is about what an entry takes.
+        """
+        slice_entries = max(1, min(SLICE_ENTRIES, SLICE_BYTES // max(1, entry_bytes)))
+        gone = 0
+        while gone < excess and (part := self._streams.trim_slice(key, floor, min(excess - gone, slice_entries))):
+            gone += part
+            if time.monotonic() > self._end_s:
+                self.hurry()
+                break
+        return gone
+
+    def _hold(self, stream: Trimmed, needed: str, used: int, cap: int, time_ms: int) -> None:
+        """Bring a stream down to its cap: first what is kept for people, then, if it must be, what was not read."""
+        length = self._streams.length(stream.key)
+        excess = -(-length * (used - cap * HELD_PERCENT // 100) // used)
+        gone = self._slices(stream.key, needed, excess, used // length)
+        if not stream.groups:
+            if excess - gone <= NODE_ENTRIES:
+                self._streams.trim_to(stream.key, length - excess)
+            self._log.warning("%s was over its cap of %d bytes: %d entries went early", stream.key, cap, excess)
+        elif gone < excess and not self._cuts and (used := self._streams.memory(stream.key)) > cap:
+            self._cut(stream, needed, min(excess - gone, CUT_ENTRIES), f"it takes {used} bytes of its {cap}", time_ms)
+
+    def _cut(self, stream: Trimmed, needed: str, count: int, why: str, time_ms: int) -> None:
+        """Let the next commit cut the oldest entries, with a finding if they were not read."""
+        entries = self._streams.range(stream.key, count=count)
+        if not entries:
+            return
+        self._cuts.append(Trim(stream.key, next_id(entries[-1].id)))
+        unread = [entry for entry in entries if not after(needed, entry.id)]
+        if unread:
+            evidence = (
+                f"{len(unread)} entries of {stream.key} are cut that {' or '.join(stream.groups)} had not done with "
+                f"({why}): {ranges(unread)}, ids {unread[0].id} to {unread[-1].id}"
+            )
+            self._findings.append(contract.finding_entry(DATA_LOSS, "error", evidence, time_ms=time_ms))

@@ -1,0 +1,275 @@
+"""What repair asks the exchange for and what it makes of the answers: pure.
+
+A request becomes pages: each says the next call and takes its answer in, giving entries for the feed. Rows are checked
+strictly: a malformed one spoils its whole answer, because nobody could say what else is wrong with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final, Protocol
+
+from klagg.contract import (
+    AGG_IDS,
+    REQUEST_TRADES,
+    Fields,
+    Request,
+    TradeRow,
+    official_entry,
+    trades_entry_of_rows,
+)
+from klagg.decimals import checked
+from klagg.errors import BadDecimal, KlaggError
+from klagg.exchange.payloads import INT64_MAX
+from klagg.intervals import MINUTE_MS, Interval, interval
+
+LINE: Final = "rest"
+"""The line that a repaired trade comes by."""
+
+TRADES_PATH: Final = "/fapi/v1/aggTrades"
+TRADES_WEIGHT: Final = 20
+TRADES_PER_CALL: Final = 1000
+TRADES_PER_ENTRY: Final = 512
+
+KLINES_PATH: Final = "/fapi/v1/klines"
+KLINES_PER_CALL: Final = 1500
+KLINES_PER_ENTRY: Final = 1000
+KLINE_VALUES: Final = 12
+
+SURE_MS: Final = 2 * MINUTE_MS
+"""A bar may appear in the exchange's answers seconds after its close. Up to this long after it, only the presence of
+the bar that follows proves that it is whole and that a missing one does not exist."""
+
+
+class Malformed(KlaggError):
+    """The exchange's answer is not as documented."""
+
+
+class NotYet(KlaggError):
+    """The exchange does not show the end of the range yet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A GET of `path` that costs `weight`."""
+
+    path: str
+    weight: int
+    query: dict[str, str | int]
+
+
+class Pages(Protocol):
+    """The calls that serve a job, one after the other. Times are exchange ms."""
+
+    trades: int
+    klines: int
+    missing: int
+    """Counters: what went out, and which of it the exchange did not have."""
+
+    def call(self, now_ms: int) -> Call | None:
+        """The next call; None when everything is served."""
+
+    def take(self, answer: Any, now_ms: int) -> list[Fields]:
+        """The entries that follow from the answer to the last call; Malformed or NotYet if it cannot be used."""
+
+
+def klines_weight(rows: int) -> int:
+    """The weight of a klines call with this limit of `rows`.
+
+    Sources differ on whether 100 and 500 still belong to the cheaper class; here they are reckoned to the dearer one.
+    """
+    for below, weight in ((100, 1), (500, 2), (1001, 5)):
+        if rows < below:
+            return weight
+    return 10
+
+
+def closed_ms(request: Request) -> int:
+    """From when on all klines of a request are closed (0 for trades, which are there at once)."""
+    if request.kind == REQUEST_TRADES:
+        return 0
+    bars = interval(request.interval)
+    return bars.close_time(bars.open_time(request.last - 1)) + 1
+
+
+@dataclass(slots=True)
+class TradePages:
+    """aggTrades of a symbol with the ids `first`…`last`, 1,000 a call."""
+
+    symbol: str
+    first: int
+    last: int
+    trades: int = 0
+    klines: int = 0
+    missing: int = 0
+    _next: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._next = self.first
+
+    def call(self, now_ms: int) -> Call | None:
+        """As `Pages`."""
+        if self._next > self.last:
+            return None
+        limit = min(TRADES_PER_CALL, self.last - self._next + 1)
+        return Call(TRADES_PATH, TRADES_WEIGHT, {"symbol": self.symbol, "fromId": self._next, "limit": limit})
+
+    def take(self, answer: Any, now_ms: int) -> list[Fields]:
+        """As `Pages`. Ids that the exchange leaves out are counted as missing: it no longer has them."""
+        asked = min(TRADES_PER_CALL, self.last - self._next + 1)
+        rows = trades_of(answer, self.symbol, self._next, asked)
+        wanted = [row for row in rows if row.id <= self.last]
+        covered = wanted[-1].id if len(rows) == asked and wanted else self.last
+        self.missing += covered - self._next + 1 - len(wanted)
+        self.trades += len(wanted)
+        self._next = covered + 1
+        return [
+            trades_entry_of_rows(wanted[at : at + TRADES_PER_ENTRY], line=LINE, ids=AGG_IDS, recv_ms=now_ms)
+            for at in range(0, len(wanted), TRADES_PER_ENTRY)
+        ]
+
+
+@dataclass(slots=True)
+class KlinePages:
+    """Closed klines with open times in [first, last) of a request, at most 1,500 a call."""
+
+    request: Request
+    trades: int = 0
+    klines: int = 0
+    missing: int = 0
+    _bars: Interval = field(init=False)
+    _next: int = field(init=False)
+    _limit: int = 0
+    _proving: bool = False
+    """Whether the last call also asks for the bar behind the range."""
+
+    def __post_init__(self) -> None:
+        self._bars = interval(self.request.interval)
+        self._next = self.request.first
+
+    def call(self, now_ms: int) -> Call | None:
+        """As `Pages`."""
+        request, bars = self.request, self._bars
+        if self._next >= request.last:
+            return None
+        closed = closed_ms(request)
+        rows = max(1, bars.bucket_of(request.last - 1) - bars.bucket_of(self._next - 1))
+        recent = now_ms < closed + SURE_MS
+        self._proving = recent and rows < KLINES_PER_CALL
+        # A page that just reached the end without proof would be asked for again.
+        self._limit = rows + 1 if self._proving else min(rows, KLINES_PER_CALL - recent)
+        return Call(
+            KLINES_PATH, klines_weight(self._limit),
+            {
+                "symbol": request.symbol, "interval": request.interval, "startTime": self._next,
+                "endTime": closed if self._proving else request.last - 1, "limit": self._limit,
+            },
+        )  # fmt: skip
+
+    def take(self, answer: Any, now_ms: int) -> list[Fields]:
+        """As `Pages`; NotYet while the exchange may still lack a bar at the end of the range."""
+        request, bars = self.request, self._bars
+        rows = klines_of(answer, bars, self._next, self._limit)
+        inside = [row for row in rows if row[0] < request.last]
+        full = len(inside) == len(rows) == self._limit
+        to_ms = bars.close_time(inside[-1][0]) + 1 if full else request.last
+        if to_ms >= request.last:
+            to_ms = request.last
+            if self._proving and len(inside) == len(rows):
+                raise NotYet(f"the exchange shows no {bars.name} kline of {request.symbol} behind {request.last} yet")
+        entries = []
+        for at in range(0, max(len(inside), 1), KLINES_PER_ENTRY):
+            part = inside[at : at + KLINES_PER_ENTRY]
+            more = at + KLINES_PER_ENTRY < len(inside)
+            until_ms = inside[at + KLINES_PER_ENTRY][0] if more else to_ms
+            entries.append(official_entry(request.symbol, bars.name, self._next, until_ms, part, request.id))
+            self._next = until_ms
+        self.klines += len(inside)
+        return entries
+
+
+def trades_of(answer: Any, symbol: str, from_id: int, rows_max: int) -> list[TradeRow]:
+    """The aggTrades of an answer, ids ascending from `from_id` on; Malformed if anything is not as documented."""
+    if not isinstance(answer, list) or len(answer) > rows_max:
+        raise Malformed(f"aggTrades of {symbol}: not a list of at most {rows_max} rows: {str(answer)[:100]}")
+    found: list[TradeRow] = []
+    least = from_id
+    for row in answer:
+        trade = _trade_of(row, symbol)
+        if trade is None or trade.id < least:
+            raise Malformed(f"aggTrades of {symbol}: a row is malformed or out of order: {str(row)[:200]}")
+        least = trade.id + 1
+        found.append(trade)
+    return found
+
+
+def _trade_of(row: Any, symbol: str) -> TradeRow | None:
+    if not isinstance(row, dict):
+        return None
+    values: list[Any] = [row.get(name) for name in "apqflTm"]
+    trade_id, price, qty, first, last, time_ms, maker = values
+    numbers = all(type(each) is int and 0 <= each <= INT64_MAX for each in (trade_id, first, last, time_ms))
+    if not numbers or type(maker) is not bool or first > last or not (_decimal(price) and _decimal(qty)):
+        return None
+    if not price.strip("0."):
+        return None  # it would be the low of its bar
+    return TradeRow(symbol, trade_id, price, qty, first, last, time_ms, maker)
+
+
+KlineRow = tuple[int, str, str, str, str, str, str, int, str, str]
+"""A kline in the order of contract.OFFICIAL_COLUMNS."""
+
+
+def klines_of(answer: Any, bars: Interval, from_ms: int, rows_max: int) -> list[KlineRow]:
+    """The klines of an answer, open times ascending from `from_ms` on; Malformed if anything is not as documented."""
+    if not isinstance(answer, list) or len(answer) > rows_max:
+        raise Malformed(f"klines: not a list of at most {rows_max} rows: {str(answer)[:100]}")
+    found: list[KlineRow] = []
+    least = from_ms
+    for row in answer:
+        kline = _kline_of(row, bars)
+        if kline is None or kline[0] < least:
+            raise Malformed(f"klines {bars.name}: a row is malformed or out of order: {str(row)[:200]}")
+        least = kline[0] + 1
+        found.append(kline)
+    return found
+
+
+def _kline_of(row: Any, bars: Interval) -> KlineRow | None:
+    if not isinstance(row, list) or len(row) != KLINE_VALUES:
+        return None
+    open_ms, opened, high, low, close, volume, close_ms, quote, count, taker, taker_quote, _ = row
+    if not all(type(each) is int and 0 <= each <= INT64_MAX for each in (open_ms, close_ms, count)):
+        return None
+    if bars.open_time(open_ms) != open_ms or bars.close_time(open_ms) != close_ms:
+        return None
+    if not all(map(_decimal, (opened, high, low, close, volume, quote, taker, taker_quote))):
+        return None
+    prices = Decimal(opened), Decimal(close)
+    if not Decimal(low) <= min(prices) <= max(prices) <= Decimal(high):
+        return None
+    return open_ms, opened, high, low, close, volume, quote, count, taker, taker_quote
+
+
+def _decimal(value: Any) -> bool:
+    if not isinstance(value, str):
+        return False
+    try:
+        checked(value)
+    except BadDecimal:
+        return False
+    return True
+
+
+def union_of(ranges: Sequence[tuple[int, int]], around: tuple[int, int]) -> tuple[int, int]:
+    """The range (both ends included) that `around` grows to with all `ranges` that overlap it or touch it, in turn."""
+    first, last = around
+    for low, high in sorted(ranges):
+        if low <= last + 1 and high >= first:
+            last = max(last, high)
+    for low, high in sorted(ranges, key=lambda each: -each[1]):
+        if high >= first - 1 and low <= last:
+            first = min(first, low)
+    return first, last

@@ -1,0 +1,49 @@
+"""No other client of Redis waits long for a commit, not even for that of the largest tick."""
+
+from __future__ import annotations
+
+import pytest
+
+from aggregator.stall import measure, pinging, rollover
+from klagg.contract import Keys
+from klagg.embedded import RedisServer
+from klagg.kline import Kline
+from klagg.redisio import Streams
+
+pytestmark = pytest.mark.servers
+
+STALL_MS_MAX = 20.0
+
+
+def test_a_rollover_of_750_symbols_keeps_nobody_waiting(redis_server: RedisServer, redis_url: str) -> None:
+    """The best of a few, because this machine may do something else meanwhile."""
+    outputs = rollover()
+    waits = []
+    for _ in range(5):
+        redis_server.command("FLUSHALL")
+        stall = measure(redis_url, outputs)
+        assert (stall.klines, stall.commits) == (5250, 13)
+        assert stall.pings.count > 20
+        waits.append(stall.pings.worst_ms)
+        if waits[-1] <= STALL_MS_MAX:
+            break
+    assert min(waits) <= STALL_MS_MAX, waits
+    streams = Streams(redis_url)
+    assert streams.length(Keys(0).klines) == 5250
+    streams.close()
+
+
+def test_the_ping_sees_a_redis_that_is_busy(redis_server: RedisServer, redis_url: str) -> None:
+    """Otherwise it would prove nothing."""
+    with pinging(redis_url) as pings:
+        redis_server.command("CLIENT", "PAUSE", "200", "ALL")
+        redis_server.command("PING")  # waits likewise
+    assert 150 < pings.worst_ms < 2000
+
+
+def test_a_rollover_closes_a_bar_of_every_interval_for_every_symbol() -> None:
+    outputs = rollover(3)
+    bars = {(fields["symbol"], fields["interval"]) for fields in outputs.klines}
+    assert len(bars) == len(outputs.klines) == 3 * 7
+    assert {fields["interval"] for fields in outputs.klines} == {"1m", "5m", "30m", "1h", "4h", "1d", "1w"}
+    assert {Kline.from_fields(fields).revision for fields in outputs.klines} == {1}

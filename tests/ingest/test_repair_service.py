@@ -1,0 +1,459 @@
+"""klagg-repair with a real Redis: against the local exchange, and against one that misbehaves as a test tells it to."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+import ujson
+from aiohttp import web
+
+from ingest import repair_service, synchroniser
+from ingest.repair_service import main, repair
+from klagg.contract import (
+    GROUP_REPAIR,
+    OFFICIAL_COLUMNS,
+    REQUEST_KLINES,
+    REQUEST_TRADES,
+    WEIGHTS_KEY,
+    Keys,
+    Official,
+    Request,
+    heartbeat_key,
+    official_of,
+    request_entry,
+    stamp,
+)
+from klagg.errors import RedisRefused
+from klagg.intervals import HOUR_MS, MINUTE_MS
+from klagg.localexchange import LocalExchange, SyntheticMarket
+from klagg.localexchange.synthetic import LISTED_MS
+from klagg.redisio import Append, Streams
+from klagg.service import AsyncContext
+from klagg.settings import from_tree
+from tests.contract.kit import closed_port
+from tests.ingest.kit import Relay, column_of, eventually, feed_of
+from tests.localexchange.kit import START_MS, running
+
+pytestmark = pytest.mark.servers
+
+KEYS = Keys(0)
+NOW_MS = START_MS + 30 * MINUTE_MS
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair_service, "RETRY_FIRST_S", 0.02)
+    monkeypatch.setattr(repair_service, "RETRY_CAP_S", 0.1)
+    monkeypatch.setattr(repair_service, "NOT_YET_S", 0.05)
+    monkeypatch.setattr(repair_service, "SWEEP_S", 0.02)
+    monkeypatch.setattr(repair_service, "FULL_S", 0.02)
+    monkeypatch.setattr(repair_service, "TIME_S_MIN", 0.02)
+    monkeypatch.setattr(synchroniser, "RETRY_S", 0.02)
+
+
+@pytest.fixture
+def streams(redis_url: str) -> Streams:
+    return Streams(redis_url)
+
+
+def a_context(rest_url: str, redis_url: str, **sections: Any) -> AsyncContext:
+    tree = {
+        **sections,
+        "exchange": {"rest_url": rest_url, **sections.get("exchange", {})},
+        "redis": {"url": redis_url, "timeout_ms": 500, "block_ms": 50},
+    }
+    return AsyncContext("repair", from_tree(tree), argparse.Namespace(), None)
+
+
+@asynccontextmanager
+async def repairing(context: AsyncContext) -> AsyncIterator[AsyncContext]:
+    """The process's body, running; at the end it is asked to stop, and must have ended well."""
+    task = asyncio.create_task(repair(context))
+    try:
+        yield context
+        assert not task.done(), task.exception()
+    finally:
+        context.stopping.set()
+        await asyncio.wait_for(task, 20)
+
+
+def local(**options: Any) -> LocalExchange:
+    return LocalExchange(SyntheticMarket(8, 400, seed=5), **{"start_ms": NOW_MS} | options)
+
+
+def trades_request(
+    number: int, first: int, last: int, symbol: str = "BTCUSDT", deadline_ms: int = NOW_MS + HOUR_MS
+) -> Request:
+    return Request(REQUEST_TRADES, f"t{number}", symbol, "", first, last, deadline_ms)
+
+
+def klines_request(number: int, interval: str, first: int, last: int, symbol: str = "BTCUSDT") -> Request:
+    return Request(REQUEST_KLINES, f"k{number}", symbol, interval, first, last, NOW_MS + HOUR_MS)
+
+
+def ask(streams: Streams, *requests: Request, shard: int = 0) -> None:
+    """Write requests as an aggregator does."""
+    key = Keys(shard).requests
+    entries = [stamp(request_entry(each), "test@1", number) for number, each in enumerate(requests, 1)]
+    streams.write([Append(key, fields) for fields in entries])
+
+
+def count(context: AsyncContext, name: str) -> int:
+    return context.stats.counters.get(name, 0)
+
+
+def settled(streams: Streams, requests: int, shard: int = 0) -> Callable[[], bool]:
+    """Whether so many requests were delivered, and none of them is pending."""
+    key = Keys(shard).requests
+
+    def check() -> bool:
+        try:
+            lag, pending = streams.group_lag(key, GROUP_REPAIR), streams.pending_count(key, GROUP_REPAIR)
+        except RedisRefused:  # the group is not there yet
+            return False
+        return streams.length(key) == requests and not lag and not pending
+
+    return check
+
+
+def rows_of(official: Official) -> list[tuple[bytes, ...]]:
+    """The rows of an `official` entry, in the order of OFFICIAL_COLUMNS."""
+    columns = [official.columns[name].split(b",") for name in OFFICIAL_COLUMNS] if official.count else []
+    return list(zip(*columns, strict=True))
+
+
+async def record(exchange: LocalExchange, symbol: str, wanted: range) -> list[dict[str, Any]]:
+    """The exchange's own record of these aggregate trades."""
+    async with aiohttp.ClientSession(exchange.rest_url) as client:
+        query = {"symbol": symbol, "from": str(LISTED_MS), "to": str(LISTED_MS + 5 * MINUTE_MS)}
+        async with client.get("/klagg/trades", params=query) as response:
+            rows = [ujson.loads(line) for line in (await response.text()).splitlines()]
+    return [row for row in rows if row["id"] in wanted]
+
+
+async def test_trades_are_answered_exactly_as_the_exchange_recorded_them(streams: Streams, redis_url: str) -> None:
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+        ask(streams, trades_request(1, 100, 2600), trades_request(2, 7, 7, "币安人生USDT"))
+        await eventually(settled(streams, 2))
+        expected = await record(exchange, "BTCUSDT", range(100, 2601))
+        expected += await record(exchange, "币安人生USDT", range(7, 8))
+    entries = feed_of(streams, "trades")
+    assert {entry.fields[b"line"] for entry in entries} == {b"rest"}
+    assert {entry.fields[b"ids"] for entry in entries} == {b"agg"}
+    assert max(int(entry.fields[b"n"]) for entry in entries) == 512
+    names = ("symbol", "id", "price", "qty", "first", "last", "time", "maker")
+    columns = zip(*(column_of(entries, name) for name in names), strict=True)
+    found = sorted((symbol, int(number), *rest) for symbol, number, *rest in columns)
+    assert len(expected) == 2502
+    assert found == sorted(
+        (
+            row["symbol"], row["id"], row["price"], row["qty"], str(row["first"]), str(row["last"]),
+            str(row["time_ms"]), "1" if row["maker"] else "0",
+        )
+        for row in expected
+    )  # fmt: skip
+    assert [int(entry.fields[b"seq"]) for entry in streams.range(KEYS.feed)] == list(range(1, len(entries) + 1))
+    assert (count(context, "trades"), count(context, "served"), count(context, "missing")) == (2502, 2, 0)
+
+
+async def test_klines_are_answered_exactly_and_only_closed_ones(streams: Streams, redis_url: str) -> None:
+    hour_ms = NOW_MS // HOUR_MS * HOUR_MS
+    requests = [
+        klines_request(1, "1m", hour_ms, NOW_MS), klines_request(2, "1h", hour_ms - 12 * HOUR_MS, hour_ms),
+        klines_request(3, "1d", hour_ms - 12 * HOUR_MS, hour_ms - 11 * HOUR_MS),
+        klines_request(4, "1m", hour_ms - 20 * HOUR_MS, hour_ms),
+        klines_request(5, "1h", hour_ms - 99 * HOUR_MS, hour_ms - 90 * HOUR_MS),
+    ]  # fmt: skip
+    async with running(local(speed=10)) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+        ask(streams, *requests)
+        await eventually(lambda: count(context, "served") == 4, 60)
+        async with aiohttp.ClientSession(exchange.rest_url) as client:
+            answers = {}
+            for each in requests:
+                query: dict[str, Any] = {"symbol": each.symbol, "interval": each.interval, "limit": 1500}
+                query |= {"startTime": each.first, "endTime": each.last - 1}
+                async with client.get("/fapi/v1/klines", params=query) as response:
+                    answers[each.id] = await response.json()
+        # The day is not over for hours: its request waits.
+        assert streams.pending_count(KEYS.requests, GROUP_REPAIR) == 1
+    found = [official_of(entry.fields) for entry in feed_of(streams, "official")]
+    assert {each.request for each in found} == {"k1", "k2", "k4", "k5"}
+    places = [0, 1, 2, 3, 4, 5, 7, 8, 9, 10]
+    for each in (requests[0], requests[1], requests[3], requests[4]):
+        parts = [part for part in found if part.request == each.id]
+        assert (parts[0].from_ms, parts[-1].to_ms) == (each.first, each.last)
+        assert all(one.to_ms == two.from_ms for one, two in pairwise(parts))
+        rows = [row for part in parts for row in rows_of(part)]
+        assert rows == [tuple(str(row[place]).encode() for place in places) for row in answers[each.id]]
+    assert [len(answers[each]) for each in ("k1", "k2", "k5")] == [30, 12, 0]
+    assert len([each for each in found if each.request == "k4"]) == 1
+    assert count(context, "klines") == sum(len(answers[each]) for each in ("k1", "k2", "k4", "k5"))
+
+
+async def test_klines_are_served_once_their_range_is_closed(streams: Streams, redis_url: str) -> None:
+    async with running(local(speed=40)) as exchange, repairing(a_context(exchange.rest_url, redis_url)):
+        ask(streams, klines_request(1, "1m", NOW_MS, NOW_MS + 2 * MINUTE_MS))
+        await eventually(settled(streams, 1), 30)
+        assert exchange.rest.played_ms() >= NOW_MS + 2 * MINUTE_MS
+    (entry,) = feed_of(streams, "official")
+    whole = exchange.source.bar("BTCUSDT", NOW_MS + MINUTE_MS, NOW_MS + 2 * MINUTE_MS - 1, NOW_MS + HOUR_MS)
+    assert whole
+    assert column_of([entry], "trades")[1] == str(whole.trades)
+    assert column_of([entry], "volume")[1] == f"{whole.volume:f}"
+
+
+async def test_requests_that_touch_are_fetched_once(streams: Streams, redis_url: str) -> None:
+    ask(streams, *(trades_request(number, 100 * number, 100 * number + 120) for number in range(1, 6)))
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+        await eventually(settled(streams, 5))
+    ids = sorted(map(int, column_of(feed_of(streams, "trades"), "id")))
+    assert ids == list(range(100, 621))
+    assert (count(context, "calls"), count(context, "weight"), count(context, "served")) == (1, 20, 5)
+
+
+async def test_more_requests_than_memory_may_hold_are_all_served(streams: Streams, redis_url: str) -> None:
+    symbols = [each.symbol for each in local().source.listings(NOW_MS)]
+    ask(
+        streams,
+        *(klines_request(number, "1m", NOW_MS - MINUTE_MS, NOW_MS, symbols[number % 8]) for number in range(60)),
+    )
+    async with running(local()) as exchange:
+        context = a_context(exchange.rest_url, redis_url, repair={"waiting_max": 10, "calls_max": 2})
+        async with repairing(context):
+            await eventually(settled(streams, 60), 30)
+    assert count(context, "served") == 60
+    assert len(feed_of(streams, "official")) == 60
+
+
+async def test_every_shard_is_served_into_its_own_feed(streams: Streams, redis_url: str) -> None:
+    for shard in range(2):
+        ask(streams, klines_request(shard, "1m", NOW_MS - MINUTE_MS, NOW_MS), shard=shard)
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url, shards=2)):
+        for shard in range(2):
+            await eventually(settled(streams, 1, shard))
+    for shard in range(2):
+        (entry,) = feed_of(streams, "official", Keys(shard).feed)
+        assert entry.fields[b"request"] == f"k{shard}".encode()
+
+
+async def test_what_cannot_be_served_dies_with_its_reason_and_the_rest_goes_on(
+    streams: Streams, redis_url: str
+) -> None:
+    ask(
+        streams, klines_request(1, "1m", NOW_MS - MINUTE_MS, NOW_MS, "NOSUCH"),
+        klines_request(2, "7m", NOW_MS - MINUTE_MS, NOW_MS), trades_request(3, 5, 9),
+    )  # fmt: skip
+    streams.append(KEYS.requests, {"v": "1", "kind": "trades"})
+    streams.append(KEYS.requests, {"v": "9"})
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+        await eventually(settled(streams, 5))
+    reasons = {entry.fields[b"reason"].decode() for entry in streams.range(KEYS.dead)}
+    assert len(reasons) == count(context, "dead") == 4
+    for part in ("Invalid symbol", "unknown interval '7m'", "lacks the field id", "contract version"):
+        assert any(part in reason for reason in reasons), part
+    assert {entry.fields[b"group"] for entry in streams.range(KEYS.dead)} == {b"repair"}
+    assert column_of(feed_of(streams, "trades"), "id") == ["5", "6", "7", "8", "9"]
+
+
+async def test_by_fill_ids_trades_cannot_be_had(streams: Streams, redis_url: str) -> None:
+    ask(streams, trades_request(1, 5, 9))
+    fills = {"source": "trade"}
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url, exchange=fills)):
+        await eventually(settled(streams, 1))
+    (dead,) = streams.range(KEYS.dead)
+    assert b"aggregate ids" in dead.fields[b"reason"]
+
+
+async def test_a_request_past_its_deadline_is_acknowledged_unserved(streams: Streams, redis_url: str) -> None:
+    ask(streams, trades_request(1, 5, 9, deadline_ms=NOW_MS - 1))
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+        await eventually(settled(streams, 1))
+    assert (count(context, "expired"), count(context, "calls")) == (1, 0)
+    assert feed_of(streams, "trades") == []
+
+
+async def test_what_an_earlier_run_or_a_dead_consumer_left_is_served(
+    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repair_service, "RECLAIM_IDLE_MS", 0)
+    ask(streams, *(trades_request(number, number * 10, number * 10) for number in range(1, 4)))
+    streams.ensure_group(KEYS.requests, GROUP_REPAIR)
+    streams.read_group([KEYS.requests], GROUP_REPAIR, "repair", count=1)
+    streams.read_group([KEYS.requests], GROUP_REPAIR, "dead", count=1)
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+        await eventually(settled(streams, 3))
+    assert sorted(column_of(feed_of(streams, "trades"), "id")) == ["10", "20", "30"]
+    assert count(context, "served") == 3
+
+
+class Stub:
+    """REST of an exchange whose answers to trades and klines a test makes; `asked` are the local times of them."""
+
+    def __init__(self, answer: Callable[[web.Request, int], web.Response]) -> None:
+        self._answer = answer
+        self.asked: list[float] = []
+        self.rest_url = ""
+
+    async def _time(self, _: web.Request) -> web.Response:
+        return web.json_response({"serverTime": NOW_MS})
+
+    async def _data(self, request: web.Request) -> web.Response:
+        self.asked.append(time.monotonic())
+        return self._answer(request, len(self.asked))
+
+    @asynccontextmanager
+    async def running(self, port: int = 0) -> AsyncIterator[Stub]:
+        application = web.Application()
+        application.router.add_get("/fapi/v1/time", self._time)
+        application.router.add_get("/fapi/v1/{name}", self._data)
+        runner = web.AppRunner(application, shutdown_timeout=0.1)
+        await runner.setup()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
+        self.rest_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+        try:
+            yield self
+        finally:
+            await runner.cleanup()
+
+
+def good_trades(request: web.Request) -> web.Response:
+    first, limit = int(request.query["fromId"]), int(request.query["limit"])
+    row = {"p": "1.0", "q": "1", "f": 1, "l": 1, "T": NOW_MS, "m": True}
+    return web.json_response([{**row, "a": each} for each in range(first, first + limit)])
+
+
+async def test_after_429_nobody_asks_before_the_time_that_was_named(streams: Streams, redis_url: str) -> None:
+    def answer(request: web.Request, number: int) -> web.Response:
+        if number == 1:
+            return web.json_response({"code": -1003, "msg": "slow"}, status=429, headers={"Retry-After": "1"})
+        return good_trades(request)
+
+    ask(streams, *(trades_request(number, 100 * number, 100 * number + 5) for number in range(1, 4)))
+    async with Stub(answer).running() as stub:
+        context = a_context(stub.rest_url, redis_url, repair={"calls_max": 1})
+        async with repairing(context):
+            await eventually(lambda: count(context, "refused") == 1)
+            until_ms = int(streams.hash_of(WEIGHTS_KEY)[b"until"])
+            assert until_ms > time.time() * 1000
+            await eventually(settled(streams, 3))
+    assert stub.asked[1] - stub.asked[0] >= 1.0
+    assert (count(context, "served"), count(context, "refused")) == (3, 1)
+
+
+async def test_what_the_exchange_counts_for_others_is_left_to_them(streams: Streams, redis_url: str) -> None:
+    def answer(request: web.Request, number: int) -> web.Response:
+        response = good_trades(request)
+        response.headers["X-MBX-USED-WEIGHT-1M"] = "2399"
+        return response
+
+    ask(streams, *(trades_request(number, 100 * number, 100 * number + 5) for number in range(1, 3)))
+    async with Stub(answer).running() as stub:
+        context = a_context(stub.rest_url, redis_url, repair={"calls_max": 1})
+        async with repairing(context):
+            await eventually(lambda: count(context, "served") == 1)
+            await eventually(lambda: context.stats.gauges.get("weight_wait_s", 0) or len(stub.asked) == 2)
+            gauge = context.stats.gauges
+            # In the first second of a minute the figure may be of the one before, and is not believed.
+            assert gauge["weight_of_minute"] == 2399
+            assert len(stub.asked) == 1 or time.time() % 60 < 5, "asked although the minute is used up"
+
+
+async def test_rest_down_and_back(streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    port = closed_port()
+    context = a_context(f"http://127.0.0.1:{port}", redis_url)
+    ask(streams, trades_request(1, 100, 130))
+    beating = asyncio.create_task(context.beat_for_ever())
+    async with repairing(context):
+        async with running(local(port=port)):
+            await eventually(settled(streams, 1))
+        ask(streams, trades_request(2, 200, 230))
+        await eventually(lambda: count(context, "failures") >= 3)
+        beat = streams.values_like(heartbeat_key("repair"))
+        await eventually(lambda: streams.values_like(heartbeat_key("repair")) != beat)
+        assert streams.pending_count(KEYS.requests, GROUP_REPAIR) == 1
+        async with running(local(port=port)):
+            await eventually(settled(streams, 2))
+            await eventually(lambda: "the exchange answers again" in caplog.text)
+    beating.cancel()
+    assert sorted(map(int, column_of(feed_of(streams, "trades"), "id"))) == [*range(100, 131), *range(200, 231)]
+    assert caplog.text.count("requests wait meanwhile") == 1
+
+
+@pytest.mark.parametrize("status", [500, 503, 403])
+async def test_a_refusal_that_says_nothing_about_the_request_is_outlived(
+    streams: Streams, redis_url: str, status: int
+) -> None:
+    def answer(request: web.Request, number: int) -> web.Response:
+        return web.Response(status=status, text="<html>") if number < 4 else good_trades(request)
+
+    ask(streams, trades_request(1, 100, 130))
+    async with Stub(answer).running() as stub, repairing(a_context(stub.rest_url, redis_url)) as context:
+        await eventually(settled(streams, 1))
+    assert (count(context, "served"), count(context, "refused"), count(context, "dead")) == (1, 3, 0)
+
+
+async def test_a_malformed_answer_kills_its_request_alone(streams: Streams, redis_url: str) -> None:
+    def answer(request: web.Request, number: int) -> web.Response:
+        return web.json_response([{"a": 1}]) if request.query["symbol"] == "BAD" else good_trades(request)
+
+    ask(streams, trades_request(1, 1, 5, "BAD"), trades_request(2, 1, 5))
+    async with Stub(answer).running() as stub, repairing(a_context(stub.rest_url, redis_url)) as context:
+        await eventually(settled(streams, 2))
+    (dead,) = streams.range(KEYS.dead)
+    assert b"malformed" in dead.fields[b"reason"]
+    assert ujson.loads(dead.fields[b"fields"])["symbol"] == "BAD"
+    assert (count(context, "served"), count(context, "dead")) == (1, 1)
+
+
+async def test_redis_away_while_answers_come_loses_none(
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    requests = [trades_request(number, 3000 * number, 3000 * number + 2500) for number in range(1, 9)]
+    ask(streams, *requests)
+    async with Relay(redis_url).running() as relay, running(local()) as exchange:
+        context = a_context(exchange.rest_url, relay.url, repair={"calls_max": 3})
+        async with repairing(context):
+            for at in (2000, 8000, 14_000):
+                await eventually(lambda at=at: count(context, "trades") >= at, 30)
+                relay.refusing = True
+                relay.cut()
+                await eventually(lambda before=relay.refused: relay.refused >= before + 2)
+                relay.refusing = False
+            await eventually(settled(streams, 8), 30)
+            await eventually(lambda: "Redis answers again" in caplog.text)
+    ids = set(map(int, column_of(feed_of(streams, "trades"), "id")))
+    assert ids == {each for request in requests for each in range(request.first, request.last + 1)}
+    assert count(context, "dead") == 0
+
+
+async def test_a_redis_that_lost_everything_is_served_on(streams: Streams, redis_url: str) -> None:
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)):
+        ask(streams, trades_request(1, 5, 9))
+        await eventually(settled(streams, 1))
+        streams.delete(KEYS.requests, KEYS.feed, WEIGHTS_KEY)
+        ask(streams, trades_request(2, 10, 12))
+        await eventually(settled(streams, 1))
+    assert column_of(feed_of(streams, "trades"), "id") == ["10", "11", "12"]
+
+
+async def test_a_stream_that_is_none_ends_the_process(streams: Streams, redis_url: str) -> None:
+    streams.set_bytes(KEYS.requests, b"text")
+    async with running(local()) as exchange:
+        with pytest.raises(RedisRefused, match="WRONGTYPE"):
+            await asyncio.wait_for(repair(a_context(exchange.rest_url, redis_url)), 10)
+
+
+def test_without_redis_the_start_is_refused_in_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "klagg.toml"
+    config.write_text(f'[redis]\nurl = "redis://127.0.0.1:{closed_port()}/0"\n', encoding="utf-8")
+    assert main(["--config", str(config)]) == 1
+    assert "Redis does not answer" in capfd.readouterr().err
