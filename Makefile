@@ -3,6 +3,8 @@
 #              (ARGS="--no-database" and the like are passed on)
 # make check   formatting, types, import contracts, packaging
 # make test    setup, check and every test, the real servers included
+# make chaos   the real processes under 200 times kill -9 and other faults leave the table that they leave without; about
+#              ten minutes (SEED=1 KILLS=200; ARGS="--keep" and the like are passed on); the last line says identical
 # make lock    writes requirements.lock anew from pyproject.toml
 # make clean   removes the environment and all caches in this folder, never data/
 #
@@ -14,12 +16,14 @@ SHELL := /bin/bash
 .ONESHELL:
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup up check test lock clean
+.PHONY: help setup up check test chaos lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
+SEED ?= 1
+KILLS ?= 200
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -67,6 +71,9 @@ check: setup
 
 test: check
 	@$(BIN)/pytest $(ARGS)
+
+chaos: setup
+	@exec $(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)
 
 # In an environment of its own, so that nothing but what pyproject.toml asks for, and what that needs, is written down.
 lock:

@@ -70,6 +70,7 @@ class Service:
         self._load_checkpoint()
         self._anew = self._read_id == START != self._committed_id
         self._stay_within_the_feed()
+        self._checkpoint_due -= min(self._checkpoint_s, self._behind_s())
         self._context.log.info(
             "epoch %d: the feed is committed up to %s, read on from %s", position.epoch, position.feed, self._read_id
         )
@@ -98,6 +99,18 @@ class Service:
             self._core = Core(self._settings.aggregator, self._core.epoch)
             return
         self._read_id = self._checkpoint_id = pointer["feed"].decode()
+
+    def _behind_s(self) -> float:
+        """Seconds of the feed between where reading begins and what is committed.
+
+        They count for the next checkpoint: otherwise a process that is ended again and again before its first one
+        would leave each successor more to read, until it can no longer catch up in the time that it has.
+        """
+        if self._read_id != START:
+            begins = self._read_id
+        else:
+            begins = next((entry.id for entry in self._streams.range(self._keys.feed, count=1)), self._committed_id)
+        return max(0, _milliseconds(self._committed_id) - _milliseconds(begins)) / 1000
 
     def _stay_within_the_feed(self) -> None:
         """A feed that ends before what was read or committed came back older than the commit hash.
@@ -244,6 +257,10 @@ class Service:
     def close(self) -> None:
         """Let go of Redis. What was gathered since the last tick is in the feed and comes again."""
         self._streams.close()
+
+
+def _milliseconds(entry_id: str) -> int:
+    return int(entry_id.partition("-")[0])
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -47,6 +47,7 @@ class LocalExchange:
         start_ms: int | None = None,
         lead_ms: int | None = None,
         limits: Limits | None = None,
+        hub: Hub | None = None,
     ) -> None:
         """`speed`: exchange seconds a second. `port` 0 takes a free one.
 
@@ -55,6 +56,7 @@ class LocalExchange:
         market now, or at another speed than 1 what `anchored_start_ms` says).
         `lead_ms` is the exchange time that passes before a recording's first trade (default: 2 s of real time), so
         that whoever follows the clock and subscribes in steps is ready for it.
+        `hub` is another way to fan events out, such as one that loses some.
         """
         if not 0 < speed <= 1_000:
             raise ValueError(f"The speed must lie above 0 and not above 1,000, not {speed}.")
@@ -69,7 +71,7 @@ class LocalExchange:
             start_ms = span_ms[0] - 1 - (int(_LEAD_REAL_MS * speed) if lead_ms is None else lead_ms)
         self.start_ms = anchored_start_ms(time.time_ns() // 1_000_000, speed) if start_ms is None else start_ms
         self.clock = MarketClock(self.start_ms, speed, time.monotonic(), held=held, simulated=simulated)
-        self.hub = Hub(self.limits.send_buffer_bytes)
+        self.hub = hub or Hub(self.limits.send_buffer_bytes)
         self.player = Player(source, self.hub, self.start_ms)
         # One thread: requests that compute long queue up behind each other and leave a core to the streams.
         self._executor = ThreadPoolExecutor(1, "local-exchange-rest")

@@ -23,7 +23,7 @@ from tests.kit import eventually
 
 KEYS = Keys(0)
 INTERVALS = ("1m", "5m", "1h")
-LONG = "1000"
+LONG = "100000"
 SHORT = "0.05"
 
 

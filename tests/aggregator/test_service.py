@@ -45,6 +45,24 @@ def test_killed_anywhere_it_ends_where_an_undisturbed_run_ends(shard: Shard, che
         assert reached - 900_000 <= oldest, "ten minutes are kept, and what lies with them in a node of the stream"
 
 
+def test_what_had_to_be_read_again_counts_for_the_next_checkpoint(shard: Shard) -> None:
+    entries = log_of(7, 30)
+    half = len(entries) // 2
+    ticks = [entry_id for entry_id, fields in entries[:half] if fields["kind"] == contract.TICK]
+    shard.put(entries[:half])
+    child = shard.start("--checkpoint-s", "600")
+    shard.reached(ticks[-1])
+    assert child.end(signal.SIGKILL) == -signal.SIGKILL
+    assert not shard.streams.hash_of(KEYS.checkpoint)
+    # A quarter of an hour of the feed lies behind the next process: more than the ten minutes of a checkpoint.
+    shard.put(entries[half:])
+    child = shard.start("--checkpoint-s", "600")
+    shard.reached(entries[-1][0])
+    assert child.end() == 0
+    assert b"header" in shard.streams.hash_of(KEYS.checkpoint)
+    check_end(shard, entries)
+
+
 def test_what_is_missing_is_asked_for_once_across_a_restart(shard: Shard) -> None:
     entries, core = log_of(7, 30), new_core(*INTERVALS)
     half = len(entries) // 2
