@@ -21,7 +21,7 @@ from aggregator.coverage import Coverage
 from aggregator.finality import Finality
 from aggregator.fold import Rows
 from aggregator.ledger import NONE, Ledger
-from aggregator.official_fold import Parts, fold_in, replace_minutes, same_values
+from aggregator.official_fold import Parts, close_shorter, fold_in, replace_minutes, same_values
 from aggregator.official_rows import CLOSE, Answer, OfficialRows, decode
 from aggregator.outputs import Outputs
 from aggregator.ring import FIELD, NO_BUCKET, Ring
@@ -262,9 +262,11 @@ class Official:
         usable = ~whole & ~lacking & ~known & ~same
         if usable.any():
             differences = replace_minutes(ring, at, parts.take(usable))
-            for longer_at, kind in enumerate(ring.intervals):
+            for other_at, kind in enumerate(ring.intervals):
                 if kind.shortest_ms > MINUTE_MS:
-                    fold_in(ring, longer_at, differences)
+                    fold_in(ring, other_at, differences)
+                elif kind.shortest_ms < MINUTE_MS:
+                    close_shorter(ring, other_at, differences)
         self._cover(rows.take(usable | (same & ~whole)))
 
     def _past(self, scaled: _Scaled) -> None:

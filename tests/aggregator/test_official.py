@@ -137,7 +137,10 @@ def test_a_hole_all_of_whose_minutes_are_official_ends_as_healed() -> None:
     closed = [row for each in outputs.events if each["kind"] == "hole_closed" for row in contract.event_rows(each)]
     assert [(row["from_id"], row["to_id"], row["reason"]) for row in closed] == [("5", "6", "healed")]
     said = [(each.interval, each.open_time - T0, each.complete, each.source) for each in klines(outputs)]
-    assert said == [("1m", MINUTE, 1, "exchange"), ("1m", 2 * MINUTE, 1, "exchange"), ("5m", 0, 1, "mixed")]
+    assert said == [
+        ("15s", 105_000, 0, "exchange"), ("15s", 120_000, 0, "own"), ("1m", MINUTE, 1, "exchange"),
+        ("1m", 2 * MINUTE, 1, "exchange"), ("5m", 0, 1, "mixed"),
+    ], "of 15s the minute's close alone, and what carries it"  # fmt: skip
     feed(core, rows[4:6])
     outputs = tick(core, T0 + 401_000)
     assert not klines(outputs), "ids of a healed hole are known"
@@ -337,3 +340,29 @@ def test_recorded_trades_with_a_piece_cut_out_are_healed_by_the_exchanges_rows(r
         assert not differences(values_of_kline(kline), values_of_official(row)), at
         assert (kline.complete, kline.source) == (1, "exchange" if at in (2, 3, 4) else "own")
     assert "healed" in [each.get("reason") for each in outputs.events]
+
+
+@pytest.mark.parametrize("out_ms", [64_000, 90_000], ids=["before the empty bars are out", "after"])
+def test_an_official_minute_gives_its_close_to_shorter_bars_behind_it(out_ms: int) -> None:
+    """They are empty, and proven once the hole before them is filled: they must not carry the close of a bar that lacks
+    its last trade."""
+    core = new_core("15s", "1m")
+    rows = [
+        trade(1, T0 + 1_000, "10"), trade(2, T0 + 50_000, "11"), trade(3, T0 + 55_000, "12"),
+        trade(4, T0 + 100_000, "13"),
+    ]  # fmt: skip
+    feed(core, rows[:2])
+    said = [tick(core, T0 + out_ms)]
+    send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + MINUTE))
+    said.append(tick(core, T0 + 91_000))
+    feed(core, rows[3:])
+    said.append(tick(core, T0 + 101_000))
+    feed(core, rows[2:3])
+    said.append(tick(core, T0 + 102_000))
+    assert core.counts.covered == 1, "the missing trade came, and its minute is official"
+    found = newest(klines(said))
+    last, behind = found["BTCUSDT", "15s", T0 + 45_000], found["BTCUSDT", "15s", T0 + 60_000]
+    assert (last.open, last.high, last.low, last.close, last.trades, last.complete) == ("11", "12", "11", "12", 1, 0)
+    assert last.source == "mixed"
+    assert (behind.close, behind.trades, behind.complete, behind.source) == ("12", 0, 1, "own")
+    assert (found["BTCUSDT", "1m", T0].source, found["BTCUSDT", "1m", T0].complete) == ("exchange", 1)

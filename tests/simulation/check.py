@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from decimal import Decimal
 
 from aggregator.core import Core
-from aggregator.ledger import NO_TIME
+from aggregator.ledger import LAST_TIME, NO_TIME
 from klagg import contract
 from klagg.contract import TRADE_IDS, Fields
 from klagg.intervals import MINUTE_MS, interval
@@ -64,42 +64,41 @@ def _expected(world: World, truth: dict[Key, Values]) -> Iterator[tuple[Key, Val
 
 
 def _spoken_from(world: World, name: str) -> int:
-    """The time before which bars may be missing: of a symbol joined midway those are said that have a trade of their
-    own, and what follows them; the bars before are history."""
-    start_ms = _known_from(world, name)
-    return next(row.time for row in world.market.rows if row.symbol == name and row.counts and row.time > start_ms)
+    """The time before which bars may be missing: a symbol's bars begin with the minute of its first own trade, or
+    behind the newest official row before it; what was over then is history."""
+    assert world.core is not None
+    return int(world.core.finality.begun[world.core.symbols.index[name.encode()]]) * MINUTE_MS
 
 
 def _check_table(world: World, truth: dict[Key, Values]) -> None:
-    """The highest versions are the oracle's, and complete."""
-    table, found = world.writer.table, 0
+    """The highest versions are the oracle's, and complete; nothing else is there."""
+    table = world.writer.table
     for key, wanted in _expected(world, truth):
-        if key not in table and interval(key[1]).close_time(key[2]) < _spoken_from(world, key[0]):
+        name, kind, open_ms = key
+        whole = interval(kind).shortest_ms >= MINUTE_MS
+        if key not in table and (interval(kind).close_time(open_ms) < _spoken_from(world, name) or not whole):
+            assert whole or open_ms < _begun(world, name, kind), f"{key} is missing"
             continue
         assert key in table, f"{key} is missing"
-        held, found = table[key], found + 1
-        world.seen[f"bar of source {held.source}"] += 1
-        if held.source == "own":
-            assert values(held) == wanted, f"{held} instead of {wanted}"
-            assert held.complete == 1, f"not complete: {held}"
-        elif _whole_minutes(key):
-            assert values(held)[:9] == wanted[:9], f"{held} instead of {wanted}"
-            assert held.complete == 1, f"not complete: {held}"
-    world.seen["bar right"] += found
+        held = table[key]
+        if not whole and world.official and not held.complete:
+            continue  # its minute was official, which says nothing of its parts
+        size = 13 if held.source == "own" else 9
+        assert values(held)[:size] == wanted[:size], f"{held} instead of {wanted}"
+        assert held.complete == 1, f"not complete: {held}"
+        world.seen["bar right"] += 1
+        world.seen[f"bar right, {held.source}"] += 1
     for key in table:
         assert key in truth or key[2] <= _known_from(world, key[0]), f"{key} should not be there"
-    _check_short(world, truth)
 
 
-def _whole_minutes(key: Key) -> bool:
-    return interval(key[1]).shortest_ms >= MINUTE_MS
-
-
-def _check_short(world: World, truth: dict[Key, Values]) -> None:
-    """Official minutes do not heal what is shorter; there, too, whoever says complete is right."""
-    for key, held in world.writer.table.items():
-        if held.complete and not _whole_minutes(key):
-            assert values(held)[:9] == truth[key][:9], f"complete and wrong: {held} instead of {truth[key]}"
+def _begun(world: World, name: str, kind: str) -> int:
+    """Where bars shorter than a minute begin: with the first trade that a line can have brought, or with the first one
+    whose minute is not official."""
+    if world.official:
+        return min((key[2] for key in world.writer.table if key[:2] == (name, kind)), default=LAST_TIME)
+    start_ms = max(_known_from(world, name), world.shape.begun_ms)
+    return next(row.time for row in world.market.rows if row.symbol == name and row.counts and row.time > start_ms)
 
 
 def _check_versions(world: World, truth: dict[Key, Values]) -> None:
@@ -138,6 +137,8 @@ def _check_undisturbed(world: World) -> None:
     for key, wanted in newest(klines(said)).items():
         held = world.writer.table.get(key)
         if held is None or held.source != "own" or not wanted.complete or key[2] <= _known_from(world, key[0]):
+            continue
+        if not held.complete and world.official and interval(key[1]).shortest_ms < MINUTE_MS:
             continue
         assert (values(held), held.complete) == (values(wanted), 1), f"{held}; undisturbed {wanted}"
 
