@@ -15,16 +15,19 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
+from typing import Any
 from unittest import mock
 
 from aggregator.service import Service
 from klagg import contract
 from klagg.contract import Fields, Keys, TradeRow
 from klagg.errors import CommitConflict, CommitDoubt, KlaggError, RedisRefused, RedisUnavailable
+from klagg.intervals import interval
 from klagg.kline import Kline
 from klagg.settings import Settings
 from klagg.stats import Stats
 from tests.aggregator.kit import T0
+from tests.aggregator.oracle import fold
 from tests.aggregator.test_core import market
 from tests.simulation.virtualredis import Crash, State, VirtualRedis, VirtualStreams
 
@@ -181,6 +184,9 @@ class Repair(Sender):
 
     def _answer(self, request: contract.Request, now_ms: int) -> None:
         self.world.seen[f"request for {request.kind}"] += 1
+        if request.kind == contract.REQUEST_KLINES and self.world.official:
+            self.send([self._official(request, now_ms)])
+            return
         rows = [row for row in self.world.rows if row.symbol == request.symbol and row.time <= now_ms]
         if request.kind == contract.REQUEST_TRADES:
             rows = [row for row in rows if request.first <= row.id <= request.last]
@@ -192,6 +198,23 @@ class Repair(Sender):
             contract.trades_entry_of_rows(rows[at : at + 50], line="rest", ids="agg", recv_ms=now_ms)
             for at in range(0, len(rows), 50)
         ])  # fmt: skip
+
+    def _official(self, request: contract.Request, now_ms: int) -> Fields:
+        """The exchange's own closed klines, which begin with a symbol's first trade."""
+        kind = interval(request.interval)
+        over_ms = min(request.last, kind.open_time(now_ms))
+        bars = self.world.klines(request.symbol, request.interval)
+        rows = [
+            (
+                opening,
+                *(f"{value:f}" for value in bars[opening][:6]),
+                bars[opening][6],
+                *map("{:f}".format, bars[opening][7:9]),
+            )
+            for opening in sorted(bars)
+            if request.first <= opening < over_ms
+        ]
+        return contract.official_entry(request.symbol, request.interval, request.first, over_ms, rows, request.id)
 
     def kill(self) -> None:
         self.due = {}
@@ -232,9 +255,12 @@ class World:
         rng = self.rng
         self.born = rng.random() < 0.3
         """Whether the symbols are listed while klagg watches: then their ids begin at 1."""
+        self.official = rng.random() < 0.5
+        """Whether requests for klines are answered with the exchange's own; else with the trades in them."""
         self.loss = rng.choice((0.0, 0.01, 0.1))
         self.repair_ms = rng.choice((1, 2_000, 20_000))
         self.rows = self._market(seed)
+        self._klines: dict[tuple[str, str], dict[int, tuple[Any, ...]]] = {}
         self.certain = {
             name: {ids[0], ids[-1]}
             for name in sorted({row.symbol for row in self.rows})
@@ -254,6 +280,15 @@ class World:
         self.ticker, self.repair, self.writer = Sender(self, "clock"), Repair(self), Writer(self)
         self._later: list[tuple[int, Callable[[], None]]] = []
         self._plan(rng.choice((0, 3, 8, 20)))
+
+    def klines(self, symbol: str, name: str) -> dict[int, tuple[Any, ...]]:
+        """The exchange's own klines of an interval, by open time: nine values and ids; quiet ones as well."""
+        key = symbol, name
+        if key not in self._klines:
+            rows = [row for row in self.rows if row.symbol == symbol]
+            folded = fold(rows, [name], rows[-1].time + CALM_MS_MAX)
+            self._klines[key] = {opening: bar for (_, _, opening), bar in folded.items()}
+        return self._klines[key]
 
     def _market(self, seed: int) -> list[TradeRow]:
         rng = self.rng
