@@ -16,12 +16,14 @@ import numpy as np
 import ujson
 
 from aggregator.core import Core
+from aggregator.coverage import Coverage
 from aggregator.fold import Rows
 from aggregator.ledger import Hole
+from aggregator.official_rows import OfficialRows
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
 
-FORMAT = 4
+FORMAT = 5
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
 
@@ -93,6 +95,7 @@ def _header(core: Core) -> str:
             "parked": len(core.listings.parking.rows),
             "end_ms": core.ring.end_ms[:count].tolist(),
             "alive_until": core.finality.alive_until[:count].tolist(),
+            "official": _official(core),
             "agg_ids": core.agg_ids[:count].tolist(),
             "head": core.ring.head.tolist(),
             "row_bucket": core.ring.row_bucket.tolist(),
@@ -132,6 +135,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     _listings_in(core, state["listings"])
     ring.end_ms[:count] = state["end_ms"]
     core.finality.alive_until[:count] = state["alive_until"]
+    _restore_official(core, state["official"])
     core.agg_ids[:count] = state["agg_ids"]
     ring.head[:] = state["head"]
     ring.row_bucket[:] = state["row_bucket"]
@@ -155,6 +159,38 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     ring.live_changed[:, :count] |= (ring.revision[:, :count] == 0) & begun
     ring.find_touched()
     core.finality.find_waiting()
+
+
+def _official(core: Core) -> dict[str, Any]:
+    """What official rows have left besides the bars."""
+    count, official = core.symbols.count, core.official
+    return {
+        "live_from": official.live_from[:count].tolist(),
+        "marked_from": official.marked_from[:count].tolist(),
+        "official_until": core.finality.official_until[:count].tolist(),
+        "begun": core.finality.begun[:count].tolist(),
+        "coverage": _ranges_out(core.ledger.coverage),
+        "nothing": _ranges_out(official.nothing),
+        "waiting": official.waiting.cells.tolist(),
+        "borrowed": sorted([*key, trades] for key, trades in core.ring.borrowed.items()),
+    }
+
+
+def _restore_official(core: Core, state: dict[str, Any]) -> None:
+    count, official = core.symbols.count, core.official
+    for owner, name in (
+        (official, "live_from"), (official, "marked_from"), (core.finality, "official_until"), (core.finality, "begun"),
+    ):  # fmt: skip
+        getattr(owner, name)[:count] = state[name]
+    for coverage, name in ((core.ledger.coverage, "coverage"), (official.nothing, "nothing")):
+        for slot, starts, ends in state[name]:
+            coverage.add(slot, np.array(starts, np.int64), np.array(ends, np.int64))
+    official.waiting = OfficialRows(np.array(state["waiting"], np.int64))
+    core.ring.borrowed = {(at, bucket, slot): trades for at, bucket, slot, trades in state["borrowed"]}
+
+
+def _ranges_out(coverage: Coverage) -> list[list[Any]]:
+    return [[slot, *coverage.ranges[slot].tolist()] for slot in sorted(coverage.ranges)]
 
 
 def fits(core: Core, header: str) -> bool:

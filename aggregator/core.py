@@ -2,8 +2,6 @@
 
 Between two ticks entries only gather; at the tick they are decoded together, pass the ledger, are folded, and then the
 tick speaks. So outputs are a pure function of the log, however it was read (DESIGN §1.4).
-
-What the core does not do yet has its place: official rows (`apply`).
 """
 
 from __future__ import annotations
@@ -23,6 +21,7 @@ from aggregator.fold import Prepared, Rows, quotes_of
 from aggregator.folding import Folder
 from aggregator.ledger import Ledger
 from aggregator.listings import OLD_GENERATION, UNLISTED, Listings, listings_of
+from aggregator.official import Official
 from aggregator.outputs import Outputs, Speaker
 from aggregator.requests import Asker
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
@@ -68,6 +67,7 @@ class Core:
         finest_ms = min(each.shortest_ms for each in intervals)
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self.folder = Folder(self.ring, self.finality)
+        self.official = Official(self.ring, self.ledger, self.finality, self.symbols, window_ms)
         self.listings = Listings(self.symbols, self.ring, self.ledger, self.finality)
         self._asks = asks
         self.asker = Asker(self.symbols, self.ledger, self.finality, intervals, config.ask_after_ms, window_ms)
@@ -110,6 +110,8 @@ class Core:
                 self._mark(raw)
             elif kind == contract.LISTING:
                 self._listed += listings_of(raw)
+            elif kind == contract.OFFICIAL:
+                self.official.gather(raw)
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:
@@ -147,6 +149,7 @@ class Core:
             slots = self.symbols.slots_of(list(marked))
             times = np.fromiter(marked.values(), np.int64, len(slots))
             self.finality.alive_until[slots] = np.maximum(self.finality.alive_until[slots], times)
+            self.official.note_marks(slots, times)
         self._listed, self._marked = [], {}
 
     def grow(self) -> None:
@@ -156,6 +159,7 @@ class Core:
             self.ring.grow(capacity)
             self.ledger.grow(capacity)
             self.finality.grow(capacity)
+            self.official.grow(capacity)
             self.listings.grow(capacity)
             self.asker.grow(capacity)
             self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
@@ -163,7 +167,7 @@ class Core:
     def clear_slot(self, slot: int) -> None:
         """Nothing of the symbol that had the slot is left anywhere: the next one starts from nothing."""
         for part in (self.ring, self.folder, self.ledger, self.finality, self.edges, self._speaker, self.listings,
-                     self.asker, self.symbols):  # fmt: skip
+                     self.official, self.asker, self.symbols):  # fmt: skip
             part.clear_slot(slot)
         self.agg_ids[slot] = 0
 
@@ -203,19 +207,22 @@ class Core:
             return
         self.listings.first_tick_ms = self.listings.first_tick_ms or time_ms
         self._take_marks_and_listings(time_ms)
+        self.official.take(self.grow, self._raise_scales, self.listings.freed)
         rows = self._admitted(time_ms)
         for step_ms in self._steps(time_ms, rows):
             outputs = self._pending
             outputs.time_ms, outputs.last = step_ms, step_ms == time_ms
             if step_ms // MINUTE_MS != self.time_ms // MINUTE_MS:
                 self.folder.settle()
+                self.official.expire(step_ms - self._window_ms)
             self.ring.advance(step_ms)
             rows = self._fold(rows, step_ms, outputs)
             due = outputs.last and time_ms >= self.live_long_due
-            if due or self.folder.pressing or self.listings.ending:
+            if due or self.folder.pressing or self.official.pressing or self.listings.ending:
                 self.folder.settle()
                 self._tell_first_trades(outputs)
-            self._tell_broken(outputs)
+            self.official.apply(step_ms, outputs)
+            self._speaker.broken(outputs)
             self._speak(outputs, step_ms)
             if outputs.last:
                 self.held, self.time_ms = rows, time_ms
@@ -373,8 +380,11 @@ class Core:
             rows = rows.take(~old)
         if not len(rows):
             return held
-        self.edges.note(rows)
-        self.folder.fold(rows, step_ms)
+        mine = self.official.uncovered(rows)
+        self.counts.covered += len(rows) - len(mine)
+        if len(mine):
+            self.edges.note(mine)
+            self.folder.fold(mine, step_ms)
         return held
 
     def _tell_first_trades(self, outputs: Outputs) -> None:
@@ -384,16 +394,6 @@ class Core:
         ]
         if rows:
             outputs.events.append(contract.events_entry(contract.EVENT_FIRST_TRADE, outputs.time_ms, sorted(rows)))
-
-    def _tell_broken(self, outputs: Outputs) -> None:
-        """A finding for every bar whose sums no longer fit: its values are wrong from here on, and it says so."""
-        for at, bucket, slot in self.ring.broke:
-            kind = self.ring.intervals[at]
-            evidence = f"a sum of the {kind.name} bar that opens at {kind.open_of(bucket)} does not fit 62 bits"
-            outputs.findings.append(contract.finding_entry(
-                "OVERFLOW", "error", evidence, symbol=self.symbols.names[slot], time_ms=outputs.time_ms
-            ))  # fmt: skip
-        self.ring.broke = []
 
     def _speak(self, outputs: Outputs, step_ms: int) -> None:
         """What finality decides at this step, and what the ledger has to say."""

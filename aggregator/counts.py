@@ -18,3 +18,5 @@ class Counts:
     holes_closed: int = 0
     requests: int = 0
     bad_entries: int = 0
+    covered: int = 0
+    """Trades of minutes that are official already: the ledger knows them, no bar counts them."""

@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 from aggregator.ledger import Ledger
-from aggregator.ring import AHEAD_MS, NO_BUCKET, NO_ID, Ring
+from aggregator.ring import AHEAD_MS, NO_BUCKET, Ring
+from klagg.intervals import MINUTE, MINUTE_MS
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -51,13 +52,20 @@ class Graces:
 
 
 class Finality:
-    """Decides over a ring and a ledger. `alive_until` is, by slot, the exchange time until which a line carried it."""
+    """Decides over a ring and a ledger.
+
+    By slot, `alive_until` is the exchange time until which a line carried it, `official_until` that until which
+    official minutes continue what is proven, and `begun` the minute with which its bars begin (NO_BUCKET: none yet).
+    """
 
     def __init__(self, ring: Ring, ledger: Ledger, graces: Graces) -> None:
         self._ring, self._ledger, self._graces = ring, ledger, graces
         self.alive_until: Ints = np.full(ring.capacity, np.iinfo(np.int64).min, np.int64)
+        self.official_until: Ints = np.full(ring.capacity, NO_TIME, np.int64)
+        self.begun: Ints = np.full(ring.capacity, NO_BUCKET, np.int64)
         self._time_ms = 0
-        self._horizon_ms = 0
+        self.horizon_ms = 0
+        """What is seen beyond it proves nothing yet."""
         self._next_close: Ints = np.full(len(ring.intervals), NO_TIME, np.int64)
         """By interval, the earliest close time of the bars at the cursors; NO_TIME: not known."""
         self._waiting: Ints = np.zeros(0, np.int64)
@@ -65,7 +73,8 @@ class Finality:
 
     def clear_slot(self, slot: int) -> None:
         """As if the slot had never been used."""
-        self.alive_until[slot] = np.iinfo(np.int64).min
+        self.alive_until[slot] = self.official_until[slot] = NO_TIME
+        self.begun[slot] = NO_BUCKET
         self._waiting = self._waiting[self._waiting % len(self.alive_until) != slot]
 
     def grow(self, capacity: int) -> None:
@@ -74,6 +83,8 @@ class Finality:
         self._waiting = rows * capacity + slots
         more = np.full(capacity - len(self.alive_until), np.iinfo(np.int64).min, np.int64)
         self.alive_until = np.concatenate([self.alive_until, more])
+        self.official_until = np.concatenate([self.official_until, more])
+        self.begun = np.concatenate([self.begun, more])
 
     def start(self, interval: int, buckets: Ints, slots: Ints) -> None:
         """Bars with trades begin a symbol's bars, or reach back before what began them: the cursor goes there."""
@@ -90,6 +101,9 @@ class Finality:
         slots, buckets = slots[begins], buckets[begins]
         cursor[slots] = np.where(cursor[slots] == NO_BUCKET, np.iinfo(np.int64).max, cursor[slots])
         np.minimum.at(cursor, slots, buckets)
+        if ring.intervals[interval] is MINUTE:
+            known = self.begun[slots]
+            self.begun[slots] = np.where(known == NO_BUCKET, cursor[slots], np.minimum(known, cursor[slots]))
         if len(buckets):
             endings = ring.intervals[interval].opens_of(buckets + 1)
             ending = int(np.minimum(endings, ring.end_ms[slots]).min())
@@ -100,7 +114,7 @@ class Finality:
 
         Trades up to AHEAD_MS beyond it are folded; what the ledger has seen further ahead proves nothing yet.
         """
-        self._time_ms, self._horizon_ms = time_ms, time_ms + AHEAD_MS
+        self.look_to(time_ms)
         published = self._revise()
         latest_ms = int(self._passed(np.arange(len(self.alive_until))).max())
         for interval in range(len(self._ring.intervals)):
@@ -109,22 +123,39 @@ class Finality:
                 published += self._close_interval(interval, time_ms)
         return published
 
+    def look_to(self, time_ms: int) -> None:
+        """What is decided from here on is decided at this time."""
+        self._time_ms, self.horizon_ms = time_ms, time_ms + AHEAD_MS
+
     def look_again(self) -> None:
         """Something other than time and trades may have closed bars: look at all of them at the next tick."""
         self._next_close[:] = NO_TIME
 
     def _passed(self, slots: Ints) -> Ints:
-        """The time up to which these symbols' trades have been seen and folded."""
-        passed: Ints = np.minimum(self._ledger.last_time[slots], self._horizon_ms)
+        """The time up to which these symbols' trades have been seen and folded, or official rows stand for them."""
+        seen = np.minimum(self._ledger.last_time[slots], self.horizon_ms)
+        passed: Ints = np.maximum(seen, self.official_until[slots])
         return passed
 
-    def _proven(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
+    def proven(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
+        """Which of these bars [open, next_open) lack nothing, as far as the ledger can tell."""
         passed = self._passed(slots) >= next_opens
         whole = opens > self._ledger.start_time[slots]
         proven: Bools = passed & whole
         if proven.any():
             proven &= ~self._ledger.tainted(slots, opens, next_opens)
+            if len(opens) and opens.min() < self._ledger.coverage.newest_ms:
+                proven &= ~self._below_official(slots, opens, next_opens)
         return proven
+
+    def _below_official(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
+        """Which of these bars are parts of an official minute, which says nothing of its parts."""
+        below = next_opens - opens < MINUTE_MS
+        coverage = self._ledger.coverage
+        for row in np.flatnonzero(below).tolist():
+            one = slice(row, row + 1)
+            below[row] = coverage.overlaps(int(slots[row]), opens[one], next_opens[one])[0]
+        return below
 
     def _over(self, slots: Ints, next_opens: Ints) -> Bools:
         """Whether these bars may be said: a trade behind them was seen, or they or their symbol ended a grace ago."""
@@ -144,7 +175,7 @@ class Finality:
             slots, buckets, opens, next_opens = slots[over], buckets[over], opens[over], next_opens[over]
             if not len(slots):
                 break
-            proven = self._proven(slots, opens, next_opens)
+            proven = self.proven(slots, opens, next_opens)
             closes = np.minimum(next_opens, ring.end_ms[slots])
             grace = np.where(self.alive_until[slots] >= closes, self._graces.marked_ms, self._graces.unmarked_ms)
             closing = proven | (time_ms >= closes + grace)
@@ -163,7 +194,7 @@ class Finality:
         rows = ring.rows_of(interval, buckets)
         new = ring.revision[rows, slots] == 0
         rows, slots, buckets, proven = rows[new], slots[new], buckets[new], proven[new]
-        empty = ring.open_id[rows, slots] == NO_ID
+        empty = ring.lacks_price(rows, slots)
         if empty.any():
             closes = ring.close_before(interval, buckets[empty], slots[empty])
             self._ring.set_prices(rows[empty], slots[empty], closes)
@@ -208,7 +239,7 @@ class Finality:
                 its_rows, its_slots, buckets = its_rows[over], its_slots[over], buckets[over]
                 if not len(its_rows):
                     continue
-            proven = self._proven(its_slots, kind.opens_of(buckets), kind.opens_of(buckets + 1))
+            proven = self.proven(its_slots, kind.opens_of(buckets), kind.opens_of(buckets + 1))
             proven &= ~ring.broken[its_rows, its_slots]
             if reason == CONFIRMED:
                 its_rows, its_slots, proven = its_rows[proven], its_slots[proven], proven[proven]
@@ -250,7 +281,7 @@ class Finality:
             closes = ring.close[ring.rows_of(interval, buckets), slots]
             buckets = buckets + 1
             rows = ring.rows_of(interval, buckets)
-            carries = (ring.row_bucket[rows] == buckets) & (ring.open_id[rows, slots] == NO_ID)
+            carries = (ring.row_bucket[rows] == buckets) & ring.lacks_price(rows, slots)
             carries &= ring.close[rows, slots] != closes
             published = ring.revision[rows, slots] > 0
             shown = carries & ~published & (ring.shown[interval, slots] >= buckets)

@@ -231,7 +231,8 @@ def merge_cells(ring: Ring, cells: Ints, part: Segments) -> Bools:
         bars[FIELD[name]] += getattr(part, name)
     for name, better in (("high", np.maximum), ("low", np.minimum), ("first_trade_id", np.minimum)):
         values, more = bars[FIELD[name]], getattr(part, name)
-        bars[FIELD[name]] = np.where(fresh, more, better(values, more))
+        first = fresh if name != "first_trade_id" else values == NO_ID  # an official bar has trades without ids
+        bars[FIELD[name]] = np.where(first, more, better(values, more))
     last = bars[FIELD["last_trade_id"]]
     np.maximum(last, part.last_trade_id, out=last)
     sums = bars[TOTALS]

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.coverage import Coverage
+
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
@@ -22,8 +24,10 @@ LOST_MAX = 100
 """Lost holes of one symbol that are kept apart; beyond it the oldest two become one that taints what lies between."""
 
 REPAIRED = "repaired"
+HEALED = "healed"
 LOST = "lost"
 NO_TIME = np.iinfo(np.int64).min
+LAST_TIME = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,7 @@ class Ledger:
 
     `last_id` is the highest id seen (−1: none), `near_time` its exchange time, `last_time` the latest one seen,
     `start_time` the time of the first trade seen: a bar that opened at or before it can never be proven, unless the
-    first id was 1.
+    first id was 1, or official rows cover what came before. `coverage` holds the minutes that are official.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -61,6 +65,7 @@ class Ledger:
         self.holes: dict[int, list[Hole]] = {}
         self.lost: dict[int, list[Hole]] = {}
         self.events: list[HoleEvent] = []
+        self.coverage = Coverage()
         self.strange: list[int] = []
         """Rows of the last `admit` that are not new and cannot be duplicates: later than all that was seen before."""
 
@@ -70,6 +75,7 @@ class Ledger:
         self.last_time[slot] = self.near_time[slot] = self.start_time[slot] = NO_TIME
         self.holes.pop(slot, None)
         self.lost.pop(slot, None)
+        self.coverage.forget(slot)
 
     def begin(self, slot: int, generation_ms: int, ended_ms: int) -> None:
         """A new generation, whose ids begin at 1: what of them is missed at the front is a hole like any other.
@@ -263,20 +269,41 @@ class Ledger:
             else:
                 del self.lost[slot]
 
+    def heal(self, slot: int) -> None:
+        """Holes of a symbol all of whose minutes are official end; what was lost there taints no more."""
+        for held in (self.holes, self.lost):
+            left = [hole for hole in held.get(slot, ()) if not self._covered(slot, hole)]
+            if held is self.holes:
+                gone = (hole for hole in held.get(slot, ()) if hole not in left)
+                self.events += [HoleEvent(slot, hole, HEALED) for hole in gone]
+            if left:
+                held[slot] = left
+            else:
+                held.pop(slot, None)
+
+    def _covered(self, slot: int, hole: Hole, opening: int = NO_TIME, closing: int = LAST_TIME) -> bool:
+        """Whether the hole touches nothing of [opening, closing) but official minutes."""
+        first_ms, last_ms = max(hole.before_time, opening), min(hole.after_time, closing - 1)
+        return self.coverage.holds_minutes(slot, first_ms, last_ms)
+
     def take_events(self) -> list[HoleEvent]:
         """The hole events since the last call."""
         events, self.events = self.events, []
         return events
 
     def tainted(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
-        """Which of these bars [open, next_open) overlap an open or lost hole of their symbol."""
+        """Which of these bars [open, next_open) overlap an open or lost hole of their symbol, and not in official
+        minutes alone."""
         taint = np.zeros(len(slots), np.bool_)
         if not self.holes and not self.lost:
             return taint
         for row in np.flatnonzero(np.isin(slots, [*self.holes, *self.lost])):
             slot, opening, closing = int(slots[row]), int(opens[row]), int(next_opens[row])
             holes = [*self.holes.get(slot, ()), *self.lost.get(slot, ())]
-            taint[row] = any(hole.before_time < closing and hole.after_time >= opening for hole in holes)
+            taint[row] = any(
+                hole.before_time < closing and hole.after_time >= opening
+                and not self._covered(slot, hole, opening, closing) for hole in holes
+            )  # fmt: skip
         return taint
 
 

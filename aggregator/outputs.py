@@ -104,6 +104,16 @@ class Speaker:
             )
         ]
 
+    def broken(self, outputs: Outputs) -> None:
+        """A finding for every bar whose sums no longer fit: its values are wrong from here on, and it says so."""
+        for at, bucket, slot in self._ring.broke:
+            kind = self._ring.intervals[at]
+            evidence = f"a sum of the {kind.name} bar that opens at {kind.open_of(bucket)} does not fit 62 bits"
+            outputs.findings.append(contract.finding_entry(
+                "OVERFLOW", "error", evidence, symbol=self._symbols.names[slot], time_ms=outputs.time_ms
+            ))  # fmt: skip
+        self._ring.broke = []
+
     def changes(self, outputs: Outputs, intervals: Iterable[int], *, with_bars: bool) -> None:
         """A `live` entry with the open bars of these intervals that changed; `with_bars` also writes `bars`.
 
@@ -169,7 +179,9 @@ class Speaker:
         rows = ring.rows_of(interval, cursor[slots])
         empty = ring.open_id[rows, slots] == NO_ID
         rows, slots = rows[empty], slots[empty]
-        ring.set_prices(rows, slots, ring.close_before(interval, cursor[slots], slots))
+        lacking = ring.lacks_price(rows, slots)
+        its_rows, its_slots = rows[lacking], slots[lacking]
+        ring.set_prices(its_rows, its_slots, ring.close_before(interval, cursor[its_slots], its_slots))
         return rows, slots
 
 

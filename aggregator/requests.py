@@ -218,7 +218,7 @@ class Asker:
 
     def _official_until(self, slot: int) -> int:
         """The exchange time up to which official minutes continue what is proven; NO_TIME: none do."""
-        return NO_TIME
+        return int(self._finality.official_until[slot])
 
     # --- holes ---
 

@@ -24,6 +24,8 @@ SUB_MINUTE_BUCKETS = 180
 """Buckets behind the head for intervals shorter than a minute: their window is shorter than W."""
 
 NO_ID = -1
+OFFICIAL_ID = -2
+"""Stands for the id of a trade that only the exchange's own kline tells of; -1 on the wire."""
 NO_BUCKET = np.iinfo(np.int64).min
 _LARGEST = np.iinfo(np.int64).max
 ENDLESS = _LARGEST
@@ -40,10 +42,10 @@ BAR_INTEGERS: dict[str, int] = {
 }  # fmt: skip
 """Every integer field of a bar and its value in an empty one. `open_id`/`close_id` are the ids of the first and last
 trade by (minute, id); `revision` is 0 while the bar is in progress."""
-BAR_FLAGS = ("agg", "waiting", "changed", "live_changed", "broken")
+BAR_FLAGS = ("agg", "waiting", "changed", "live_changed", "broken", "official")
 """`agg`: its ids are aggTrade ids. `waiting`: published, not yet proven. `changed`: by a trade since it was last
 published as final. `live_changed`: since it last went to `live`. `broken`: a sum would not fit; it stands at its limit,
-and the bar is never complete."""
+and the bar is never complete. `official`: it has parts that are the exchange's own klines."""
 EMPTY_BAR: Ints = np.array([*BAR_INTEGERS.values()])
 FIELD = {name: at for at, name in enumerate(BAR_INTEGERS)}
 """The column of each integer field in `Ring.state`."""
@@ -81,6 +83,7 @@ class Ring:
     changed: Bools
     live_changed: Bools
     broken: Bools
+    official: Bools
 
     def __init__(self, intervals: Sequence[Interval], window_ms: int, capacity: int) -> None:
         self.intervals = tuple(intervals)
@@ -108,6 +111,8 @@ class Ring:
         """Cells of bars in progress that were touched, by interval; the live outputs take them."""
         self.broke: list[tuple[int, int, int]] = []
         """(interval, bucket, slot) of bars that broke; whoever tells of them takes them."""
+        self.borrowed: dict[tuple[int, int, int], int] = {}
+        """By (interval, bucket, slot), how many trades of an official bar longer than a minute are the exchange's."""
         self._lay_out(np.tile(EMPTY_BAR, (self.rows * capacity, 1)))
         for name in BAR_FLAGS:
             setattr(self, name, np.zeros((self.rows, capacity), np.bool_))
@@ -147,6 +152,7 @@ class Ring:
         self.published = [cells[cells % self.capacity != slot] for cells in self.published]
         self.in_progress = [[cells[cells % self.capacity != slot] for cells in each] for each in self.in_progress]
         self.broke = [each for each in self.broke if each[2] != slot]
+        self.borrowed = {key: trades for key, trades in self.borrowed.items() if key[2] != slot}
 
     def row_of(self, interval: int, bucket: int) -> int:
         """The row that holds `bucket` of the interval with that index."""
@@ -183,6 +189,8 @@ class Ring:
             passed = self.cursor[interval] > self.row_bucket[row]
             held = passed & ((self.revision[row] > 0) | (self.open_id[row] != NO_ID))
             np.copyto(self.carry[interval], self.close[row], where=held)
+        for slot in np.flatnonzero(self.official[row]).tolist():
+            self.borrowed.pop((interval, int(self.row_bucket[row]), slot), None)
         cells = slice(row * self.capacity, (row + 1) * self.capacity)
         self.state[cells] = EMPTY_BAR
         for name in BAR_FLAGS:
@@ -243,6 +251,11 @@ class Ring:
         shown: Ints = cells[flags[cells] & (self.state[cells, REVISION] == 0)]
         flags[cells] = False
         return shown
+
+    def lacks_price(self, rows: Ints, slots: Ints) -> Bools:
+        """Which bars have no trade and no price of their own, and so carry the close of the bar before."""
+        lacking: Bools = (self.open_id[rows, slots] == NO_ID) & ~self.official[rows, slots]
+        return lacking
 
     def set_prices(self, rows: Ints, slots: Ints, closes: Ints) -> None:
         """Empty bars: open, high, low and close are the carried close."""

@@ -17,13 +17,13 @@ from aggregator.ring import FIELD, NO_ID, PRICES, Ring
 from aggregator.symbols import SymbolTable
 from klagg.contract import Fields
 from klagg.decimals import DIGITS_MAX, POWERS
-from klagg.intervals import Interval
+from klagg.intervals import MINUTE, Interval
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-OWN = "own"
-"""`source` of a bar folded from trades alone."""
+OWN, EXCHANGE, MIXED = "own", "exchange", "mixed"
+"""`source` of a bar folded from trades alone, of the exchange's own kline, and of a bar with parts of both."""
 
 _BEYOND = np.iinfo(np.int64).max
 """Stands for a power of ten that 64 bits do not hold: nothing is left of its point."""
@@ -40,6 +40,7 @@ class Snapshot:
     values: Ints
     waiting: Bools
     agg: Bools
+    sources: list[str]
     price_scale: Ints
     qty_scale: Ints
 
@@ -100,14 +101,16 @@ class Snapshot:
 
     def klines(self, epoch: int, edges: list[str]) -> list[Fields]:
         """The `klines` entries: field by field those of klagg.kline.Kline. `edges` is each bar's evidence."""
-        agg_ids = [np.where(self.agg, self.field(name), NO_ID).tolist() for name in ("open_id", "close_id")]
+        agg_ids = [
+            np.where(self.agg, np.maximum(self.field(name), NO_ID), NO_ID).tolist() for name in ("open_id", "close_id")
+        ]
         rest = zip(
             self.slots.tolist(), self.open_time.tolist(), self.next_open.tolist(), self._written(False, [], []),
             *agg_ids, self.field("first_trade_id").tolist(), self.field("last_trade_id").tolist(),
-            self.complete.tolist(), self.field("revision").tolist(), edges, strict=True,
+            self.complete.tolist(), self.field("revision").tolist(), self.sources, edges, strict=True,
         )  # fmt: skip
         written = []
-        for slot, opening, next_open, text, first_agg, last_agg, first, last, complete, revision, edge in rest:
+        for slot, opening, next_open, text, first_agg, last_agg, first, last, complete, revision, source, edge in rest:
             open_, high, low, close, volume, quote, trades, taker, taker_quote = text.split(",")
             written.append({
                 "symbol": self.names[slot], "interval": self.interval.name, "open_time": str(opening),
@@ -115,7 +118,7 @@ class Snapshot:
                 "volume": volume, "quote_volume": quote, "trades": trades, "taker_buy_volume": taker,
                 "taker_buy_quote_volume": taker_quote, "first_agg_id": str(first_agg), "last_agg_id": str(last_agg),
                 "first_trade_id": str(first), "last_trade_id": str(last), "complete": "1" if complete else "0",
-                "epoch": str(epoch), "revision": str(revision), "source": OWN, "edge": edge,
+                "epoch": str(epoch), "revision": str(revision), "source": source, "edge": edge,
             })  # fmt: skip
         return written
 
@@ -125,8 +128,19 @@ def snapshot(ring: Ring, symbols: SymbolTable, interval: int, rows: Ints, slots:
     return Snapshot(
         ring.intervals[interval], slots, symbols.names, ring.row_bucket[rows],
         np.take(ring.state, rows * ring.capacity + slots, axis=0).T, ring.waiting[rows, slots], ring.agg[rows, slots],
-        symbols.price_scale[slots], symbols.qty_scale[slots],
+        _sources(ring, interval, rows, slots), symbols.price_scale[slots], symbols.qty_scale[slots],
     )  # fmt: skip
+
+
+def _sources(ring: Ring, interval: int, rows: Ints, slots: Ints) -> list[str]:
+    """Whose values the bars have. An official minute is the exchange's as a whole."""
+    sources = [OWN] * len(rows)
+    for number in np.flatnonzero(ring.official[rows, slots]).tolist():
+        row, slot = int(rows[number]), int(slots[number])
+        borrowed = ring.borrowed.get((interval, int(ring.row_bucket[row]), slot), 0)
+        whole = ring.intervals[interval] is MINUTE or int(ring.trades[row, slot]) == borrowed
+        sources[number] = EXCHANGE if whole else MIXED
+    return sources
 
 
 def _parts(mantissas: Ints, scales: Ints) -> list[list[int]]:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, get_type_hints
 
 from klagg.errors import ConfigError
-from klagg.intervals import ordered
+from klagg.intervals import MINUTE, ordered
 
 ENVIRONMENT_PREFIX = "KLAGG_"
 STREAMS_PERCENT_MAX = 60
@@ -125,7 +125,8 @@ class Aggregator:
     def check(self) -> None:
         if not self.intervals:
             raise ConfigError("aggregator.intervals is empty: name at least one interval")
-        ordered(self.intervals)
+        if MINUTE not in ordered(self.intervals):
+            raise ConfigError("aggregator.intervals lacks 1m: the minute is the unit in which the exchange's rows heal")
         _between("aggregator.window_minutes", self.window_minutes, 5, 24 * 60)
         _between("aggregator.grace_ms", self.grace_ms, 0, 600_000)
         _between("aggregator.grace_unmarked_ms", self.grace_unmarked_ms, self.grace_ms, 3_600_000)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 import zlib
+from collections.abc import Sequence
 from decimal import Decimal
 
 import pytest
@@ -19,15 +20,17 @@ from aggregator.checkpoint import BLOCK_SYMBOLS, Checkpoint, CheckpointDamaged, 
 from aggregator.core import Core
 from aggregator.outputs import Outputs
 from klagg import contract
-from klagg.contract import Fields
+from klagg.contract import Fields, TradeRow
 from tests.aggregator.kit import T0, feed, new_core, raw, tick, trade
+from tests.aggregator.officialkit import HOUR, MINUTE, exchange_rows
 from tests.aggregator.test_core import market
 
 INTERVALS = ("15s", "1m", "1h", "1M")
 
 
 def entries_of(seed: int, symbols: int, ticks: int) -> list[Fields]:
-    """A feed: losses, late repairs, trades ahead of the tick, edges, scales that rise, marks and listings."""
+    """A feed: losses, late repairs, trades ahead of the tick, edges, scales that rise, marks, listings and official
+    rows: minutes that heal, a symbol's past, and one that has no trade."""
     rng = random.Random(seed)
     step_ms = rng.choice((250, 1000, 20_000))
     rows, late, entries, at = market(seed, symbols, ticks * 6, ticks * step_ms + 90_000), [], [], 0
@@ -47,8 +50,28 @@ def entries_of(seed: int, symbols: int, ticks: int) -> list[Fields]:
         if rng.random() < 0.05:
             name = f"S{rng.randrange(symbols)}USDT"
             entries += contract.listing_entries([contract.Listing(name, T0, rng.randrange(6), 3, "TRADING", T0)])
+        entries += official_entries(rng, rows, time_ms)
         entries.append(contract.tick_entry(time_ms))
     return entries
+
+
+def official_entries(rng: random.Random, rows: Sequence[TradeRow], time_ms: int) -> list[Fields]:
+    """At some ticks the exchange's rows of a symbol: minutes since T0, and hours before it."""
+    if rng.random() < 0.8:
+        return []
+    flat = ("7", "7", "7", "7", "0", "0", 0, "0", "0")
+    kind, name = rng.choice(("minutes", "minutes", "hours", "quiet")), rng.choice(rows).symbol
+    if kind == "quiet":
+        opens = range(T0 - rng.randrange(1, 90) * MINUTE, T0 - rng.randrange(60) * MINUTE, MINUTE)
+        return [contract.official_entry("QUIETUSDT", "1m", T0 - HOUR * 2, T0, [(each, *flat) for each in opens])]
+    if kind == "hours":
+        opens = range(T0 - rng.randrange(1, 9) * HOUR, T0, HOUR)
+        hours = [(each, "7", "8", "6", "7", "5", "35", 9, "1", "7") for each in opens]
+        return [contract.official_entry(name, "1h", T0 - 9 * HOUR, T0, hours)]
+    known = [row for row in rows if row.symbol == name and row.time < time_ms // MINUTE * MINUTE]
+    minutes = exchange_rows(known, "1m", T0, time_ms // MINUTE * MINUTE)
+    start = rng.randrange(len(minutes) + 1)
+    return [contract.official_entry(name, "1m", T0, T0 + 100 * HOUR, minutes[start : start + 3])]
 
 
 def copy_of(core: Core) -> Core:

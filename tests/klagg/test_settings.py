@@ -34,6 +34,7 @@ def test_toml_round_trip(tmp_path: Path) -> None:
         ({"database": {"enabled": 1}}, "database.enabled must be true or false"),
         ({"aggregator": {"intervals": ["1m", "7m"]}}, "unknown interval '7m'"),
         ({"aggregator": {"intervals": []}}, "aggregator.intervals is empty"),
+        ({"aggregator": {"intervals": ["5s", "5m"]}}, "aggregator.intervals lacks 1m"),
         ({"rest": {"share_repair_percent": 19}}, "rest.share_repair_percent is 19: it must be between 20 and 99"),
         ({"rest": {"share_repair_percent": 90, "share_clock_percent": 11}}, "it must be between 1 and 10"),
         ({"exchange": {"source": "trades"}}, "exchange.source is 'trades'"),

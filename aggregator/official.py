@@ -1,0 +1,382 @@
+"""Official rows: what the exchange's own klines do to bars and ledger (DESIGN §4). Pure.
+
+Entries gather like trades and take effect at a tick, after its trades, sorted, so that their order cannot matter. Two
+kinds of rows differ in what they do:
+
+- A *minute* of a symbol whose bars have begun replaces the own minute, if that is not proven; longer bars get the
+  difference. From then on the minute is covered: later trades in it are dropped.
+- The *past*, rows of a minute, an hour or a day from before a symbol's bars began, goes into the bars that were open
+  then, each time once. When it joins up with the first whole minute seen live, the ledger's start time is lowered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Container, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.coverage import Coverage
+from aggregator.finality import Finality
+from aggregator.fold import Rows
+from aggregator.ledger import NONE, Ledger
+from aggregator.official_fold import Parts, fold_in, replace_minutes, same_values
+from aggregator.official_rows import CLOSE, Answer, OfficialRows, decode
+from aggregator.outputs import Outputs
+from aggregator.ring import FIELD, NO_BUCKET, Ring
+from aggregator.symbols import SymbolTable
+from klagg import contract
+from klagg.contract import RawFields
+from klagg.decimals import to_text
+from klagg.errors import ContractError, KlaggError
+from klagg.intervals import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+NO_TIME = np.iinfo(np.int64).min
+LAST_TIME = np.iinfo(np.int64).max
+ROWS_MAX = 2_000_000
+"""Official rows that may gather without a tick."""
+WAITING_MAX = 5_000
+"""Rows of one symbol that may wait for its bars to begin: a cold start needs about 115."""
+REACH_MS = 2 * MINUTE_MS
+"""So near to the first whole minute since a symbol's first mark its official rows must come to begin its bars."""
+
+EXCHANGE_HOLE = "EXCHANGE_HOLE"
+REFUSED = "OFFICIAL_REFUSED"
+
+
+class OfficialPilesUp(KlaggError):
+    """Official rows pile up and no tick comes: the clock process does not run."""
+
+
+@dataclass(slots=True)
+class _Scaled:
+    """Rows, sorted, and their values [8, n] at their symbols' scales."""
+
+    rows: OfficialRows
+    values: Ints
+
+    def take(self, which: Ints | Bools) -> _Scaled:
+        return _Scaled(self.rows.take(which), self.values[:, which])
+
+
+class Official:
+    """Applies official rows to a ring and its ledger.
+
+    `waiting` are rows of symbols whose bars have not begun. By slot: `live_from` is the first whole minute whose own
+    trades were all seen live (ms; LAST_TIME: no trade yet, NO_TIME: seen from the first trade on), `marked_from` the
+    first whole minute since its first mark. `nothing` holds the times at which the exchange has no rows.
+    """
+
+    def __init__(self, ring: Ring, ledger: Ledger, finality: Finality, symbols: SymbolTable, window_ms: int) -> None:
+        self._ring, self._ledger, self._finality = ring, ledger, finality
+        self._symbols, self._window_ms = symbols, window_ms
+        self._minutes_at = ring.intervals.index(MINUTE) if MINUTE in ring.intervals else None
+        self._answers: list[Answer] = []
+        self._gathered = 0
+        self._taken = OfficialRows.none()
+        self._told: set[int] = set()
+        """Slots of which something was said since the last `apply`."""
+        self._findings: list[tuple[int, str, str, str]] = []
+        self.waiting = OfficialRows.none()
+        self.nothing = Coverage()
+        self.live_from: Ints = np.full(ring.capacity, LAST_TIME, np.int64)
+        self.marked_from: Ints = np.full(ring.capacity, NO_TIME, np.int64)
+
+    def grow(self, capacity: int) -> None:
+        """Room for more slots."""
+        more = capacity - len(self.live_from)
+        self.live_from = np.concatenate([self.live_from, np.full(more, LAST_TIME, np.int64)])
+        self.marked_from = np.concatenate([self.marked_from, np.full(more, NO_TIME, np.int64)])
+
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        self.live_from[slot], self.marked_from[slot] = LAST_TIME, NO_TIME
+        self.nothing.forget(slot)
+        self.waiting = self.waiting.take(self.waiting.slot != slot)
+
+    def gather(self, raw: RawFields) -> None:
+        """Take in an `official` entry; ContractError if it cannot be one."""
+        if self._minutes_at is None:
+            raise ContractError("official rows need the interval 1m, which this aggregator does not have")
+        answer = decode(raw)
+        self._gathered += len(answer.rows)
+        if self._gathered > ROWS_MAX:
+            raise OfficialPilesUp(f"{self._gathered} official rows came without a tick: is klagg-clock running?")
+        self._answers.append(answer)
+
+    def note_marks(self, slots: Ints, times: Ints) -> None:
+        """Lines carried these symbols at these times."""
+        first = self.marked_from[slots] == NO_TIME
+        self.marked_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
+
+    def take(
+        self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], freed: Container[str]
+    ) -> None:
+        """What gathered since the last tick gets slots and scales, before the tick's trades get theirs; `apply` then
+        uses it. Nothing is taken of names whose slots were `freed`."""
+        answers = [answer for answer in self._answers if answer.symbol not in freed]
+        self._answers, self._gathered = [], 0
+        if not answers:
+            return
+        self._symbols.add_all([answer.symbol.encode() for answer in answers])
+        grow()
+        parts = [self._taken]
+        for answer in answers:
+            slot = self._symbols.index[answer.symbol.encode()]
+            self._told.add(slot)
+            start, end = answer.nothing
+            if start < end and start < self._seen_live_from(slot):
+                self.nothing.add(slot, np.array([start]), np.array([end]))
+            if len(answer.rows):
+                parts.append(answer.rows.of_slot(slot))
+        self._taken = OfficialRows.joined(parts)
+        for slot in np.unique(self._taken.slot).tolist():
+            raise_scales(slot, *self._taken.take(self._taken.slot == slot).decimals_needed())
+
+    def uncovered(self, rows: Rows) -> Rows:
+        """The trades (at least one) that do not lie in covered time."""
+        coverage = self._ledger.coverage
+        if int(rows.time.min()) >= coverage.newest_ms:
+            return rows
+        old = np.flatnonzero(rows.time < coverage.newest_ms)
+        keep = np.ones(len(rows), np.bool_)
+        for slot in np.unique(rows.slot[old]).tolist():
+            if slot in coverage.ranges:
+                own = old[rows.slot[old] == slot]
+                keep[own] = ~coverage.overlaps(slot, rows.time[own], rows.time[own] + 1)
+        return rows.take(keep)
+
+    @property
+    def pressing(self) -> bool:
+        """Whether there is something for `apply` to do with bars, which then must lack none of their trades."""
+        return bool(len(self._taken)) or self._has_begun
+
+    @property
+    def _has_begun(self) -> bool:
+        """Whether rows wait for symbols whose bars have begun by now."""
+        return bool((self._finality.begun[self.waiting.slot] != NO_BUCKET).any())
+
+    def apply(self, step_ms: int, outputs: Outputs) -> None:
+        """Apply the rows of bars that are closed at `step_ms`; at the last step of a tick others are refused."""
+        self._finality.look_to(step_ms)
+        usable = self._has_begun
+        told, self._told = self._told, set()
+        touched = told | {event.slot for event in self._ledger.events}
+        if len(self._taken):
+            closed = self._taken.end <= step_ms
+            due, self._taken = self._taken.take(closed), self._taken.take(~closed)
+            if outputs.last:
+                self._refuse(self._taken, "are not closed yet")
+                self._taken = OfficialRows.none()
+            if len(due):
+                self._wait(due)
+                usable = True
+        if usable:
+            touched |= self._use(step_ms)
+        for slot in sorted(touched & self._ledger.coverage.ranges.keys()):
+            self._ledger.heal(slot)
+            self._lower_start(slot)
+        self._reach()
+        for slot, kind, severity, evidence in self._findings:
+            outputs.findings.append(
+                contract.finding_entry(kind, severity, evidence, symbol=self._symbols.names[slot], time_ms=step_ms)
+            )
+        self._findings = []
+
+    def _wait(self, rows: OfficialRows) -> None:
+        """All rows wait; those of symbols whose bars have begun not for long."""
+        self.waiting = OfficialRows.joined([self.waiting, rows]).best()
+        slots, counts = np.unique(self.waiting.slot, return_counts=True)
+        for slot in slots[(counts > WAITING_MAX) & (self._finality.begun[slots] == NO_BUCKET)].tolist():
+            own = np.flatnonzero(self.waiting.slot == slot)
+            self._refuse(self.waiting.take(own[:-WAITING_MAX]), "are more than may wait for a symbol's bars to begin")
+            self.waiting = self.waiting.take(np.delete(np.arange(len(self.waiting)), own[:-WAITING_MAX]))
+
+    def _use(self, step_ms: int) -> set[int]:
+        """Use the waiting rows of symbols whose bars begin now or have begun; the slots."""
+        values, unfit = self.waiting.at_scale(self._symbols)
+        if unfit.any():
+            for slot, lost in _by_slot(self.waiting.take(unfit)):
+                self._find(slot, "OVERFLOW", "error", lost, "do not fit 64 bits at the symbol's scales")
+            self.waiting, values = self.waiting.take(~unfit), values[:, ~unfit]
+        scaled = _Scaled(self.waiting, values)
+        self._begin(scaled)
+        begun = self._finality.begun[self.waiting.slot] != NO_BUCKET
+        scaled, self.waiting = scaled.take(begun), self.waiting.take(~begun)
+        rows = scaled.rows
+        if not len(rows):
+            return set()
+        slots = set(np.unique(rows.slot).tolist())
+        live = (rows.length == MINUTE_MS) & (rows.open_time >= self._finality.begun[rows.slot] * MINUTE_MS)
+        if live.any():
+            self._minutes(scaled.take(live), step_ms)
+        for length in (MINUTE_MS, HOUR_MS, DAY_MS):
+            part = scaled.take(~live & (rows.length == length))
+            if len(part.rows):
+                self._past(part)
+        return slots
+
+    def _begin(self, scaled: _Scaled) -> None:
+        """Symbols without a trade begin their bars behind the newest official row, which gives the close to carry."""
+        rows, finality, ring = scaled.rows, self._finality, self._ring
+        quiet = (finality.begun[rows.slot] == NO_BUCKET) & (self._ledger.last_id[rows.slot] == NONE)
+        for slot in np.unique(rows.slot[quiet]).tolist():
+            own = np.flatnonzero(rows.slot == slot)
+            end_ms = int(rows.end[own].max())
+            if end_ms + REACH_MS < self.marked_from[slot]:
+                continue
+            newest = own[rows.end[own] == end_ms][0]
+            ring.carry[:, slot] = scaled.values[CLOSE, newest]
+            for at, kind in enumerate(ring.intervals):
+                ring.cursor[at, slot] = max(kind.bucket_of(end_ms), ring.oldest(at))
+            finality.begun[slot] = end_ms // MINUTE_MS
+            finality.official_until[slot] = end_ms
+            self._ledger.start_time[slot] = end_ms - 1
+            finality.look_again()
+
+    def _minutes(self, scaled: _Scaled, step_ms: int) -> None:
+        """Official minutes of symbols whose bars have begun."""
+        assert self._minutes_at is not None
+        ring, at = self._ring, self._minutes_at
+        floor_ms = max(MINUTE.open_of(ring.oldest(at)), step_ms - self._window_ms)
+        old = scaled.rows.open_time < floor_ms
+        self._refuse(scaled.rows.take(old), "are older than the window")
+        scaled = scaled.take(~old)
+        rows = scaled.rows
+        if not len(rows):
+            return
+        buckets = rows.open_time // MINUTE_MS
+        cells = ring.rows_of(at, buckets) * ring.capacity + rows.slot
+        held, official = ring.state[cells, FIELD["trades"]], ring.official.reshape(-1)[cells]
+        whole = self._finality.proven(rows.slot, rows.open_time, rows.end) & ~ring.broken.reshape(-1)[cells]
+        whole &= ~official
+        parts = Parts.of(rows, scaled.values)
+        same = same_values(ring, cells, parts) & ~official
+        lacking = ~whole & ~official & (rows.trades < held)
+        known = official & (rows.trades <= held)
+        self._say_exchange_holes(scaled.take(lacking), cells[lacking])
+        usable = ~whole & ~lacking & ~known & ~same
+        if usable.any():
+            differences = replace_minutes(ring, at, parts.take(usable))
+            for longer_at, kind in enumerate(ring.intervals):
+                if kind.shortest_ms > MINUTE_MS:
+                    fold_in(ring, longer_at, differences)
+        self._cover(rows.take(usable | (same & ~whole)))
+
+    def _past(self, scaled: _Scaled) -> None:
+        """Rows of one length from before what was seen live, into the bars that hold them, each time once."""
+        rows, begun_ms = scaled.rows, self._finality.begun[scaled.rows.slot] * MINUTE_MS
+        live_from = np.array([self._seen_live_from(slot) for slot in rows.slot.tolist()], np.int64)
+        traded = (live_from != LAST_TIME) & (live_from != NO_TIME) & (rows.length > MINUTE_MS)
+        limit = np.where(traded, live_from - MINUTE_MS, begun_ms)
+        early = (rows.end <= limit) & (live_from != NO_TIME)
+        coverage = self._ledger.coverage
+        held, crossed = np.zeros(len(rows), np.bool_), np.zeros(len(rows), np.bool_)
+        for slot in np.unique(rows.slot).tolist():
+            own = rows.slot == slot
+            held[own] = coverage.holds(slot, rows.open_time[own], rows.end[own])
+            crossed[own] = coverage.overlaps(slot, rows.open_time[own], rows.end[own])
+        self._refuse(rows.take(~early & ~held), "are not from before what was seen live")
+        self._refuse(rows.take(early & crossed & ~held), "overlap rows that were used before")
+        scaled = scaled.take(early & ~crossed)
+        rows = scaled.rows
+        parts, begun_ms = Parts.of(rows, scaled.values), self._finality.begun[rows.slot] * MINUTE_MS
+        for at, kind in enumerate(self._ring.intervals):
+            if kind is MINUTE or kind.shortest_ms < max(MINUTE_MS, int(rows.length.max(initial=0))):
+                continue
+            buckets = kind.buckets_of(rows.open_time)
+            here = (buckets == kind.buckets_of(rows.end - 1)) & (buckets >= kind.buckets_of(begun_ms))
+            here &= (buckets >= self._ring.oldest(at)) & (buckets <= self._ring.head[at])
+            if here.any():
+                fold_in(self._ring, at, parts.take(here))
+        self._cover(rows)
+
+    def _cover(self, rows: OfficialRows) -> None:
+        for slot, own in _by_slot(rows):
+            self._ledger.coverage.add(slot, own.open_time, own.end)
+
+    def _seen_live_from(self, slot: int) -> int:
+        """`live_from`, looked at before anything lowers the start time."""
+        if self.live_from[slot] == LAST_TIME and self._ledger.last_id[slot] != NONE:
+            start_ms = int(self._ledger.start_time[slot])
+            self.live_from[slot] = NO_TIME if start_ms == NO_TIME else (start_ms // MINUTE_MS + 1) * MINUTE_MS
+        return int(self.live_from[slot])
+
+    def _lower_start(self, slot: int) -> None:
+        """Bars are whole from where official rows reach without a gap to what was seen live; from the beginning, if
+        the exchange has nothing before them."""
+        live_from, begun = self._seen_live_from(slot), int(self._finality.begun[slot])
+        if live_from == NO_TIME or begun == NO_BUCKET:
+            return
+        found = self._ledger.coverage.around(slot, (begun * MINUTE_MS if live_from == LAST_TIME else live_from) - 1)
+        if found is None:
+            return
+        start_ms = found[0] - 1
+        if found[0] == int(self._ledger.coverage.ranges[slot][0, 0]):
+            before = self.nothing.around(slot, start_ms)
+            needed_ms = min(kind.open_time(begun * MINUTE_MS) for kind in self._ring.intervals)
+            if before is not None and before[0] <= needed_ms:
+                start_ms = NO_TIME
+        self._ledger.start_time[slot] = min(start_ms, int(self._ledger.start_time[slot]))
+
+    def _reach(self) -> None:
+        """How far official minutes continue what is proven."""
+        finality, coverage = self._finality, self._ledger.coverage
+        if not coverage.ranges:
+            return
+        slots = np.fromiter(coverage.ranges, np.int64, len(coverage.ranges))
+        newest = np.array([ranges[1, -1] for ranges in coverage.ranges.values()], np.int64)
+        seen = np.minimum(self._ledger.last_time[slots], finality.horizon_ms)
+        for slot in slots[newest > np.maximum(seen, finality.official_until[slots])].tolist():
+            for base_ms in (int(finality.official_until[slot]), int(self._ledger.last_time[slot])):
+                found = coverage.around(slot, min(base_ms, finality.horizon_ms)) if base_ms != NO_TIME else None
+                if found is not None:
+                    finality.official_until[slot] = max(found[1], int(finality.official_until[slot]))
+
+    def expire(self, floor_ms: int) -> None:
+        """Forget covered minutes that were seen live, too, once they are older than `floor_ms` and no hole is there."""
+        coverage, ledger = self._ledger.coverage, self._ledger
+        for slot in list(coverage.ranges):
+            low, high = coverage.ranges[slot]
+            live_from, begun = self._seen_live_from(slot), int(self._finality.begun[slot])
+            if begun == NO_BUCKET:
+                continue
+            old = (high <= floor_ms) & (low >= max(begun * MINUTE_MS, NO_TIME if live_from == LAST_TIME else live_from))
+            if old.any():
+                for hole in (*ledger.holes.get(slot, ()), *ledger.lost.get(slot, ())):
+                    old &= (high <= hole.before_time) | (low > hole.after_time)
+                coverage.keep(slot, ~old)
+
+    def _say_exchange_holes(self, scaled: _Scaled, cells: Ints) -> None:
+        """The exchange's rows hold fewer trades than were seen: one finding a symbol, with both of the first minute."""
+        for slot in np.unique(scaled.rows.slot).tolist():
+            own = np.flatnonzero(scaled.rows.slot == slot)
+            first, bar = scaled.take(own[:1]), self._ring.state[cells[own[0]]]
+            price_scale, qty_scale = int(self._symbols.price_scale[slot]), int(self._symbols.qty_scale[slot])
+
+            def words(trades: int, volume: int, close: int, p: int = price_scale, q: int = qty_scale) -> str:
+                return f"{trades} trades, volume {to_text(volume, q)}, close {to_text(close, p)}"
+
+            ours = words(*(int(bar[FIELD[name]]) for name in ("trades", "volume", "close")))
+            theirs = words(int(first.rows.trades[0]), int(first.values[4, 0]), int(first.values[CLOSE, 0]))
+            why = f"hold fewer trades than were seen; the first: official {theirs}; own {ours}"
+            self._find(slot, EXCHANGE_HOLE, "warning", scaled.rows.take(own), why)
+
+    def _refuse(self, rows: OfficialRows, why: str) -> None:
+        for slot, own in _by_slot(rows):
+            self._find(slot, REFUSED, "warning", own, why)
+
+    def _find(self, slot: int, kind: str, severity: str, rows: OfficialRows, why: str) -> None:
+        """One finding of a symbol for rows that are not used."""
+        span = f"{len(rows)} official rows, open times {rows.open_time.min()} to {rows.open_time.max()}"
+        self._findings.append((slot, kind, severity, f"{span}, {why}"))
+
+
+def _by_slot(rows: OfficialRows) -> Iterable[tuple[int, OfficialRows]]:
+    """The rows of every slot."""
+    for slot in np.unique(rows.slot).tolist():
+        yield slot, rows.take(rows.slot == slot)

@@ -1,0 +1,160 @@
+"""From `official` entries to arrays: rows of the exchange's own klines, checked, exact, each by itself.
+
+Pure. Values stay (mantissa, decimals) as written until they are applied, because scales may rise in between.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.columns import at_scale, significant_decimals
+from aggregator.symbols import SymbolTable
+from klagg import contract
+from klagg.contract import RawFields
+from klagg.decimals import parse_column, parse_integers
+from klagg.errors import ContractError
+from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+LENGTHS = {"1m": MINUTE_MS, "1h": HOUR_MS, "1d": DAY_MS}
+"""The kinds of rows that mean something to an aggregator, and how long each is."""
+
+PRICES = ("open", "high", "low", "close")
+AMOUNTS = ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
+VALUES = (*PRICES, *AMOUNTS)
+OPEN, HIGH, LOW, CLOSE, VOLUME, QUOTE, TAKER, TAKER_QUOTE = range(8)
+TIME_MAX = 253_402_300_800_000
+"""The year 10000: no kline opens later."""
+
+
+@dataclass(frozen=True, slots=True)
+class OfficialRows:
+    """N rows. `cells` is int64 [20, n]: slot, length in ms, open time, trades, 8 mantissas and their 8 decimals."""
+
+    cells: Ints
+
+    @classmethod
+    def none(cls) -> OfficialRows:
+        """No rows."""
+        return cls(np.zeros((4 + 2 * len(VALUES), 0), np.int64))
+
+    @classmethod
+    def joined(cls, parts: Sequence[OfficialRows]) -> OfficialRows:
+        """All rows of all parts, each once, sorted by slot, length, open time and number of trades."""
+        cells: Ints = np.concatenate([part.cells for part in parts], axis=1)
+        return cls(np.unique(cells, axis=1)) if cells.shape[1] > 1 else cls(cells)
+
+    def __len__(self) -> int:
+        return int(self.cells.shape[1])
+
+    @property
+    def slot(self) -> Ints:
+        slots: Ints = self.cells[0]
+        return slots
+
+    @property
+    def length(self) -> Ints:
+        lengths: Ints = self.cells[1]
+        return lengths
+
+    @property
+    def open_time(self) -> Ints:
+        opens: Ints = self.cells[2]
+        return opens
+
+    @property
+    def end(self) -> Ints:
+        """The first millisecond behind each row."""
+        ends: Ints = self.cells[2] + self.cells[1]
+        return ends
+
+    @property
+    def trades(self) -> Ints:
+        trades: Ints = self.cells[3]
+        return trades
+
+    def take(self, which: Ints | Bools) -> OfficialRows:
+        """Some of the rows, by index or mask."""
+        return OfficialRows(self.cells[:, which])
+
+    def of_slot(self, slot: int) -> OfficialRows:
+        """The same rows for the symbol of that slot."""
+        cells = self.cells.copy()
+        cells[0] = slot
+        return OfficialRows(cells)
+
+    def best(self) -> OfficialRows:
+        """Of sorted rows with the same slot, length and open time the one with most trades: the exchange knew most."""
+        keys = self.cells[:3]
+        return self.take(np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)) if len(self) else self
+
+    def decimals_needed(self) -> tuple[int, int]:
+        """The decimals that the prices and the volumes need."""
+        count = len(VALUES)
+        mantissas, decimals = self.cells[4 : 4 + count], self.cells[4 + count :]
+        needed = [int(significant_decimals(*each).max(initial=0)) for each in zip(mantissas, decimals, strict=True)]
+        return max(needed[OPEN : CLOSE + 1]), max(needed[VOLUME], needed[TAKER])
+
+    def at_scale(self, symbols: SymbolTable) -> tuple[Ints, Bools]:
+        """The values [8, n] as integers at their symbols' scales, and which rows do not fit."""
+        count, price, qty = len(VALUES), symbols.price_scale[self.slot], symbols.qty_scale[self.slot]
+        scales = (price, price, price, price, qty, price + qty, qty, price + qty)
+        found = [at_scale(self.cells[4 + at], self.cells[4 + count + at], scale) for at, scale in enumerate(scales)]
+        return np.stack([values for values, _ in found]), np.any([unfit for _, unfit in found], axis=0)
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What one `official` entry says of a symbol: its rows (slot 0), and the range [start, end) before the first of
+    them in which the exchange has nothing."""
+
+    symbol: str
+    rows: OfficialRows
+    nothing: tuple[int, int]
+
+
+def decode(raw: RawFields) -> Answer:
+    """The content of an entry; ContractError if it is not what a row of the exchange can be."""
+    entry = contract.official_of(raw)
+    length = LENGTHS.get(entry.interval)
+    if not entry.symbol or length is None:
+        raise ContractError(f"official rows of {entry.symbol!r} at {entry.interval!r} mean nothing to an aggregator")
+    if not 0 <= entry.from_ms < entry.to_ms <= TIME_MAX:
+        raise ContractError(f"official rows from {entry.from_ms} to {entry.to_ms} cannot be")
+    if not entry.count:
+        return Answer(entry.symbol, OfficialRows.none(), (entry.from_ms, entry.to_ms))
+    opens, trades = (parse_integers(entry.columns[name], entry.count) for name in ("open_time", "trades"))
+    if opens[0] < entry.from_ms or opens[-1] >= entry.to_ms or (np.diff(opens) <= 0).any() or (opens % length).any():
+        raise ContractError(f"official rows of {entry.symbol} are not where their range and interval put them")
+    columns = [parse_column(entry.columns[name], entry.count) for name in VALUES]
+    _check(entry.symbol, trades, columns)
+    head = np.stack([np.zeros(entry.count, np.int64), np.full(entry.count, length), opens, trades])
+    cells = np.concatenate([head, [mantissas for mantissas, _ in columns], [decimals for _, decimals in columns]])
+    return Answer(entry.symbol, OfficialRows(cells), (entry.from_ms, int(opens[0])))
+
+
+def _check(symbol: str, trades: Ints, columns: Sequence[tuple[Ints, Ints]]) -> None:
+    """ContractError unless every row can be a kline."""
+    open_, high, low, close = _aligned(columns[: CLOSE + 1])
+    volume, taker = _aligned([columns[VOLUME], columns[TAKER]])
+    quote, taker_quote = _aligned([columns[QUOTE], columns[TAKER_QUOTE]])
+    good = (high >= np.maximum(open_, close)) & (low <= np.minimum(open_, close))
+    good &= (taker <= volume) & (taker_quote <= quote) & (trades >= 0)
+    good &= (trades > 0) | ((high == low) & (volume == 0) & (quote == 0))
+    if not good.all():
+        raise ContractError(f"the official row {int(np.flatnonzero(~good)[0])} of {symbol} contradicts itself")
+
+
+def _aligned(columns: Sequence[tuple[Ints, Ints]]) -> list[npt.NDArray[np.int64] | npt.NDArray[np.object_]]:
+    """Decimals that can be compared: mantissas at one scale, as Python's integers where 64 bits are too few."""
+    scale = max(int(decimals.max()) for _, decimals in columns)
+    found = [at_scale(mantissas, decimals, np.full(len(decimals), scale)) for mantissas, decimals in columns]
+    if any(unfit.any() for _, unfit in found):
+        return [mantissas.astype(object) * 10 ** (scale - decimals.astype(object)) for mantissas, decimals in columns]
+    return [values for values, _ in found]

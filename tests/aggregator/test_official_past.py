@@ -1,0 +1,277 @@
+"""A cold start: the exchange's own minutes, hours and days before the first trade seen live, in any order."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass, field
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from aggregator.core import Core
+from aggregator.outputs import Outputs
+from klagg import contract
+from klagg.contract import TradeRow
+from klagg.intervals import interval
+from klagg.kline import NINE_VALUES, Kline
+from tests.aggregator.kit import feed, klines, mark, new_core, newest, tick
+from tests.aggregator.officialkit import DAY, HOUR, MINUTE, Row, exchange_rows, nine, nine_of, send
+
+INTERVALS = ("5s", "1m", "5m", "1h", "4h", "1d", "3d", "1w", "1M")
+LONG = INTERVALS[1:]
+NEW_YEAR = 1_704_067_200_000
+"""2024-01-01 00:00 UTC, a Monday, on which bars of every interval open: 3d, 1w and 1M too."""
+NAME = "BTCUSDT"
+
+
+def history(rng: random.Random, listed_ms: int, end_ms: int, dense_ms: int) -> list[TradeRow]:
+    """One symbol's trades from its listing on, few before `dense_ms` and many after it."""
+    times = {rng.randrange(listed_ms, dense_ms) for _ in range(rng.randrange(1, 200)) if listed_ms < dense_ms}
+    times |= {rng.randrange(max(listed_ms, dense_ms - HOUR), end_ms) for _ in range(150)} | {listed_ms}
+    rows, fill = [], rng.randrange(10**6)
+    for number, time_ms in enumerate(sorted(times), rng.randrange(2, 10**6)):
+        fills = rng.choice((1, 1, 3))
+        price, qty = f"{rng.randrange(1, 10**5) / 100:.2f}", f"{rng.randrange(1, 10**4) / 10:.1f}"
+        rows.append(TradeRow(NAME, number, price, qty, fill, fill + fills - 1, time_ms, rng.random() < 0.5))
+        fill += fills
+    return rows
+
+
+def pieces(rng: random.Random, rows: list[TradeRow], first_ms: int) -> list[tuple[str, list[Row], int, int]]:
+    """What is asked at a cold start, cut into answers: M1 is the minute after `first_ms`."""
+    whole_ms = first_ms // MINUTE * MINUTE + MINUTE
+    hour_ms, day_ms = first_ms // HOUR * HOUR, first_ms // DAY * DAY
+    earliest_ms = min(interval(name).open_time(first_ms) for name in INTERVALS)
+    asked = [("1m", hour_ms, whole_ms), ("1h", day_ms, hour_ms), ("1d", earliest_ms, day_ms)]
+    found = []
+    for name, start_ms, end_ms in asked:
+        length = interval(name).length_ms
+        while start_ms < end_ms:
+            stop_ms = min(end_ms, start_ms + rng.choice((1, 3, 7, 100)) * length)
+            found.append((name, exchange_rows(rows, name, start_ms, stop_ms), start_ms, stop_ms))
+            start_ms = stop_ms
+    return found
+
+
+@dataclass
+class ColdStart:
+    """A core joining midway: what it said, and the newest value of every bar that it shows in progress."""
+
+    core: Core = field(default_factory=lambda: new_core(*INTERVALS, live_long_ms=0))
+    said: list[Outputs] = field(default_factory=list)
+    bars: dict[str, dict[str, str]] = field(default_factory=dict)
+
+    def tick(self, time_ms: int) -> None:
+        outputs = tick(self.core, time_ms)
+        self.said.append(outputs)
+        self.bars |= {name: contract.live_value_of(value) for name, value in outputs.bars.items()}
+
+    def check(self, rows: list[TradeRow], first_ms: int, now_ms: int) -> None:
+        """Every bar that was open at the start or opened since is the exchange's: published or in progress."""
+        found = newest(klines(self.said))
+        for name in LONG:
+            kind = interval(name)
+            opening = kind.open_time(first_ms)
+            for row in exchange_rows(rows, name, opening, now_ms):
+                end_ms = kind.close_time(int(str(row[0]))) + 1
+                if end_ms + 15_000 < now_ms:
+                    kline = found[NAME, name, int(str(row[0]))]
+                    assert nine(kline) == nine_of(row), kline
+                    assert kline.complete == (end_ms <= rows[-1].time), kline
+                elif end_ms > now_ms and row[7]:
+                    shown = self.bars[f"{NAME}:{name}"]
+                    assert shown["open_time"] == str(row[0])
+                    assert tuple(Decimal(shown[each]) for each in NINE_VALUES) == nine_of(row), (name, shown)
+        assert min(each.open_time for each in found.values() if each.interval == "1m") == first_ms // MINUTE * MINUTE
+
+
+def run(seed: int, joined_ms: int, listed_ms: int) -> ColdStart:
+    """Join at `joined_ms`; trades go on until an hour and three minutes later, answers come in any order."""
+    rng = random.Random(seed)
+    end_ms = joined_ms + HOUR + 3 * MINUTE
+    rows = history(rng, listed_ms, end_ms - 1000, joined_ms)
+    live = [row for row in rows if row.time >= joined_ms]
+    first_ms, cold = live[0].time, ColdStart()
+    answers = pieces(rng, rows, first_ms)
+    answers += rng.sample(answers, len(answers) // 2)
+    rng.shuffle(answers)
+    start_ms = (first_ms // MINUTE + 1) * MINUTE + 1000
+    due = sorted(rng.randrange(start_ms, end_ms - 10 * MINUTE) for _ in answers)
+    for time_ms in range(joined_ms, end_ms, rng.choice((20_000, 45_000, 90_000))):
+        feed(cold.core, [row for row in live if row.time <= time_ms])
+        live = [row for row in live if row.time > time_ms]
+        while due and due[0] <= time_ms:
+            due.pop(0)
+            name, part, from_ms, to_ms = answers.pop()
+            send(cold.core, NAME, name, part, from_ms, to_ms)
+        cold.tick(time_ms)
+    feed(cold.core, live)
+    cold.tick(end_ms)
+    assert not due
+    assert not [each for outputs in cold.said for each in (*outputs.findings, *outputs.dead)]
+    cold.check(rows, first_ms, end_ms)
+    return cold
+
+
+@hypothesis_settings(max_examples=12)
+@given(seed=st.integers(0, 2**32), minutes=st.integers(2, 58), days=st.sampled_from([0, 1, 2, 6, 20, 30, 40]))
+def test_across_the_boundary_of_every_interval(seed: int, minutes: int, days: int) -> None:
+    """Joined up to an hour before a new year's Monday: every bar closes, and is whole."""
+    joined_ms = NEW_YEAR - minutes * MINUTE + seed % MINUTE
+    run(seed, joined_ms, joined_ms - days * DAY - 7 * MINUTE - seed % 50_000)
+
+
+@hypothesis_settings(max_examples=6)
+@given(seed=st.integers(0, 2**32), days=st.sampled_from([0, 1, 3, 40]))
+def test_anywhere_in_a_month(seed: int, days: int) -> None:
+    joined_ms = 1_708_000_000_000 + seed % (20 * DAY)
+    run(seed, joined_ms, joined_ms - days * DAY - seed % (3 * HOUR))
+
+
+@hypothesis_settings(max_examples=5)
+@given(minutes=st.sampled_from([0, 1, 59, 60, 61, 119]), seed=st.integers(0, 2**16))
+def test_around_the_hours_and_the_days_beginning(seed: int, minutes: int) -> None:
+    joined_ms = NEW_YEAR + minutes * MINUTE
+    run(seed, joined_ms, joined_ms - 33 * DAY)
+
+
+def joined_at(joined_ms: int) -> tuple[ColdStart, list[TradeRow]]:
+    """Joined in the middle of a history of 40 days, without any answer yet."""
+    rng, cold = random.Random(5), ColdStart()
+    rows = history(rng, joined_ms - 40 * DAY, joined_ms + HOUR, joined_ms)
+    feed(cold.core, [row for row in rows if joined_ms <= row.time < joined_ms + 10 * MINUTE])
+    cold.tick(joined_ms + 10 * MINUTE)
+    return cold, rows
+
+
+def test_rows_missing_in_the_middle_break_the_chain() -> None:
+    joined_ms = NEW_YEAR - 90 * MINUTE
+    cold, rows = joined_at(joined_ms)
+    first_ms = next(row.time for row in rows if row.time >= joined_ms)
+    start = int(cold.core.ledger.start_time[0])
+    assert start == first_ms
+    for name, part, from_ms, to_ms in pieces(random.Random(1), rows, first_ms):
+        kept = [row for row in part if not (name == "1h" and row[0] == NEW_YEAR - 10 * HOUR)]
+        send(cold.core, NAME, name, kept, from_ms, to_ms)
+    cold.tick(joined_ms + 11 * MINUTE)
+    assert int(cold.core.ledger.start_time[0]) == NEW_YEAR - 9 * HOUR - 1
+    missing = exchange_rows(rows, "1h", NEW_YEAR - 10 * HOUR, NEW_YEAR - 9 * HOUR)
+    send(cold.core, NAME, "1h", missing)
+    cold.tick(joined_ms + 12 * MINUTE)
+    assert int(cold.core.ledger.start_time[0]) < interval("1M").open_time(first_ms)
+
+
+def test_rows_of_a_longer_kind_are_used_once_and_never_after_the_start() -> None:
+    joined_ms = NEW_YEAR - 90 * MINUTE
+    cold, rows = joined_at(joined_ms)
+    day = exchange_rows(rows, "1d", NEW_YEAR - 2 * DAY, NEW_YEAR - DAY)
+    send(cold.core, NAME, "1d", day)
+    cold.tick(joined_ms + 11 * MINUTE)
+    month = dict(cold.bars[f"{NAME}:1M"])
+    send(cold.core, NAME, "1d", day)
+    send(cold.core, NAME, "1h", exchange_rows(rows, "1h", NEW_YEAR - 2 * DAY, NEW_YEAR - DAY))
+    cold.tick(joined_ms + 12 * MINUTE)
+    assert cold.bars[f"{NAME}:1M"]["trades"] == month["trades"]
+    send(cold.core, NAME, "1h", exchange_rows(rows, "1h", NEW_YEAR - 2 * HOUR, NEW_YEAR - HOUR))
+    cold.tick(NEW_YEAR - 30 * MINUTE)
+    (finding,) = cold.said[-1].findings
+    assert (finding["kind"], "before what was seen live" in finding["evidence"]) == ("OFFICIAL_REFUSED", True)
+
+
+def test_a_row_across_used_ones_is_refused() -> None:
+    joined_ms = NEW_YEAR - 90 * MINUTE
+    cold, rows = joined_at(joined_ms)
+    send(cold.core, NAME, "1h", exchange_rows(rows, "1h", NEW_YEAR - 2 * DAY, NEW_YEAR - 2 * DAY + 3 * HOUR))
+    send(cold.core, NAME, "1d", exchange_rows(rows, "1d", NEW_YEAR - 2 * DAY, NEW_YEAR - DAY))
+    cold.tick(joined_ms + 11 * MINUTE)
+    (finding,) = cold.said[-1].findings
+    assert "overlap" in finding["evidence"]
+
+
+def quiet(*extra: Row, joined_ms: int = NEW_YEAR - 20 * MINUTE) -> ColdStart:
+    """A symbol that is marked and has no trade; the exchange's flat rows of this hour up to its first mark."""
+    cold = ColdStart()
+    mark(cold.core, joined_ms, NAME)
+    cold.tick(joined_ms)
+    flat = ("5", "5", "5", "5", "0", "0", 0, "0", "0")
+    start_ms = joined_ms // HOUR * HOUR
+    rows = [(each, *flat) for each in range(start_ms, joined_ms // MINUTE * MINUTE + MINUTE, MINUTE)]
+    send(cold.core, NAME, "1m", [*rows, *extra])
+    cold.tick(joined_ms + 63_000)
+    return cold
+
+
+def found_of(cold: ColdStart) -> dict[tuple[str, int], Kline]:
+    return {(key[1], key[2] - NEW_YEAR): each for key, each in newest(klines(cold.said)).items()}
+
+
+def test_a_symbol_without_trades_begins_behind_its_official_rows() -> None:
+    cold = quiet()
+    cold.tick(NEW_YEAR - 10 * MINUTE)
+    found = found_of(cold)
+    minutes = sorted(opening for name, opening in found if name == "1m")
+    assert minutes == list(range(-19 * MINUTE, -10 * MINUTE, MINUTE))[: len(minutes)]
+    assert {each.close for each in found.values()} == {"5"}
+    assert {each.complete for each in found.values()} == {0}
+    rows = [(NEW_YEAR - each * MINUTE, "5", "5", "5", "5", "0", "0", 0, "0", "0") for each in range(19, 10, -1)]
+    send(cold.core, NAME, "1m", rows)
+    cold.tick(NEW_YEAR - 10 * MINUTE + 250)
+    found = found_of(cold)
+    assert {found["1m", opening].complete for opening in minutes} == {1}
+    assert {found["1m", opening].source for opening in minutes} == {"exchange"}
+
+
+def test_without_rows_up_to_its_first_mark_it_waits_for_them() -> None:
+    cold = ColdStart()
+    mark(cold.core, NEW_YEAR - 20 * MINUTE, NAME)
+    flat = ("5", "5", "5", "5", "0", "0", 0, "0", "0")
+    send(cold.core, NAME, "1h", [(NEW_YEAR - each * HOUR, *flat) for each in (3, 2)])
+    cold.tick(NEW_YEAR - 18 * MINUTE)
+    cold.tick(NEW_YEAR - 5 * MINUTE)
+    assert klines(cold.said) == []
+    assert len(cold.core.official.waiting) == 2
+    send(cold.core, NAME, "1m", [(NEW_YEAR - each * MINUTE, *flat) for each in range(60, 19, -1)])
+    send(cold.core, NAME, "1h", [], NEW_YEAR - DAY, NEW_YEAR - 3 * HOUR)
+    cold.tick(NEW_YEAR - 4 * MINUTE)
+    assert len(cold.core.official.waiting) == 0
+    assert min(each.open_time for each in klines(cold.said) if each.interval == "1m") == NEW_YEAR - 19 * MINUTE
+    assert int(cold.core.ledger.start_time[0]) == NEW_YEAR - 3 * HOUR - 1
+
+
+def test_the_first_trade_of_a_quiet_symbol_joins_up_with_its_official_past() -> None:
+    cold = quiet()
+    first = TradeRow(NAME, 77, "7", "2", 77, 77, NEW_YEAR - 10 * MINUTE + 5_000, False)
+    feed(cold.core, [first, TradeRow(NAME, 78, "8", "1", 78, 78, NEW_YEAR + 1000, False)])
+    for minute in range(10, -1, -1):
+        cold.tick(NEW_YEAR - minute * MINUTE + 1500)
+    cold.tick(NEW_YEAR + 11_000)
+    assert found_of(cold)["1h", -HOUR].complete == 0
+    flat = ("5", "5", "5", "5", "0", "0", 0, "0", "0")
+    rows: list[Row] = [(NEW_YEAR - each * MINUTE, *flat) for each in range(60, 10, -1)]
+    rows.append((NEW_YEAR - 10 * MINUTE, "7", "7.5", "7", "7.5", "3", "21.5", 2, "3", "21.5"))
+    send(cold.core, NAME, "1m", rows)
+    cold.tick(NEW_YEAR + 12_000)
+    hour = found_of(cold)["1h", -HOUR]
+    assert (hour.open, hour.high, hour.close, hour.trades, hour.complete, hour.source) == (
+        "7.0", "7.5", "7.5", 2, 1, "exchange")  # fmt: skip
+    assert found_of(cold)["4h", -4 * HOUR].complete == 0, "nothing is known of its first three hours"
+
+
+@pytest.mark.parametrize("answered", [True, False])
+def test_only_where_the_exchange_has_nothing_at_all_it_was_listed_then(answered: bool) -> None:
+    """Minutes that begin within the hour may be a listing or a gap of the exchange: longer rows tell."""
+    joined_ms = NEW_YEAR - 20 * MINUTE
+    cold, rows = joined_at(joined_ms)
+    first_ms = next(row.time for row in rows if row.time >= joined_ms)
+    whole_ms = first_ms // MINUTE * MINUTE + MINUTE
+    minutes = exchange_rows(rows, "1m", NEW_YEAR - 30 * MINUTE, whole_ms)
+    send(cold.core, NAME, "1m", minutes, NEW_YEAR - HOUR, whole_ms)
+    if answered:
+        send(cold.core, NAME, "1h", [], NEW_YEAR - DAY, NEW_YEAR - HOUR)
+        send(cold.core, NAME, "1d", [], NEW_YEAR - 40 * DAY, NEW_YEAR - DAY)
+    cold.tick(joined_ms + 12 * MINUTE)
+    start_ms = int(cold.core.ledger.start_time[0])
+    assert start_ms == (-(2**63) if answered else NEW_YEAR - 30 * MINUTE - 1)
