@@ -382,7 +382,6 @@ class Core:
             return held
         mine = self.official.uncovered(rows)
         self.counts.covered += len(rows) - len(mine)
-        self.folder.fold_parts(rows)
         if len(mine):
             self.edges.note(mine)
             self.folder.fold(mine, step_ms)

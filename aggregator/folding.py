@@ -36,20 +36,16 @@ class Folder:
         self.first_trades: list[tuple[int, str, int]] = []
         """Slot, interval and open time of bars whose first trade is to be told."""
 
-    def fold_parts(self, rows: Rows) -> None:
-        """Fold rows (at least one) into bars shorter than a minute, also those of minutes that are the exchange's."""
-        for at, interval in enumerate(self._ring.intervals):
-            if interval.shortest_ms < MINUTE_MS:
-                self._merge(at, segments_of(rows, interval))
-
     def fold(self, rows: Rows, step_ms: int) -> None:
-        """Fold rows (at least one) into minutes at the tick `step_ms`; longer bars lack those of its minute until
-        `settle`."""
+        """Fold rows (at least one) at the tick `step_ms`; longer bars lack those of its minute until `settle`."""
         minutes, minute = segments_of(rows, MINUTE), step_ms // MINUTE_MS
         if self._minutes_at is not None and (minute != self._minute or len(self._owed) < self._ring.capacity):
             self._begin(self._minutes_at, minute)
-        if self._minutes_at is not None:
-            self._merge(self._minutes_at, minutes)
+        for at, interval in enumerate(self._ring.intervals):
+            if interval is MINUTE:
+                self._merge(at, minutes)
+            elif interval.length_ms and interval.length_ms < MINUTE_MS:
+                self._merge(at, segments_of(rows, interval))
         now = minutes.bucket == minute
         self.pressing = self._minutes_at is None or not now.all()
         if self._minutes_at is not None:
