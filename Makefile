@@ -4,7 +4,7 @@
 # make check   formatting, types, import contracts, packaging
 # make test    setup, check and every test, the real servers included
 # make chaos   the real processes under 200 times kill -9 and other faults leave the table that they leave without; about
-#              ten minutes (SEED=1 KILLS=200; ARGS="--keep" and the like are passed on); the last line says identical
+#              13 minutes (SEED=1 KILLS=200; ARGS="--keep" and the like are passed on); the last line says identical
 # make lock    writes requirements.lock anew from pyproject.toml
 # make clean   removes the environment and all caches in this folder, never data/
 #

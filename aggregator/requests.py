@@ -30,8 +30,9 @@ MERGED_IDS = 1_000
 """Holes less than this far apart are asked for together: a page of so many trades costs as much as one trade."""
 TRADES_MAX = 20_000
 """Ids in one request for trades; a wider hole is asked for as klines at once."""
-TRADES_TRIES = 2
-"""Requests for trades without success, after which klines are asked for."""
+TRADES_TRIES = 3
+"""Requests for trades without success, after which klines are asked for. Their waits are exchange time: an aggregator
+that catches up with minutes of feed must not come to the end of them before anybody could answer."""
 HOLE_WAIT_MS, HOLE_WAIT_MS_MAX = 30_000, 300_000
 START_WAIT_MS, START_WAIT_MS_MAX = 120_000, 600_000
 KLINES_LATE_MS = 3_000

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from klagg.embedded import PostgresServer
+from klagg.errors import KlaggError
 from tests.chaos import table
 from tests.chaos.market import recordings_in
 from tests.chaos.plan import plan
@@ -137,7 +138,7 @@ def main() -> int:
                 speeds=(arguments.calm_speed, arguments.speed),
             )  # fmt: skip
         same = verdict(shape, calm, chaos)
-    except ChaosFailed as failure:
+    except (ChaosFailed, KlaggError) as failure:
         print(failure)
     if same and not arguments.keep:
         shutil.rmtree(folder, ignore_errors=True)
