@@ -129,6 +129,7 @@ class Official:
             slot = self._symbols.index[answer.symbol.encode()]
             self._told.add(slot)
             start, end = answer.nothing
+            self._ledger.begin_later(slot, start, end)
             if start < end and start < self._seen_live_from(slot):
                 self.nothing.add(slot, np.array([start]), np.array([end]))
             if len(answer.rows):

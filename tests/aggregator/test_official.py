@@ -366,3 +366,28 @@ def test_an_official_minute_gives_its_close_to_shorter_bars_behind_it(out_ms: in
     assert last.source == "mixed"
     assert (behind.close, behind.trades, behind.complete, behind.source) == ("12", 0, 1, "own")
     assert (found["BTCUSDT", "1m", T0].source, found["BTCUSDT", "1m", T0].complete) == ("exchange", 1)
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+def test_a_hole_at_the_front_of_the_ids_is_no_older_than_the_exchanges_first_row(in_pieces: bool) -> None:
+    """It may be as old as the listing, and the exchange has no row before the first trade, so none could cover that."""
+    core = new_core("1m", "5m")
+    rows = [trade(each, T0 + 120_000 + each * 10_000, str(each)) for each in range(1, 20)]
+    tick(core, T0)
+    (listing,) = contract.listing_entries([contract.Listing("BTCUSDT", T0 + 1, 0, 0, "TRADING", 10**13)])
+    core.apply("1-1", raw(listing))
+    feed(core, rows[2:])
+    tick(core, T0 + 320_000)
+    assert core.open_holes == 1
+    rows_of_exchange = exchange_rows(rows, "1m", T0, T0 + 3 * MINUTE)
+    assert rows_of_exchange[0][0] == T0 + 2 * MINUTE
+    if in_pieces:
+        send(core, "BTCUSDT", "1m", [], T0, T0 + MINUTE)
+        send(core, "BTCUSDT", "1m", rows_of_exchange, T0 + MINUTE, T0 + 3 * MINUTE)
+    else:
+        send(core, "BTCUSDT", "1m", rows_of_exchange, T0, T0 + 3 * MINUTE)
+    outputs = tick(core, T0 + 321_000)
+    assert core.open_holes == 0
+    said = {(each.interval, each.open_time - T0): (each.complete, each.trades) for each in klines(outputs)}
+    assert said["1m", 2 * MINUTE] == (1, 5)
+    assert said["5m", 0] == (1, 17)
