@@ -6,7 +6,7 @@ only a symbol whose ids jump, repeat or arrive late is looked at by itself, and 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,8 @@ Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
 NONE = -1
+FIRST_ID = 1
+"""The first id of every generation."""
 HOLES_MAX = 1_000
 """Open holes of one symbol; beyond it the oldest is given up as lost, which is an event and a finding."""
 
@@ -268,6 +270,18 @@ class Ledger:
                 self.lost[slot] = left
             else:
                 del self.lost[slot]
+
+    def begin_later(self, slot: int, from_ms: int, to_ms: int) -> None:
+        """The exchange has nothing in [from, to): what is missing at the front of a symbol's ids, and may be as old as
+        its listing, came later than that."""
+        front = self.front_hole(slot)
+        if front and from_ms <= front.before_time < to_ms:
+            self.holes[slot][0] = replace(front, before_time=min(to_ms, front.after_time))
+
+    def front_hole(self, slot: int) -> Hole | None:
+        """What is missing of a generation that was seen to begin, up to its first known trade."""
+        holes = self.holes.get(slot)
+        return holes[0] if holes and holes[0].from_id == FIRST_ID else None
 
     def heal(self, slot: int) -> None:
         """Holes of a symbol all of whose minutes are official end; what was lost there taints no more."""

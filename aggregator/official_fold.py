@@ -84,6 +84,29 @@ def replace_minutes(ring: Ring, at: int, parts: Parts) -> Parts:
     )  # fmt: skip
 
 
+def close_shorter(ring: Ring, at: int, parts: Parts) -> None:
+    """Let the last bar of each official minute, in a shorter interval, close as the minute does.
+
+    An official minute says nothing else of its parts, which stay incomplete; but what is empty behind it carries that
+    close, and may be proven.
+    """
+    buckets = ring.intervals[at].buckets_of(parts.open_time + parts.length - 1)
+    rows = ring.rows_of(at, buckets)
+    here = ring.row_bucket[rows] == buckets
+    cells, closes = (rows * ring.capacity + parts.slot)[here], parts.prices[CLOSE, here]
+    bars = ring.state[cells]
+    empty = bars[:, OPEN_ID] == NO_ID
+    before = bars.copy()
+    for name, best in (("open", None), ("high", np.maximum), ("low", np.minimum)):
+        held = bars[:, FIELD[name]]
+        bars[:, FIELD[name]] = np.where(empty, closes, held if best is None else best(held, closes))
+    bars[:, FIELD["close"]] = closes
+    changed = (bars != before).any(axis=1)
+    ring.state[cells] = bars
+    ring.official.reshape(-1)[cells[changed | empty]] = True
+    ring.touch(cells[changed])
+
+
 def fold_in(ring: Ring, at: int, parts: Parts) -> None:
     """Fold rows into the bars of one interval that hold them, in buckets that the ring has."""
     buckets = ring.intervals[at].buckets_of(parts.open_time)

@@ -22,7 +22,7 @@ from klagg import contract
 from klagg.clock import local_ms
 from klagg.contract import Fields, Keys
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
-from klagg.redisio import Entry, HashUpdate, Write
+from klagg.redisio import Delete, Entry, HashUpdate, Write
 from klagg.service import Context, run
 from klagg.stats import Alarm
 
@@ -232,8 +232,9 @@ class Service:
 
         1. Copy the state and commit the name of its blocks: a crash from here on leaves blocks that the next start
         deletes by that name. 2. Write the blocks: a crash leaves the old pointer. 3. Flip the pointer within a commit.
-        4. Delete the old blocks and let the feed be trimmed behind the checkpoint, at the next tick, when the pointer
-        is surely there: a crash before leaves the old blocks, never a gap.
+        4. Delete the old blocks within the next tick's commit, and let the feed be trimmed behind the checkpoint after
+        it, when the pointer is surely there: a crash before leaves the old blocks, never a gap. Deleted by themselves
+        they could be those that the pointer names in a Redis that came back older since.
         """
         position = self._committer.position
         # The core has already taken this tick in; its outputs are committed together with nothing of this copy, so the
@@ -250,7 +251,7 @@ class Service:
         }  # fmt: skip
         yield [HashUpdate(self._keys.checkpoint, pointer)]
         stale, self._blocks = self._blocks, keys
-        self._streams.delete(*stale)
+        yield [Delete(stale)] if stale else []
         self._checkpoint_id = feed_id
         self._trimmer.hurry()
 

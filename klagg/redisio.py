@@ -19,9 +19,9 @@ from redis.retry import Retry
 
 from klagg.contract import Fields
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
-from klagg.writes import Append, Entry, HashUpdate, Trim, Write, next_id
+from klagg.writes import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
 
-__all__ = ["Append", "AsyncStreams", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
+__all__ = ["Append", "AsyncStreams", "Delete", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
 
 _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 
@@ -89,6 +89,9 @@ def _queue(pipe: Any, write: Write) -> None:
         return
     if isinstance(write, Trim):
         pipe.xtrim(write.key, minid=write.before, approximate=False)
+        return
+    if isinstance(write, Delete):
+        pipe.delete(*write.keys)
         return
     if write.remove:
         pipe.hdel(write.key, *write.remove)

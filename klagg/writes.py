@@ -42,7 +42,14 @@ class Trim:
     before: str
 
 
-Write = Append | HashUpdate | Trim
+@dataclass(frozen=True, slots=True)
+class Delete:
+    """DEL of `keys`, at least one."""
+
+    keys: Sequence[str]
+
+
+Write = Append | HashUpdate | Trim | Delete
 
 
 def next_id(entry_id: str) -> str:

@@ -9,7 +9,7 @@ import pytest
 
 from klagg.contract import CLOCK_KEY, HEARTBEAT_PATTERN, Keys, heartbeat_key, stamp, tick_entry
 from klagg.errors import RedisRefused
-from klagg.redisio import Append, HashUpdate, Streams, Trim, next_id
+from klagg.redisio import Append, Delete, HashUpdate, Streams, Trim, next_id
 from tests.contract.conftest import Place
 from tests.kit import eventually
 
@@ -197,6 +197,13 @@ def test_a_trim_among_writes_is_exact(streams: Streams) -> None:
     ids = fill(streams, KEYS.feed, 250)
     written = streams.write([Trim(KEYS.feed, ids[137]), Append(KEYS.feed, {"n": "250"})])
     assert [entry.id for entry in streams.range(KEYS.feed)] == [*ids[137:], *written]
+
+
+def test_values_are_deleted_among_writes(streams: Streams) -> None:
+    for key in ("one", "other", "kept"):
+        streams.set_bytes(key, b"1")
+    streams.write([Delete(["one", "never there"]), Delete(["other"])])
+    assert streams.get_bytes(["one", "other", "kept"]) == [None, None, b"1"]
 
 
 def test_memory_grows_with_a_stream(streams: Streams, place: Place) -> None:

@@ -52,15 +52,32 @@ def test_groups(streams: Any) -> None:
     streams.ensure_group(FEED, "g")
     before = streams.groups(FEED)["g"]
     assert before <= ids[0]
-    if isinstance(streams, VirtualStreams):
-        assert fields(streams.read_group(FEED, "g", count=2)) == [b"0", b"1"]
-        assert fields(streams.read_pending(FEED, "g")) == [b"0", b"1"]
-    else:
-        assert fields(streams.read_group([FEED], "g", "me", count=2)[FEED]) == [b"0", b"1"]
-        assert fields(streams.read_pending(FEED, "g", "me", after="0-0", count=9)) == [b"0", b"1"]
+    assert fields(streams.read_group([FEED], "g", "me", count=2)[FEED]) == [b"0", b"1"]
+    assert fields(streams.read_pending(FEED, "g", "me", after="0-0", count=9)) == [b"0", b"1"]
+    assert fields(streams.read_pending(FEED, "g", "me", after=ids[0], count=9)) == [b"1"]
+    assert (streams.pending_count(FEED, "g"), streams.group_lag(FEED, "g")) == (2, 1)
     assert streams.groups(FEED)["g"] == ids[0]
     streams.ack(FEED, "g", ids[:2])
     assert ids[1] < streams.groups(FEED)["g"] <= ids[2]
+    assert fields(streams.read_group([FEED], "g", "me", count=2)[FEED]) == [b"2"]
+    assert streams.read_group([FEED], "g", "me", count=2) == {}
+    for read in (
+        lambda: streams.read_group([FEED], "none", "me", count=1),
+        lambda: streams.read_pending(FEED, "none", "me", after="0-0", count=1),
+    ):
+        with pytest.raises(RedisRefused, match="NOGROUP"):
+            read()
+
+
+def test_trimming(streams: Any) -> None:
+    ids = streams.write([Append(FEED, {"n": str(each)}) for each in range(250)])
+    assert streams.trim_slice(FEED, ids[0], 100) == 0
+    assert 0 < streams.trim_slice(FEED, ids[150], 100) <= 100
+    (first, *_) = streams.range(FEED, count=1)
+    assert first.id in ids[:151]
+    assert streams.trim_to(FEED, 10) >= 90
+    assert fields(streams.range(FEED)) == [str(each).encode() for each in range(240, 250)]
+    assert streams.last_id("none") == "0-0"
 
 
 def test_hashes_and_values(streams: Any) -> None:
@@ -100,10 +117,12 @@ def test_what_a_client_of_the_virtual_one_meets() -> None:
         other.append(FEED, {"n": "3"})
     with pytest.raises(RedisRefused):
         other.append(FEED, {"n": "3"})
+    with pytest.raises(CommitDoubt):
+        other.commit(COMMIT, {}, {"seq": "1"}, [])
     assert other.length(FEED) == 1
     server.full, other.fuse, other.fuse_after = False, 1, True
     other.append(FEED, {"n": "3"})
-    with pytest.raises(Crash):
+    with pytest.raises(Crash, match="after write"):
         other.append(FEED, {"n": "4"})
     assert one.length(FEED) == 3
     one.doubt = 0
@@ -114,3 +133,18 @@ def test_what_a_client_of_the_virtual_one_meets() -> None:
     with pytest.raises(CommitDoubt):
         one.commit(COMMIT, {}, {"seq": "1"}, [])
     assert one.hash_of(COMMIT) == {b"seq": b"1"}
+
+
+def test_a_replica_that_is_behind_gives_ids_again_and_keeps_connections() -> None:
+    server = VirtualRedis()
+    server.now_ms = 1_000
+    client = VirtualStreams(server)
+    client.append(FEED, {"n": "1"})
+    before = server.state.copy()
+    server.now_ms = 1_100
+    lost = client.append(FEED, {"n": "2"})
+    server.now_ms = 1_200
+    server.fail_over(before, skew_ms=100)
+    assert client.append(FEED, {"n": "3"}) == lost
+    assert [each[b"n"] for each in server.state.streams[FEED].all()] == [b"1", b"3"]
+    assert [each[b"n"] for each in server.ever[FEED]] == [b"1", b"2", b"3"]

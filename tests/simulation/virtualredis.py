@@ -6,20 +6,19 @@ that is, and test_virtualredis.py holds the two together. What a client does can
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from klagg.errors import CommitConflict, CommitDoubt, RedisRefused, RedisUnavailable
-from klagg.writes import Append, Entry, HashUpdate, Trim, Write, next_id
+from klagg.writes import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
 
 Id = tuple[int, int]
 ZERO: Id = (0, 0)
 
 
 class Crash(BaseException):
-    """The process is killed here. No handler of the code under test may see it."""
+    """The process is killed here, at the call that is named. No handler of the code under test may see it."""
 
 
 def number(entry_id: str) -> Id:
@@ -41,13 +40,27 @@ class Group:
     pending: set[Id] = field(default_factory=set)
 
 
+Raw = Mapping[bytes, bytes]
+History = tuple["History", Raw] | None
+"""All that was ever appended, the newest first: a list that copies share."""
+
+
 @dataclass
 class Stream:
-    """Entries in order. `last` stays when entries go."""
+    """Entries in order. `last` stays when entries go, and so does `history`, which is for those who check."""
 
-    entries: list[tuple[Id, Mapping[bytes, bytes]]] = field(default_factory=list)
+    entries: list[tuple[Id, Raw]] = field(default_factory=list)
     last: Id = ZERO
     groups: dict[str, Group] = field(default_factory=dict)
+    history: History = None
+
+    def all(self) -> list[Raw]:
+        """Everything that was appended, oldest first, also what was trimmed."""
+        found, at = [], self.history
+        while at is not None:
+            at, fields = at
+            found.append(fields)
+        return found[::-1]
 
 
 @dataclass
@@ -61,7 +74,13 @@ class State:
     def copy(self) -> State:
         """The same, sharing entries, which never change."""
         streams = {
-            key: Stream(list(each.entries), each.last, copy.deepcopy(each.groups)) for key, each in self.streams.items()
+            key: Stream(
+                list(each.entries),
+                each.last,
+                {name: Group(group.last, set(group.pending)) for name, group in each.groups.items()},
+                each.history,
+            )
+            for key, each in self.streams.items()
         }
         return State(streams, {key: dict(each) for key, each in self.hashes.items()}, dict(self.values))
 
@@ -76,6 +95,10 @@ class VirtualRedis:
         self.full = False
         self.generation = 0
         """Counts its restarts: a client's connection of an earlier one is broken."""
+        self.skew_ms = 0
+        """How far its clock is behind."""
+        self.ever: dict[str, list[Raw]] = {}
+        """By stream, everything that was ever appended, also what was lost when it came back older."""
 
     def stream(self, key: str) -> Stream:
         """The stream at `key`, made if it is not there."""
@@ -87,12 +110,19 @@ class VirtualRedis:
         self.generation += 1
         self.down = False
 
+    def fail_over(self, state: State, skew_ms: int) -> None:
+        """A replica that is behind, and whose clock is, too, takes over; a proxy keeps the connections."""
+        self.state, self.skew_ms = state.copy(), skew_ms
+
     def add(self, key: str, fields: Mapping[str, str]) -> str:
         """XADD."""
         stream = self.stream(key)
-        entry_id = max((self.now_ms, 0), (stream.last[0], stream.last[1] + 1))
+        entry_id = max((self.now_ms - self.skew_ms, 0), (stream.last[0], stream.last[1] + 1))
+        raw = {name.encode(): value.encode() for name, value in fields.items()}
         stream.last = entry_id
-        stream.entries.append((entry_id, {name.encode(): value.encode() for name, value in fields.items()}))
+        stream.entries.append((entry_id, raw))
+        stream.history = stream.history, raw
+        self.ever.setdefault(key, []).append(raw)
         return text(entry_id)
 
     def write(self, write: Write) -> str | None:
@@ -105,7 +135,10 @@ class VirtualRedis:
         if isinstance(write, Trim):
             self.trim(write.key, number(write.before))
             return None
-        assert isinstance(write, HashUpdate)
+        if isinstance(write, Delete):
+            for key in write.keys:
+                self.state.values.pop(key, None)
+            return None
         held = self.state.hashes.setdefault(write.key, {})
         for name in write.remove:
             held.pop(name.encode(), None)
@@ -136,7 +169,8 @@ class VirtualStreams:
         self.commits = 0
         self._generation = server.generation
 
-    def _call(self, action: Callable[[State], Any], *, writes: bool = False) -> Any:
+    def _call(self, name: str, action: Callable[[State], Any], *, writes: bool = False) -> Any:
+        """One round trip. `writes`: it takes memory, which a full Redis refuses."""
         if self.server.down:
             raise RedisUnavailable("the virtual Redis is down")
         if self._generation != self.server.generation:
@@ -149,20 +183,20 @@ class VirtualStreams:
             if self.fuse < 0:
                 if self.fuse_after:
                     action(self.server.state)
-                raise Crash
+                raise Crash(f"{'after' if self.fuse_after else 'before'} {name}")
         return action(self.server.state)
 
     def close(self) -> None:
         pass
 
     def ping(self) -> None:
-        self._call(lambda state: None)
+        self._call("ping", lambda state: None)
 
     def append(self, key: str, fields: Mapping[str, str], *, maxlen: int = 0) -> str:
         return self.write([Append(key, dict(fields), maxlen)])[0]
 
     def write(self, writes: Sequence[Write]) -> list[str]:
-        ids = self._call(lambda state: [self.server.write(each) for each in writes], writes=True)
+        ids = self._call("write", lambda state: [self.server.write(each) for each in writes], writes=True)
         return [each for each in ids if each]
 
     def read(self, after: Mapping[str, str], *, count: int, block_ms: int | None = None) -> dict[str, list[Entry]]:
@@ -172,53 +206,73 @@ class VirtualStreams:
     def range(self, key: str, first: str = "-", last: str = "+", *, count: int | None = None) -> list[Entry]:
         low = ZERO if first == "-" else number(first)
         high = (1 << 64, 0) if last == "+" else number(last)
-        entries = self._call(lambda state: self.server.stream(key).entries)
+        entries = self._call("range", lambda state: self.server.stream(key).entries)
         start = _place(entries, low)
         chosen = entries[start : None if count is None else start + count]
         return [Entry(text(entry_id), fields) for entry_id, fields in chosen if entry_id <= high]
 
     def newest(self, key: str, *, count: int = 1, last: str = "+") -> list[Entry]:
         assert last == "+"
-        entries = self._call(lambda state: self.server.stream(key).entries[-count:])
+        entries = self._call("newest", lambda state: self.server.stream(key).entries[-count:])
         return [Entry(text(entry_id), fields) for entry_id, fields in reversed(entries)]
 
     def last_id(self, key: str) -> str:
-        return text(self._call(lambda state: self.server.stream(key).last))
+        return text(self._call("last_id", lambda state: self.server.stream(key).last))
 
     def length(self, key: str) -> int:
-        return int(self._call(lambda state: len(self.server.stream(key).entries)))
+        return int(self._call("length", lambda state: len(self.server.stream(key).entries)))
 
     def ensure_group(self, key: str, group: str) -> None:
-        self._call(lambda state: self.server.stream(key).groups.setdefault(group, Group()), writes=True)
+        self._call("ensure_group", lambda state: self.server.stream(key).groups.setdefault(group, Group()), writes=True)
 
-    def read_group(self, key: str, group: str, *, count: int) -> list[Entry]:
-        """XREADGROUP of new entries."""
+    def read_group(
+        self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
+    ) -> dict[str, list[Entry]]:
+        """XREADGROUP of new entries; all consumers of a group are one here."""
 
-        def take(_: State) -> list[Entry]:
-            stream = self.server.stream(key)
-            held = stream.groups.setdefault(group, Group())
-            start = _place(stream.entries, (held.last[0], held.last[1] + 1))
-            chosen = stream.entries[start : start + count]
-            for entry_id, _fields in chosen:
-                held.pending.add(entry_id)
-                held.last = entry_id
-            return [Entry(text(entry_id), fields) for entry_id, fields in chosen]
+        def take(_: State) -> dict[str, list[Entry]]:
+            found = {}
+            for key in keys:
+                stream, held = self.server.stream(key), self._group(key, group)
+                start = _place(stream.entries, (held.last[0], held.last[1] + 1))
+                chosen = stream.entries[start : start + count]
+                held.pending.update(entry_id for entry_id, _ in chosen)
+                held.last = chosen[-1][0] if chosen else held.last
+                if chosen:
+                    found[key] = [Entry(text(entry_id), fields) for entry_id, fields in chosen]
+            return found
 
-        return list(self._call(take, writes=True))
+        return dict(self._call("read_group", take))
 
-    def read_pending(self, key: str, group: str) -> list[Entry]:
-        """All that the group was given and has not acknowledged."""
+    def _group(self, key: str, group: str) -> Group:
+        held = self.server.stream(key).groups.get(group)
+        if held is None:
+            raise RedisRefused(f"NOGROUP No such key '{key}' or consumer group '{group}'")
+        return held
+
+    def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+        """What the group was given and has not acknowledged, behind `after`."""
 
         def look(_: State) -> list[Entry]:
-            stream = self.server.stream(key)
-            pending = stream.groups.setdefault(group, Group()).pending
-            return [Entry(text(entry_id), fields) for entry_id, fields in stream.entries if entry_id in pending]
+            pending = self._group(key, group).pending
+            entries = self.server.stream(key).entries
+            found = [(entry_id, fields) for entry_id, fields in entries if entry_id in pending]
+            return [Entry(text(entry_id), fields) for entry_id, fields in found if entry_id > number(after)][:count]
 
-        return list(self._call(look))
+        return list(self._call("read_pending", look))
 
     def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
-        pending = self.server.stream(key).groups.setdefault(group, Group()).pending
-        self._call(lambda state: pending.difference_update(map(number, ids)), writes=True)
+        self._call("ack", lambda state: self._group(key, group).pending.difference_update(map(number, ids)))
+
+    def pending_count(self, key: str, group: str) -> int:
+        return int(self._call("pending_count", lambda state: len(self._group(key, group).pending)))
+
+    def group_lag(self, key: str, group: str) -> int:
+        def look(_: State) -> int:
+            last, entries = self._group(key, group).last, self.server.stream(key).entries
+            return len(entries) - _place(entries, (last[0], last[1] + 1))
+
+        return int(self._call("group_lag", look))
 
     def groups(self, key: str) -> dict[str, str]:
         def look(_: State) -> dict[str, str]:
@@ -227,44 +281,47 @@ class VirtualStreams:
                 for name, group in self.server.stream(key).groups.items()
             }
 
-        return dict(self._call(look))
+        return dict(self._call("groups", look))
 
     def trim_slice(self, key: str, entry_id: str, limit: int) -> int:
-        return int(self._call(lambda state: self.server.trim(key, number(entry_id), limit)))
+        return int(self._call("trim_slice", lambda state: self.server.trim(key, number(entry_id), limit)))
 
     def trim_to(self, key: str, entries: int) -> int:
-        held = self.server.stream(key).entries
-        gone = max(0, len(held) - entries)
-        self._call(lambda state: held.__delitem__(slice(0, gone)))
-        return gone
+        def trim(_: State) -> int:
+            held = self.server.stream(key).entries
+            gone = max(0, len(held) - entries)
+            del held[:gone]
+            return gone
+
+        return int(self._call("trim_to", trim))
 
     def memory(self, key: str) -> int:
         return 500 * self.length(key)
 
     def information(self, section: str = "server") -> dict[str, Any]:
-        return dict(self._call(lambda state: {"maxmemory": 1 << 30}))
+        return dict(self._call("information", lambda state: {"maxmemory": 1 << 30}))
 
     def hash_of(self, key: str) -> dict[bytes, bytes]:
-        return dict(self._call(lambda state: state.hashes.get(key, {})))
+        return dict(self._call("hash_of", lambda state: state.hashes.get(key, {})))
 
     def set_bytes(self, key: str, value: bytes) -> None:
-        self._call(lambda state: state.values.__setitem__(key, value), writes=True)
+        self._call("set_bytes", lambda state: state.values.__setitem__(key, value), writes=True)
 
     def get_bytes(self, keys: Sequence[str]) -> list[bytes | None]:
-        return list(self._call(lambda state: [state.values.get(key) for key in keys]))
+        return list(self._call("get_bytes", lambda state: [state.values.get(key) for key in keys]))
 
     def values_like(self, pattern: str) -> dict[str, str]:
         return {}
 
     def delete(self, *keys: str) -> None:
         if keys:
-            self._call(lambda state: [state.values.pop(key, None) for key in keys])
+            self._call("delete", lambda state: [state.values.pop(key, None) for key in keys])
 
     def commit(
         self, key: str, believed: Mapping[bytes, bytes], position: Mapping[str, str], writes: Sequence[Write]
     ) -> None:
         """As Streams.commit. Its two round trips, WATCH with HGETALL and EXEC, can be cut one by one."""
-        found = dict(self._call(lambda state: state.hashes.get(key, {})))
+        found = dict(self._call("watch", lambda state: state.hashes.get(key, {})))
         if found != dict(believed):
             raise CommitConflict(f"{key} was changed by another process", found=found)
         self.commits += 1
@@ -280,7 +337,10 @@ class VirtualStreams:
                 if self.doubt_after:
                     execute(self.server.state)
                 raise CommitDoubt("the reply of a commit was lost")
-        self._call(execute, writes=True)
+        try:
+            self._call("exec", execute, writes=True)
+        except RedisRefused as refused:
+            raise CommitDoubt(f"a command inside a commit failed: {refused}") from refused
 
 
 def _place(entries: Sequence[tuple[Id, Any]], low: Id) -> int:
