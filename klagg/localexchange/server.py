@@ -12,11 +12,14 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from klagg.localexchange.clock import MarketClock, anchored_start_ms
 from klagg.localexchange.control import Subscriptions, TooManyStreamsError, answer
+from klagg.localexchange.faultplay import FaultPlay
+from klagg.localexchange.faults import FaultScript, line_of
+from klagg.localexchange.faultyhub import FaultyHub
 from klagg.localexchange.hub import Connection, Hub
 from klagg.localexchange.limits import Limits, MessageLimiter
 from klagg.localexchange.market import KLINE_INTERVALS, Source
 from klagg.localexchange.player import Player
-from klagg.localexchange.rest import RestApi
+from klagg.localexchange.rest import RestApi, refused
 from klagg.localexchange.streams import Kind, Route, Stream
 from klagg.localexchange.wire import compact, text_frame
 
@@ -48,6 +51,7 @@ class LocalExchange:
         lead_ms: int | None = None,
         limits: Limits | None = None,
         hub: Hub | None = None,
+        faults: FaultScript | None = None,
     ) -> None:
         """`speed`: exchange seconds a second. `port` 0 takes a free one.
 
@@ -56,11 +60,12 @@ class LocalExchange:
         market now, or at another speed than 1 what `anchored_start_ms` says).
         `lead_ms` is the exchange time that passes before a recording's first trade (default: 2 s of real time), so
         that whoever follows the clock and subscribes in steps is ready for it.
-        `hub` is another way to fan events out, such as one that loses some.
+        `hub` is another way to fan events out, such as one that loses some; `faults` brings its own.
         """
         if not 0 < speed <= 1_000:
             raise ValueError(f"The speed must lie above 0 and not above 1,000, not {speed}.")
-        self.source = source
+        if hub is not None and faults is not None:
+            raise ValueError("A fault script brings its own hub.")
         self.limits = limits or Limits()
         self._host = host
         self._port = port
@@ -71,11 +76,16 @@ class LocalExchange:
             start_ms = span_ms[0] - 1 - (int(_LEAD_REAL_MS * speed) if lead_ms is None else lead_ms)
         self.start_ms = anchored_start_ms(time.time_ns() // 1_000_000, speed) if start_ms is None else start_ms
         self.clock = MarketClock(self.start_ms, speed, time.monotonic(), held=held, simulated=simulated)
+        self.source = source
+        self.faults: FaultPlay | None = None
+        if faults is not None:
+            hub = FaultyHub(self.limits.send_buffer_bytes, faults)
+            self.faults = FaultPlay(faults, hub)
         self.hub = hub or Hub(self.limits.send_buffer_bytes)
         self.player = Player(source, self.hub, self.start_ms)
         # One thread: requests that compute long queue up behind each other and leave a core to the streams.
         self._executor = ThreadPoolExecutor(1, "local-exchange-rest")
-        self.rest = RestApi(source, self.clock, self.player, self.limits, self._executor)
+        self.rest = RestApi(source, self.clock, self.player, self.limits, self._executor, self.faults)
         self._sockets: set[web.WebSocketResponse] = set()
         self._runner: web.AppRunner | None = None
         self._playing: asyncio.Task[None] | None = None
@@ -171,6 +181,7 @@ class LocalExchange:
             "restRequests": self.rest.requests,
             "lastAggTradeIds": self.player.last_aggregate,
             "lastTradeIds": self.player.last_fill,
+            "faults": [] if self.faults is None else self.faults.state(),
         }
 
     async def _state(self, _: web.Request) -> web.Response:
@@ -182,6 +193,8 @@ class LocalExchange:
         klines_at = market_at = time.monotonic()
         while True:
             now_s = time.monotonic()
+            if self.faults is not None:
+                self.faults.turn(self.clock.ms(now_s) - self.start_ms)
             behind_ms = self.clock.ms(now_s) - self.player.position_ms
             if behind_ms > 0:
                 self.player.play(self.player.position_ms + min(behind_ms, piece_ms))
@@ -194,18 +207,22 @@ class LocalExchange:
             await asyncio.sleep(0 if behind_ms > piece_ms else _TURN_S)
 
     def _websocket_handler(self, route: Route) -> Any:
-        async def handle(request: web.Request) -> web.WebSocketResponse:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            line = line_of(request.headers.get("User-Agent", ""), request.query)
+            refusal = self.faults.handshake(line) if self.faults is not None else None
+            if refusal is not None:
+                return refused(request, refusal)
             raw_names = request.match_info.get("names")
             is_combined = request.path.endswith("/stream")
             text = request.query.get("streams", "") if is_combined else unquote(raw_names or "")
             names = [name for name in text.split("/") if name]
             subscriptions = Subscriptions(is_combined, self.limits.streams_per_connection)
-            return await self._serve(request, route, subscriptions, names)
+            return await self._serve(request, route, subscriptions, names, line)
 
         return handle
 
     async def _serve(
-        self, request: web.Request, route: Route, subscriptions: Subscriptions, names: list[str]
+        self, request: web.Request, route: Route, subscriptions: Subscriptions, names: list[str], line: str
     ) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(
             heartbeat=self.limits.ping_interval_s,
@@ -219,11 +236,17 @@ class LocalExchange:
             return socket
         # Frames are written to the transport itself, many at a time. Both writers write whole frames only and run on
         # one event loop, so they cannot cut into each other.
-        connection = Connection(route, request.transport, subscriptions)
+        age = asyncio.timeout(self.limits.connection_s)
+
+        def expire() -> None:
+            if not age.expired():
+                age.reschedule(asyncio.get_running_loop().time())
+
+        connection = Connection(route, request.transport, subscriptions, line=line, expire=expire)
         self._sockets.add(socket)
-        self.hub.attach(connection)
         try:
-            async with asyncio.timeout(self.limits.connection_s):
+            async with age:
+                self.hub.attach(connection)
                 self._listen(connection, subscriptions.add(names))
                 await self._converse(socket, connection)
         except TooManyStreamsError:
