@@ -122,7 +122,7 @@ class RestApi:
         return exchange_info(self._source.listings(now_ms), self.told_ms(), self._limits.weight_per_minute)
 
     async def _klines(self, query: Mapping[str, str]) -> object:
-        request = klines_request(query, self._symbols(), self._limits.klines_rows)
+        request = klines_request(query, self._symbols(self.now_ms()), self._limits.klines_rows)
         return await self._run(self._compute_klines, request)
 
     def _compute_klines(self, request: KlinesRequest) -> object:
@@ -138,7 +138,7 @@ class RestApi:
         return [rest_kline(bar) for bar in bars]
 
     async def _agg_trades(self, query: Mapping[str, str]) -> object:
-        request = agg_trades_request(query, self._symbols(), self._limits.agg_trades_rows)
+        request = agg_trades_request(query, self._symbols(self.now_ms()), self._limits.agg_trades_rows)
         return await self._run(self._compute_agg_trades, request)
 
     def _compute_agg_trades(self, request: AggTradesRequest) -> object:
@@ -161,14 +161,18 @@ class RestApi:
         return [rest_agg_trade(trade) for trade in trades]
 
     async def _trades(self, request: web.Request) -> web.StreamResponse:
-        """The record of what was played: JSON lines of one symbol between `from` and `to` (ms), `ids` agg or trade."""
+        """The record of what was played: JSON lines of one symbol between `from` and `to` (ms), `ids` agg or trade.
+
+        `asof` (ms) asks what it was then, for symbols that have been delisted or listed anew since.
+        """
         query = request.query
+        asof = query.get("asof", "")
+        now_ms = min(self.played_ms(), int(asof)) if asof.isdecimal() else self.played_ms()
         try:
             check = {"symbol": query.get("symbol", ""), "startTime": query.get("from", "0")}
-            start_ms = klines_request({**check, "interval": "1m"}, self._symbols(), 1).start_ms or 0
+            start_ms = klines_request({**check, "interval": "1m"}, self._symbols(now_ms), 1).start_ms or 0
         except ApiError as error:
             return _json(error.body(), error.status, {})
-        now_ms = self.played_ms()
         end_ms = int(query["to"]) if query.get("to", "").isdigit() else now_ms
         read = self._source.fills_between if query.get("ids") == "trade" else self._all_aggregates
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -190,8 +194,8 @@ class RestApi:
         error = apierrors.unknown_path(request.path, request.method)
         return _json(error.body(), error.status, {})
 
-    def _symbols(self) -> Mapping[str, object]:
-        return {listing.symbol: listing for listing in self._source.listings(self.now_ms())}
+    def _symbols(self, now_ms: int) -> Mapping[str, object]:
+        return {listing.symbol: listing for listing in self._source.listings(now_ms)}
 
     async def _run(self, compute: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, compute, *args)

@@ -10,6 +10,7 @@ from urllib.parse import unquote
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from klagg.localexchange.changing import ChangingMarket
 from klagg.localexchange.clock import MarketClock, anchored_start_ms
 from klagg.localexchange.control import Subscriptions, TooManyStreamsError, answer
 from klagg.localexchange.faultplay import FaultPlay
@@ -25,8 +26,8 @@ from klagg.localexchange.wire import compact, text_frame
 
 _TURN_S = 0.005
 _TURN_REAL_MS_MAX = 50
-_KLINES_S = 0.25
-_MARKET_S = 1.0
+_CHANGES_S = 0.25
+_TICKERS_S = 1.0
 _LEAD_REAL_MS = 2_000
 _URL_BYTES_MAX = 128 * 1024
 _MESSAGE_BYTES_MAX = 256 * 1024
@@ -60,7 +61,8 @@ class LocalExchange:
         market now, or at another speed than 1 what `anchored_start_ms` says).
         `lead_ms` is the exchange time that passes before a recording's first trade (default: 2 s of real time), so
         that whoever follows the clock and subscribes in steps is ready for it.
-        `hub` is another way to fan events out, such as one that loses some; `faults` brings its own.
+        `hub` is another way to fan events out, such as one that loses some; `faults` brings its own, and changes the
+        market where it says so. Raises ValueError for what is out of range or does not fit.
         """
         if not 0 < speed <= 1_000:
             raise ValueError(f"The speed must lie above 0 and not above 1,000, not {speed}.")
@@ -76,11 +78,13 @@ class LocalExchange:
             start_ms = span_ms[0] - 1 - (int(_LEAD_REAL_MS * speed) if lead_ms is None else lead_ms)
         self.start_ms = anchored_start_ms(time.time_ns() // 1_000_000, speed) if start_ms is None else start_ms
         self.clock = MarketClock(self.start_ms, speed, time.monotonic(), held=held, simulated=simulated)
-        self.source = source
         self.faults: FaultPlay | None = None
         if faults is not None:
+            if faults.changes:
+                source = ChangingMarket(source, faults.changes, self.start_ms)
             hub = FaultyHub(self.limits.send_buffer_bytes, faults)
             self.faults = FaultPlay(faults, hub)
+        self.source = source
         self.hub = hub or Hub(self.limits.send_buffer_bytes)
         self.player = Player(source, self.hub, self.start_ms)
         # One thread: requests that compute long queue up behind each other and leave a core to the streams.
@@ -190,7 +194,7 @@ class LocalExchange:
     async def _play(self) -> None:
         """Plays up to the clock, in pieces, so that a stall is caught up without one huge batch."""
         piece_ms = max(int(_TURN_REAL_MS_MAX * self.clock.speed), 1)
-        klines_at = market_at = time.monotonic()
+        changes_at = tickers_at = time.monotonic()
         while True:
             now_s = time.monotonic()
             if self.faults is not None:
@@ -198,12 +202,13 @@ class LocalExchange:
             behind_ms = self.clock.ms(now_s) - self.player.position_ms
             if behind_ms > 0:
                 self.player.play(self.player.position_ms + min(behind_ms, piece_ms))
-            if now_s >= klines_at:
-                klines_at = now_s + _KLINES_S
+            if now_s >= changes_at:
+                changes_at = now_s + _CHANGES_S
+                self.player.publish_listings()
                 self.player.publish_klines()
-            if now_s >= market_at:
-                market_at = now_s + _MARKET_S
-                self.player.publish_market()
+            if now_s >= tickers_at:
+                tickers_at = now_s + _TICKERS_S
+                self.player.publish_tickers()
             await asyncio.sleep(0 if behind_ms > piece_ms else _TURN_S)
 
     def _websocket_handler(self, route: Route) -> Any:
@@ -296,6 +301,7 @@ class LocalExchange:
         """Fetches a kline stream's bar as of `position_ms`; the trades played since are collected meanwhile."""
         listed = {listing.symbol for listing in self.source.listings(position_ms)}
         if stream.symbol not in listed:
+            self.player.seed_kline(stream, None)  # it may yet be listed
             return
         interval = KLINE_INTERVALS[stream.interval]
         open_ms = interval.open_time(position_ms)
