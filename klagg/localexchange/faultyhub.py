@@ -43,8 +43,9 @@ class FaultyHub(Hub):
         super().__init__(send_buffer_bytes_max)
         self._seed = script.seed
         self._faults = [fault for fault in script.faults if fault.kind in CONNECTION_KINDS]
-        self._occurrences: dict[Fault, int] = {}
-        self._running: dict[Fault, _Running] = {}
+        # The occurrence that began last and, while it goes on, what it has taken, by the fault's number.
+        self._occurrences: dict[int, int] = {}
+        self._running: dict[int, _Running] = {}
         self._guests: dict[Connection, _Guest] = {}
         self._stalled: dict[Connection, bool] = {}
         self._arrivals: Counter[str | None] = Counter()
@@ -56,15 +57,15 @@ class FaultyHub(Hub):
         """Begins and ends what is due at this time."""
         self._elapsed_ms = elapsed_ms
         for fault in self._faults:
-            running = self._running.get(fault)
+            running = self._running.get(fault.number)
             occurrence = fault.occurrence(elapsed_ms)
             if occurrence is None:
                 continue
-            is_new = occurrence != self._occurrences.get(fault)
+            is_new = occurrence != self._occurrences.get(fault.number)
             if running is not None and (is_new or not fault.is_active(elapsed_ms)):
                 self._end(running)
             if is_new:
-                self._occurrences[fault] = occurrence
+                self._occurrences[fault.number] = occurrence
                 self._begin(fault)
         for running in self._running.values():
             if running.fault.kind == "cut_24h":
@@ -131,18 +132,18 @@ class FaultyHub(Hub):
             return  # slept through
         running = _Running(fault)
         if fault.is_active(self._elapsed_ms):
-            self._running[fault] = running
+            self._running[fault.number] = running
         if fault.reach != "new":
             matching = [connection for connection in self.connections if self._fits(fault, connection)]
             if isinstance(fault.connections, int) and fault.connections < len(matching):
-                chance = Random(f"{self._seed} {fault.number} {self._occurrences[fault]}")
+                chance = Random(f"{self._seed} {fault.number} {self._occurrences[fault.number]}")
                 matching = chance.sample(matching, fault.connections)
             for connection in matching:
                 self._take(running, connection)
 
     def _end(self, running: _Running) -> None:
         fault = running.fault
-        del self._running[fault]
+        del self._running[fault.number]
         self._release(running, running.held)
         if fault.kind == "stale_route":
             return  # nobody comes back from there

@@ -77,6 +77,7 @@ class Player:
             if now is None or (now.status, now.onboard_ms) != (before.status, before.onboard_ms):
                 self.klines.end(symbol)
                 self._tickers.pop(symbol, None)
+                self._changed_tickers.discard(symbol)
         for symbol, listing in listings.items():
             if self._listings.get(symbol) != listing:
                 self._hub.publish(CONTRACT_INFO, partial(contract_info_event, event_ms=self.position_ms), listing)

@@ -28,6 +28,7 @@ _TURN_S = 0.005
 _TURN_REAL_MS_MAX = 50
 _CHANGES_S = 0.25
 _TICKERS_S = 1.0
+_TICKERS_REAL_S_MIN = 0.05
 _LEAD_REAL_MS = 2_000
 _URL_BYTES_MAX = 128 * 1024
 _MESSAGE_BYTES_MAX = 256 * 1024
@@ -207,7 +208,7 @@ class LocalExchange:
                 self.player.publish_listings()
                 self.player.publish_klines()
             if now_s >= tickers_at:
-                tickers_at = now_s + _TICKERS_S
+                tickers_at = now_s + max(_TICKERS_S / self.clock.speed, _TICKERS_REAL_S_MIN)
                 self.player.publish_tickers()
             await asyncio.sleep(0 if behind_ms > piece_ms else _TURN_S)
 
