@@ -24,6 +24,7 @@ from aggregator.core import Core
 from aggregator.parts import parts_of
 from aggregator.service import Service
 from klagg.errors import CommitConflict, CommitDoubt, KlaggError, RedisOlder, RedisRefused, RedisUnavailable
+from klagg.redisio import next_id
 from klagg.settings import Settings
 from klagg.stats import Stats
 from tests.simulation.actors import KEYS, Clocks, Line, Repair, Writer
@@ -33,6 +34,7 @@ from tests.simulation.virtualredis import Crash, State, VirtualRedis, VirtualStr
 CALM_STEP_MS = 5_000
 CALM_MS_MAX = 2_400_000
 RESTARTS_MAX = 200
+UNREAD_MAX = 4
 
 FAULTS = (
     "kill", "cut before a call", "cut after a call", "cut within a start", "commit lost before EXEC",
@@ -285,10 +287,16 @@ class World:
     def _quiet(self) -> bool:
         """Whether every trade is in, and everything that was said is in the table."""
         core = self.core
-        if core is None or core.open_holes or self.writer.streams.group_lag(KEYS.klines, "writers"):
+        if core is None or core.open_holes or self._unread() > UNREAD_MAX:
+            return False
+        if self.writer.streams.group_lag(KEYS.klines, "writers"):
             return False
         reached = {name: int(core.ledger.last_id[slot]) for slot, name in enumerate(core.symbols.names)}
         return reached == self.market.last_ids()
+
+    def _unread(self) -> int:
+        """Entries of the feed that the one aggregator has not read yet."""
+        return len(self.aggregators[0]._streams.range(KEYS.feed, next_id(self.aggregators[0]._read_id)))
 
     @contextmanager
     def _virtual(self) -> Iterator[None]:
