@@ -11,7 +11,7 @@ kinds of rows differ in what they do:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,11 +114,11 @@ class Official:
         self.marked_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
 
     def take(
-        self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], freed: Container[str]
+        self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], is_freed: Callable[[str], bool]
     ) -> None:
         """What gathered since the last tick gets slots and scales, before the tick's trades get theirs; `apply` then
-        uses it. Nothing is taken of names whose slots were `freed`."""
-        answers = [answer for answer in self._answers if answer.symbol not in freed]
+        uses it. Nothing is taken of names whose slots were freed."""
+        answers = [answer for answer in self._answers if not is_freed(answer.symbol)]
         self._answers, self._gathered = [], 0
         if not answers:
             return
@@ -249,8 +249,10 @@ class Official:
         for slot in np.unique(rows.slot).tolist():
             front = ledger.front_hole(slot)
             begun_ms = int(self._finality.begun[slot]) * MINUTE_MS
-            if front is None or begun_ms < front.before_time:
+            if front is None:
                 continue
+            if begun_ms < front.before_time:  # the slot was kept, and these are the bars of the generation before
+                begun_ms = front.after_time // MINUTE_MS * MINUTE_MS
             early = (rows.slot == slot) & (rows.length == MINUTE_MS) & (rows.open_time < begun_ms)
             own = np.flatnonzero(early & (rows.end > front.before_time) & (rows.open_time >= self._floor_ms(step_ms)))
             traded = own[rows.trades[own] > 0]
