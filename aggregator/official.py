@@ -160,7 +160,17 @@ class Official:
     @property
     def _has_begun(self) -> bool:
         """Whether rows wait for symbols whose bars have begun by now."""
-        return bool((self._finality.begun[self.waiting.slot] != NO_BUCKET).any())
+        return bool(self._ready(self.waiting).any())
+
+    def _ready(self, rows: OfficialRows) -> Bools:
+        """Rows of symbols whose bars have begun. Where those of a generation before are all out and the next one has no
+        trade yet, its rows wait as those of a name that is new."""
+        slots, ledger = rows.slot, self._ledger
+        ready: Bools = self._finality.begun[slots] != NO_BUCKET
+        if self._minutes_at is not None:
+            idle = (self._ring.cursor[self._minutes_at, slots] == NO_BUCKET) & (ledger.last_id[slots] == 0)
+            ready &= ~idle | (rows.end <= ledger.near_time[slots])
+        return ready
 
     def apply(self, step_ms: int, outputs: Outputs) -> None:
         """Apply the rows of bars that are closed at `step_ms`; at the last step of a tick others are refused."""
@@ -193,7 +203,8 @@ class Official:
         """All rows wait; those of symbols whose bars have begun not for long."""
         self.waiting = OfficialRows.joined([self.waiting, rows]).best()
         slots, counts = np.unique(self.waiting.slot, return_counts=True)
-        for slot in slots[(counts > WAITING_MAX) & (self._finality.begun[slots] == NO_BUCKET)].tolist():
+        many = slots[counts > WAITING_MAX]
+        for slot in np.setdiff1d(many, self.waiting.slot[self._ready(self.waiting)]).tolist():
             own = np.flatnonzero(self.waiting.slot == slot)
             self._refuse(self.waiting.take(own[:-WAITING_MAX]), "are more than may wait for a symbol's bars to begin")
             self.waiting = self.waiting.take(np.delete(np.arange(len(self.waiting)), own[:-WAITING_MAX]))
@@ -208,8 +219,8 @@ class Official:
         scaled = _Scaled(self.waiting, values)
         self._begin(scaled)
         scaled = self._begin_earlier(scaled, step_ms)
-        begun = self._finality.begun[scaled.rows.slot] != NO_BUCKET
-        scaled, self.waiting = scaled.take(begun), scaled.rows.take(~begun)
+        ready = self._ready(scaled.rows)
+        scaled, self.waiting = scaled.take(ready), scaled.rows.take(~ready)
         rows = scaled.rows
         if not len(rows):
             return set()

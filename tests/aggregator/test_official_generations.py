@@ -75,8 +75,10 @@ def test_rows_of_the_generation_before_change_its_bars_alone(when: int) -> None:
     assert empty == {2: "9.00", **dict.fromkeys(range(62, 120), "8.00")}
 
 
-def test_missed_first_minutes_of_the_new_generation_begin_its_bars() -> None:
-    """As they do for a name that was never listed before."""
+@pytest.mark.parametrize("early", [False, True])
+def test_missed_first_minutes_of_the_new_generation_begin_its_bars(early: bool) -> None:
+    """As they do for a name that was never listed before; `early`: the rows come before its first trade is seen."""
+    missed = official((60, "7", 2), (61, "9", 1))
     again, anew = new_core("1m", "1h"), new_core("1m", "1h")
     ended(again)
     tick(anew, T0 - 1000)
@@ -85,9 +87,14 @@ def test_missed_first_minutes_of_the_new_generation_begin_its_bars() -> None:
     for core in (again, anew):
         list_(core, listed(generation=AGAIN))
         said = [tick(core, AGAIN + 100)]
+        said += [tick(core, T0 + 62 * MINUTE_MS + 1000)]
+        if early:
+            send(core, NAME, "1m", missed)
+            said += [tick(core, T0 + 62 * MINUTE_MS + 1500)]
         feed(core, [trade(4, T0 + 62 * MINUTE_MS + 2000, "8")])
         said += [tick(core, T0 + 62 * MINUTE_MS + 2500)]
-        send(core, NAME, "1m", official((60, "7", 2), (61, "9", 1)))
+        if not early:
+            send(core, NAME, "1m", missed)
         said += [tick(core, T0 + 62 * MINUTE_MS + 3000)]
         feed(core, [trade(5, T0 + 63 * MINUTE_MS, "8")])
         said += [tick(core, T0 + 64 * MINUTE_MS + 4000), *steps(core, T0 + 2 * HOUR_MS + 3000)]
