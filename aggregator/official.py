@@ -11,7 +11,7 @@ kinds of rows differ in what they do:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,11 +114,11 @@ class Official:
         self.marked_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
 
     def take(
-        self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], freed: Container[str]
+        self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], is_freed: Callable[[str], bool]
     ) -> None:
         """What gathered since the last tick gets slots and scales, before the tick's trades get theirs; `apply` then
-        uses it. Nothing is taken of names whose slots were `freed`."""
-        answers = [answer for answer in self._answers if answer.symbol not in freed]
+        uses it. Nothing is taken of names whose slots were freed."""
+        answers = [answer for answer in self._answers if not is_freed(answer.symbol)]
         self._answers, self._gathered = [], 0
         if not answers:
             return
@@ -160,7 +160,17 @@ class Official:
     @property
     def _has_begun(self) -> bool:
         """Whether rows wait for symbols whose bars have begun by now."""
-        return bool((self._finality.begun[self.waiting.slot] != NO_BUCKET).any())
+        return bool(self._ready(self.waiting).any())
+
+    def _ready(self, rows: OfficialRows) -> Bools:
+        """Rows of symbols whose bars have begun. Where those of a generation before are all out and the next one has no
+        trade yet, its rows wait as those of a name that is new."""
+        slots, ledger = rows.slot, self._ledger
+        ready: Bools = self._finality.begun[slots] != NO_BUCKET
+        if self._minutes_at is not None:
+            idle = (self._ring.cursor[self._minutes_at, slots] == NO_BUCKET) & (ledger.last_id[slots] == 0)
+            ready &= ~idle | (rows.end <= ledger.near_time[slots])
+        return ready
 
     def apply(self, step_ms: int, outputs: Outputs) -> None:
         """Apply the rows of bars that are closed at `step_ms`; at the last step of a tick others are refused."""
@@ -193,7 +203,8 @@ class Official:
         """All rows wait; those of symbols whose bars have begun not for long."""
         self.waiting = OfficialRows.joined([self.waiting, rows]).best()
         slots, counts = np.unique(self.waiting.slot, return_counts=True)
-        for slot in slots[(counts > WAITING_MAX) & (self._finality.begun[slots] == NO_BUCKET)].tolist():
+        many = slots[counts > WAITING_MAX]
+        for slot in np.setdiff1d(many, self.waiting.slot[self._ready(self.waiting)]).tolist():
             own = np.flatnonzero(self.waiting.slot == slot)
             self._refuse(self.waiting.take(own[:-WAITING_MAX]), "are more than may wait for a symbol's bars to begin")
             self.waiting = self.waiting.take(np.delete(np.arange(len(self.waiting)), own[:-WAITING_MAX]))
@@ -208,8 +219,8 @@ class Official:
         scaled = _Scaled(self.waiting, values)
         self._begin(scaled)
         scaled = self._begin_earlier(scaled, step_ms)
-        begun = self._finality.begun[scaled.rows.slot] != NO_BUCKET
-        scaled, self.waiting = scaled.take(begun), scaled.rows.take(~begun)
+        ready = self._ready(scaled.rows)
+        scaled, self.waiting = scaled.take(ready), scaled.rows.take(~ready)
         rows = scaled.rows
         if not len(rows):
             return set()
@@ -249,8 +260,10 @@ class Official:
         for slot in np.unique(rows.slot).tolist():
             front = ledger.front_hole(slot)
             begun_ms = int(self._finality.begun[slot]) * MINUTE_MS
-            if front is None or begun_ms < front.before_time:
+            if front is None:
                 continue
+            if begun_ms < front.before_time:  # the slot was kept, and these are the bars of the generation before
+                begun_ms = front.after_time // MINUTE_MS * MINUTE_MS
             early = (rows.slot == slot) & (rows.length == MINUTE_MS) & (rows.open_time < begun_ms)
             own = np.flatnonzero(early & (rows.end > front.before_time) & (rows.open_time >= self._floor_ms(step_ms)))
             traded = own[rows.trades[own] > 0]

@@ -363,6 +363,22 @@ class AsyncStreams:
             replies = await pipe.execute()
         return [each.decode() for each in replies if isinstance(each, bytes)]
 
+    async def append_all(self, entries: Sequence[Append]) -> None:
+        """XADD in order, a transaction per stream: where Redis refuses one for want of memory, it takes none of them.
+
+        Redis weighs its memory before each command: without a transaction, a refused entry is overtaken by smaller ones
+        behind it. One refused while it is queued aborts EXEC, and what EXEC runs is weighed no more (processCommand).
+        """
+        by_key: dict[str, list[Append]] = {}
+        for entry in entries:
+            by_key.setdefault(entry.key, []).append(entry)
+        for group in by_key.values():
+            with _awaited("writing"):
+                pipe = self._redis.pipeline(transaction=True)
+                for entry in group:
+                    _queue(pipe, entry)
+                await pipe.execute()
+
     async def read(
         self, after: Mapping[str, str], *, count: int, block_ms: int | None = None
     ) -> dict[str, list[Entry]]:
