@@ -76,7 +76,9 @@ class SmallExchange:
         self.offset_ms = NOW_MS - time.time() * 1000
         self.speed = 1.0
         self.rest_status = 200
+        self.acknowledges = True
         self.paths: list[str] = []
+        self.agents: list[str] = []
         self.messages: list[Any] = []
         self.connections: list[ServerConnection] = []
         self.websocket_url = ""
@@ -95,12 +97,14 @@ class SmallExchange:
         """Serve one client: note what it says, acknowledge each message."""
         assert connection.request
         self.paths.append(connection.request.path)
+        self.agents.append(connection.request.headers["User-Agent"])
         self.connections.append(connection)
         with suppress(ConnectionClosed):
             async for message in connection:
                 said = ujson.loads(message)
                 self.messages.append(said)
-                await connection.send(ujson.dumps({"result": None, "id": said["id"]}))
+                if self.acknowledges:
+                    await connection.send(ujson.dumps({"result": None, "id": said["id"]}))
 
     async def time(self, _: web.Request) -> web.Response:
         simulated = {} if self.speed == 1 else {"klaggSimulated": True, "klaggSpeed": self.speed}

@@ -14,10 +14,13 @@ import pytest
 
 from ingest import connection, service
 from ingest.connection import Connection
+from ingest.line import by_shard, mark_s
 from ingest.outbox import OutboxFull
-from ingest.service import by_shard, ingest, main, mark_s, parts_of
+from ingest.service import ingest, main
+from klagg.clock import ExchangeClock
 from klagg.contract import shard_of
 from klagg.errors import ConfigError, ExchangeRefused
+from klagg.exchange.endpoints import Endpoint
 from klagg.localexchange import LocalExchange, RecordedMarket
 from klagg.redisio import Streams
 from klagg.service import AsyncContext
@@ -91,7 +94,7 @@ async def test_trades_reach_the_feed(streams: Streams, redis_url: str, endpoint:
         async with a_line(context):
             await eventually(lambda: exchange.connections and (endpoint == "combined" or exchange.messages))
             assert exchange.paths[0].startswith(path)
-            way = service.Endpoint(endpoint)
+            way = Endpoint(endpoint)
             await exchange.send(*(frame_of(build(n, s=SYMBOLS[n % 3]), way) for n in range(1500)))
             await eventually(lambda: len(ids_in(streams)) == 1500)
     entries = feed_of(streams, "trades")
@@ -180,11 +183,13 @@ async def test_marks_follow_the_connection(streams: Streams, redis_url: str, mon
 def _turns_of_marks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Grows with every turn of the task that writes marks."""
     turns: list[None] = []
+    alive_ms = Connection.alive_ms
 
-    async def ping_if_quiet(_: Connection) -> None:
+    def noted(connection: Connection, clock: ExchangeClock) -> int | None:
         turns.append(None)
+        return alive_ms(connection, clock)
 
-    monkeypatch.setattr(Connection, "ping_if_quiet", ping_if_quiet)
+    monkeypatch.setattr(Connection, "alive_ms", noted)
     return turns
 
 
@@ -324,8 +329,7 @@ async def test_a_recording_arrives_whole(streams: Streams, redis_url: str, reald
     assert "rejected" not in context.stats.counters
 
 
-def test_parts_and_shards_and_pace() -> None:
-    assert parts_of(list("abcde"), 2) == [["a", "b"], ["c", "d"], ["e"]]
+def test_shards_and_pace() -> None:
     assert by_shard(["BTCUSDT", "ETHUSDT"], 1) == {0: ["BTCUSDT", "ETHUSDT"]}
     assert (mark_s(1000, 1.0), mark_s(1000, 10.0), mark_s(1000, 1000.0), mark_s(1000, 0.0)) == (1.0, 0.1, 0.05, 1.0)
 

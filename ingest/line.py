@@ -1,0 +1,94 @@
+"""One line's parts, put together: connections, intake, marks."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Coroutine, Iterable
+from typing import Any, Final
+
+from ingest.batch import Batch
+from ingest.connection import Connection
+from ingest.intake import Intake
+from ingest.parser import Rules
+from ingest.pool import Pool
+from ingest.sender import Sender
+from ingest.session import Manner
+from klagg.clock import ExchangeClock
+from klagg.contract import shard_of
+from klagg.exchange.endpoints import Endpoint, Way, stream_name
+from klagg.service import AsyncContext
+from klagg.settings import Settings
+
+MARK_LEAST_S: Final = 0.05
+"""Marks come every `ingest.mark_ms` of exchange time; however fast a local exchange runs, no more often than this."""
+
+
+class Line:
+    """Carries the symbols that it is told to `follow`."""
+
+    def __init__(self, context: AsyncContext, clock: ExchangeClock, sender: Sender) -> None:
+        settings = context.settings
+        exchange, ingest = settings.exchange, settings.ingest
+        self._context, self._clock, self._settings = context, clock, settings
+        self._name = str(context.arguments.line)
+        self._endpoint = Endpoint(exchange.endpoint)
+        self._way = Way.of(exchange.websocket_url, self._endpoint, exchange.source)
+        rules = Rules(self._endpoint, exchange.source, frozenset(), ingest.future_ms_max)
+        batch = Batch(
+            rules, line=self._name, shards=settings.shards, batch_ms=ingest.batch_ms, batch_rows=ingest.batch_rows
+        )
+        self.intake = Intake(batch, sender.outbox, clock, line=self._name, stats=context.stats, log=context.log)
+        self._manner = manner_of(settings, self._name)
+        self.pool = Pool(exchange.source, exchange.symbols_per_connection, self._connection)
+
+    def follow(self, symbols: Collection[str]) -> None:
+        """Carry these symbols from now on."""
+        self.intake.admit(symbols)
+        self.pool.follow(symbols)
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """The background tasks of the line by name; none of them ends by itself."""
+        return {"connections": self.pool.run(), "batches": self.intake.run(), "marks": self._marks()}
+
+    def _connection(self, number: int, streams: Collection[str]) -> Connection:
+        return Connection(
+            f"{self._name}{number}", self._way, streams, self.intake.take, manner=self._manner,
+            stats=self._context.stats, log=self._context.log,
+        )  # fmt: skip
+
+    async def _marks(self) -> None:
+        marked_ms: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(mark_s(self._settings.ingest.mark_ms, self._clock.speed))
+            self._context.stats.show("connections", sum(each.is_up for each in self.pool.connections))
+            for connection, symbols in self.pool.carried:
+                alive_ms = connection.alive_ms(self._clock)
+                if alive_ms is not None and alive_ms > marked_ms.get(connection.name, 0):
+                    alive = self._alive(connection, symbols)
+                    if alive:
+                        self.intake.mark(by_shard(alive, self._settings.shards), alive_ms)
+                        marked_ms[connection.name] = alive_ms
+
+    def _alive(self, connection: Connection, symbols: Iterable[str]) -> list[str]:
+        """Those of the connection's symbols whose trades arrive, as far as anybody knows."""
+        confirmed = connection.confirmed
+        return sorted(each for each in symbols if stream_name(each, self._settings.exchange.source) in confirmed)
+
+
+def manner_of(settings: Settings, line: str) -> Manner:
+    """How a line connects."""
+    exchange = settings.exchange
+    return Manner(f"klagg-ingest-{line}", exchange.proxy, exchange.connection_age_s, settings.ingest.stalled_ms)
+
+
+def by_shard(symbols: Iterable[str], shards: int) -> dict[int, list[str]]:
+    """`symbols` by the shard that owns them."""
+    owned: dict[int, list[str]] = {}
+    for symbol in symbols:
+        owned.setdefault(shard_of(symbol, shards), []).append(symbol)
+    return owned
+
+
+def mark_s(mark_ms: int, speed: float) -> float:
+    """Real seconds between two marks; an exchange whose clock is held (speed 0) counts as running at ×1."""
+    return max(MARK_LEAST_S, mark_ms / 1000 / (speed or 1))
