@@ -49,6 +49,8 @@ class Connection:
     ) -> None:  # fmt: skip
         self.name = name
         self.streams = frozenset(streams)
+        self.serial = 0
+        """Counts the sessions that were begun: what is judged over time, is judged anew when it has grown."""
         self._way, self._take, self._manner, self._stats, self._log = way, take, manner, stats, log
         self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_CAP_S, random.random)
         self._again = Backoff(AGAIN_FIRST_S, AGAIN_CAP_S, random.random)
@@ -147,6 +149,7 @@ class Connection:
             changed.cancel()
 
     def _open(self) -> Session:
+        self.serial += 1
         session = Session(self._way, self.streams, self._take, self._manner)
         self._sessions[session] = asyncio.create_task(session.run(), name=f"session of {self.name}")
         return session

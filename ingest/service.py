@@ -5,54 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
-import random
 import sys
 from collections.abc import Coroutine, Sequence
-from typing import Any, Final
+from typing import Any
 
 from ingest.line import Line
+from ingest.listed import Listed
 from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
-from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock
-from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
-from klagg.exchange.payloads import listings_of, subscribable
 from klagg.exchange.rest import ExchangeRest
 from klagg.service import AsyncContext, run_async
 from klagg.settings import LINE_NAME
 from klagg.stats import Alarm
 from klagg.weights import ROLE_CLOCK, HastyGate
-
-START_TRIES: Final = 8
-START_FIRST_S: Final = 0.5
-START_CAP_S: Final = 10.0
-
-
-async def symbols_at_start(context: AsyncContext, rest: ExchangeRest) -> list[str]:
-    """The symbols to subscribe to; [] if asked to stop meanwhile. After START_TRIES the exchange's error is raised."""
-    exchange = context.settings.exchange
-    backoff = Backoff(START_FIRST_S, START_CAP_S, random.random)
-    while True:
-        try:
-            info = await rest.exchange_info()
-            chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, exchange.symbols)
-        except (ExchangeUnavailable, ExchangeRefused) as failure:
-            delay_s = backoff.next_s()
-            if backoff.tries >= START_TRIES:
-                raise
-            if isinstance(failure, ExchangeRefused):
-                delay_s = min(START_CAP_S, max(delay_s, failure.retry_after_s))
-            context.log.warning("no symbols yet, next try in %.1f s: %s", delay_s, failure)
-            if not await context.sleep(delay_s):
-                return []
-            continue
-        for problem in chosen.malformed:
-            context.stats.add("malformed_listings")
-            context.log.warning("left out: %s", problem)
-        symbols = subscribable(chosen.listings)
-        if not symbols:
-            raise ConfigError("none of the chosen symbols is trading, so there is nothing to subscribe to")
-        return symbols
 
 
 async def _keep_time(synchroniser: Synchroniser) -> None:
@@ -94,14 +60,15 @@ async def ingest(context: AsyncContext) -> None:
     async with ExchangeRest(settings.exchange.rest_url, gate=gate) as rest:
         synchroniser = Synchroniser(rest, clock, sync_s=settings.clock.sync_s, stats=context.stats, log=context.log)
         await synchroniser.once()
-        symbols = await symbols_at_start(context, rest)
+        listed = Listed(context, rest)
+        symbols = await listed.start()
         if not symbols:
             return
         sender = Sender(
             streams, writer=context.writer, bytes_max=settings.ingest.buffer_mb_max << 20,
             shutdown_s=settings.service.shutdown_s, stats=context.stats, log=context.log,
         )  # fmt: skip
-        line = Line(context, clock, sender)
+        line = Line(context, clock, sender, listed)
         line.follow(symbols)
         context.log.info(
             "line %s: %s of %d symbols over %d connections to %s (%s)", context.arguments.line,

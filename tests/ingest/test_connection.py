@@ -160,6 +160,7 @@ async def sending(to: Callable[[], ServerConnection], until: Callable[[], bool])
 async def test_the_new_session_must_deliver_before_the_old_one_ends(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(module, "HAND_OVER_S", 0.3)
     monkeypatch.setattr(module, "AGAIN_FIRST_S", 0.05)
     async with SmallExchange().running() as exchange:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from ingest import connection, service
+from ingest import connection, listed
 from ingest.connection import Connection
 from ingest.line import by_shard, mark_s
 from ingest.outbox import OutboxFull
@@ -44,7 +44,7 @@ pytestmark = pytest.mark.servers
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 0.01)
-    monkeypatch.setattr(service, "START_FIRST_S", 0.01)
+    monkeypatch.setattr(listed, "START_FIRST_S", 0.01)
 
 
 @pytest.fixture
@@ -145,8 +145,9 @@ async def test_symbols_are_spread_over_connections_and_shards(streams: Streams, 
             await eventually(lambda: len(exchange.connections) == 3)
             carried = [path.partition("=")[2].split("/") for path in exchange.paths]
             assert sorted(len(each) for each in carried) == [1, 3, 3]
-            for symbol in exchange.symbols:
-                await exchange.connections[0].send(frame_of(agg_trade(1, s=symbol)), text=True)
+            for streams_of_one, each in zip(carried, exchange.connections, strict=True):
+                for stream in streams_of_one:
+                    await each.send(frame_of(agg_trade(1, s=stream.partition("@")[0].upper())), text=True)
             keys = [f"feed:{{{shard}}}" for shard in range(3)]
             await eventually(lambda: sum(len(ids_in(streams, key)) for key in keys) == 7)
             await eventually(lambda: all(feed_of(streams, "mark", key) for key in keys))
@@ -286,7 +287,7 @@ async def test_a_full_buffer_ends_the_process_with_a_sentence(redis_url: str) ->
 async def test_a_start_without_an_exchange_gives_up_with_a_sentence(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "START_TRIES", 3)
+    monkeypatch.setattr(listed, "START_TRIES", 3)
     async with SmallExchange().running() as exchange:
         exchange.rest_status = 503
         with pytest.raises(ExchangeRefused, match="refused /fapi/v1/exchangeInfo with HTTP 503"):
