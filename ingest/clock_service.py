@@ -281,8 +281,8 @@ async def clock(context: AsyncContext) -> None:
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
     streams = context.connect()
     await streams.ping()
-    gate = HastyGate(streams, ROLE_CLOCK, context.settings.rest)
-    async with ExchangeRest(context.settings.exchange.rest_url, gate=gate) as rest:
+    exchange, gate = context.settings.exchange, HastyGate(streams, ROLE_CLOCK, context.settings.rest)
+    async with ExchangeRest(exchange.rest_url, gate=gate, proxy=exchange.proxy, agent="klagg-clock") as rest:
         await ClockJobs(context, rest, Pen(streams, context.writer)).run()
     await streams.close()
 

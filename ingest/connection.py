@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import ssl
 from collections.abc import Collection
 from time import monotonic
 from typing import Final
@@ -162,6 +163,8 @@ class Connection:
             if lost.stalled:
                 alarm(self._stats, self._log, STALLED, f"connection {self.name} is stalled: {lost}")
             return str(lost)
+        except ssl.SSLCertVerificationError as untrusted:
+            return f"the exchange's certificate is not trusted: {untrusted.verify_message}"
         except (WebSocketException, OSError) as lost:
             return str(lost) or type(lost).__name__
         return "it ended"

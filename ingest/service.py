@@ -9,7 +9,7 @@ import sys
 from collections.abc import Coroutine, Sequence
 from typing import Any
 
-from ingest.line import Line
+from ingest.line import Line, manner_of
 from ingest.listed import Listed
 from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
@@ -57,7 +57,8 @@ async def ingest(context: AsyncContext) -> None:
     await streams.ping()
     clock = ExchangeClock()
     gate = HastyGate(streams, ROLE_CLOCK, settings.rest)
-    async with ExchangeRest(settings.exchange.rest_url, gate=gate) as rest:
+    agent = manner_of(settings, context.arguments.line).agent
+    async with ExchangeRest(settings.exchange.rest_url, gate=gate, proxy=settings.exchange.proxy, agent=agent) as rest:
         synchroniser = Synchroniser(rest, clock, sync_s=settings.clock.sync_s, stats=context.stats, log=context.log)
         await synchroniser.once()
         listed = Listed(context, rest)

@@ -64,16 +64,16 @@ class Universe:
         self._names = names
         return ended
 
-    def read(self, info: Any, choice: settings.Exchange, now_ms: float) -> tuple[Selection, list[str]]:
+    def read(self, info: Any, exchange: settings.Exchange, now_ms: float) -> tuple[Selection, list[str]]:
         """Take in a decoded answer of exchangeInfo at `now_ms` (steady): what it holds of the configured choice, and
         the names that vanished with it. ExchangeUnavailable if it is not believed; ConfigError if it never fits."""
         names = names_of(info)
         self.check(names)
-        expected = self.expected(choice.symbols, names)
-        if choice.symbols and not expected:
+        expected = self.expected(exchange.symbols, names)
+        if exchange.symbols and not expected:
             chosen = Selection([], [])
         else:
-            chosen = listings_of(info, choice.quote_assets, choice.contract_types, expected)
+            chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, expected)
         return chosen, self.take(chosen.listings, names, now_ms)
 
     @property
@@ -108,9 +108,9 @@ FORGOTTEN_S: Final = 600.0
 """A doubt that nothing renewed for this long is forgotten."""
 
 
-def fits(symbol: str, choice: settings.Exchange) -> bool:
+def fits(symbol: str, exchange: settings.Exchange) -> bool:
     """Whether the name alone could be one of the configured choice."""
-    return symbol in choice.symbols if choice.symbols else symbol.endswith(choice.quote_assets)
+    return symbol in exchange.symbols if exchange.symbols else symbol.endswith(exchange.quote_assets)
 
 
 @dataclass(slots=True)
@@ -137,10 +137,10 @@ class Doubts:
         before = self._doubts.get(news.symbol)
         self._doubts[news.symbol] = _Doubt(before.since_s if before else now_s, now_s, news)
 
-    def traded(self, tickers: Iterable[Ticker], universe: Universe, choice: settings.Exchange, now_s: float) -> None:
+    def traded(self, tickers: Iterable[Ticker], universe: Universe, exchange: settings.Exchange, now_s: float) -> None:
         """These tickers moved: is one of them a symbol that ought to be carried, and that no answer has told of?"""
         for each in tickers:
-            if each.symbol in universe.names or not fits(each.symbol, choice):
+            if each.symbol in universe.names or not fits(each.symbol, exchange):
                 continue
             doubt = self._doubts.setdefault(each.symbol, _Doubt(now_s, now_s, None))
             doubt.renewed_s = now_s
@@ -198,9 +198,11 @@ def _settled(name: str, news: ContractNews | None, universe: Universe) -> bool:
     return (listing.status, listing.generation, listing.delivery) == (news.status, news.generation, news.delivery)
 
 
-def chosen_news(news: ContractNews, universe: Universe, choice: settings.Exchange) -> bool:
+def chosen_news(news: ContractNews, universe: Universe, exchange: settings.Exchange) -> bool:
     """Whether the news are of a contract that is chosen, or would be."""
-    return news.symbol in universe.known or (news.contract_type in choice.contract_types and fits(news.symbol, choice))
+    return news.symbol in universe.known or (
+        news.contract_type in exchange.contract_types and fits(news.symbol, exchange)
+    )
 
 
 def finer_than_listed(
