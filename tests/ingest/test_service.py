@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -23,8 +19,6 @@ from klagg.errors import ConfigError, ExchangeRefused
 from klagg.exchange.endpoints import Endpoint
 from klagg.localexchange import LocalExchange, RecordedMarket
 from klagg.redisio import Streams
-from klagg.service import AsyncContext
-from klagg.settings import from_tree
 from tests.ingest.kit import (
     NOW_MS,
     SYMBOLS,
@@ -37,6 +31,7 @@ from tests.ingest.kit import (
     fill,
     frame_of,
 )  # fmt: skip
+from tests.ingest.linekit import a_context, a_line
 
 pytestmark = pytest.mark.servers
 
@@ -50,30 +45,6 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def streams(redis_url: str) -> Streams:
     return Streams(redis_url)
-
-
-def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections: Any) -> AsyncContext:
-    """The context of line A of `source`, with further sections of settings."""
-    tree = {
-        **sections,
-        "exchange": {
-            "websocket_url": source.websocket_url, "rest_url": source.rest_url, **sections.get("exchange", {}),
-        },
-        "redis": {"url": redis_url, "timeout_ms": 500, "block_ms": 100},
-        "service": {"shutdown_s": 5},
-    }  # fmt: skip
-    return AsyncContext("ingest-A", from_tree(tree), argparse.Namespace(line="A"), None)
-
-
-@asynccontextmanager
-async def a_line(context: AsyncContext) -> AsyncIterator[asyncio.Task[None]]:
-    """The process's body, running; at the end it is asked to stop, and must have ended well."""
-    task = asyncio.create_task(ingest(context))
-    try:
-        yield task
-    finally:
-        context.stopping.set()
-        await asyncio.wait_for(task, 20)
 
 
 def ids_in(streams: Streams, key: str = "feed:{0}") -> list[int]:
