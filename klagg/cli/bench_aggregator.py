@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import subprocess
 import sys
 import tempfile
@@ -80,13 +81,13 @@ def _catch_up(args: argparse.Namespace, streams: Streams, config: Path) -> dict[
         entries = market.entries(market.trades(args.entries * ROWS, at_ms, at_ms + TICK_MS), ROWS)
         ids.append(_write(streams, [*entries, contract.tick_entry(at_ms + TICK_MS)]))
     with _aggregator(config) as process:
-        began = _wait_for(process, streams, ids[WARM_TICKS - 1])
-        ended = _wait_for(process, streams, ids[-1])
+        began, cpu_s = _wait_for(process, streams, ids[WARM_TICKS - 1]), _cpu_s(process.pid)
+        ended, cpu_s = _wait_for(process, streams, ids[-1]), _cpu_s(process.pid) - cpu_s
         memory = _high_water_mb(process.pid)
     trades = args.ticks * args.entries * ROWS
     return {
-        "trades_per_s": int(trades / (ended - began)), "trades": trades, "trades_per_tick": args.entries * ROWS,
-        "rss_mb": memory,
+        "trades_per_s": int(trades / (ended - began)), "cpu_s_per_million": round(cpu_s / trades * 1e6, 3),
+        "trades": trades, "trades_per_tick": args.entries * ROWS, "rss_mb": memory,
     }  # fmt: skip
 
 
@@ -130,6 +131,12 @@ def _wait_for(process: subprocess.Popen[bytes], streams: Streams, entry_id: str)
         if time.monotonic() - changed > START_TIMEOUT_S:
             raise BenchFailed(f"the aggregator stands at {held} for {START_TIMEOUT_S:.0f} s")
         time.sleep(PROBE_S)
+
+
+def _cpu_s(pid: int) -> float:
+    """Seconds of processor time that the process has used: utime and stime of proc_pid_stat(5)."""
+    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _high_water_mb(pid: int) -> float:

@@ -70,7 +70,10 @@ class Context:
 
     def connect(self) -> VirtualStreams:
         streams = VirtualStreams(self._world.redis)
-        streams.fuse, self._world.start_fuse = self._world.start_fuse, None
+        if self._world.start_fuse is not None:
+            streams.fuse, after = divmod(self._world.start_fuse, 2)
+            streams.fuse_after = bool(after)
+            self._world.start_fuse = None
         return streams
 
     def beat(self) -> None:
@@ -131,7 +134,7 @@ class World:
             self._lose_all(wait_ms)
         elif fault == "cut within a start":
             self._lose_all(0)
-            self.start_fuse = rng.randrange(20)
+            self.start_fuse = rng.randrange(40)
         elif fault.startswith("cut"):
             for each in streams:
                 each.fuse, each.fuse_after = rng.randrange(60), "after" in fault
