@@ -25,6 +25,5 @@ NOT_CARRIED: Final = "not_carried"
 
 def alarm(stats: Stats, log: logging.Logger, kind: str, sentence: str) -> None:
     """Count an alarm of this `kind` and say it."""
-    stats.add("alarms")
-    stats.add(f"alarm_{kind}")
+    stats.add("alarms", kind=kind)
     log.error("ALARM: %s", sentence)

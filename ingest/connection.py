@@ -77,8 +77,12 @@ class Connection:
 
     def alive_ms(self, clock: ExchangeClock) -> int | None:
         """The exchange time of the last sign of life (frame or pong); None while the connection is down."""
-        silent_ms = [each.silent_ms for each in self._sessions if each.up]
-        return clock.now_ms(steady_ms() - min(silent_ms)) if silent_ms else None
+        return clock.now_ms(steady_ms() - self.silent_ms) if self.is_up else None
+
+    @property
+    def silent_ms(self) -> float:
+        """How long ago (real ms) the last sign of life came; 0 while the connection is down."""
+        return min((each.silent_ms for each in self._sessions if each.up), default=0.0)
 
     def follow(self, streams: Collection[str]) -> None:
         """Carry these streams from now on."""
@@ -116,7 +120,7 @@ class Connection:
                 if steady_ms() - started_ms >= STEADY_MS:
                     self._backoff.reset()
                 delay_s = self._backoff.next_s()
-                self._stats.add("reconnects")
+                self._stats.add("reconnects", connection=self.name)
                 self._log.warning("connection %s is down (%s); next try in %.1f s", self.name, reason, delay_s)
                 await asyncio.sleep(delay_s)
         finally:
@@ -190,7 +194,7 @@ class Connection:
             await asyncio.sleep(OVERLAP_S)
             await self._close(old)
             self._log.info("connection %s goes on over a new session", self.name)
-        self._stats.add("hand_overs")
+        self._stats.add("hand_overs", connection=self.name)
         self._again.reset()
         self._due_s = monotonic() + self._age_s()
         return new

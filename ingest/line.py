@@ -82,11 +82,18 @@ class Line:
             self._context.stats.show("connections", sum(each.is_up for each in self.pool.connections))
             for connection, symbols in self.pool.carried:
                 alive_ms = connection.alive_ms(self._clock)
+                self._show(connection, len(symbols))
                 if alive_ms is not None and alive_ms > marked_ms.get(connection.name, 0):
                     alive = self._alive(connection, symbols)
                     if alive:
                         self.intake.mark(by_shard(alive, self._settings.shards), alive_ms)
                         marked_ms[connection.name] = alive_ms
+
+    def _show(self, connection: Connection, symbols: int) -> None:
+        stats, name = self._context.stats, connection.name
+        stats.show("connection_up", int(connection.is_up), connection=name)
+        stats.show("connection_symbols", symbols, connection=name)
+        stats.show("connection_silence_ms", round(connection.silent_ms, 1), connection=name)
 
     def _alive(self, connection: Connection, symbols: Iterable[str]) -> list[str]:
         """Those of the connection's symbols whose trades arrive, as far as anybody knows."""

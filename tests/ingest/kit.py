@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from ingest.parser import Rules
 from klagg.exchange.endpoints import Endpoint
 from klagg.redisio import Entry, Streams
+from klagg.stats import Stats
 
 T = TypeVar("T")
 
@@ -68,6 +69,11 @@ def mini_ticker(symbol: str, time_ms: int, volume: int, close: str = "85266.00")
         "e": "24hrMiniTicker", "E": time_ms, "s": symbol, "c": close, "o": "1", "h": close, "l": "1", "v": str(volume),
         "q": "0", "st": 1,
     }  # fmt: skip
+
+
+def alarms_of(stats: Stats, kind: str) -> int:
+    """How many alarms of a kind there were."""
+    return stats.labelled_counters.get(("alarms", (("kind", kind),)), 0)
 
 
 async def eventually(condition: Callable[[], T], within_s: float = 10.0) -> T:

@@ -26,7 +26,7 @@ from klagg.exchange.endpoints import Endpoint, Way, stream_name
 from klagg.localexchange import LocalExchange, SyntheticMarket
 from klagg.localexchange.limits import Limits
 from klagg.stats import Stats
-from tests.ingest.kit import SYMBOLS, Relay, SmallExchange, agg_trade, eventually, frame_of
+from tests.ingest.kit import SYMBOLS, Relay, SmallExchange, agg_trade, alarms_of, eventually, frame_of
 from tests.localexchange.kit import running
 
 STREAMS = [stream_name(symbol, "aggTrade") for symbol in SYMBOLS]
@@ -170,7 +170,7 @@ async def test_the_new_session_must_deliver_before_the_old_one_ends(
             old = exchange.connections[0]
             receiver.connection.replace("the test wants it")
             # The old one delivers, the new ones do not.
-            await sending(lambda: old, until=lambda: "alarm_hand_over" in receiver.stats.counters)
+            await sending(lambda: old, until=lambda: alarms_of(receiver.stats, "hand_over") > 0)
             assert old.state is State.OPEN
             assert "hand_overs" not in receiver.stats.counters
             await sending(lambda: exchange.connections[-1], until=lambda: "hand_overs" in receiver.stats.counters)
@@ -199,7 +199,7 @@ async def test_a_stalled_socket_is_given_up(caplog: pytest.LogCaptureFixture) ->
         async with receiver.running():
             await eventually(lambda: receiver.connection.is_up)
             relay.deaf = True
-            await eventually(lambda: receiver.stats.counters.get("alarm_stalled"))
+            await eventually(lambda: alarms_of(receiver.stats, "stalled"))
             relay.deaf = False
             await eventually(lambda: receiver.connection.is_up)
     assert "ALARM: connection A1 is stalled: no sign of life for 0." in caplog.text
