@@ -7,7 +7,7 @@ work for a single message but to remember it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ingest.parser import Columns, Rejection, Reply, Rules, parse_frames
@@ -38,17 +38,25 @@ class Batch:
     """Collects frames of one line until `batch_rows` of them are there or `batch_ms` have passed since the first."""
 
     def __init__(self, rules: Rules, *, line: str, shards: int, batch_ms: int, batch_rows: int) -> None:
-        self._rules, self._line = rules, line
+        self._rules, self._line, self._shard_count = rules, line, shards
         self._batch_ms, self.rows_max = batch_ms, batch_rows
-        self._shards = {symbol: shard_of(symbol, shards) for symbol in rules.symbols}
-        self._split = len(set(self._shards.values())) > 1
-        self._only_shard = next(iter(self._shards.values()), 0)
+        self._shards: dict[str, int] = {}
+        self.latest: dict[str, tuple[int, str, str]] = {}
+        """Time, price and quantity of each symbol's last trade in the order of arrival; it costs next to nothing."""
+        self.admit(rules.symbols)
         self._frames: list[bytes] = []
         self._recv_ms = 0
         self._first_local_ms = 0.0
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    def admit(self, symbols: Iterable[str]) -> None:
+        """Take trades of these symbols, too. None is ever taken back: frames of one that is over may still be here."""
+        self._rules = replace(self._rules, symbols=self._rules.symbols.union(symbols))
+        self._shards = {symbol: shard_of(symbol, self._shard_count) for symbol in self._rules.symbols}
+        self._split = len(set(self._shards.values())) > 1
+        self._only_shard = next(iter(self._shards.values()), 0)
 
     def add(self, frame: bytes) -> int:
         """Take in a frame; how many there are now. After the first, `begin`; with `rows_max` of them, `close`."""
@@ -68,6 +76,9 @@ class Batch:
         """Parse what was collected and begin anew."""
         frames, self._frames = self._frames, []
         parsed = parse_frames(frames, self._rules, self._recv_ms)
+        if parsed.count:
+            symbols, _, prices, qtys, _, _, times, *_ = parsed.columns
+            self.latest.update(zip(symbols, zip(times, prices, qtys, strict=True), strict=True))
         return Closed(
             entries=[
                 (shard, self._entry(columns))

@@ -11,6 +11,7 @@ import random
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import UTC, datetime, timedelta
+from time import monotonic
 from typing import Any, Final
 
 from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, JobExecutionEvent, JobSubmissionEvent
@@ -19,13 +20,16 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from ingest.clock import Ticker, WallWatch, tick_s
 from ingest.pen import Pen
+from ingest.session import Manner
 from ingest.synchroniser import Synchroniser
-from ingest.universe import CONFIRM_MS, Universe
+from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
+from ingest.watch import Watch
 from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, local_ms, steady_ms
 from klagg.contract import CLOCK_KEY, Keys, Listing, listing_entries, shard_of, tick_entry, trigger_entry
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
-from klagg.exchange.payloads import Selection, listings_of, names_of
+from klagg.exchange.endpoints import CONTRACT_INFO
+from klagg.exchange.payloads import ContractNews
 from klagg.exchange.rest import ExchangeRest
 from klagg.redisio import Append
 from klagg.service import AsyncContext, run_async
@@ -60,6 +64,12 @@ class ClockJobs:
         self._dropping = False
         self._unsynced_said = False
         self._universe = Universe()
+        self._telling: set[asyncio.Task[None]] = set()
+        self._doubts = Doubts()
+        self._watch_news = Watch(
+            "clock0", self._settings, Manner("klagg-clock", self._settings.exchange.proxy), (CONTRACT_INFO,),
+            on_news=self.news, stats=self._stats, log=self._log,
+        )  # fmt: skip
         self._listed = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A tick that is late is still the newest one; several that are late are one.
@@ -130,15 +140,12 @@ class ClockJobs:
         exchange = self._settings.exchange
         try:
             info = await self._rest.exchange_info()
-            names = names_of(info)
-            self._universe.check(names)
-            expected = self._universe.expected(exchange.symbols, names)
-            if exchange.symbols and not expected:
-                chosen = Selection([], [])
-            else:
-                chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, expected)
-            self._note_vanished(self._universe.take(chosen.listings, names, steady_ms()))
-            await self._pen.write(lambda: self._listing_entries([*chosen.listings, *self._universe.gone.values()]))
+            self._doubts.asked(monotonic())
+            chosen, vanished = self._universe.read(info, exchange, steady_ms())
+            self._doubts.answered(self._universe)
+            self._note_vanished(vanished)
+            listings = self._doubts.as_told(chosen.listings)
+            await self._pen.write(lambda: self._listing_entries([*listings, *self._universe.gone.values()]))
         except (ExchangeUnavailable, ExchangeRefused, RedisUnavailable, RedisRefused) as trouble:
             asked_s = trouble.retry_after_s if isinstance(trouble, ExchangeRefused) else 0.0
             delay_s = max(self._backoff.next_s(), min(asked_s, LISTINGS_RETRY_CAP_S))
@@ -159,6 +166,31 @@ class ClockJobs:
             self._log.warning("left out: %s", problem)
         if self._universe.doubtful:
             self._again(LISTINGS, min(self._settings.clock.listings_s, CONFIRM_S))
+
+    def news(self, news: ContractNews) -> None:
+        """The exchange told of a contract: what is new of a known one is written at once, exchangeInfo says the rest.
+
+        The exchange is asked a moment later, and again while its answers do not bear out the news.
+        """
+        if not chosen_news(news, self._universe, self._settings.exchange):
+            return
+        self._log.info("the exchange says that %s is %s now", news.symbol, news.status)
+        self._doubts.news(news, monotonic())
+        for told in self._doubts.as_told(filter(None, [self._universe.known.get(news.symbol)])):
+            task = asyncio.create_task(self._tell(told), name=f"listing of {told.symbol}")
+            self._telling.add(task)
+            task.add_done_callback(self._told)
+
+    async def _tell(self, listing: Listing) -> None:
+        try:
+            await self._pen.write(lambda: self._listing_entries([listing]))
+        except (RedisUnavailable, RedisRefused) as trouble:
+            self._log.warning("the news of %s could not be written yet: %s", listing.symbol, trouble)
+
+    def _told(self, task: asyncio.Task[None]) -> None:
+        self._telling.discard(task)
+        if not task.cancelled() and (error := task.exception()) and not self._failure.done():
+            self._failure.set_exception(error)
 
     def _note_vanished(self, names: Sequence[str]) -> None:
         for name in names:
@@ -216,20 +248,30 @@ class ClockJobs:
         A wall clock set back by an hour would otherwise stop all ticks for that hour.
         """
         stop = asyncio.create_task(self._context.stopping.wait())
-        ends: set[asyncio.Future[Any]] = {stop, self._failure}
+        watch = asyncio.create_task(self._watch_news.run(), name="news")
+        ends: set[asyncio.Future[Any]] = {stop, self._failure, watch}
         wall = WallWatch(local_ms(), steady_ms())
         try:
             while not stop.done():
                 await asyncio.wait(ends, timeout=WATCH_S, return_when=asyncio.FIRST_COMPLETED)
                 if self._failure.done():
                     self._failure.result()
+                if watch.done():
+                    watch.result()
+                for name in self._doubts.overdue(monotonic()):
+                    self._log.warning("exchangeInfo does not bear out what the exchange told of %s", name)
+                if self._doubts.due(monotonic()):
+                    self._doubts.asked(monotonic())
+                    self._again(LISTINGS, 0.0)
                 step_ms = wall.step_ms(local_ms(), steady_ms())
                 if step_ms:
                     self._log.error("ALARM: this machine's clock was set by %.0f ms; all jobs begin anew", step_ms)
                     for name in (SYNC, TICK, LISTINGS, SNAPSHOT):
                         self._again(name, 0.0)
         finally:
-            stop.cancel()
+            for task in (stop, watch, *self._telling):
+                task.cancel()
+            await asyncio.gather(stop, watch, *self._telling, return_exceptions=True)
 
 
 async def clock(context: AsyncContext) -> None:
@@ -239,8 +281,8 @@ async def clock(context: AsyncContext) -> None:
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
     streams = context.connect()
     await streams.ping()
-    gate = HastyGate(streams, ROLE_CLOCK, context.settings.rest)
-    async with ExchangeRest(context.settings.exchange.rest_url, gate=gate) as rest:
+    exchange, gate = context.settings.exchange, HastyGate(streams, ROLE_CLOCK, context.settings.rest)
+    async with ExchangeRest(exchange.rest_url, gate=gate, proxy=exchange.proxy, agent="klagg-clock") as rest:
         await ClockJobs(context, rest, Pen(streams, context.writer)).run()
     await streams.close()
 

@@ -1,129 +1,219 @@
-"""One WebSocket connection to the exchange: connects, subscribes, receives, and begins anew when it is lost."""
+"""One connection to the exchange, kept up: sessions that are lost begin anew, and those that grow old hand over."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+import ssl
+from collections.abc import Collection
 from time import monotonic
 from typing import Final
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidURI, WebSocketException
+from websockets.exceptions import WebSocketException
 
+from ingest.alarms import HAND_OVER, STALLED, alarm
+from ingest.session import Manner, Session, SessionLost, Take
 from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, steady_ms
-from klagg.errors import ConfigError
-from klagg.exchange.endpoints import MESSAGES_PER_S, Route
+from klagg.exchange.endpoints import Way
 from klagg.stats import Stats
-
-FRAME_BYTES_MAX: Final = 1 << 16
-"""An event has about 200 bytes; whoever sends more than this is not the exchange that we know."""
-
-FRAMES_QUEUED: Final = 2048
-"""Frames that websockets holds before it stops reading; one read of the socket brings a few hundred."""
-
-OPEN_S: Final = 10
-KEEPALIVE_S: Final = 20
-CLOSE_S: Final = 2
 
 RECONNECT_FIRST_S: Final = 0.5
 RECONNECT_CAP_S: Final = 30.0
 STEADY_MS: Final = 60_000
 """A connection that held this long was a good one: the next failure begins with the shortest delay again."""
 
-QUIET_MS: Final = 500
-"""A connection without a sign of life for this long is pinged (a ping counts as a client message)."""
+AGE_SPREAD: Final = 0.1
+"""By up to this part the age at which a connection is replaced is shortened, so that not all are at once."""
 
-Take = Callable[[bytes], None]
+HAND_OVER_S: Final = 15.0
+"""Within this time a new session must bring something, if the old one does."""
+
+OVERLAP_S: Final = 1.0
+"""For this long both sessions go on; what comes twice, the ledger drops."""
+
+AGAIN_FIRST_S: Final = 30.0
+AGAIN_CAP_S: Final = 600.0
+"""Between two tries to hand over."""
 
 
 class Connection:
-    """Carries `symbols` from `route`. Frames go to `take` as they come."""
+    """Carries a changing set of streams over `way`; frames go to `take` as they come. At most two sessions at a time.
+
+    Without streams it is not connected.
+    """
 
     def __init__(
-        self, name: str, route: Route, symbols: Sequence[str], take: Take, *, stats: Stats, log: logging.Logger
-    ) -> None:
-        self.name, self.symbols = name, tuple(symbols)
-        self._route, self._take, self._stats, self._log = route, take, stats, log
+        self, name: str, way: Way, streams: Collection[str], take: Take, *, manner: Manner, stats: Stats,
+        log: logging.Logger,
+    ) -> None:  # fmt: skip
+        self.name = name
+        self.streams = frozenset(streams)
+        self.serial = 0
+        """Counts the sessions that were begun: what is judged over time, is judged anew when it has grown."""
+        self._way, self._take, self._manner, self._stats, self._log = way, take, manner, stats, log
         self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_CAP_S, random.random)
-        self._socket: ClientConnection | None = None
-        self._alive_s = 0.0
-        self._pong: asyncio.Future[float] | None = None
+        self._again = Backoff(AGAIN_FIRST_S, AGAIN_CAP_S, random.random)
+        self._sessions: dict[Session, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self._due_s = 0.0
+        self._why = ""
 
     @property
     def is_up(self) -> bool:
-        """Whether it is connected and all its streams are asked for."""
-        return self._socket is not None
+        """Whether it is connected and the exchange has acknowledged all its streams once."""
+        return any(each.up for each in self._sessions)
+
+    @property
+    def confirmed(self) -> frozenset[str]:
+        """The streams that are asked for and acknowledged."""
+        return frozenset().union(*(each.confirmed for each in self._sessions if each.up)) & self.streams
+
+    @property
+    def delivers(self) -> bool:
+        """Whether events have come over a session that is up."""
+        return any(each.up and each.delivered for each in self._sessions)
 
     def alive_ms(self, clock: ExchangeClock) -> int | None:
         """The exchange time of the last sign of life (frame or pong); None while the connection is down."""
-        return clock.now_ms(steady_ms() - self._silent_ms) if self._socket else None
+        return clock.now_ms(steady_ms() - self.silent_ms) if self.is_up else None
 
     @property
-    def _silent_ms(self) -> float:
-        """How long ago the last sign of life came. It is noted by `monotonic`, the cheapest clock, for every frame."""
-        return (monotonic() - self._alive_s) * 1000
+    def silent_ms(self) -> float:
+        """How long ago (real ms) the last sign of life came; 0 while the connection is down."""
+        return min((each.silent_ms for each in self._sessions if each.up), default=0.0)
+
+    def follow(self, streams: Collection[str]) -> None:
+        """Carry these streams from now on."""
+        self.streams = frozenset(streams)
+        for session in self._sessions:
+            session.follow(self.streams)
+        self._changed.set()
+
+    def again(self, streams: Collection[str]) -> None:
+        """Subscribe to these streams anew."""
+        for session in self._sessions:
+            session.again(streams)
+
+    def replace(self, why: str) -> None:
+        """Hand over to a new session soon: the old one ends when the new one has brought something."""
+        self._due_s, self._why = 0.0, why
+        self._changed.set()
+
+    def cut(self, why: str) -> None:
+        """End what there is at once and begin anew."""
+        for session in self._sessions:
+            session.give_up(why)
 
     async def run(self) -> None:
-        """Receive until cancelled. ConfigError if the URL or a proxy can never work."""
-        while True:
-            started_ms, reason = steady_ms(), "it ended"
-            try:
-                await self._connected()
-            except (InvalidURI, InvalidProxy) as bad:
-                raise ConfigError(f"the exchange cannot be reached as configured: {bad}") from bad
-            except (WebSocketException, OSError) as lost:
-                reason = str(lost) or type(lost).__name__
-            finally:
-                self._socket = None
-            if steady_ms() - started_ms >= STEADY_MS:
-                self._backoff.reset()
-            delay_s = self._backoff.next_s()
-            self._stats.add("reconnects")
-            self._log.warning("connection %s is down (%s); next try in %.1f s", self.name, reason, delay_s)
-            await asyncio.sleep(delay_s)
-
-    async def _connected(self) -> None:
-        """One connection, from the handshake until it is lost; that always shows as an exception of websockets."""
-        async with connect(
-            self._route.url,
-            compression=None,
-            open_timeout=OPEN_S,
-            ping_interval=KEEPALIVE_S,
-            ping_timeout=KEEPALIVE_S,
-            close_timeout=CLOSE_S,
-            max_size=FRAME_BYTES_MAX,
-            max_queue=FRAMES_QUEUED,
-        ) as socket:
-            for message in self._route.subscribe:
-                await socket.send(message)
-                await asyncio.sleep(1 / MESSAGES_PER_S)
-            self._alive_s = monotonic()
-            self._socket = socket
-            self._log.info("connection %s is up with %d symbols", self.name, len(self.symbols))
-            await self._receive(socket)
-
-    async def _receive(self, socket: ClientConnection) -> None:
-        receive, take = socket.recv, self._take
-        while True:
-            frame = await receive(decode=False)
-            self._alive_s = monotonic()
-            take(frame)
-
-    async def ping_if_quiet(self) -> None:
-        """Ask for a sign of life if none came lately; the answer counts when it comes."""
-        socket = self._socket
-        if not socket or self._silent_ms < QUIET_MS or (self._pong and not self._pong.done()):
-            return
+        """Keep it up until cancelled. ConfigError if the URL or a proxy can never work; errors of `take` are raised."""
         try:
-            pong = await socket.ping()
-        except ConnectionClosed:
-            return  # the receiving side sees the same, and says so
-        self._pong = asyncio.ensure_future(pong)
-        self._pong.add_done_callback(self._on_pong)
+            while True:
+                while not self.streams:
+                    self._changed.clear()
+                    await self._changed.wait()
+                started_ms = steady_ms()
+                reason = await self._until_lost()
+                if not self.streams:
+                    continue
+                if steady_ms() - started_ms >= STEADY_MS:
+                    self._backoff.reset()
+                delay_s = self._backoff.next_s()
+                self._stats.add("reconnects", connection=self.name)
+                self._log.warning("connection %s is down (%s); next try in %.1f s", self.name, reason, delay_s)
+                await asyncio.sleep(delay_s)
+        finally:
+            await self._close(*self._sessions)
 
-    def _on_pong(self, pong: asyncio.Future[float]) -> None:
-        if not pong.cancelled() and pong.exception() is None:
-            self._alive_s = monotonic()
+    async def _until_lost(self) -> str:
+        """Connect, hand over when it is time, and return why nothing is left."""
+        session = self._open()
+        self._due_s, self._why = monotonic() + self._age_s(), "it is old"
+        while True:
+            self._changed.clear()
+            await self._either(self._sessions[session], until_s=self._due_s)
+            if self._sessions[session].done():
+                return self._loss_of(session)
+            if not self.streams:
+                await self._close(session)
+                return "nothing to carry"
+            if monotonic() >= self._due_s:
+                session = await self._hand_over(session)
+
+    def _age_s(self) -> float:
+        return self._manner.age_s * (1 - AGE_SPREAD * random.random())
+
+    async def _either(self, task: asyncio.Task[None], until_s: float) -> None:
+        """Wait until the task is done, something was changed, or it is time."""
+        changed = asyncio.create_task(self._changed.wait())
+        try:
+            timeout_s = max(0.0, until_s - monotonic())
+            await asyncio.wait({task, changed}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            changed.cancel()
+
+    def _open(self) -> Session:
+        self.serial += 1
+        session = Session(self._way, self.streams, self._take, self._manner)
+        self._sessions[session] = asyncio.create_task(session.run(), name=f"session of {self.name}")
+        return session
+
+    def _loss_of(self, session: Session) -> str:
+        """Why a session that is done ended; what is no loss of a connection is raised. It is forgotten."""
+        try:
+            self._sessions.pop(session).result()
+        except SessionLost as lost:
+            if lost.stalled:
+                alarm(self._stats, self._log, STALLED, f"connection {self.name} is stalled: {lost}")
+            return str(lost)
+        except ssl.SSLCertVerificationError as untrusted:
+            return f"the exchange's certificate is not trusted: {untrusted.verify_message}"
+        except (WebSocketException, OSError) as lost:
+            return str(lost) or type(lost).__name__
+        return "it ended"
+
+    async def _hand_over(self, old: Session) -> Session:
+        """Open a new session and end the old one when the new one delivers; the session that goes on."""
+        why, self._why = self._why, "it is old"
+        self._log.info("connection %s is replaced: %s", self.name, why)
+        old.await_event()
+        new = self._open()
+        ready = asyncio.create_task(new.ready.wait())
+        tasks = {ready, self._sessions[new], self._sessions[old]}
+        try:
+            await asyncio.wait(tasks, timeout=HAND_OVER_S, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ready.cancel()
+        if self._sessions[old].done():
+            self._log.warning("connection %s was lost while it was replaced: %s", self.name, self._loss_of(old))
+        elif self._sessions[new].done() or not (new.ready.is_set() or (new.up and old.awaits_event)):
+            await self._retreat(new, why)
+            return old
+        else:
+            await asyncio.sleep(OVERLAP_S)
+            await self._close(old)
+            self._log.info("connection %s goes on over a new session", self.name)
+        self._stats.add("hand_overs", connection=self.name)
+        self._again.reset()
+        self._due_s = monotonic() + self._age_s()
+        return new
+
+    async def _retreat(self, new: Session, why: str) -> None:
+        """The new session is no better: keep the old one, and try again later."""
+        if self._sessions[new].done():
+            reason = self._loss_of(new)
+        else:
+            reason = f"it brought nothing within {HAND_OVER_S:.0f} s"
+            await self._close(new)
+        delay_s = self._again.next_s()
+        self._due_s, self._why = monotonic() + delay_s, why
+        sentence = f"connection {self.name} cannot be replaced ({reason}); next try in {delay_s:.0f} s"
+        alarm(self._stats, self._log, HAND_OVER, sentence)
+
+    async def _close(self, *sessions: Session) -> None:
+        """End these sessions in order; what still goes wrong with them no longer matters."""
+        tasks = [self._sessions.pop(each) for each in sessions]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

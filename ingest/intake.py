@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ingest.batch import Batch, Closed
 from ingest.outbox import Outbox
@@ -50,6 +50,15 @@ class Intake:
                 await asyncio.sleep(due_in_ms / 1000)
             else:
                 self.flush()
+
+    @property
+    def latest(self) -> Mapping[str, tuple[int, str, str]]:
+        """Time (exchange ms), price and quantity of each symbol's last trade, as of the last closed batch."""
+        return self._batch.latest
+
+    def admit(self, symbols: Iterable[str]) -> None:
+        """Take trades of these symbols, too."""
+        self._batch.admit(symbols)
 
     def mark(self, symbols_by_shard: Mapping[int, Sequence[str]], alive_ms: int) -> None:
         """Say that these symbols were carried until `alive_ms` (exchange time), behind their trades up to now."""

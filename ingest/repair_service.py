@@ -366,10 +366,10 @@ async def repair(context: AsyncContext) -> None:
     clock = ExchangeClock()
     patient = PatientGate(writing, ROLE_REPAIR, settings.rest, context.stats)
     hasty = HastyGate(writing, ROLE_CLOCK, settings.rest)
-    url = settings.exchange.rest_url
+    url, proxy = settings.exchange.rest_url, settings.exchange.proxy
     async with (
-        ExchangeRest(url, gate=hasty) as time_rest,
-        ExchangeRest(url, timeout_ms=REST_TIMEOUT_MS, gate=patient) as rest,
+        ExchangeRest(url, gate=hasty, proxy=proxy) as time_rest,
+        ExchangeRest(url, timeout_ms=REST_TIMEOUT_MS, gate=patient, proxy=proxy) as rest,
     ):
         synchroniser = Synchroniser(
             time_rest, clock, sync_s=settings.clock.sync_s, stats=context.stats, log=context.log

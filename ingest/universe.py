@@ -8,13 +8,14 @@ This knows what the process has seen itself: a name that vanished while no clock
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-from typing import Final
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
 
+from klagg import settings
 from klagg.contract import Listing
 from klagg.errors import ExchangeUnavailable
-from klagg.exchange.payloads import SUBSCRIBABLE
+from klagg.exchange.payloads import SUBSCRIBABLE, ContractNews, Selection, Ticker, listings_of, names_of, subscribable
 
 VANISHED: Final = "CLOSE"
 """The exchange's status of a symbol whose trading is over; vanished ones get it."""
@@ -63,7 +64,161 @@ class Universe:
         self._names = names
         return ended
 
+    def read(self, info: Any, exchange: settings.Exchange, now_ms: float) -> tuple[Selection, list[str]]:
+        """Take in a decoded answer of exchangeInfo at `now_ms` (steady): what it holds of the configured choice, and
+        the names that vanished with it. ExchangeUnavailable if it is not believed; ConfigError if it never fits."""
+        names = names_of(info)
+        self.check(names)
+        expected = self.expected(exchange.symbols, names)
+        if exchange.symbols and not expected:
+            chosen = Selection([], [])
+        else:
+            chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, expected)
+        return chosen, self.take(chosen.listings, names, now_ms)
+
+    @property
+    def names(self) -> frozenset[str]:
+        """All names of the last believed answer, chosen or not."""
+        return self._names
+
+    @property
+    def known(self) -> Mapping[str, Listing]:
+        """The chosen listings that are not over for good; one that just an answer or two lacked is still there."""
+        return self._known
+
+    @property
+    def carried(self) -> list[str]:
+        """The symbols whose trades are worth a subscription."""
+        return subscribable(self._known.values())
+
     @property
     def doubtful(self) -> bool:
         """Whether the last answer lacked names about which a later one decides."""
         return bool(self._absent_ms)
+
+
+READ_LEAST_S: Final = 2.0
+READ_MOST_S: Final = 60.0
+"""Between two answers that were asked for because of doubts: at first the one, in the end the other."""
+
+OVERDUE_S: Final = 60.0
+"""A doubt that answers leave open for this long is an alarm."""
+
+FORGOTTEN_S: Final = 600.0
+"""A doubt that nothing renewed for this long is forgotten."""
+
+
+def fits(symbol: str, exchange: settings.Exchange) -> bool:
+    """Whether the name alone could be one of the configured choice."""
+    return symbol in exchange.symbols if exchange.symbols else symbol.endswith(exchange.quote_assets)
+
+
+@dataclass(slots=True)
+class _Doubt:
+    since_s: float
+    renewed_s: float
+    news: ContractNews | None
+    said: bool = False
+
+
+class Doubts:
+    """Names about which the exchange told something that its last answer does not bear out, so that it must be asked.
+
+    Times are local and steady, in seconds.
+    """
+
+    def __init__(self) -> None:
+        self._doubts: dict[str, _Doubt] = {}
+        self._asked_s = 0.0
+        self._pause_s = READ_LEAST_S
+
+    def news(self, news: ContractNews, now_s: float) -> None:
+        """The exchange said that a contract was listed, delisted or changed."""
+        before = self._doubts.get(news.symbol)
+        self._doubts[news.symbol] = _Doubt(before.since_s if before else now_s, now_s, news)
+
+    def traded(self, tickers: Iterable[Ticker], universe: Universe, exchange: settings.Exchange, now_s: float) -> None:
+        """These tickers moved: is one of them a symbol that ought to be carried, and that no answer has told of?"""
+        for each in tickers:
+            if each.symbol in universe.names or not fits(each.symbol, exchange):
+                continue
+            doubt = self._doubts.setdefault(each.symbol, _Doubt(now_s, now_s, None))
+            doubt.renewed_s = now_s
+
+    def finer(self, symbol: str, now_s: float) -> None:
+        """A payload has more decimals than is listed: perhaps the listing has changed."""
+        self._doubts.setdefault(symbol, _Doubt(now_s, now_s, None)).renewed_s = now_s
+
+    def due(self, now_s: float) -> bool:
+        """Whether to ask now. Between two times there is a pause, which grows while answers settle nothing."""
+        self._doubts = {name: each for name, each in self._doubts.items() if now_s - each.renewed_s < FORGOTTEN_S}
+        return bool(self._doubts) and now_s - self._asked_s >= self._pause_s
+
+    def asked(self, now_s: float) -> None:
+        """The exchange is asked now, for whatever reason."""
+        self._asked_s = now_s
+        self._pause_s = min(READ_MOST_S, 2 * self._pause_s) if self._doubts else READ_LEAST_S
+
+    def answered(self, universe: Universe) -> None:
+        """An answer was taken in: what it bears out is no doubt any more."""
+        self._doubts = {name: each for name, each in self._doubts.items() if not _settled(name, each.news, universe)}
+        if not self._doubts:
+            self._pause_s = READ_LEAST_S
+
+    def overdue(self, now_s: float) -> list[str]:
+        """The names that have just become an alarm: each once, for as long as its doubt lasts."""
+        late = [name for name, each in self._doubts.items() if not each.said and now_s - each.since_s >= OVERDUE_S]
+        for name in late:
+            self._doubts[name].said = True
+        return late
+
+    def as_told(self, listings: Iterable[Listing]) -> list[Listing]:
+        """`listings` as the newest news say, where an answer does not bear them out yet: it may come from a cache."""
+        return [_as_told(each, self._doubts.get(each.symbol)) for each in listings]
+
+    @property
+    def wanted(self) -> list[str]:
+        """Symbols that the exchange said to be listed now, though no answer tells of them yet."""
+        return [name for name, each in self._doubts.items() if each.news and each.news.status in SUBSCRIBABLE]
+
+
+def _as_told(listing: Listing, doubt: _Doubt | None) -> Listing:
+    if doubt is None or doubt.news is None or doubt.said:
+        return listing
+    news = doubt.news
+    return replace(listing, status=news.status, generation=news.generation, delivery=news.delivery)
+
+
+def _settled(name: str, news: ContractNews | None, universe: Universe) -> bool:
+    if name not in universe.names:
+        return news is not None and news.status not in SUBSCRIBABLE
+    listing = universe.known.get(name)
+    if news is None or listing is None:
+        return True
+    return (listing.status, listing.generation, listing.delivery) == (news.status, news.generation, news.delivery)
+
+
+def chosen_news(news: ContractNews, universe: Universe, exchange: settings.Exchange) -> bool:
+    """Whether the news are of a contract that is chosen, or would be."""
+    return news.symbol in universe.known or (
+        news.contract_type in exchange.contract_types and fits(news.symbol, exchange)
+    )
+
+
+def finer_than_listed(
+    latest: Mapping[str, tuple[int, str, str]], known: Mapping[str, Listing], symbols: Collection[str]
+) -> list[str]:
+    """Those of `symbols` whose last price or quantity has more decimals (but zeros) than their listing says."""
+    found = []
+    for symbol in symbols:
+        listing = known.get(symbol)
+        if listing is None or symbol not in latest:
+            continue
+        _, price, qty = latest[symbol]
+        if _decimals(price) > listing.price_scale or _decimals(qty) > listing.qty_scale:
+            found.append(symbol)
+    return found
+
+
+def _decimals(text: str) -> int:
+    return len(text.partition(".")[2].rstrip("0"))

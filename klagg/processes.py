@@ -27,6 +27,6 @@ def processes(settings: Settings) -> list[Process]:
     feeders = [
         Process("repair", "ingest.repair_service", (), 0),
         Process("clock", "ingest.clock_service", (), 0),
-        Process("ingest-A", "ingest.service", ("--line", "A"), 0),
+        *(Process(f"ingest-{line}", "ingest.service", ("--line", line), 0) for line in settings.ingest.lines),
     ]
     return [*aggregators, *writers, *feeders]

@@ -7,6 +7,7 @@ overrides single values: `KLAGG_REDIS__URL` is `url` in `[redis]`; lists are com
 from __future__ import annotations
 
 import os
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
@@ -17,6 +18,9 @@ from klagg.errors import ConfigError
 from klagg.intervals import MINUTE, ordered
 
 ENVIRONMENT_PREFIX = "KLAGG_"
+LINE_NAME = re.compile(r"[A-Z][A-Z0-9]{0,7}")
+"""What a line of ingest may be called: A, B, A2."""
+
 STREAMS_PERCENT_MAX = 60
 """What all streams together may take of Redis' memory."""
 
@@ -31,11 +35,16 @@ class Exchange:
     contract_types: tuple[str, ...] = ("PERPETUAL",)
     symbols: tuple[str, ...] = ()
     symbols_per_connection: int = 100
+    connection_age_s: int = 82_800
+    proxy: str = ""
 
     def check(self) -> None:
         _one_of("exchange.source", self.source, ("aggTrade", "trade"))
         _one_of("exchange.endpoint", self.endpoint, ("combined", "raw"))
         _between("exchange.symbols_per_connection", self.symbols_per_connection, 1, 1024)
+        _between("exchange.connection_age_s", self.connection_age_s, 1, 86_400)
+        if self.proxy and not re.fullmatch(r"(http|socks5h?)://\S+", self.proxy):
+            raise ConfigError("exchange.proxy must be empty or begin with http://, socks5:// or socks5h://")
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +76,10 @@ class Ingest:
     future_ms_max: int = 10_000
     mark_ms: int = 1000
     buffer_mb_max: int = 64
+    lines: tuple[str, ...] = ("A", "B")
+    dead_symbol_ms: int = 10_000
+    stalled_ms: int = 10_000
+    silent_s: int = 60
 
     def check(self) -> None:
         _between("ingest.batch_ms", self.batch_ms, 1, 1000)
@@ -74,6 +87,14 @@ class Ingest:
         _between("ingest.future_ms_max", self.future_ms_max, 0, 600_000)
         _between("ingest.mark_ms", self.mark_ms, 100, 60_000)
         _between("ingest.buffer_mb_max", self.buffer_mb_max, 1, 65_536)
+        _between("ingest.dead_symbol_ms", self.dead_symbol_ms, 1000, 3_600_000)
+        _between("ingest.stalled_ms", self.stalled_ms, 1000, 600_000)
+        _between("ingest.silent_s", self.silent_s, 5, 3600)
+        if not self.lines or len(set(self.lines)) != len(self.lines):
+            raise ConfigError("ingest.lines must name at least one line, and none twice")
+        for line in self.lines:
+            if not LINE_NAME.fullmatch(line):
+                raise ConfigError(f"ingest.lines names {line!r}: a line is called by capital letters and digits")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from klagg.embedded.redis_server import system_program
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError
 from klagg.exchange.rest import ExchangeRest
 from klagg.redisio import Streams
-from klagg.settings import Settings, load
+from klagg.settings import Exchange, Settings, load
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
 
@@ -300,7 +300,7 @@ def exchange(settings: Settings) -> Check:
     """The exchange answers, and this machine's clock is near its own."""
     clock = ExchangeClock()
     try:
-        asyncio.run(_synchronise(settings.exchange.rest_url, clock))
+        asyncio.run(_synchronise(settings.exchange, clock))
     except (ExchangeUnavailable, ExchangeRefused) as away:
         return Check(WARN, "exchange", f"{away}: `klagg up --source sim` works without it")
     except KlaggError as bad:
@@ -308,8 +308,8 @@ def exchange(settings: Settings) -> Check:
     return offset(settings.exchange.rest_url, clock.offset_ms(local_ms()), clock.speed)
 
 
-async def _synchronise(rest_url: str, clock: ExchangeClock) -> None:
-    async with ExchangeRest(rest_url, timeout_ms=EXCHANGE_TIMEOUT_MS) as rest:
+async def _synchronise(exchange: Exchange, clock: ExchangeClock) -> None:
+    async with ExchangeRest(exchange.rest_url, timeout_ms=EXCHANGE_TIMEOUT_MS, proxy=exchange.proxy) as rest:
         await rest.synchronise(clock, local_ms)
 
 

@@ -308,7 +308,8 @@ class Up:
             pid, restarts = self._simulator.pid, self._simulator.restarts
             lines.append(screen.ProcessLine("exchange", pid, restarts, now - self._simulator.started_s, silent))
         gauges = [beat["gauges"].get("exchange_ms", 0) for beat in beats.values()]
-        self._measure(beats.get(heartbeat_key("ingest-A"), {}), now)
+        lines_beats = (beats.get(heartbeat_key(f"ingest-{line}"), {}) for line in self._settings.ingest.lines)
+        self._measure(next(filter(None, lines_beats), {}), now)
         return screen.Snapshot(
             self._market.banner, self._market.title, max(gauges, default=0), self._trades_per_s, lines, klines,
             self._said, tuple(self._messages),

@@ -19,12 +19,21 @@ URL_BYTES_MAX: Final = 4096
 """Servers refuse long request lines (8,190 bytes is common): streams beyond this are subscribed to by message."""
 
 PARAMS_MAX: Final = 100
-"""Streams in one SUBSCRIBE message."""
+"""Streams in one message."""
 
 MESSAGES_PER_S: Final = 8
 """The exchange allows 10 client messages a second, pings and pongs included; these leave room for two of them."""
 
 _ROUTES: Final = {"aggTrade": "market", "trade": "public"}
+
+MARKET: Final = "market"
+"""The route of everything but books and single fills."""
+
+CONTRACT_INFO: Final = "!contractInfo"
+"""Listings, delistings and changes of contracts, as they happen; silent for days."""
+
+MINI_TICKERS: Final = "!miniTicker@arr"
+"""Once a second, the tickers that changed, of all symbols of the exchange."""
 
 
 class Endpoint(Enum):
@@ -35,11 +44,49 @@ class Endpoint(Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Way:
+    """A route of the exchange: where connections go to that carry streams of one kind. Checked when it is made."""
+
+    base_url: str
+    endpoint: Endpoint
+    path: str
+
+    @classmethod
+    def of(cls, base_url: str, endpoint: Endpoint, source: str = "") -> Way:
+        """The way to the trades of `source` (aggTrade or trade), or without it to what is told of all symbols.
+
+        ConfigError if `base_url` is no WebSocket URL.
+        """
+        return cls(checked_base(base_url), endpoint, _ROUTES[source] if source else MARKET)
+
+    def route(self, streams: Sequence[str]) -> Route:
+        """The route to `streams`, at least one.
+
+        A combined endpoint takes as many streams as fit in the URL. A raw one takes a single stream in its path, or all
+        of them by SUBSCRIBE. Names may be CJK: they are percent-encoded in URLs and plain in messages.
+        """
+        if not streams:
+            raise ValueError("a connection needs at least one stream")
+        base = f"{self.base_url}/{self.path}"
+        if self.endpoint is Endpoint.RAW:
+            if len(streams) == 1:
+                return Route(f"{base}/ws/{_encoded(streams[0])}", ())
+            return Route(f"{base}/ws", tuple(streams))
+        url, taken = f"{base}/stream?streams={_encoded(streams[0])}", 1
+        for stream in streams[1:]:
+            longer = f"{url}/{_encoded(stream)}"
+            if len(longer) > URL_BYTES_MAX:
+                break
+            url, taken = longer, taken + 1
+        return Route(url, tuple(streams[taken:]))
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
-    """Where to connect for some streams, and the messages to send then (each a SUBSCRIBE) for those not in `url`."""
+    """Where to connect for some streams, and those of them that `url` does not name: they are subscribed to then."""
 
     url: str
-    subscribe: tuple[str, ...]
+    left: tuple[str, ...]
 
 
 def stream_name(symbol: str, source: str) -> str:
@@ -47,27 +94,12 @@ def stream_name(symbol: str, source: str) -> str:
     return f"{symbol.lower()}@{source}"
 
 
-def route_of(base_url: str, endpoint: Endpoint, source: str, symbols: Sequence[str]) -> Route:
-    """The way to the trades of `symbols`; ConfigError if `base_url` is no WebSocket URL.
-
-    A combined endpoint takes as many streams as fit in the URL. A raw one takes a single stream in its path, or all of
-    them by SUBSCRIBE. Names may be CJK: they are percent-encoded in URLs and plain in messages.
-    """
-    if not symbols:
-        raise ValueError("a connection needs at least one symbol")
-    base = f"{checked_base(base_url)}/{_ROUTES[source]}"
-    streams = [stream_name(symbol, source) for symbol in symbols]
-    if endpoint is Endpoint.RAW:
-        if len(streams) == 1:
-            return Route(f"{base}/ws/{_encoded(streams[0])}", ())
-        return Route(f"{base}/ws", _subscriptions(streams))
-    url, taken = f"{base}/stream?streams={_encoded(streams[0])}", 1
-    for stream in streams[1:]:
-        longer = f"{url}/{_encoded(stream)}"
-        if len(longer) > URL_BYTES_MAX:
-            break
-        url, taken = longer, taken + 1
-    return Route(url, _subscriptions(streams[taken:]))
+def request(method: str, streams: Sequence[str], number: int) -> str:
+    """A client message: SUBSCRIBE to these streams or UNSUBSCRIBE from them, at most PARAMS_MAX; `number` is its id."""
+    if not 0 < len(streams) <= PARAMS_MAX:
+        raise ValueError(f"{len(streams)} streams in one message: it takes 1 to {PARAMS_MAX}")
+    message = {"method": method, "params": list(streams), "id": number}
+    return ujson.dumps(message, ensure_ascii=False, escape_forward_slashes=False)
 
 
 def checked_base(base_url: str) -> str:
@@ -79,15 +111,4 @@ def checked_base(base_url: str) -> str:
 
 
 def _encoded(stream: str) -> str:
-    return quote(stream, safe="@")
-
-
-def _subscriptions(streams: Sequence[str]) -> tuple[str, ...]:
-    return tuple(
-        ujson.dumps(
-            {"method": "SUBSCRIBE", "params": list(streams[start : start + PARAMS_MAX]), "id": 1 + start // PARAMS_MAX},
-            ensure_ascii=False,
-            escape_forward_slashes=False,
-        )
-        for start in range(0, len(streams), PARAMS_MAX)
-    )
+    return quote(stream, safe="@!")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from klagg.contract import Listing
 from klagg.decimals import DIGITS_MAX
@@ -41,6 +41,27 @@ class Selection:
 
     listings: list[Listing]
     malformed: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticker:
+    """What a ticker says of a symbol at the exchange time `time_ms`: last price, and volume over a moving day."""
+
+    symbol: str
+    time_ms: int
+    close: str
+    volume: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContractNews:
+    """A `!contractInfo` event: a contract was listed, delisted or changed. It holds neither scales nor quote asset."""
+
+    symbol: str
+    contract_type: str
+    status: str
+    generation: int
+    delivery: int
 
 
 def server_time_of(answer: Any) -> ServerTime:
@@ -102,6 +123,44 @@ def names_of(exchange_info: Any) -> frozenset[str]:
 def subscribable(listings: Iterable[Listing]) -> list[str]:
     """The names whose trades are worth a subscription."""
     return [each.symbol for each in listings if each.status in SUBSCRIBABLE]
+
+
+def told_of(message: Any) -> Any:
+    """What a message over a combined endpoint tells: an event or a list of events; None if it is a reply or nothing."""
+    return message.get("data") if isinstance(message, dict) and "stream" in message else None
+
+
+def tickers_of(told: Any) -> list[Ticker]:
+    """The tickers of USDⓈ-M symbols (`st` 1) in what `!miniTicker@arr` tells; rows that are none are left out."""
+    if not isinstance(told, list):
+        return []
+    return [ticker for ticker in map(_ticker, told) if ticker]
+
+
+def _ticker(row: Any) -> Ticker | None:
+    if not isinstance(row, dict) or row.get("e") != "24hrMiniTicker" or row.get("st", 1) != 1:
+        return None
+    name, time_ms, close, volume = row.get("s"), row.get("E"), row.get("c"), row.get("v")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not _whole(time_ms, 1, INT64_MAX):
+        return None
+    if not isinstance(close, str) or not isinstance(volume, str):
+        return None
+    try:
+        return Ticker(name, cast("int", time_ms), close, float(volume))
+    except ValueError:
+        return None
+
+
+def contract_of(told: Any) -> ContractNews | None:
+    """What a `!contractInfo` event tells of a USDⓈ-M contract (`st` 1); None if it is no such event."""
+    if not isinstance(told, dict) or told.get("e") != "contractInfo" or told.get("st", 1) != 1:
+        return None
+    name, kind, status = told.get("s"), told.get("ct"), told.get("cs")
+    if not all(isinstance(each, str) and _NAME.fullmatch(each) for each in (name, kind, status)):
+        return None
+    if not _whole(told.get("ot"), 0, INT64_MAX) or not _whole(told.get("dt"), 0, INT64_MAX):
+        return None
+    return ContractNews(str(name), str(kind), str(status), told["ot"], told["dt"])
 
 
 def _check_named(symbols: Sequence[str], listed: dict[str, Listing], chosen: dict[str, Listing]) -> None:

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 import aiohttp
 import ujson
+from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
@@ -59,7 +60,10 @@ class OpenGate:
 
 
 class ExchangeRest:
-    """The exchange's REST API at `base_url`. An async context manager; proxies come from the environment.
+    """The exchange's REST API at `base_url`. An async context manager.
+
+    `proxy` is `http://…` or `socks5://…` (socks5h: the proxy resolves names); "" stands for that of the environment.
+    Certificates are verified, through a proxy as well. `agent` is the User-Agent.
 
     Every call raises ExchangeUnavailable (no answer within `timeout_ms`, or none that can be read) or ExchangeRefused,
     and passes the `gate` with its weight first.
@@ -67,7 +71,7 @@ class ExchangeRest:
 
     def __init__(
         self, base_url: str, *, timeout_ms: int = 5000, answer_bytes_max: int = ANSWER_BYTES_MAX,
-        gate: Gate | None = None,
+        gate: Gate | None = None, proxy: str = "", agent: str = "klagg",
     ) -> None:  # fmt: skip
         if not base_url.startswith(("http://", "https://")):
             raise ConfigError(f"exchange.rest_url is {base_url!r}: it must be like https://host or http://host:port")
@@ -76,10 +80,14 @@ class ExchangeRest:
         self._answer_bytes_max = answer_bytes_max
         self._session: aiohttp.ClientSession | None = None
         self._gate = gate or OpenGate()
+        self._proxy, self._agent = proxy, agent
 
     async def __aenter__(self) -> ExchangeRest:
-        connector = aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE_S)
-        self._session = aiohttp.ClientSession(timeout=self._timeout, connector=connector, trust_env=True)
+        connector, proxy = _way_through(self._proxy)
+        self._session = aiohttp.ClientSession(
+            timeout=self._timeout, connector=connector, proxy=proxy, trust_env=not self._proxy,
+            headers={"User-Agent": self._agent},
+        )  # fmt: skip
         return self
 
     async def __aexit__(
@@ -126,6 +134,15 @@ class ExchangeRest:
             raise ExchangeUnavailable(
                 f"the exchange at {self._base_url} did not answer {path} within {self._timeout.total} s"
             ) from None
+        except aiohttp.ClientConnectorCertificateError as untrusted:
+            raise ExchangeUnavailable(
+                f"the certificate of the exchange at {self._base_url} is not trusted, so nothing is asked: "
+                f"{untrusted.certificate_error}"
+            ) from None
+        except (ProxyError, ProxyConnectionError, ProxyTimeoutError) as refused:
+            raise ExchangeUnavailable(
+                f"the proxy does not lead to the exchange at {self._base_url} ({path}): {refused}"
+            ) from refused
         except (aiohttp.ClientError, OSError) as lost:
             reason = str(lost) or type(lost).__name__
             raise ExchangeUnavailable(f"the exchange at {self._base_url} does not answer {path}: {reason}") from lost
@@ -153,6 +170,18 @@ class ExchangeRest:
                 raise ExchangeUnavailable(f"the exchange answered {path} with more than {self._answer_bytes_max} bytes")
             parts.append(part)
         return b"".join(parts)
+
+
+def _way_through(proxy: str) -> tuple[aiohttp.TCPConnector, str | None]:
+    """The connector and the proxy that a session needs to go through `proxy`."""
+    if not proxy.startswith("socks"):
+        return aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE_S), proxy or None
+    resolves_there = proxy.startswith("socks5h:")
+    url = proxy.replace("socks5h:", "socks5:", 1)
+    try:
+        return ProxyConnector.from_url(url, rdns=resolves_there, keepalive_timeout=KEEPALIVE_S), None
+    except ValueError as bad:
+        raise ConfigError(f"exchange.proxy cannot be used: {bad}") from None
 
 
 def _refusal(path: str, status: int, retry_after: str, body: bytes) -> ExchangeRefused:

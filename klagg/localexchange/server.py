@@ -57,7 +57,7 @@ class LocalExchange:
     ) -> None:
         """`speed`: exchange seconds a second. `port` 0 takes a free one.
 
-        `wait` holds the clock until the first subscriber to market data (default: for a source with an end).
+        `wait` holds the clock until the first subscriber to trades or klines (default: for a source with an end).
         `start_ms` is the exchange time to begin at (default: shortly before a recording's first trade, for an endless
         market now, or at another speed than 1 what `anchored_start_ms` says).
         `lead_ms` is the exchange time that passes before a recording's first trade (default: 2 s of real time), so
@@ -295,7 +295,8 @@ class LocalExchange:
                 task = asyncio.create_task(seeding, name=f"seed {stream.symbol} {stream.interval}")
                 self._seeding.add(task)
                 task.add_done_callback(self._report)
-        if started:
+        # Who merely watches over all symbols is no reader of a recording yet.
+        if any(stream.kind not in (Kind.CONTRACT_INFO, Kind.MINI_TICKERS) for stream in started):
             self.clock.release(time.monotonic())
 
     async def _seed(self, stream: Stream, position_ms: int) -> None:

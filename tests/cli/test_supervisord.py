@@ -30,6 +30,7 @@ CONFIGURATION = ROOT / "config" / "supervisord.conf"
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 NAMES = (
     "klagg-writer-final", "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair", "klagg-ingest-A",
+    "klagg-ingest-B",
 )  # fmt: skip
 
 
@@ -59,7 +60,9 @@ def test_a_process_has_longer_to_end_than_its_own_deadline() -> None:
 def test_the_last_to_stop_is_the_writer_and_the_first_is_ingest() -> None:
     # supervisord stops from the highest priority to the lowest.
     by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
-    assert by_priority == ["klagg-ingest-A", "klagg-repair", "klagg-clock", "klagg-aggregator", "klagg-writer-final"]
+    assert by_priority == [
+        "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator", "klagg-writer-final",
+    ]  # fmt: skip
 
 
 def bin_folder(folder: Path) -> Path:

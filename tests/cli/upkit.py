@@ -27,7 +27,7 @@ from tests.kit import eventually
 MARKET = ("--source", "sim", "--symbols", "5", "--rate", "200", "--speed", "20")
 """A market whose minutes take three seconds."""
 
-PIPELINE = {"aggregator-0", "repair", "clock", "ingest-A"}
+PIPELINE = {"aggregator-0", "repair", "clock", "ingest-A", "ingest-B"}
 
 
 def command(data: Path, *options: str) -> list[str]:

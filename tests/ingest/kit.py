@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import ujson
 from aiohttp import web
@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from ingest.parser import Rules
 from klagg.exchange.endpoints import Endpoint
 from klagg.redisio import Entry, Streams
+from klagg.stats import Stats
 
 T = TypeVar("T")
 
@@ -54,6 +55,27 @@ def rules(endpoint: Endpoint = Endpoint.COMBINED, source: str = "aggTrade", futu
     return Rules(endpoint, source, frozenset(SYMBOLS), future_ms_max)
 
 
+def contract_news(symbol: str, status: str) -> dict[str, Any]:
+    """A contractInfo event of a symbol that SmallExchange lists."""
+    return {
+        "e": "contractInfo", "E": NOW_MS, "s": symbol, "ps": symbol, "ct": "PERPETUAL", "dt": 4133404800000,
+        "ot": 1569398400000, "cs": status, "st": 1,
+    }  # fmt: skip
+
+
+def mini_ticker(symbol: str, time_ms: int, volume: int, close: str = "85266.00") -> dict[str, Any]:
+    """A row of !miniTicker@arr."""
+    return {
+        "e": "24hrMiniTicker", "E": time_ms, "s": symbol, "c": close, "o": "1", "h": close, "l": "1", "v": str(volume),
+        "q": "0", "st": 1,
+    }  # fmt: skip
+
+
+def alarms_of(stats: Stats, kind: str) -> int:
+    """How many alarms of a kind there were."""
+    return stats.labelled_counters.get(("alarms", (("kind", kind),)), 0)
+
+
 async def eventually(condition: Callable[[], T], within_s: float = 10.0) -> T:
     """The first true value of `condition`, polled on the event loop; fails after `within_s`."""
     deadline = time.monotonic() + within_s
@@ -72,11 +94,15 @@ class SmallExchange:
 
     def __init__(self) -> None:
         self.symbols = list(SYMBOLS)
+        self.statuses: dict[str, str] = {}
         self.rows: dict[str, Any] = {}
         self.offset_ms = NOW_MS - time.time() * 1000
         self.speed = 1.0
         self.rest_status = 200
+        self.acknowledges = True
+        self.controls: list[ServerConnection] = []
         self.paths: list[str] = []
+        self.agents: list[str] = []
         self.messages: list[Any] = []
         self.connections: list[ServerConnection] = []
         self.websocket_url = ""
@@ -91,16 +117,30 @@ class SmallExchange:
         for frame in frames:
             await self.connections[-1].send(frame, text=True)
 
+    async def tell(self, stream: str, event: Any) -> None:
+        """Tell all who listen to what is told of all symbols."""
+        frame = ujson.dumps({"stream": stream, "data": event}, ensure_ascii=False)
+        for each in self.controls:
+            with suppress(ConnectionClosed):
+                await each.send(frame)
+
     async def accept(self, connection: ServerConnection) -> None:
         """Serve one client: note what it says, acknowledge each message."""
         assert connection.request
+        if "!contractInfo" in unquote(connection.request.path):
+            self.controls.append(connection)
+            with suppress(ConnectionClosed):
+                await connection.wait_closed()
+            return
         self.paths.append(connection.request.path)
+        self.agents.append(connection.request.headers["User-Agent"])
         self.connections.append(connection)
         with suppress(ConnectionClosed):
             async for message in connection:
                 said = ujson.loads(message)
                 self.messages.append(said)
-                await connection.send(ujson.dumps({"result": None, "id": said["id"]}))
+                if self.acknowledges:
+                    await connection.send(ujson.dumps({"result": None, "id": said["id"]}))
 
     async def time(self, _: web.Request) -> web.Response:
         simulated = {} if self.speed == 1 else {"klaggSimulated": True, "klaggSpeed": self.speed}
@@ -112,7 +152,8 @@ class SmallExchange:
             "quantityPrecision": 3, "onboardDate": 1569398400000, "deliveryDate": 4133404800000,
         }  # fmt: skip
         row |= self.rows
-        body = {"symbols": [row | {"symbol": symbol} for symbol in self.symbols]}
+        rows = [row | {"symbol": each, "status": self.statuses.get(each, "TRADING")} for each in self.symbols]
+        body = {"symbols": rows}
         return web.json_response(body, status=self.rest_status)
 
     @asynccontextmanager

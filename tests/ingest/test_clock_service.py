@@ -23,7 +23,7 @@ from klagg.redisio import AsyncStreams, Entry, Streams
 from klagg.service import AsyncContext
 from klagg.settings import from_tree
 from klagg.weights import note_weight
-from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, eventually, feed_of
+from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, contract_news, eventually, feed_of
 
 pytestmark = pytest.mark.servers
 
@@ -43,10 +43,14 @@ def a_context(source: SmallExchange, redis_url: str, **sections: Any) -> AsyncCo
     """The context of a clock that ticks every 50 ms, with further sections of settings."""
     tree = {
         **sections,
-        "exchange": {"rest_url": source.rest_url, **sections.get("exchange", {})},
+        "exchange": {
+            "rest_url": source.rest_url,
+            "websocket_url": source.websocket_url,
+            **sections.get("exchange", {}),
+        },
         "clock": {"tick_ms": 50, "snapshot_s": 1, "sync_s": 1, **sections.get("clock", {})},
         "redis": {"url": redis_url, "timeout_ms": 500, "block_ms": 100},
-    }
+    }  # fmt: skip
     return AsyncContext("clock", from_tree(tree), argparse.Namespace(), None)
 
 
@@ -103,6 +107,31 @@ async def test_its_questions_are_on_the_account_and_a_pause_holds_them_back(stre
             assert counters["syncs"] == syncs
             assert not context.stopping.is_set()
     await pausing.close()
+
+
+async def test_news_of_a_contract_are_a_listing_at_once(
+    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also while exchangeInfo still says what it said before; one that is new is asked for."""
+    monkeypatch.setattr(universe, "READ_LEAST_S", 0.1)
+
+    def listed_as(symbol: str) -> list[str]:
+        told = [each for entry in feed_of(streams, "listing") for each in listings_of(entry.fields)]
+        return [each.status for each in told if each.symbol == symbol]
+
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url)
+        async with a_clock(context):
+            await eventually(lambda: exchange.controls and listed_as(SYMBOLS[0]) == ["TRADING"])
+            await exchange.tell("!contractInfo", contract_news(SYMBOLS[0], "SETTLING"))
+            await eventually(lambda: len(listed_as(SYMBOLS[1])) >= 3)
+            assert listed_as(SYMBOLS[0])[1:] == ["SETTLING"] * (len(listed_as(SYMBOLS[0])) - 1)
+            exchange.statuses[SYMBOLS[0]] = "SETTLING"
+            exchange.symbols.append("新USDT")
+            await exchange.tell("!contractInfo", contract_news("新USDT", "TRADING"))
+            await exchange.tell("!contractInfo", contract_news("BTCUSD_PERP", "SETTLING") | {"st": 2})
+            await eventually(lambda: listed_as("新USDT"))
+        assert context.stats.counters["contract_news"] == 2
 
 
 async def test_every_shard_gets_every_tick_and_its_own_listings(streams: Streams, redis_url: str) -> None:

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import logging
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from ingest import connection, service
+from ingest import connection, listed
 from ingest.connection import Connection
+from ingest.line import by_shard, mark_s
 from ingest.outbox import OutboxFull
-from ingest.service import by_shard, ingest, main, mark_s, parts_of
+from ingest.service import ingest, main
+from klagg.clock import ExchangeClock
 from klagg.contract import shard_of
 from klagg.errors import ConfigError, ExchangeRefused
+from klagg.exchange.endpoints import Endpoint
 from klagg.localexchange import LocalExchange, RecordedMarket
 from klagg.redisio import Streams
-from klagg.service import AsyncContext
-from klagg.settings import from_tree
 from tests.ingest.kit import (
     NOW_MS,
     SYMBOLS,
@@ -34,6 +31,7 @@ from tests.ingest.kit import (
     fill,
     frame_of,
 )  # fmt: skip
+from tests.ingest.linekit import a_context, a_line
 
 pytestmark = pytest.mark.servers
 
@@ -41,36 +39,12 @@ pytestmark = pytest.mark.servers
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 0.01)
-    monkeypatch.setattr(service, "START_FIRST_S", 0.01)
+    monkeypatch.setattr(listed, "START_FIRST_S", 0.01)
 
 
 @pytest.fixture
 def streams(redis_url: str) -> Streams:
     return Streams(redis_url)
-
-
-def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections: Any) -> AsyncContext:
-    """The context of line A of `source`, with further sections of settings."""
-    tree = {
-        **sections,
-        "exchange": {
-            "websocket_url": source.websocket_url, "rest_url": source.rest_url, **sections.get("exchange", {}),
-        },
-        "redis": {"url": redis_url, "timeout_ms": 500, "block_ms": 100},
-        "service": {"shutdown_s": 5},
-    }  # fmt: skip
-    return AsyncContext("ingest-A", from_tree(tree), argparse.Namespace(line="A"), None)
-
-
-@asynccontextmanager
-async def a_line(context: AsyncContext) -> AsyncIterator[asyncio.Task[None]]:
-    """The process's body, running; at the end it is asked to stop, and must have ended well."""
-    task = asyncio.create_task(ingest(context))
-    try:
-        yield task
-    finally:
-        context.stopping.set()
-        await asyncio.wait_for(task, 20)
 
 
 def ids_in(streams: Streams, key: str = "feed:{0}") -> list[int]:
@@ -91,7 +65,7 @@ async def test_trades_reach_the_feed(streams: Streams, redis_url: str, endpoint:
         async with a_line(context):
             await eventually(lambda: exchange.connections and (endpoint == "combined" or exchange.messages))
             assert exchange.paths[0].startswith(path)
-            way = service.Endpoint(endpoint)
+            way = Endpoint(endpoint)
             await exchange.send(*(frame_of(build(n, s=SYMBOLS[n % 3]), way) for n in range(1500)))
             await eventually(lambda: len(ids_in(streams)) == 1500)
     entries = feed_of(streams, "trades")
@@ -142,8 +116,9 @@ async def test_symbols_are_spread_over_connections_and_shards(streams: Streams, 
             await eventually(lambda: len(exchange.connections) == 3)
             carried = [path.partition("=")[2].split("/") for path in exchange.paths]
             assert sorted(len(each) for each in carried) == [1, 3, 3]
-            for symbol in exchange.symbols:
-                await exchange.connections[0].send(frame_of(agg_trade(1, s=symbol)), text=True)
+            for streams_of_one, each in zip(carried, exchange.connections, strict=True):
+                for stream in streams_of_one:
+                    await each.send(frame_of(agg_trade(1, s=stream.partition("@")[0].upper())), text=True)
             keys = [f"feed:{{{shard}}}" for shard in range(3)]
             await eventually(lambda: sum(len(ids_in(streams, key)) for key in keys) == 7)
             await eventually(lambda: all(feed_of(streams, "mark", key) for key in keys))
@@ -180,11 +155,13 @@ async def test_marks_follow_the_connection(streams: Streams, redis_url: str, mon
 def _turns_of_marks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     """Grows with every turn of the task that writes marks."""
     turns: list[None] = []
+    alive_ms = Connection.alive_ms
 
-    async def ping_if_quiet(_: Connection) -> None:
+    def noted(connection: Connection, clock: ExchangeClock) -> int | None:
         turns.append(None)
+        return alive_ms(connection, clock)
 
-    monkeypatch.setattr(Connection, "ping_if_quiet", ping_if_quiet)
+    monkeypatch.setattr(Connection, "alive_ms", noted)
     return turns
 
 
@@ -281,7 +258,7 @@ async def test_a_full_buffer_ends_the_process_with_a_sentence(redis_url: str) ->
 async def test_a_start_without_an_exchange_gives_up_with_a_sentence(
     redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(service, "START_TRIES", 3)
+    monkeypatch.setattr(listed, "START_TRIES", 3)
     async with SmallExchange().running() as exchange:
         exchange.rest_status = 503
         with pytest.raises(ExchangeRefused, match="refused /fapi/v1/exchangeInfo with HTTP 503"):
@@ -324,8 +301,7 @@ async def test_a_recording_arrives_whole(streams: Streams, redis_url: str, reald
     assert "rejected" not in context.stats.counters
 
 
-def test_parts_and_shards_and_pace() -> None:
-    assert parts_of(list("abcde"), 2) == [["a", "b"], ["c", "d"], ["e"]]
+def test_shards_and_pace() -> None:
     assert by_shard(["BTCUSDT", "ETHUSDT"], 1) == {0: ["BTCUSDT", "ETHUSDT"]}
     assert (mark_s(1000, 1.0), mark_s(1000, 10.0), mark_s(1000, 1000.0), mark_s(1000, 0.0)) == (1.0, 0.1, 0.05, 1.0)
 

@@ -8,15 +8,19 @@ import pytest
 import ujson
 
 from klagg.errors import ConfigError
-from klagg.exchange.endpoints import PARAMS_MAX, URL_BYTES_MAX, Endpoint, route_of, stream_name
+from klagg.exchange.endpoints import PARAMS_MAX, URL_BYTES_MAX, Endpoint, Route, Way, request, stream_name
 
 BASE = "wss://fstream.binance.com"
+
+
+def route_of(base_url: str, endpoint: Endpoint, source: str, symbols: list[str]) -> Route:
+    return Way.of(base_url, endpoint, source).route([stream_name(symbol, source) for symbol in symbols])
 
 
 def test_combined_streams_stand_in_the_url() -> None:
     route = route_of(BASE, Endpoint.COMBINED, "aggTrade", ["BTCUSDT", "ETHUSDT"])
     assert route.url == f"{BASE}/market/stream?streams=btcusdt@aggTrade/ethusdt@aggTrade"
-    assert route.subscribe == ()
+    assert route.left == ()
 
 
 def test_every_fill_comes_over_the_public_route() -> None:
@@ -30,9 +34,21 @@ def test_a_raw_endpoint_names_one_stream_or_subscribes_to_all() -> None:
     assert route_of(BASE, Endpoint.RAW, "aggTrade", ["BTCUSDT"]).url == f"{BASE}/market/ws/btcusdt@aggTrade"
     route = route_of(BASE, Endpoint.RAW, "aggTrade", ["BTCUSDT", "ETHUSDT"])
     assert route.url == f"{BASE}/market/ws"
-    assert [ujson.loads(each) for each in route.subscribe] == [
-        {"method": "SUBSCRIBE", "params": ["btcusdt@aggTrade", "ethusdt@aggTrade"], "id": 1}
-    ]
+    assert route.left == ("btcusdt@aggTrade", "ethusdt@aggTrade")
+
+
+def test_a_message_names_its_streams() -> None:
+    assert ujson.loads(request("SUBSCRIBE", ["btcusdt@aggTrade", "ethusdt@aggTrade"], 7)) == {
+        "method": "SUBSCRIBE", "params": ["btcusdt@aggTrade", "ethusdt@aggTrade"], "id": 7,
+    }  # fmt: skip
+    with pytest.raises(ValueError, match="it takes 1 to 100"):
+        request("SUBSCRIBE", ["x"] * (PARAMS_MAX + 1), 1)
+
+
+def test_what_is_told_of_all_symbols_comes_over_the_market_route() -> None:
+    assert Way.of(BASE, Endpoint.COMBINED).route(["!contractInfo", "!miniTicker@arr"]).url == (
+        f"{BASE}/market/stream?streams=!contractInfo/!miniTicker@arr"
+    )
 
 
 def test_cjk_names_are_encoded_in_urls_and_plain_in_messages() -> None:
@@ -41,8 +57,7 @@ def test_cjk_names_are_encoded_in_urls_and_plain_in_messages() -> None:
     url = route_of(BASE, Endpoint.COMBINED, "aggTrade", [name]).url
     assert url.isascii()
     assert unquote(urlsplit(url).query) == "streams=币安人生usdt@aggTrade"
-    (message,) = route_of(BASE, Endpoint.RAW, "aggTrade", [name, "BTCUSDT"]).subscribe
-    assert "币安人生usdt@aggTrade" in message
+    assert "币安人生usdt@aggTrade" in request("SUBSCRIBE", ["币安人生usdt@aggTrade"], 1)
 
 
 @pytest.mark.parametrize("endpoint", list(Endpoint))
@@ -51,11 +66,7 @@ def test_a_full_connection_asks_for_every_stream_once(endpoint: Endpoint) -> Non
     route = route_of(BASE, endpoint, "aggTrade", symbols)
     assert len(route.url) <= URL_BYTES_MAX
     asked = urlsplit(route.url).query.removeprefix("streams=").split("/") if urlsplit(route.url).query else []
-    messages = [ujson.loads(each) for each in route.subscribe]
-    assert all(len(each["params"]) <= PARAMS_MAX for each in messages)
-    assert [each["id"] for each in messages] == list(range(1, len(messages) + 1))
-    for message in messages:
-        asked += message["params"]
+    asked += route.left
     assert asked == [stream_name(symbol, "aggTrade") for symbol in symbols]
 
 

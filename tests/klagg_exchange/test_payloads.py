@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from klagg.contract import Listing
 from klagg.errors import ConfigError, ExchangeUnavailable
-from klagg.exchange.payloads import ServerTime, listings_of, names_of, server_time_of, subscribable
+from klagg.exchange.payloads import (
+    ContractNews,
+    ServerTime,
+    Ticker,
+    contract_of,
+    listings_of,
+    names_of,
+    server_time_of,
+    subscribable,
+    tickers_of,
+    told_of,
+)
 
 QUOTES, TYPES = ("USDT",), ("PERPETUAL",)
 
@@ -151,3 +162,46 @@ def test_the_names_of_an_answer_are_there_also_where_their_rows_cannot_be_used()
         "ETHUSDT",
     }
     assert names_of([]) == names_of({}) == names_of({"symbols": 5}) == frozenset()
+
+
+def test_tradfi_perpetuals_are_there_by_option() -> None:
+    rows = [row(), row("TSLAUSDT", contractType="TRADIFI_PERPETUAL")]
+    assert [each.symbol for each in listings_of({"symbols": rows}, QUOTES, TYPES).listings] == ["BTCUSDT"]
+    both = listings_of({"symbols": rows}, QUOTES, ("PERPETUAL", "TRADIFI_PERPETUAL"))
+    assert [each.symbol for each in both.listings] == ["BTCUSDT", "TSLAUSDT"]
+
+
+def ticker(symbol: str = "币安人生USDT", **changes: Any) -> dict[str, Any]:
+    """A row of !miniTicker@arr."""
+    return {"e": "24hrMiniTicker", "E": 1791271560500, "s": symbol, "c": "1.5", "v": "10.25", "st": 1} | changes
+
+
+def test_tickers_of_coin_margined_symbols_and_rows_that_are_none_are_left_out() -> None:
+    rows = [
+        ticker(), ticker("BTCUSD_PERP", st=2), ticker("A,B"), ticker(E="1"), ticker(v=None), ticker(v="x"), ticker(c=1),
+        ticker(e="kline"), 7, None,
+    ]  # fmt: skip
+    told = told_of({"stream": "!miniTicker@arr", "data": rows})
+    assert tickers_of(told) == [Ticker("币安人生USDT", 1791271560500, "1.5", 10.25)]
+    assert tickers_of(told_of({"result": None, "id": 1})) == tickers_of({"e": "24hrMiniTicker"}) == []
+
+
+def news(**changes: Any) -> dict[str, Any]:
+    """A contractInfo event."""
+    return {
+        "e": "contractInfo", "E": 1, "s": "新USDT", "ps": "新USDT", "ct": "PERPETUAL", "dt": 4133404800000,
+        "ot": 1791271560000, "cs": "PENDING_TRADING", "st": 1,
+    } | changes  # fmt: skip
+
+
+def test_news_of_a_contract() -> None:
+    expected = ContractNews("新USDT", "PERPETUAL", "PENDING_TRADING", 1791271560000, 4133404800000)
+    assert contract_of(told_of({"stream": "!contractInfo", "data": news()})) == expected
+
+
+@pytest.mark.parametrize(
+    "changes", [{"st": 2}, {"s": ""}, {"s": "A,B"}, {"cs": None}, {"ct": 5}, {"ot": -1}, {"dt": "1"}, {"e": "trade"}]
+)
+def test_what_is_no_news_of_a_contract_is_none(changes: dict[str, Any]) -> None:
+    assert contract_of(news(**changes)) is None
+    assert contract_of([news()]) is None

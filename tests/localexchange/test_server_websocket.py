@@ -269,3 +269,14 @@ async def test_ten_thousand_events_a_second_on_one_connection_with_600_streams()
             await client.recv(decode=False)
         assert 30_000 / (time.monotonic() - started) >= 10_000
         assert server.hub.slow_consumers_cut == 0
+
+
+async def test_a_held_clock_waits_for_who_reads_trades() -> None:
+    """Control connections are there from the start; a recording would run away from those that come for its trades."""
+    watching = "/market/stream?streams=!contractInfo/!miniTicker@arr"
+    async with running(exchange(wait=True)) as server, connected(server, watching):
+        await eventually(lambda: server.hub.streams == 2)
+        assert server.clock.held
+        async with connected(server, "/market/ws/btcusdt@aggTrade") as client:
+            await receive(client)
+            assert not server.clock.held

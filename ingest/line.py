@@ -1,0 +1,149 @@
+"""One line's parts, put together: connections, intake, marks, and what watches over them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Coroutine, Iterable
+from typing import Any, Final
+
+from ingest.batch import Batch
+from ingest.connection import Connection
+from ingest.guard import Guard
+from ingest.intake import Intake
+from ingest.listed import Listed
+from ingest.parser import Rules
+from ingest.pool import Pool
+from ingest.sender import Sender
+from ingest.session import Manner
+from ingest.universe import finer_than_listed
+from ingest.watch import Watch
+from klagg.clock import ExchangeClock, steady_ms
+from klagg.contract import shard_of
+from klagg.exchange.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, Way, stream_name
+from klagg.exchange.payloads import Ticker
+from klagg.service import AsyncContext
+from klagg.settings import Settings
+
+GUARD_S: Final = 1.0
+"""How often a line looks over what arrives."""
+
+MARK_LEAST_S: Final = 0.05
+"""Marks come every `ingest.mark_ms` of exchange time; however fast a local exchange runs, no more often than this."""
+
+
+class Line:
+    """Carries the symbols that it is told to `follow`."""
+
+    def __init__(self, context: AsyncContext, clock: ExchangeClock, sender: Sender, listed: Listed) -> None:
+        settings = context.settings
+        exchange, ingest = settings.exchange, settings.ingest
+        self._context, self._clock, self._settings = context, clock, settings
+        self._name = str(context.arguments.line)
+        self._endpoint = Endpoint(exchange.endpoint)
+        self._way = Way.of(exchange.websocket_url, self._endpoint, exchange.source)
+        rules = Rules(self._endpoint, exchange.source, frozenset(), ingest.future_ms_max)
+        batch = Batch(
+            rules, line=self._name, shards=settings.shards, batch_ms=ingest.batch_ms, batch_rows=ingest.batch_rows
+        )
+        self.intake = Intake(batch, sender.outbox, clock, line=self._name, stats=context.stats, log=context.log)
+        self._manner = manner_of(settings, self._name)
+        self.pool = Pool(exchange.source, exchange.symbols_per_connection, self._connection)
+        self._listed = listed
+        listed.follow = self.follow
+        self._watch = Watch(
+            f"{self._name}0", settings, self._manner, (CONTRACT_INFO, MINI_TICKERS), on_news=listed.news,
+            on_tickers=self._on_tickers, stats=context.stats, log=context.log,
+        )  # fmt: skip
+        self._guard = Guard(self.pool, self._watch.connection, settings.ingest, context.stats, context.log)
+        self._finer: dict[str, tuple[int, int]] = {}
+
+    def follow(self, symbols: Collection[str]) -> None:
+        """Carry these symbols from now on."""
+        self.intake.admit(symbols)
+        self.pool.follow(symbols)
+
+    def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
+        """The background tasks of the line by name; none of them ends by itself."""
+        return {
+            "connections": self.pool.run(), "batches": self.intake.run(), "marks": self._marks(),
+            "watch": self._watch.run(), "guard": self._guarding(), "listings": self._listed.run(),
+        }  # fmt: skip
+
+    def _connection(self, number: int, streams: Collection[str]) -> Connection:
+        return Connection(
+            f"{self._name}{number}", self._way, streams, self.intake.take, manner=self._manner,
+            stats=self._context.stats, log=self._context.log,
+        )  # fmt: skip
+
+    async def _marks(self) -> None:
+        marked_ms: dict[str, int] = {}
+        while True:
+            await asyncio.sleep(mark_s(self._settings.ingest.mark_ms, self._clock.speed))
+            self._context.stats.show("connections", sum(each.is_up for each in self.pool.connections))
+            for connection, symbols in self.pool.carried:
+                alive_ms = connection.alive_ms(self._clock)
+                self._show(connection, len(symbols))
+                if alive_ms is not None and alive_ms > marked_ms.get(connection.name, 0):
+                    alive = self._alive(connection, symbols)
+                    if alive:
+                        self.intake.mark(by_shard(alive, self._settings.shards), alive_ms)
+                        marked_ms[connection.name] = alive_ms
+
+    def _show(self, connection: Connection, symbols: int) -> None:
+        stats, name = self._context.stats, connection.name
+        stats.show("connection_up", int(connection.is_up), connection=name)
+        stats.show("connection_symbols", symbols, connection=name)
+        stats.show("connection_silence_ms", round(connection.silent_ms, 1), connection=name)
+
+    def _alive(self, connection: Connection, symbols: Iterable[str]) -> list[str]:
+        """Those of the connection's symbols whose trades arrive, as far as anybody knows."""
+        confirmed, name = connection.confirmed, self._settings.exchange.source
+        return [
+            each
+            for each in sorted(symbols)
+            if stream_name(each, name) in confirmed and self._guard.is_alive(each, connection)
+        ]
+
+    def _on_tickers(self, tickers: list[Ticker]) -> None:
+        moved = self._guard.take(tickers, self.intake.latest, self._clock.speed)
+        self._listed.traded(moved)
+
+    async def _guarding(self) -> None:
+        while True:
+            await asyncio.sleep(GUARD_S)
+            self._guard.turn(self.intake.latest, self._clock.now_ms(steady_ms()), steady_ms(), self._clock.speed)
+            self._verify_scales()
+
+    def _verify_scales(self) -> None:
+        """The aggregator takes finer trades and rescales; here they are counted, said once, and asked about."""
+        known, latest = self._listed.universe.known, self.intake.latest
+        for symbol in finer_than_listed(latest, known, latest.keys()):
+            listing = known[symbol]
+            self._context.stats.add("finer_than_listed")
+            scales = listing.price_scale, listing.qty_scale
+            if self._finer.get(symbol) != scales:
+                self._finer[symbol] = scales
+                self._listed.finer(symbol)
+                self._context.log.warning(
+                    "%s trades at finer steps than exchangeInfo lists (%d and %d decimals): price %s, quantity %s",
+                    symbol, *scales, *latest[symbol][1:],
+                )  # fmt: skip
+
+
+def manner_of(settings: Settings, line: str) -> Manner:
+    """How a line connects."""
+    exchange = settings.exchange
+    return Manner(f"klagg-ingest-{line}", exchange.proxy, exchange.connection_age_s, settings.ingest.stalled_ms)
+
+
+def by_shard(symbols: Iterable[str], shards: int) -> dict[int, list[str]]:
+    """`symbols` by the shard that owns them."""
+    owned: dict[int, list[str]] = {}
+    for symbol in symbols:
+        owned.setdefault(shard_of(symbol, shards), []).append(symbol)
+    return owned
+
+
+def mark_s(mark_ms: int, speed: float) -> float:
+    """Real seconds between two marks; an exchange whose clock is held (speed 0) counts as running at ×1."""
+    return max(MARK_LEAST_S, mark_ms / 1000 / (speed or 1))

@@ -1,0 +1,116 @@
+"""Which symbols a line carries: asks exchangeInfo at the start, on a schedule, and whenever something speaks for it."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable, Collection, Iterable
+from time import monotonic
+from typing import Final
+
+from ingest.alarms import NOT_CARRIED, alarm
+from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
+from klagg.backoff import Backoff
+from klagg.clock import steady_ms
+from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
+from klagg.exchange.payloads import ContractNews, Ticker
+from klagg.exchange.rest import ExchangeRest
+from klagg.service import AsyncContext
+
+START_TRIES: Final = 8
+START_FIRST_S: Final = 0.5
+START_CAP_S: Final = 10.0
+LOOK_S: Final = 0.25
+"""How often to look whether the exchange should be asked."""
+
+
+class Listed:
+    """The universe of one line. `follow` is told the symbols to carry, whenever they change."""
+
+    def __init__(self, context: AsyncContext, rest: ExchangeRest) -> None:
+        self._context, self._rest = context, rest
+        self._choice = context.settings.exchange
+        self._doubts = Doubts()
+        self._carried: frozenset[str] = frozenset()
+        self.universe = Universe()
+        self.follow: Callable[[Collection[str]], None] = lambda _: None
+
+    async def start(self) -> list[str]:
+        """The symbols at the start; [] if asked to stop meanwhile. After START_TRIES the exchange's error is raised."""
+        backoff = Backoff(START_FIRST_S, START_CAP_S, random.random)
+        while True:
+            try:
+                await self._ask()
+            except (ExchangeUnavailable, ExchangeRefused) as failure:
+                delay_s = backoff.next_s()
+                if backoff.tries >= START_TRIES:
+                    raise
+                if isinstance(failure, ExchangeRefused):
+                    delay_s = min(START_CAP_S, max(delay_s, failure.retry_after_s))
+                self._context.log.warning("no symbols yet, next try in %.1f s: %s", delay_s, failure)
+                if not await self._context.sleep(delay_s):
+                    return []
+                continue
+            if not self.universe.carried:
+                raise ConfigError("none of the chosen symbols is trading, so there is nothing to subscribe to")
+            self._carried = frozenset(self.universe.carried)
+            return sorted(self._carried)
+
+    def news(self, news: ContractNews) -> None:
+        """The exchange told of a contract. Who is new is carried at once; the exchange is asked for the rest."""
+        if chosen_news(news, self.universe, self._choice):
+            self._context.log.info("the exchange says that %s is %s now", news.symbol, news.status)
+            self._doubts.news(news, monotonic())
+            self._follow()
+
+    def traded(self, moved: Iterable[Ticker]) -> None:
+        """These tickers moved: the cross-check of what is carried."""
+        self._doubts.traded(moved, self.universe, self._choice, monotonic())
+
+    def finer(self, symbol: str) -> None:
+        """A payload of this symbol is finer than its listing."""
+        self._doubts.finer(symbol, monotonic())
+
+    async def run(self) -> None:
+        """Ask when it is due, until cancelled."""
+        listings_s = self._context.settings.clock.listings_s
+        due_s = monotonic() + listings_s
+        while True:
+            await asyncio.sleep(LOOK_S)
+            now_s = monotonic()
+            for name in self._doubts.overdue(now_s):
+                sentence = f"{name} is traded or was announced, and exchangeInfo does not bear it out"
+                alarm(self._context.stats, self._context.log, NOT_CARRIED, sentence)
+            if now_s < due_s and not self._doubts.due(now_s):
+                continue
+            due_s = now_s + (min(listings_s, CONFIRM_MS / 1000 + 1) if self.universe.doubtful else listings_s)
+            try:
+                await self._ask()
+            except (ExchangeUnavailable, ExchangeRefused) as failure:
+                due_s = now_s + min(listings_s, max(START_CAP_S, getattr(failure, "retry_after_s", 0.0)))
+                self._context.log.warning("the symbols stay as they are: %s", failure)
+            except ConfigError as unfit:
+                self._context.log.warning("the symbols stay as they are: %s", unfit)
+            self._follow()
+
+    async def _ask(self) -> None:
+        self._doubts.asked(monotonic())
+        chosen, vanished = self.universe.read(await self._rest.exchange_info(), self._choice, steady_ms())
+        self._doubts.answered(self.universe)
+        self._context.stats.add("listings")
+        for name in vanished:
+            self._context.log.warning("%s is no longer listed", name)
+        for problem in chosen.malformed:
+            self._context.stats.add("malformed_listings")
+            self._context.log.warning("left out: %s", problem)
+
+    def _follow(self) -> None:
+        carried = frozenset(self.universe.carried) | frozenset(self._doubts.wanted)
+        if carried == self._carried:
+            return
+        for verb, names in (("carries", carried - self._carried), ("no longer carries", self._carried - carried)):
+            if names:
+                shown = ", ".join(sorted(names)[:10]) + (", …" if len(names) > 10 else "")
+                self._context.log.info("line %s %s %s", self._context.arguments.line, verb, shown)
+        self._carried = carried
+        self.follow(sorted(carried))

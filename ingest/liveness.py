@@ -1,0 +1,214 @@
+"""Which symbols' trades arrive, told by data alone: an acknowledged subscription may stay silent for ever. Pure.
+
+The independent witness are the tickers of `!miniTicker@arr`, on a connection of their own. A ticker moves when there is
+a trade: its price changes, or its volume grows (as the day that it covers moves on, it only shrinks). A symbol whose
+ticker moved later than its newest trade by more than `dead_ms`, twice, is dead; one whose ticker stands still is merely
+quiet. Without tickers nothing is judged. All times are the exchange's.
+
+What follows from a death: first the symbol is subscribed to anew, then its connection is handed over, again and again
+in longer and longer pauses. Where none of a connection's symbols brought a trade lately, it is cut at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from klagg.exchange.payloads import Ticker
+
+APART_MS: Final = 2_000
+"""Between the two movements that prove a death: trades may be on their way for so long."""
+
+PAUSE_MS_MAX: Final = 600_000
+"""Longest pause between two attempts to heal the same thing."""
+
+
+class Act(Enum):
+    """What is to be done."""
+
+    RESUBSCRIBE = "its subscription is made anew"
+    REPLACE = "its connection is replaced"
+    CUT = "the connection is made anew"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A `symbol` (or "" for all of it) of the connection `carrier` is dead, and what is to be done now."""
+
+    act: Act
+    carrier: str
+    symbol: str
+    late_ms: int
+
+
+@dataclass(slots=True)
+class _Pulse:
+    """One symbol: since when its trades are to be expected, and what speaks against it."""
+
+    since_ms: int
+    struck_ms: int = 0
+    newest_ms: int = 0
+    dead: bool = False
+    attempts: int = 0
+    due: bool = False
+    moved_ms: int = 0
+
+
+@dataclass(slots=True)
+class Witness:
+    """The tickers as they come: which symbols moved, and for how long tickers have come without a gap."""
+
+    gap_ms: int
+    last_ms: int = 0
+    streak_ms: int = 0
+    _tickers: dict[str, Ticker] = field(default_factory=dict)
+
+    def moved(self, tickers: Collection[Ticker]) -> list[Ticker]:
+        """Those of the tickers that prove a trade since the one before. After a gap all begin anew."""
+        newest_ms = max((each.time_ms for each in tickers), default=0)
+        if newest_ms - self.last_ms > self.gap_ms:
+            self._tickers.clear()
+            self.streak_ms = newest_ms
+        self.last_ms = max(self.last_ms, newest_ms)
+        moved = [each for each in tickers if _proves_trade(self._tickers.get(each.symbol), each)]
+        self._tickers.update((each.symbol, each) for each in tickers)
+        return moved
+
+
+def _proves_trade(before: Ticker | None, now: Ticker) -> bool:
+    if before is None or now.time_ms <= before.time_ms:
+        return False
+    return now.close != before.close or now.volume > before.volume
+
+
+class Liveness:
+    """The symbols that a line expects trades of. `scale` is how fast the exchange's clock runs, at least 1: thresholds
+    are meant for a clock at ×1."""
+
+    def __init__(self, dead_ms: int) -> None:
+        self._dead_ms = dead_ms
+        self._pulses: dict[str, _Pulse] = {}
+        self._pauses: dict[str, int] = {}
+
+    def expect(self, symbols: Collection[str], now_ms: int) -> None:
+        """From `now_ms` on the trades of exactly these symbols are to be expected: they are carried."""
+        self._pulses = {each: self._pulses.get(each) or _Pulse(now_ms) for each in symbols}
+
+    def renewed(self, symbols: Iterable[str], now_ms: int) -> None:
+        """The connection of these symbols is new: it is judged from now on."""
+        for pulse in self._known(symbols):
+            pulse.since_ms, pulse.struck_ms = max(pulse.since_ms, now_ms), 0
+
+    def is_alive(self, symbol: str) -> bool:
+        """Whether trades of this symbol are expected and nothing speaks against their arriving."""
+        pulse = self._pulses.get(symbol)
+        return pulse is not None and not pulse.dead
+
+    def is_quiet(self, symbol: str, witness: Witness) -> bool:
+        """Whether tickers have come for long enough to show that this symbol has no trades that could arrive."""
+        pulse = self._pulses.get(symbol)
+        since_ms = max(pulse.since_ms, witness.streak_ms) if pulse else witness.last_ms
+        return pulse is not None and not pulse.struck_ms and witness.last_ms - since_ms > self._dead_ms + APART_MS
+
+    @property
+    def dead(self) -> list[str]:
+        """The symbols that are dead now."""
+        return sorted(name for name, pulse in self._pulses.items() if pulse.dead)
+
+    def testify(self, moved: Iterable[Ticker], traded_ms: Mapping[str, int], scale: float) -> None:
+        """Tickers that moved, and the time of each symbol's newest trade."""
+        for ticker in moved:
+            pulse = self._pulses.get(ticker.symbol)
+            if pulse is None:
+                continue
+            pulse.moved_ms, newest_ms = ticker.time_ms, traded_ms.get(ticker.symbol, 0)
+            if ticker.time_ms - max(newest_ms, pulse.since_ms) <= self._dead_ms * scale:
+                pulse.struck_ms = 0
+            elif not pulse.struck_ms or pulse.newest_ms != newest_ms:
+                # The first movement, or the trade of the one before has arrived since.
+                pulse.struck_ms, pulse.newest_ms = ticker.time_ms, newest_ms
+            elif ticker.time_ms - pulse.struck_ms >= APART_MS * scale:
+                pulse.dead = pulse.due = True
+
+    def revived(self, traded_ms: Mapping[str, int], scale: float) -> list[str]:
+        """The dead symbols whose trades arrive again: they are as new as the ticker. They are alive from now on."""
+        back = [
+            name
+            for name, pulse in self._pulses.items()
+            if pulse.dead and traded_ms.get(name, 0) >= pulse.moved_ms - APART_MS * scale
+        ]
+        for name in back:
+            self._pulses[name] = _Pulse(self._pulses[name].since_ms)
+        return back
+
+    def judge(
+        self, carriers: Mapping[str, Collection[str]], traded_ms: Mapping[str, int], now_ms: int, scale: float
+    ) -> list[Finding]:
+        """What is to be done now about dead symbols. `carriers` are the connections that are up, with their symbols."""
+        findings: list[Finding] = []
+        for carrier, symbols in carriers.items():
+            due = [name for name in symbols if (pulse := self._pulses.get(name)) and pulse.due]
+            newest_ms = max((traded_ms.get(name, 0) for name in symbols), default=0)
+            if not due:
+                if now_ms - newest_ms <= self._dead_ms * scale:
+                    self._pauses.pop(carrier, None)
+                continue
+            late_ms = max(self._late_ms(name, traded_ms) for name in due)
+            if now_ms - newest_ms > self._dead_ms * scale:
+                findings.append(Finding(Act.CUT, carrier, "", late_ms))
+                self._pause(symbols, now_ms, self._pauses.get(carrier, 0))
+                self._pauses[carrier] = min(PAUSE_MS_MAX, 2 * self._pauses.get(carrier, 0) or self._dead_ms)
+                continue
+            findings += self._each(carrier, due, traded_ms, now_ms)
+        return findings
+
+    def _each(self, carrier: str, due: Iterable[str], traded_ms: Mapping[str, int], now_ms: int) -> list[Finding]:
+        findings = []
+        for name in due:
+            pulse = self._pulses[name]
+            act = Act.REPLACE if pulse.attempts else Act.RESUBSCRIBE
+            findings.append(Finding(act, carrier, name, self._late_ms(name, traded_ms)))
+            self._pause([name], now_ms, min(PAUSE_MS_MAX, self._dead_ms * (2**pulse.attempts - 1)))
+            pulse.attempts = min(pulse.attempts + 1, 16)
+        return findings
+
+    def _late_ms(self, name: str, traded_ms: Mapping[str, int]) -> int:
+        """By how much the newest trade is behind the ticker."""
+        pulse = self._pulses[name]
+        return pulse.moved_ms - (traded_ms.get(name) or pulse.since_ms)
+
+    def _pause(self, symbols: Iterable[str], now_ms: int, pause_ms: int) -> None:
+        """Something is done about these symbols: what was before, and for this long, no longer speaks against them."""
+        for pulse in self._known(symbols):
+            pulse.since_ms, pulse.struck_ms, pulse.due = now_ms + pause_ms, 0, False
+
+    def _known(self, symbols: Iterable[str]) -> list[_Pulse]:
+        return [self._pulses[each] for each in symbols if each in self._pulses]
+
+
+class Silence:
+    """Nothing at all from the exchange, though connections are up, for `silent_ms` of real time."""
+
+    def __init__(self, silent_ms: float) -> None:
+        self._silent_ms = self._patience_ms = silent_ms
+        self._newest = (0, 0)
+        self._heard_ms: float | None = None
+
+    def judge(self, traded_ms: int, ticked_ms: int, now_ms: float, *, up: bool) -> float:
+        """How long (ms) nothing came, when that is too long; 0 otherwise. `traded_ms` and `ticked_ms` are the exchange
+        times of the newest trade and ticker, `now_ms` is local. Without anything `up` nothing is awaited.
+
+        After each alarm it is twice as patient, up to PAUSE_MS_MAX.
+        """
+        newest = (traded_ms, ticked_ms)
+        if newest != self._newest:
+            self._newest, self._heard_ms, self._patience_ms = newest, now_ms, self._silent_ms
+        if not up or self._heard_ms is None:
+            self._heard_ms = now_ms
+        if now_ms - self._heard_ms <= self._patience_ms:
+            return 0.0
+        silent_ms, self._heard_ms = now_ms - self._heard_ms, now_ms
+        self._patience_ms = min(max(PAUSE_MS_MAX, self._silent_ms), 2 * self._patience_ms)
+        return silent_ms

@@ -1,0 +1,83 @@
+"""A whole line process in a test: its context, its body, and a market that trades over a SmallExchange."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
+
+from ingest.service import ingest
+from klagg.localexchange import LocalExchange
+from klagg.service import AsyncContext
+from klagg.settings import from_tree
+from tests.ingest.kit import SmallExchange, agg_trade, frame_of, mini_ticker
+
+
+def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections: Any) -> AsyncContext:
+    """The context of line A of `source`, with further sections of settings."""
+    tree = {
+        **sections,
+        "exchange": {
+            "websocket_url": source.websocket_url, "rest_url": source.rest_url, **sections.get("exchange", {}),
+        },
+        "redis": {"url": redis_url, "timeout_ms": 500, "block_ms": 100},
+        "service": {"shutdown_s": 5},
+    }  # fmt: skip
+    return AsyncContext("ingest-A", from_tree(tree), argparse.Namespace(line="A"), None)
+
+
+@asynccontextmanager
+async def a_line(context: AsyncContext) -> AsyncIterator[asyncio.Task[None]]:
+    """The process's body, running; at the end it is asked to stop, and must have ended well."""
+    task = asyncio.create_task(ingest(context))
+    try:
+        yield task
+    finally:
+        context.stopping.set()
+        await asyncio.wait_for(task, 20)
+
+
+class Market:
+    """Every 50 ms a trade of each of the `trading` symbols, and a ticker of each.
+
+    A trade goes to every connection that is there, but where `withheld(connection, symbol)`; `tickers` may be off.
+    """
+
+    def __init__(self, exchange: SmallExchange, trading: list[str]) -> None:
+        self._exchange = exchange
+        self.trading = trading
+        self.withheld: Callable[[ServerConnection, str], bool] = lambda _, __: False
+        self.tickers = True
+        self.price = "85266.00"
+        self.trades = 0
+
+    async def _run(self) -> None:
+        exchange = self._exchange
+        while True:
+            await asyncio.sleep(0.05)
+            self.trades += 1
+            for symbol in self.trading:
+                event = agg_trade(self.trades, s=symbol, T=exchange.now_ms() - 5, p=self.price)
+                for each in exchange.connections:
+                    if each.state is State.OPEN and not self.withheld(each, symbol):
+                        with suppress(ConnectionClosed):
+                            await each.send(frame_of(event), text=True)
+            if self.tickers:
+                rows = [mini_ticker(symbol, exchange.now_ms(), self.trades) for symbol in self.trading]
+                await exchange.tell("!miniTicker@arr", [*rows, mini_ticker("BTCUSD_PERP", 1, 1) | {"st": 2}])
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[Market]:
+        task = asyncio.create_task(self._run())
+        try:
+            yield self
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            assert task.cancelled(), "the market must not fail"
