@@ -15,6 +15,7 @@ from ingest.batch import Batch
 from ingest.connection import Connection
 from ingest.intake import Intake
 from ingest.parser import Rules
+from ingest.room import FeedRoom
 from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
 from klagg.backoff import Backoff
@@ -166,7 +167,8 @@ async def ingest(context: AsyncContext) -> None:
         if not symbols:
             return
         sender = Sender(
-            streams, writer=context.writer, bytes_max=settings.ingest.buffer_mb_max << 20,
+            streams, FeedRoom(streams, settings, stats=context.stats, log=context.log), writer=context.writer,
+            bytes_max=settings.ingest.buffer_mb_max << 20, age_s_max=settings.ingest.buffer_s_max,
             shutdown_s=settings.service.shutdown_s, stats=context.stats, log=context.log,
         )  # fmt: skip
         line = Line(context, clock, symbols, sender)

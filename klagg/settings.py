@@ -67,6 +67,7 @@ class Ingest:
     future_ms_max: int = 10_000
     mark_ms: int = 1000
     buffer_mb_max: int = 64
+    buffer_s_max: int = 120
 
     def check(self) -> None:
         _between("ingest.batch_ms", self.batch_ms, 1, 1000)
@@ -74,6 +75,7 @@ class Ingest:
         _between("ingest.future_ms_max", self.future_ms_max, 0, 600_000)
         _between("ingest.mark_ms", self.mark_ms, 100, 60_000)
         _between("ingest.buffer_mb_max", self.buffer_mb_max, 1, 65_536)
+        _between("ingest.buffer_s_max", self.buffer_s_max, 1, 86_400)
 
 
 @dataclass(frozen=True, slots=True)
