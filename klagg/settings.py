@@ -123,6 +123,8 @@ class Aggregator:
     grace_unmarked_ms: int = 10_000
     live_long_ms: int = 1000
     ask_after_ms: int = 1000
+    ask_trades_max: int = 20_000
+    ask_weight_per_minute: int = 1080
 
     def check(self) -> None:
         if not self.intervals:
@@ -134,6 +136,8 @@ class Aggregator:
         _between("aggregator.grace_unmarked_ms", self.grace_unmarked_ms, self.grace_ms, 3_600_000)
         _between("aggregator.live_long_ms", self.live_long_ms, 0, 60_000)
         _between("aggregator.ask_after_ms", self.ask_after_ms, 0, 60_000)
+        _between("aggregator.ask_trades_max", self.ask_trades_max, 1, 10_000_000)
+        _between("aggregator.ask_weight_per_minute", self.ask_weight_per_minute, 20, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
