@@ -70,7 +70,7 @@ class Core:
         self.official = Official(self.ring, self.ledger, self.finality, self.symbols, window_ms)
         self.listings = Listings(self.symbols, self.ring, self.ledger, self.finality)
         self._asks = asks
-        self.asker = Asker(self.symbols, self.ledger, self.finality, intervals, config.ask_after_ms, window_ms)
+        self.asker = Asker(self.symbols, self.ledger, self.finality, intervals, config)
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
@@ -403,21 +403,12 @@ class Core:
         self.edges.expire(floor_ms, step_ms - self.ring.span_ms)
         self._speaker.finals(outputs, published, self.epoch)
         self.counts.finals += sum(len(group.slots) for group in published)
-        opened, closed = [], []
         events = self.ledger.take_events()
         if self._asks:
             self.asker.note(events)
-        for event in events:
-            name, hole = self.symbols.names[event.slot], event.hole
-            if event.reason:
-                closed.append((name, hole.from_id, hole.to_id, event.reason))
-            else:
-                opened.append((name, hole.from_id, hole.to_id, hole.before_time, hole.after_time))
-        self.counts.holes_opened += len(opened)
-        self.counts.holes_closed += len(closed)
-        for kind, rows in ((contract.EVENT_HOLE_OPENED, opened), (contract.EVENT_HOLE_CLOSED, closed)):
-            if rows:
-                outputs.events.append(contract.events_entry(kind, outputs.time_ms, rows))
+        opened, closed = self._speaker.holes(outputs, events)
+        self.counts.holes_opened += opened
+        self.counts.holes_closed += closed
 
     def _let_go(self, outputs: Outputs) -> None:
         """At a tick's end: symbols that are over leave `bars`, and later their slots."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,9 +10,11 @@ import numpy.typing as npt
 
 from aggregator.edges import Edge, Edges
 from aggregator.finality import AMENDED, CONFIRMED, Published
+from aggregator.ledger import LOST, Hole, HoleEvent
 from aggregator.ring import NO_BUCKET, NO_ID, Ring
 from aggregator.symbols import SymbolTable
 from aggregator.texts import Snapshot, snapshot
+from aggregator.unrepaired import UNREPAIRED, evidence_of
 from klagg import contract
 from klagg.contract import Fields
 from klagg.decimals import to_text
@@ -113,6 +115,34 @@ class Speaker:
                 "OVERFLOW", "error", evidence, symbol=self._symbols.names[slot], time_ms=outputs.time_ms
             ))  # fmt: skip
         self._ring.broke = []
+
+    def holes(self, outputs: Outputs, events: Sequence[HoleEvent]) -> tuple[int, int]:
+        """Events of holes that opened and ended, and a finding a symbol for those that are lost; how many of each.
+
+        What is lost in the moment in which it opens are trades that came and were refused: that has been said.
+        """
+        opened, closed = [], []
+        before: HoleEvent | None = None
+        lost: dict[int, list[Hole]] = {}
+        for event in events:
+            name, hole = self._symbols.names[event.slot], event.hole
+            if not event.reason:
+                opened.append((name, hole.from_id, hole.to_id, hole.before_time, hole.after_time))
+                before = event
+                continue
+            closed.append((name, hole.from_id, hole.to_id, event.reason))
+            if event.reason == LOST and not (before and before.hole is hole):
+                lost.setdefault(event.slot, []).append(hole)
+        for kind, rows in ((contract.EVENT_HOLE_OPENED, opened), (contract.EVENT_HOLE_CLOSED, closed)):
+            if rows:
+                outputs.events.append(contract.events_entry(kind, outputs.time_ms, rows))
+        outputs.findings += [
+            contract.finding_entry(
+                UNREPAIRED, "error", evidence_of(holes), symbol=self._symbols.names[slot], time_ms=outputs.time_ms
+            )
+            for slot, holes in lost.items()
+        ]
+        return len(opened), len(closed)
 
     def changes(self, outputs: Outputs, intervals: Iterable[int], *, with_bars: bool) -> None:
         """A `live` entry with the open bars of these intervals that changed; `with_bars` also writes `bars`.

@@ -3,6 +3,9 @@
 Every need has a due time, and at a tick only those that are due are looked at. A need that was asked for is due again
 after the request's deadline, until the core has what it asked for. All of it is a function of the log: times are ticks'
 times, and the ids of requests follow from what they ask for.
+
+Trades are asked for by id while the budget affords it, those of the newest minute first; holes of a symbol that are
+near each other wait together and cost one page. What cannot be paid within a minute heals from the exchange's klines.
 """
 
 from __future__ import annotations
@@ -10,26 +13,33 @@ from __future__ import annotations
 import heapq
 from bisect import bisect_left
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.budget import PAGE_IDS, Budget, cost_of
 from aggregator.finality import Finality
 from aggregator.ledger import NO_TIME, NONE, Hole, HoleEvent, Ledger
 from aggregator.symbols import SymbolTable
 from klagg.contract import REQUEST_KLINES, REQUEST_TRADES, Request
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS, Interval
+from klagg.settings import Aggregator
 
 Ints = npt.NDArray[np.int64]
 
 REQUESTS_MAX = 200
 """Requests in one tick; the rest waits for the next one, the oldest need first."""
-MERGED_IDS = 1_000
-"""Holes less than this far apart are asked for together: a page of so many trades costs as much as one trade."""
-TRADES_MAX = 20_000
-"""Ids in one request for trades; a wider hole is asked for as klines at once."""
+UNPAID_MS = 1_000
+"""A need that the budget cannot pay now is looked at again after so long."""
+RIPE_MS = 45_000
+"""While weight is short a page is asked for when no more holes fit into it, or its oldest hole is this old."""
+BY_TRADES, BY_KLINES, ONCE_MORE, AT_LAST = 0, 1, 2, 3
+"""How a hole is to heal: by its trades, as long as they are affordable; else by klines; if these did not help, once
+more by its trades; at last by klines alone."""
+KLINES_TRIES = 2
+"""Requests for klines in place of trades that were too dear, after which their trades are asked for all the same."""
 TRADES_TRIES = 3
 """Requests for trades without success, after which klines are asked for. Their waits are exchange time: an aggregator
 that catches up with minutes of feed must not come to the end of them before anybody could answer."""
@@ -52,12 +62,31 @@ _from_id: Callable[[Hole], int] = attrgetter("from_id")
 @dataclass(slots=True)
 class Need:
     """`due_ms`: when to look at it next. `deadline_ms`: of the last request; `asked_ms`: open times up to here were
-    asked for as klines by then. `tries`: requests so far."""
+    asked for as klines by then. `tries`: requests so far. `way`: BY_TRADES and so on."""
 
     due_ms: int
     tries: int = 0
     deadline_ms: int = NO_TIME
     asked_ms: int = NO_TIME
+    way: int = BY_TRADES
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Neighbouring holes of a slot that one request would serve; `full`: the next one does not fit into its page."""
+
+    slot: int
+    holes: Sequence[Hole]
+    full: bool
+
+    @property
+    def cost(self) -> int:
+        return cost_of(self.holes[0].from_id, self.holes[-1].to_id)
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Sorts the newest minute first, and in a minute what brings the most holes for its weight."""
+        return -MINUTE.open_time(self.holes[-1].after_time), -len(self.holes) / self.cost
 
 
 class Asker:
@@ -65,11 +94,12 @@ class Asker:
 
     def __init__(
         self, symbols: SymbolTable, ledger: Ledger, finality: Finality, intervals: Sequence[Interval],
-        ask_after_ms: int, window_ms: int,
+        config: Aggregator,
     ) -> None:  # fmt: skip
         self._symbols, self._ledger, self._finality = symbols, ledger, finality
         self._intervals = tuple(each for each in intervals if each.shortest_ms >= MINUTE_MS)
-        self._ask_after_ms, self._window_ms = ask_after_ms, window_ms
+        self._ask_after_ms, self._window_ms = config.ask_after_ms, config.window_minutes * MINUTE_MS
+        self._ids_max, self.budget = config.ask_trades_max, Budget(config.ask_weight_per_minute)
         self._news: list[HoleEvent] = []
         self.needs: dict[int, dict[int, Need]] = {}
         """By slot, by the first id of the hole (START: the cold start)."""
@@ -99,16 +129,19 @@ class Asker:
         """What `put_back` takes, right after an `ask`: needs, and how each slot in use was joined."""
         count = self._symbols.count
         needs = [
-            [slot, key, need.due_ms, need.tries, need.deadline_ms, need.asked_ms]
+            [slot, key, need.due_ms, need.tries, need.deadline_ms, need.asked_ms, need.way]
             for slot, own in sorted(self.needs.items())
             for key, need in sorted(own.items())
         ]
-        return {"needs": needs, "joined": [self.joined[:count].tolist(), self.joined_ms[:count].tolist()]}
+        joined = [self.joined[:count].tolist(), self.joined_ms[:count].tolist()]
+        return {"needs": needs, "joined": joined, "budget": [[self.budget.held, self.budget.time_ms]]}
 
     def put_back(self, state: Mapping[str, Sequence[Sequence[int]]]) -> None:
         """Go on from a `state`; the slots must be there."""
         joined, joined_ms = state["joined"]
         self.joined[: len(joined)], self.joined_ms[: len(joined_ms)] = joined, joined_ms
+        for held, time_ms in state.get("budget", ()):
+            self.budget.held, self.budget.time_ms = held, time_ms
         self.needs = {}
         for slot, key, *values in state["needs"]:
             self.needs.setdefault(slot, {})[key] = Need(*values)
@@ -118,7 +151,9 @@ class Asker:
         """What is asked for at the tick of `time_ms`. `agg_ids` [capacity]: −1 where ids are those of fills."""
         self._take_news(time_ms)
         self._look_for_starts(time_ms)
+        self.budget.flow(time_ms)
         asked: list[Request] = []
+        runs: list[Run] = []
         while self._queue and self._queue[0][0] <= time_ms:
             due_ms, slot, key = self._queue[0]
             need = self.needs.get(slot, {}).get(key)
@@ -128,7 +163,8 @@ class Asker:
             if len(asked) + (START_REQUESTS if key == START else 1) > REQUESTS_MAX:
                 break
             heapq.heappop(self._queue)
-            asked += self._start(slot, time_ms) if key == START else self._hole(slot, key, time_ms, agg_ids)
+            asked += self._start(slot, time_ms) if key == START else self._hole(slot, key, time_ms, agg_ids, runs)
+        asked += self._trades(runs, REQUESTS_MAX - len(asked), time_ms)
         self._sweep()
         return asked
 
@@ -167,7 +203,7 @@ class Asker:
                 continue
             whole, before = ended.get(slot, (hole, None))
             if before is not None and whole.from_id <= hole.from_id and hole.to_id <= whole.to_id:
-                need = Need(before.due_ms, before.tries, before.deadline_ms, before.asked_ms)
+                need = replace(before)
             else:
                 need = Need(time_ms + self._ask_after_ms)
             self._put(slot, hole.from_id, need)
@@ -223,38 +259,68 @@ class Asker:
 
     # --- holes ---
 
-    def _hole(self, slot: int, key: int, time_ms: int, agg_ids: Ints) -> list[Request]:
-        """Ask for a hole that is due, together with neighbours that are due and fit into the request."""
+    def _hole(self, slot: int, key: int, time_ms: int, agg_ids: Ints, runs: list[Run]) -> list[Request]:
+        """A hole that is due: klines are asked for, or it goes to `runs` with neighbours that fit into its request."""
         holes = self._ledger.holes.get(slot, [])
         at = bisect_left(holes, key, key=_from_id)
         if at == len(holes) or holes[at].from_id != key:
             self._drop(slot, key)
             return []
         hole, need = holes[at], self.needs[slot][key]
-        wide = hole.to_id - hole.from_id >= TRADES_MAX
-        if agg_ids[slot] < 0 or need.tries >= TRADES_TRIES or wide:
+        if need.way == BY_KLINES and need.tries >= KLINES_TRIES:
+            need.way = ONCE_MORE
+        wide = hole.to_id - hole.from_id >= self._ids_max
+        tried = need.way == BY_TRADES and need.tries >= TRADES_TRIES
+        if agg_ids[slot] < 0 or wide or tried or need.way in (BY_KLINES, AT_LAST):
             return self._ask_klines(slot, holes, at, time_ms)
         first = last = at
-        while first and self._joins(slot, holes, first - 1, first, need, time_ms) and _ids(holes, first - 1, last):
+        while first and self._joins(slot, holes, first - 1, first, need, time_ms) and _page(holes, first - 1, last):
             first -= 1
-        while last + 1 < len(holes) and self._joins(slot, holes, last, last + 1, need, time_ms) and (
-            _ids(holes, first, last + 1)
-        ):  # fmt: skip
+        while last + 1 < len(holes) and (more := self._joins(slot, holes, last, last + 1, need, time_ms)):
+            if not _page(holes, first, last + 1):
+                break
             last += 1
-        deadline_ms = time_ms + _hole_wait_ms(need.tries)
-        asked = Need(deadline_ms, need.tries + 1, deadline_ms)
-        for each in holes[first : last + 1]:
-            self._put(slot, each.from_id, Need(deadline_ms, asked.tries, deadline_ms))
-        return [self._request(REQUEST_TRADES, slot, "", holes[first].from_id, holes[last].to_id, asked)]
+        else:
+            more = False
+        run = Run(slot, holes[first : last + 1], full=more)
+        for each in run.holes:  # whichever of them is due next, they are looked at together
+            self._put(slot, each.from_id, replace(self.needs[slot][each.from_id], due_ms=time_ms + UNPAID_MS))
+        runs.append(run)
+        return []
+
+    def _trades(self, runs: list[Run], room: int, time_ms: int) -> list[Request]:
+        """Ask for the trades of these runs as far as the budget goes; what it cannot pay soon heals from klines."""
+        asked: list[Request] = []
+        soon = self.budget.within_a_minute()
+        for run in sorted(runs, key=attrgetter("rank")):
+            need = self.needs[run.slot][run.holes[0].from_id]
+            affordable = run.cost <= soon
+            if affordable:
+                soon -= run.cost
+            ripe = self.budget.plenty or run.full or time_ms - run.holes[0].after_time >= RIPE_MS
+            if affordable and ripe and len(asked) < room and self.budget.take(run.cost):
+                deadline_ms, way = time_ms + _hole_wait_ms(need.tries), need.way and AT_LAST
+                then = Need(deadline_ms, need.tries + 1, deadline_ms, way=way)
+                asked.append(
+                    self._request(REQUEST_TRADES, run.slot, "", run.holes[0].from_id, run.holes[-1].to_id, then)
+                )
+            elif affordable:
+                then = replace(need, due_ms=time_ms + (UNPAID_MS if len(asked) < room else 1))
+            else:
+                then = replace(need, due_ms=time_ms + 1, way=AT_LAST if need.way else BY_KLINES)
+            for each in run.holes:
+                self._put(run.slot, each.from_id, replace(then))
+        return asked
 
     def _joins(self, slot: int, holes: Sequence[Hole], left: int, right: int, like: Need, time_ms: int) -> bool:
-        """Whether these two neighbours are near each other and are both due with as many tries as `like`."""
-        near = holes[right].from_id - holes[left].to_id < MERGED_IDS
-        return near and all(self._due(slot, holes[at], like, time_ms) is not None for at in (left, right))
+        """Whether neither of these two neighbours waits for an answer, or was asked for more often than `like`. One
+        that is not due yet comes along: the page costs no more."""
+        needs = [self.needs.get(slot, {}).get(holes[at].from_id) for at in (left, right)]
+        return all(need and _alike(need, like) and need.deadline_ms <= time_ms for need in needs)
 
     def _due(self, slot: int, hole: Hole, like: Need, time_ms: int) -> Need | None:
         need = self.needs.get(slot, {}).get(hole.from_id)
-        return need if need is not None and need.due_ms <= time_ms and need.tries == like.tries else None
+        return need if need is not None and need.due_ms <= time_ms and _alike(need, like) else None
 
     def _ask_klines(self, slot: int, holes: Sequence[Hole], at: int, time_ms: int) -> list[Request]:
         """Ask for the closed minutes that a hole touches; those still open are asked for when they are over."""
@@ -264,7 +330,7 @@ class Asker:
             due_ms = max(first_ms, MINUTE.open_time(time_ms - KLINES_LATE_MS)) + MINUTE_MS + KLINES_LATE_MS
             if first_ms >= _end(holes[at]):
                 due_ms = max(need.deadline_ms, time_ms + 1)
-            self._put(slot, holes[at].from_id, Need(due_ms, need.tries, need.deadline_ms, need.asked_ms))
+            self._put(slot, holes[at].from_id, replace(need, due_ms=due_ms))
             return []
         together = [holes[at]]
         for way in (range(at - 1, -1, -1), range(at + 1, len(holes))):
@@ -280,7 +346,7 @@ class Asker:
         for hole in together:
             end_ms = _end(hole)
             due_ms = deadline_ms if end_ms <= last_ms else min(deadline_ms, end_ms + KLINES_LATE_MS)
-            self._put(slot, hole.from_id, Need(due_ms, asked.tries, deadline_ms, last_ms))
+            self._put(slot, hole.from_id, Need(due_ms, asked.tries, deadline_ms, last_ms, need.way))
         return [self._request(REQUEST_KLINES, slot, MINUTE.name, first_ms, last_ms, asked)]
 
     def _request(self, kind: str, slot: int, interval: str, first: int, last: int, asked: Need) -> Request:
@@ -301,13 +367,17 @@ def start_ranges(minute_ms: int, intervals: Sequence[Interval]) -> list[tuple[st
     return [each for each in clipped if each[1] < each[2]]
 
 
+def _page(holes: Sequence[Hole], first: int, last: int) -> bool:
+    """Whether these holes and what lies between them fit into one page of trades."""
+    return holes[last].to_id - holes[first].from_id < PAGE_IDS
+
+
+def _alike(need: Need, like: Need) -> bool:
+    return (need.tries, need.way) == (like.tries, like.way)
+
+
 def _hole_wait_ms(tries: int) -> int:
     return min(HOLE_WAIT_MS << min(tries, 10), HOLE_WAIT_MS_MAX)
-
-
-def _ids(holes: Sequence[Hole], first: int, last: int) -> bool:
-    """Whether these holes and what lies between them fit into one request for trades."""
-    return holes[last].to_id - holes[first].from_id < TRADES_MAX
 
 
 def _end(hole: Hole) -> int:

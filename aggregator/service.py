@@ -10,7 +10,9 @@ import argparse
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
+from aggregator.budget import PAGE_WEIGHT
 from aggregator.checkpoint import Checkpoint, CheckpointDamaged, block_keys, fits, restore
 from aggregator.commit import REDIS_OLDER, START, Committer, after
 from aggregator.continuity import DATA_LOSS
@@ -25,7 +27,9 @@ from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused,
 from klagg.memory import keep_freed_memory
 from klagg.redisio import Delete, Entry, HashUpdate, Write
 from klagg.service import Context, run
+from klagg.settings import Aggregator, Settings
 from klagg.stats import Alarm
+from klagg.weights import ROLE_REPAIR, share_of
 
 READ_ENTRIES = 256
 CHECKPOINT_S = 60.0
@@ -33,6 +37,12 @@ LOOK_BACK_S = 5.0
 """How long a process that lost Redis waits for it, to see whether it came back older."""
 UNSAID_MAX = 1_000
 """Findings of a restart that wait for the first commit."""
+
+
+def config_of(settings: Settings) -> Aggregator:
+    """What one shard's core goes by: of the weight for missing trades it has its part, and no more than repair has."""
+    weight = min(settings.aggregator.ask_weight_per_minute, share_of(ROLE_REPAIR, settings.rest).own)
+    return replace(settings.aggregator, ask_weight_per_minute=max(PAGE_WEIGHT, weight // settings.shards))
 
 
 class Service:
@@ -43,7 +53,7 @@ class Service:
         self._settings = context.settings
         self._keys = Keys(shard)
         self._streams = context.connect()
-        self._core = Core(self._settings.aggregator)
+        self._core = Core(config_of(self._settings))
         self._committer = Committer(self._streams, self._keys, context.writer)
         self._read_id = START
         self._committed_id = START
@@ -97,7 +107,7 @@ class Service:
             restore(self._core, header, [block for block in blocks if block is not None])
         except CheckpointDamaged:
             self._context.log.warning("the checkpoint is damaged: it is left, the feed is read anew")
-            self._core = Core(self._settings.aggregator, self._core.epoch)
+            self._core = Core(config_of(self._settings), self._core.epoch)
             return
         self._read_id = self._checkpoint_id = pointer["feed"].decode()
 

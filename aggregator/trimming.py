@@ -42,6 +42,8 @@ BUDGET_S: Final = 0.05
 """How long one round may take; what is left then is due at once."""
 HELD_PERCENT: Final = 95
 """A stream over its cap is brought down to this much of it, so that the next entry is not one too many."""
+FEED_PERCENT: Final = 70
+"""The feed is brought down to this much of its cap, if what is kept for people can go: ingest stops at the cap."""
 CUT_ENTRIES: Final = 500
 """Entries that are cut unread in one commit."""
 LIVE_BURST: Final = 600
@@ -171,10 +173,16 @@ class Trimmer:
         used = self._streams.memory(stream.key)
         if self._slices(stream.key, floor, excess, used // length):
             used = self._streams.memory(stream.key)
-        if used > cap and stream.name == contract.FEED:
+        low = cap * FEED_PERCENT // 100
+        if used > low and stream.name == contract.FEED:
+            excess = -(-length * (used - low) // used)
+            if self._slices(stream.key, checkpoint_id, excess, used // length):
+                used = self._streams.memory(stream.key)
+        if used >= cap and stream.name == contract.FEED:
             # Cut by nobody: it is the only copy of trades that are not folded yet.
             self._log.error(
-                "ALARM: %s takes %d MB, more than its cap of %d MB (streams.feed_percent): the aggregator falls behind",
+                "ALARM: %s takes %d MB of its cap of %d MB (streams.feed_percent), so trades are held back: "
+                "the aggregator falls behind",
                 stream.key, used >> 20, cap >> 20,
             )  # fmt: skip
         elif used > cap:

@@ -15,7 +15,7 @@ from klagg.stats import Stats
 
 
 class Intake:
-    """All connections of one line give their frames here. OutboxFull ends whoever happens to close a batch."""
+    """All connections of one line give their frames here. None of them ever waits for Redis."""
 
     def __init__(
         self, batch: Batch, outbox: Outbox, clock: ExchangeClock, *, line: str, stats: Stats, log: logging.Logger

@@ -1,46 +1,61 @@
-"""Entries on their way to Redis: a queue bounded by bytes, from which nothing leaves unwritten. Pure."""
+"""Entries on their way to Redis: a queue bounded by bytes and by age. What does not fit lets the oldest go. Pure.
+
+An entry gets its `seq` when it is about to be sent for the first time, and keeps it however often it is sent. What is
+dropped was never numbered, and what is numbered is never dropped: so a gap in the numbers means an entry that was lost
+behind this process (DATA_LOSS), while what this process let go is told by itself, once, by the ids of its trades.
+"""
 
 from __future__ import annotations
 
 import sys
-from collections import deque
-from collections.abc import Callable
-from itertools import islice
+from collections import OrderedDict, deque
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
 
-from klagg.contract import Fields, stamp
-from klagg.errors import KlaggError
+from ingest.dropped import Dropped
+from klagg.clock import steady_ms
+from klagg.contract import MARK, TRADES, Fields, stamp
+from klagg.stats import Stats
 
 ENTRY_OVERHEAD_BYTES = 1024
 """What a queued entry takes beside its texts, roughly: the mapping, its keys and places."""
 
 
-class OutboxFull(KlaggError):
-    """The buffer for trades is full.
+@dataclass(slots=True)
+class Queued:
+    """An entry that waits since `put_ms` (local). `stamped`: as it was sent at least once, and may be in Redis."""
 
-    `waiting` entries of `waiting_bytes` are held and will be lost with this process.
-    """
-
-    def __init__(self, waiting: int, waiting_bytes: int, reason: str) -> None:
-        megabytes = waiting_bytes / (1 << 20)
-        super().__init__(
-            f"the buffer between exchange and Redis is full ({waiting} entries, {megabytes:.0f} MB, see "
-            f"ingest.buffer_mb_max) and trades can no longer be held: {reason}"
-        )
-        self.waiting = waiting
-        self.waiting_bytes = waiting_bytes
+    key: str
+    fields: Fields
+    size: int
+    put_ms: float
+    stamped: Fields | None = None
 
 
 class Outbox:
-    """Stamped entries in order. An entry gets its `seq` (+1 per stream) here, once, however often it is sent.
+    """Entries in order, at most `bytes_max` of them; while they wait, at most `age_s_max` old.
 
-    `on_put` is called after every put: the sender's wake-up call.
+    Marks are dropped before trades: an old one tells nobody anything. Anything else is never dropped; whoever puts it
+    sees to it that there is little of it. `on_put` is called after every put: the sender's wake-up call.
     """
 
-    def __init__(self, writer: str, bytes_max: int, on_put: Callable[[], None] = lambda: None) -> None:
-        self._writer, self._bytes_max, self._on_put = writer, bytes_max, on_put
-        self._entries: deque[tuple[str, Fields, int]] = deque()
+    def __init__(
+        self, writer: str, bytes_max: int, age_s_max: float, stats: Stats, *,
+        on_put: Callable[[], None] = lambda: None, now_ms: Callable[[], float] = steady_ms,
+    ) -> None:  # fmt: skip
+        self._writer, self._bytes_max, self._age_ms_max = writer, bytes_max, age_s_max * 1000
+        self._stats, self._on_put, self._now_ms = stats, on_put, now_ms
+        self._entries: OrderedDict[int, Queued] = OrderedDict()
+        self._droppable: dict[str, deque[int]] = {MARK: deque(), TRADES: deque()}
+        self._last = 0
         self._seq: dict[str, int] = {}
+        self._taken: list[int] = []
         self.bytes = 0
+        self.dropped: dict[str, Dropped] = {}
+        """By feed, what was dropped and is not told yet."""
+        self.dropped_ms = 0.0
+        """When something was dropped last (local)."""
+        self.dropped_because = ""
         self.trouble = "entries come faster than Redis takes them"
         """Why entries wait: the sender keeps the latest trouble with Redis here."""
 
@@ -48,28 +63,83 @@ class Outbox:
         return len(self._entries)
 
     def put(self, key: str, fields: Fields) -> None:
-        """Queue an entry for the stream `key`; OutboxFull if it does not fit, and then it is not taken."""
+        """Queue an entry for the stream `key`; what is too much or too old by then is dropped, oldest first."""
         size = ENTRY_OVERHEAD_BYTES + sum(map(sys.getsizeof, fields.values()))
-        if self.bytes + size > self._bytes_max:
-            raise OutboxFull(len(self), self.bytes, self.trouble)
-        seq = self._seq.get(key, 0) + 1
-        self._seq[key] = seq
-        self._entries.append((key, stamp(fields, self._writer, seq), size))
+        now_ms = self._now_ms()
+        self._last += 1
+        self._entries[self._last] = Queued(key, fields, size, now_ms)
         self.bytes += size
+        places = self._droppable.get(fields.get("kind", ""))
+        if places is not None:
+            places.append(self._last)
+        self._make_room(now_ms)
         self._on_put()
 
-    def head(self, count: int, bytes_max: int) -> list[tuple[str, Fields]]:
-        """The oldest entries, at most `count` and about `bytes_max` (but at least one); they stay queued."""
+    def head(self, count: int, bytes_max: int, without: Collection[str] = ()) -> list[tuple[str, Fields]]:
+        """The oldest entries but those of the streams `without`, at most `count` and about `bytes_max` (but at least
+        one); they get their numbers and stay queued until `drop`."""
         taken: list[tuple[str, Fields]] = []
-        total = 0
-        for key, fields, size in islice(self._entries, count):
-            total += size
-            if taken and total > bytes_max:
+        self._taken, total = [], 0
+        for place, each in self._entries.items():
+            if each.key in without:
+                continue
+            total += each.size
+            if len(taken) == count or (taken and total > min(bytes_max, self._bytes_max // 2)):
                 break
-            taken.append((key, fields))
+            if each.stamped is None:
+                self._seq[each.key] = self._seq.get(each.key, 0) + 1
+                each.stamped = stamp(each.fields, self._writer, self._seq[each.key])
+            taken.append((each.key, each.stamped))
+            self._taken.append(place)
         return taken
 
-    def drop(self, count: int) -> None:
-        """Forget the `count` oldest entries: they are written."""
-        for _ in range(count):
-            self.bytes -= self._entries.popleft()[2]
+    def drop(self) -> None:
+        """Forget what `head` gave last: it is written."""
+        for place in self._taken:
+            self._forget(place)
+        self._taken = []
+        for places in self._droppable.values():
+            while places and places[0] not in self._entries:
+                places.popleft()
+
+    def take_dropped(self) -> dict[str, Dropped]:
+        """What was dropped since the last call, by feed; the caller tells it."""
+        dropped, self.dropped = self.dropped, {}
+        return dropped
+
+    def abandon(self) -> None:
+        """Nothing will be written any more: all trades that wait are dropped."""
+        for place, each in list(self._entries.items()):
+            if each.fields.get("kind") == TRADES:
+                self._let_go(TRADES, place, self._now_ms())
+
+    def _forget(self, place: int) -> Queued:
+        gone = self._entries.pop(place)
+        self.bytes -= gone.size
+        return gone
+
+    def _make_room(self, now_ms: float) -> None:
+        for kind in (MARK, TRADES):
+            while self.bytes > self._bytes_max and (place := self._oldest(kind)):
+                self._let_go(kind, place, now_ms)
+            while (place := self._oldest(kind)) and now_ms - self._entries[place].put_ms > self._age_ms_max:
+                self._let_go(kind, place, now_ms)
+
+    def _oldest(self, kind: str) -> int:
+        """The place of the oldest entry of a kind that was never sent; 0 if there is none."""
+        for place in self._droppable[kind]:
+            queued = self._entries.get(place)
+            if queued and queued.stamped is None:
+                return place
+        return 0
+
+    def _let_go(self, kind: str, place: int, now_ms: float) -> None:
+        self._droppable[kind].remove(place)
+        gone = self._forget(place)
+        self.dropped_ms = now_ms
+        if kind == MARK:
+            self._stats.add("dropped_marks")
+            return
+        self.dropped_because = self.trouble
+        for symbol, count in self.dropped.setdefault(gone.key, Dropped()).add(gone.fields).items():
+            self._stats.add("dropped_trades", count, symbol=symbol)

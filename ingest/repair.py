@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from klagg.contract import (
@@ -66,7 +67,9 @@ class Pages(Protocol):
     trades: int
     klines: int
     missing: int
-    """Counters: what went out, and which of it the exchange did not have."""
+    """Counters: what went out, and how much of it the exchange did not have."""
+    gone: list[tuple[int, int]]
+    """Ids that the exchange no longer has, as ranges (both ends included)."""
 
     def call(self, now_ms: int) -> Call | None:
         """The next call; None when everything is served."""
@@ -104,6 +107,7 @@ class TradePages:
     trades: int = 0
     klines: int = 0
     missing: int = 0
+    gone: list[tuple[int, int]] = field(default_factory=list)
     _next: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -122,13 +126,20 @@ class TradePages:
         rows = trades_of(answer, self.symbol, self._next, asked)
         wanted = [row for row in rows if row.id <= self.last]
         covered = wanted[-1].id if len(rows) == asked and wanted else self.last
-        self.missing += covered - self._next + 1 - len(wanted)
+        self._note_gone([row.id for row in wanted], covered)
         self.trades += len(wanted)
         self._next = covered + 1
         return [
             trades_entry_of_rows(wanted[at : at + TRADES_PER_ENTRY], line=LINE, ids=AGG_IDS, recv_ms=now_ms)
             for at in range(0, len(wanted), TRADES_PER_ENTRY)
         ]
+
+    def _note_gone(self, found: Sequence[int], covered: int) -> None:
+        """Note what is not in an answer that reaches from the next id up to `covered`; bounded by the answer's rows."""
+        for left, right in pairwise([self._next - 1, *found, covered + 1]):
+            if right - left > 1:
+                self.missing += right - left - 1
+                self.gone.append((left + 1, right - 1))
 
 
 @dataclass(slots=True)
@@ -139,6 +150,7 @@ class KlinePages:
     trades: int = 0
     klines: int = 0
     missing: int = 0
+    gone: list[tuple[int, int]] = field(default_factory=list)
     _bars: Interval = field(init=False)
     _next: int = field(init=False)
     _limit: int = 0

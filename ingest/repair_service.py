@@ -17,8 +17,10 @@ from typing import Any, Final
 
 from ingest.pen import Pen
 from ingest.repair import Call, Malformed, NotYet
+from ingest.room import FeedFull, FeedRoom
 from ingest.service import until_stopping
 from ingest.synchroniser import Synchroniser
+from ingest.unrepaired import given_up, gone
 from ingest.wanted import Job, WaitingRoom, Wanted, wanted_of
 from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, steady_ms
@@ -123,6 +125,7 @@ class Repair:
         self._agg_ids = settings.exchange.source == "aggTrade"
         self._room = WaitingRoom(settings.repair.waiting_max)
         self._pen = Pen(writing, context.writer)
+        self._feeds = FeedRoom(writing, settings, stats=context.stats, log=context.log)
         self._exchange_outage = Outage(context, "the exchange answers")
         self._redis_outage = Outage(context, "Redis answers")
         self._wake = asyncio.Event()
@@ -231,7 +234,7 @@ class Repair:
             except ExchangeUnavailable as lost:
                 self._stats.add("failures")
                 self._postpone(job, self._exchange_outage, lost)
-            except (RedisUnavailable, RedisRefused) as lost:
+            except (RedisUnavailable, RedisRefused, FeedFull) as lost:
                 self._postpone(job, self._redis_outage, lost)
 
     def _postpone(self, job: Job, outage: Outage, trouble: KlaggError) -> None:
@@ -265,17 +268,19 @@ class Repair:
             answer = await self._ask(call)
             job.undelivered = self._read_answer(job, answer)
             await self._deliver(job)
+        if job.pages.gone:
+            await self._tell(job, gone(job.wanted[0].request, job.pages.gone, self._now_ms()))
         await self._ack(job.wanted)
         self._room.done(job)
         self._stats.add("served", len(job.wanted))
-        if job.pages.missing:
-            request = job.wanted[0].request
-            self._log.warning(
-                "the exchange no longer has %d trades of %s from %d on",
-                job.pages.missing,
-                request.symbol,
-                request.first,
-            )
+
+    async def _tell(self, job: Job, *findings: Fields) -> None:
+        """What could not be had: into the log, and to the findings."""
+        for each in findings:
+            self._log.warning("%s: %s", each["symbol"], each["evidence"])
+        key = Keys(job.wanted[0].shard).findings
+        await self._pen.write(lambda: [Append(key, each) for each in findings])
+        self._stats.add("unrepaired", len(findings))
 
     def _read_answer(self, job: Job, answer: Any) -> list[Fields]:
         """The entries that an answer gives, and what they hold counted."""
@@ -289,9 +294,13 @@ class Repair:
         return entries
 
     async def _deliver(self, job: Job) -> None:
-        """What the last answer gave, into the feed. If Redis does not take it, the job keeps it."""
+        """What the last answer gave, into the feed. If Redis does not take it, or the feed is at its cap (FeedFull),
+        the job keeps it."""
         if job.undelivered:
             feed = Keys(job.wanted[0].shard).feed
+            await self._feeds.look()
+            if feed in self._feeds.full:
+                raise self._feeds.full[feed]
             await self._pen.write(lambda: [Append(feed, fields) for fields in job.undelivered])
             job.undelivered = []
         self._redis_outage.worked()
@@ -314,6 +323,7 @@ class Repair:
     async def _give_up(self, job: Job, reason: str) -> None:
         """The exchange will never answer this as it should: to `dead`, and acknowledged."""
         try:
+            await self._tell(job, *(given_up(each.request, reason, self._now_ms()) for each in job.wanted))
             await self._bury(job.wanted[0].shard, [Entry(each.entry_id, each.raw) for each in job.wanted], reason)
         except (RedisUnavailable, RedisRefused) as lost:
             self._postpone(job, self._redis_outage, lost)

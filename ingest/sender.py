@@ -4,6 +4,10 @@ A write whose reply was lost may have taken place. It is sent again: the ledger 
 could bring back what is lost. An entry keeps its `seq`, so a reader sees that the second is the first again. Of a
 stream's entries in a pipeline Redis takes all or none: no entry overtakes one that was refused, which a reader would
 have to take for lost.
+
+Receiving never waits for this. While Redis is away, or a feed is at its cap, entries are held as long as the outbox may
+hold them; then the oldest are dropped. What was dropped is told when Redis takes entries again: the ledger sees the
+same ids as holes and asks for them.
 """
 
 from __future__ import annotations
@@ -11,11 +15,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Final, Protocol
 
+from ingest.dropped import sentence_of
 from ingest.outbox import Outbox
 from klagg.backoff import Backoff
+from klagg.clock import steady_ms
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
 from klagg.redisio import Append
 from klagg.service import Deadline
@@ -26,6 +32,14 @@ PIPELINE_BYTES: Final = 2 << 20
 
 RETRY_FIRST_S: Final = 0.05
 RETRY_CAP_S: Final = 2.0
+
+HELD_S: Final = 0.1
+"""How long to wait where all that waits is for feeds that are full."""
+
+TELL_MS, TELL_MS_MAX = 1_000, 10_000
+"""What was dropped is told when nothing was for so long; if there is no end of it, this often."""
+
+BUSY: Final = "entries come faster than Redis takes them"
 
 
 class Leftover(KlaggError):
@@ -42,18 +56,32 @@ class Writer(Protocol):
     async def append_all(self, entries: Sequence[Append]) -> None: ...
 
 
+class Room(Protocol):
+    """What the sender needs of ingest.room.FeedRoom: streams that are full, and where findings about a feed go."""
+
+    @property
+    def full(self) -> Mapping[str, KlaggError]: ...
+
+    @property
+    def findings(self) -> Mapping[str, str]: ...
+
+    async def look(self) -> None: ...
+
+
 class Sender:
     """Owns the outbox of one process. `run` ends after `finish`, when everything is written."""
 
     def __init__(
-        self, streams: Writer, *, writer: str, bytes_max: int, shutdown_s: float, stats: Stats, log: logging.Logger
-    ) -> None:
-        self._streams, self._stats, self._log = streams, stats, log
-        self._shutdown_s = shutdown_s
+        self, streams: Writer, room: Room, *, writer: str, bytes_max: int, age_s_max: float, shutdown_s: float,
+        stats: Stats, log: logging.Logger,
+    ) -> None:  # fmt: skip
+        self._streams, self._room, self._stats, self._log = streams, room, stats, log
+        self._writer, self._shutdown_s = writer, shutdown_s
         self._wake = asyncio.Event()
         self._deadline: Deadline | None = None
         self._backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random)
-        self.outbox = Outbox(writer, bytes_max, on_put=self._wake.set)
+        self._dropping, self._told_ms = False, 0.0
+        self.outbox = Outbox(writer, bytes_max, age_s_max, stats, on_put=self._wake.set)
 
     def finish(self) -> None:
         """Nothing more will be put: write what is there within `shutdown_s`, then end."""
@@ -62,32 +90,70 @@ class Sender:
 
     async def run(self) -> None:
         """Carry entries to Redis; Leftover if some remain when the deadline of `finish` has passed."""
-        while not (self._deadline and not self.outbox):
+        while not (self._deadline and not self.outbox and not self.outbox.dropped):
             if self._deadline and self._deadline.passed:
-                raise Leftover(len(self.outbox), self.outbox.trouble)
+                left = Leftover(len(self.outbox), self.outbox.trouble)
+                self.outbox.abandon()
+                self._say_dropped()
+                raise left
+            if self.outbox.dropped and not self._dropping:
+                self._dropping = True
+                self._log.error("ALARM: the buffer is full and drops its oldest trades: %s", self.outbox.trouble)
             if self.outbox:
                 await self._write_some()
+            elif self.outbox.dropped:
+                self._tell_dropped()
             else:
                 self._wake.clear()
                 await self._wake.wait()
 
     async def _write_some(self) -> None:
         """One pipeline; if Redis does not take it, wait a while instead."""
-        batch = self.outbox.head(PIPELINE_ENTRIES, PIPELINE_BYTES)
         try:
             async with asyncio.timeout(self._deadline.remaining_s if self._deadline else None):
+                await self._room.look()
+                batch = self.outbox.head(PIPELINE_ENTRIES, PIPELINE_BYTES, self._room.full)
                 await self._streams.append_all([Append(key, fields) for key, fields in batch])
         except TimeoutError:
             return
         except (RedisUnavailable, RedisRefused) as trouble:
             await self._wait_out(trouble)
             return
-        self.outbox.drop(len(batch))
+        if not batch:
+            await self._hold(self._room.full)
+            return
+        self.outbox.drop()
         self._stats.add("entries", len(batch))
         if self._backoff.tries:
             self._log.warning("Redis takes entries again after %d tries", self._backoff.tries)
             self._backoff.reset()
-            self.outbox.trouble = "entries come faster than Redis takes them"
+        if not self._room.full:
+            self.outbox.trouble = BUSY
+        now_ms = steady_ms()
+        quiet = now_ms >= self.outbox.dropped_ms + TELL_MS
+        if self.outbox.dropped and (quiet or now_ms >= self._told_ms + TELL_MS_MAX):
+            self._tell_dropped()
+
+    def _tell_dropped(self) -> None:
+        """A sentence in the log, and a finding for every symbol."""
+        reason = self._say_dropped()
+        for feed, dropped in self.outbox.take_dropped().items():
+            newest_ms = max(each.last_ms for each in dropped.symbols.values())
+            for finding in dropped.findings(self._writer, reason, newest_ms):
+                self.outbox.put(self._room.findings[feed], finding)
+        self._dropping, self._told_ms = False, steady_ms()
+
+    def _say_dropped(self) -> str:
+        """The sentence alone; why it was."""
+        reason = self.outbox.dropped_because
+        if self.outbox.dropped:
+            self._log.error("%s", sentence_of(list(self.outbox.dropped.values()), reason))
+        return reason
+
+    async def _hold(self, full: Collection[str]) -> None:
+        """All that waits is for feeds at their cap."""
+        self.outbox.trouble = "; ".join(str(self._room.full[key]) for key in full)
+        await asyncio.sleep(min(HELD_S, self._deadline.remaining_s) if self._deadline else HELD_S)
 
     async def _wait_out(self, trouble: KlaggError) -> None:
         if not self._backoff.tries:

@@ -11,6 +11,7 @@ from typing import Any
 
 from ingest.line import Line, manner_of
 from ingest.listed import Listed
+from ingest.room import FeedRoom
 from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
 from klagg.clock import ExchangeClock
@@ -66,7 +67,8 @@ async def ingest(context: AsyncContext) -> None:
         if not symbols:
             return
         sender = Sender(
-            streams, writer=context.writer, bytes_max=settings.ingest.buffer_mb_max << 20,
+            streams, FeedRoom(streams, settings, stats=context.stats, log=context.log), writer=context.writer,
+            bytes_max=settings.ingest.buffer_mb_max << 20, age_s_max=settings.ingest.buffer_s_max,
             shutdown_s=settings.service.shutdown_s, stats=context.stats, log=context.log,
         )  # fmt: skip
         line = Line(context, clock, sender, listed)

@@ -1,7 +1,8 @@
 """The waiting room of repair: requests that were read and are not served yet, and which job is next. Pure.
 
-Requests come out oldest first. A request for klines waits until its range is closed on the exchange's clock; requests
-for trades of one symbol that wait together and overlap or touch are one job.
+Requests come out oldest first, but those for trades newest first: where weight is short, what is recent matters most,
+and whoever asked for older ones asks again. A request for klines waits until its range is closed on the exchange's
+clock; requests for trades of one symbol that wait together and overlap or touch are one job.
 """
 
 from __future__ import annotations
@@ -100,6 +101,9 @@ class WaitingRoom:
                 self._resting.remove(job)
                 return job
         first = next((each for each in self._waiting.values() if each.ready_ms <= now_ms), None)
+        if first and first.request.kind == REQUEST_TRADES:
+            newest = reversed(self._waiting.values())
+            first = next(each for each in newest if each.request.kind == REQUEST_TRADES and each.ready_ms <= now_ms)
         return self._job(first) if first else None
 
     def _job(self, first: Wanted) -> Job:

@@ -80,6 +80,7 @@ class Ingest:
     dead_symbol_ms: int = 10_000
     stalled_ms: int = 10_000
     silent_s: int = 60
+    buffer_s_max: int = 120
 
     def check(self) -> None:
         _between("ingest.batch_ms", self.batch_ms, 1, 1000)
@@ -95,6 +96,7 @@ class Ingest:
         for line in self.lines:
             if not LINE_NAME.fullmatch(line):
                 raise ConfigError(f"ingest.lines names {line!r}: a line is called by capital letters and digits")
+        _between("ingest.buffer_s_max", self.buffer_s_max, 1, 86_400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +144,8 @@ class Aggregator:
     grace_unmarked_ms: int = 10_000
     live_long_ms: int = 1000
     ask_after_ms: int = 1000
+    ask_trades_max: int = 20_000
+    ask_weight_per_minute: int = 1080
 
     def check(self) -> None:
         if not self.intervals:
@@ -153,6 +157,8 @@ class Aggregator:
         _between("aggregator.grace_unmarked_ms", self.grace_unmarked_ms, self.grace_ms, 3_600_000)
         _between("aggregator.live_long_ms", self.live_long_ms, 0, 60_000)
         _between("aggregator.ask_after_ms", self.ask_after_ms, 0, 60_000)
+        _between("aggregator.ask_trades_max", self.ask_trades_max, 1, 10_000_000)
+        _between("aggregator.ask_weight_per_minute", self.ask_weight_per_minute, 20, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
+from aggregator.budget import PAGE_WEIGHT, cost_of
 from aggregator.checkpoint import Checkpoint, restore
 from aggregator.core import Core
-from aggregator.requests import REQUESTS_MAX, START, TRADES_MAX, start_ranges
+from aggregator.requests import REQUESTS_MAX, START, start_ranges
 from klagg import contract
 from klagg.contract import REQUEST_KLINES, REQUEST_TRADES, Listing, Request, request_of
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS, ordered
@@ -20,6 +21,9 @@ from klagg.settings import Aggregator
 from tests.aggregator.kit import T0, feed, mark, new_core, raw, tick, trade
 from tests.aggregator.test_checkpoint import entries_of
 
+PLENTY = 1_000_000
+"""Weight for missing trades that never runs out."""
+TRADES_MAX = Aggregator().ask_trades_max
 FIRST = 1
 """Id 1 is a symbol's first trade: with it there is no past to ask for."""
 
@@ -124,7 +128,7 @@ def test_minutes_still_open_are_asked_for_when_they_are_over() -> None:
 
 
 def test_a_tick_asks_for_so_much_and_the_rest_comes_oldest_first() -> None:
-    core, names = new_core("1m"), [f"S{at:04}USDT" for at in range(2 * REQUESTS_MAX + 50)]
+    core, names = new_core("1m", ask_weight_per_minute=PLENTY), [f"S{at:04}USDT" for at in range(2 * REQUESTS_MAX + 50)]
     for at in (0, 1):
         for name in names[at::2]:
             trades_of(core, [1, 3], T0 + at, symbol=name)
@@ -134,6 +138,91 @@ def test_a_tick_asks_for_so_much_and_the_rest_comes_oldest_first() -> None:
     order = [each.symbol for part in found for each in part]
     assert sorted(order) == names
     assert set(order[: len(names) // 2]) == set(names[0::2]), "those seen first"
+
+
+def test_a_loss_of_many_symbols_is_beyond_the_budget_and_heals_from_klines() -> None:
+    """600 symbols miss 5 s: their trades would cost 12,000 of weight, which is more than eight minutes of repair's."""
+    config, names = Aggregator(), [f"S{at:04}USDT" for at in range(600)]
+    core = new_core("1m")
+    for name in names:
+        trades_of(core, [1, 42], T0 + 20_000, symbol=name)
+    tick(core, T0 + 20_000)
+    found = []
+    for time_ms in range(T0 + 20_250, T0 + 150_000, 250):
+        for each in asked(core, time_ms):
+            found.append((time_ms, each))
+            if each.kind == REQUEST_TRADES:
+                trades_of(core, range(each.first, each.last + 1), T0 + 20_000, symbol=each.symbol)
+    cost = sum(PAGE_WEIGHT for _, each in found if each.kind == REQUEST_TRADES)
+    assert PAGE_WEIGHT <= cost <= config.ask_weight_per_minute * 5 // 4
+    klines = {each.symbol: (at, each) for at, each in reversed(found) if each.kind == REQUEST_KLINES}
+    by_trades = {each.symbol for _, each in found if each.kind == REQUEST_TRADES}
+    assert set(klines) | by_trades == set(names)
+    assert len(klines) > 500
+    assert max(at for at, _ in klines.values()) <= T0 + MINUTE_MS + 4_000, "as soon as their minute is over"
+    assert {(each.first, each.last) for _, each in klines.values()} == {(T0, T0 + MINUTE_MS)}
+
+
+def test_klines_that_do_not_help_are_followed_by_trades_after_all() -> None:
+    core, names = new_core("1m"), [f"S{at:04}USDT" for at in range(200)]
+    for name in names:
+        trades_of(core, [1, 3], T0 + 20_000, symbol=name)
+    tick(core, T0 + 20_000)
+    kinds: dict[str, list[str]] = {}
+    for time_ms in range(T0 + 20_250, T0 + 40 * MINUTE_MS, 1000):
+        for each in asked(core, time_ms):
+            kinds.setdefault(each.symbol, []).append(each.kind)
+    dear = [each for each in kinds.values() if each[0] == REQUEST_KLINES]
+    assert len(dear) > 100
+    assert {tuple(each[:2]) for each in dear} == {(REQUEST_KLINES, REQUEST_KLINES)}
+    assert [each for each in dear if REQUEST_TRADES in each]
+    assert all(each.count(REQUEST_TRADES) <= 1 for each in dear)
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_a_percent_of_loss_on_one_line_heals_within_the_limit(seed: int) -> None:
+    """500 trades/s of 20 symbols for ten minutes: neighbouring holes share a page, and no minute costs too much."""
+    chance = random.Random(seed)
+    core, names = new_core("1m"), [f"S{at:04}USDT" for at in range(20)]
+    shares = [1 / (at + 3) for at in range(20)]
+    newest = dict.fromkeys(names, 0)
+    spent: dict[int, int] = {}
+    answers: list[tuple[int, Request]] = []
+    lost = {name: dict[int, int]() for name in names}
+    slowest = 0
+    for time_ms in range(T0, T0 + 10 * MINUTE_MS, 250):
+        rows = []
+        for name in chance.choices(names, shares, k=125) if time_ms < T0 + 9 * MINUTE_MS else names:
+            newest[name] += 1
+            if time_ms < T0 + 9 * MINUTE_MS and chance.random() < 0.01 and newest[name] > 1:
+                lost[name][newest[name]] = time_ms
+            else:
+                rows.append(trade(newest[name], time_ms, symbol=name))
+        for _, each in [each for each in answers if each[0] <= time_ms]:
+            back = [number for number in range(each.first, each.last + 1) if number in lost[each.symbol]]
+            slowest = max([slowest, *(time_ms - lost[each.symbol].pop(number) for number in back)])
+            rows += [trade(number, time_ms, symbol=each.symbol) for number in back]
+        answers = [each for each in answers if each[0] > time_ms]
+        feed(core, rows)
+        for each in asked(core, time_ms):
+            if each.kind == REQUEST_TRADES:
+                answers.append((time_ms + 1000, each))
+                minute = time_ms // MINUTE_MS
+                spent[minute] = spent.get(minute, 0) + cost_of(each.first, each.last)
+    assert max(spent.values()) <= 1440, "repair's share of a minute"
+    assert not any(lost.values()), f"{sum(map(len, lost.values()))} are still missing"
+    assert core.open_holes == 0
+    assert slowest < 120_000
+
+
+def test_what_is_lost_for_good_is_named_with_its_ids_and_minutes() -> None:
+    core = with_hole(5, 9, window_minutes=20)
+    findings = [each for at in range(1, 40) for each in tick(core, T0 + at * MINUTE_MS).findings]
+    (finding,) = findings
+    assert (finding["kind"], finding["severity"], finding["symbol"]) == ("UNREPAIRED", "error", "BTCUSDT")
+    assert finding["evidence"] == (
+        "6 trades could not be had any more: ids 2 to 4, 6 to 8; they belong to the minutes 2023-11-14 22:00 (UTC)"
+    )
 
 
 ALL = ("1m", "5m", "30m", "1h", "4h", "1d", "1w")

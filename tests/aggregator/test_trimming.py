@@ -20,6 +20,7 @@ from aggregator.trimming import (
     BURST,
     CUT_ENTRIES,
     EVERY_S,
+    FEED_PERCENT,
     KEPT_ENTRIES,
     KEPT_MS,
     LIVE_BURST,
@@ -261,6 +262,25 @@ def test_a_feed_over_its_cap_is_alarmed_and_never_cut(
     assert streams.length(KEYS.feed) == 3000
     alarms = [record for record in caplog.records if "ALARM: feed:{0} takes" in record.message]
     assert [(record.levelname, "cap of 5 MB" in record.message) for record in alarms] == [("ERROR", True)]
+
+
+@pytest.mark.servers
+def test_a_feed_near_its_cap_gives_up_what_is_kept_for_people_but_nothing_behind_the_checkpoint(
+    streams: Streams, client: redis.Redis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
+) -> None:
+    ids = put(client, KEYS.feed, 3000, size=10_000)
+    trimmer = Trimmer(streams, KEYS, Settings(streams=settings.Streams(feed_percent=1)), LOG)
+    rounds(trimmer, ids[1000])
+    kept = streams.range(KEYS.feed)
+    assert kept[-1].id == ids[-1]
+    assert 2000 <= len(kept) <= 2000 + NODE, "over its cap, and still all that is needed"
+    rounds(trimmer, ids[-1])
+    caplog.clear()
+    cap = (int(streams.information("memory").get("maxmemory", 0)) or Settings().redis.maxmemory_mb << 20) // 100
+    used = streams.memory(KEYS.feed)
+    assert cap // 4 < used < cap * FEED_PERCENT // 100, "not more than it must"
+    rounds(trimmer, ids[-1])
+    assert caplog.records == []
 
 
 @pytest.mark.servers

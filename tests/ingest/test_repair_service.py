@@ -7,6 +7,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -412,6 +413,43 @@ async def test_a_malformed_answer_kills_its_request_alone(streams: Streams, redi
     assert b"malformed" in dead.fields[b"reason"]
     assert ujson.loads(dead.fields[b"fields"])["symbol"] == "BAD"
     assert (count(context, "served"), count(context, "dead")) == (1, 1)
+    (finding,) = streams.range(KEYS.findings)
+    assert (finding.fields[b"kind"], finding.fields[b"severity"], finding.fields[b"symbol"]) == (
+        b"UNREPAIRED", b"error", b"BAD")  # fmt: skip
+    assert b"the request t1 for the trades with the ids 1 to 5 is given up: " in finding.fields[b"evidence"]
+
+
+async def test_ids_that_the_exchange_no_longer_has_are_named(streams: Streams, redis_url: str) -> None:
+    def answer(request: web.Request, number: int) -> web.Response:
+        rows = ujson.loads(good_trades(request).body)  # type: ignore[arg-type]
+        return web.json_response([row for row in rows if row["a"] not in (101, 102, 105, 130)])
+
+    ask(streams, trades_request(1, 100, 130))
+    async with Stub(answer).running() as stub, repairing(a_context(stub.rest_url, redis_url)) as context:
+        await eventually(settled(streams, 1))
+    (finding,) = streams.range(KEYS.findings)
+    assert finding.fields[b"evidence"] == b"the exchange no longer has 4 trades: ids 101 to 102, 105, 130"
+    assert (count(context, "missing"), count(context, "unrepaired")) == (4, 1)
+
+
+async def test_answers_wait_while_the_feed_is_at_its_cap(streams: Streams, redis_url: str) -> None:
+    """The answer is kept, and nothing is asked for twice."""
+    size = (int(streams.information("memory").get("maxmemory", 0)) or 64 << 20) // 100
+    filled = [streams.append(KEYS.feed, {"a": "x" * (size // 10)}) for _ in range(11)]
+    ask(streams, trades_request(1, 100, 130))
+    sections: dict[str, Any] = {"streams": {"feed_percent": 1}}
+    async with Stub(lambda request, _: good_trades(request)).running() as stub:
+        context = a_context(stub.rest_url, redis_url, **sections)
+        context = AsyncContext("repair", replace(context.settings, redis=replace(
+            context.settings.redis, maxmemory_mb=64)), argparse.Namespace(), None)  # fmt: skip
+        async with repairing(context):
+            await eventually(lambda: count(context, "feed_full"))
+            await eventually(lambda: count(context, "answers") == 1)
+            assert streams.length(KEYS.feed) == len(filled)
+            streams.trim_before(KEYS.feed, filled[-1])
+            await eventually(lambda: count(context, "served") == 1)
+    assert count(context, "answers") == 1
+    assert streams.length(KEYS.feed) == 2
 
 
 async def test_redis_away_while_answers_come_loses_none(

@@ -12,8 +12,9 @@ import pytest
 
 from aggregator.continuity import Continuity
 from ingest import sender as module
+from ingest.room import FeedFull
 from ingest.sender import Leftover, Sender
-from klagg.contract import Fields
+from klagg.contract import Fields, TradeRow, trades_entry_of_rows
 from klagg.embedded import RedisServer
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
 from klagg.redisio import Append, AsyncStreams
@@ -50,10 +51,25 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "RETRY_CAP_S", 0.002)
 
 
-def a_sender(redis: Unreliable, *, bytes_max: int = 1 << 24, shutdown_s: float = 10.0) -> Sender:
+class Roomy:
+    """Feeds with as much room as a test says."""
+
+    def __init__(self) -> None:
+        self.full: dict[str, KlaggError] = {}
+        self.findings = {"feed:{0}": "findings:{0}", "feed:{1}": "findings:{1}"}
+
+    async def look(self) -> None:
+        await asyncio.sleep(0)
+
+
+def a_sender(
+    redis: Unreliable, *, bytes_max: int = 1 << 24, age_s_max: float = 60, shutdown_s: float = 10.0,
+    room: Roomy | None = None,
+) -> Sender:  # fmt: skip
     return Sender(
-        redis, writer="w@1", bytes_max=bytes_max, shutdown_s=shutdown_s, stats=Stats(), log=logging.getLogger("test")
-    )
+        redis, room or Roomy(), writer="w@1", bytes_max=bytes_max, age_s_max=age_s_max, shutdown_s=shutdown_s,
+        stats=Stats(), log=logging.getLogger("test"),
+    )  # fmt: skip
 
 
 @asynccontextmanager
@@ -158,17 +174,76 @@ async def test_an_outage_is_said_once_and_its_end_too(caplog: pytest.LogCaptureF
     assert sender._stats.counters["write_failures"] == 5
 
 
-async def test_a_full_buffer_names_the_trouble_behind_it() -> None:
-    sender = a_sender(Unreliable(["away"] * 10_000), bytes_max=20_000)
+def trades(*ids: int) -> Fields:
+    rows = [TradeRow("BTCUSDT", number, "1", "1", number, number, 1000 + number, False) for number in ids]
+    return trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=1)
 
-    async def fill_up() -> None:
-        while True:
-            sender.outbox.put("feed:{0}", {"n": "x" * 500})
-            await asyncio.sleep(0.001)
 
-    async with running(sender):
-        with pytest.raises(KlaggError, match=r"buffer .* is full .*: Redis does not answer"):
-            await asyncio.wait_for(fill_up(), 10)
+def ids_named(finding: Fields) -> list[int]:
+    """The ids that a finding names."""
+    named = finding["evidence"].partition(" ids ")[2].partition(", of ")[0]
+    ends = [each.split(" to ") for each in named.split(", ")]
+    return [number for each in ends for number in range(int(each[0]), int(each[-1]) + 1)]
+
+
+async def test_what_a_full_buffer_dropped_is_told_when_redis_is_back(caplog: pytest.LogCaptureFixture) -> None:
+    redis = Unreliable(["away"] * 20)
+    sender = a_sender(redis, bytes_max=20_000)
+    async with running(sender) as task:
+        for number in range(300):
+            sender.outbox.put("feed:{0}", trades(number))
+            await asyncio.sleep(0)
+        await eventually(lambda: redis.streams)
+        sender.finish()
+        await task
+    feed, (finding,) = redis.streams["feed:{0}"], redis.streams["findings:{0}"]
+    written = {int(fields["id"]) for fields in feed}
+    missing = sorted(set(range(300)) - written)
+    assert 100 < len(missing) < 300
+    assert [fields["seq"] for fields in feed] == [str(number) for number in range(1, len(feed) + 1)], "no loss to tell"
+    assert (finding["kind"], finding["symbol"], finding["seq"]) == ("INGEST_DROPPED", "BTCUSDT", "1")
+    assert f"w@1 dropped {len(missing)} trades" in finding["evidence"]
+    assert ids_named(finding) == missing
+    assert f", of {1000 + missing[0]} to {1000 + missing[-1]} ms: " in finding["evidence"]
+    assert "Redis does not answer" in finding["evidence"]
+    assert sender._stats.counters["dropped_trades"] == len(missing)
+    said = [record.getMessage() for record in caplog.records]
+    assert len([each for each in said if each.startswith("ALARM: the buffer is full and drops")]) == 1
+    assert len([each for each in said if "were dropped before they reached the feed" in each]) == 1
+
+
+async def test_a_full_feed_is_left_alone_until_it_has_room_again() -> None:
+    redis, room = Unreliable(), Roomy()
+    room.full = {"feed:{0}": FeedFull("feed:{0}", 5 << 20, 5 << 20)}
+    sender = a_sender(redis, bytes_max=20_000, room=room)
+    async with running(sender) as task:
+        sender.outbox.put("feed:{0}", trades(0))
+        await eventually(lambda: "streams.feed_percent" in sender.outbox.trouble)
+        for number in range(1, 101):
+            sender.outbox.put("feed:{0}", trades(number))
+        sender.outbox.put("feed:{1}", trades(5))
+        await eventually(lambda: "feed:{1}" in redis.streams)
+        assert "feed:{0}" not in redis.streams
+        room.full = {}
+        await eventually(lambda: "feed:{0}" in redis.streams)
+        sender.finish()
+        await task
+    written = {int(fields["id"]) for fields in redis.streams["feed:{0}"]}
+    told = redis.streams["findings:{0}"][-1]["evidence"]
+    assert max(written) == 100
+    assert "streams.feed_percent" in told
+    assert "findings:{1}" not in redis.streams
+
+
+async def test_a_process_that_must_end_names_what_it_still_held(caplog: pytest.LogCaptureFixture) -> None:
+    sender = a_sender(Unreliable(["away"] * 10_000), shutdown_s=0.05)
+    async with running(sender) as task:
+        sender.outbox.put("feed:{0}", trades(7, 8))
+        sender.finish()
+        with pytest.raises(Leftover):
+            await task
+    assert "2 trades of 1 symbols were dropped before they reached the feed" in caplog.text
+    assert "BTCUSDT ids 7 to 8" in caplog.text
 
 
 @pytest.mark.servers
@@ -177,8 +252,9 @@ async def test_an_entry_refused_in_the_middle_lets_none_behind_it_pass(redis_ser
     redis_server.command("FLUSHALL")
     streams = AsyncStreams(redis_server.url)
     sender = Sender(
-        streams, writer="w@1", bytes_max=1 << 24, shutdown_s=10.0, stats=Stats(), log=logging.getLogger("test")
-    )
+        streams, Roomy(), writer="w@1", bytes_max=1 << 24, age_s_max=60, shutdown_s=10.0, stats=Stats(),
+        log=logging.getLogger("test"),
+    )  # fmt: skip
     sizes = [10, 10, 1_000_000, 10, 10]
     async with running(sender) as task:
         with nearly_full(redis_server, room=600_000):

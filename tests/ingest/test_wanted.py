@@ -34,9 +34,9 @@ def ids_of(job: Job | None) -> list[str]:
     return [each.request.id for each in job.wanted] if job else []
 
 
-def test_the_oldest_comes_first() -> None:
-    room = room_of(trades(1, 5, 9), klines(2, T), trades(3, 1, 2, "BUSDT"))
-    assert [ids_of(room.next(T, 0)) for _ in range(4)] == [["r1"], ["r2"], ["r3"], []]
+def test_the_oldest_comes_first_but_of_trades_the_newest() -> None:
+    room = room_of(trades(1, 5, 9), klines(2, T), klines(3, T), trades(4, 1, 2, "BUSDT"))
+    assert [ids_of(room.next(T, 0)) for _ in range(5)] == [["r4"], ["r1"], ["r2"], ["r3"], []]
 
 
 def test_an_entry_that_is_there_is_not_taken_twice() -> None:
@@ -70,7 +70,7 @@ def test_the_room_counts_what_is_being_served() -> None:
 
 def test_ranges_of_a_symbol_that_overlap_or_touch_are_one_job() -> None:
     room = room_of(
-        trades(1, 100, 199), trades(2, 300, 399), trades(3, 200, 210), trades(4, 90, 120), trades(5, 100, 199, "BUSDT")
+        trades(5, 100, 199, "BUSDT"), trades(2, 300, 399), trades(1, 100, 199), trades(3, 200, 210), trades(4, 90, 120)
     )
     job = room.next(T, 0)
     assert job
@@ -99,7 +99,7 @@ def test_those_past_their_deadline_leave() -> None:
 
 
 def test_a_job_that_rests_comes_again_first_or_expires_with_its_last_deadline() -> None:
-    room = room_of(trades(1, 1, 2), trades(2, 3, 4, deadline_ms=DEADLINE + 5), trades(3, 50, 60, "BUSDT"))
+    room = room_of(trades(3, 50, 60, "BUSDT"), trades(1, 1, 2), trades(2, 3, 4, deadline_ms=DEADLINE + 5))
     job = room.next(T, 0)
     assert job
     room.rest(job, 1000.0)

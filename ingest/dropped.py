@@ -1,0 +1,101 @@
+"""Which trades were let go before they reached the feed: exact ids by symbol, in ranges. Pure."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from klagg.contract import Fields, finding_entry
+
+INGEST_DROPPED: Final = "INGEST_DROPPED"
+"""The kind of the finding that a process held trades, or was about to write them, and had to let them go."""
+
+RANGES_MAX: Final = 50
+"""Ranges of one symbol that are told apart. Beyond it the two nearest become one, which then also spans ids that were
+not dropped; how many were is counted by id all the same."""
+
+SAID_MAX: Final = 10
+"""Symbols that the sentence in the log names; findings name all."""
+
+
+@dataclass(slots=True)
+class Ranges:
+    """Ids of one symbol as [first, last] ranges, ascending and apart; `count` ids, with exchange times in ms."""
+
+    spans: list[tuple[int, int]] = field(default_factory=list)
+    count: int = 0
+    first_ms: int = 0
+    last_ms: int = 0
+    exact: bool = True
+
+    def add(self, trade_id: int, time_ms: int) -> None:
+        """Take in an id; one that is here already changes nothing."""
+        at = bisect_left(self.spans, (trade_id + 1, 0))
+        if at and self.spans[at - 1][1] >= trade_id:
+            return
+        first = last = trade_id
+        if at < len(self.spans) and self.spans[at][0] == trade_id + 1:
+            last = self.spans.pop(at)[1]
+        if at and self.spans[at - 1][1] == trade_id - 1:
+            at -= 1
+            first = self.spans.pop(at)[0]
+        self.spans.insert(at, (first, last))
+        self.first_ms = min(self.first_ms, time_ms) if self.count else time_ms
+        self.last_ms = max(self.last_ms, time_ms)
+        self.count += 1
+        if len(self.spans) > RANGES_MAX:
+            self._join_nearest()
+
+    def _join_nearest(self) -> None:
+        gaps = [right[0] - left[1] for left, right in zip(self.spans, self.spans[1:], strict=False)]
+        at = gaps.index(min(gaps))
+        self.spans[at : at + 2] = [(self.spans[at][0], self.spans[at + 1][1])]
+        self.exact = False
+
+    def __str__(self) -> str:
+        spans = ", ".join(str(first) if first == last else f"{first} to {last}" for first, last in self.spans)
+        return f"ids {'' if self.exact else 'within '}{spans}"
+
+
+class Dropped:
+    """What was dropped of one feed since it was last told."""
+
+    def __init__(self) -> None:
+        self.symbols: dict[str, Ranges] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.symbols)
+
+    def add(self, entry: Fields) -> dict[str, int]:
+        """Take in a `trades` entry that is not written; how many trades of each symbol it holds."""
+        counts: dict[str, int] = {}
+        rows = zip(entry["symbol"].split(","), entry["id"].split(","), entry["time"].split(","), strict=True)
+        for symbol, trade_id, time_ms in rows:
+            self.symbols.setdefault(symbol, Ranges()).add(int(trade_id), int(time_ms))
+            counts[symbol] = counts.get(symbol, 0) + 1
+        return counts
+
+    def findings(self, writer: str, reason: str, time_ms: int) -> list[Fields]:
+        """One finding a symbol: its ids and the exchange times between which they lie."""
+        return [
+            finding_entry(
+                INGEST_DROPPED, "warning",
+                f"{writer} dropped {ranges.count} trades before they were in the feed, {ranges}, of {ranges.first_ms} "
+                f"to {ranges.last_ms} ms: {reason}",
+                symbol=symbol, time_ms=time_ms,
+            )
+            for symbol, ranges in sorted(self.symbols.items())
+        ]  # fmt: skip
+
+
+def sentence_of(dropped: Iterable[Dropped], reason: str) -> str:
+    """One sentence for the log over several feeds."""
+    symbols = {symbol: ranges for each in dropped for symbol, ranges in sorted(each.symbols.items())}
+    named = "; ".join(f"{symbol} {ranges}" for symbol, ranges in list(symbols.items())[:SAID_MAX])
+    more = f"; and {len(symbols) - SAID_MAX} more symbols" if len(symbols) > SAID_MAX else ""
+    trades = sum(each.count for each in symbols.values())
+    return (
+        f"{trades} trades of {len(symbols)} symbols were dropped before they reached the feed ({reason}): {named}{more}"
+    )
