@@ -6,14 +6,11 @@ work for a single message but to remember it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final
 
 from ingest.parser import Columns, Rejection, Reply, Rules, parse_frames
 from klagg.contract import TRADE_COLUMNS, Fields, shard_of, trades_entry
-
-_BITS: Final = {True: "1", False: "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +74,7 @@ class Batch:
             frame_bytes=sum(map(len, frames)),
             trades=parsed.count,
             recv_ms=self._recv_ms,
-            newest_ms=max(parsed.columns[_TIME], default=0) if parsed.count else 0,
+            newest_ms=parsed.newest_ms,
             rejections=parsed.rejections,
             replies=parsed.replies,
         )
@@ -85,23 +82,11 @@ class Batch:
     def _sharded(self, columns: Columns) -> Iterable[tuple[int, Columns]]:
         if not self._split:
             return [(self._only_shard, columns)]
-        rows: dict[int, list[tuple[Any, ...]]] = {}
+        rows: dict[int, list[tuple[str, ...]]] = {}
         for row in zip(*columns, strict=True):
             rows.setdefault(self._shards[row[0]], []).append(row)
         return [(shard, tuple(zip(*part, strict=True))) for shard, part in sorted(rows.items())]
 
     def _entry(self, columns: Columns) -> Fields:
-        texts = dict(zip(TRADE_COLUMNS, map(_joined, columns), strict=True))
+        texts = dict(zip(TRADE_COLUMNS, map(",".join, columns), strict=True))
         return trades_entry(texts, count=len(columns[0]), line=self._line, ids=self._rules.ids, recv_ms=self._recv_ms)
-
-
-_TIME: Final = TRADE_COLUMNS.index("time")
-
-
-def _joined(column: Sequence[Any]) -> str:
-    first = column[0]
-    if isinstance(first, str):
-        return ",".join(column)
-    if isinstance(first, bool):
-        return ",".join(map(_BITS.__getitem__, column))
-    return ",".join(map(str, column))
