@@ -6,14 +6,11 @@ work for a single message but to remember it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from typing import Any, Final
 
 from ingest.parser import Columns, Rejection, Reply, Rules, parse_frames
 from klagg.contract import TRADE_COLUMNS, Fields, shard_of, trades_entry
-
-_BITS: Final = {True: "1", False: "0"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,8 +38,7 @@ class Batch:
         self._rules, self._line, self._shard_count = rules, line, shards
         self._batch_ms, self.rows_max = batch_ms, batch_rows
         self._shards: dict[str, int] = {}
-        self.latest: dict[str, tuple[int, str, str]] = {}
-        """Time, price and quantity of each symbol's last trade in the order of arrival; it costs next to nothing."""
+        self._latest: dict[str, tuple[str, str, str]] = {}
         self.admit(rules.symbols)
         self._frames: list[bytes] = []
         self._recv_ms = 0
@@ -50,6 +46,11 @@ class Batch:
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    @property
+    def latest(self) -> dict[str, tuple[int, str, str]]:
+        """Time, price and quantity of each symbol's last trade in the order of arrival."""
+        return {symbol: (int(time), price, qty) for symbol, (time, price, qty) in self._latest.items()}
 
     def admit(self, symbols: Iterable[str]) -> None:
         """Take trades of these symbols, too. None is ever taken back: frames of one that is over may still be here."""
@@ -78,7 +79,7 @@ class Batch:
         parsed = parse_frames(frames, self._rules, self._recv_ms)
         if parsed.count:
             symbols, _, prices, qtys, _, _, times, *_ = parsed.columns
-            self.latest.update(zip(symbols, zip(times, prices, qtys, strict=True), strict=True))
+            self._latest.update(zip(symbols, zip(times, prices, qtys, strict=True), strict=True))
         return Closed(
             entries=[
                 (shard, self._entry(columns))
@@ -88,7 +89,7 @@ class Batch:
             frame_bytes=sum(map(len, frames)),
             trades=parsed.count,
             recv_ms=self._recv_ms,
-            newest_ms=max(parsed.columns[_TIME], default=0) if parsed.count else 0,
+            newest_ms=parsed.newest_ms,
             rejections=parsed.rejections,
             replies=parsed.replies,
         )
@@ -96,23 +97,11 @@ class Batch:
     def _sharded(self, columns: Columns) -> Iterable[tuple[int, Columns]]:
         if not self._split:
             return [(self._only_shard, columns)]
-        rows: dict[int, list[tuple[Any, ...]]] = {}
+        rows: dict[int, list[tuple[str, ...]]] = {}
         for row in zip(*columns, strict=True):
             rows.setdefault(self._shards[row[0]], []).append(row)
         return [(shard, tuple(zip(*part, strict=True))) for shard, part in sorted(rows.items())]
 
     def _entry(self, columns: Columns) -> Fields:
-        texts = dict(zip(TRADE_COLUMNS, map(_joined, columns), strict=True))
+        texts = dict(zip(TRADE_COLUMNS, map(",".join, columns), strict=True))
         return trades_entry(texts, count=len(columns[0]), line=self._line, ids=self._rules.ids, recv_ms=self._recv_ms)
-
-
-_TIME: Final = TRADE_COLUMNS.index("time")
-
-
-def _joined(column: Sequence[Any]) -> str:
-    first = column[0]
-    if isinstance(first, str):
-        return ",".join(column)
-    if isinstance(first, bool):
-        return ",".join(map(_BITS.__getitem__, column))
-    return ",".join(map(str, column))

@@ -1,23 +1,21 @@
 """From frames to columns of trades: pure, exact, and never by guessing.
 
-`parse` is the definition: what one frame is, checked field by field. `parse_frames` gives the same for a whole batch;
-where every frame is a good trade, which is nearly always, it checks columns instead of fields. Whether the two agree is
-tested over arbitrary input.
+`parse` is the definition: what one frame is, read as JSON to the letter and checked field by field. `parse_frames`
+gives the same for a whole batch; frames that are laid out like their neighbours, as nearly all are, are read and
+checked by columns (`ingest.layout`). Whether the two agree is tested over arbitrary input, and by a fuzzer.
 """
 
 from __future__ import annotations
 
-import re
+import json
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import chain, compress
+from dataclasses import dataclass, field
 from operator import gt, itemgetter
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-import ujson
-
-from klagg.contract import AGG_IDS, TRADE_IDS
-from klagg.decimals import DIGITS_MAX, checked
+from ingest.layout import Layout, layout_of
+from klagg.contract import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
+from klagg.decimals import checked
 from klagg.errors import BadDecimal
 from klagg.exchange.endpoints import Endpoint
 
@@ -42,16 +40,19 @@ COUNTED: Final = frozenset({"MARKET", "RPI"})
 Row = tuple[str, int, str, str, int, int, int, bool, bool]
 """One trade in the order of contract.TRADE_COLUMNS."""
 
-Columns = tuple[Sequence[Any], ...]
-"""Trades by column, in the order of contract.TRADE_COLUMNS; all of one length."""
+Columns = tuple[Sequence[str], ...]
+"""Trades by column, in the order of contract.TRADE_COLUMNS and as the texts of a `trades` entry; all of one length."""
 
-_VALUE = r"[0-9]++(?:\.[0-9]++)?+"
-_ABOVE_ZERO = rf"(?=[0.]*+[1-9]){_VALUE}"
-_QTYS = re.compile(rf"{_VALUE}(?:,{_VALUE})*+", re.ASCII)
-_PRICES = re.compile(rf"{_ABOVE_ZERO}(?:,{_ABOVE_ZERO})*+", re.ASCII)
 _AGG_FIELDS = itemgetter("e", "s", "a", "p", "q", "f", "l", "T", "m")
 _TRADE_FIELDS = itemgetter("e", "s", "t", "p", "q", "T", "m")
-_WRAPPER = itemgetter("stream", "data")
+_BITS: Final = {"true": "1", "false": "0"}
+_TIME: Final = TRADE_COLUMNS.index("time")
+
+_CHUNK: Final = 16
+"""Frames of a batch that is not all good are taken by so many: a bad one makes only its neighbours slow."""
+
+_LOOKED_AT: Final = 8
+"""How many frames of a batch are looked at for a layout: the first is nearly always a trade."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,6 +97,8 @@ class Parsed:
     columns: Columns
     rejections: list[Rejection]
     replies: list[Reply]
+    newest_ms: int = 0
+    """The newest time among the trades, 0 without trades."""
 
     @property
     def count(self) -> int:
@@ -105,28 +108,55 @@ class Parsed:
 
 def parse_frames(frames: Sequence[bytes], rules: Rules, now_ms: int) -> Parsed:
     """The trades, rejections and replies of `frames`, in their order. `now_ms` is the exchange's time."""
-    columns = _good_columns(frames, rules, now_ms)
-    if columns is not None:
-        return Parsed(columns, [], [])
-    rows: list[Row] = []
-    rejections: list[Rejection] = []
-    replies: list[Reply] = []
-    for frame in frames:
-        match parse(frame, rules, now_ms):
-            case Rejection() as rejection:
-                rejections.append(rejection)
-            case Reply() as reply:
-                replies.append(reply)
-            case row:
-                rows.append(row)
-    return Parsed(tuple(zip(*rows, strict=True)), rejections, replies)
+    layout = _layout_among(frames, rules)
+    if layout and (parsed := _all_good(frames, layout, rules, now_ms)):
+        return parsed
+    found = _Found()
+    for start in range(0, len(frames), _CHUNK):
+        chunk = frames[start : start + _CHUNK]
+        if layout and (parsed := _all_good(chunk, layout, rules, now_ms)):
+            found.rows += zip(*parsed.columns, strict=True)
+        else:
+            for frame in chunk:
+                found.take(parse(frame, rules, now_ms))
+    return found.parsed()
+
+
+@dataclass(slots=True)
+class _Found:
+    """What was found in a batch that is not all trades of one layout."""
+
+    rows: list[tuple[str, ...]] = field(default_factory=list)
+    rejections: list[Rejection] = field(default_factory=list)
+    replies: list[Reply] = field(default_factory=list)
+
+    def take(self, what: Row | Rejection | Reply) -> None:
+        """Note what one frame is."""
+        match what:
+            case Rejection():
+                self.rejections.append(what)
+            case Reply():
+                self.replies.append(what)
+            case _:
+                self.rows.append(texts_of(what))
+
+    def parsed(self) -> Parsed:
+        """All of it."""
+        columns = tuple(zip(*self.rows, strict=True))
+        newest_ms = max(map(int, columns[_TIME])) if columns else 0
+        return Parsed(columns, self.rejections, self.replies, newest_ms)
+
+
+def texts_of(row: Row) -> tuple[str, ...]:
+    """A trade as the texts of a `trades` entry, in the order of contract.TRADE_COLUMNS."""
+    return tuple(str(int(value)) if isinstance(value, int) else value for value in row)
 
 
 def parse(frame: bytes, rules: Rules, now_ms: int) -> Row | Rejection | Reply:
     """What one frame is. It raises nothing, whatever the frame holds."""
     try:
-        message = ujson.loads(frame)
-    except ValueError as bad:
+        message = _strictly(frame)
+    except (ValueError, RecursionError) as bad:
         return Rejection(NOT_JSON, str(bad)[:100], frame)
     if not isinstance(message, dict):
         return Rejection(NOT_OBJECT, "a message must be an object", frame)
@@ -146,21 +176,51 @@ def parse(frame: bytes, rules: Rules, now_ms: int) -> Row | Rejection | Reply:
     return _trade(event, rules, now_ms, frame)
 
 
+def _strictly(frame: bytes) -> Any:
+    """What the JSON of a frame says; ValueError or RecursionError if it is not JSON, or says something twice.
+
+    Faster readers take `-` for 0, `01` for 1 and the last of two prices: a damaged frame would pass for a trade.
+    """
+    return _DECODER.decode(frame.decode())
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object of JSON, in which no name stands twice."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name stands twice in one object")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(f"{name} is not JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
+
+
+def _shown(value: Any) -> str:
+    """A value for a sentence: short, and without a look into what may be nested deeply."""
+    if value is None or isinstance(value, str | int | float):
+        return repr(value)[:40]
+    return "an object" if isinstance(value, dict) else "an array"
+
+
 def _reply(message: dict[str, Any]) -> Reply | None:
     """The reply to a client message: `{"result": null, "id": 1}`, or one of the exchange's two shapes of error."""
     if message.get("result", ...) is None and "id" in message:
         return Reply("")
     error = message.get("error", message)
     if isinstance(error, dict) and "code" in error and "msg" in error:
-        return Reply(f"code {error['code']!r}: {error['msg']!r}"[:200])
+        return Reply(f"code {_shown(error['code'])}: {_shown(error['msg'])}")
     return None
 
 
 def _trade(event: dict[str, Any], rules: Rules, now_ms: int, frame: bytes) -> Row | Rejection:
     """The trade that an event is, or the first thing that is wrong with it."""
     if event.get("e") != rules.source:
-        return Rejection(UNKNOWN_EVENT, f"the event is {str(event.get('e'))[:40]!r}, not {rules.source}", frame)
-    if event.get("st", 1) != 1:
+        return Rejection(UNKNOWN_EVENT, f"the event is {_shown(event.get('e'))}, not {rules.source}", frame)
+    if not _is_one(event.get("st", 1)):
         return Rejection(COIN_MARGINED, "st is not 1", frame)
     try:
         symbol, trade_id, price, qty, first, last, time_ms, maker = _values(event, rules.source)
@@ -168,7 +228,7 @@ def _trade(event: dict[str, Any], rules: Rules, now_ms: int, frame: bytes) -> Ro
         return Rejection(MISSING_FIELD, f"the event lacks {missing}", frame)
     counts = rules.source == "aggTrade" or _is_counted(event.get("X", "MARKET"))
     if not isinstance(symbol, str) or symbol not in rules.symbols:
-        return Rejection(BAD_SYMBOL, f"not a symbol of this line: {str(symbol)[:40]!r}", frame)
+        return Rejection(BAD_SYMBOL, f"not a symbol of this line: {_shown(symbol)}", frame)
     if reason := _decimal_problem(price, above_zero=counts):
         return Rejection(BAD_PRICE, reason, frame)
     if reason := _decimal_problem(qty, above_zero=False):
@@ -192,6 +252,11 @@ def _values(event: dict[str, Any], source: str) -> tuple[Any, ...]:
     return symbol, trade_id, price, qty, trade_id, trade_id, time_ms, maker
 
 
+def _is_one(value: Any) -> bool:
+    """Whether `st` says USDⓈ-M: the number 1, neither true nor 1.0."""
+    return type(value) is int and value == 1
+
+
 def _is_counted(kind: Any) -> bool:
     """Whether klines count a fill of this `X`; older recordings have none, and there all fills count."""
     return isinstance(kind, str) and kind in COUNTED
@@ -204,7 +269,7 @@ def _decimal_problem(value: Any, *, above_zero: bool) -> str:
     kind NA, and those are not counted. A quantity of 0 adds nothing and keeps the ids contiguous, so it may pass.
     """
     if not isinstance(value, str):
-        return f"not a text: {str(value)[:40]!r}"
+        return f"not a text: {_shown(value)}"
     try:
         checked(value)
     except BadDecimal as bad:
@@ -212,62 +277,32 @@ def _decimal_problem(value: Any, *, above_zero: bool) -> str:
     return "zero" if above_zero and not value.strip("0.") else ""
 
 
-def _good_columns(frames: Sequence[bytes], rules: Rules, now_ms: int) -> Columns | None:
-    """The columns if every frame is a trade that `parse` takes; None otherwise, and then nothing else is known."""
-    try:
-        messages = list(map(ujson.loads, frames))
-        events = [data for _, data in map(_WRAPPER, messages)] if rules.endpoint is Endpoint.COMBINED else messages
-        if {event.get("st", 1) for event in events} - {1}:
-            return None
-        columns = _columns_of(events, rules.source)
-        return columns if columns and _are_good(columns, rules, now_ms) else None
-    except (ValueError, KeyError, TypeError, AttributeError):
-        return None  # a frame is no trade, or not even JSON: `parse` will say which and why
+def _layout_among(frames: Sequence[bytes], rules: Rules) -> Layout | None:
+    """The layout of the first frame that looks like a trade, of the few that are looked at."""
+    wrapped = rules.endpoint is Endpoint.COMBINED
+    for frame in frames[:_LOOKED_AT]:
+        try:
+            message = _strictly(frame)
+            event = message["data"] if wrapped else message
+            _values(event, rules.source)
+            return layout_of(message, rules.source, wrapped=wrapped)
+        except (ValueError, RecursionError, KeyError, TypeError, IndexError):
+            continue  # no trade; what it is, `parse` will say
+    return None
 
 
-def _columns_of(events: Sequence[Any], source: str) -> Columns | None:
-    """The columns of events as they are, values unchecked; None if there is another event among them."""
-    if source == "aggTrade":
-        kinds, *columns = zip(*map(_AGG_FIELDS, events), strict=True)
-        counts: Sequence[bool] = (True,) * len(events)
-    else:
-        kinds, symbols, ids, prices, qtys, times, makers = zip(*map(_TRADE_FIELDS, events), strict=True)
-        columns = [symbols, ids, prices, qtys, ids, ids, times, makers]
-        counts = [event.get("X", "MARKET") in COUNTED for event in events]
-    return None if set(kinds) - {source} else (*columns, counts)
-
-
-def _are_good(columns: Columns, rules: Rules, now_ms: int) -> bool:
-    """Whether every value is one that `_trade` lets pass; a TypeError says that one is of a wrong type."""
-    symbols, ids, prices, qtys, firsts, lasts, times, makers, counts = columns
-    return (
-        rules.symbols.issuperset(symbols)
-        and _are_prices(prices, counts)
-        and _is_decimal_column(qtys, _QTYS)
-        and set(map(type, chain(ids, firsts, lasts, times))) == {int}
-        and set(map(type, makers)) == {bool}
-        and min(ids) >= 0
-        and min(firsts) >= 0
-        and min(times) >= 0
-        and max(ids) <= INT64_MAX
-        and max(lasts) <= INT64_MAX
-        and max(times) <= min(INT64_MAX, now_ms + rules.future_ms_max)
-        and not any(map(gt, firsts, lasts))
-    )
-
-
-def _are_prices(prices: Sequence[Any], counts: Sequence[bool]) -> bool:
-    """Whether all prices are decimals, and above zero where klines count the fill."""
-    if all(counts):
-        return _is_decimal_column(prices, _PRICES)
-    return _is_decimal_column(prices, _QTYS) and all(price.strip("0.") for price in compress(prices, counts))
-
-
-def _is_decimal_column(column: Sequence[Any], pattern: re.Pattern[str]) -> bool:
-    """Whether one match over the joined column proves every value. The commas are counted: a value could hold one."""
-    joined = ",".join(column)
-    return (
-        pattern.fullmatch(joined) is not None
-        and joined.count(",") == len(column) - 1
-        and max(map(len, column)) <= DIGITS_MAX
-    )
+def _all_good(frames: Sequence[bytes], layout: Layout, rules: Rules, now_ms: int) -> Parsed | None:
+    """The trades if every frame has the layout and is one that `parse` takes; None otherwise."""
+    columns = layout.columns(frames)
+    if columns is None:
+        return None
+    symbols, ids, prices, qtys, firsts, lasts, times, makers = columns
+    newest_ms = max(map(int, times))
+    if (
+        not rules.symbols.issuperset(symbols)
+        or newest_ms > now_ms + rules.future_ms_max
+        or (firsts is not lasts and any(map(gt, map(int, firsts), map(int, lasts))))
+    ):
+        return None
+    bits = tuple(map(_BITS.__getitem__, makers))
+    return Parsed((symbols, ids, prices, qtys, firsts, lasts, times, bits, ("1",) * len(ids)), [], [], newest_ms)
