@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import http.client
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
@@ -50,11 +51,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="S", help=f"its seed ({SEED})")
     parser.add_argument("--trades", nargs="+", metavar="FILE", help="play these recordings instead")
     parser.add_argument("--speed", type=float, metavar="K", help="exchange seconds a second of a local exchange (1)")
+    parser.add_argument(
+        "--faults", metavar="FILE", help="what goes wrong at a local exchange: a script as `klagg simulate` takes it"
+    )
 
 
 def choose(args: argparse.Namespace, settings: Settings) -> Market:
     """The market that was asked for. ExchangeUnavailable if it must be the live one and that cannot be reached."""
-    given = [name for name in ("symbols", "rate", "seed", "trades", "speed") if getattr(args, name) is not None]
+    given = [
+        name for name in ("symbols", "rate", "seed", "trades", "speed", "faults") if getattr(args, name) is not None
+    ]
     if given and args.source == "live":
         raise ConfigError(f"--{given[0]} shapes a local exchange: it goes with --source sim or auto")
     if args.source != "sim":
@@ -71,7 +77,8 @@ def choose(args: argparse.Namespace, settings: Settings) -> Market:
                 f"the exchange cannot be reached ({trouble}), and a simulated market is not mixed into the servers "
                 "that the configuration names; say --source sim if that is what you want"
             )
-    return _recorded(args) if args.trades else _synthetic(args)
+    found = _recorded(args) if args.trades else _synthetic(args)
+    return found if args.faults is None else _troubled(found, args.faults)
 
 
 def unreachable(rest_url: str) -> str:
@@ -114,6 +121,20 @@ def _recorded(args: argparse.Namespace) -> Market:
     title = f"local exchange: {len(files)} recording{'s' if len(files) > 1 else ''}, ×{speed:g}"
     banner = "THE MARKET IS SIMULATED: recorded trades are played again, this is not the market of now"
     return Market(f"recorded-{_mark(files)}", ("--trades", *files, "--speed", f"{speed:g}"), banner, title)
+
+
+def _troubled(market: Market, faults: str) -> Market:
+    """A market with a fault script. What changes the market changes its trades, counted from the start of each run:
+    such a market keeps nothing from one run to the next, so that each has a folder of its own."""
+    from klagg.cli.simulate import read_script
+
+    try:
+        changes = read_script(faults).changes
+    except ValueError as bad:
+        raise ConfigError(str(bad)) from None
+    folder = f"{market.folder}-changing-{int(time.time())}" if changes else market.folder
+    arguments = (*(market.simulator or ()), "--faults", str(Path(faults).resolve()))
+    return replace(market, folder=folder, simulator=arguments, title=f"{market.title}, faults of {Path(faults).name}")
 
 
 def _mark(files: Sequence[str]) -> str:

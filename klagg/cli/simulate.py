@@ -8,11 +8,22 @@ import contextlib
 import signal
 import sys
 import time
+from pathlib import Path
 
 from klagg.errors import RecordingError
-from klagg.localexchange import LocalExchange, RecordedMarket, Source, SyntheticMarket
+from klagg.localexchange import (
+    FaultScript,
+    FaultScriptError,
+    LocalExchange,
+    RecordedMarket,
+    Source,
+    SyntheticMarket,
+    read_faults,
+)
+from klagg.localexchange.faults import KINDS
 
 _STATISTICS_S = 10.0
+_FAULTS_S = 0.25
 _SYMBOLS, _RATE, _SEED = 20, 200.0, 1
 
 
@@ -23,6 +34,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="run a local exchange: recorded trades, or a seeded synthetic market",
         description="Runs a Binance USDⓈ-M exchange on this machine (WebSocket and REST on one port) that plays "
         "recorded trades or a seeded synthetic market.",
+        epilog=faults_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_arguments(parser)
     parser.set_defaults(run=run)
@@ -36,6 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, metavar="R", help=f"its aggregate trades a second in total ({_RATE:g})")
     parser.add_argument("--seed", type=int, metavar="S", help=f"its seed ({_SEED})")
     parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="exchange seconds a second (1)")
+    parser.add_argument("--faults", metavar="FILE", help="a script of what goes wrong and when (see below)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
     parser.add_argument("--port", type=int, default=0, help="port to listen on (a free one)")
     parser.add_argument(
@@ -46,13 +60,40 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def faults_help() -> str:
+    """What a fault script may hold: every kind with its keys."""
+    lines = [
+        "A fault script is TOML: `seed` and one [[fault]] table per fault, with `kind` and keys of that kind.",
+        "config/faults/example.toml explains the keys. Times are exchange seconds since the start. Kinds:",
+        "",
+    ]
+    for name, kind in KINDS.items():
+        lines += [f"  {name:<14}{kind.does}", f"  {'':<16}{' '.join(kind.keys)}"]
+    return "\n".join(lines)
+
+
+def read_script(path: str) -> FaultScript:
+    """The fault script in a file. Raises ValueError with a sentence that names the file."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as bad:
+        raise ValueError(f"The fault script {path} cannot be read: {bad.strerror}.") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"The fault script {path} is not UTF-8.") from None
+    try:
+        return read_faults(text)
+    except FaultScriptError as bad:
+        raise ValueError(f"{path}: {bad}") from None
+
+
 def run(args: argparse.Namespace) -> int:
     """Runs the exchange until SIGINT or SIGTERM. Returns the exit code: 0, or 2 for arguments that cannot be met."""
     try:
         source = _source(args)
         if not 0 <= args.port <= 65_535:
             raise ValueError(f"The port must lie between 0 and 65535, not {args.port}.")
-        exchange = LocalExchange(source, args.speed, args.host, args.port, wait=args.wait)
+        faults = None if args.faults is None else read_script(args.faults)
+        exchange = LocalExchange(source, args.speed, args.host, args.port, wait=args.wait, faults=faults)
     except (ValueError, RecordingError) as error:
         print(error, file=sys.stderr)
         return 2
@@ -90,6 +131,7 @@ async def _serve(exchange: LocalExchange, host: str, port: int) -> int:
         asyncio.create_task(stop.wait(), name="stop signal"),
         asyncio.create_task(exchange.failed(), name="exchange failure"),
         asyncio.create_task(_print_statistics(exchange), name="statistics"),
+        asyncio.create_task(_print_faults(exchange), name="faults"),
     ]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -127,9 +169,28 @@ async def _print_statistics(exchange: LocalExchange) -> None:
         )
 
 
+async def _print_faults(exchange: LocalExchange) -> None:
+    """A line when a fault begins or is over, and when connections were closed; without a script nothing to tell."""
+    active: set[object] = set()
+    closed: dict[object, object] = {}
+    while exchange.faults is not None:
+        for row in exchange.faults.state():
+            number, acted = row["number"], row["acted"]
+            title = f"fault {number} ({row['kind']})"
+            if row["active"] != (number in active):
+                active ^= {number}
+                print(f"{title} begins" if row["active"] else f"{title} is over, acted {acted} times", flush=True)
+            elif row["kind"] == "disconnect" and acted != closed.get(number, 0):
+                print(f"{title} acted, {acted} times in all", flush=True)
+            closed[number] = acted
+        await asyncio.sleep(_FAULTS_S)
+    await asyncio.Event().wait()
+
+
 def main() -> int:
     """Runs the command by itself."""
-    parser = argparse.ArgumentParser(prog="klagg simulate")
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="klagg simulate", epilog=faults_help(), formatter_class=raw)
     add_arguments(parser)
     return run(parser.parse_args())
 

@@ -1,9 +1,19 @@
 """A local Binance USDⓈ-M exchange (WebSocket and REST) that plays recordings or a seeded synthetic market."""
 
+from klagg.localexchange.faults import FaultScript, FaultScriptError, read_faults
 from klagg.localexchange.limits import Limits
 from klagg.localexchange.market import Source
 from klagg.localexchange.recorded import RecordedMarket
 from klagg.localexchange.server import LocalExchange
 from klagg.localexchange.synthetic import SyntheticMarket
 
-__all__ = ["Limits", "LocalExchange", "RecordedMarket", "Source", "SyntheticMarket"]
+__all__ = [
+    "FaultScript",
+    "FaultScriptError",
+    "Limits",
+    "LocalExchange",
+    "RecordedMarket",
+    "Source",
+    "SyntheticMarket",
+    "read_faults",
+]

@@ -14,9 +14,16 @@ from klagg.localexchange.wire import combined, text_frame
 T = TypeVar("T")
 
 
+def _never() -> None:
+    """Nothing has to be told."""
+
+
 @dataclass(eq=False, slots=True)
 class Connection:
-    """One WebSocket as the hub sees it: frames go straight into the transport's buffer."""
+    """One WebSocket as the hub sees it: frames go straight into the transport's buffer.
+
+    `line` is what the client calls itself, "" for nothing; `expire` ends the connection in order, as its age does.
+    """
 
     route: Route
     transport: Transport
@@ -24,6 +31,8 @@ class Connection:
     pending: list[bytes] = field(default_factory=list)
     pending_bytes: int = 0
     slow: bool = False
+    line: str = ""
+    expire: Callable[[], None] = _never
 
 
 class Hub:

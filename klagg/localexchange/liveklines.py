@@ -62,6 +62,11 @@ class LiveKlines:
         if live is not None:
             self._by_symbol[stream.symbol].remove(live)
 
+    def end(self, symbol: str) -> None:
+        """The symbol has been delisted: its bars end where they are, and those of a new listing begin anew."""
+        for live in self._by_symbol.get(symbol, ()):
+            live.bar, live.changed = None, False
+
     def seed(self, stream: Stream, bar: Bar | None) -> None:
         """Gives a stream its bar as of `start`; the trades collected since are added to it."""
         live = self._live.get(stream)

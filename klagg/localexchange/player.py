@@ -58,8 +58,8 @@ class Player:
                 self.klines.stop(stream)
         self._hub.flush()
 
-    def publish_market(self) -> None:
-        """Publishes changed tickers and listings; the exchange sends tickers once a second."""
+    def publish_tickers(self) -> None:
+        """Publishes the tickers that changed; the exchange does it once a second."""
         if self._changed_tickers:
             changed = {symbol: self._tickers[symbol] for symbol in sorted(self._changed_tickers)}
             encode = partial(mini_tickers_event, event_ms=self.position_ms, coin_m=True)
@@ -67,7 +67,17 @@ class Player:
             self._changed_tickers.clear()
         if not self._hub.wants(Kind.MINI_TICKERS):
             self._tickers.clear()
+        self._hub.flush()
+
+    def publish_listings(self) -> None:
+        """Publishes the contracts that are new or have changed."""
         listings = {listing.symbol: listing for listing in self._source.listings(self.position_ms)}
+        for symbol, before in self._listings.items():
+            now = listings.get(symbol)
+            if now is None or (now.status, now.onboard_ms) != (before.status, before.onboard_ms):
+                self.klines.end(symbol)
+                self._tickers.pop(symbol, None)
+                self._changed_tickers.discard(symbol)
         for symbol, listing in listings.items():
             if self._listings.get(symbol) != listing:
                 self._hub.publish(CONTRACT_INFO, partial(contract_info_event, event_ms=self.position_ms), listing)

@@ -13,6 +13,7 @@ from aiohttp import web
 from klagg.localexchange import apierrors
 from klagg.localexchange.apierrors import ApiError
 from klagg.localexchange.clock import MarketClock
+from klagg.localexchange.faultplay import FaultPlay, Refusal
 from klagg.localexchange.history import klines
 from klagg.localexchange.limits import AGG_TRADES_WEIGHT, Limits, WeightLimiter, klines_weight
 from klagg.localexchange.market import MarketTrade, Source
@@ -34,7 +35,16 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 class RestApi:
     """Handlers over a source and a clock. Whatever computes long runs in `executor`, never on the event loop."""
 
-    def __init__(self, source: Source, clock: MarketClock, player: Player, limits: Limits, executor: Executor) -> None:
+    def __init__(
+        self,
+        source: Source,
+        clock: MarketClock,
+        player: Player,
+        limits: Limits,
+        executor: Executor,
+        faults: FaultPlay | None = None,
+    ) -> None:
+        self._faults = faults
         self._source = source
         self._clock = clock
         self._player = player
@@ -61,6 +71,10 @@ class RestApi:
         """Exchange time."""
         return self._clock.ms(time.monotonic())
 
+    def told_ms(self) -> int:
+        """The server time that is told: exchange time, unless a fault puts it off."""
+        return self.now_ms() + (self._faults.skew_ms() if self._faults is not None else 0)
+
     def played_ms(self) -> int:
         """Up to when REST tells of trades: never ahead of the streams."""
         return self._player.position_ms
@@ -72,17 +86,20 @@ class RestApi:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             self.requests += 1
+            refusal = self._faults.request(request.path) if self._faults is not None else None
+            if refusal is not None:
+                return refused(request, refusal)
             address = request.remote or "unknown"
             verdict = self._weights.take(address, weight(request.query), time.time_ns() // 1_000_000)
             headers = {"X-MBX-USED-WEIGHT-1M": str(verdict.used_weight)}
             if verdict.status != 200:
                 headers["Retry-After"] = str(verdict.retry_after_s)
-                refusal = (
+                trouble = (
                     apierrors.banned(address, verdict.banned_until_ms)
                     if verdict.status == 418
                     else apierrors.too_many_requests(self._limits.weight_per_minute)
                 )
-                return _json(refusal.body(), verdict.status, headers)
+                return _json(trouble.body(), verdict.status, headers)
             try:
                 return _json(await answer(request.query), 200, headers)
             except ApiError as error:
@@ -94,7 +111,7 @@ class RestApi:
         return {}
 
     async def _time(self, _: Mapping[str, str]) -> object:
-        body: dict[str, object] = {"serverTime": self.now_ms()}
+        body: dict[str, object] = {"serverTime": self.told_ms()}
         if self._clock.simulated:
             # The rate at which the time told here goes on: a held clock stands until its first subscriber comes.
             body |= {"klaggSimulated": True, "klaggSpeed": 0 if self._clock.held else self._clock.speed}
@@ -102,10 +119,10 @@ class RestApi:
 
     async def _exchange_info(self, _: Mapping[str, str]) -> object:
         now_ms = self.now_ms()
-        return exchange_info(self._source.listings(now_ms), now_ms, self._limits.weight_per_minute)
+        return exchange_info(self._source.listings(now_ms), self.told_ms(), self._limits.weight_per_minute)
 
     async def _klines(self, query: Mapping[str, str]) -> object:
-        request = klines_request(query, self._symbols(), self._limits.klines_rows)
+        request = klines_request(query, self._symbols(self.now_ms()), self._limits.klines_rows)
         return await self._run(self._compute_klines, request)
 
     def _compute_klines(self, request: KlinesRequest) -> object:
@@ -121,7 +138,7 @@ class RestApi:
         return [rest_kline(bar) for bar in bars]
 
     async def _agg_trades(self, query: Mapping[str, str]) -> object:
-        request = agg_trades_request(query, self._symbols(), self._limits.agg_trades_rows)
+        request = agg_trades_request(query, self._symbols(self.now_ms()), self._limits.agg_trades_rows)
         return await self._run(self._compute_agg_trades, request)
 
     def _compute_agg_trades(self, request: AggTradesRequest) -> object:
@@ -144,14 +161,18 @@ class RestApi:
         return [rest_agg_trade(trade) for trade in trades]
 
     async def _trades(self, request: web.Request) -> web.StreamResponse:
-        """The record of what was played: JSON lines of one symbol between `from` and `to` (ms), `ids` agg or trade."""
+        """The record of what was played: JSON lines of one symbol between `from` and `to` (ms), `ids` agg or trade.
+
+        `asof` (ms) asks what it was then, for symbols that have been delisted or listed anew since.
+        """
         query = request.query
+        asof = query.get("asof", "")
+        now_ms = min(self.played_ms(), int(asof)) if asof.isdecimal() else self.played_ms()
         try:
             check = {"symbol": query.get("symbol", ""), "startTime": query.get("from", "0")}
-            start_ms = klines_request({**check, "interval": "1m"}, self._symbols(), 1).start_ms or 0
+            start_ms = klines_request({**check, "interval": "1m"}, self._symbols(now_ms), 1).start_ms or 0
         except ApiError as error:
             return _json(error.body(), error.status, {})
-        now_ms = self.played_ms()
         end_ms = int(query["to"]) if query.get("to", "").isdigit() else now_ms
         read = self._source.fills_between if query.get("ids") == "trade" else self._all_aggregates
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
@@ -173,11 +194,22 @@ class RestApi:
         error = apierrors.unknown_path(request.path, request.method)
         return _json(error.body(), error.status, {})
 
-    def _symbols(self) -> Mapping[str, object]:
-        return {listing.symbol: listing for listing in self._source.listings(self.now_ms())}
+    def _symbols(self, now_ms: int) -> Mapping[str, object]:
+        return {listing.symbol: listing for listing in self._source.listings(now_ms)}
 
     async def _run(self, compute: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._executor, compute, *args)
+
+
+def refused(request: web.Request, refusal: Refusal) -> web.Response:
+    """Turns a request away, as a fault wants it."""
+    if refusal.status is None:
+        if request.transport is not None:
+            request.transport.abort()
+        return web.Response(status=503)  # nobody is there any more to read it
+    error = apierrors.turned_away(request.remote or "unknown", refusal.status, refusal.retry_after_s, time.time())
+    headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
+    return _json(error.body(), error.status, headers)
 
 
 def _json(body: object, status: int, headers: Mapping[str, str]) -> web.Response:

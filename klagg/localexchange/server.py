@@ -10,20 +10,25 @@ from urllib.parse import unquote
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from klagg.localexchange.changing import ChangingMarket
 from klagg.localexchange.clock import MarketClock, anchored_start_ms
 from klagg.localexchange.control import Subscriptions, TooManyStreamsError, answer
+from klagg.localexchange.faultplay import FaultPlay
+from klagg.localexchange.faults import FaultScript, line_of
+from klagg.localexchange.faultyhub import FaultyHub
 from klagg.localexchange.hub import Connection, Hub
 from klagg.localexchange.limits import Limits, MessageLimiter
 from klagg.localexchange.market import KLINE_INTERVALS, Source
 from klagg.localexchange.player import Player
-from klagg.localexchange.rest import RestApi
+from klagg.localexchange.rest import RestApi, refused
 from klagg.localexchange.streams import Kind, Route, Stream
 from klagg.localexchange.wire import compact, text_frame
 
 _TURN_S = 0.005
 _TURN_REAL_MS_MAX = 50
-_KLINES_S = 0.25
-_MARKET_S = 1.0
+_CHANGES_S = 0.25
+_TICKERS_S = 1.0
+_TICKERS_REAL_S_MIN = 0.05
 _LEAD_REAL_MS = 2_000
 _URL_BYTES_MAX = 128 * 1024
 _MESSAGE_BYTES_MAX = 256 * 1024
@@ -48,6 +53,7 @@ class LocalExchange:
         lead_ms: int | None = None,
         limits: Limits | None = None,
         hub: Hub | None = None,
+        faults: FaultScript | None = None,
     ) -> None:
         """`speed`: exchange seconds a second. `port` 0 takes a free one.
 
@@ -56,11 +62,13 @@ class LocalExchange:
         market now, or at another speed than 1 what `anchored_start_ms` says).
         `lead_ms` is the exchange time that passes before a recording's first trade (default: 2 s of real time), so
         that whoever follows the clock and subscribes in steps is ready for it.
-        `hub` is another way to fan events out, such as one that loses some.
+        `hub` is another way to fan events out, such as one that loses some; `faults` brings its own, and changes the
+        market where it says so. Raises ValueError for what is out of range or does not fit.
         """
         if not 0 < speed <= 1_000:
             raise ValueError(f"The speed must lie above 0 and not above 1,000, not {speed}.")
-        self.source = source
+        if hub is not None and faults is not None:
+            raise ValueError("A fault script brings its own hub.")
         self.limits = limits or Limits()
         self._host = host
         self._port = port
@@ -71,11 +79,18 @@ class LocalExchange:
             start_ms = span_ms[0] - 1 - (int(_LEAD_REAL_MS * speed) if lead_ms is None else lead_ms)
         self.start_ms = anchored_start_ms(time.time_ns() // 1_000_000, speed) if start_ms is None else start_ms
         self.clock = MarketClock(self.start_ms, speed, time.monotonic(), held=held, simulated=simulated)
+        self.faults: FaultPlay | None = None
+        if faults is not None:
+            if faults.changes:
+                source = ChangingMarket(source, faults.changes, self.start_ms)
+            hub = FaultyHub(self.limits.send_buffer_bytes, faults)
+            self.faults = FaultPlay(faults, hub)
+        self.source = source
         self.hub = hub or Hub(self.limits.send_buffer_bytes)
         self.player = Player(source, self.hub, self.start_ms)
         # One thread: requests that compute long queue up behind each other and leave a core to the streams.
         self._executor = ThreadPoolExecutor(1, "local-exchange-rest")
-        self.rest = RestApi(source, self.clock, self.player, self.limits, self._executor)
+        self.rest = RestApi(source, self.clock, self.player, self.limits, self._executor, self.faults)
         self._sockets: set[web.WebSocketResponse] = set()
         self._runner: web.AppRunner | None = None
         self._playing: asyncio.Task[None] | None = None
@@ -171,6 +186,7 @@ class LocalExchange:
             "restRequests": self.rest.requests,
             "lastAggTradeIds": self.player.last_aggregate,
             "lastTradeIds": self.player.last_fill,
+            "faults": [] if self.faults is None else self.faults.state(),
         }
 
     async def _state(self, _: web.Request) -> web.Response:
@@ -179,33 +195,40 @@ class LocalExchange:
     async def _play(self) -> None:
         """Plays up to the clock, in pieces, so that a stall is caught up without one huge batch."""
         piece_ms = max(int(_TURN_REAL_MS_MAX * self.clock.speed), 1)
-        klines_at = market_at = time.monotonic()
+        changes_at = tickers_at = time.monotonic()
         while True:
             now_s = time.monotonic()
+            if self.faults is not None:
+                self.faults.turn(self.clock.ms(now_s) - self.start_ms)
             behind_ms = self.clock.ms(now_s) - self.player.position_ms
             if behind_ms > 0:
                 self.player.play(self.player.position_ms + min(behind_ms, piece_ms))
-            if now_s >= klines_at:
-                klines_at = now_s + _KLINES_S
+            if now_s >= changes_at:
+                changes_at = now_s + _CHANGES_S
+                self.player.publish_listings()
                 self.player.publish_klines()
-            if now_s >= market_at:
-                market_at = now_s + _MARKET_S
-                self.player.publish_market()
+            if now_s >= tickers_at:
+                tickers_at = now_s + max(_TICKERS_S / self.clock.speed, _TICKERS_REAL_S_MIN)
+                self.player.publish_tickers()
             await asyncio.sleep(0 if behind_ms > piece_ms else _TURN_S)
 
     def _websocket_handler(self, route: Route) -> Any:
-        async def handle(request: web.Request) -> web.WebSocketResponse:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            line = line_of(request.headers.get("User-Agent", ""), request.query)
+            refusal = self.faults.handshake(line) if self.faults is not None else None
+            if refusal is not None:
+                return refused(request, refusal)
             raw_names = request.match_info.get("names")
             is_combined = request.path.endswith("/stream")
             text = request.query.get("streams", "") if is_combined else unquote(raw_names or "")
             names = [name for name in text.split("/") if name]
             subscriptions = Subscriptions(is_combined, self.limits.streams_per_connection)
-            return await self._serve(request, route, subscriptions, names)
+            return await self._serve(request, route, subscriptions, names, line)
 
         return handle
 
     async def _serve(
-        self, request: web.Request, route: Route, subscriptions: Subscriptions, names: list[str]
+        self, request: web.Request, route: Route, subscriptions: Subscriptions, names: list[str], line: str
     ) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(
             heartbeat=self.limits.ping_interval_s,
@@ -219,11 +242,17 @@ class LocalExchange:
             return socket
         # Frames are written to the transport itself, many at a time. Both writers write whole frames only and run on
         # one event loop, so they cannot cut into each other.
-        connection = Connection(route, request.transport, subscriptions)
+        age = asyncio.timeout(self.limits.connection_s)
+
+        def expire() -> None:
+            if not age.expired():
+                age.reschedule(asyncio.get_running_loop().time())
+
+        connection = Connection(route, request.transport, subscriptions, line=line, expire=expire)
         self._sockets.add(socket)
-        self.hub.attach(connection)
         try:
-            async with asyncio.timeout(self.limits.connection_s):
+            async with age:
+                self.hub.attach(connection)
                 self._listen(connection, subscriptions.add(names))
                 await self._converse(socket, connection)
         except TooManyStreamsError:
@@ -273,6 +302,7 @@ class LocalExchange:
         """Fetches a kline stream's bar as of `position_ms`; the trades played since are collected meanwhile."""
         listed = {listing.symbol for listing in self.source.listings(position_ms)}
         if stream.symbol not in listed:
+            self.player.seed_kline(stream, None)  # it may yet be listed
             return
         interval = KLINE_INTERVALS[stream.interval]
         open_ms = interval.open_time(position_ms)

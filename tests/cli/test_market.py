@@ -121,6 +121,21 @@ def test_recordings_are_known_by_what_they_hold(tmp_path: Path) -> None:
         choose("--source", "sim", "--trades", str(one), "--seed", "3")
 
 
+def test_a_fault_script_goes_to_the_local_exchange(tmp_path: Path) -> None:
+    faults = tmp_path / "faults.toml"
+    faults.write_text('[[fault]]\nkind = "silent"\n', encoding="utf-8")
+    found = choose("--source", "sim", "--faults", str(faults))
+    assert (found.folder, (found.simulator or ())[-2:]) == ("sim", ("--faults", str(faults)))
+    assert found.title.endswith(", faults of faults.toml")
+    with pytest.raises(ConfigError, match="--faults shapes a local exchange"):
+        choose("--source", "live", "--faults", str(faults))
+    faults.write_text('[[fault]]\nkind = "delisting"\nat_s = 5\nsymbols = ["BTCUSDT"]\n', encoding="utf-8")
+    assert choose("--source", "sim", "--faults", str(faults)).folder.startswith("sim-changing-")
+    faults.write_text('[[fault]]\nkind = "none"\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"faults\.toml: Fault 1 \(fault\): kind must be one of"):
+        choose("--source", "sim", "--faults", str(faults))
+
+
 @pytest.mark.parametrize(
     ("status", "body", "trouble"),
     [

@@ -47,6 +47,19 @@ def test_only_counting_trades_of_the_symbol_count() -> None:
     assert events(live, 10) == []
 
 
+def test_a_delisted_symbols_bar_ends_and_a_new_listing_begins_anew() -> None:
+    live = LiveKlines()
+    live.start(MINUTE)
+    live.seed(MINUTE, None)
+    live.add([trade(7, "7.0", time_ms=10)])
+    live.end("AUSDT")
+    live.end("BUSDT")
+    assert events(live, 300_000) == []
+    live.add([trade(1, "1.0", time_ms=240_001)])
+    (kline,) = events(live, 240_100)
+    assert (kline["t"], kline["f"], kline["o"], kline["n"]) == (240_000, 1, "1.0", 1)
+
+
 def test_a_stopped_stream_is_forgotten() -> None:
     live = LiveKlines()
     live.start(MINUTE)

@@ -49,8 +49,8 @@ def test_tickers_that_changed_come_once() -> None:
     player = Player(SyntheticMarket(4, 200, seed=5), hub, START_MS)
     _, sink = connect(hub, Route.MARKET, "!miniTicker@arr")
     player.play(START_MS + 1_000)
-    player.publish_market()
-    player.publish_market()
+    player.publish_tickers()
+    player.publish_tickers()
     (tickers,) = payloads(sink)
     assert {row["s"] for row in tickers if row["st"] == 1} <= {"BTCUSDT", "ETHUSDT", "SOLUSDT", "币安人生USDT"}
     assert {row["s"] for row in tickers if row["st"] == 2} == {"BTCUSD_PERP"}
@@ -68,9 +68,9 @@ def test_a_changed_listing_is_announced() -> None:
     hub = Hub(10**9)
     player = Player(_Delisting(2, 20, seed=5), hub, START_MS)
     _, sink = connect(hub, Route.MARKET, "!contractInfo")
-    player.publish_market()
+    player.publish_listings()
     player.play(START_MS + 2_000)
-    player.publish_market()
-    player.publish_market()
+    player.publish_listings()
+    player.publish_listings()
     (event,) = payloads(sink)
     assert (event["e"], event["s"], event["cs"], event["st"]) == ("contractInfo", "BTCUSDT", "SETTLING", 1)

@@ -13,7 +13,9 @@ import aiohttp
 import pytest
 
 from klagg.cli import simulate
+from klagg.localexchange.faults import KINDS
 
+EXAMPLE = Path(__file__).parents[2] / "config" / "faults" / "example.toml"
 COMMAND = (sys.executable, "-m", "klagg.cli.simulate")
 
 
@@ -38,6 +40,31 @@ async def test_it_prints_its_urls_serves_and_ends_on_a_signal(number: signal.Sig
     assert (process.returncode, errors) == (0, b"")
 
 
+async def test_it_plays_a_fault_script_and_tells_of_it() -> None:
+    process, line = await start("--faults", str(EXAMPLE), "--speed", "20", "--port", "0")
+    assert process.stdout is not None
+    said = ""
+    while "fault 1 (disconnect) begins\n" not in said:
+        said += (await asyncio.wait_for(process.stdout.readline(), 30)).decode()
+    assert "fault 8 (lose) begins\n" in said
+    async with aiohttp.ClientSession(line.split()[3]) as client, client.get("/klagg/state") as response:
+        state = json.loads(await response.text())
+    assert len(state["faults"]) == 24
+    assert state["changing"] == ["DOGEUSDT", "SOLUSDT", "XRPUSDT"]
+    process.terminate()
+    assert await asyncio.wait_for(process.wait(), 30) == 0
+
+
+def test_the_help_tells_every_kind(capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    simulate.register(parser.add_subparsers())
+    with pytest.raises(SystemExit):
+        parser.parse_args(["simulate", "--help"])
+    told = capsys.readouterr().out
+    assert "--faults FILE" in told
+    assert all(f"  {kind} " in told for kind in KINDS)
+
+
 async def test_it_plays_recordings(realdata: Path) -> None:
     process, line = await start("--trades", str(realdata / "um_trade_btcusdt_2024-07-18_19.txt.gz"), "--no-wait")
     async with aiohttp.ClientSession(line.split()[3]) as client, client.get("/klagg/state") as response:
@@ -57,6 +84,9 @@ async def test_it_plays_recordings(realdata: Path) -> None:
         (["--rate", "-3"], "The rate must lie between 0 and 20,000 trades a second, not -3.0."),
         (["--speed", "0"], "The speed must lie above 0 and not above 1,000, not 0.0."),
         (["--port", "70000"], "The port must lie between 0 and 65535, not 70000."),
+        (["--faults", "/no/such/file"], "The fault script /no/such/file cannot be read: No such file or directory."),
+        (["--faults", __file__], "test_simulate.py: The fault script is no TOML"),
+        (["--faults", str(EXAMPLE), "--symbols", "2"], "Fault 21 (listing): symbols cannot be met: XRPUSDT is no"),
         (["--symbol", "BTCUSDT"], "--symbol names the symbol of recordings: it needs --trades."),
     ],
 )
