@@ -75,10 +75,10 @@ def banned(address: str, until_ms: int) -> ApiError:
     return ApiError(-1003, message, status=418)
 
 
-def turned_away(address: str, status: int, retry_after_s: int, now_s: float) -> ApiError:
+def turned_away(address: str, status: int, retry_after_s: int, weight_per_minute: int, now_s: float) -> ApiError:
     """A request is refused with this status whatever it asks; `now_s` is the real time since 1970."""
     if status == 429:
-        return too_many_requests(2400)
+        return too_many_requests(weight_per_minute)
     if status == 418:
         return banned(address, int(now_s + retry_after_s) * 1000)
     return ApiError(-1000, "An unknown error occurred while processing the request.", status)

@@ -207,7 +207,8 @@ def refused(request: web.Request, refusal: Refusal) -> web.Response:
         if request.transport is not None:
             request.transport.abort()
         return web.Response(status=503)  # nobody is there any more to read it
-    error = apierrors.turned_away(request.remote or "unknown", refusal.status, refusal.retry_after_s, time.time())
+    address, weight_per_minute = request.remote or "unknown", Limits().weight_per_minute
+    error = apierrors.turned_away(address, refusal.status, refusal.retry_after_s, weight_per_minute, time.time())
     headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
     return _json(error.body(), error.status, headers)
 
