@@ -155,9 +155,12 @@ class Connection:
 
     def _open(self) -> Session:
         self.serial += 1
-        session = Session(self._way, self.streams, self._take, self._manner)
+        session = Session(self._way, self.streams, self._take, self._manner, self._say_up)
         self._sessions[session] = asyncio.create_task(session.run(), name=f"session of {self.name}")
         return session
+
+    def _say_up(self) -> None:
+        self._log.info("connection %s is up with %d streams", self.name, len(self.streams))
 
     def _loss_of(self, session: Session) -> str:
         """Why a session that is done ended; what is no loss of a connection is raised. It is forgotten."""

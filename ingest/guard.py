@@ -29,7 +29,7 @@ class Guard:
     ) -> None:
         self._pool, self._control, self._config, self._stats, self._log = pool, control, config, stats, log
         self._liveness = Liveness(config.dead_symbol_ms)
-        self._silence = Silence(config.silent_s * 1000.0)
+        self._silence = Silence(config.dead_symbol_ms, config.silent_s * 1000.0)
         self._witness = Witness(max(GAP_MS, config.dead_symbol_ms))
         self._serials: dict[str, int] = {}
         self._control_since_ms = 0

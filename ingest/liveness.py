@@ -21,6 +21,11 @@ from klagg.exchange.payloads import Ticker
 APART_MS: Final = 2_000
 """Between the two movements that prove a death: trades may be on their way for so long."""
 
+GAPS: Final = 5
+HEARD_LEAST: Final = 30
+FADE: Final = 0.98
+"""How a pause between two signs of the exchange fades with each one: a half is left after 34."""
+
 PAUSE_MS_MAX: Final = 600_000
 """Longest pause between two attempts to heal the same thing."""
 
@@ -189,12 +194,16 @@ class Liveness:
 
 
 class Silence:
-    """Nothing at all from the exchange, though connections are up, for `silent_ms` of real time."""
+    """Nothing at all from the exchange, though connections are up: for `silent_ms` of real time, or from `least_ms` on
+    for GAPS times as long as the longest pause of late, where something came often enough to tell."""
 
-    def __init__(self, silent_ms: float) -> None:
-        self._silent_ms = self._patience_ms = silent_ms
+    def __init__(self, least_ms: float, silent_ms: float) -> None:
+        self._least_ms, self._silent_ms = min(least_ms, silent_ms), silent_ms
         self._newest = (0, 0)
         self._heard_ms: float | None = None
+        self._gap_ms = 0.0
+        self._heard = 0
+        self._factor = 1
 
     def judge(self, traded_ms: int, ticked_ms: int, now_ms: float, *, up: bool) -> float:
         """How long (ms) nothing came, when that is too long; 0 otherwise. `traded_ms` and `ticked_ms` are the exchange
@@ -204,11 +213,20 @@ class Silence:
         """
         newest = (traded_ms, ticked_ms)
         if newest != self._newest:
-            self._newest, self._heard_ms, self._patience_ms = newest, now_ms, self._silent_ms
+            if self._heard_ms is not None:
+                self._gap_ms = max(now_ms - self._heard_ms, self._gap_ms * FADE)
+            self._newest, self._heard_ms, self._factor = newest, now_ms, 1
+            self._heard += 1
         if not up or self._heard_ms is None:
             self._heard_ms = now_ms
         if now_ms - self._heard_ms <= self._patience_ms:
             return 0.0
         silent_ms, self._heard_ms = now_ms - self._heard_ms, now_ms
-        self._patience_ms = min(max(PAUSE_MS_MAX, self._silent_ms), 2 * self._patience_ms)
+        self._factor *= 2
         return silent_ms
+
+    @property
+    def _patience_ms(self) -> float:
+        often = self._heard >= HEARD_LEAST
+        patience_ms = max(self._least_ms, GAPS * self._gap_ms) if often else self._silent_ms
+        return min(max(PAUSE_MS_MAX, self._silent_ms), min(patience_ms, self._silent_ms) * self._factor)

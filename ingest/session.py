@@ -61,10 +61,12 @@ class Manner:
 
 
 class Session:
-    """Carries `streams` over `way`; its frames go to `take` as they come."""
+    """Carries `streams` over `way`; its frames go to `take` as they come. `on_up` is called once when it is `up`."""
 
-    def __init__(self, way: Way, streams: Collection[str], take: Take, manner: Manner) -> None:
-        self._way, self._take, self._manner = way, take, manner
+    def __init__(
+        self, way: Way, streams: Collection[str], take: Take, manner: Manner, on_up: Callable[[], None]
+    ) -> None:
+        self._way, self._take, self._manner, self._on_up = way, take, manner, on_up
         self._wanted = set(streams)
         self._asked: set[str] = set()
         self._repeat: set[str] = set()
@@ -185,7 +187,9 @@ class Session:
 
     def _settle(self) -> None:
         """See how far it has come."""
-        self._complete = self._complete or not self._wanted - self.confirmed
+        if not self._complete and not self._wanted - self.confirmed:
+            self._complete = True
+            self._on_up()
         if self.delivered and self._complete and not self._awaited:
             self.ready.set()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from itertools import pairwise
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -157,13 +158,13 @@ def test_however_sparse_the_trades_who_gets_them_late_by_less_than_two_seconds_i
 
 
 def test_nothing_at_all_is_said_once_and_then_more_and_more_rarely() -> None:
-    silence = Silence(60_000.0)
+    silence = Silence(10_000.0, 60_000.0)
     said = [now for now in range(0, 3600, 1) if silence.judge(T0, T0, now * 1000.0, up=True)]
     assert said == [61, 182, 423, 904, 1505, 2106, 2707, 3308]
 
 
 def test_silence_ends_with_whatever_comes_and_is_not_awaited_from_what_is_down() -> None:
-    silence = Silence(60_000.0)
+    silence = Silence(10_000.0, 60_000.0)
     assert silence.judge(T0, T0, 0.0, up=True) == 0
     assert silence.judge(T0, T0, 59_000.0, up=True) == 0
     assert silence.judge(T0, T0 + 1, 61_000.0, up=True) == 0
@@ -171,3 +172,14 @@ def test_silence_ends_with_whatever_comes_and_is_not_awaited_from_what_is_down()
     assert silence.judge(T0, T0 + 1, 122_000.0, up=False) == 0
     assert silence.judge(T0, T0 + 1, 182_000.0, up=True) == 0
     assert silence.judge(T0, T0 + 1, 182_001.0, up=True) == 60_001.0
+
+
+@pytest.mark.parametrize(("pause_s", "alarm_s"), [(1, 11), (3, 16), (30, 61)])
+def test_sudden_silence_is_noticed_by_how_often_something_came(pause_s: int, alarm_s: int) -> None:
+    silence, now_s = Silence(10_000.0, 60_000.0), 0
+    for number in range(60):
+        for _ in range(pause_s):
+            now_s += 1
+            assert silence.judge(T0, T0 + number, now_s * 1000.0, up=True) == 0
+    said = [each for each in range(1, 70) if silence.judge(T0, T0 + 59, (now_s - pause_s + 1 + each) * 1000.0, up=True)]
+    assert said[0] == alarm_s
