@@ -161,7 +161,14 @@ async def ingest(context: AsyncContext) -> None:
     clock = ExchangeClock()
     gate = HastyGate(streams, ROLE_CLOCK, settings.rest)
     async with ExchangeRest(settings.exchange.rest_url, gate=gate) as rest:
-        synchroniser = Synchroniser(rest, clock, sync_s=settings.clock.sync_s, stats=context.stats, log=context.log)
+        synchroniser = Synchroniser(
+            rest,
+            clock,
+            sync_s=settings.clock.sync_s,
+            lost_s=settings.clock.lost_s,
+            stats=context.stats,
+            log=context.log,
+        )
         await synchroniser.once()
         symbols = await symbols_at_start(context, rest)
         if not symbols:
