@@ -65,7 +65,7 @@ class Synchroniser:
     def _fail(self, failure: ExchangeUnavailable | ExchangeRefused) -> None:
         asked_s = failure.retry_after_s if isinstance(failure, ExchangeRefused) else 0.0
         pause_s = min(PAUSE_S_MAX, max(RETRY_S, asked_s))
-        self._paused_until_ms = steady_ms() + pause_s * 1000
+        self._paused_until_ms = steady_ms() + pause_s * 1000 if asked_s else 0.0
         self.wait_s = min(LOOK_S_MAX, pause_s)
         self._stats.add("sync_failures")
         if not self._failing:
