@@ -10,6 +10,9 @@ TICK_LEAST_S: Final = 0.01
 UNREACHABLE_MS: Final = 10_000
 """If the exchange's clock could not be read for this long from the start, the local clock stands in."""
 
+BEHIND_MS: Final = 1_000
+"""An estimate this much behind the last tick, in real ms, is no noise: the exchange's time went back."""
+
 STEP_MS: Final = 1_000
 """A wall clock that moved by this much against elapsed time was set."""
 
@@ -23,13 +26,16 @@ class Ticker:
     """The time that ticks tell: exchange time, which never goes back.
 
     Two clocks may run, and repeated ticks are harmless (DESIGN §3); so where the estimate goes back, the last tick is
-    repeated until the estimate has caught up.
+    repeated until the estimate has caught up. Meanwhile nothing is closed by the clock: trades still prove bars, what
+    is in progress is still told, and graces, windows and deadlines stand still.
     """
 
     def __init__(self, started_ms: float) -> None:
         """`started_ms` is local time, as in `may_tick`."""
         self._started_ms = started_ms
         self.last_ms = 0
+        self.held = False
+        """Whether ticks stand still, because the exchange's time went back."""
 
     def may_tick(self, now_ms: float, *, synced: bool) -> bool:
         """Whether there is a time to tell: a local clock that is wrong would run the aggregators ahead for good."""
@@ -39,6 +45,17 @@ class Ticker:
         """The time of the tick that is sent now, when the exchange's time is estimated so."""
         self.last_ms = max(self.last_ms, estimate_ms)
         return self.last_ms
+
+    def went_back_ms(self, estimate_ms: int, speed: float) -> int:
+        """How far the estimate is behind the last tick if that is news, −1 when it has caught up just now, else 0."""
+        behind_ms = self.last_ms - estimate_ms
+        if not self.held and behind_ms > BEHIND_MS * max(speed, 1.0):
+            self.held = True
+            return behind_ms
+        if self.held and behind_ms <= 0:
+            self.held = False
+            return -1
+        return 0
 
 
 class WallWatch:

@@ -57,8 +57,9 @@ class ClockJobs:
         self._clock = ExchangeClock()
         self._ticker = Ticker(steady_ms())
         self._synchroniser = Synchroniser(
-            rest, self._clock, sync_s=self._settings.clock.sync_s, stats=self._stats, log=self._log
-        )
+            rest, self._clock, sync_s=self._settings.clock.sync_s, lost_s=self._settings.clock.lost_s,
+            stats=self._stats, log=self._log,
+        )  # fmt: skip
         self._backoff = Backoff(LISTINGS_RETRY_FIRST_S, LISTINGS_RETRY_CAP_S, random.random)
         self._ticking_s = tick_s(self._settings.clock.tick_ms, 1.0)
         self._dropping = False
@@ -205,7 +206,19 @@ class ClockJobs:
         return may
 
     def _next_ms(self) -> int:
-        return self._ticker.next_ms(self._clock.now_ms(steady_ms()))
+        estimate_ms = self._clock.now_ms(steady_ms())
+        behind_ms = self._ticker.went_back_ms(estimate_ms, self._clock.speed)
+        if behind_ms > 0:
+            self._stats.add("time_went_back")
+            self._log.error(
+                "ALARM: the exchange's time went back by %d ms: ticks stand still, and nothing is closed by the clock "
+                "until it has caught up", behind_ms,
+            )  # fmt: skip
+        elif behind_ms:
+            self._log.warning("the exchange's time has caught up: ticks go on")
+        time_ms = self._ticker.next_ms(estimate_ms)
+        self._stats.show("ticks_held_ms", time_ms - estimate_ms)
+        return time_ms
 
     def _tick_entries(self) -> list[Append]:
         fields = tick_entry(self._next_ms())

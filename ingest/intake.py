@@ -30,7 +30,7 @@ class Intake:
         waiting = self._batch.add(frame)
         if waiting == 1:
             now_ms = steady_ms()
-            self._batch.begin(self._clock.now_ms(now_ms), now_ms)
+            self._batch.begin(self._clock.latest_ms(now_ms), now_ms)
             self._begun.set()
         if waiting >= self._batch.rows_max:
             self.flush()

@@ -382,8 +382,9 @@ async def repair(context: AsyncContext) -> None:
         ExchangeRest(url, timeout_ms=REST_TIMEOUT_MS, gate=patient, proxy=proxy) as rest,
     ):
         synchroniser = Synchroniser(
-            time_rest, clock, sync_s=settings.clock.sync_s, stats=context.stats, log=context.log
-        )
+            time_rest, clock, sync_s=settings.clock.sync_s, lost_s=settings.clock.lost_s, stats=context.stats,
+            log=context.log,
+        )  # fmt: skip
         body = Repair(context, reading, writing, rest, clock)
         await until_stopping(context, context.together({**body.tasks(), "time": _keep_time(synchroniser)}))
     await reading.close()

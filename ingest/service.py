@@ -60,7 +60,14 @@ async def ingest(context: AsyncContext) -> None:
     gate = HastyGate(streams, ROLE_CLOCK, settings.rest)
     agent = manner_of(settings, context.arguments.line).agent
     async with ExchangeRest(settings.exchange.rest_url, gate=gate, proxy=settings.exchange.proxy, agent=agent) as rest:
-        synchroniser = Synchroniser(rest, clock, sync_s=settings.clock.sync_s, stats=context.stats, log=context.log)
+        synchroniser = Synchroniser(
+            rest,
+            clock,
+            sync_s=settings.clock.sync_s,
+            lost_s=settings.clock.lost_s,
+            stats=context.stats,
+            log=context.log,
+        )
         await synchroniser.once()
         listed = Listed(context, rest)
         symbols = await listed.start()

@@ -17,22 +17,32 @@ HELD_RETRY_S: Final = 0.1
 """While a local exchange holds its clock until somebody listens: its start must not be noticed late."""
 
 PAUSE_S_MAX: Final = 600.0
+LOOK_S_MAX: Final = 60.0
+"""The longest until the next look at how old the estimate is, also while the exchange asks for a longer pause."""
 
 
 class Synchroniser:
     """One clock, kept by whoever calls `once` as often as `wait_s` says."""
 
     def __init__(
-        self, rest: ExchangeRest, clock: ExchangeClock, *, sync_s: float, stats: Stats, log: logging.Logger
-    ) -> None:
+        self, rest: ExchangeRest, clock: ExchangeClock, *, sync_s: float, lost_s: float, stats: Stats,
+        log: logging.Logger,
+    ) -> None:  # fmt: skip
+        """The clock unread for `lost_s` is an alarm."""
         self._rest, self._clock = rest, clock
+        self._lost_ms, self._lost, self._paused_until_ms = lost_s * 1000, False, 0.0
         self._sync_s, self._stats, self._log = sync_s, stats, log
         self._failing = False
         self.wait_s = 0.0
         """How long to wait before the next `once`."""
 
     async def once(self) -> bool:
-        """One round trip; whether it worked. A failure leaves the clock as it is (at first, the local clock)."""
+        """One round trip; whether it worked. A failure leaves the clock as it is (at first, the local clock): time
+        goes on by the last offset, however long that lasts."""
+        if steady_ms() < self._paused_until_ms:
+            self._judge_age()
+            self.wait_s = max(0.0, min(LOOK_S_MAX, (self._paused_until_ms - steady_ms()) / 1000))
+            return False
         try:
             correction_ms = await self._rest.synchronise(self._clock)
         except (ExchangeUnavailable, ExchangeRefused) as failure:
@@ -40,7 +50,8 @@ class Synchroniser:
             return False
         if self._failing:
             self._log.info("the exchange's clock can be read again")
-        self._failing = False
+        self._failing = self._lost = False
+        self._stats.show("clock_age_s", 0)
         self.wait_s = self._sync_s if self._clock.speed else HELD_RETRY_S
         self._stats.add("syncs")
         now_ms = steady_ms()
@@ -53,9 +64,26 @@ class Synchroniser:
 
     def _fail(self, failure: ExchangeUnavailable | ExchangeRefused) -> None:
         asked_s = failure.retry_after_s if isinstance(failure, ExchangeRefused) else 0.0
-        self.wait_s = min(PAUSE_S_MAX, max(RETRY_S, asked_s))
+        pause_s = min(PAUSE_S_MAX, max(RETRY_S, asked_s))
+        self._paused_until_ms = steady_ms() + pause_s * 1000 if asked_s else 0.0
+        self.wait_s = min(LOOK_S_MAX, pause_s)
         self._stats.add("sync_failures")
         if not self._failing:
             standing = "the last estimate" if self._clock.synced else "this machine's clock"
             self._log.warning("the exchange's clock cannot be read, %s stands in: %s", standing, failure)
         self._failing = True
+        self._judge_age()
+
+    def _judge_age(self) -> None:
+        """An estimate that nobody has checked for too long is an alarm, once."""
+        if not self._clock.synced:
+            return
+        age_ms = self._clock.age_ms(steady_ms())
+        self._stats.show("clock_age_s", round(age_ms / 1000, 1))
+        if age_ms >= self._lost_ms and not self._lost:
+            self._lost = True
+            self._stats.add("sync_lost")
+            self._log.error(
+                "ALARM: the exchange's clock could not be read for %.0f s: time goes on by the last offset",
+                age_ms / 1000,
+            )

@@ -46,6 +46,8 @@ class ExchangeClock:
         self.speed = 1.0
         self.delay_ms = 0.0
         self.synced_local_ms = 0.0
+        self.set_back_ms = 0.0
+        """By how much jumps have set it back, and not forward again since."""
         self._anchor_local_ms = 0.0
         self._anchor_exchange_ms = 0.0
 
@@ -56,6 +58,14 @@ class ExchangeClock:
     def now_ms(self, local: float) -> int:
         """Exchange time at the local time `local` (ms)."""
         return int(self._anchor_exchange_ms + (local - self._anchor_local_ms) * self.speed)
+
+    def latest_ms(self, local: float) -> int:
+        """The latest that exchange time may be: as if it had never jumped back.
+
+        The exchange's trades go on as before when only the clock that it shows went back; by this they are judged, so
+        that none of them is taken for one from the future.
+        """
+        return self.now_ms(local) + int(self.set_back_ms)
 
     def offset_ms(self, local: float) -> float:
         """Exchange time minus local time."""
@@ -75,7 +85,12 @@ class ExchangeClock:
         delay = (received_local - sent_local) / 2
         correction = server_ms - (self._anchor_exchange_ms + (middle - self._anchor_local_ms) * self.speed)
         first = not self.synced or speed != self.speed
-        weight = 1.0 if first or abs(correction) > JUMP_MS * speed else SMOOTHING
+        jumped = abs(correction) > JUMP_MS * speed
+        if first:
+            self.set_back_ms = 0.0
+        elif jumped:
+            self.set_back_ms = max(0.0, self.set_back_ms - correction)
+        weight = 1.0 if first or jumped else SMOOTHING
         self._anchor_exchange_ms = server_ms - (1 - weight) * correction
         self._anchor_local_ms = middle
         self.speed = speed

@@ -103,12 +103,14 @@ class Ingest:
 class Clock:
     tick_ms: int = 250
     sync_s: int = 10
+    lost_s: int = 300
     listings_s: int = 3600
     snapshot_s: int = 10
 
     def check(self) -> None:
         _between("clock.tick_ms", self.tick_ms, 10, 10_000)
         _between("clock.sync_s", self.sync_s, 1, 3600)
+        _between("clock.lost_s", self.lost_s, 1, 86_400)
         _between("clock.listings_s", self.listings_s, 1, 86_400)
         _between("clock.snapshot_s", self.snapshot_s, 1, 86_400)
 

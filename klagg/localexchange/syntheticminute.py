@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from klagg.localexchange.bars import Bar
 from klagg.localexchange.syntheticmodel import MINUTE_MS, SymbolModel, decimal_text
 
-EXECUTIONS = ("MARKET", "RPI", "INSURANCE_FUND")
+EXECUTIONS = ("MARKET", "RPI", "INSURANCE_FUND", "ADL", "NA")
 """`X` by the codes in `MinuteTrades.executions`."""
 INSURANCE = 2
+"""The first of those that klines do not count."""
 
 _RPI_SHARE = 0.05
 _INSURANCE_SHARE = 0.05
@@ -109,7 +110,9 @@ def generate_minute(
         makers=makers[owner],
         executions=rpi.astype(np.int8),
     )
-    return _with_insurance_fill(trades, int(rng.integers(0, count - 1)), model) if insurance else trades
+    if not insurance:
+        return trades
+    return _with_uncounted_fill(trades, int(rng.integers(0, count - 1)), model)
 
 
 def _fills_per_aggregate(rng: np.random.Generator, count: int, extra: int, *, straddles: bool) -> Ints:
@@ -124,8 +127,9 @@ def _fills_per_aggregate(rng: np.random.Generator, count: int, extra: int, *, st
     return fills
 
 
-def _with_insurance_fill(trades: MinuteTrades, after: int, model: SymbolModel) -> MinuteTrades:
-    """Puts an insurance fund's fill behind the aggregate trade `after`: it takes a fill id and counts nowhere.
+def _with_uncounted_fill(trades: MinuteTrades, after: int, model: SymbolModel) -> MinuteTrades:
+    """Puts a fill of the insurance fund (or ADL, NA) behind the aggregate trade `after`: it takes a fill id and counts
+    nowhere.
 
     Its price is well off the market, so that counting it would show.
     """
@@ -146,7 +150,7 @@ def _with_insurance_fill(trades: MinuteTrades, after: int, model: SymbolModel) -
         np.insert(trades.prices, place, price),
         np.insert(trades.qtys, place, 1),
         np.insert(trades.makers, place, values=True),
-        np.insert(trades.executions, place, INSURANCE),
+        np.insert(trades.executions, place, INSURANCE + after % (len(EXECUTIONS) - INSURANCE)),
     )
 
 
@@ -159,7 +163,7 @@ def minute_bar(model: SymbolModel, minute: int, blocks: Sequence[MinuteTrades], 
     end_ms = min(start_ms + MINUTE_MS - 1, time_ms_max)
     parts = []
     for block in blocks:
-        inside = (block.times >= start_ms) & (block.times <= end_ms) & (block.executions != INSURANCE)
+        inside = (block.times >= start_ms) & (block.times <= end_ms) & (block.executions < INSURANCE)
         rows = np.flatnonzero(inside)
         parts.append((block.first_fill_id + rows, block.prices[rows], block.qtys[rows], block.makers[rows]))
     ids, prices, qtys, makers = (np.concatenate(columns) for columns in zip(*parts, strict=True))

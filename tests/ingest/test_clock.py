@@ -20,6 +20,18 @@ def test_a_tick_holds_where_the_estimate_goes_back() -> None:
     assert [ticker.next_ms(each) for each in (100, 350, 340, 300, 351)] == [100, 350, 350, 350, 351]
 
 
+def test_time_that_goes_back_is_told_once_and_so_is_its_end() -> None:
+    ticker, told = Ticker(0.0), []
+    for estimate in (100_000, 99_500, 40_000, 40_250, 99_999, 100_000, 100_250, 90_000):
+        told.append(ticker.went_back_ms(estimate, 1.0))
+        ticker.next_ms(estimate)
+    assert told == [0, 0, 60_000, 0, 0, -1, 0, 10_250]
+    assert ticker.last_ms == 100_250
+    fast = Ticker(0.0)
+    fast.next_ms(100_000)
+    assert [fast.went_back_ms(each, 20.0) for each in (81_000, 79_000)] == [0, 21_000]
+
+
 @given(st.lists(st.integers(0, 2**50)))
 def test_ticks_never_go_back_and_never_ahead(estimates: list[int]) -> None:
     ticker = Ticker(0.0)

@@ -90,6 +90,31 @@ async def test_ticks_tell_the_exchanges_time_at_their_pace(streams: Streams, red
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+async def test_ticks_stand_still_while_the_exchanges_time_is_back(
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """They still come: what is in progress goes on to be told."""
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url)
+        stats = context.stats
+        async with a_clock(context):
+            await eventually(lambda: len(feed_of(streams, "tick")) >= 10)
+            exchange.offset_ms -= 3_600_000
+            await eventually(lambda: stats.counters.get("time_went_back"))
+            held_ms, count = times_of(feed_of(streams, "tick"))[-1], len(feed_of(streams, "tick"))
+            await eventually(lambda: len(feed_of(streams, "tick")) >= count + 20)
+            assert set(times_of(feed_of(streams, "tick"))[count:]) == {held_ms}
+            assert 3_590_000 < float(stats.gauges["ticks_held_ms"]) <= 3_600_000
+            exchange.offset_ms += 3_600_000
+            await eventually(lambda: times_of(feed_of(streams, "tick"))[-1] > held_ms + 200)
+        times = times_of(feed_of(streams, "tick"))
+    assert times == sorted(times)
+    said = [record.getMessage() for record in caplog.records]
+    assert len([each for each in said if each.startswith("ALARM: the exchange's time went back by ")]) == 1
+    assert len([each for each in said if each == "the exchange's time has caught up: ticks go on"]) == 1
+    assert stats.counters["time_went_back"] == 1
+
+
 async def test_its_questions_are_on_the_account_and_a_pause_holds_them_back(streams: Streams, redis_url: str) -> None:
     """Ticks go on meanwhile: the clock is known."""
     pausing = AsyncStreams(redis_url)

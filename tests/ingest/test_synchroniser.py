@@ -29,9 +29,9 @@ class Answers(ExchangeRest):
         return clock.observe(steady_ms(), steady_ms(), answer, self.speed)
 
 
-def a_synchroniser(rest: Answers) -> tuple[Synchroniser, ExchangeClock, Stats]:
+def a_synchroniser(rest: Answers, lost_s: float = 300) -> tuple[Synchroniser, ExchangeClock, Stats]:
     clock, stats = ExchangeClock(), Stats()
-    return Synchroniser(rest, clock, sync_s=10, stats=stats, log=logging.getLogger("test")), clock, stats
+    return Synchroniser(rest, clock, sync_s=10, lost_s=lost_s, stats=stats, log=logging.getLogger("test")), clock, stats
 
 
 async def test_a_round_trip_sets_the_clock() -> None:
@@ -59,10 +59,47 @@ async def test_a_failure_keeps_the_estimate_and_is_said_once(caplog: pytest.LogC
 
 
 @pytest.mark.parametrize(("asked_s", "waits_s"), [(0.0, 1.0), (30.0, 30.0), (259_200.0, module.PAUSE_S_MAX)])
-async def test_the_pause_that_the_exchange_asks_for(asked_s: float, waits_s: float) -> None:
-    synchroniser, _, _ = a_synchroniser(Answers(ExchangeRefused("", status=418, retry_after_s=asked_s)))
+async def test_the_pause_that_the_exchange_asks_for(
+    asked_s: float, waits_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1_000_000.0]
+    monkeypatch.setattr(module, "steady_ms", lambda: now[0])
+    rest = Answers(ExchangeRefused("", status=418, retry_after_s=asked_s), NOW_MS)
+    synchroniser, _, _ = a_synchroniser(rest)
     assert not await synchroniser.once()
-    assert synchroniser.wait_s == waits_s
+    waited_s = 0.0
+    while len(rest.answers) == 1:
+        assert 0 < synchroniser.wait_s <= module.LOOK_S_MAX
+        waited_s += synchroniser.wait_s
+        now[0] += synchroniser.wait_s * 1000
+        await synchroniser.once()
+    assert waited_s == waits_s
+
+
+async def test_a_clock_unread_for_long_is_an_alarm_and_time_goes_on(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    now = [1_000_000.0]
+    monkeypatch.setattr(module, "steady_ms", lambda: now[0])
+    rest = Answers(ExchangeRefused("", status=418, retry_after_s=3600), ExchangeUnavailable())
+    synchroniser, clock, stats = a_synchroniser(rest, lost_s=300)
+    clock.observe(now[0], now[0], NOW_MS)
+    for _ in range(12):
+        await synchroniser.once()
+        now[0] += synchroniser.wait_s * 1000
+        if stats.counters.get("sync_lost"):
+            break
+    assert 300_000 <= now[0] - 1_000_000 <= 360_000
+    assert clock.now_ms(now[0]) == NOW_MS + now[0] - 1_000_000
+    alarms = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert alarms == [
+        "ALARM: the exchange's clock could not be read for 300 s: time goes on by the last offset"
+    ]  # fmt: skip
+    for _ in range(5):
+        await synchroniser.once()
+        now[0] += synchroniser.wait_s * 1000
+    assert stats.counters["sync_lost"] == 1
+    assert stats.gauges["clock_age_s"] >= 300
 
 
 async def test_a_held_clock_is_looked_at_often() -> None:

@@ -62,3 +62,17 @@ def test_steady_time_agrees_with_the_wall_clock_and_never_goes_back() -> None:
     times = [steady_ms() for _ in range(1000)]
     assert times == sorted(times)
     assert times[-1] > times[0]
+
+
+def test_the_latest_that_it_may_be_ignores_jumps_back() -> None:
+    clock = ExchangeClock()
+    clock.observe(1000.0, 1000.0, 500_000)
+    assert clock.latest_ms(1000.0) == clock.now_ms(1000.0) == 500_000
+    clock.observe(2000.0, 2000.0, 441_000)
+    assert (clock.now_ms(2000.0), clock.latest_ms(2000.0)) == (441_000, 501_000)
+    clock.observe(3000.0, 3000.0, 442_100)
+    assert clock.latest_ms(3000.0) - clock.now_ms(3000.0) == 60_000, "no jump changes nothing"
+    clock.observe(4000.0, 4000.0, 503_000)
+    assert abs(clock.latest_ms(4000.0) - clock.now_ms(4000.0)) <= 100
+    clock.observe(5000.0, 5000.0, 900_000)
+    assert clock.latest_ms(5000.0) == clock.now_ms(5000.0) == 900_000
