@@ -137,7 +137,7 @@ class Core:
 
     def _take_marks_and_listings(self, time_ms: int) -> None:
         """What marks and listings said since the last tick. A mark does not bring back a name whose slot was freed."""
-        marked = {name: until for name, until in self._marked.items() if name.decode() not in self.listings.freed}
+        marked = {name: until for name, until in self._marked.items() if not self.listings.is_freed(name.decode())}
         listed = self.listings.usable(self._listed, time_ms)
         self.symbols.add_all([*marked, *(listing.symbol.encode() for listing in listed)])
         self.grow()
@@ -207,7 +207,7 @@ class Core:
             return
         self.listings.first_tick_ms = self.listings.first_tick_ms or time_ms
         self._take_marks_and_listings(time_ms)
-        self.official.take(self.grow, self._raise_scales, self.listings.freed)
+        self.official.take(self.grow, self._raise_scales, self.listings.is_freed)
         rows = self._admitted(time_ms)
         for step_ms in self._steps(time_ms, rows):
             outputs = self._pending

@@ -157,6 +157,27 @@ class Finality:
             below[row] = coverage.overlaps(int(slots[row]), opens[one], next_opens[one])[0]
         return below
 
+    def _price_unsure(self, interval: int, buckets: Ints, slots: Ints, which: Bools) -> Bools:
+        """Which of `which` bars are empty and carry a price that an earlier hole may still change.
+
+        As a rule the trade behind a hole says what the price was after it; a fill that counts in no kline says nothing.
+        """
+        ring, kind, ledger = self._ring, self._ring.intervals[interval], self._ledger
+        unsure = np.zeros(len(slots), np.bool_)
+        if not ledger.holes and not ledger.lost:
+            return unsure
+        which = which & np.isin(slots, [*ledger.holes, *ledger.lost])
+        which[which] = ring.lacks_price(ring.rows_of(interval, buckets[which]), slots[which])
+        for row in np.flatnonzero(which):
+            slot, bucket = int(slots[row]), int(buckets[row])
+            for hole in (*ledger.holes.get(slot, ()), *ledger.lost.get(slot, ())):
+                behind = kind.bucket_of(hole.after_time)
+                if ring.oldest(interval) <= behind < bucket:
+                    rows = ring.rows_of(interval, np.arange(behind, bucket))
+                    known = (ring.close_id[rows, slot] > hole.to_id) | ring.official[rows, slot]
+                    unsure[row] |= not known.any()
+        return unsure
+
     def _over(self, slots: Ints, next_opens: Ints) -> Bools:
         """Whether these bars may be said: a trade behind them was seen, or they or their symbol ended a grace ago."""
         closes = np.minimum(next_opens, self._ring.end_ms[slots])
@@ -176,6 +197,7 @@ class Finality:
             if not len(slots):
                 break
             proven = self.proven(slots, opens, next_opens)
+            proven &= ~self._price_unsure(interval, buckets, slots, proven)
             closes = np.minimum(next_opens, ring.end_ms[slots])
             grace = np.where(self.alive_until[slots] >= closes, self._graces.marked_ms, self._graces.unmarked_ms)
             closing = proven | (time_ms >= closes + grace)
@@ -241,6 +263,7 @@ class Finality:
                     continue
             proven = self.proven(its_slots, kind.opens_of(buckets), kind.opens_of(buckets + 1))
             proven &= ~ring.broken[its_rows, its_slots]
+            proven &= ~self._price_unsure(int(interval), buckets, its_slots, proven)
             if reason == CONFIRMED:
                 its_rows, its_slots, proven = its_rows[proven], its_slots[proven], proven[proven]
                 if not len(its_rows):

@@ -274,9 +274,14 @@ class Ledger:
     def begin_later(self, slot: int, from_ms: int, to_ms: int) -> None:
         """The exchange has nothing in [from, to): what is missing at the front of a symbol's ids, and may be as old as
         its listing, came later than that."""
-        holes = self.holes.get(slot, [])
-        if holes and holes[0].from_id == FIRST_ID and from_ms <= holes[0].before_time < to_ms:
-            holes[0] = replace(holes[0], before_time=min(to_ms, holes[0].after_time))
+        front = self.front_hole(slot)
+        if front and from_ms <= front.before_time < to_ms:
+            self.holes[slot][0] = replace(front, before_time=min(to_ms, front.after_time))
+
+    def front_hole(self, slot: int) -> Hole | None:
+        """What is missing of a generation that was seen to begin, up to its first known trade."""
+        holes = self.holes.get(slot)
+        return holes[0] if holes and holes[0].from_id == FIRST_ID else None
 
     def heal(self, slot: int) -> None:
         """Holes of a symbol all of whose minutes are official end; what was lost there taints no more."""

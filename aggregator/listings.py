@@ -269,6 +269,10 @@ class Listings:
         ring.shown[:, new] = NO_BUCKET
         return new
 
+    def is_freed(self, name: str) -> bool:
+        """Whether the name had a slot and has none since."""
+        return name in self.freed and name.encode() not in self._symbols.index
+
     def free(self) -> list[int]:
         """Slots whose symbol is gone, and of which the ring holds no bar any more: from now on they may be another's.
 

@@ -11,7 +11,7 @@ kinds of rows differ in what they do:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -114,11 +114,11 @@ class Official:
         self.marked_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
 
     def take(
-        self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], freed: Container[str]
+        self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], is_freed: Callable[[str], bool]
     ) -> None:
         """What gathered since the last tick gets slots and scales, before the tick's trades get theirs; `apply` then
-        uses it. Nothing is taken of names whose slots were `freed`."""
-        answers = [answer for answer in self._answers if answer.symbol not in freed]
+        uses it. Nothing is taken of names whose slots were freed."""
+        answers = [answer for answer in self._answers if not is_freed(answer.symbol)]
         self._answers, self._gathered = [], 0
         if not answers:
             return
@@ -136,7 +136,8 @@ class Official:
                 parts.append(answer.rows.of_slot(slot))
         self._taken = OfficialRows.joined(parts)
         for slot in np.unique(self._taken.slot).tolist():
-            raise_scales(slot, *self._taken.take(self._taken.slot == slot).decimals_needed())
+            price_scale = int(self._symbols.price_scale[slot])
+            raise_scales(slot, *self._taken.take(self._taken.slot == slot).decimals_needed(price_scale))
 
     def uncovered(self, rows: Rows) -> Rows:
         """The trades (at least one) that do not lie in covered time."""
@@ -159,7 +160,17 @@ class Official:
     @property
     def _has_begun(self) -> bool:
         """Whether rows wait for symbols whose bars have begun by now."""
-        return bool((self._finality.begun[self.waiting.slot] != NO_BUCKET).any())
+        return bool(self._ready(self.waiting).any())
+
+    def _ready(self, rows: OfficialRows) -> Bools:
+        """Rows of symbols whose bars have begun. Where those of a generation before are all out and the next one has no
+        trade yet, its rows wait as those of a name that is new."""
+        slots, ledger = rows.slot, self._ledger
+        ready: Bools = self._finality.begun[slots] != NO_BUCKET
+        if self._minutes_at is not None:
+            idle = (self._ring.cursor[self._minutes_at, slots] == NO_BUCKET) & (ledger.last_id[slots] == 0)
+            ready &= ~idle | (rows.end <= ledger.near_time[slots])
+        return ready
 
     def apply(self, step_ms: int, outputs: Outputs) -> None:
         """Apply the rows of bars that are closed at `step_ms`; at the last step of a tick others are refused."""
@@ -192,7 +203,8 @@ class Official:
         """All rows wait; those of symbols whose bars have begun not for long."""
         self.waiting = OfficialRows.joined([self.waiting, rows]).best()
         slots, counts = np.unique(self.waiting.slot, return_counts=True)
-        for slot in slots[(counts > WAITING_MAX) & (self._finality.begun[slots] == NO_BUCKET)].tolist():
+        many = slots[counts > WAITING_MAX]
+        for slot in np.setdiff1d(many, self.waiting.slot[self._ready(self.waiting)]).tolist():
             own = np.flatnonzero(self.waiting.slot == slot)
             self._refuse(self.waiting.take(own[:-WAITING_MAX]), "are more than may wait for a symbol's bars to begin")
             self.waiting = self.waiting.take(np.delete(np.arange(len(self.waiting)), own[:-WAITING_MAX]))
@@ -206,8 +218,9 @@ class Official:
             self.waiting, values = self.waiting.take(~unfit), values[:, ~unfit]
         scaled = _Scaled(self.waiting, values)
         self._begin(scaled)
-        begun = self._finality.begun[self.waiting.slot] != NO_BUCKET
-        scaled, self.waiting = scaled.take(begun), self.waiting.take(~begun)
+        scaled = self._begin_earlier(scaled, step_ms)
+        ready = self._ready(scaled.rows)
+        scaled, self.waiting = scaled.take(ready), scaled.rows.take(~ready)
         rows = scaled.rows
         if not len(rows):
             return set()
@@ -239,12 +252,40 @@ class Official:
             self._ledger.start_time[slot] = end_ms - 1
             finality.look_again()
 
+    def _begin_earlier(self, scaled: _Scaled, step_ms: int) -> _Scaled:
+        """Where the first ids of a listing are missing, bars begin with the first official minute that has trades; the
+        rows without those before it, which say nothing."""
+        ring, ledger, rows = self._ring, self._ledger, scaled.rows
+        idle = np.zeros(len(rows), np.bool_)
+        for slot in np.unique(rows.slot).tolist():
+            front = ledger.front_hole(slot)
+            begun_ms = int(self._finality.begun[slot]) * MINUTE_MS
+            if front is None:
+                continue
+            if begun_ms < front.before_time:  # the slot was kept, and these are the bars of the generation before
+                begun_ms = front.after_time // MINUTE_MS * MINUTE_MS
+            early = (rows.slot == slot) & (rows.length == MINUTE_MS) & (rows.open_time < begun_ms)
+            own = np.flatnonzero(early & (rows.end > front.before_time) & (rows.open_time >= self._floor_ms(step_ms)))
+            traded = own[rows.trades[own] > 0]
+            first_ms = int(rows.open_time[traded[0]]) if len(traded) else begun_ms
+            if len(own) and rows.open_time[own[0]] <= front.before_time:
+                ledger.begin_later(slot, front.before_time, first_ms)
+            idle[own[rows.open_time[own] < first_ms]] = True
+            for at, kind in enumerate(ring.intervals):
+                if len(traded) and kind.shortest_ms >= MINUTE_MS:
+                    self._finality.start(at, np.array([kind.bucket_of(first_ms)]), np.array([slot]))
+        return scaled.take(~idle)
+
+    def _floor_ms(self, step_ms: int) -> int:
+        """Minutes that opened before it cannot be changed any more."""
+        assert self._minutes_at is not None
+        return max(MINUTE.open_of(self._ring.oldest(self._minutes_at)), step_ms - self._window_ms)
+
     def _minutes(self, scaled: _Scaled, step_ms: int) -> None:
         """Official minutes of symbols whose bars have begun."""
         assert self._minutes_at is not None
         ring, at = self._ring, self._minutes_at
-        floor_ms = max(MINUTE.open_of(ring.oldest(at)), step_ms - self._window_ms)
-        old = scaled.rows.open_time < floor_ms
+        old = scaled.rows.open_time < self._floor_ms(step_ms)
         self._refuse(scaled.rows.take(old), "are older than the window")
         scaled = scaled.take(~old)
         rows = scaled.rows
@@ -257,10 +298,10 @@ class Official:
         whole &= ~official
         parts = Parts.of(rows, scaled.values)
         same = same_values(ring, cells, parts) & ~official
-        lacking = ~whole & ~official & (rows.trades < held)
+        flat = ~whole & ~official & (rows.trades == 0) & (held > 0)
         known = official & (rows.trades <= held)
-        self._say_exchange_holes(scaled.take(lacking), cells[lacking])
-        usable = ~whole & ~lacking & ~known & ~same
+        self._say_exchange_holes(scaled.take(flat), cells[flat])
+        usable = ~whole & ~flat & ~known & ~same
         if usable.any():
             differences = replace_minutes(ring, at, parts.take(usable))
             for other_at, kind in enumerate(ring.intervals):
@@ -355,18 +396,14 @@ class Official:
                 coverage.keep(slot, ~old)
 
     def _say_exchange_holes(self, scaled: _Scaled, cells: Ints) -> None:
-        """The exchange's rows hold fewer trades than were seen: one finding a symbol, with both of the first minute."""
+        """The exchange's rows are flat where trades were seen: one finding a symbol, with the own first minute."""
         for slot in np.unique(scaled.rows.slot).tolist():
             own = np.flatnonzero(scaled.rows.slot == slot)
-            first, bar = scaled.take(own[:1]), self._ring.state[cells[own[0]]]
-            price_scale, qty_scale = int(self._symbols.price_scale[slot]), int(self._symbols.qty_scale[slot])
-
-            def words(trades: int, volume: int, close: int, p: int = price_scale, q: int = qty_scale) -> str:
-                return f"{trades} trades, volume {to_text(volume, q)}, close {to_text(close, p)}"
-
-            ours = words(*(int(bar[FIELD[name]]) for name in ("trades", "volume", "close")))
-            theirs = words(int(first.rows.trades[0]), int(first.values[4, 0]), int(first.values[CLOSE, 0]))
-            why = f"hold fewer trades than were seen; the first: official {theirs}; own {ours}"
+            bar = self._ring.state[cells[own[0]]]
+            volume = to_text(int(bar[FIELD["volume"]]), int(self._symbols.qty_scale[slot]))
+            close = to_text(int(bar[FIELD["close"]]), int(self._symbols.price_scale[slot]))
+            ours = f"{bar[FIELD['trades']]} trades, volume {volume}, close {close}"
+            why = f"are flat where trades were seen, in the first of them {ours}"
             self._find(slot, EXCHANGE_HOLE, "warning", scaled.rows.take(own), why)
 
     def _refuse(self, rows: OfficialRows, why: str) -> None:

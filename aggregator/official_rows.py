@@ -94,12 +94,16 @@ class OfficialRows:
         keys = self.cells[:3]
         return self.take(np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)) if len(self) else self
 
-    def decimals_needed(self) -> tuple[int, int]:
-        """The decimals that the prices and the volumes need."""
+    def decimals_needed(self, price_scale: int) -> tuple[int, int]:
+        """The decimals that the prices and the quantities of one symbol need, whose prices have `price_scale` already.
+
+        Sums may need fewer than what was summed: 0.5 and 0.5 make 1, at prices 3 and 4 the quote volume is 3.5.
+        """
         count = len(VALUES)
         mantissas, decimals = self.cells[4 : 4 + count], self.cells[4 + count :]
         needed = [int(significant_decimals(*each).max(initial=0)) for each in zip(mantissas, decimals, strict=True)]
-        return max(needed[OPEN : CLOSE + 1]), max(needed[VOLUME], needed[TAKER])
+        prices = max(price_scale, *needed[OPEN : CLOSE + 1])
+        return prices, max(needed[VOLUME], needed[TAKER], needed[QUOTE] - prices, needed[TAKER_QUOTE] - prices)
 
     def at_scale(self, symbols: SymbolTable) -> tuple[Ints, Bools]:
         """The values [8, n] as integers at their symbols' scales, and which rows do not fit."""

@@ -22,6 +22,7 @@ from klagg import contract
 from klagg.clock import local_ms
 from klagg.contract import Fields, Keys
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.memory import keep_freed_memory
 from klagg.redisio import Delete, Entry, HashUpdate, Write
 from klagg.service import Context, run
 from klagg.stats import Alarm
@@ -291,6 +292,7 @@ def _body(context: Context) -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the process; the exit code."""
+    keep_freed_memory()
     return run(
         "aggregator", "Turns the trades of the feed into klines.", _body,
         argv=argv, configure=_configure, name=_name, alarm=Alarm("trade_entries", "trades"),

@@ -20,11 +20,12 @@ from apscheduler.triggers.interval import IntervalTrigger
 from ingest.clock import Ticker, WallWatch, tick_s
 from ingest.pen import Pen
 from ingest.synchroniser import Synchroniser
+from ingest.universe import CONFIRM_MS, Universe
 from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, local_ms, steady_ms
 from klagg.contract import CLOCK_KEY, Keys, Listing, listing_entries, shard_of, tick_entry, trigger_entry
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
-from klagg.exchange.payloads import listings_of
+from klagg.exchange.payloads import Selection, listings_of, names_of
 from klagg.exchange.rest import ExchangeRest
 from klagg.redisio import Append
 from klagg.service import AsyncContext, run_async
@@ -39,6 +40,8 @@ TRIGGERS_KEPT: Final = 1000
 LISTINGS_RETRY_FIRST_S: Final = 0.5
 LISTINGS_RETRY_CAP_S: Final = 60.0
 WATCH_S: Final = 0.5
+CONFIRM_S: Final = CONFIRM_MS / 1000 + 1.0
+"""When to ask again about names that an answer lacked: late enough for the next answer to decide."""
 
 
 class ClockJobs:
@@ -56,6 +59,7 @@ class ClockJobs:
         self._ticking_s = tick_s(self._settings.clock.tick_ms, 1.0)
         self._dropping = False
         self._unsynced_said = False
+        self._universe = Universe()
         self._listed = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A tick that is late is still the newest one; several that are late are one.
@@ -126,8 +130,15 @@ class ClockJobs:
         exchange = self._settings.exchange
         try:
             info = await self._rest.exchange_info()
-            chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, exchange.symbols)
-            await self._pen.write(lambda: self._listing_entries(chosen.listings))
+            names = names_of(info)
+            self._universe.check(names)
+            expected = self._universe.expected(exchange.symbols, names)
+            if exchange.symbols and not expected:
+                chosen = Selection([], [])
+            else:
+                chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, expected)
+            self._note_vanished(self._universe.take(chosen.listings, names, steady_ms()))
+            await self._pen.write(lambda: self._listing_entries([*chosen.listings, *self._universe.gone.values()]))
         except (ExchangeUnavailable, ExchangeRefused, RedisUnavailable, RedisRefused) as trouble:
             asked_s = trouble.retry_after_s if isinstance(trouble, ExchangeRefused) else 0.0
             delay_s = max(self._backoff.next_s(), min(asked_s, LISTINGS_RETRY_CAP_S))
@@ -146,6 +157,13 @@ class ClockJobs:
         for problem in chosen.malformed:
             self._stats.add("malformed_listings")
             self._log.warning("left out: %s", problem)
+        if self._universe.doubtful:
+            self._again(LISTINGS, min(self._settings.clock.listings_s, CONFIRM_S))
+
+    def _note_vanished(self, names: Sequence[str]) -> None:
+        for name in names:
+            self._stats.add("vanished_listings")
+            self._log.warning("%s is no longer listed, and the exchange never said that it is over: it ends now", name)
 
     def _may_tell_time(self) -> bool:
         may = self._ticker.may_tick(steady_ms(), synced=self._clock.synced)

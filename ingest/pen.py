@@ -13,8 +13,9 @@ from klagg.redisio import Append
 class Pen:
     """Numbers entries by stream. A `seq` is used up when Redis has acknowledged the entry.
 
-    So an entry that was dropped leaves no gap that would look like a loss; one whose reply was lost may share its `seq`
-    with the next, which readers of ticks and listings need not care about.
+    So an entry that was dropped leaves no gap that would look like a loss, also where a write has several for a stream:
+    Redis takes all or none. One whose reply was lost, or that went to another stream than the one that refused, may
+    share its `seq` with the next, which readers of ticks and listings need not care about.
     """
 
     def __init__(self, streams: Writer, writer: str) -> None:
@@ -33,5 +34,5 @@ class Pen:
             for entry in compose():
                 seq[entry.key] = seq.get(entry.key, 0) + 1
                 appends.append(Append(entry.key, stamp(entry.fields, self._writer, seq[entry.key]), entry.maxlen))
-            await self._streams.write(appends)
+            await self._streams.append_all(appends)
             self._seq = seq

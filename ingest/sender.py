@@ -1,7 +1,9 @@
 """The task that carries the outbox to Redis: in order, in pipelines, and again until Redis has taken it.
 
 A write whose reply was lost may have taken place. It is sent again: the ledger drops what comes twice, while nothing
-could bring back what is lost. An entry keeps its `seq`, so a reader sees that the second is the first again.
+could bring back what is lost. An entry keeps its `seq`, so a reader sees that the second is the first again. Of a
+stream's entries in a pipeline Redis takes all or none: no entry overtakes one that was refused, which a reader would
+have to take for lost.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Final, Protocol
 from ingest.outbox import Outbox
 from klagg.backoff import Backoff
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
-from klagg.redisio import Append, Write
+from klagg.redisio import Append
 from klagg.service import Deadline
 from klagg.stats import Stats
 
@@ -37,7 +39,7 @@ class Leftover(KlaggError):
 class Writer(Protocol):
     """What the sender needs of klagg.redisio.AsyncStreams."""
 
-    async def write(self, writes: Sequence[Write]) -> list[str]: ...
+    async def append_all(self, entries: Sequence[Append]) -> None: ...
 
 
 class Sender:
@@ -74,7 +76,7 @@ class Sender:
         batch = self.outbox.head(PIPELINE_ENTRIES, PIPELINE_BYTES)
         try:
             async with asyncio.timeout(self._deadline.remaining_s if self._deadline else None):
-                await self._streams.write([Append(key, fields) for key, fields in batch])
+                await self._streams.append_all([Append(key, fields) for key, fields in batch])
         except TimeoutError:
             return
         except (RedisUnavailable, RedisRefused) as trouble:

@@ -108,6 +108,7 @@ class Streams:
     def __init__(self, url: str, *, timeout_ms: int = 5000, client: redis.Redis | None = None) -> None:
         try:
             self._redis = client or redis.Redis.from_url(url, single_connection_client=False, **_options(timeout_ms))
+            self._ahead: tuple[Any, dict[str, str], int] | None = None
         except ValueError as bad:
             raise ConfigError(f"redis.url {url!r} cannot be used: {bad}") from None
 
@@ -133,10 +134,43 @@ class Streams:
         return [each.decode() for each in replies if isinstance(each, bytes)]
 
     def read(self, after: Mapping[str, str], *, count: int, block_ms: int | None = None) -> dict[str, list[Entry]]:
-        """XREAD: entries behind the given ids, at most `count` a stream; waits up to `block_ms` (None: not at all)."""
+        """XREAD: entries behind the given ids, at most `count` a stream; waits up to `block_ms` (None: not at all).
+
+        A full answer of one stream says that more is waiting. What comes next is asked for then and there, over
+        another connection, so that Redis writes it out while the caller works on this one.
+        """
         with _speaking("reading"):
-            reply = self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
-        return dict(_entries(reply))
+            reply = self._read_ahead(after, count)
+            if not reply:
+                reply = self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
+            found = dict(_entries(reply))
+            if len(after) == 1 and len(found) == 1:
+                (key, entries), = found.items()
+                if len(entries) >= count:
+                    self._ask_ahead(key, entries[-1].id, count)
+        return found
+
+    def _ask_ahead(self, key: str, after: str, count: int) -> None:
+        """Send an XREAD and leave its answer for `_read_ahead`."""
+        connection: Any = self._redis.connection_pool.get_connection()
+        self._ahead = connection, {key: after}, count
+        connection.send_command("XREAD", "COUNT", count, "STREAMS", key, after)
+
+    def _read_ahead(self, after: Mapping[str, str], count: int) -> Any:
+        """The answer to what was asked ahead; None if nothing was, or something else."""
+        if self._ahead is None:
+            return None
+        (connection, *asked), self._ahead = self._ahead, None
+        try:
+            if asked == [dict(after), count]:
+                return self._redis.parse_response(connection, "XREAD")
+            connection.disconnect()
+        except BaseException:
+            connection.disconnect()  # an answer that was not read must not be taken for the next one's
+            raise
+        finally:
+            self._redis.connection_pool.release(connection)
+        return None
 
     def range(self, key: str, first: str = "-", last: str = "+", *, count: int | None = None) -> list[Entry]:
         """XRANGE, oldest first."""
@@ -362,6 +396,22 @@ class AsyncStreams:
                 _queue(pipe, write)
             replies = await pipe.execute()
         return [each.decode() for each in replies if isinstance(each, bytes)]
+
+    async def append_all(self, entries: Sequence[Append]) -> None:
+        """XADD in order, a transaction per stream: where Redis refuses one for want of memory, it takes none of them.
+
+        Redis weighs its memory before each command: without a transaction, a refused entry is overtaken by smaller ones
+        behind it. One refused while it is queued aborts EXEC, and what EXEC runs is weighed no more (processCommand).
+        """
+        by_key: dict[str, list[Append]] = {}
+        for entry in entries:
+            by_key.setdefault(entry.key, []).append(entry)
+        for group in by_key.values():
+            with _awaited("writing"):
+                pipe = self._redis.pipeline(transaction=True)
+                for entry in group:
+                    _queue(pipe, entry)
+                await pipe.execute()
 
     async def read(
         self, after: Mapping[str, str], *, count: int, block_ms: int | None = None

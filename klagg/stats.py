@@ -8,24 +8,70 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, field
+from typing import Final
 
 import ujson
 
 from klagg import settings
 
+Labels = tuple[tuple[str, str], ...]
+"""Label names and values, sorted by name: one labelled series of a counter or gauge."""
+
+SERIES_MAX: Final = 4096
+"""How many labelled counters, and as many labelled gauges, a process keeps; further ones only count in total."""
+
 
 @dataclass(slots=True)
 class Stats:
-    """Counters (only ever grow) and gauges (latest value) of one process, by name."""
+    """Counters (only ever grow) and gauges (latest value) of one process, by name.
+
+    A labelled counter (`add("rejected", kind="price")`) counts in its series and in the flat total that statistics line
+    and heartbeat show. A labelled gauge (`show("silence_ms", 12, connection="A1")`) is in its series alone. The series
+    are for `klagg.metrics`.
+    """
 
     counters: dict[str, int] = field(default_factory=dict)
     gauges: dict[str, float | str] = field(default_factory=dict)
+    labelled_counters: dict[tuple[str, Labels], int] = field(default_factory=dict)
+    labelled_gauges: dict[tuple[str, Labels], float] = field(default_factory=dict)
+    series_refused: int = 0
+    """How often a labelled value came for which there was no room for a series."""
 
-    def add(self, name: str, amount: int = 1) -> None:
+    def add(self, name: str, amount: int = 1, **labels: str) -> None:
+        """Let counter `name` grow by `amount`; with labels, that series of it too."""
         self.counters[name] = self.counters.get(name, 0) + amount
+        if labels:
+            key = (name, tuple(sorted(labels.items())))
+            if key in self.labelled_counters:
+                self.labelled_counters[key] += amount
+            elif len(self.labelled_counters) < SERIES_MAX:
+                self.labelled_counters[key] = amount
+            else:
+                self.series_refused += 1
 
-    def show(self, name: str, value: float | str) -> None:
-        self.gauges[name] = value
+    def show(self, name: str, value: float | str, **labels: str) -> None:
+        """Set gauge `name`, or with labels that series of it. ValueError for a labelled text."""
+        if not labels:
+            self.gauges[name] = value
+            return
+        if isinstance(value, str):
+            raise ValueError(f"the labelled gauge {name!r} must be a number, not the text {value!r}")
+        key = (name, tuple(sorted(labels.items())))
+        if key in self.labelled_gauges or len(self.labelled_gauges) < SERIES_MAX:
+            self.labelled_gauges[key] = value
+        else:
+            self.series_refused += 1
+
+    def forget(self, **labels: str) -> None:
+        """Remove the labelled gauges that bear all of `labels`: what they measured is gone. Counters stay.
+
+        ValueError without labels, which would mean every gauge.
+        """
+        if not labels:
+            raise ValueError("name the labels of the gauges to forget")
+        wanted = set(labels.items())
+        for key in [each for each in self.labelled_gauges if wanted.issubset(each[1])]:
+            del self.labelled_gauges[key]
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVar
+
+from klagg.embedded import RedisServer
 
 T = TypeVar("T")
 
@@ -24,3 +27,15 @@ def eventually(condition: Callable[[], T], deadline_s: float = 10.0, every_s: fl
         if time.monotonic() > deadline:
             raise AssertionError(f"still not so after {deadline_s} s; the last value was {value!r}") from failed
         time.sleep(every_s)
+
+
+@contextmanager
+def nearly_full(server: RedisServer, *, room: int) -> Iterator[None]:
+    """A real Redis with `room` bytes left: until the context ends it refuses commands that bring more than that."""
+    most = server.command("CONFIG", "GET", "maxmemory").split()[-1]
+    used = int(server.command("INFO", "memory").split("used_memory:")[1].split()[0])
+    server.command("CONFIG", "SET", "maxmemory", str(used + room))
+    try:
+        yield
+    finally:
+        server.command("CONFIG", "SET", "maxmemory", most)

@@ -91,6 +91,14 @@ def listings_of(
     return Selection(sorted(chosen.values(), key=lambda each: each.symbol), malformed)
 
 
+def names_of(exchange_info: Any) -> frozenset[str]:
+    """The names of all symbols that the answer speaks of, whatever else is in their rows."""
+    rows = exchange_info.get("symbols") if isinstance(exchange_info, dict) else None
+    if not isinstance(rows, list):
+        return frozenset()
+    return frozenset(row["symbol"] for row in rows if isinstance(row, dict) and isinstance(row.get("symbol"), str))
+
+
 def subscribable(listings: Iterable[Listing]) -> list[str]:
     """The names whose trades are worth a subscription."""
     return [each.symbol for each in listings if each.status in SUBSCRIBABLE]

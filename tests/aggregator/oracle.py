@@ -45,7 +45,7 @@ def fold(
             key = row.symbol, name, interval(name).open_time(row.time)
             bars.setdefault(key, OracleBar()).rows[row.time // 60_000, row.id] = row
     result = {key: bar.values() for key, bar in bars.items()}
-    for symbol, name in {key[:2] for key in bars}:
+    for symbol, name in sorted({key[:2] for key in bars}):
         kind = interval(name)
         opens = sorted(key[2] for key in bars if key[:2] == (symbol, name))
         close = Decimal(0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections import Counter
+from dataclasses import replace
 from decimal import Decimal
 
 from hypothesis import given
@@ -187,3 +188,19 @@ def test_seconds_go_on_over_a_long_silence() -> None:
     seconds = sorted(each.open_time for each in said if each.interval == "1s")
     assert seconds == list(range(T0, T0 + jump, 1000))
     assert {each.close for each in said} == {"5"}
+
+
+def test_a_fill_that_counts_nowhere_does_not_prove_the_price_behind_a_hole() -> None:
+    """What the missing fill before it did to the close, the empty bars carry on."""
+    core, said = new_core("15s", "1m"), []
+    rows = [trade(7, T0 + 1_000, "5"), trade(8, T0 + 2_000, "6"), trade(9, T0 + 2_001, "9")]
+    insurance, later = replace(rows[2], counts=False), trade(10, T0 + 50_000, "7")
+    feed(core, [trade(6, T0 - 70_000), rows[0], insurance, later, trade(11, T0 + 61_000, "7")], ids="trade")
+    said.append(tick(core, T0 + 80_000))
+    empty = T0 + 15_000, T0 + 30_000
+    shown = {each.open_time: each for each in klines(said) if each.interval == "15s" and each.open_time in empty}
+    assert [(shown[each].close, shown[each].complete) for each in empty] == [("5", 0), ("5", 0)]
+    feed(core, [rows[1]], ids="trade")
+    said.append(tick(core, T0 + 80_250))
+    shown = newest(each for each in klines(said) if each.interval == "15s")
+    assert [(each.close, each.complete) for each in (shown["BTCUSDT", "15s", at] for at in empty)] == [("6", 1)] * 2

@@ -3,17 +3,23 @@ undisturbed run of the core says."""
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import itertools
 import random
 import signal
 from dataclasses import replace
+from typing import Any
+from unittest.mock import patch
 
 import pytest
 
-from aggregator.commit import Committer
+from aggregator.commit import Committer, after
 from aggregator.parts import KLINES_MAX, parts_of
+from aggregator.service import Service
 from klagg import contract
 from klagg.embedded import RedisServer
+from klagg.service import Context
 from klagg.settings import Redis
 from tests.aggregator.kit import T0, new_core, raw, trade
 from tests.aggregator.shardkit import INTERVALS, KEYS, LONG, SHORT, Shard, check_end, log_of, undisturbed
@@ -258,3 +264,67 @@ def test_the_process_trims_and_says_what_it_found(shard: Shard) -> None:
     assert [int(each["seq"]) for each in found] == list(range(1, len(found) + 1)), "numbered with the commits"
     assert "repair" in shard.streams.groups(KEYS.requests)
     assert child.end() == 0
+
+
+class Killed(Exception):
+    """The end of a process that has no say in it."""
+
+
+def live_for(shard: Shard, commits: int, last_id: str, checkpoint_s: float) -> int:
+    """A process of its own state that is killed behind so many commits, if it does not reach `last_id` before; how many
+    parts of the tick that it was at are out."""
+    context = Context("aggregator-0", shard.settings, argparse.Namespace(checkpoint_s=checkpoint_s), None)
+    service = Service(context, 0)
+    service.start()
+    commit = service._committer.commit
+    left = itertools.count(commits - 1, -1)
+
+    def commit_and_die(*arguments: Any) -> None:
+        commit(*arguments)
+        if not next(left):
+            raise Killed
+
+    with contextlib.suppress(Killed), patch.object(service._committer, "commit", commit_and_die):
+        while service._read_id != last_id:
+            service.turn()
+    service.close()
+    return shard.position().step
+
+
+@pytest.mark.parametrize("checkpoint_s", [0.0, 1e5])
+@pytest.mark.parametrize("commits", [1, 2, 3])
+@pytest.mark.parametrize("silent", ["the clock", "everybody"])
+def test_killed_within_a_long_jump_it_says_every_step_once(
+    shard: Shard, monkeypatch: pytest.MonkeyPatch, silent: str, commits: int, checkpoint_s: float
+) -> None:
+    """No tick for forty minutes: the next one speaks in steps of five minutes, each a commit. One process after the
+    other lives for a few commits."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    entries = [
+        (entry_id, fields)
+        for entry_id, fields in log_of(13, 50)
+        if not 300_000 < int(entry_id.partition("-")[0]) - T0 < 2_700_000
+        or (silent == "the clock" and fields["kind"] != contract.TICK)
+    ]
+    jump = next(at for at, (entry_id, _) in enumerate(entries) if entry_id >= f"{T0 + 2_700_000}-3")
+    shard.put(entries[:jump])
+    live_for(shard, 10**6, entries[jump - 1][0], checkpoint_s)
+    assert bool(shard.streams.hash_of(KEYS.checkpoint)) == (checkpoint_s == 0)
+    shard.put(entries[jump:], jump)
+    steps = []
+    while after(entries[jump][0], shard.position().feed):
+        steps.append(live_for(shard, commits, entries[-1][0], checkpoint_s))
+    assert steps == [*range(commits, 8, commits), 0], "killed within the jump, wherever a process ended"
+    live_for(shard, 10**6, entries[-1][0], checkpoint_s)
+    core = new_core(*INTERVALS)
+    expected = [each.encode() for entry_id, fields in entries for each in core.apply(entry_id, raw(fields))]
+    for name in ("klines", "events", "requests", "findings"):
+        found = [contract.texts_of(each.fields) for each in shard.streams.range(getattr(KEYS, name))]
+        assert [int(each["seq"]) for each in found] == list(range(1, len(found) + 1))
+        said = [fields for outputs in expected for fields in getattr(outputs, name)]
+        assert [bare(each) for each in found] == [bare(each) for each in said], name
+
+
+def bare(fields: contract.Fields) -> contract.Fields:
+    """An entry without what tells one process from another."""
+    return {name: value for name, value in fields.items() if name not in ("v", "writer", "seq", "epoch")}

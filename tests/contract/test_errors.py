@@ -14,6 +14,7 @@ from klagg.errors import CommitDoubt, ConfigError, KlaggError, RedisRefused, Red
 from klagg.redisio import Append, AsyncStreams, HashUpdate, Streams
 from tests.contract.conftest import FAKE, REAL, Place
 from tests.contract.kit import Blocking, closed_port, silent_server
+from tests.kit import nearly_full
 
 KEYS = Keys(0)
 
@@ -139,6 +140,19 @@ class TestAtMaxmemory:
         check_sentence(raised.value, "Redis refused while writing: ")
         assert "maxmemory" in str(raised.value)
         assert len(either.read({KEYS.feed: "0-0"}, count=10)[KEYS.feed]) == 1
+
+    def test_an_entry_too_large_takes_those_beside_it_along(self, place: Place, redis_server: RedisServer) -> None:
+        """One transaction per stream: the small ones behind it would fit, and must not overtake it."""
+        with asyncio.Runner() as runner, nearly_full(redis_server, room=600_000):
+            streams = Blocking(place.async_streams(), runner)
+            sizes = [10, 10, 1_000_000, 10]
+            with pytest.raises(RedisRefused, match="maxmemory"):
+                streams.append_all([
+                    Append(KEYS.live, {"n": "1"}), *(Append(KEYS.feed, {"n": "x" * size}) for size in sizes),
+                ])  # fmt: skip
+            read = streams.read({KEYS.feed: "0-0", KEYS.live: "0-0"}, count=10)
+            streams.close()
+        assert list(read) == [KEYS.live]
 
     def test_a_commit_is_in_doubt_and_wrote_nothing(self, streams: Streams, request: pytest.FixtureRequest) -> None:
         streams.append(KEYS.live, {"n": "1"})

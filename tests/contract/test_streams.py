@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from typing import Any
 
@@ -11,6 +12,7 @@ from klagg.contract import CLOCK_KEY, HEARTBEAT_PATTERN, Keys, heartbeat_key, st
 from klagg.errors import RedisRefused
 from klagg.redisio import Append, Delete, HashUpdate, Streams, Trim, next_id
 from tests.contract.conftest import Place
+from tests.contract.kit import Blocking
 from tests.kit import eventually
 
 KEYS = Keys(0)
@@ -37,6 +39,16 @@ def test_entries_are_read_in_the_order_written_with_rising_ids(either: Any) -> N
     assert read[key][3].fields == {
         b"v": b"1", b"writer": b"clock@1", b"seq": b"3", b"kind": b"tick", b"time": b"3",
     }  # fmt: skip
+
+
+def test_entries_of_several_streams_go_out_together_in_the_order_of_each(place: Place, other: Streams) -> None:
+    with asyncio.Runner() as runner:
+        streams = Blocking(place.async_streams(), runner)
+        streams.append_all([Append(key, {"n": str(n)}, maxlen=3) for n in range(3) for key in (KEYS.feed, KEYS.live)])
+        streams.append_all([])
+        streams.close()
+    for key in (KEYS.feed, KEYS.live):
+        assert [entry.fields for entry in other.range(key)] == [{b"n": b"0"}, {b"n": b"1"}, {b"n": b"2"}]
 
 
 def test_reading_goes_on_behind_an_id_at_most_count_entries_a_stream(either: Any) -> None:

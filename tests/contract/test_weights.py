@@ -1,4 +1,4 @@
-"""The account of REST weight on a real Redis: its scripts, several clients at once, and what the exchange says.
+"""The account of REST weight on a Redis, fake or real: its scripts, several clients, and what the exchange says.
 
 Redis' own clock decides which minute it is. So that no test depends on when it runs, the times during which an ask
 counts for a neighbouring minute too are widened until several minutes share every ask.
@@ -33,8 +33,6 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 async def streams(place: Place) -> AsyncIterator[AsyncStreams]:
-    if place.fake:
-        pytest.importorskip("lupa", reason="fakeredis runs no Lua scripts without the package lupa")
     client = place.async_streams()
     yield client
     await client.close()

@@ -66,11 +66,13 @@ async def eventually(condition: Callable[[], T], within_s: float = 10.0) -> T:
 class SmallExchange:
     """WebSocket and REST of an exchange with a few symbols, which sends exactly what a test tells it to send.
 
-    `paths` are those of the connections that were made, `messages` what clients said.
+    `rows` changes the rows of its exchangeInfo, `paths` are those of the connections that were made, `messages` what
+    clients said.
     """
 
     def __init__(self) -> None:
         self.symbols = list(SYMBOLS)
+        self.rows: dict[str, Any] = {}
         self.offset_ms = NOW_MS - time.time() * 1000
         self.speed = 1.0
         self.rest_status = 200
@@ -109,6 +111,7 @@ class SmallExchange:
             "status": "TRADING", "quoteAsset": "USDT", "contractType": "PERPETUAL", "pricePrecision": 2,
             "quantityPrecision": 3, "onboardDate": 1569398400000, "deliveryDate": 4133404800000,
         }  # fmt: skip
+        row |= self.rows
         body = {"symbols": [row | {"symbol": symbol} for symbol in self.symbols]}
         return web.json_response(body, status=self.rest_status)
 

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from ingest import clock as clock_rules
-from ingest import clock_service, synchroniser
+from ingest import clock_service, synchroniser, universe
 from ingest.clock_service import TRIGGERS_KEPT, ClockJobs, clock, main
 from klagg.clock import local_ms
 from klagg.contract import CLOCK_KEY, WEIGHTS_KEY, listings_of, shard_of
@@ -124,11 +124,54 @@ async def test_listings_come_before_and_again_after_their_time(streams: Streams,
     hasty = {"listings_s": 1}
     async with SmallExchange().running() as exchange, a_clock(a_context(exchange, redis_url, clock=hasty)):
         await eventually(lambda: len(feed_of(streams, "listing")) >= 1)
-        exchange.symbols = ["BTCUSDT"]
+        exchange.symbols = [*SYMBOLS, "NEWUSDT"]
         await eventually(lambda: len(feed_of(streams, "listing")) >= 2)
     first, second = feed_of(streams, "listing")[:2]
     assert [each.symbol for each in listings_of(first.fields)] == sorted(SYMBOLS)
-    assert [each.symbol for each in listings_of(second.fields)] == ["BTCUSDT"]
+    assert [each.symbol for each in listings_of(second.fields)] == sorted([*SYMBOLS, "NEWUSDT"])
+
+
+def statuses(entry: Entry) -> dict[str, str]:
+    return {each.symbol: each.status for each in listings_of(entry.fields)}
+
+
+@pytest.mark.parametrize("named", [[], ["BTCUSDT", "ETHUSDT"], ["ETHUSDT"]])
+async def test_a_name_that_vanishes_is_ended_and_one_that_comes_back_lives(
+    streams: Streams,
+    redis_url: str,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    named: list[str],
+) -> None:
+    monkeypatch.setattr(universe, "CONFIRM_MS", 200)
+    monkeypatch.setattr(clock_service, "CONFIRM_S", 0.25)
+    context_of = {"exchange": {"symbols": named}, "clock": {"listings_s": 1}}
+    others = {name: "TRADING" for name in named or SYMBOLS if name != "ETHUSDT"}
+    async with SmallExchange().running() as exchange, a_clock(a_context(exchange, redis_url, **context_of)):
+        await eventually(lambda: feed_of(streams, "listing"))
+        exchange.symbols.remove("ETHUSDT")
+        await eventually(lambda: statuses(feed_of(streams, "listing")[-1]) == {**others, "ETHUSDT": "CLOSE"})
+        exchange.symbols.append("ETHUSDT")
+        await eventually(lambda: statuses(feed_of(streams, "listing")[-1]) == {**others, "ETHUSDT": "TRADING"})
+    (said,) = [each.getMessage() for each in caplog.records if "no longer listed" in each.getMessage()]
+    assert said.startswith("ETHUSDT ")
+
+
+async def test_an_answer_that_lacks_most_symbols_is_not_believed(
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url, clock={"listings_s": 1})
+        async with a_clock(context) as task:
+            await eventually(lambda: feed_of(streams, "listing"))
+            exchange.symbols = ["BTCUSDT"]
+            await eventually(lambda: "lacks 2 of the 3 symbols listed before" in caplog.text)
+            assert not task.done()
+            exchange.symbols = ["BTCUSDT", "ETHUSDT", "OTHERUSDT"]
+            await eventually(lambda: len(feed_of(streams, "listing")) >= 2)
+    found = [statuses(each) for each in feed_of(streams, "listing")]
+    assert {status for each in found for status in each.values()} == {"TRADING"}
+    assert "ETHUSDT" in found[1]
 
 
 async def test_triggers_and_their_trimming(streams: Streams, redis_url: str) -> None:
@@ -231,9 +274,10 @@ async def test_unknown_symbols_end_the_start_but_not_a_running_clock(
         context = a_context(exchange, redis_url, exchange=named, clock={"listings_s": 1})
         async with a_clock(context) as task:
             await eventually(lambda: feed_of(streams, "listing"))
-            exchange.symbols.remove("ETHUSDT")
+            exchange.rows = {"contractType": "DELIVERING"}
             await eventually(lambda: "the listings stay as they were" in caplog.text)
             assert not task.done()
+        exchange.symbols.remove("ETHUSDT")
         with pytest.raises(ConfigError, match="names 'ETHUSDT', which the exchange does not list"):
             await asyncio.wait_for(clock(a_context(exchange, redis_url, exchange=named)), 20)
 

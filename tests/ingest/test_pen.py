@@ -9,7 +9,7 @@ import pytest
 
 from ingest.pen import Pen
 from klagg.errors import RedisUnavailable
-from klagg.redisio import Append, Write
+from klagg.redisio import Append
 
 
 class Noting:
@@ -20,18 +20,16 @@ class Noting:
         self.busy = False
         self.noted: list[tuple[str, str, str]] = []
 
-    async def write(self, writes: Sequence[Write]) -> list[str]:
+    async def append_all(self, entries: Sequence[Append]) -> None:
         assert not self.busy
         self.busy = True
         await asyncio.sleep(0)
         self.busy = False
         if self.away:
             raise RedisUnavailable
-        for each in writes:
-            assert isinstance(each, Append)
+        for each in entries:
             assert each.fields["writer"] == "clock@1"
             self.noted.append((each.key, each.fields["seq"], each.fields["time"]))
-        return []
 
 
 async def test_each_stream_counts_for_itself() -> None:

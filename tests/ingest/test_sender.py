@@ -10,13 +10,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from aggregator.continuity import Continuity
 from ingest import sender as module
 from ingest.sender import Leftover, Sender
 from klagg.contract import Fields
+from klagg.embedded import RedisServer
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
-from klagg.redisio import Append, Write
+from klagg.redisio import Append, AsyncStreams
 from klagg.stats import Stats
 from tests.ingest.kit import eventually
+from tests.kit import nearly_full
 
 
 class Unreliable:
@@ -27,21 +30,18 @@ class Unreliable:
         self.streams: dict[str, list[Fields]] = {}
         self.writes = 0
 
-    async def write(self, writes: Sequence[Write]) -> list[str]:
+    async def append_all(self, entries: Sequence[Append]) -> None:
         self.writes += 1
         await asyncio.sleep(0)
         step = self.plan.pop(0) if self.plan else "take"
         if step == "away":
             raise RedisUnavailable
-        taken = writes[: len(writes) // 2] if step == "half" else writes
-        for each in taken:
-            assert isinstance(each, Append)
+        for each in entries[: len(entries) // 2] if step == "half" else entries:
             self.streams.setdefault(each.key, []).append(dict(each.fields))
         if step in ("half", "lost"):
             raise RedisUnavailable
         if step == "refuse":
             raise RedisRefused
-        return ["0-1"] * len(writes)
 
 
 @pytest.fixture(autouse=True)
@@ -131,9 +131,8 @@ async def test_what_is_left_at_the_end_is_an_error() -> None:
 
 async def test_a_write_that_never_ends_does_not_hold_the_shutdown() -> None:
     class Silent(Unreliable):
-        async def write(self, writes: Sequence[Write]) -> list[str]:
+        async def append_all(self, entries: Sequence[Append]) -> None:
             await asyncio.Event().wait()
-            return []
 
     sender = a_sender(Silent(), shutdown_s=0.05)
     async with running(sender) as task:
@@ -170,3 +169,26 @@ async def test_a_full_buffer_names_the_trouble_behind_it() -> None:
     async with running(sender):
         with pytest.raises(KlaggError, match=r"buffer .* is full .*: Redis does not answer"):
             await asyncio.wait_for(fill_up(), 10)
+
+
+@pytest.mark.servers
+async def test_an_entry_refused_in_the_middle_lets_none_behind_it_pass(redis_server: RedisServer) -> None:
+    """Redis weighs its memory before each command: one large entry is refused where small ones around it are not."""
+    redis_server.command("FLUSHALL")
+    streams = AsyncStreams(redis_server.url)
+    sender = Sender(
+        streams, writer="w@1", bytes_max=1 << 24, shutdown_s=10.0, stats=Stats(), log=logging.getLogger("test")
+    )
+    sizes = [10, 10, 1_000_000, 10, 10]
+    async with running(sender) as task:
+        with nearly_full(redis_server, room=600_000):
+            for size in sizes:
+                sender.outbox.put("feed:{0}", {"n": "x" * size})
+            await eventually(lambda: sender._stats.counters.get("write_failures"))
+        sender.finish()
+        await task
+    entries = (await streams.read({"feed:{0}": "0-0"}, count=100))["feed:{0}"]
+    await streams.close()
+    assert [(int(each.fields[b"seq"]), len(each.fields[b"n"])) for each in entries] == list(enumerate(sizes, 1))
+    continuity = Continuity()
+    assert [continuity.note(each.id, each.fields, 0) for each in entries] == [None] * len(sizes)

@@ -8,7 +8,7 @@ import os
 import pytest
 
 from klagg import settings
-from klagg.stats import Alarm, Pulse, Stats
+from klagg.stats import SERIES_MAX, Alarm, Pulse, Stats
 
 START_MS = 1_700_000_000_000.0
 CONFIG = settings.Service(statistics_s=10, heartbeat_ms=1000)
@@ -26,6 +26,67 @@ def test_counters_grow_and_gauges_show_the_latest() -> None:
     stats.show("lag_ms", 2)
     assert stats.counters == {"messages": 5}
     assert stats.gauges == {"lag_ms": 2}
+
+
+def test_a_labelled_counter_counts_in_its_series_and_in_the_flat_total() -> None:
+    stats = Stats()
+    stats.add("rejected", kind="price")
+    stats.add("rejected", 3, kind="json")
+    stats.add("rejected", 2, kind="price")
+    stats.add("rejected")
+    assert stats.counters == {"rejected": 7}
+    assert stats.labelled_counters == {
+        ("rejected", (("kind", "price"),)): 3, ("rejected", (("kind", "json"),)): 3,
+    }  # fmt: skip
+
+
+def test_labels_make_one_series_in_whatever_order_they_stand() -> None:
+    stats = Stats()
+    stats.add("gaps", connection="A1", symbol="币安人生USDT")
+    stats.add("gaps", symbol="币安人生USDT", connection="A1")
+    assert stats.labelled_counters == {("gaps", (("connection", "A1"), ("symbol", "币安人生USDT"))): 2}
+
+
+def test_labelled_values_are_no_part_of_line_and_heartbeat_but_for_the_counters_total() -> None:
+    stats = Stats()
+    pulse = new_pulse(stats)
+    stats.add("rejected", 2, kind="price")
+    stats.show("silence_ms", 12, connection="A1")
+    beat = pulse.due(START_MS + 10_000)
+    assert beat.line == "statistics: rejected 2 (+2)"
+    assert json.loads(beat.heartbeat)["counters"] == {"rejected": 2}
+    assert json.loads(beat.heartbeat)["gauges"] == {}
+
+
+def test_a_labelled_gauge_shows_the_latest_until_it_is_forgotten() -> None:
+    stats = Stats()
+    stats.show("silence_ms", 12, connection="A1")
+    stats.show("silence_ms", 7, connection="A1")
+    stats.show("silence_ms", 5, connection="A2")
+    stats.show("delay_ms", 1, connection="A1", symbol="BTCUSDT")
+    assert stats.labelled_gauges[("silence_ms", (("connection", "A1"),))] == 7
+    stats.forget(connection="A1")
+    assert stats.labelled_gauges == {("silence_ms", (("connection", "A2"),)): 5}
+
+
+def test_a_labelled_gauge_is_a_number_and_forgetting_names_labels() -> None:
+    stats = Stats()
+    with pytest.raises(ValueError, match="must be a number"):
+        stats.show("state", "up", connection="A1")
+    with pytest.raises(ValueError, match="name the labels"):
+        stats.forget()
+
+
+def test_series_are_bounded_and_totals_go_on_counting() -> None:
+    stats = Stats()
+    for number in range(SERIES_MAX + 10):
+        stats.add("gaps", symbol=str(number))
+        stats.show("lag", number, symbol=str(number))
+    stats.add("gaps", symbol="0")
+    assert len(stats.labelled_counters) == len(stats.labelled_gauges) == SERIES_MAX
+    assert stats.counters["gaps"] == SERIES_MAX + 11
+    assert stats.labelled_counters["gaps", (("symbol", "0"),)] == 2
+    assert stats.series_refused == 20
 
 
 def test_a_heartbeat_is_due_at_once_and_then_every_heartbeat_ms() -> None:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from klagg.contract import Listing
 from klagg.errors import ConfigError, ExchangeUnavailable
-from klagg.exchange.payloads import ServerTime, listings_of, server_time_of, subscribable
+from klagg.exchange.payloads import ServerTime, listings_of, names_of, server_time_of, subscribable
 
 QUOTES, TYPES = ("USDT",), ("PERPETUAL",)
 
@@ -143,3 +143,11 @@ def test_server_time() -> None:
 def test_an_unusable_time_is_an_error(answer: Any) -> None:
     with pytest.raises(ExchangeUnavailable):
         server_time_of(answer)
+
+
+def test_the_names_of_an_answer_are_there_also_where_their_rows_cannot_be_used() -> None:
+    assert names_of({"symbols": [row(), row(symbol="ETHUSDT", status=5), 7, {"symbol": 1}, {}]}) == {
+        "BTCUSDT",
+        "ETHUSDT",
+    }
+    assert names_of([]) == names_of({}) == names_of({"symbols": 5}) == frozenset()

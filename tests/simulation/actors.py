@@ -149,9 +149,8 @@ class Clocks:
     def send_listings(self) -> None:
         """All symbols again, as at start and hourly."""
         shape = self.world.market.shape
-        generation = shape.begun_ms + 1 if shape.born else shape.begun_ms - 10**9
         self.one.send(contract.listing_entries([
-            contract.Listing(name, generation, 0, 0, "TRADING", 10**13) for name in self.world.market.names
+            contract.Listing(name, shape.generation, 0, 0, "TRADING", 10**13) for name in self.world.market.names
         ]))  # fmt: skip
 
 

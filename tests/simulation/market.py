@@ -55,6 +55,11 @@ class Shape:
         )
 
     @property
+    def generation(self) -> int:
+        """The onboard time of every symbol."""
+        return self.begun_ms + 1 if self.born else self.begun_ms - 10**9
+
+    @property
     def proof_ms(self) -> int:
         """How long after the market's end every symbol has its very last trade: it proves the bars before."""
         return max(interval(name).length_ms for name in self.intervals) + 30_000

@@ -24,6 +24,7 @@ from aggregator.core import Core
 from aggregator.parts import parts_of
 from aggregator.service import Service
 from klagg.errors import CommitConflict, CommitDoubt, KlaggError, RedisOlder, RedisRefused, RedisUnavailable
+from klagg.redisio import next_id
 from klagg.settings import Settings
 from klagg.stats import Stats
 from tests.simulation.actors import KEYS, Clocks, Line, Repair, Writer
@@ -33,6 +34,7 @@ from tests.simulation.virtualredis import Crash, State, VirtualRedis, VirtualStr
 CALM_STEP_MS = 5_000
 CALM_MS_MAX = 2_400_000
 RESTARTS_MAX = 200
+UNREAD_MAX = 4
 
 FAULTS = (
     "kill", "cut before a call", "cut after a call", "cut within a start", "commit lost before EXEC",
@@ -68,7 +70,10 @@ class Context:
 
     def connect(self) -> VirtualStreams:
         streams = VirtualStreams(self._world.redis)
-        streams.fuse, self._world.start_fuse = self._world.start_fuse, None
+        if self._world.start_fuse is not None:
+            streams.fuse, after = divmod(self._world.start_fuse, 2)
+            streams.fuse_after = bool(after)
+            self._world.start_fuse = None
         return streams
 
     def beat(self) -> None:
@@ -129,7 +134,7 @@ class World:
             self._lose_all(wait_ms)
         elif fault == "cut within a start":
             self._lose_all(0)
-            self.start_fuse = rng.randrange(20)
+            self.start_fuse = rng.randrange(40)
         elif fault.startswith("cut"):
             for each in streams:
                 each.fuse, each.fuse_after = rng.randrange(60), "after" in fault
@@ -285,10 +290,16 @@ class World:
     def _quiet(self) -> bool:
         """Whether every trade is in, and everything that was said is in the table."""
         core = self.core
-        if core is None or core.open_holes or self.writer.streams.group_lag(KEYS.klines, "writers"):
+        if core is None or core.open_holes or self._unread() > UNREAD_MAX:
+            return False
+        if self.writer.streams.group_lag(KEYS.klines, "writers"):
             return False
         reached = {name: int(core.ledger.last_id[slot]) for slot, name in enumerate(core.symbols.names)}
         return reached == self.market.last_ids()
+
+    def _unread(self) -> int:
+        """Entries of the feed that the one aggregator has not read yet."""
+        return len(self.aggregators[0]._streams.range(KEYS.feed, next_id(self.aggregators[0]._read_id)))
 
     @contextmanager
     def _virtual(self) -> Iterator[None]:
