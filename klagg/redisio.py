@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from klagg.contract import Fields
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.readahead import ReadAhead
 from klagg.writes import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
 
 __all__ = ["Append", "AsyncStreams", "Delete", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
@@ -108,9 +109,9 @@ class Streams:
     def __init__(self, url: str, *, timeout_ms: int = 5000, client: redis.Redis | None = None) -> None:
         try:
             self._redis = client or redis.Redis.from_url(url, single_connection_client=False, **_options(timeout_ms))
-            self._ahead: tuple[Any, dict[str, str], int] | None = None
         except ValueError as bad:
             raise ConfigError(f"redis.url {url!r} cannot be used: {bad}") from None
+        self._ahead = ReadAhead(self._redis)
 
     def close(self) -> None:
         with _speaking("closing"):
@@ -134,43 +135,10 @@ class Streams:
         return [each.decode() for each in replies if isinstance(each, bytes)]
 
     def read(self, after: Mapping[str, str], *, count: int, block_ms: int | None = None) -> dict[str, list[Entry]]:
-        """XREAD: entries behind the given ids, at most `count` a stream; waits up to `block_ms` (None: not at all).
-
-        A full answer of one stream says that more is waiting. What comes next is asked for then and there, over
-        another connection, so that Redis writes it out while the caller works on this one.
-        """
+        """XREAD: entries behind the given ids, at most `count` a stream; waits up to `block_ms` (None: not at all)."""
         with _speaking("reading"):
-            reply = self._read_ahead(after, count)
-            if not reply:
-                reply = self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
-            found = dict(_entries(reply))
-            if len(after) == 1 and len(found) == 1:
-                (key, entries), = found.items()
-                if len(entries) >= count:
-                    self._ask_ahead(key, entries[-1].id, count)
-        return found
-
-    def _ask_ahead(self, key: str, after: str, count: int) -> None:
-        """Send an XREAD and leave its answer for `_read_ahead`."""
-        connection: Any = self._redis.connection_pool.get_connection()
-        self._ahead = connection, {key: after}, count
-        connection.send_command("XREAD", "COUNT", count, "STREAMS", key, after)
-
-    def _read_ahead(self, after: Mapping[str, str], count: int) -> Any:
-        """The answer to what was asked ahead; None if nothing was, or something else."""
-        if self._ahead is None:
-            return None
-        (connection, *asked), self._ahead = self._ahead, None
-        try:
-            if asked == [dict(after), count]:
-                return self._redis.parse_response(connection, "XREAD")
-            connection.disconnect()
-        except BaseException:
-            connection.disconnect()  # an answer that was not read must not be taken for the next one's
-            raise
-        finally:
-            self._redis.connection_pool.release(connection)
-        return None
+            reply = self._ahead.read(after, count=count, block_ms=block_ms)
+        return dict(_entries(reply))
 
     def range(self, key: str, first: str = "-", last: str = "+", *, count: int | None = None) -> list[Entry]:
         """XRANGE, oldest first."""
