@@ -164,6 +164,8 @@ class Service:
             if after(self._read_id, last):  # entries to come may get ids that XREAD would pass over
                 raise self._committer.older(f"{self._keys.feed} ends at {last}, before {self._read_id}, which was read")
             self._trimmer.round(now_s, self._checkpoint_id, self._core.time_ms)
+            if self._trimmer.pressed:
+                self._checkpoint_due = min(self._checkpoint_due, now_s)
 
     def _take(self, entry: Entry) -> None:
         stats = self._context.stats

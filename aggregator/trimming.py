@@ -117,6 +117,8 @@ class Trimmer:
         self._shards, self._maxmemory_mb = settings.shards, settings.redis.maxmemory_mb
         self._due_s = 0.0
         self._end_s = 0.0
+        self.pressed = False
+        """Whether the feed is large, and only a newer checkpoint lets more of it go."""
         self._appended = self._appended_live = 0
         self._unknown: set[tuple[str, str]] = set()
         self._findings: list[Fields] = []
@@ -178,6 +180,8 @@ class Trimmer:
             excess = -(-length * (used - low) // used)
             if self._slices(stream.key, checkpoint_id, excess, used // length):
                 used = self._streams.memory(stream.key)
+        if stream.name == contract.FEED:
+            self.pressed = used > low
         if used >= cap and stream.name == contract.FEED:
             # Cut by nobody: it is the only copy of trades that are not folded yet.
             self._log.error(

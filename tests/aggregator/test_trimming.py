@@ -274,6 +274,7 @@ def test_a_feed_near_its_cap_gives_up_what_is_kept_for_people_but_nothing_behind
     kept = streams.range(KEYS.feed)
     assert kept[-1].id == ids[-1]
     assert 2000 <= len(kept) <= 2000 + NODE, "over its cap, and still all that is needed"
+    assert trimmer.pressed, "a newer checkpoint would help"
     rounds(trimmer, ids[-1])
     caplog.clear()
     cap = (int(streams.information("memory").get("maxmemory", 0)) or Settings().redis.maxmemory_mb << 20) // 100
@@ -281,6 +282,7 @@ def test_a_feed_near_its_cap_gives_up_what_is_kept_for_people_but_nothing_behind
     assert cap // 4 < used < cap * FEED_PERCENT // 100, "not more than it must"
     rounds(trimmer, ids[-1])
     assert caplog.records == []
+    assert not trimmer.pressed
 
 
 @pytest.mark.servers

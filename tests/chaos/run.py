@@ -203,7 +203,7 @@ class Run:
             exchange=replace(base.exchange, rest_url=self._rest_url, websocket_url=socket_url),
             redis=replace(base.redis, url=self._url),
             database=replace(base.database, url=self._database_url),
-            aggregator=replace(base.aggregator, intervals=INTERVALS),
+            aggregator=replace(base.aggregator, intervals=INTERVALS, ask_weight_per_minute=WEIGHT_PER_MINUTE),
             rest=replace(base.rest, weight_per_minute=WEIGHT_PER_MINUTE),
         )
         through_cutter = replace(chosen, redis=replace(chosen.redis, url=self._cutter.url))
