@@ -29,6 +29,7 @@ MODULES = {
     "repair": ["ingest.repair_service"],
     "aggregator": ["aggregator.service", "--shard", "0"],
     "ingest": ["ingest.service", "--line", "A"],
+    "ingest-b": ["ingest.service", "--line", "B"],
     "writer": ["writers.final_service"],
 }
 
