@@ -81,8 +81,8 @@ def _catch_up(args: argparse.Namespace, streams: Streams, config: Path) -> dict[
         entries = market.entries(market.trades(args.entries * ROWS, at_ms, at_ms + TICK_MS), ROWS)
         ids.append(_write(streams, [*entries, contract.tick_entry(at_ms + TICK_MS)]))
     with _aggregator(config) as process:
-        began, cpu_s = _wait_for(process, streams, ids[WARM_TICKS - 1]), _cpu_s(process.pid)
-        ended, cpu_s = _wait_for(process, streams, ids[-1]), _cpu_s(process.pid) - cpu_s
+        began, cpu_s = _wait_for(process, streams, ids[WARM_TICKS - 1]), cpu_s_of(process.pid)
+        ended, cpu_s = _wait_for(process, streams, ids[-1]), cpu_s_of(process.pid) - cpu_s
         memory = _high_water_mb(process.pid)
     trades = args.ticks * args.entries * ROWS
     return {
@@ -133,7 +133,7 @@ def _wait_for(process: subprocess.Popen[bytes], streams: Streams, entry_id: str)
         time.sleep(PROBE_S)
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s_of(pid: int) -> float:
     """Seconds of processor time that the process has used: utime and stime of proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -4,6 +4,7 @@
 # RECIPE is one of
 #   timescaledb   PostgreSQL 17 with TimescaleDB, from trixie
 #   redis         redis-server 8, from trixie
+#   prometheus    prometheus and promtool, from trixie, for the tests of the alert rules
 #   pip           pip's wheel from the host's own suite, for a python3 that lacks ensurepip
 #
 # Prints one line on stdout: the folder, CACHE/RECIPE-SUITE-ARCHITECTURE-HASH, ready for use. HASH is that of this script, so
@@ -48,13 +49,18 @@ choose_recipe() {
       packages=(redis-server redis-tools)
       programs=(usr/bin)
       ;;
+    prometheus)
+      title="Prometheus"
+      packages=(prometheus)
+      programs=(usr/bin)
+      ;;
     pip)
       title="pip"
       packages=(python3-pip-whl)
       suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null | tr -d '"' || true)
       [ -n "$suite" ] || fail "/etc/os-release names no VERSION_CODENAME, so pip's Debian package cannot be chosen."
       ;;
-    *) fail "Unknown recipe '$recipe': use timescaledb, redis or pip." ;;
+    *) fail "Unknown recipe '$recipe': use timescaledb, redis, prometheus or pip." ;;
   esac
 }
 

