@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from ingest.batch import Batch, Closed
 from ingest.outbox import Outbox
+from ingest.parser import KINDS
 from ingest.rejections import Sampler
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.contract import Keys, mark_entry
@@ -24,6 +25,8 @@ class Intake:
         self._line, self._stats, self._log = line, stats, log
         self._sampler = Sampler()
         self._begun = asyncio.Event()
+        for kind in KINDS:  # Prometheus sees growth only in what it saw before
+            stats.add("rejected", 0, kind=kind)
 
     def take(self, frame: bytes) -> None:
         """A frame came from the exchange just now."""
@@ -77,8 +80,7 @@ class Intake:
             stats.show("delay_ms", closed.recv_ms - closed.newest_ms)
         stats.show("buffered", len(self._outbox))
         for rejection in closed.rejections:
-            stats.add("rejected")
-            stats.add(f"rejected_{rejection.kind}")
+            stats.add("rejected", kind=rejection.kind)
             sentence = self._sampler.sentence(rejection, steady_ms())
             if sentence:
                 self._log.warning("%s", sentence)

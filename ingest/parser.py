@@ -34,6 +34,11 @@ BAD_QTY: Final = "bad_qty"
 BAD_NUMBER: Final = "bad_number"
 FUTURE: Final = "future"
 
+KINDS: Final = (
+    NOT_JSON, NOT_OBJECT, WRONG_WRAPPER, UNKNOWN_EVENT, COIN_MARGINED, MISSING_FIELD, BAD_SYMBOL, BAD_PRICE, BAD_QTY,
+    BAD_NUMBER, FUTURE,
+)  # fmt: skip
+
 COUNTED: Final = frozenset({"MARKET", "RPI"})
 """`X` of the fills that klines count; the others (INSURANCE_FUND, ADL, NA) only keep the ids contiguous (DESIGN §5)."""
 

@@ -18,6 +18,7 @@ from klagg import log
 from klagg.clock import local_ms
 from klagg.contract import heartbeat_key
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
+from klagg.metrics import MetricsServer, StatsCollector, port_of
 from klagg.redisio import AsyncStreams, Streams
 from klagg.settings import Settings, load
 from klagg.stats import Alarm, Pulse, Stats
@@ -48,6 +49,8 @@ class _Shell:
         self.log = logging.getLogger(process)
         self.stats = Stats()
         self.pulse = Pulse(process, self.stats, settings.service, local_ms(), alarm)
+        collector = StatsCollector(process, self.stats, lambda: self.pulse.state, local_ms())
+        self.metrics = MetricsServer(collector, port_of(process, settings.metrics.port_base))
         self.writer = f"{process}@{int(local_ms())}"
         """Names this run of this process in every entry that it writes."""
 
@@ -222,7 +225,8 @@ def run(
         settings = load(arguments.config)
         log.set_up(process, settings.service.log_level)
         context = Context(process, settings, arguments, alarm)
-        body(context)
+        with context.metrics:
+            body(context)
         context.farewell()
 
     return _guarded(process, shell)
@@ -255,7 +259,8 @@ def run_async(
             await body(context)
             context.stopping.set()
 
-        await context.together({process: main(), "heartbeat": context.beat_for_ever()})
+        with context.metrics:
+            await context.together({process: main(), "heartbeat": context.beat_for_ever()})
         await context.farewell()
 
     return _guarded(process, lambda: asyncio.run(shell()))

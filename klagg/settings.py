@@ -213,6 +213,16 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Metrics:
+    port_base: int = 0
+
+    def check(self) -> None:
+        _between("metrics.port_base", self.port_base, 0, 65_000)
+        if 0 < self.port_base < 1024:
+            raise ConfigError(f"metrics.port_base is {self.port_base}: it must be 0 (off) or at least 1024")
+
+
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The whole configuration. `shards` is how many aggregators share the symbols."""
 
@@ -229,12 +239,13 @@ class Settings:
     persistence: Persistence = field(default_factory=Persistence)
     streams: Streams = field(default_factory=Streams)
     service: Service = field(default_factory=Service)
+    metrics: Metrics = field(default_factory=Metrics)
 
     def check(self) -> None:
         _between("shards", self.shards, 1, 1024)
         for section in (
             self.exchange, self.redis, self.database, self.ingest, self.clock, self.rest, self.repair, self.aggregator,
-            self.persistence, self.streams, self.service,
+            self.persistence, self.streams, self.service, self.metrics,
         ):  # fmt: skip
             section.check()
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import ujson
 
-from klagg.cli import bench_aggregator, bench_core
+from klagg.cli import bench_aggregator, bench_core, bench_ingest
 
-BENCHES = {"core": bench_core, "aggregator": bench_aggregator}
+BENCHES = {"core": bench_core, "aggregator": bench_aggregator, "ingest": bench_ingest}
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

@@ -100,8 +100,8 @@ def _catch_up(args: argparse.Namespace, market: Market, streams: Streams, config
         entries = market.entries(market.trades(args.entries * ROWS, at_ms, at_ms + TICK_MS), ROWS)
         ids.append(_write(streams, [*entries, contract.tick_entry(at_ms + TICK_MS)]))
     with _aggregator(config) as process:
-        began, began_cpu_s = _wait_for(process, streams, ids[WARM_TICKS - 1]), _cpu_s(process.pid)
-        ended, ended_cpu_s = _wait_for(process, streams, ids[-1]), _cpu_s(process.pid)
+        began, began_cpu_s = _wait_for(process, streams, ids[WARM_TICKS - 1]), cpu_s_of(process.pid)
+        ended, ended_cpu_s = _wait_for(process, streams, ids[-1]), cpu_s_of(process.pid)
         memory = _high_water_mb(process.pid)
     trades = args.ticks * args.entries * ROWS
     return {
@@ -160,7 +160,7 @@ def _high_water_mb(pid: int) -> float:
     return 0.0
 
 
-def _cpu_s(pid: int) -> float:
+def cpu_s_of(pid: int) -> float:
     """Processor seconds of a process so far, all its threads, in its own code and in the kernel."""
     after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")

@@ -4,6 +4,7 @@
 # RECIPE is one of
 #   timescaledb   PostgreSQL 17 with TimescaleDB, from trixie
 #   redis         redis-server 8, from trixie
+#   prometheus    prometheus and promtool, from bookworm, for the tests of the alert rules
 #   pip           pip's wheel from the host's own suite, for a python3 that lacks ensurepip
 #
 # Prints one line on stdout: the folder, CACHE/RECIPE-SUITE-ARCHITECTURE-HASH, ready for use. HASH is that of this script, so
@@ -48,13 +49,19 @@ choose_recipe() {
       packages=(redis-server redis-tools)
       programs=(usr/bin)
       ;;
+    prometheus)
+      title="Prometheus"
+      packages=(prometheus)
+      suite=bookworm # trixie's package comes without promtool
+      programs=(usr/bin)
+      ;;
     pip)
       title="pip"
       packages=(python3-pip-whl)
       suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null | tr -d '"' || true)
       [ -n "$suite" ] || fail "/etc/os-release names no VERSION_CODENAME, so pip's Debian package cannot be chosen."
       ;;
-    *) fail "Unknown recipe '$recipe': use timescaledb, redis or pip." ;;
+    *) fail "Unknown recipe '$recipe': use timescaledb, redis, prometheus or pip." ;;
   esac
 }
 
@@ -183,8 +190,12 @@ download() {
 
 unpack() {
   local deb
+  # Before trixie libraries stood in /lib, which is a link to /usr/lib on every system of today.
+  mkdir -p "$made/usr/lib" "$made/usr/lib64"
+  ln -s usr/lib "$made/lib"
+  ln -s usr/lib64 "$made/lib64"
   for deb in "$work"/debs/*.deb; do
-    dpkg-deb --fsys-tarfile "$deb" 2>>"$work/log" | tar -x -C "$made" --no-same-owner --no-same-permissions \
+    dpkg-deb --fsys-tarfile "$deb" 2>>"$work/log" | tar -x -C "$made" --keep-directory-symlink --no-same-owner --no-same-permissions \
       --exclude='./usr/share/doc' --exclude='./usr/share/man' --exclude='./usr/share/locale' --exclude='./lib/systemd' \
       --exclude='./usr/share/postgresql/*/man' --exclude='*/lib/bitcode' --exclude='*/lib/llvmjit*' \
       --exclude='*/lib/pgxs' --exclude='*/gconv' 2>>"$work/log" ||

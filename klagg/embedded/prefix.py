@@ -34,7 +34,7 @@ def cache_directory(environment: Mapping[str, str] = os.environ, uid: int | None
 
 
 def bring_prefix(recipe: str, cache: Path | None = None) -> Path:
-    """The folder of RECIPE (timescaledb, redis, pip), made if it is not cached; PrefixUnavailable says why not.
+    """The folder of RECIPE (see the script), made if it is not cached; PrefixUnavailable says why not.
 
     The first time takes some seconds and the network; then it is a look into the cache.
     """

@@ -74,7 +74,7 @@ async def test_trades_reach_the_feed(streams: Streams, redis_url: str, endpoint:
     assert all(int(entry.fields[b"n"]) <= 512 for entry in entries)
     assert all(abs(int(entry.fields[b"recv"]) - NOW_MS) < 60_000 for entry in entries)
     assert context.stats.counters["trades"] == 1500
-    assert "rejected" not in context.stats.counters
+    assert context.stats.counters["rejected"] == 0
 
 
 async def test_bad_input_is_counted_said_and_costs_nothing_else(
@@ -96,8 +96,7 @@ async def test_bad_input_is_counted_said_and_costs_nothing_else(
             await eventually(lambda: len(ids_in(streams)) == 31)
     assert ids_in(streams) == list(range(31))
     counters = context.stats.counters
-    assert {name: counters[f"rejected_{name}"] for name in bad} == dict.fromkeys(bad, 10)
-    assert (counters["rejected_unknown_event"], counters["rejected_not_json"], counters["rejected"]) == (30, 1, 61)
+    assert counters["rejected"] == 61
     said = [record.getMessage() for record in caplog.records if "rejected a message" in record.getMessage()]
     assert sorted(sentence.split(":")[0] for sentence in said) == [
         f"rejected a message, {kind}" for kind in ("bad_price", "bad_qty", "future", "not_json", "unknown_event")
@@ -301,7 +300,7 @@ async def test_a_recording_arrives_whole(streams: Streams, redis_url: str, reald
     finally:
         await exchange.stop()
     assert ids_in(streams) == list(range(5182005737, 5182005737 + 10_701))
-    assert "rejected" not in context.stats.counters
+    assert context.stats.counters["rejected"] == 0
 
 
 def test_shards_and_pace() -> None:
