@@ -24,8 +24,7 @@ POWERS: Final[Ints] = 10 ** np.arange(DIGITS_MAX + 1, dtype=np.int64)
 DECIMAL: Final = r"[0-9]{1,18}(?:\.[0-9]{1,17})?"
 _DECIMAL = re.compile(DECIMAL + r"\Z", re.ASCII)
 _SIGNED_COLUMN = re.compile(rb"-?[0-9]+(?:,-?[0-9]+)*")
-_DIGITS_AND_COMMA: Final = b"0123456789,"
-_COMMA, _DOT = ord(","), ord(".")
+_ZERO, _COMMA, _DOT = ord("0"), ord(","), ord(".")
 _INT64 = np.iinfo(np.int64)
 
 
@@ -62,12 +61,18 @@ def to_text(mantissa: int, scale: int) -> str:
     return f"{sign}{digits[:-scale]}.{digits[-scale:]}"
 
 
+def _count_digits(raw: npt.NDArray[np.uint8]) -> int:
+    return int(np.count_nonzero(raw - np.uint8(_ZERO) <= 9))  # what is below a zero wraps around
+
+
 def parse_integers(text: bytes, count: int) -> Ints:
     """A comma-separated column of `count` integers; ContractError if it is anything else, or does not fit int64."""
-    if count == 0 or text.count(b",") != count - 1:
-        raise ContractError(f"a column holds {text.count(b',') + 1} values instead of {count}")
+    raw = np.frombuffer(text, np.uint8)
+    commas = int(np.count_nonzero(raw == _COMMA))
+    if count == 0 or commas != count - 1:
+        raise ContractError(f"a column holds {commas + 1} values instead of {count}")
     # numpy also takes blanks, signs without digits and `+`, and cuts what does not fit to the nearest int64.
-    if text.translate(None, _DIGITS_AND_COMMA) and not _SIGNED_COLUMN.fullmatch(text):
+    if _count_digits(raw) + commas != len(text) and not _SIGNED_COLUMN.fullmatch(text):
         raise ContractError(f"not a column of integers: {text[:60]!r}")
     try:
         values: Ints = np.fromstring(text, dtype=np.int64, sep=",")
@@ -96,21 +101,23 @@ def parse_column(text: bytes, count: int) -> tuple[Ints, Ints]:
     if len(ends) != count:
         raise ContractError(f"a column holds {len(ends)} values instead of {count}")
     dots = np.flatnonzero(raw == _DOT)
+    if _count_digits(raw) + len(dots) + count - 1 != len(raw):
+        raise ContractError(f"not a column of plain decimals: {text[:60]!r}")
+    lengths = np.diff(ends, prepend=-1) - 1
     if len(dots) == count and (dots < ends).all() and (dots[1:] > ends[:-1]).all():
-        decimals, digits = ends - dots - 1, np.full(count, -2)  # every value has its dot
+        decimals = ends - dots - 1  # every value has its dot
+        lengths -= 1
+        whole, fractions = lengths - decimals, decimals
     else:
         owners = np.searchsorted(ends, dots)
         if len(owners) > 1 and (owners[1:] == owners[:-1]).any():
             raise ContractError(f"two dots in one decimal: {text[:60]!r}")
-        decimals, digits = np.zeros(count, dtype=np.int64), np.full(count, -1)
-        decimals[owners] = ends[owners] - dots - 1
-        digits[owners] = -2
-    if text.startswith(b".") or text.endswith(b".") or b",." in text or b".," in text:
+        decimals = np.zeros(count, dtype=np.int64)
+        decimals[owners] = fractions = ends[owners] - dots - 1
+        lengths[owners] -= 1
+        whole = lengths[owners] - fractions
+    if min(whole.min(initial=1), fractions.min(initial=1)) < 1:
         raise ContractError(f"a dot without a digit on either side: {text[:60]!r}")
-    lengths = np.diff(ends, prepend=-1) + digits  # without the comma, and the dot if there is one
     if lengths.max() > DIGITS_MAX or lengths.min() < 1:
         raise ContractError(f"a decimal with no digits or more than {DIGITS_MAX}: {text[:60]!r}")
-    mantissas = parse_integers(text.replace(b".", b""), count)
-    if mantissas.min() < 0 or b"-" in text or b"+" in text:
-        raise ContractError(f"a signed value in a column of decimals: {text[:60]!r}")
-    return mantissas, decimals
+    return parse_integers(text.translate(None, b"."), count), decimals

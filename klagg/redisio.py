@@ -19,6 +19,7 @@ from redis.retry import Retry
 
 from klagg.contract import Fields
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.readahead import ReadAhead
 from klagg.writes import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
 
 __all__ = ["Append", "AsyncStreams", "Delete", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
@@ -110,6 +111,7 @@ class Streams:
             self._redis = client or redis.Redis.from_url(url, single_connection_client=False, **_options(timeout_ms))
         except ValueError as bad:
             raise ConfigError(f"redis.url {url!r} cannot be used: {bad}") from None
+        self._ahead = ReadAhead(self._redis)
 
     def close(self) -> None:
         with _speaking("closing"):
@@ -135,7 +137,7 @@ class Streams:
     def read(self, after: Mapping[str, str], *, count: int, block_ms: int | None = None) -> dict[str, list[Entry]]:
         """XREAD: entries behind the given ids, at most `count` a stream; waits up to `block_ms` (None: not at all)."""
         with _speaking("reading"):
-            reply = self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
+            reply = self._ahead.read(after, count=count, block_ms=block_ms)
         return dict(_entries(reply))
 
     def range(self, key: str, first: str = "-", last: str = "+", *, count: int | None = None) -> list[Entry]:

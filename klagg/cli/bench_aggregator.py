@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,9 @@ class BenchFailed(KlaggError):
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this bench."""
     parser.add_argument("--symbols", type=int, default=600, help="how many symbols trade (600)")
+    parser.add_argument("--against", type=int, default=0, metavar="SYMBOLS",
+                        help="also run with so many symbols, by turns, and tell the ratio of costs")  # fmt: skip
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each, if --against is given (3)")
     parser.add_argument("--intervals", type=int, default=7, help="how many intervals: 7 are the default ones (7)")
     parser.add_argument("--entries", type=int, default=96, help="entries of 512 trades in a tick of 250 ms (96)")
     parser.add_argument("--ticks", type=int, default=80, help="ticks in the feed (80)")
@@ -50,10 +54,24 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """See TITLE. `rss_mb` is the process's highest resident memory."""
+    """See TITLE. `rss_mb` is the process's highest resident memory, `cpu_s_per_million` the processor time that it
+    needed for a million trades: other load on the machine disturbs that less than `trades_per_s`.
+
+    `cost_ratio` divides the cheapest round's `cpu_s_per_million` by that of the rounds with `--against` symbols.
+    """
+    if args.live or not args.against:
+        return _measure(args, args.symbols)
+    rounds = [(_measure(args, args.symbols), _measure(args, args.against)) for _ in range(args.rounds)]
+    many, few = (min(each, key=itemgetter("cpu_s_per_million")) for each in zip(*rounds, strict=True))
+    ratio = round(many["cpu_s_per_million"] / few["cpu_s_per_million"], 3)
+    return {**many, "against": few, "rounds": args.rounds, "cost_ratio": ratio}
+
+
+def _measure(args: argparse.Namespace, symbols: int) -> dict[str, Any]:
+    """One run on a Redis of its own."""
     names = ("1m", "5m", "30m", "1h", "4h", "1d", "1w")
     others = [name for name in INTERVALS if name not in names and not name.endswith("s")]
-    chosen = (*names, *others)[: args.intervals] if args.intervals > len(names) else names[: args.intervals]
+    chosen = (*names, *others)[: args.intervals]
     with tempfile.TemporaryDirectory(prefix="klagg-bench-") as folder:
         server = RedisServer(Path(folder) / "redis", maxmemory_mb=8192).start()
         url = server.url
@@ -65,29 +83,30 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             )  # fmt: skip
             path = Path(folder) / "klagg.toml"
             path.write_text(to_toml(config), encoding="utf-8")
+            market = Market(symbols)
             with closing(Streams(url)) as streams:
-                found = _live(args, streams, url, path) if args.live else _catch_up(args, streams, path)
+                found = _live(args, market, streams, url, path) if args.live else _catch_up(args, market, streams, path)
         finally:
             server.stop()
-    return {"name": "aggregator", "symbols": args.symbols, "intervals": len(chosen), **found}
+    return {"name": "aggregator", "symbols": symbols, "intervals": len(chosen), **found}
 
 
-def _catch_up(args: argparse.Namespace, streams: Streams, config: Path) -> dict[str, Any]:
+def _catch_up(args: argparse.Namespace, market: Market, streams: Streams, config: Path) -> dict[str, Any]:
     """Fill the feed, start the process, and take the time from one tick's commit to the last one's."""
-    market, ids = Market(args.symbols), []
+    ids: list[str] = []
     _list_symbols(streams, market)
     for number in range(args.ticks + WARM_TICKS):
         at_ms = START_MS + number * TICK_MS
         entries = market.entries(market.trades(args.entries * ROWS, at_ms, at_ms + TICK_MS), ROWS)
         ids.append(_write(streams, [*entries, contract.tick_entry(at_ms + TICK_MS)]))
     with _aggregator(config) as process:
-        began, cpu_s = _wait_for(process, streams, ids[WARM_TICKS - 1]), _cpu_s(process.pid)
-        ended, cpu_s = _wait_for(process, streams, ids[-1]), _cpu_s(process.pid) - cpu_s
+        began, began_cpu_s = _wait_for(process, streams, ids[WARM_TICKS - 1]), _cpu_s(process.pid)
+        ended, ended_cpu_s = _wait_for(process, streams, ids[-1]), _cpu_s(process.pid)
         memory = _high_water_mb(process.pid)
     trades = args.ticks * args.entries * ROWS
     return {
-        "trades_per_s": int(trades / (ended - began)), "cpu_s_per_million": round(cpu_s / trades * 1e6, 3),
-        "trades": trades, "trades_per_tick": args.entries * ROWS, "rss_mb": memory,
+        "trades_per_s": int(trades / (ended - began)), "trades": trades, "trades_per_tick": args.entries * ROWS,
+        "cpu_s_per_million": round((ended_cpu_s - began_cpu_s) / trades * 1e6, 4), "rss_mb": memory,
     }  # fmt: skip
 
 
@@ -133,18 +152,18 @@ def _wait_for(process: subprocess.Popen[bytes], streams: Streams, entry_id: str)
         time.sleep(PROBE_S)
 
 
-def _cpu_s(pid: int) -> float:
-    """Seconds of processor time that the process has used: utime and stime of proc_pid_stat(5)."""
-    fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
 def _high_water_mb(pid: int) -> float:
     """VmHWM of a process in MB."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
             return round(int(line.split()[1]) / 1024, 1)
     return 0.0
+
+
+def _cpu_s(pid: int) -> float:
+    """Processor seconds of a process so far, all its threads, in its own code and in the kernel."""
+    after_name = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
+    return (int(after_name[11]) + int(after_name[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(slots=True)
@@ -179,9 +198,10 @@ def _repeating(work: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _live(args: argparse.Namespace, streams: Streams, url: str, config: Path) -> dict[str, Any]:
+def _live(args: argparse.Namespace, market: Market, streams: Streams, url: str, config: Path) -> dict[str, Any]:
     """Write ticks in real time; how long after its tick an output is there, and how long another client waits."""
-    market, commits, sent = Market(args.symbols), {}, {}
+    commits: dict[int, float] = {}
+    sent: dict[int, float] = {}
     _list_symbols(streams, market)
     ticks = args.seconds * 1000 // TICK_MS
     count = args.live * TICK_MS // 1000
