@@ -32,7 +32,7 @@ _QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """The options of this bench."""
-    parser.add_argument("--layouts", nargs="+", choices=LAYOUTS, default=LAYOUTS, help="which of the layouts (all)")
+    parser.add_argument("--layouts", nargs="*", choices=LAYOUTS, default=LAYOUTS, help="which of the layouts (all)")
     parser.add_argument("--symbols", type=int, default=100, help="how many symbols (100)")
     parser.add_argument("--years", type=int, default=5, help="years of daily and hourly bars (5)")
     parser.add_argument("--days", type=int, default=14, help="days of minutes (14)")
@@ -53,7 +53,9 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
                 for layout in args.layouts:
                     found |= {f"{layout}_{name}": value for name, value in _layout(database, layout, args).items()}
                 for fullness in FULLNESSES:
-                    found |= {f"fill{fullness}_{name}": value for name, value in _fill(database, fullness, args).items()}
+                    found |= {
+                        f"fill{fullness}_{name}": value for name, value in _fill(database, fullness, args).items()
+                    }
             finally:
                 database.close()
     return found
@@ -70,7 +72,9 @@ def _layout(database: Database, layout: str, args: argparse.Namespace) -> dict[s
     }
     found["live_krows_s"] = _rate(
         args.symbols * args.minutes,
-        lambda: [_upsert(database, "minutes", 1, args.symbols, _minute(n), _minute(n + 1)) for n in range(args.minutes)],
+        lambda: [
+            _upsert(database, "minutes", 1, args.symbols, _minute(n), _minute(n + 1)) for n in range(args.minutes)
+        ],
     )
     found["chunks"] = database.query(_QUERIES["chunks"], {"layout": layout})[0]["chunks"]
     for name in QUERIES:
