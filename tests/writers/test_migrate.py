@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,14 +14,27 @@ import pytest
 from klagg.cli import migrate as command
 from klagg.database import Database
 from klagg.embedded import PostgresServer
+from klagg.errors import DatabaseRefused
 from klagg.intervals import INTERVALS
 from tests.writers.support import kline, stored
 from writers.kline_classes import CLASSES, table_of
 from writers.kline_table import upsert
 from writers.migrate import migrate, require_schema
+from writers.migrations import FOLDER as MIGRATIONS
 from writers.migrations import Migration, MigrationError, load_migrations
 
 pytestmark = pytest.mark.servers
+
+LICENSED = "0009_timescale_license"
+NO_LICENSE = (
+    "compression and continuous aggregates are off: this TimescaleDB has the licence 'apache', they need 'timescale'"
+)
+"""What Debian's edition is told."""
+
+
+def labels() -> list[str]:
+    """The migrations that Debian's edition of TimescaleDB can have."""
+    return [each.label for each in load_migrations() if each.label != LICENSED]
 
 
 class PlainPostgres(PostgresServer):
@@ -30,9 +46,15 @@ class PlainPostgres(PostgresServer):
 
 
 @pytest.fixture(scope="module")
-def plain_url(servers_directory: Path) -> Iterator[str]:
+def plain(servers_directory: Path) -> Iterator[PlainPostgres]:
     with PlainPostgres(servers_directory / "plain", fsync=False, source="debian") as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture
+def plain_url(plain: PlainPostgres) -> Iterator[str]:
+    yield plain.create_database("plain")
+    plain.drop_database("plain")
 
 
 @pytest.fixture
@@ -44,8 +66,8 @@ def empty(database_url: str) -> Iterator[Database]:
 
 def test_each_class_is_a_hypertable_with_its_own_chunks_and_the_primary_key_as_its_only_index(empty: Database) -> None:
     report = migrate(empty)
-    assert [each.label for each in report.applied] == [each.label for each in load_migrations()]
-    assert report.off == []
+    assert [each.label for each in report.applied] == labels()
+    assert report.off == [NO_LICENSE]
     dimensions = empty.query(
         "SELECT hypertable_name AS name, column_name AS on, extract(day FROM time_interval)::int AS days"
         " FROM timescaledb_information.dimensions"
@@ -121,7 +143,7 @@ def test_several_processes_at_once_apply_each_migration_once(database_url: str, 
     for thread in threads:
         thread.join()
     assert errors == []
-    assert sorted(applied) == [each.label for each in load_migrations()]
+    assert sorted(applied) == labels()
     require_schema(empty)
 
 
@@ -149,11 +171,14 @@ def test_the_extension_is_created_where_the_server_has_it(postgres_server: Postg
     postgres_server.sql('CREATE DATABASE "bare" OWNER klagg')
     database = Database(postgres_server.database_url("bare"))
     try:
-        assert migrate(database).off == []
+        assert migrate(database).off == [NO_LICENSE]
         assert hypertables(database) == {*CLASSES, "amendments"}
     finally:
         database.close()
         postgres_server.drop_database("bare")
+
+
+NO_EXTENSION = "this role may not create TimescaleDB's extension: let an owner run CREATE EXTENSION timescaledb"
 
 
 def hypertables(database: Database) -> set[str]:
@@ -166,7 +191,7 @@ def test_a_role_that_may_not_create_the_extension_is_told_so_and_has_it_later(po
     database = Database(postgres_server.database_url("foreign"))
     try:
         off = migrate(database).off
-        assert [each for each in off if "this role may not create" in each] == off[:1]
+        assert [each.partition(": ")[2] for each in off] == [NO_EXTENSION, NO_EXTENSION]
         assert off[0].startswith("hypertables are off, klines and amendments are plain tables")
         upsert(database, [kline(), kline(interval="1d")])
         postgres_server.sql("CREATE EXTENSION timescaledb", "foreign")
@@ -212,7 +237,8 @@ def test_a_row_that_no_class_would_take_stops_the_move_and_stays(empty: Database
 def test_plain_postgresql_works_and_is_told_what_is_off(plain_url: str) -> None:
     database = Database(plain_url)
     report = migrate(database)
-    assert [each.label for each in report.applied] == [each.label for each in load_migrations() if not each.requires]
+    applied = [each.label for each in load_migrations() if each.requires in ("", "reader_role")]
+    assert [each.label for each in report.applied] == applied
     off = report.off[0]
     assert off.startswith("hypertables are off, klines and amendments are plain tables: this PostgreSQL server has no")
     require_schema(database)
@@ -220,6 +246,71 @@ def test_plain_postgresql_works_and_is_told_what_is_off(plain_url: str) -> None:
     assert stored(database) == [kline()]
     assert migrate(database).applied == []
     database.close()
+
+
+def test_what_the_timescale_licence_brings_is_refused_for_no_other_reason(empty: Database) -> None:
+    migrate(empty)
+    licensed = next(each for each in load_migrations() if each.requires == "timescale_license")
+    assert licensed.label == LICENSED
+    bare = "\n".join(line for line in licensed.sql.splitlines() if not line.startswith("--"))
+    statements = [each.strip() for each in bare.split(";") if each.strip()]
+    # What follows the continuous aggregate needs it to be there.
+    view = next(n for n, each in enumerate(statements) if each.startswith("CREATE MATERIALIZED VIEW"))
+    statements = statements[: view + 1]
+    assert len(statements) == 9
+    for statement in statements:
+        with pytest.raises(DatabaseRefused) as refused:
+            empty.execute(statement)
+        assert refused.value.sqlstate == FEATURE_NOT_SUPPORTED, refused.value
+    with pytest.raises(MigrationError, match=r"0009_timescale_license failed and was undone.*apache"):
+        migrate(empty, [*load_migrations()[:-1], dataclasses.replace(licensed, requires="")])
+
+
+FEATURE_NOT_SUPPORTED = "0A000"
+
+
+@pytest.mark.skipif(
+    not os.environ.get("KLAGG_PGLITE"),
+    reason="KLAGG_PGLITE names no folder with a PGlite that holds TimescaleDB's community edition (CONTRIBUTING.md)",
+)
+def test_the_schema_on_the_community_edition() -> None:
+    script = Path(__file__).with_name("community_edition.mjs")
+    done = subprocess.run(
+        ["node", str(script), os.environ["KLAGG_PGLITE"], str(MIGRATIONS)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["license"] == "timescale"
+    assert found["compressed"] == sorted(CLASSES)
+    assert found["chunks_compressed"] >= 3
+    assert found["bars"] == found["bars_after"] > 50_000
+    assert found["amended"] == 50
+    assert found["rolled_up"] == {"days": 18, "bars": 18 * 1440}
+
+
+def test_a_role_that_may_not_create_roles_is_told_that_there_is_no_reader(plain: PlainPostgres) -> None:
+    database = Database(plain.create_database("readerless"))
+    plain.sql("DROP ROLE klagg_reader")
+    try:
+        report = migrate(database)
+        assert "the read-only role klagg_reader is off: this role may not create roles" in "\n".join(report.off)
+        plain.sql("CREATE ROLE klagg_reader")
+        assert [each.label for each in migrate(database).applied] == ["0008_reader"]
+    finally:
+        database.close()
+        plain.drop_database("readerless")
+
+
+def test_a_role_that_may_create_roles_makes_the_reader(plain: PlainPostgres) -> None:
+    plain.sql("DROP ROLE klagg_reader; ALTER ROLE klagg CREATEROLE")
+    database = Database(plain.create_database("reader"))
+    try:
+        assert "0008_reader" in [each.label for each in migrate(database).applied]
+        assert plain.sql("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'klagg_reader'") == "f"
+    finally:
+        database.close()
+        plain.drop_database("reader")
+        plain.sql("ALTER ROLE klagg NOCREATEROLE")
 
 
 def test_a_database_without_the_schema_is_named_so(empty: Database) -> None:
@@ -243,9 +334,9 @@ def test_the_command_says_what_it_did(database_url: str, tmp_path: Path, capsys:
     assert klagg_migrate("--config", str(configuration)) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[:2] == ["applied 0001_klines", "applied 0002_klines_hypertable"]
-    assert said.splitlines()[-1] == "the database is up to date"
+    assert said.splitlines()[-2:] == ["the database is up to date", f"note: {NO_LICENSE}"]
     assert klagg_migrate("--config", str(configuration)) == 0
-    assert capsys.readouterr().out == "the database is up to date: there was nothing to apply\n"
+    assert capsys.readouterr().out.splitlines()[0] == "the database is up to date: there was nothing to apply"
 
 
 def test_the_command_says_in_one_sentence_what_is_wrong(
