@@ -130,9 +130,10 @@ class Database:
     """PostgreSQL at `url`; ConfigError if the URL cannot be one.
 
     `timeout_ms` bounds each statement, at the server and here, where silence for that long is a lost connection.
-    `while_waiting` is called every WAITING_S while a statement runs; what it raises ends the wait and the connection. Every method raises DatabaseUnavailable if the database is away or cannot serve, and DatabaseRefused if
-    it refuses what it was asked; in both cases the transaction is undone, or, if the connection broke in its commit,
-    either done or undone.
+    `while_waiting` is called every WAITING_S while a statement runs; what it raises ends the wait and the connection.
+    Every method raises DatabaseUnavailable if the database is away or cannot serve, and DatabaseRefused if it refuses
+    what it was asked; in both cases the transaction is undone, or, if the connection broke in its commit, either done
+    or undone.
     """
 
     def __init__(

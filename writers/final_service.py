@@ -25,10 +25,11 @@ from klagg.backoff import Backoff
 from klagg.contract import DEAD_ENTRIES, GROUP_WRITERS, Keys, dead_entry, stamp
 from klagg.database import Database
 from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisRefused, RedisUnavailable
-from klagg.redisio import Append, Entry
+from klagg.redisio import Append, Entry, next_id
 from klagg.service import Context, Deadline
 from klagg.stats import Alarm
 from writers.batch import Batch, Rejected, Taken
+from writers.continuity import Continuity, Jump
 from writers.intake import kline_of
 from writers.store import Store
 
@@ -81,9 +82,11 @@ class FinalWriter:
         )
         self._store = Store(context, database)
         self._reclaim_at_ms = self._lag_at_ms = self._ahead_at_ms = 0.0
+        self._continuity = Continuity()
         self._dead_seq: Counter[str] = Counter()
         self._deadline: Deadline | None = None
         self._usable = False
+        self._reading_ahead = False
 
     def run(self) -> int:
         """Work until asked to stop, then write what is left; how many entries nobody has settled.
@@ -127,11 +130,11 @@ class FinalWriter:
 
     def _turn(self) -> None:
         now_ms = _now_ms()
-        if not len(self._batch) and now_ms >= self._reclaim_at_ms:
+        if now_ms >= self._reclaim_at_ms and self._flush() and self._flush():
             self._reclaim()
         _, short = self._take_new(self._batch, block_ms=None if len(self._batch) else self._block_ms)
         if self._batch.due(_now_ms(), short=short):
-            self._flush()
+            self._flush_and_read_ahead()
         if now_ms >= self._lag_at_ms:
             self._lag_at_ms = now_ms + LAG_EVERY_MS
             self._show_lag()
@@ -143,9 +146,24 @@ class FinalWriter:
             list(self._shards), GROUP_WRITERS, self._consumer, count=asked, block_ms=block_ms
         )
         for stream, entries in found.items():
+            for jump in self._continuity.note(stream, entries):
+                self._examine(stream, jump)
             self._take(batch, stream, entries)
         sizes = [len(entries) for entries in found.values()]
         return sum(sizes), max(sizes, default=0) < asked
+
+    def _examine(self, stream: str, jump: Jump) -> None:
+        """Say what is gone. Where something is left of it in the stream, another writer was given it."""
+        if self._streams.range(stream, next_id(jump.after), f"({jump.before}", count=1):
+            return
+        self._say_lost(
+            jump.count, f"entries of {stream} were gone before this writer was given them: seq {jump.first} to "
+            f"{jump.last} of {jump.writer}, behind {jump.after} and before {jump.before}"
+        )  # fmt: skip
+
+    def _say_lost(self, count: int, what: str) -> None:
+        self._context.stats.add("lost", count)
+        self._context.log.error("%d %s; whoever cut them says so in findings (DATA_LOSS)", count, what)
 
     def _take(self, batch: Batch, stream: str, entries: Iterable[Entry]) -> None:
         stats, now_ms = self._context.stats, _now_ms()
@@ -163,15 +181,30 @@ class FinalWriter:
         """What this consumer was given before and never acknowledged, then what dead consumers left."""
         for stream in self._shards:
             after = "0-0"
-            while entries := self._streams.read_pending(
+            while ids := self._streams.pending_ids(
                 stream, GROUP_WRITERS, self._consumer, after=after, count=READ_ENTRIES
             ):
+                entries = self._pending(stream, after, ids)
                 self._context.log.info("%d entries of %s were pending from before", len(entries), stream)
-                after = entries[-1].id
+                after = ids[-1]
                 self._take(self._batch, stream, entries)
-                if not self._flush():
+                if not self._batch.room and not self._flush():
                     return
-        self._reclaim()
+        if self._flush():
+            self._reclaim()
+
+    def _pending(self, stream: str, after: str, ids: Sequence[str]) -> list[Entry]:
+        """The pending entries with these ids. Those that were trimmed meanwhile are let go, and it is said."""
+        wanted = set(ids)
+        read = self._streams.read_pending(stream, GROUP_WRITERS, self._consumer, after=after, count=len(ids))
+        entries = [entry for entry in read if entry.id in wanted]
+        found = {entry.id for entry in entries}
+        gone = [each for each in ids if each not in found]
+        if gone:
+            self._say_lost(len(gone), f"pending entries of {stream} were gone before they were stored, with ids from "
+                           f"{gone[0]} to {gone[-1]}")  # fmt: skip
+            self._streams.ack(stream, GROUP_WRITERS, gone)
+        return entries
 
     def _reclaim(self) -> None:
         self._reclaim_at_ms = _now_ms() + RECLAIM_EVERY_MS
@@ -188,6 +221,17 @@ class FinalWriter:
                     self._take(self._batch, stream, entries)
                     if not self._flush():
                         return
+
+    def _flush_and_read_ahead(self) -> bool:
+        """As `_flush`; while the database works, the next batch is read, which halves the time that a backlog takes.
+
+        Not while pending entries are looked through: those that were read ahead would be found among them.
+        """
+        self._reading_ahead = True
+        try:
+            return self._flush()
+        finally:
+            self._reading_ahead = False
 
     def _flush(self) -> bool:
         """Settle the batch in the steps above; whether that is done. It is not if the process has to stop before."""
@@ -228,7 +272,7 @@ class FinalWriter:
 
     def _drain(self) -> None:
         """After the request to stop: write what is there, until nothing is left or the deadline passes."""
-        while not self._stop_deadline().passed and self._flush():
+        while not self._stop_deadline().passed and self._flush_and_read_ahead():
             taken, _ = self._take_new(self._batch, block_ms=None)
             if not taken and not len(self._batch):
                 return
@@ -248,7 +292,7 @@ class FinalWriter:
         if self._context.stopping and self._stop_deadline().passed:
             raise DatabaseUnavailable("the database did not answer before the deadline of the shutdown")
         now_ms = _now_ms()
-        if self._usable and self._ahead.room and now_ms >= self._ahead_at_ms:
+        if self._reading_ahead and self._ahead.room and now_ms >= self._ahead_at_ms:
             _, short = self._take_new(self._ahead, block_ms=None)
             self._ahead_at_ms = now_ms + AHEAD_EVERY_MS if short else now_ms
 

@@ -1,4 +1,4 @@
-"""The klines table as writers see it: one upsert that only higher versions win, and the history of what they replaced."""
+"""The klines table as writers see it: one upsert that only higher versions win, and the history of what they beat."""
 
 from __future__ import annotations
 

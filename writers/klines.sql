@@ -122,11 +122,17 @@ WITH stored AS (
     RETURNING kept.*
 ),
 noted AS (
-    INSERT INTO amendments (symbol, "interval", open_time, epoch, revision, complete, close, was_close, was_epoch, was_revision, was_complete)
-    SELECT stored.symbol, stored."interval", stored.open_time, stored.epoch, stored.revision, stored.complete, stored.close, was.close, was.epoch, was.revision, was.complete
+    INSERT INTO amendments (
+        symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
+        replaced_complete, was, became
+    )
+    SELECT
+        stored.symbol, stored."interval", stored.open_time, stored.epoch, stored.revision, stored.complete,
+        stored.source, replaced.epoch, replaced.revision, replaced.complete,
+        coalesce(changed.was, '{}'), coalesce(changed.became, '{}')
     FROM stored
-    -- LIMIT keeps this a look-up by the key, where a join might read whole chunks; the range of times says which chunks.
-    CROSS JOIN LATERAL (
+    LEFT JOIN LATERAL (
+        -- LIMIT keeps this a look-up by the key, where a join might read whole chunks; the range of times says which.
         SELECT *
         FROM klines
         WHERE %(over_finals)s
@@ -136,8 +142,17 @@ noted AS (
             AND klines.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
             AND klines.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
         LIMIT 1
-    ) AS was
-    WHERE was.revision > 0
+    ) AS replaced ON true
+    LEFT JOIN LATERAL (
+        SELECT jsonb_object_agg(old.key, old.value) AS was, jsonb_object_agg(old.key, new.value) AS became
+        FROM jsonb_each(to_jsonb(replaced)) AS old
+        JOIN jsonb_each(to_jsonb(stored)) AS new USING (key)
+        WHERE old.value <> new.value AND old.key NOT IN ('epoch', 'revision', 'complete')
+    ) AS changed ON true
+    -- An amendment that nothing stood before is one too: what it amended was lost, or fell to a higher version.
+    WHERE stored.revision > 1 OR replaced.revision > 0
+    -- It is there already only if the row of `klines` was deleted since.
+    ON CONFLICT DO NOTHING
 ),
 done AS (
     DELETE FROM incoming_klines AS incoming

@@ -50,7 +50,7 @@ class Settlement:
         return self._slices[-1] if self._slices else []
 
     def _fall_back(self) -> None:
-        """What is left of the klines that had poison rows gets its turn; what of it is stored already changes nothing."""
+        """What is left of the klines that had poison rows gets its turn; what is stored already changes nothing."""
         keys = {entry.kline.key for entry in self._poisoned}
         poison = {(entry.stream, entry.id) for entry in self._poisoned}
         self._left = [e for e in self._left if e.kline.key in keys and (e.stream, e.id) not in poison]

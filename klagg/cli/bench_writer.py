@@ -53,9 +53,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--symbols", type=int, default=750, help="how many symbols (750)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of either kind, of which the median counts (3)")
     parser.add_argument("--rollover", action="store_true",
-                        help="measure instead how soon a day's end (every symbol, 7 intervals) is in the table")  # fmt: skip
+                        help="measure instead how soon a week's last bars are in the table")  # fmt: skip
     parser.add_argument("--outage", type=int, default=0, metavar="SECONDS",
-                        help="also stop the database for so long while entries go on, and tell how the backlog drains")  # fmt: skip
+                        help="also stop the database for so long, and tell how the backlog drains")  # fmt: skip
     parser.add_argument("--rate", type=int, default=5000, help="entries a second during the outage (5,000)")
 
 
