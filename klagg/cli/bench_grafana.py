@@ -54,12 +54,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             PostgresServer(args.keep or folder, source="debian", shared_buffers_mb=1024) as server,
             closing(Database(server.database_url("klagg"), timeout_ms=TIMEOUT_MS)) as owner,
         ):
-            found: dict[str, Any] = {
-                "name": "grafana",
-                "days": args.days,
-                "symbols": args.symbols,
-                **_fill(server, owner, args),
-            }
+            found: dict[str, Any] = {"name": "grafana", "days": args.days, "symbols": args.symbols}
+            found |= _filled(server, owner, args)
             # As klagg_reader, for which klagg would have to be a member of it.
             server.sql("GRANT klagg_reader TO klagg")
             owner.query(_QUERIES["as_reader"])
@@ -75,26 +71,33 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _fill(server: PostgresServer, database: Database, args: argparse.Namespace) -> dict[str, Any]:
-    """Load whole UTC days and the minutes of today, or find what a kept database holds."""
+def fill(database: Database, since: datetime, until: datetime, symbols: int) -> int:
+    """Fill a migrated database with the market of some symbols; how many bars of 1m. `since` is midnight UTC."""
+    whole = {"since": since, "until": until}
+    database.execute(_QUERIES["symbols"], {"symbols": symbols})
+    database.execute(_QUERIES["listings"], whole)
+    rows, day = 0, since
+    while day < until:
+        span = {"since": day, "until": min(day + timedelta(days=1), until)}
+        loaded = [database.execute(_QUERIES[name], span) for name in BY_DAY]
+        rows += loaded[0]
+        day += timedelta(days=1)
+        print(f"loaded {rows:,} bars of 1m", file=sys.stderr)
+    for name in AT_ONCE:
+        database.execute(_QUERIES[name], whole)
+    return rows
+
+
+def _filled(server: PostgresServer, database: Database, args: argparse.Namespace) -> dict[str, Any]:
+    """Whole UTC days and the minutes of today, made now or found in a database that was kept."""
     migrate(database)
     kept = database.query(_QUERIES["loaded_until"])
     if kept:
         return {"until": kept[0]["until"].isoformat(), "rows": kept[0]["rows"]}
     until = datetime.now(UTC).replace(second=0, microsecond=0)
-    today = until.replace(hour=0, minute=0)
-    since = today - timedelta(days=args.days)
+    since = until.replace(hour=0, minute=0) - timedelta(days=args.days)
     started = time.perf_counter()
-    database.execute(_QUERIES["symbols"], {"symbols": args.symbols})
-    database.execute(_QUERIES["listings"], {"since": since, "until": until})
-    rows = 0
-    for day in (since + timedelta(days=number) for number in range(args.days + 1)):
-        span = {"since": day, "until": min(day + timedelta(days=1), until)}
-        loaded = [database.execute(_QUERIES[name], span) for name in BY_DAY]
-        rows += loaded[0]
-        print(f"loaded {rows:,} bars of 1m", file=sys.stderr)
-    for name in AT_ONCE:
-        database.execute(_QUERIES[name], {"since": since, "until": until})
+    rows = fill(database, since, until, args.symbols)
     load_s = time.perf_counter() - started
     server.sql(_QUERIES["tidy"], "klagg")
     return {

@@ -89,7 +89,7 @@ INSERT INTO gaps (symbol, generation, ids, from_id, to_id, before_time, after_ti
 SELECT
     symbol, 1, 'agg', mixed, mixed + mixed %% 40, at - INTERVAL '1 second', at, at,
     CASE WHEN open THEN NULL ELSE at + (2 + mixed %% 60) * INTERVAL '1 second' END,
-    CASE WHEN open THEN NULL WHEN mixed %% 50 = 0 THEN 'lost' WHEN mixed %% 9 = 0 THEN 'healed' ELSE 'repaired' END
+    CASE WHEN open THEN NULL WHEN mixed %% 49 = 0 THEN 'lost' WHEN mixed %% 9 = 0 THEN 'healed' ELSE 'repaired' END
 FROM (
     SELECT
         symbol, at, (extract(epoch FROM at)::bigint / 60 * 31 + number * 104729) %% 1000003 AS mixed,
