@@ -56,7 +56,7 @@ def test_the_interval_leaves_about_as_many_points_as_there_is_room_for(hours: fl
 @pytest.mark.parametrize(
     "sql",
     [
-        "$__timeBucket(open_time)", "$__timeFilter()", "$__timeGroup(open_time)", "$__timeGroup(open_time, '5 minutes')",
+        "$__timeBucket(open_time)", "$__timeFilter()", "$__timeGroup(open_time)", "$__timeGroup(open_time, '5 min')",
         "${symbols:sqlstring}", "${symbol}", "${symbol:csv}", "symbol = $symbol",
     ],
 )  # fmt: skip
