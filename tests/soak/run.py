@@ -1,0 +1,167 @@
+"""One soak: the real processes, a fault script, memory samples, and the comparison at the end."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from decimal import Decimal
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import quote
+
+from klagg.contract import EVENT_HOLE_CLOSED, EVENT_HOLE_OPENED
+from klagg.database import Database
+from klagg.intervals import MINUTE_MS, interval
+from klagg.kline import NINE_VALUES
+from tests.endtoend.kit import Stack, migrated, stack, table
+from tests.soak.expected import Expected, Market, Nine, expected, joined
+from tests.soak.memory import Memory, thirds
+from tests.soak.plan import CALM_S, plan
+
+PROCESSES: Final = ("clock", "repair", "aggregator", "writer", "ingest", "ingest-b")
+LOOK_S: Final = 5.0
+TELL_S: Final = 60.0
+SETTLE_S: Final = 300.0
+"""So long after the last fault everything must be healed and proven."""
+INTERVALS: Final = ("1m", "5m")
+OFFICIAL: Final = (1, 2, 3, 4, 5, 7, 8, 9, 10)
+"""Where the nine values stand in a row of the exchange's klines."""
+ROWS_MAX: Final = 1500
+MB: Final = 1024 * 1024
+
+Rows = dict[tuple[str, str, int], dict[str, Any]]
+
+
+def say(text: str) -> None:
+    print(f"{time.strftime('%H:%M:%S')} {text}", flush=True)
+
+
+class Soak:
+    """`run` plays it and says what is wrong."""
+
+    def __init__(self, folder: Path, seed: int, minutes: int, symbols: int, rate: float) -> None:
+        self._folder, self._seed, self._seconds = folder, seed, minutes * 60
+        self._market = Market(symbols, rate, seed)
+        self._memory = Memory()
+        self._events: Counter[str] = Counter()
+        self._events_from = "-"
+
+    def run(self, redis_url: str, database_url: str) -> list[str]:
+        """What is wrong, in sentences; nothing if the soak was sound. RuntimeError if a process ends by itself."""
+        script = self._folder / "faults.toml"
+        script.write_text(plan(self._seed, self._seconds), encoding="utf-8")
+        market = ["--symbols", str(self._market.symbols), "--rate", str(self._market.rate), "--seed", str(self._seed)]
+        database = migrated(database_url)
+        with stack(self._folder, redis_url, database_url, [*market, "--faults", str(script)]) as running:
+            began_ms = int(running.ask("/klagg/state")["startTime"])
+            running.start(*PROCESSES)
+            end_ms = (began_ms + self._seconds * 1000) // MINUTE_MS * MINUTE_MS
+            first_ms = ((began_ms + CALM_S * 1000) // MINUTE_MS + 1) * MINUTE_MS
+            self._last(running, end_ms)
+            faults: Counter[str] = Counter()
+            for each in running.ask("/klagg/state")["faults"]:
+                faults[each["kind"]] += each["acted"]
+            say(f"the faults are over: {_told(faults)}")
+            found = expected(self._market, first_ms - 10 * MINUTE_MS, end_ms)
+            say(f"{len(found.bars)} bars expected")
+            unproven = self._settle(running, database, found, first_ms)
+            rows, wrong = self._rows(database), [f"not proven: {each}" for each in unproven]
+            sources: Counter[str] = Counter()
+            for key in sorted(bar for bar in found.bars if bar[2] >= first_ms):
+                row = rows.get(key)
+                sources[row["source"] if row else "missing"] += 1
+                if row is None:
+                    wrong.append(f"missing: {key}")
+            wrong += self._differences(running, rows, found, first_ms, end_ms)
+            codes = running.stop(*PROCESSES[::-1])
+            wrong += [f"{name} ended with {code}" for name, code in codes.items() if code]
+        database.close()
+        say(f"{sum(sources.values())} bars compared: {_told(sources)}; events: {_told(self._events)}")
+        for name, values in sorted(self._memory.samples.items()):
+            middle, last = thirds(values)
+            say(f"memory of {name}: most {middle:.0f} MB in the middle third, {last:.0f} MB in the last")
+        return wrong + [f"{name} grew from {a:.0f} to {b:.0f} MB" for name, (a, b) in self._memory.grown().items()]
+
+    def _last(self, running: Stack, end_ms: int) -> None:
+        """Look at the memory of all processes until the end."""
+        streams, told_s = running.streams(), time.monotonic()
+        while True:
+            running.alive()
+            now_ms = int(running.ask("/klagg/state")["serverTime"])
+            if now_ms >= end_ms:
+                break
+            pids = {name: child.process.pid for name, child in running.children.items()}
+            used = int(streams.information("memory")["used_memory"])
+            self._memory.look(pids, {"redis": used / MB})
+            if time.monotonic() - told_s >= TELL_S:
+                told_s = time.monotonic()
+                sizes = ", ".join(f"{name} {values[-1]:.0f}" for name, values in self._memory.samples.items())
+                say(f"{(end_ms - now_ms) / 1000:.0f} s left; MB: {sizes}")
+            self._count(running)
+            time.sleep(LOOK_S)
+        streams.close()
+
+    def _count(self, running: Stack) -> None:
+        """Holes and findings so far; the streams are trimmed behind us."""
+        streams = running.streams()
+        for each in streams.range("events:{0}", self._events_from):
+            self._events_from, kind = f"({each.id}", each.fields[b"kind"].decode()
+            if kind in (EVENT_HOLE_OPENED, EVENT_HOLE_CLOSED):
+                self._events[kind] += int(each.fields[b"n"])
+        streams.close()
+
+    def _rows(self, database: Database) -> Rows:
+        return {(symbol, name, at): row for name in INTERVALS for (symbol, at), row in table(database, name).items()}
+
+    def _settle(self, running: Stack, database: Database, found: Expected, first_ms: int) -> list[tuple[str, str, int]]:
+        """Wait until every bar behind which its symbol traded again is proven; those that are not in time."""
+        wanted = [
+            key for key in found.bars
+            if key[2] >= first_ms and key[2] + (interval(key[1]).length_ms or 0) <= found.last_ms[key[0]]
+        ]  # fmt: skip
+        deadline_s, lacking = time.monotonic() + SETTLE_S, wanted
+        while lacking and time.monotonic() < deadline_s:
+            running.alive()
+            time.sleep(1)
+            rows = self._rows(database)
+            lacking = [key for key in lacking if not ((row := rows.get(key)) and row["complete"])]
+        say(f"{len(wanted) - len(lacking)} of {len(wanted)} bars are proven")
+        return lacking
+
+    def _differences(self, running: Stack, rows: Rows, found: Expected, first_ms: int, end_ms: int) -> list[str]:
+        """Bars that are not what their trades, or the exchange's klines that healed them, say."""
+        wrong = []
+        for symbol in sorted({key[0] for key in found.bars}):
+            for name in INTERVALS:
+                official: dict[int, Nine] | None = None
+                for key in [each for each in found.bars if each[:2] == (symbol, name) and each[2] >= first_ms]:
+                    row = rows.get(key)
+                    if row is None:
+                        continue
+                    want = found.bars[key]
+                    if row["source"] != "own" and name == "1m":
+                        official = official or _official(running, symbol, first_ms, end_ms)
+                        want = official[key[2]]
+                    elif row["source"] != "own":  # its minutes are compared by themselves
+                        length_ms = interval(name).length_ms or 0
+                        parts = [rows.get((symbol, "1m", key[2] + at)) for at in range(0, length_ms, MINUTE_MS)]
+                        want = joined([_nine(part) for part in parts if part])
+                    if _nine(row) != want:
+                        wrong.append(f"differs: {key} {row['source']}: {_nine(row)}, expected {want}")
+        return wrong
+
+
+def _nine(row: dict[str, Any]) -> Nine:
+    return tuple(row[each] for each in NINE_VALUES)
+
+
+def _official(running: Stack, symbol: str, first_ms: int, end_ms: int) -> dict[int, Nine]:
+    """The exchange's own minutes."""
+    rows = running.ask(
+        f"/fapi/v1/klines?symbol={quote(symbol)}&interval=1m&startTime={first_ms}&endTime={end_ms}&limit={ROWS_MAX}"
+    )
+    return {row[0]: tuple(Decimal(str(row[at])) for at in OFFICIAL) for row in rows}
+
+
+def _told(counts: Counter[str]) -> str:
+    return ", ".join(f"{key} {count}" for key, count in sorted(counts.items())) or "none"
