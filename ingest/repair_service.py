@@ -375,7 +375,7 @@ async def repair(context: AsyncContext) -> None:
     await writing.ping()
     clock = ExchangeClock()
     patient = PatientGate(writing, ROLE_REPAIR, settings.rest, context.stats)
-    hasty = HastyGate(writing, ROLE_CLOCK, settings.rest)
+    hasty = HastyGate(writing, ROLE_CLOCK, settings.rest, context.stats)
     url, proxy = settings.exchange.rest_url, settings.exchange.proxy
     async with (
         ExchangeRest(url, gate=hasty, proxy=proxy) as time_rest,
