@@ -264,7 +264,7 @@ async def test_it_waits_for_an_exchange_that_is_not_there(caplog: pytest.LogCapt
         await eventually(lambda: receiver.reconnects("network") >= 3)
     assert not receiver.connection.is_up
     assert receiver.connection.alive_ms(ExchangeClock()) is None
-    assert "connection A1 is down ([Errno 111]" in caplog.records[0].getMessage()
+    assert "connection A1 is down ([Errno 111]" in caplog.text
 
 
 async def test_a_frame_beyond_the_bound_ends_the_connection_not_the_line() -> None:
