@@ -294,7 +294,8 @@ async def clock(context: AsyncContext) -> None:
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
     streams = context.connect()
     await streams.ping()
-    exchange, gate = context.settings.exchange, HastyGate(streams, ROLE_CLOCK, context.settings.rest)
+    exchange = context.settings.exchange
+    gate = HastyGate(streams, ROLE_CLOCK, context.settings.rest, context.stats)
     async with ExchangeRest(exchange.rest_url, gate=gate, proxy=exchange.proxy, agent="klagg-clock") as rest:
         await ClockJobs(context, rest, Pen(streams, context.writer)).run()
     await streams.close()

@@ -130,6 +130,8 @@ class Repair:
         self._redis_outage = Outage(context, "Redis answers")
         self._wake = asyncio.Event()
         self._reclaim_ms = 0.0
+        self._stats.add("unrepaired", 0)  # Prometheus sees growth only in what it saw before
+        self._stats.show("waiting", 0)
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The background tasks by name; none of them ends by itself."""
@@ -375,7 +377,7 @@ async def repair(context: AsyncContext) -> None:
     await writing.ping()
     clock = ExchangeClock()
     patient = PatientGate(writing, ROLE_REPAIR, settings.rest, context.stats)
-    hasty = HastyGate(writing, ROLE_CLOCK, settings.rest)
+    hasty = HastyGate(writing, ROLE_CLOCK, settings.rest, context.stats)
     url, proxy = settings.exchange.rest_url, settings.exchange.proxy
     async with (
         ExchangeRest(url, gate=hasty, proxy=proxy) as time_rest,
