@@ -21,7 +21,7 @@ from klagg.stats import Stats
 
 RECONNECT_FIRST_S: Final = 0.5
 RECONNECT_CAP_S: Final = 30.0
-STEADY_MS: Final = 60_000
+STEADY_MS: Final = 30_000
 """A connection that held this long was a good one: the next failure begins with the shortest delay again."""
 
 AGE_SPREAD: Final = 0.1

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(600
 
 SCRIPT = Path(__file__).with_name("season.toml")
 SYMBOLS, RATE, SPEED = 24, 240, 5
-FAULTS_END_S = 725
+FAULTS_END_S = 765
 PLAIN_S = 60
 """From then on all processes run, as long as the machine is not much slower than ours."""
 CHANGING = {"XRPUSDT", "DOGEUSDT"}
