@@ -82,7 +82,7 @@ WORTH_RETRYING: Final = frozenset({403, 408, 418, 429})
 
 
 class Outage:
-    """One thing that may be away: what is said about it, once for each kind of answer, and how long to leave it alone."""
+    """One thing that may be away: what is said about it, once for each status, and how long to leave it alone."""
 
     def __init__(self, context: AsyncContext, what: str) -> None:
         self._context, self._what = context, what

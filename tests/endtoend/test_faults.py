@@ -139,18 +139,7 @@ def season(redis_server: RedisServer, postgres_server: PostgresServer) -> Iterat
             assert not lacking, f"{len(lacking)} of {len(expected)} bars are not proven: {lacking[:5]}; {told}"
             return rows
 
-        try:
-            rows = eventually(healed, 120, 1)
-        except AssertionError:
-            import pickle, shutil  # DEBUG
-            shutil.rmtree("/tmp/seasondump", ignore_errors=True)
-            Path("/tmp/seasondump").mkdir()
-            for key in ("events:{0}", "findings:{0}", "klines:{0}", "requests:{0}", "feed:{0}"):
-                Path("/tmp/seasondump/" + key).write_bytes(pickle.dumps(texts(running, key)))
-            for name, child in running.children.items():
-                Path("/tmp/seasondump/" + name + ".log").write_text(child.text())
-            Path("/tmp/seasondump/table").write_bytes(pickle.dumps(table(database)))
-            raise
+        rows = eventually(healed, 120, 1)
         events, findings = texts(running, "events:{0}"), texts(running, "findings:{0}")
         assert set(running.stop("ingest", "ingest-b", "repair", "clock", "aggregator", "writer").values()) == {0}
         logs = {name: child.text() for name, child in running.children.items()}

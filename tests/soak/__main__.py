@@ -20,6 +20,7 @@ from pathlib import Path
 
 from klagg.embedded import PostgresServer, RedisServer
 from klagg.errors import KlaggError
+from tests.soak.expected import Market
 from tests.soak.run import Soak, say
 
 SHOWN = 10
@@ -47,8 +48,8 @@ def main() -> int:
     wrong = []
     try:
         with RedisServer(folder) as redis, PostgresServer(folder, fsync=False) as postgres:
-            soak = Soak(folder, arguments.seed, arguments.minutes, arguments.symbols, arguments.rate)
-            wrong = soak.run(redis.url, postgres.create_database("soak"))
+            market = Market(arguments.symbols, arguments.rate, arguments.seed)
+            wrong = Soak(folder, market, arguments.minutes).run(redis.url, postgres.create_database("soak"))
     except (AssertionError, RuntimeError, KlaggError) as failure:
         wrong = [str(failure)]
     for each in wrong[:SHOWN]:

@@ -1,9 +1,10 @@
-"""One soak: the real processes, a fault script, memory samples, and the comparison at the end."""
+"""The real processes under a fault script, their memory, and the comparison of every bar at the end."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,7 @@ from klagg.contract import EVENT_HOLE_CLOSED, EVENT_HOLE_OPENED
 from klagg.database import Database
 from klagg.intervals import MINUTE_MS, interval
 from klagg.kline import NINE_VALUES
+from klagg.redisio import Streams
 from tests.endtoend.kit import Stack, migrated, stack, table
 from tests.soak.expected import Expected, Market, Nine, expected, joined
 from tests.soak.memory import Memory, thirds
@@ -20,6 +22,7 @@ from tests.soak.plan import CALM_S, plan
 
 PROCESSES: Final = ("clock", "repair", "aggregator", "writer", "ingest", "ingest-b")
 LOOK_S: Final = 5.0
+ACT_S: Final = 0.2
 TELL_S: Final = 60.0
 SETTLE_S: Final = 300.0
 """So long after the last fault everything must be healed and proven."""
@@ -30,6 +33,7 @@ ROWS_MAX: Final = 1500
 MB: Final = 1024 * 1024
 
 Rows = dict[tuple[str, str, int], dict[str, Any]]
+Act = Callable[[Stack, float], None]
 
 
 def say(text: str) -> None:
@@ -37,27 +41,40 @@ def say(text: str) -> None:
 
 
 class Soak:
-    """`run` plays it and says what is wrong."""
+    """`run` plays it and says what is wrong. `script` is a fault script instead of the seeded one; times are exchange
+    time, which runs `speed` times as fast as real time."""
 
-    def __init__(self, folder: Path, seed: int, minutes: int, symbols: int, rate: float) -> None:
-        self._folder, self._seed, self._seconds = folder, seed, minutes * 60
-        self._market = Market(symbols, rate, seed)
+    def __init__(
+        self,
+        folder: Path,
+        market: Market,
+        minutes: int,
+        *,
+        script: str = "",
+        speed: float = 1.0,
+        act: Act | None = None,
+    ) -> None:
+        """`act` is called every now and then, with the seconds since the exchange began."""
+        self._folder, self._market, self._seconds, self._speed = folder, market, minutes * 60, speed
+        self._script, self._act = script or plan(market.seed, self._seconds), act
         self._memory = Memory()
-        self._events: Counter[str] = Counter()
+        self.events: Counter[str] = Counter()
+        """Holes that opened and ended, so far."""
         self._events_from = "-"
 
     def run(self, redis_url: str, database_url: str) -> list[str]:
         """What is wrong, in sentences; nothing if the soak was sound. RuntimeError if a process ends by itself."""
         script = self._folder / "faults.toml"
-        script.write_text(plan(self._seed, self._seconds), encoding="utf-8")
-        market = ["--symbols", str(self._market.symbols), "--rate", str(self._market.rate), "--seed", str(self._seed)]
+        script.write_text(self._script, encoding="utf-8")
+        values = {**self._market._asdict(), "speed": self._speed, "faults": script}
+        market = [word for name, value in values.items() for word in (f"--{name}", str(value))]
         database = migrated(database_url)
-        with stack(self._folder, redis_url, database_url, [*market, "--faults", str(script)]) as running:
+        with stack(self._folder, redis_url, database_url, market) as running:
             began_ms = int(running.ask("/klagg/state")["startTime"])
             running.start(*PROCESSES)
             end_ms = (began_ms + self._seconds * 1000) // MINUTE_MS * MINUTE_MS
             first_ms = ((began_ms + CALM_S * 1000) // MINUTE_MS + 1) * MINUTE_MS
-            self._last(running, end_ms)
+            self._last(running, began_ms, end_ms)
             faults: Counter[str] = Counter()
             for each in running.ask("/klagg/state")["faults"]:
                 faults[each["kind"]] += each["acted"]
@@ -76,13 +93,13 @@ class Soak:
             codes = running.stop(*PROCESSES[::-1])
             wrong += [f"{name} ended with {code}" for name, code in codes.items() if code]
         database.close()
-        say(f"{sum(sources.values())} bars compared: {_told(sources)}; events: {_told(self._events)}")
+        say(f"{sum(sources.values())} bars compared: {_told(sources)}; events: {_told(self.events)}")
         for name, values in sorted(self._memory.samples.items()):
             middle, last = thirds(values)
             say(f"memory of {name}: most {middle:.0f} MB in the middle third, {last:.0f} MB in the last")
         return wrong + [f"{name} grew from {a:.0f} to {b:.0f} MB" for name, (a, b) in self._memory.grown().items()]
 
-    def _last(self, running: Stack, end_ms: int) -> None:
+    def _last(self, running: Stack, began_ms: int, end_ms: int) -> None:
         """Look at the memory of all processes until the end."""
         streams, told_s = running.streams(), time.monotonic()
         while True:
@@ -97,18 +114,18 @@ class Soak:
                 told_s = time.monotonic()
                 sizes = ", ".join(f"{name} {values[-1]:.0f}" for name, values in self._memory.samples.items())
                 say(f"{(end_ms - now_ms) / 1000:.0f} s left; MB: {sizes}")
-            self._count(running)
-            time.sleep(LOOK_S)
+            self._count(streams)
+            if self._act is not None:
+                self._act(running, (now_ms - began_ms) / 1000)
+            time.sleep(LOOK_S if self._act is None else ACT_S)
         streams.close()
 
-    def _count(self, running: Stack) -> None:
-        """Holes and findings so far; the streams are trimmed behind us."""
-        streams = running.streams()
+    def _count(self, streams: Streams) -> None:
+        """Holes so far; the stream is trimmed behind us."""
         for each in streams.range("events:{0}", self._events_from):
             self._events_from, kind = f"({each.id}", each.fields[b"kind"].decode()
             if kind in (EVENT_HOLE_OPENED, EVENT_HOLE_CLOSED):
-                self._events[kind] += int(each.fields[b"n"])
-        streams.close()
+                self.events[kind] += int(each.fields[b"n"])
 
     def _rows(self, database: Database) -> Rows:
         return {(symbol, name, at): row for name in INTERVALS for (symbol, at), row in table(database, name).items()}
