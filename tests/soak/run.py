@@ -8,6 +8,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
+from urllib.error import HTTPError
 from urllib.parse import quote
 
 from klagg.contract import EVENT_HOLE_CLOSED, EVENT_HOLE_OPENED
@@ -16,6 +17,7 @@ from klagg.intervals import MINUTE_MS, interval
 from klagg.kline import NINE_VALUES
 from klagg.redisio import Streams
 from tests.endtoend.kit import Stack, migrated, stack, table
+from tests.kit import eventually
 from tests.soak.expected import Expected, Market, Nine, expected, joined
 from tests.soak.memory import Memory, thirds
 from tests.soak.plan import CALM_S, plan
@@ -29,7 +31,7 @@ SETTLE_S: Final = 300.0
 INTERVALS: Final = ("1m", "5m")
 OFFICIAL: Final = (1, 2, 3, 4, 5, 7, 8, 9, 10)
 """Where the nine values stand in a row of the exchange's klines."""
-ROWS_MAX: Final = 1500
+WEIGHT_S: Final = 120.0
 MB: Final = 1024 * 1024
 
 Rows = dict[tuple[str, str, int], dict[str, Any]]
@@ -66,8 +68,8 @@ class Soak:
         """What is wrong, in sentences; nothing if the soak was sound. RuntimeError if a process ends by itself."""
         script = self._folder / "faults.toml"
         script.write_text(self._script, encoding="utf-8")
-        values = {**self._market._asdict(), "speed": self._speed, "faults": script}
-        market = [word for name, value in values.items() for word in (f"--{name}", str(value))]
+        given = {**self._market._asdict(), "speed": self._speed, "faults": script}
+        market = [word for name, value in given.items() for word in (f"--{name}", str(value))]
         database = migrated(database_url)
         with stack(self._folder, redis_url, database_url, market) as running:
             began_ms = int(running.ask("/klagg/state")["startTime"])
@@ -173,10 +175,20 @@ def _nine(row: dict[str, Any]) -> Nine:
 
 
 def _official(running: Stack, symbol: str, first_ms: int, end_ms: int) -> dict[int, Nine]:
-    """The exchange's own minutes."""
-    rows = running.ask(
-        f"/fapi/v1/klines?symbol={quote(symbol)}&interval=1m&startTime={first_ms}&endTime={end_ms}&limit={ROWS_MAX}"
-    )
+    """The exchange's own minutes; waits while repair uses all of the weight."""
+    path = f"/fapi/v1/klines?symbol={quote(symbol)}&interval=1m&startTime={first_ms}&endTime={end_ms - 1}"
+
+    def asked() -> list[Any] | None:
+        try:
+            rows: list[Any] = running.ask(f"{path}&limit={(end_ms - first_ms) // MINUTE_MS}")
+        except HTTPError as refused:
+            if refused.code not in (418, 429):
+                raise
+            return None
+        return rows
+
+    rows = eventually(asked, WEIGHT_S, 1)
+    assert rows is not None
     return {row[0]: tuple(Decimal(str(row[at])) for at in OFFICIAL) for row in rows}
 
 
