@@ -26,6 +26,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEED ?= 1
 KILLS ?= 200
+# Tests wait more than they compute, so there are more of them at a time than cores on a small machine.
+WORKERS ?= 3
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -72,7 +74,7 @@ check: setup
 	$(BIN)/pytest -q tests/test_packaging.py
 
 test: check
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 chaos: setup
 	@exec $(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)
