@@ -23,6 +23,18 @@ COPY official_klines (
     taker_buy_quote_volume
 ) FROM STDIN (FORMAT BINARY);
 
+-- name: incomplete
+-- Whether there may be anything for the query below, which costs more than this look along the primary key.
+SELECT EXISTS (
+    SELECT
+    FROM klines
+    WHERE symbol = %(symbol)s
+        AND "interval" = %(interval)s
+        AND open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
+        AND open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
+        AND NOT complete
+) AS there;
+
 -- name: healed
 -- How many bars of klagg's own the upsert below is going to replace.
 SELECT count(*) AS bars

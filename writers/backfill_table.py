@@ -5,7 +5,7 @@ A crash before the commit leaves neither; after it, both. So a run that goes on 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -61,6 +61,9 @@ class Stored:
     disagreements: list[Disagreement] = field(default_factory=list)
 
 
+Say = Callable[[Sequence[Disagreement]], None]
+
+
 class HistoryTable:
     """The tables klines and backfilled for official history.
 
@@ -79,8 +82,11 @@ class HistoryTable:
             for row in self._database.query(_QUERIES["loaded"])
         }
 
-    def store(self, batch: Batch) -> Stored:
-        """Store a batch and how far its part is loaded with it."""
+    def store(self, batch: Batch, say: Say) -> Stored:
+        """Store a batch and how far its part is loaded with it.
+
+        What it found goes to `say` before the commit: a crash in between has it said again, and never not at all.
+        """
         part, rows = batch.part, batch.rows
         stored = Stored(rows=len(rows))
         with self._database.transaction():
@@ -91,10 +97,12 @@ class HistoryTable:
                 }  # fmt: skip
                 self._database.execute(_QUERIES["create_official"])
                 self._database.copy_rows(_QUERIES["copy_official"], _TYPES, rows)
-                stored.healed = self._database.query(_QUERIES["healed"], about)[0]["bars"]
+                if self._database.query(_QUERIES["incomplete"], about)[0]["there"]:
+                    stored.healed = self._database.query(_QUERIES["healed"], about)[0]["bars"]
                 stored.written = self._database.execute(_QUERIES["upsert"], about)
                 if stored.written < len(rows):
                     self._judge(stored, batch, self._database.query(_QUERIES["own"], about))
+            say(stored.disagreements)
             self._database.execute(
                 _QUERIES["note_loaded"],
                 {
