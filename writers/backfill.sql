@@ -23,8 +23,8 @@ COPY official_klines (
     taker_buy_quote_volume
 ) FROM STDIN (FORMAT BINARY);
 
--- name: incomplete
--- Whether there may be anything for the query below, which costs more than this look along the primary key.
+-- name: occupied
+-- Whether the table has bars where the official ones go; mostly it has none.
 SELECT EXISTS (
     SELECT
     FROM klines
@@ -32,7 +32,6 @@ SELECT EXISTS (
         AND "interval" = %(interval)s
         AND open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
         AND open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
-        AND NOT complete
 ) AS there;
 
 -- name: healed
@@ -49,6 +48,40 @@ WHERE kept.symbol = %(symbol)s
     AND NOT kept.complete
     AND kept.close_time < timestamptz 'epoch' + %(settled_ms)s * interval '1 millisecond'
     AND NOT (official.trades::bigint = 0 AND kept.trades > 0);
+
+-- name: insert
+-- Where the table has none of these bars: a third faster than the upsert. A bar that comes at the same moment from
+-- somewhere else makes it fail, and then the upsert decides.
+INSERT INTO klines (
+    symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
+    taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
+    edge
+)
+SELECT
+    %(symbol)s,
+    %(interval)s,
+    timestamptz 'epoch' + open_time::bigint * interval '1 millisecond' AS opened,
+    timestamptz 'epoch' + close_time::bigint * interval '1 millisecond',
+    open::numeric,
+    high::numeric,
+    low::numeric,
+    close::numeric,
+    volume::numeric,
+    quote_volume::numeric,
+    trades::bigint,
+    taker_buy_volume::numeric,
+    taker_buy_quote_volume::numeric,
+    -1,
+    -1,
+    -1,
+    -1,
+    true,
+    0,
+    1,
+    'exchange',
+    ''
+FROM official_klines
+ORDER BY opened;
 
 -- name: upsert
 -- A bar of klagg's own stays, unless it is incomplete and so old that no aggregator will complete it; and even then a

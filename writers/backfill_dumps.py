@@ -183,9 +183,7 @@ def problem(kline: OfficialKline, part: Part, before_ms: int) -> str:
     if bars.open_time(opened) != opened:
         return f"open time {opened} is not where a bar of {bars.name} opens"
     if kline.close_time_ms not in {None, bars.close_time(opened)}:
-        return (
-            f"close time {kline.close_time_ms} is not the last millisecond of a bar of {bars.name} opening at {opened}"
-        )
+        return f"close time {kline.close_time_ms} is not that of a bar of {bars.name} which opens at {opened}"
     if not part.span[0] <= opened < part.span[1]:
         return f"open time {opened} is not of the time that the name of the file says"
     if opened <= before_ms:

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from klagg.compare import differences
 from klagg.database import Database, Row, load_queries
+from klagg.errors import DatabaseRefused
 from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
 from writers.backfill_parts import Batch, Loaded
 
@@ -21,6 +22,8 @@ EXCHANGE_HOLE: Final = "EXCHANGE_HOLE"
 
 DIFFERENT: Final = "DIFFERENT"
 """A complete bar of klagg's own and the official row differ in a value."""
+
+UNIQUE_VIOLATION: Final = "23505"
 
 _QUERIES = load_queries(Path(__file__).with_name("backfill.sql"))
 _TYPES: Final = ("text",) * 11
@@ -87,6 +90,15 @@ class HistoryTable:
 
         What it found goes to `say` before the commit: a crash in between has it said again, and never not at all.
         """
+        try:
+            return self._store(batch, say, empty=None)
+        except DatabaseRefused as refused:
+            if refused.sqlstate != UNIQUE_VIOLATION:
+                raise
+        return self._store(batch, say, empty=False)
+
+    def _store(self, batch: Batch, say: Say, *, empty: bool | None) -> Stored:
+        """`empty`: whether the table has no bars where these go; None: look."""
         part, rows = batch.part, batch.rows
         stored = Stored(rows=len(rows))
         with self._database.transaction():
@@ -97,11 +109,12 @@ class HistoryTable:
                 }  # fmt: skip
                 self._database.execute(_QUERIES["create_official"])
                 self._database.copy_rows(_QUERIES["copy_official"], _TYPES, rows)
-                if self._database.query(_QUERIES["incomplete"], about)[0]["there"]:
-                    stored.healed = self._database.query(_QUERIES["healed"], about)[0]["bars"]
-                stored.written = self._database.execute(_QUERIES["upsert"], about)
-                if stored.written < len(rows):
-                    self._judge(stored, batch, self._database.query(_QUERIES["own"], about))
+                if empty is None:
+                    empty = not self._database.query(_QUERIES["occupied"], about)[0]["there"]
+                if empty:
+                    stored.written = self._database.execute(_QUERIES["insert"], about)
+                else:
+                    self._upsert(stored, batch, about)
             say(stored.disagreements)
             self._database.execute(
                 _QUERIES["note_loaded"],
@@ -111,6 +124,12 @@ class HistoryTable:
                 },
             )  # fmt: skip
         return stored
+
+    def _upsert(self, stored: Stored, batch: Batch, about: Mapping[str, object]) -> None:
+        stored.healed = self._database.query(_QUERIES["healed"], about)[0]["bars"]
+        stored.written = self._database.execute(_QUERIES["upsert"], about)
+        if stored.written < stored.rows:
+            self._judge(stored, batch, self._database.query(_QUERIES["own"], about))
 
     def _judge(self, stored: Stored, batch: Batch, own: Sequence[Row]) -> None:
         stored.own = len(own)
