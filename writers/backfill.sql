@@ -1,5 +1,5 @@
 -- The klines table as `klagg backfill` sees it: rows of the exchange's own history.
--- They are version (0, 1, complete): epochs of aggregators are times, so whatever an aggregator publishes is higher.
+-- They are version (0, 1, complete): epochs of aggregators are times, so every final that one publishes is higher.
 
 -- name: create_official
 -- Takes rows of one symbol and interval as the exchange writes them: everything is text, which the server converts.
@@ -34,20 +34,87 @@ SELECT EXISTS (
         AND open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
 ) AS there;
 
--- name: healed
--- How many bars of klagg's own the upsert below is going to replace.
-SELECT count(*) AS bars
-FROM klines AS kept
-JOIN official_klines AS official
-    ON kept.open_time = timestamptz 'epoch' + official.open_time::bigint * interval '1 millisecond'
-WHERE kept.symbol = %(symbol)s
-    AND kept."interval" = %(interval)s
-    AND kept.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
-    AND kept.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
-    AND kept.epoch > 0
-    AND NOT kept.complete
-    AND kept.close_time < timestamptz 'epoch' + %(settled_ms)s * interval '1 millisecond'
-    AND NOT (official.trades::bigint = 0 AND kept.trades > 0);
+-- name: heal
+-- Notes which bars of klagg's own the upsert below is going to replace, and what they were; and locks them until it has.
+-- They are old, so that hardly anybody else wants them: their locks come before those of other rows of lower keys.
+INSERT INTO amendments AS noted (
+    symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
+    replaced_complete, was, became
+)
+SELECT
+    kept.symbol,
+    kept."interval",
+    kept.open_time,
+    0,
+    1,
+    true,
+    'exchange',
+    kept.epoch,
+    kept.revision,
+    kept.complete,
+    kept.was,
+    kept.became
+FROM (
+    SELECT
+        kept.symbol,
+        kept."interval",
+        kept.open_time,
+        kept.epoch,
+        kept.revision,
+        kept.complete,
+        changed.was,
+        changed.became
+    FROM klines AS kept
+    JOIN official_klines AS official
+        ON kept.open_time = timestamptz 'epoch' + official.open_time::bigint * interval '1 millisecond'
+    CROSS JOIN LATERAL (
+        SELECT
+            coalesce(jsonb_object_agg(name, old), '{}') AS was,
+            coalesce(jsonb_object_agg(name, new), '{}') AS became
+        FROM (VALUES
+            ('open', to_jsonb(kept.open), to_jsonb(official.open::numeric)),
+            ('high', to_jsonb(kept.high), to_jsonb(official.high::numeric)),
+            ('low', to_jsonb(kept.low), to_jsonb(official.low::numeric)),
+            ('close', to_jsonb(kept.close), to_jsonb(official.close::numeric)),
+            ('volume', to_jsonb(kept.volume), to_jsonb(official.volume::numeric)),
+            ('quote_volume', to_jsonb(kept.quote_volume), to_jsonb(official.quote_volume::numeric)),
+            ('trades', to_jsonb(kept.trades), to_jsonb(official.trades::bigint)),
+            ('taker_buy_volume', to_jsonb(kept.taker_buy_volume), to_jsonb(official.taker_buy_volume::numeric)),
+            (
+                'taker_buy_quote_volume',
+                to_jsonb(kept.taker_buy_quote_volume),
+                to_jsonb(official.taker_buy_quote_volume::numeric)
+            ),
+            ('first_agg_id', to_jsonb(kept.first_agg_id), to_jsonb(-1)),
+            ('last_agg_id', to_jsonb(kept.last_agg_id), to_jsonb(-1)),
+            ('first_trade_id', to_jsonb(kept.first_trade_id), to_jsonb(-1)),
+            ('last_trade_id', to_jsonb(kept.last_trade_id), to_jsonb(-1)),
+            ('source', to_jsonb(kept.source), to_jsonb('exchange'::text)),
+            ('edge', to_jsonb(kept.edge), to_jsonb(''::text))
+        ) AS columns (name, old, new)
+        WHERE old <> new
+    ) AS changed
+    WHERE kept.symbol = %(symbol)s
+        AND kept."interval" = %(interval)s
+        AND kept.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
+        AND kept.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
+        AND kept.epoch > 0
+        AND NOT kept.complete
+        AND (
+            kept.revision <= 0
+            OR kept.close_time < timestamptz 'epoch' + %(settled_ms)s * interval '1 millisecond'
+        )
+        AND NOT (official.trades::bigint = 0 AND kept.trades > 0)
+    ORDER BY kept.open_time
+    FOR UPDATE OF kept
+) AS kept
+ON CONFLICT (symbol, "interval", open_time, epoch, revision, complete) DO UPDATE SET
+    replaced_epoch    = excluded.replaced_epoch,
+    replaced_revision = excluded.replaced_revision,
+    replaced_complete = excluded.replaced_complete,
+    was               = excluded.was,
+    became            = excluded.became,
+    stored_at         = excluded.stored_at;
 
 -- name: insert
 -- Where the table has none of these bars: a third faster than the upsert. A bar that comes at the same moment from
@@ -84,8 +151,9 @@ FROM official_klines
 ORDER BY opened;
 
 -- name: upsert
--- A bar of klagg's own stays, unless it is incomplete and so old that no aggregator will complete it; and even then a
--- row without trades does not replace trades that were seen. An earlier official row is corrected if it differs.
+-- A bar of klagg's own stays, unless it is incomplete and never was final, or so old that no aggregator will complete
+-- it; and even then a row without trades does not replace trades that were seen. An earlier official row is corrected if
+-- it differs.
 -- Rows are locked in the order of the key, as all writers do, so that they cannot deadlock.
 INSERT INTO klines AS kept (
     symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
@@ -148,7 +216,10 @@ WHERE
         )
     ELSE
         NOT kept.complete
-        AND kept.close_time < timestamptz 'epoch' + %(settled_ms)s * interval '1 millisecond'
+        AND (
+            kept.revision <= 0
+            OR kept.close_time < timestamptz 'epoch' + %(settled_ms)s * interval '1 millisecond'
+        )
         AND NOT (excluded.trades = 0 AND kept.trades > 0)
     END;
 

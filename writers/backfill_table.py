@@ -70,7 +70,8 @@ Say = Callable[[Sequence[Disagreement]], None]
 class HistoryTable:
     """The tables klines and backfilled for official history.
 
-    Incomplete bars of klagg's own that closed before `settled_ms` are replaced: no aggregator amends them any more.
+    Incomplete bars of klagg's own that closed before `settled_ms` are replaced, because no aggregator amends them any
+    more, and those that never were final; each is noted in the table amendments.
     Every method raises DatabaseUnavailable and DatabaseRefused as `Database`; then nothing of its call is stored.
     """
 
@@ -126,7 +127,7 @@ class HistoryTable:
         return stored
 
     def _upsert(self, stored: Stored, batch: Batch, about: Mapping[str, object]) -> None:
-        stored.healed = self._database.query(_QUERIES["healed"], about)[0]["bars"]
+        stored.healed = self._database.execute(_QUERIES["heal"], about)
         stored.written = self._database.execute(_QUERIES["upsert"], about)
         if stored.written < stored.rows:
             self._judge(stored, batch, self._database.query(_QUERIES["own"], about))

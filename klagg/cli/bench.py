@@ -8,9 +8,15 @@ from typing import Any
 
 import ujson
 
-from klagg.cli import bench_aggregator, bench_backfill, bench_core, bench_ingest
+from klagg.cli import bench_aggregator, bench_backfill, bench_chunks, bench_core, bench_ingest
 
-BENCHES = {"core": bench_core, "aggregator": bench_aggregator, "ingest": bench_ingest, "backfill": bench_backfill}
+BENCHES = {
+    "core": bench_core,
+    "aggregator": bench_aggregator,
+    "ingest": bench_ingest,
+    "chunks": bench_chunks,
+    "backfill": bench_backfill,
+}
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

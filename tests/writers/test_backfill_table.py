@@ -60,8 +60,8 @@ def test_official_rows_are_the_lowest_version_of_a_bar(database: Database, part:
     assert put(database, part, rows(10)) == Stored(rows=10, known=10)
 
 
-@pytest.mark.parametrize("changes", [{}, {"complete": 0}, {"revision": 0, "complete": 0}, {"epoch": 1}])
-def test_any_live_version_wins_over_them(database: Database, part: Part, changes: dict[str, Any]) -> None:
+@pytest.mark.parametrize("changes", [{}, {"complete": 0}, {"epoch": 1}, {"revision": 5}])
+def test_any_live_final_wins_over_them(database: Database, part: Part, changes: dict[str, Any]) -> None:
     live = own(3, **changes)
     put(database, part, rows(10))
     assert upsert(database, [live]) == 1
@@ -103,14 +103,34 @@ def test_a_flat_row_beside_own_trades_is_named_and_replaces_nothing(database: Da
 
 
 def test_old_incomplete_bars_are_replaced_and_young_ones_left_to_the_aggregator(database: Database, part: Part) -> None:
-    bars = [own(1, complete=0, trades=1), own(2, revision=0, complete=0), own(6, complete=0)]
+    bars = [own(1, complete=0, trades=1), own(6, complete=0), own(7, revision=0, complete=0)]
     upsert(database, bars)
     found = put(database, part, rows(10), settled_ms=minute(5))
     assert (found.written, found.healed, found.own, found.incomplete, found.disagreements) == (9, 2, 1, 1, [])
     expected = [kline_of(row) for row in rows(10)]
-    expected[6] = bars[2]
+    expected[6] = bars[1]
     assert stored(database) == expected
-    assert upsert(database, [replace(bars[0], complete=1, trades=2)]) == 1, "whatever comes live still wins"
+    assert upsert(database, [replace(bars[0], complete=1, trades=2)]) == 1, "a final that comes live still wins"
+
+
+def test_what_is_replaced_is_noted_among_the_amendments(database: Database, part: Part) -> None:
+    upsert(database, [own(1, complete=0, trades=1, volume="0.50", edge="9:2:1"), own(2, complete=0), own(3)])
+    put(database, part, rows(10))
+    noted = database.query("SELECT * FROM amendments ORDER BY open_time")
+    assert [(row["symbol"], row["interval"], row["source"]) for row in noted] == [("BTCUSDT", "1m", "exchange")] * 2
+    assert [(row["epoch"], row["revision"], row["complete"]) for row in noted] == [(0, 1, True)] * 2
+    assert [(row["replaced_epoch"], row["replaced_revision"], row["replaced_complete"]) for row in noted] == [
+        (LIVE_EPOCH, 1, False)
+    ] * 2
+    ids = {"first_agg_id": 5, "last_agg_id": 6, "first_trade_id": 7, "last_trade_id": 8}
+    assert noted[1]["was"] == {**ids, "source": "own"}
+    assert noted[1]["became"] == {**dict.fromkeys(ids, -1), "source": "exchange"}
+    assert noted[0]["was"] == {**noted[1]["was"], "trades": 1, "volume": 0.5, "edge": "9:2:1"}
+    assert noted[0]["became"] == {**noted[1]["became"], "trades": 7, "volume": 2.5, "edge": ""}
+    upsert(database, [own(1, epoch=LIVE_EPOCH + 1, complete=0)])
+    put(database, part, rows(10))
+    (again, _) = database.query("SELECT * FROM amendments ORDER BY open_time")
+    assert again["replaced_epoch"] == LIVE_EPOCH + 1
 
 
 def test_a_later_official_row_corrects_an_earlier_one(database: Database, part: Part) -> None:
