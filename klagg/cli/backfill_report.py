@@ -14,6 +14,7 @@ from typing import Any, Final, TextIO
 import ujson
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from klagg.cli.screen import moment
 from klagg.errors import ConfigError
@@ -97,6 +98,10 @@ class _Rate(ProgressColumn):
         return f"{task.speed:,.0f} bars/s" if task.speed else ""
 
 
+def _name_of(part: Part) -> str:
+    return part.name if part.path else f"{part.symbol} {part.interval.name} {part.name}"
+
+
 class Meter(AbstractContextManager["Meter"]):
     """How far a run is, on standard error: a bar on a terminal, elsewhere a line now and then.
 
@@ -111,7 +116,7 @@ class Meter(AbstractContextManager["Meter"]):
         self._told_s = time.monotonic()
         if sys.stderr.isatty():
             self._bar = Progress(
-                TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), _Rate(),
+                TextColumn("{task.description}"), BarColumn(None), TaskProgressColumn(), _Rate(Column(no_wrap=True)),
                 TimeRemainingColumn(), TextColumn("{task.fields[waits]}"), console=Console(stderr=True),
             )  # fmt: skip
             self._task = self._bar.add_task("backfill", total=self._total, waits="")
@@ -138,12 +143,11 @@ class Meter(AbstractContextManager["Meter"]):
         self._done += step
         if self._bar is not None:
             self._bar.update(
-                self._task, advance=step, description=f"{part.symbol} {part.interval.name} {part.name}",
-                waits=self._waits(),
+                self._task, advance=step, description=_name_of(part), waits=self._waits(),
             )  # fmt: skip
         elif time.monotonic() - self._told_s >= PLAIN_S:
             self._told_s = time.monotonic()
-            print(f"klagg backfill: {self._done:,} of {self._total:,} bars, {part.name} {self._waits()}".rstrip(),
+            print(f"klagg backfill: {self._done:,} of {self._total:,} bars, {_name_of(part)} {self._waits()}".rstrip(),
                   file=sys.stderr, flush=True)  # fmt: skip
 
 

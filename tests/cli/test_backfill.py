@@ -258,7 +258,7 @@ def test_progress_without_a_terminal(
         meter.see(Batch(part, rows(5, first=20), minute(100)))
         meter.see(Failure(other, "refused"))
     assert capsys.readouterr().err.splitlines() == [
-        f"klagg backfill: {done} of 200 bars, {name} waits 3 s for the exchange"
+        f"klagg backfill: {done} of 200 bars, BTCUSDT 1m {name} waits 3 s for the exchange"
         for done, name in ((10, "REST 2024-09"), (100, "REST 2024-09"), (200, "REST 2024-10"))
     ]
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -116,7 +118,7 @@ def test_old_incomplete_bars_are_replaced_and_young_ones_left_to_the_aggregator(
 def test_what_is_replaced_is_noted_among_the_amendments(database: Database, part: Part) -> None:
     upsert(database, [own(1, complete=0, trades=1, volume="0.50", edge="9:2:1"), own(2, complete=0), own(3)])
     put(database, part, rows(10))
-    noted = database.query("SELECT * FROM amendments ORDER BY open_time")
+    noted = database.query("SELECT * FROM amendments WHERE epoch = 0 ORDER BY open_time")
     assert [(row["symbol"], row["interval"], row["source"]) for row in noted] == [("BTCUSDT", "1m", "exchange")] * 2
     assert [(row["epoch"], row["revision"], row["complete"]) for row in noted] == [(0, 1, True)] * 2
     assert [(row["replaced_epoch"], row["replaced_revision"], row["replaced_complete"]) for row in noted] == [
@@ -129,7 +131,7 @@ def test_what_is_replaced_is_noted_among_the_amendments(database: Database, part
     assert noted[0]["became"] == {**noted[1]["became"], "trades": 7, "volume": 2.5, "edge": ""}
     upsert(database, [own(1, epoch=LIVE_EPOCH + 1, complete=0)])
     put(database, part, rows(10))
-    (again, _) = database.query("SELECT * FROM amendments ORDER BY open_time")
+    (again, _) = database.query("SELECT * FROM amendments WHERE epoch = 0 ORDER BY open_time")
     assert again["replaced_epoch"] == LIVE_EPOCH + 1
 
 
@@ -156,6 +158,30 @@ def test_a_bar_that_comes_between_the_look_and_the_insert(
     other.close()
     assert (found.written, found.own, len(found.disagreements)) == (9, 1, 1)
     assert stored(database)[4] == live
+
+
+def test_beside_live_writers_nothing_of_theirs_is_lost(database: Database, database_url: str, part: Part) -> None:
+    """Several writers of live versions and several backfills over the same keys, all at once."""
+    given = rows(300)
+    wide = replace(part, to_ms=minute(300))
+    live = [kline_of(row, epoch=LIVE_EPOCH + at, source="own", complete=at % 2) for at in range(6) for row in given]
+
+    def write(at: int) -> None:
+        with closing(Database(database_url)) as mine:
+            for start in range(0, 300, 20):
+                upsert(mine, live[at * 300 + start : at * 300 + start + 40][: 300 - start])
+
+    def backfill(at: int) -> None:
+        with closing(Database(database_url)) as mine:
+            table = HistoryTable(mine, 0)
+            for start in range(0, 300, 30):
+                table.store(Batch(replace(wide, name=f"{at}"), given[start : start + 60], wide.to_ms), lambda _: None)
+
+    with ThreadPoolExecutor(12) as pool:
+        works = [pool.submit(work, at) for at in range(6) for work in (write, backfill)]
+        for work in works:
+            work.result()
+    assert stored(database) == live[-300:]
 
 
 def test_rows_and_the_note_of_them_go_together(database: Database, part: Part) -> None:
