@@ -1,4 +1,5 @@
--- The klines table as `klagg backfill` sees it: rows of the exchange's own history.
+-- The klines tables as `klagg backfill` sees them: rows of the exchange's own history. klines_of_class stands for the
+-- table of the interval's class (writers/kline_classes.py).
 -- They are version (0, 1, complete): epochs of aggregators are times, so every final that one publishes is higher.
 
 -- name: create_official
@@ -27,7 +28,7 @@ COPY official_klines (
 -- Whether the table has bars where the official ones go; mostly it has none.
 SELECT EXISTS (
     SELECT
-    FROM klines
+    FROM klines_of_class
     WHERE symbol = %(symbol)s
         AND "interval" = %(interval)s
         AND open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
@@ -64,7 +65,7 @@ FROM (
         kept.complete,
         changed.was,
         changed.became
-    FROM klines AS kept
+    FROM klines_of_class AS kept
     JOIN official_klines AS official
         ON kept.open_time = timestamptz 'epoch' + official.open_time::bigint * interval '1 millisecond'
     CROSS JOIN LATERAL (
@@ -119,7 +120,7 @@ ON CONFLICT (symbol, "interval", open_time, epoch, revision, complete) DO UPDATE
 -- name: insert
 -- Where the table has none of these bars: a third faster than the upsert. A bar that comes at the same moment from
 -- somewhere else makes it fail, and then the upsert decides.
-INSERT INTO klines (
+INSERT INTO klines_of_class (
     symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
     taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
     edge
@@ -155,7 +156,7 @@ ORDER BY opened;
 -- it; and even then a row without trades does not replace trades that were seen. An earlier official row is corrected if
 -- it differs.
 -- Rows are locked in the order of the key, as all writers do, so that they cannot deadlock.
-INSERT INTO klines AS kept (
+INSERT INTO klines_of_class AS kept (
     symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
     taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
     edge
@@ -250,7 +251,7 @@ SELECT
     official.trades::bigint AS official_trades,
     official.taker_buy_volume AS official_taker_buy_volume,
     official.taker_buy_quote_volume AS official_taker_buy_quote_volume
-FROM klines AS kept
+FROM klines_of_class AS kept
 JOIN official_klines AS official
     ON kept.open_time = timestamptz 'epoch' + official.open_time::bigint * interval '1 millisecond'
 WHERE kept.symbol = %(symbol)s

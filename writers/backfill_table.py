@@ -16,6 +16,7 @@ from klagg.database import Database, Row, load_queries
 from klagg.errors import DatabaseRefused
 from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
 from writers.backfill_parts import Batch, Loaded
+from writers.kline_classes import CLASSES, for_table, table_of
 
 EXCHANGE_HOLE: Final = "EXCHANGE_HOLE"
 """The official row is flat, with no trades, where klagg saw trades."""
@@ -26,6 +27,10 @@ DIFFERENT: Final = "DIFFERENT"
 UNIQUE_VIOLATION: Final = "23505"
 
 _QUERIES = load_queries(Path(__file__).with_name("backfill.sql"))
+_OF_CLASS: Final = {
+    table: {name: for_table(_QUERIES[name], table) for name in ("occupied", "heal", "insert", "upsert", "own")}
+    for table in CLASSES
+}
 _TYPES: Final = ("text",) * 11
 
 
@@ -68,7 +73,7 @@ Say = Callable[[Sequence[Disagreement]], None]
 
 
 class HistoryTable:
-    """The tables klines and backfilled for official history.
+    """The klines and backfilled tables for official history.
 
     Incomplete bars of klagg's own that closed before `settled_ms` are replaced, because no aggregator amends them any
     more, and those that never were final; each is noted in the table amendments.
@@ -110,10 +115,11 @@ class HistoryTable:
                 }  # fmt: skip
                 self._database.execute(_QUERIES["create_official"])
                 self._database.copy_rows(_QUERIES["copy_official"], _TYPES, rows)
+                queries = _OF_CLASS[table_of(part.interval.name)]
                 if empty is None:
-                    empty = not self._database.query(_QUERIES["occupied"], about)[0]["there"]
+                    empty = not self._database.query(queries["occupied"], about)[0]["there"]
                 if empty:
-                    stored.written = self._database.execute(_QUERIES["insert"], about)
+                    stored.written = self._database.execute(queries["insert"], about)
                 else:
                     self._upsert(stored, batch, about)
             say(stored.disagreements)
@@ -127,10 +133,11 @@ class HistoryTable:
         return stored
 
     def _upsert(self, stored: Stored, batch: Batch, about: Mapping[str, object]) -> None:
-        stored.healed = self._database.execute(_QUERIES["heal"], about)
-        stored.written = self._database.execute(_QUERIES["upsert"], about)
+        queries = _OF_CLASS[table_of(batch.part.interval.name)]
+        stored.healed = self._database.execute(queries["heal"], about)
+        stored.written = self._database.execute(queries["upsert"], about)
         if stored.written < stored.rows:
-            self._judge(stored, batch, self._database.query(_QUERIES["own"], about))
+            self._judge(stored, batch, self._database.query(queries["own"], about))
 
     def _judge(self, stored: Stored, batch: Batch, own: Sequence[Row]) -> None:
         stored.own = len(own)

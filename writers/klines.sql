@@ -1,4 +1,4 @@
--- The klines table as writers see it.
+-- The klines tables as writers see them: `klines_of_class` stands for the one of the intervals (writers/kline_classes.py).
 
 -- name: create_incoming
 -- Takes a batch as it stands in the stream: times in ms, decimals as text. The server turns text into NUMERIC faster than
@@ -38,7 +38,7 @@ COPY incoming_klines (
 -- name: upsert
 -- Only a higher version wins, in whatever order versions arrive and however often. Rows are locked in the order of the
 -- key: writers that lock in one order cannot deadlock. Times are exact: a millisecond is a whole number of microseconds.
-INSERT INTO klines AS kept (
+INSERT INTO klines_of_class AS kept (
     symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
     taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
     edge
@@ -67,6 +67,7 @@ SELECT
     source,
     edge
 FROM incoming_klines
+WHERE "interval" = ANY (%(intervals)s)
 ORDER BY symbol, "interval", open_time
 ON CONFLICT (symbol, "interval", open_time) DO UPDATE SET
     close_time             = excluded.close_time,

@@ -39,8 +39,11 @@ def migrate(database: Database, migrations: Sequence[Migration] | None = None) -
     report = Report()
     while (step := _apply_next(database, migrations, features)) is not None:
         report.applied.append(step)
+    replaced = {each.replaces for each in migrations}
     report.off = [
-        f"{each.without}: {why_off}" for each in migrations if each.requires and each.requires not in features
+        f"{each.without}: {why_off}"
+        for each in migrations
+        if each.requires and each.requires not in features and each.version not in replaced
     ]
     return report
 

@@ -39,7 +39,7 @@ decimals = st.from_regex(r"\A[0-9]{1,38}(\.[0-9]{1,38})?\Z")
 @on_a_server
 @given(texts=st.lists(decimals, min_size=len(DECIMAL_FIELDS), max_size=len(DECIMAL_FIELDS)), time=st.integers(0, 2**42))
 def test_any_decimal_and_any_millisecond_come_back(database: Database, texts: list[str], time: int) -> None:
-    database.execute("TRUNCATE klines")
+    database.execute("TRUNCATE klines_minutes")
     each = kline(open_time=time, **dict(zip(DECIMAL_FIELDS, texts, strict=True)))
     upsert(database, [each])
     (back,) = stored(database)
@@ -59,7 +59,7 @@ VERSIONS = [
 @on_a_server
 @given(order=st.permutations(VERSIONS))
 def test_the_highest_version_wins_in_any_order(database: Database, order: list[Kline]) -> None:
-    database.execute("TRUNCATE klines")
+    database.execute("TRUNCATE klines_minutes")
     best = None
     for each in order:
         higher = best is None or each.version > best.version
@@ -71,9 +71,9 @@ def test_the_highest_version_wins_in_any_order(database: Database, order: list[K
 def test_the_same_rows_again_touch_nothing(database: Database) -> None:
     klines = minutes(50)
     assert upsert(database, klines) == 50
-    before = database.query("SELECT xmin::text, ctid::text FROM klines ORDER BY open_time")
+    before = database.query("SELECT xmin::text, ctid::text FROM klines_minutes ORDER BY open_time")
     assert upsert(database, klines) == 0
-    assert database.query("SELECT xmin::text, ctid::text FROM klines ORDER BY open_time") == before
+    assert database.query("SELECT xmin::text, ctid::text FROM klines_minutes ORDER BY open_time") == before
 
 
 def test_symbols_and_intervals_do_not_get_mixed_up(database: Database) -> None:
