@@ -120,12 +120,15 @@ class Rest:
     weight_per_minute: int = 2400
     share_repair_percent: int = 60
     share_clock_percent: int = 10
+    share_backfill_percent: int = 20
 
     def check(self) -> None:
         _between("rest.weight_per_minute", self.weight_per_minute, 100, 1_000_000)
         # A request for trades weighs 20: the least limit's least share must be able to pay for one.
         _between("rest.share_repair_percent", self.share_repair_percent, 20, 99)
         _between("rest.share_clock_percent", self.share_clock_percent, 1, 100 - self.share_repair_percent)
+        # A page of klines weighs 2.
+        _between("rest.share_backfill_percent", self.share_backfill_percent, 2, 100 - self.share_clock_percent)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,6 +22,7 @@ from klagg.stats import Stats
 
 ROLE_CLOCK: Final = "clock"
 ROLE_REPAIR: Final = "repair"
+ROLE_BACKFILL: Final = "backfill"
 
 SKEW_MS: Final = 1_000
 """How far Redis' clock and the exchange's may differ."""
@@ -104,7 +105,8 @@ def share_of(role: str, rest: settings.Rest) -> Share:
     limit = rest.weight_per_minute
     if role == ROLE_CLOCK:
         return Share(limit, limit)
-    return Share(limit * rest.share_repair_percent // 100, limit - limit * rest.share_clock_percent // 100)
+    percent = rest.share_backfill_percent if role == ROLE_BACKFILL else rest.share_repair_percent
+    return Share(limit * percent // 100, limit - limit * rest.share_clock_percent // 100)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,17 @@ from klagg.errors import ExchangeRefused, RedisRefused, RedisUnavailable
 from klagg.redisio import AsyncStreams
 from klagg.settings import Rest
 from klagg.stats import Stats
-from klagg.weights import ROLE_CLOCK, ROLE_REPAIR, HastyGate, PatientGate, Share, note_weight, share_of, take_weight
+from klagg.weights import (
+    ROLE_BACKFILL,
+    ROLE_CLOCK,
+    ROLE_REPAIR,
+    HastyGate,
+    PatientGate,
+    Share,
+    note_weight,
+    share_of,
+    take_weight,
+)
 from tests.contract.conftest import Place
 from tests.contract.kit import closed_port
 
@@ -171,5 +181,6 @@ async def test_a_script_that_fails_is_refused(streams: AsyncStreams) -> None:
 
 def test_shares() -> None:
     assert share_of(ROLE_REPAIR, Rest()) == Share(1440, 2160)
+    assert share_of(ROLE_BACKFILL, Rest(share_backfill_percent=25)) == Share(600, 2160)
     assert share_of("audit", Rest(share_repair_percent=30, share_clock_percent=20)) == Share(720, 1920)
     assert share_of(ROLE_CLOCK, Rest()) == Share(2400, 2400)
