@@ -39,9 +39,13 @@ TRADE_IDS: Final = "trade"
 # Consumer groups (DESIGN §2).
 GROUP_WRITERS: Final = "writers"
 GROUP_REPAIR: Final = "repair"
+GROUP_HISTORY: Final = "history"
 
 CLOCK_KEY: Final = "clock"
-"""Stream of triggers by the clock process: `name` (snapshot, listings, …), `time` exchange ms."""
+"""Stream of triggers by the clock process: `name` (snapshot, retention), `time` exchange ms."""
+
+TRIGGER_SNAPSHOT: Final = "snapshot"
+TRIGGER_RETENTION: Final = "retention"
 
 WEIGHTS_KEY: Final = "weights"
 """Hash: the REST weight that this address has used, by minute and role, and until when nobody asks (klagg.weights)."""
@@ -301,6 +305,11 @@ def request_of(raw: RawFields) -> Request:
 def trigger_entry(name: str, time_ms: int) -> Fields:
     """A trigger on the `clock` stream: it is time for `name`."""
     return {"name": name, "time": str(time_ms)}
+
+
+def trigger_of(raw: RawFields) -> tuple[str, int]:
+    """The name and the exchange time (ms) of a trigger; ContractError if it cannot be one."""
+    return text_of(raw, "name"), integer_of(raw, "time")
 
 
 def listings_of(raw: RawFields) -> list[Listing]:
