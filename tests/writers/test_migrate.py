@@ -143,7 +143,7 @@ def test_rows_written_before_timescaledb_came_move_into_the_hypertable(empty: Da
 def test_plain_postgresql_works_and_is_told_what_is_off(plain_url: str) -> None:
     database = Database(plain_url)
     report = migrate(database)
-    assert [each.label for each in report.applied] == ["0001_klines"]
+    assert [each.label for each in report.applied] == ["0001_klines", "0003_history"]
     (off,) = report.off
     assert off.startswith("hypertables are off, klines is a plain table: this PostgreSQL server has no TimescaleDB")
     require_schema(database)
