@@ -375,8 +375,8 @@ EVENT_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     EVENT_AMENDED: ("symbol", "interval", "open_time", "revision", "before", "after"),
     EVENT_HOLE_OPENED: ("symbol", "from_id", "to_id", "before_time", "after_time"),
     EVENT_HOLE_CLOSED: ("symbol", "from_id", "to_id", "reason"),
-    EVENT_LISTED: ("symbol", "generation", "status"),
-    EVENT_DELISTED: ("symbol", "generation", "status"),
+    EVENT_LISTED: ("symbol", "generation", "status", "price_scale", "qty_scale"),
+    EVENT_DELISTED: ("symbol", "generation", "status", "price_scale", "qty_scale"),
 }
 """An `events` entry holds all events of one kind of one tick, in columns: `kind`, `time`, `n` and these.
 
