@@ -39,6 +39,9 @@ _UNAVAILABLE_CODES: Final = {"25006": "read-only transaction: a standby", "55P03
 
 DATA_EXCEPTION: Final = "22000"
 
+WAITING_S: Final = 0.002
+"""How often a hook gets its turn while a statement runs: soon enough to do something useful with that time."""
+
 _NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
 
 
@@ -60,14 +63,14 @@ _QUERIES = load_queries(Path(__file__).with_name("database.sql"))
 class _Connection(psycopg.Connection[Row]):
     """A connection that does not wait for ever, and lets its owner do something while it waits.
 
-    psycopg resumes a waiting operation at least every 0.1 s, with a false value if nothing came from the server.
+    psycopg resumes a waiting operation after each interval, with a false value if nothing came from the server.
     """
 
     silence_s_max = 0.0
     while_waiting: Hook | None = None
 
     def wait(self, gen: PQGen[T], interval: float = 0.1, timeout: float | None = None) -> T:
-        return super().wait(self._watched(gen), interval, timeout)
+        return super().wait(self._watched(gen), WAITING_S if self.while_waiting else interval, timeout)
 
     def _watched(self, gen: PQGen[T]) -> PQGen[T]:
         try:
@@ -127,10 +130,10 @@ class Database:
     """PostgreSQL at `url`; ConfigError if the URL cannot be one.
 
     `timeout_ms` bounds each statement, at the server and here, where silence for that long is a lost connection.
-    `while_waiting` is called about ten times a second while a statement runs; what it raises ends the wait and the
-    connection. Every method raises DatabaseUnavailable if the database is away or cannot serve, and DatabaseRefused if
-    it refuses what it was asked; in both cases the transaction is undone, or, if the connection broke in its commit,
-    either done or undone.
+    `while_waiting` is called every WAITING_S while a statement runs; what it raises ends the wait and the connection.
+    Every method raises DatabaseUnavailable if the database is away or cannot serve, and DatabaseRefused if it refuses
+    what it was asked; in both cases the transaction is undone, or, if the connection broke in its commit, either done
+    or undone.
     """
 
     def __init__(

@@ -209,6 +209,12 @@ class Streams:
             reply: Any = self._redis.xpending(key, group)
         return int(reply["pending"])
 
+    def pending_ids(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[str]:
+        """XPENDING: the ids behind `after` that this consumer was given and did not acknowledge, trimmed ones too."""
+        with _speaking("asking for pending entries"):
+            found: Any = self._redis.xpending_range(key, group, next_id(after), "+", count, consumername=consumer)
+        return [each["message_id"].decode() for each in found]
+
     def group_lag(self, key: str, group: str) -> int | None:
         """How many entries the group has not read yet, as Redis reckons it; None where it does not know."""
         with _speaking("asking for groups"):

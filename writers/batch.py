@@ -75,15 +75,24 @@ class Batch:
         self.rejected.clear()
 
 
-def resolve(entries: Iterable[Taken]) -> list[Taken]:
-    """For each kline its highest version, the first of equal ones, sorted by key.
+def rank_of(kline: Kline) -> tuple[int, ...]:
+    """Where a version stands among those of its bar: the guard of `store` in klines.sql, said in Python.
 
-    One statement cannot touch a row twice, and writers that lock rows in one order cannot deadlock.
+    Finals are above bars in progress and order by their version. A bar in progress has a revision of 0 all its life and
+    only grows, so within an epoch the one that holds the later trade is newer, or the one that holds more of them.
     """
-    best: dict[tuple[str, str, int], Taken] = {}
+    if kline.revision > 0:
+        return 1, kline.epoch, kline.revision, kline.complete
+    return 0, kline.epoch, kline.revision, kline.complete, kline.last_trade_id, kline.trades
+
+
+def resolve(entries: Iterable[Taken]) -> list[Taken]:
+    """Each version of each kline once, the first of equal ones, sorted by key and then from the lowest version up.
+
+    One statement cannot touch a row twice, and writers that lock rows in one order cannot deadlock. Versions that a
+    higher one of the same batch beats stay: what the table's history tells must not depend on how entries were batched.
+    """
+    first: dict[tuple[tuple[str, str, int], tuple[int, ...]], Taken] = {}
     for entry in entries:
-        key = entry.kline.key
-        rival = best.get(key)
-        if rival is None or entry.kline.version > rival.kline.version:
-            best[key] = entry
-    return [best[key] for key in sorted(best)]
+        first.setdefault((entry.kline.key, rank_of(entry.kline)), entry)
+    return [first[each] for each in sorted(first)]

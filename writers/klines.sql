@@ -1,9 +1,11 @@
--- The klines table as writers see it.
+-- The klines table as writers see it: rows come in by `incoming_klines`, and `store` takes them from there.
 
 -- name: create_incoming
 -- Takes a batch as it stands in the stream: times in ms, decimals as text. The server turns text into NUMERIC faster than
 -- the driver packs Decimals (docs/adr/0003-table-types.md). It belongs to the session and is empty after each commit.
+-- `layer` counts the versions of a kline in the batch from the lowest up: a statement cannot touch a row twice.
 CREATE TEMPORARY TABLE IF NOT EXISTS incoming_klines (
+    layer                   bigint,
     symbol                  text COLLATE "C",
     "interval"              text COLLATE "C",
     open_time               bigint,
@@ -30,62 +32,135 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_klines (
 
 -- name: copy_incoming
 COPY incoming_klines (
-    symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
+    layer, symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
     taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
     edge
 ) FROM STDIN (FORMAT BINARY);
 
--- name: upsert
--- Only a higher version wins, in whatever order versions arrive and however often. Rows are locked in the order of the
--- key: writers that lock in one order cannot deadlock. Times are exact: a millisecond is a whole number of microseconds.
-INSERT INTO klines AS kept (
-    symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
-    taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
-    edge
+-- name: store
+-- Stores a layer. A version that replaces a final goes to `amendments` as well, with what it replaced.
+--
+-- It runs in two passes, because what a row was before can only be read from the snapshot that a statement begins with,
+-- and that is the truth only for rows that nobody else can change any more:
+--   1. over_finals false: new rows go in, bars in progress are replaced. Every other row stays as it is, but it is locked.
+--   2. over_finals true, if rows are left: they are locked, so the snapshot has what each of them is; finals are replaced.
+-- Rows are locked in the order of the key in the first pass alone: writers that lock in one order cannot deadlock.
+-- Times are exact: a millisecond is a whole number of microseconds.
+WITH stored AS (
+    INSERT INTO klines AS kept (
+        symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades,
+        taker_buy_volume, taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete,
+        epoch, revision, source, edge
+    )
+    SELECT
+        symbol,
+        "interval",
+        timestamptz 'epoch' + open_time * interval '1 millisecond',
+        timestamptz 'epoch' + close_time * interval '1 millisecond',
+        open::numeric,
+        high::numeric,
+        low::numeric,
+        close::numeric,
+        volume::numeric,
+        quote_volume::numeric,
+        trades,
+        taker_buy_volume::numeric,
+        taker_buy_quote_volume::numeric,
+        first_agg_id,
+        last_agg_id,
+        first_trade_id,
+        last_trade_id,
+        complete = 1,
+        epoch,
+        revision::integer,
+        source,
+        edge
+    FROM incoming_klines
+    WHERE layer = %(layer)s
+    ORDER BY symbol, "interval", open_time
+    ON CONFLICT (symbol, "interval", open_time) DO UPDATE SET
+        close_time             = excluded.close_time,
+        open                   = excluded.open,
+        high                   = excluded.high,
+        low                    = excluded.low,
+        close                  = excluded.close,
+        volume                 = excluded.volume,
+        quote_volume           = excluded.quote_volume,
+        trades                 = excluded.trades,
+        taker_buy_volume       = excluded.taker_buy_volume,
+        taker_buy_quote_volume = excluded.taker_buy_quote_volume,
+        first_agg_id           = excluded.first_agg_id,
+        last_agg_id            = excluded.last_agg_id,
+        first_trade_id         = excluded.first_trade_id,
+        last_trade_id          = excluded.last_trade_id,
+        complete               = excluded.complete,
+        epoch                  = excluded.epoch,
+        revision               = excluded.revision,
+        source                 = excluded.source,
+        edge                   = excluded.edge
+    WHERE (kept.revision <= 0 OR %(over_finals)s)
+        -- The one guard of the table: only a higher version wins, in whatever order versions arrive and however often.
+        -- A final (revision above 0) is above every bar in progress, whichever epoch either is of, and finals order by
+        -- (epoch, revision, complete). A bar in progress keeps its revision and only grows: of two of one epoch the
+        -- newer is the one with the later trade, or with more trades where a late one came in. rank_of in batch.py
+        -- says the same.
+        AND (
+            excluded.revision > 0,
+            excluded.epoch,
+            excluded.revision,
+            excluded.complete,
+            CASE WHEN excluded.revision <= 0 THEN excluded.last_trade_id ELSE 0 END,
+            CASE WHEN excluded.revision <= 0 THEN excluded.trades ELSE 0 END
+        ) > (
+            kept.revision > 0,
+            kept.epoch,
+            kept.revision,
+            kept.complete,
+            CASE WHEN kept.revision <= 0 THEN kept.last_trade_id ELSE 0 END,
+            CASE WHEN kept.revision <= 0 THEN kept.trades ELSE 0 END
+        )
+    RETURNING kept.*
+),
+noted AS (
+    INSERT INTO amendments (
+        symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
+        replaced_complete, was, became
+    )
+    SELECT
+        stored.symbol, stored."interval", stored.open_time, stored.epoch, stored.revision, stored.complete,
+        stored.source, replaced.epoch, replaced.revision, replaced.complete,
+        coalesce(changed.was, '{}'), coalesce(changed.became, '{}')
+    FROM stored
+    LEFT JOIN LATERAL (
+        -- LIMIT keeps this a look-up by the key, where a join might read whole chunks; the range of times says which.
+        SELECT *
+        FROM klines
+        WHERE %(over_finals)s
+            AND klines.symbol = stored.symbol
+            AND klines."interval" = stored."interval"
+            AND klines.open_time = stored.open_time
+            AND klines.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
+            AND klines.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
+        LIMIT 1
+    ) AS replaced ON true
+    LEFT JOIN LATERAL (
+        SELECT jsonb_object_agg(old.key, old.value) AS was, jsonb_object_agg(old.key, new.value) AS became
+        FROM jsonb_each(to_jsonb(replaced)) AS old
+        JOIN jsonb_each(to_jsonb(stored)) AS new USING (key)
+        WHERE old.value <> new.value AND old.key NOT IN ('epoch', 'revision', 'complete')
+    ) AS changed ON true
+    -- An amendment that nothing stood before is one too: what it amended was lost, or fell to a higher version.
+    WHERE stored.revision > 1 OR replaced.revision > 0
+    -- It is there already only if the row of `klines` was deleted since.
+    ON CONFLICT DO NOTHING
+),
+done AS (
+    DELETE FROM incoming_klines AS incoming
+    USING stored
+    WHERE incoming.layer = %(layer)s
+        AND incoming.symbol = stored.symbol
+        AND incoming."interval" = stored."interval"
+        AND timestamptz 'epoch' + incoming.open_time * interval '1 millisecond' = stored.open_time
 )
-SELECT
-    symbol,
-    "interval",
-    timestamptz 'epoch' + open_time * interval '1 millisecond',
-    timestamptz 'epoch' + close_time * interval '1 millisecond',
-    open::numeric,
-    high::numeric,
-    low::numeric,
-    close::numeric,
-    volume::numeric,
-    quote_volume::numeric,
-    trades,
-    taker_buy_volume::numeric,
-    taker_buy_quote_volume::numeric,
-    first_agg_id,
-    last_agg_id,
-    first_trade_id,
-    last_trade_id,
-    complete = 1,
-    epoch,
-    revision::integer,
-    source,
-    edge
-FROM incoming_klines
-ORDER BY symbol, "interval", open_time
-ON CONFLICT (symbol, "interval", open_time) DO UPDATE SET
-    close_time             = excluded.close_time,
-    open                   = excluded.open,
-    high                   = excluded.high,
-    low                    = excluded.low,
-    close                  = excluded.close,
-    volume                 = excluded.volume,
-    quote_volume           = excluded.quote_volume,
-    trades                 = excluded.trades,
-    taker_buy_volume       = excluded.taker_buy_volume,
-    taker_buy_quote_volume = excluded.taker_buy_quote_volume,
-    first_agg_id           = excluded.first_agg_id,
-    last_agg_id            = excluded.last_agg_id,
-    first_trade_id         = excluded.first_trade_id,
-    last_trade_id          = excluded.last_trade_id,
-    complete               = excluded.complete,
-    epoch                  = excluded.epoch,
-    revision               = excluded.revision,
-    source                 = excluded.source,
-    edge                   = excluded.edge
-WHERE (excluded.epoch, excluded.revision, excluded.complete) > (kept.epoch, kept.revision, kept.complete);
+SELECT count(*) AS written
+FROM stored;

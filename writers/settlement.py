@@ -27,7 +27,7 @@ class Settlement:
     """Which rows of a batch to try next, until each is stored or known as poison.
 
     A refused slice is cut in halves, so that p poison rows among n cost at most about 2·p·log2(n) more transactions.
-    Where the highest version of a kline is poison, the next lower one in the batch takes its place.
+    Where a version of a kline is poison, another entry of the batch with that version takes its place.
 
     Usage: while `attempt()` gives rows, store all or none of them, and say `stored()` or `refused(reason)`.
     """
@@ -44,13 +44,13 @@ class Settlement:
         return [rows] if rows else []
 
     def attempt(self) -> list[Taken]:
-        """The rows to store next, sorted by key, each key once; empty when the batch is settled."""
+        """The rows to store next, as `resolve` sorts them; empty when the batch is settled."""
         if not self._slices and self._poisoned:
             self._fall_back()
         return self._slices[-1] if self._slices else []
 
     def _fall_back(self) -> None:
-        """What poison rows had beaten gets its turn."""
+        """What is left of the klines that had poison rows gets its turn; what is stored already changes nothing."""
         keys = {entry.kline.key for entry in self._poisoned}
         poison = {(entry.stream, entry.id) for entry in self._poisoned}
         self._left = [e for e in self._left if e.kline.key in keys and (e.stream, e.id) not in poison]

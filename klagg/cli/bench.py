@@ -8,9 +8,9 @@ from typing import Any
 
 import ujson
 
-from klagg.cli import bench_aggregator, bench_core, bench_ingest
+from klagg.cli import bench_aggregator, bench_core, bench_ingest, bench_writer
 
-BENCHES = {"core": bench_core, "aggregator": bench_aggregator, "ingest": bench_ingest}
+BENCHES = {"core": bench_core, "aggregator": bench_aggregator, "ingest": bench_ingest, "writer": bench_writer}
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

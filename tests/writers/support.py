@@ -115,13 +115,13 @@ Streams.ack = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 KILLED_BEFORE_COMMIT = """
 import os, signal
 from klagg.database import Database
-execute = Database.execute
-def execute_and_die(self, sql, parameters=None):
-    touched = execute(self, sql, parameters)
+query = Database.query
+def query_and_die(self, sql, parameters=None):
+    found = query(self, sql, parameters)
     if "INTO klines" in sql:
         os.kill(os.getpid(), signal.SIGKILL)
-    return touched
-Database.execute = execute_and_die
+    return found
+Database.query = query_and_die
 """
 
 

@@ -23,12 +23,15 @@ class Table:
         while rows := settlement.attempt():
             self.attempts += 1
             keys = [entry.kline.key for entry in rows]
-            assert keys == sorted(set(keys))
+            assert keys == sorted(keys)
             if any(entry.kline.edge == "poison" for entry in rows):
                 settlement.refused("it is poison")
                 continue
             settlement.stored()
-            self.rows |= {entry.kline.key: entry.kline for entry in rows}
+            for entry in rows:
+                held = self.rows.get(entry.kline.key)
+                if held is None or entry.kline.version > held.version:
+                    self.rows[entry.kline.key] = entry.kline
 
 
 def settled(entries: list[Taken], poison_max: int = 1000) -> tuple[Table, Settlement]:
