@@ -38,6 +38,9 @@ PAUSE_CAP_S: Final = 10.0
 REDIS_FAILURES_MAX: Final = 8
 """Failures of Redis in a row after which the process ends: about 30 s."""
 
+GONE: Final = ("NOGROUP", "no such key")
+"""How Redis says that it has lost a stream or its group: they are made again."""
+
 EXIT_LEFT: Final = 3
 """The exit code of a clean end that left history unwritten; it is still in Redis."""
 
@@ -80,7 +83,7 @@ class SnapshotWriter:
             except DatabaseUnavailable as away:
                 self._pause(away, AWAY, backoff)
             except (RedisUnavailable, RedisRefused) as lost:
-                if isinstance(lost, RedisRefused) and "NOGROUP" not in str(lost):
+                if isinstance(lost, RedisRefused) and not any(each in str(lost) for each in GONE):
                     raise
                 redis_failures += 1
                 if redis_failures == REDIS_FAILURES_MAX:
@@ -97,20 +100,24 @@ class SnapshotWriter:
         self._historian.ensure_groups()
         require_schema(self._database)
         self._historian.recover()
+        self._hear(None)
 
     def _turn(self) -> None:
         more = self._historian.turn()
         step = next(self._dropping, None)
         if step and step[1]:
             self._context.stats.add(f"dropped_{step[0]}", step[1])
-        wait_ms = None if more or step else self._context.settings.redis.block_ms
+        self._hear(None if more or step else self._context.settings.redis.block_ms)
+        self._obey()
+
+    def _hear(self, wait_ms: int | None) -> None:
+        """Take in what the clock says; wait for it up to `wait_ms` (None: not at all)."""
         found = self._streams.read({CLOCK_KEY: self._clock_id}, count=TRIGGERS_READ, block_ms=wait_ms)
         entries = found.get(CLOCK_KEY, [])
         if entries:
             self._clock_id = entries[-1].id
         if skipped := self._triggers.take(entry.fields for entry in entries):
             self._context.stats.add("snapshots_skipped", skipped)
-        self._obey()
 
     def _obey(self) -> None:
         """Carry out what is due."""
