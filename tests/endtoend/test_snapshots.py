@@ -62,10 +62,11 @@ def test_bars_grow_in_the_table_and_finals_take_their_place(tmp_path: Path, redi
         assert {key[1] for key in seen} == set(INTERVALS)
         codes = running.stop("ingest", "clock", "aggregator", "snapshot", "writer")
         assert set(codes.values()) == {0}, codes
-        finals, rows = published(streams), rows_of(database, running)
+        finals = published(streams)
         assert streams.group_lag(KEYS.events, GROUP_HISTORY) == streams.pending_count(KEYS.events, GROUP_HISTORY) == 0
         streams.close()
     assert len(finals) > 100
+    rows = {(symbol, name, at): row for name in INTERVALS for (symbol, at), row in table(database, name).items()}
     for key, kline in finals.items():
         row = rows[key]
         assert (row["epoch"], row["revision"], int(row["complete"])) == kline.version, key
