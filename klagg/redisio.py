@@ -21,6 +21,9 @@ from klagg.contract import Fields
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
 from klagg.readahead import ReadAhead
 from klagg.writes import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
+from klagg.writes import entries_of as _entries
+from klagg.writes import entry_list as _entry_list
+from klagg.writes import pending_page as _pending_page
 
 __all__ = ["Append", "AsyncStreams", "Delete", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
 
@@ -58,23 +61,6 @@ def _options(timeout_ms: int) -> dict[str, Any]:
         "socket_timeout": seconds, "socket_connect_timeout": seconds, "protocol": 2,
         "retry": Retry(NoBackoff(), 0), "retry_on_error": [],
     }  # fmt: skip
-
-
-def _entries(reply: Any) -> list[tuple[str, list[Entry]]]:
-    """The reply of XREAD and XREADGROUP: per stream its entries, in the order of the stream."""
-    pairs = reply.items() if isinstance(reply, dict) else (reply or [])
-    return [(key.decode(), _entry_list(items)) for key, items in pairs]
-
-
-def _entry_list(items: Any) -> list[Entry]:
-    """Entries of one stream; one that was deleted while pending comes without fields and is left out."""
-    return [Entry(entry_id.decode(), fields) for entry_id, fields in items if entry_id is not None and fields]
-
-
-def _pending_page(reply: Any) -> tuple[list[Entry], str]:
-    """A page of pending entries without those that were deleted meanwhile, and the id of its last one ("": none)."""
-    items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
-    return _entry_list(items), items[-1][0].decode() if items else ""
 
 
 def _plain(position: Mapping[bytes, bytes]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from klagg.contract import Fields, RawFields
 
@@ -58,3 +59,20 @@ def next_id(entry_id: str) -> str:
     if int(number) == (1 << 64) - 1:
         return f"{int(milliseconds) + 1}-0"
     return f"{milliseconds}-{int(number) + 1}"
+
+
+def entries_of(reply: Any) -> list[tuple[str, list[Entry]]]:
+    """The reply of XREAD and XREADGROUP: per stream its entries, in the order of the stream."""
+    pairs = reply.items() if isinstance(reply, dict) else (reply or [])
+    return [(key.decode(), entry_list(items)) for key, items in pairs]
+
+
+def entry_list(items: Any) -> list[Entry]:
+    """Entries of one stream; one that was deleted while pending comes without fields and is left out."""
+    return [Entry(entry_id.decode(), fields) for entry_id, fields in items if entry_id is not None and fields]
+
+
+def pending_page(reply: Any) -> tuple[list[Entry], str]:
+    """A page of pending entries without those that were deleted meanwhile, and the id of its last one ("": none)."""
+    items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
+    return entry_list(items), items[-1][0].decode() if items else ""

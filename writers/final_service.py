@@ -16,7 +16,7 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
@@ -165,17 +165,17 @@ class FinalWriter:
         self._context.stats.add("lost", count)
         self._context.log.error("%d %s; whoever cut them says so in findings (DATA_LOSS)", count, what)
 
-    def _take(self, batch: Batch, stream: str, entries: Iterable[Entry]) -> None:
-        stats, now_ms = self._context.stats, _now_ms()
+    def _take(self, batch: Batch, stream: str, entries: Sequence[Entry]) -> None:
+        stats, now_ms, rejected_before = self._context.stats, _now_ms(), len(batch.rejected)
         for entry in entries:
-            stats.add("entries")
             try:
                 kline = kline_of(entry.fields)
             except ContractError as bad:
                 batch.add(Rejected(stream, entry.id, entry.fields, str(bad)), now_ms)
             else:
-                stats.add("klines")
                 batch.add(Taken(stream, entry.id, entry.fields, kline), now_ms)
+        stats.add("entries", len(entries))
+        stats.add("klines", len(entries) - (len(batch.rejected) - rejected_before))
 
     def _recover(self) -> None:
         """What this consumer was given before and never acknowledged, then what dead consumers left."""

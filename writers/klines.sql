@@ -119,7 +119,10 @@ WITH stored AS (
             CASE WHEN kept.revision <= 0 THEN kept.last_trade_id ELSE 0 END,
             CASE WHEN kept.revision <= 0 THEN kept.trades ELSE 0 END
         )
-    RETURNING kept.*
+    RETURNING
+        kept.symbol, kept."interval", kept.open_time, kept.epoch, kept.revision, kept.complete, kept.source,
+        -- Only where it is needed: 5,000 wide rows in memory cost a tenth of the rate.
+        CASE WHEN %(over_finals)s THEN to_jsonb(kept) END AS "values"
 ),
 noted AS (
     INSERT INTO amendments (
@@ -146,7 +149,7 @@ noted AS (
     LEFT JOIN LATERAL (
         SELECT jsonb_object_agg(old.key, old.value) AS was, jsonb_object_agg(old.key, new.value) AS became
         FROM jsonb_each(to_jsonb(replaced)) AS old
-        JOIN jsonb_each(to_jsonb(stored)) AS new USING (key)
+        JOIN jsonb_each(stored."values") AS new USING (key)
         WHERE old.value <> new.value AND old.key NOT IN ('epoch', 'revision', 'complete')
     ) AS changed ON true
     -- An amendment that nothing stood before is one too: what it amended was lost, or fell to a higher version.

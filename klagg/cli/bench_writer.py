@@ -65,7 +65,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     with _bench() as bench:
         if args.rollover:
             return _rollover(args, bench)
-        entries = _with_redelivered(final_bars(args.symbols, args.rows), args.redelivered)
+        entries = with_redelivered(final_bars(args.symbols, args.rows), args.redelivered)
         rounds = [(_bare(bench, entries), *_whole(bench, entries, args.rows)) for _ in range(args.rounds)]
         bare, whole, cpu_s = (list(each) for each in zip(*rounds, strict=True))
         rate = median(whole)
@@ -105,7 +105,7 @@ def _bench() -> Iterator[_Bench]:
                 yield _Bench(streams, postgres, database, config, settings.persistence.finalized_buffer_size)
 
 
-def _with_redelivered(bars: Sequence[Kline], percent: int) -> list[Kline]:
+def with_redelivered(bars: Sequence[Kline], percent: int) -> list[Kline]:
     """`bars`, and of every hundred so many once more, later."""
     entries: list[Kline] = []
     for number, bar in enumerate(bars):

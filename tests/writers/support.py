@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,56 @@ def stored(database: Database) -> list[Kline]:
 def heartbeat(streams: Streams, process: str = "writer-final") -> dict[str, Any]:
     """The heartbeat of a process; empty if there is none."""
     return json.loads(streams.values_like(heartbeat_key(process)).get(heartbeat_key(process), "{}"))
+
+
+AMENDMENTS = """
+    SELECT symbol, interval, (extract(epoch FROM open_time) * 1000)::bigint AS open_time, epoch, revision,
+        complete::integer AS complete, source, replaced_epoch, replaced_revision,
+        replaced_complete::integer AS replaced_complete, was::text AS was, became::text AS became
+    FROM amendments
+    ORDER BY symbol, interval, amendments.open_time, epoch, revision, amendments.complete
+"""
+
+Version = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """A row of the history: the version that came, the one it replaced (None if no final stood there), what changed."""
+
+    key: tuple[str, str, int]
+    version: Version
+    replaced: Version | None
+    source: str
+    was: dict[str, Any]
+    became: dict[str, Any]
+
+
+def amendments(database: Database) -> list[Amendment]:
+    """The whole history, sorted by key and version; numbers in it are the texts that PostgreSQL prints."""
+    return [
+        Amendment(
+            (row["symbol"], row["interval"], row["open_time"]), (row["epoch"], row["revision"], row["complete"]),
+            None if row["replaced_epoch"] is None
+            else (row["replaced_epoch"], row["replaced_revision"], row["replaced_complete"]),
+            row["source"], json.loads(row["was"], parse_float=str, parse_int=str),
+            json.loads(row["became"], parse_float=str, parse_int=str),
+        )
+        for row in database.query(AMENDMENTS)
+    ]  # fmt: skip
+
+
+def newer(one: Kline, other: Kline) -> bool:
+    """The slow oracle: whether `one` is to replace `other` in the table, case by case."""
+    if (one.revision == 0) != (other.revision == 0):
+        return other.revision == 0  # a snapshot never goes over a final, a final always over a snapshot
+    if one.version != other.version:
+        return one.version > other.version
+    if one.revision:
+        return False
+    if one.last_trade_id != other.last_trade_id:
+        return one.last_trade_id > other.last_trade_id
+    return one.trades > other.trades
 
 
 class WriterProcess:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klagg.kline import Kline
-from tests.writers.support import OPEN_TIME, kline, taken
+from tests.writers.support import OPEN_TIME, kline, newer, taken
 from writers.batch import Batch, Rejected, Taken, resolve
 
 
@@ -60,19 +60,6 @@ versions = st.builds(
     st.sampled_from(["A", "B", "币安人生USDT"]), st.integers(0, 2), st.integers(1, 2), st.integers(0, 3),
     st.integers(0, 1), st.integers(-1, 2), st.integers(0, 2),
 )  # fmt: skip
-
-
-def newer(one: Kline, other: Kline) -> bool:
-    """The slow oracle: whether `one` is to replace `other` in the table, in the words of the issue."""
-    if (one.revision == 0) != (other.revision == 0):
-        return other.revision == 0  # a snapshot never goes over a final, a final always over a snapshot
-    if one.version != other.version:
-        return one.version > other.version
-    if one.revision:
-        return False
-    if one.last_trade_id != other.last_trade_id:
-        return one.last_trade_id > other.last_trade_id
-    return one.trades > other.trades
 
 
 @given(st.lists(versions))

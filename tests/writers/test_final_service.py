@@ -247,6 +247,34 @@ def test_a_slow_database_stops_neither_the_heart_nor_the_end(
         assert stored(database) == []
 
 
+def test_while_the_database_works_the_next_batch_is_read_and_no_more(
+    start: Start, database: Database, streams: Streams
+) -> None:
+    klines = minutes(350)
+    with start(PERSISTENCE__FINALIZED_BUFFER_SIZE="100") as writer:
+        eventually(lambda: heartbeat(streams).get("state") == "running")
+        with database.transaction():
+            database.execute("LOCK TABLE klines IN EXCLUSIVE MODE")
+            publish(streams, klines)
+            eventually(lambda: pending(streams) >= 100)
+            eventually(lambda: heartbeat(streams)["counters"].get("entries") == pending(streams) > 100)
+            first_ms = heartbeat(streams)["time_ms"]
+            eventually(lambda: heartbeat(streams)["time_ms"] > first_ms + 1000)
+            assert pending(streams) <= 200
+            assert streams.group_lag(KLINES, GROUP_WRITERS) == 350 - pending(streams)
+        eventually(lambda: settled(streams))
+        assert writer.stop() == 0
+    assert stored(database) == klines
+
+
+def test_a_short_read_is_flushed_without_waiting_for_more(start: Start, database: Database, streams: Streams) -> None:
+    with start(PERSISTENCE__FINALIZED_FLUSH_INTERVAL_MS="60000") as writer:
+        eventually(lambda: heartbeat(streams).get("state") == "running")
+        publish(streams, minutes(3))
+        eventually(lambda: stored(database) == minutes(3))
+        assert writer.stop() == 0
+
+
 def test_a_database_that_comes_after_the_writer_is_waited_for(
     start: Start, database: Database, streams: Streams, restarted: PostgresServer
 ) -> None:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import itertools
-import threading
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -10,7 +9,8 @@ from hypothesis import strategies as st
 from klagg.database import Database
 from klagg.errors import DatabaseRefused
 from klagg.kline import DECIMAL_FIELDS, Kline
-from tests.writers.support import OPEN_TIME, kline, minutes, stored
+from tests.writers.support import OPEN_TIME, amendments, kline, minutes, newer, stored, taken
+from writers.batch import resolve
 from writers.kline_table import upsert, value_is_to_blame
 
 pytestmark = pytest.mark.servers
@@ -59,13 +59,104 @@ VERSIONS = [
 @on_a_server
 @given(order=st.permutations(VERSIONS))
 def test_the_highest_version_wins_in_any_order(database: Database, order: list[Kline]) -> None:
-    database.execute("TRUNCATE klines")
+    database.execute("TRUNCATE klines, amendments")
     best = None
     for each in order:
         higher = best is None or each.version > best.version
         assert upsert(database, [each]) == higher
         best = each if best is None or higher else best
         assert stored(database) == [best]
+
+
+any_version = st.builds(
+    lambda symbol, epoch, revision, complete, last, trades: kline(
+        symbol=symbol, epoch=epoch, revision=revision, complete=complete if revision else 0, last_trade_id=last,
+        trades=trades,
+    ),
+    st.sampled_from(["A", "B"]), st.integers(1, 2), st.integers(0, 3), st.integers(0, 1), st.integers(-1, 2),
+    st.integers(0, 3),
+)  # fmt: skip
+batches = st.lists(st.lists(any_version, min_size=1, max_size=6), min_size=1, max_size=6)
+
+
+@on_a_server
+@given(batches=batches)
+def test_table_and_history_are_what_a_slow_oracle_says(database: Database, batches: list[list[Kline]]) -> None:
+    """Finals, amendments, confirmations and snapshots of several epochs, in batches of any order; all of it twice."""
+    database.execute("TRUNCATE klines, amendments")
+    table: dict[tuple[str, str, int], Kline] = {}
+    history: dict[tuple[object, ...], tuple[int, int, int] | None] = {}
+    for batch in batches:
+        written = 0
+        rows = [entry.kline for entry in resolve(taken(batch))]
+        for each in rows:
+            held = table.get(each.key)
+            if held is None or newer(each, held):
+                table[each.key] = each
+                written += 1
+                over = held.version if held and held.revision else None
+                if over or each.revision > 1:
+                    history[each.key, each.version] = over
+        assert upsert(database, rows) == written
+    for _ in range(2):
+        assert stored(database) == [table[key] for key in sorted(table)]
+        assert {(each.key, each.version): each.replaced for each in amendments(database)} == history
+        for batch in batches:
+            assert upsert(database, [entry.kline for entry in resolve(taken(batch))]) == 0
+
+
+def test_the_history_tells_what_changed_to_the_last_digit(database: Database) -> None:
+    first = kline(complete=0, close="64111.10", trades=321)
+    confirmed = kline(complete=1, close="64111.10", trades=321)
+    amended = kline(revision=2, close="64112.00", high="64120.00", trades=322, source="mixed")
+    assert upsert(database, [first, confirmed]) == 2
+    assert upsert(database, [confirmed, amended]) == 1
+    confirmation, amendment = amendments(database)
+    assert (confirmation.version, confirmation.replaced) == ((1, 1, 1), (1, 1, 0))
+    assert confirmation.was == confirmation.became == {}
+    assert (amendment.version, amendment.replaced, amendment.source) == ((1, 2, 1), (1, 1, 1), "mixed")
+    assert amendment.was == {"close": "64111.10", "trades": "321", "source": "own"}
+    assert amendment.became == {"close": "64112.00", "trades": "322", "source": "mixed"}
+
+
+def test_the_history_does_not_depend_on_how_versions_were_batched(database: Database) -> None:
+    steps = [kline(complete=0), kline(), kline(revision=2, close="1"), kline(revision=3, close="2")]
+    histories = []
+    for cuts in ([4], [1, 1, 1, 1], [2, 2], [1, 3]):
+        database.execute("TRUNCATE klines, amendments")
+        left = iter(steps)
+        for size in cuts:
+            upsert(database, list(itertools.islice(left, size)))
+        histories.append(amendments(database))
+    assert len(histories[0]) == 3
+    assert all(history == histories[0] for history in histories)
+
+
+def test_a_snapshot_leaves_no_history_and_is_no_obstacle(database: Database) -> None:
+    running = kline(revision=0, complete=0, last_trade_id=5, trades=5, epoch=9)
+    assert upsert(database, [running]) == 1
+    assert upsert(database, [kline(revision=0, complete=0, last_trade_id=4, trades=9, epoch=9)]) == 0
+    assert upsert(database, [kline(epoch=1)]) == 1, "a final of an earlier epoch too"
+    assert upsert(database, [running]) == 0
+    assert stored(database) == [kline(epoch=1)]
+    assert amendments(database) == []
+
+
+def test_rows_and_history_are_one_transaction(database: Database) -> None:
+    upsert(database, minutes(3))
+    database.execute("ALTER TABLE amendments ADD CONSTRAINT none CHECK (revision <> 3)")
+    with pytest.raises(DatabaseRefused, match="none"):
+        upsert(database, [*minutes(2, revision=2), *minutes(3, revision=3)[2:]])
+    assert stored(database) == minutes(3)
+    assert amendments(database) == []
+
+
+def test_a_row_that_was_deleted_may_come_again(database: Database) -> None:
+    """As retention deletes it, and a redelivery brings it back: its history is there already."""
+    upsert(database, [kline(), kline(revision=2)])
+    database.execute("TRUNCATE klines")
+    assert upsert(database, [kline(revision=2)]) == 1
+    assert len(amendments(database)) == 1
 
 
 def test_the_same_rows_again_touch_nothing(database: Database) -> None:
@@ -104,25 +195,3 @@ def test_a_missing_table_is_no_value_to_blame(database_url: str) -> None:
         upsert(database, [kline()])
     assert not value_is_to_blame(caught.value)
     database.close()
-
-
-def test_writers_of_the_same_keys_at_once_do_not_deadlock(database: Database, database_url: str) -> None:
-    errors: list[BaseException] = []
-
-    def write(revision: int) -> None:
-        mine = Database(database_url)
-        try:
-            for turn in range(5):
-                upsert(mine, minutes(300, revision=revision + turn * 8, trades=revision + turn * 8))
-        except BaseException as bad:
-            errors.append(bad)
-        finally:
-            mine.close()
-
-    threads = [threading.Thread(target=write, args=(revision,)) for revision in range(1, 9)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    assert {(each.revision, each.trades) for each in stored(database)} == {(40, 40)}
