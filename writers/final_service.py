@@ -55,6 +55,8 @@ AHEAD_EVERY_MS: Final = 20
 BURIALS_SAID: Final = 5
 """How many poison entries of a batch are named in the log; `dead:{n}` has them all."""
 
+LEFT_COUNTED: Final = 10_000
+
 EXIT_LEFT: Final = 3
 """The exit code of a clean end that left entries unwritten; they are still in Redis."""
 
@@ -131,7 +133,7 @@ class FinalWriter:
     def _turn(self) -> None:
         now_ms = _now_ms()
         if now_ms >= self._reclaim_at_ms and self._flush() and self._flush():
-            self._reclaim()
+            self._reclaim()  # behind both batches, or it would find what they hold
         _, short = self._take_new(self._batch, block_ms=None if len(self._batch) else self._block_ms)
         if self._batch.due(_now_ms(), short=short):
             self._flush_and_read_ahead()
@@ -301,9 +303,16 @@ class FinalWriter:
             self._streams.ensure_group(stream, GROUP_WRITERS)
 
     def _unsettled(self, stream: str) -> int:
-        """Entries of a stream that the group has not acknowledged: read or not, by whatever consumer."""
-        unread = self._streams.group_lag(stream, GROUP_WRITERS) or 0
-        return unread + self._streams.pending_count(stream, GROUP_WRITERS)
+        """Entries of a stream that the group has not acknowledged: read or not, by whatever consumer.
+
+        Redis does not know how many are unread after some were cut; they are counted then, LEFT_COUNTED at most.
+        """
+        pending = self._streams.pending_count(stream, GROUP_WRITERS)
+        unread = self._streams.group_lag(stream, GROUP_WRITERS)
+        if unread is not None:
+            return unread + pending
+        needed = self._streams.groups(stream)[GROUP_WRITERS]
+        return max(pending, len(self._streams.range(stream, needed, count=LEFT_COUNTED)))
 
     def _show_lag(self) -> None:
         lags = [self._streams.group_lag(stream, GROUP_WRITERS) for stream in self._shards]

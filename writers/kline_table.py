@@ -12,9 +12,12 @@ from typing import Final
 from klagg.database import DATA_EXCEPTION, Database, load_queries
 from klagg.errors import DatabaseRefused
 from klagg.kline import FIELDS, INTEGER_FIELDS, Kline
+from writers.kline_classes import CLASSES, for_table, table_of
 
 _QUERIES = load_queries(Path(__file__).with_name("klines.sql"))
 _TYPES: Final = ("int8", *("int8" if name in INTEGER_FIELDS else "text" for name in FIELDS))
+_TABLES: Final = tuple(CLASSES)
+_STORES: Final = {table: for_table(_QUERIES["store"], table) for table in CLASSES}
 _row_of = attrgetter(*FIELDS)
 
 # PostgreSQL's appendix A: classes of errors that a value causes, not the state of the database.
@@ -34,47 +37,56 @@ def upsert(database: Database, klines: Iterable[Kline]) -> int:
     DatabaseRefused and DatabaseUnavailable as of `Database`; then none is written, or, if the connection broke in the
     commit, all or none are. Repeating it is harmless.
     """
-    layers: list[_Layer] = []
+    parts: dict[tuple[str, int], _Part] = {}
     with database.transaction():
         database.execute(_QUERIES["create_incoming"])
-        database.copy_rows(_QUERIES["copy_incoming"], _TYPES, _layered(klines, layers))
-        return sum(_store(database, number, layer) for number, layer in enumerate(layers, 1))
+        database.copy_rows(_QUERIES["copy_incoming"], _TYPES, _rows_of(klines, parts))
+        return sum(_store(database, part) for _, part in sorted(parts.items(), key=_order_of))
 
 
 @dataclass(slots=True)
-class _Layer:
-    """The n-th version of each kline of a batch, where there are so many: how many rows, from which open time to which
-    (UTC ms)."""
+class _Part:
+    """What is stored by one statement: the n-th versions of klines of one table. `number` is that of the part, `rows`
+    how many there are, with open times from `first_ms` to `last_ms` (UTC ms)."""
 
+    number: int
+    table: str
     first_ms: int
     last_ms: int
     rows: int = 0
 
 
-def _layered(klines: Iterable[Kline], layers: list[_Layer]) -> Iterator[tuple[object, ...]]:
-    """Rows of the incoming table, each with the number of its layer, from 1 on; `layers` tells what each holds."""
+def _rows_of(klines: Iterable[Kline], parts: dict[tuple[str, int], _Part]) -> Iterator[tuple[object, ...]]:
+    """Rows of the incoming table, each with the number of its part; `parts` by table and n tells what each holds."""
     versions: Counter[tuple[str, str, int]] = Counter()
     for kline in klines:
         key, open_time = kline.key, kline.open_time
-        versions[key] = number = versions[key] + 1
-        if number > len(layers):
-            layers.append(_Layer(open_time, open_time))
-        layer = layers[number - 1]
-        layer.rows += 1
-        layer.first_ms = min(layer.first_ms, open_time)
-        layer.last_ms = max(layer.last_ms, open_time)
-        yield number, *_row_of(kline)
+        versions[key] = version = versions[key] + 1
+        place = table_of(kline.interval), version
+        part = parts.get(place)
+        if part is None:
+            part = parts[place] = _Part(len(parts), place[0], open_time, open_time)
+        part.rows += 1
+        part.first_ms = min(part.first_ms, open_time)
+        part.last_ms = max(part.last_ms, open_time)
+        yield part.number, *_row_of(kline)
 
 
-def _store(database: Database, number: int, layer: _Layer) -> int:
-    """Store a layer; how many of its rows had to be. What `store` does in which pass stands in klines.sql."""
+def _order_of(place: tuple[tuple[str, int], _Part]) -> tuple[int, int]:
+    """Table after table, as every writer locks them, and in each the lower versions first."""
+    (table, version), _ = place
+    return _TABLES.index(table), version
+
+
+def _store(database: Database, part: _Part) -> int:
+    """Store a part; how many of its rows had to be. What `store` does in which pass stands in klines.sql."""
     written = 0
     for over_finals in (False, True):
-        if written < layer.rows:
+        if written < part.rows:
             parameters = {
-                "layer": number, "over_finals": over_finals, "first_ms": layer.first_ms, "last_ms": layer.last_ms
+                "part": part.number, "over_finals": over_finals, "first_ms": part.first_ms, "last_ms": part.last_ms
             }  # fmt: skip
-            (found,) = database.query(_QUERIES["store"], parameters)
+            (found,) = database.query(_STORES[part.table], parameters)
             written += found["written"]
     return written
 

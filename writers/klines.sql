@@ -1,11 +1,13 @@
--- The klines table as writers see it: rows come in by `incoming_klines`, and `store` takes them from there.
+-- The klines tables as writers see them: `klines_of_class` stands for the one of the intervals (writers/kline_classes.py).
+-- Rows come in by `incoming_klines`, and `store` takes them from there.
 
 -- name: create_incoming
 -- Takes a batch as it stands in the stream: times in ms, decimals as text. The server turns text into NUMERIC faster than
 -- the driver packs Decimals (docs/adr/0003-table-types.md). It belongs to the session and is empty after each commit.
--- `layer` counts the versions of a kline in the batch from the lowest up: a statement cannot touch a row twice.
+-- `part` numbers the parts of a batch that are stored by themselves: the rows of one table that are the n-th version of
+-- their kline in the batch, from the lowest up. A statement cannot touch a row twice.
 CREATE TEMPORARY TABLE IF NOT EXISTS incoming_klines (
-    layer                   bigint,
+    part                    bigint,
     symbol                  text COLLATE "C",
     "interval"              text COLLATE "C",
     open_time               bigint,
@@ -32,22 +34,23 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_klines (
 
 -- name: copy_incoming
 COPY incoming_klines (
-    layer, symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
+    part, symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
     taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
     edge
 ) FROM STDIN (FORMAT BINARY);
 
 -- name: store
--- Stores a layer. A version that replaces a final goes to `amendments` as well, with what it replaced.
+-- Stores a part of a batch. A version that replaces a final goes to `amendments` as well, with what it replaced.
 --
 -- It runs in two passes, because what a row was before can only be read from the snapshot that a statement begins with,
 -- and that is the truth only for rows that nobody else can change any more:
 --   1. over_finals false: new rows go in, bars in progress are replaced. Every other row stays as it is, but it is locked.
 --   2. over_finals true, if rows are left: they are locked, so the snapshot has what each of them is; finals are replaced.
--- Rows are locked in the order of the key in the first pass alone: writers that lock in one order cannot deadlock.
+-- Rows are locked in the first pass alone, in the order of the key, table after table: writers that lock in one order
+-- cannot deadlock.
 -- Times are exact: a millisecond is a whole number of microseconds.
 WITH stored AS (
-    INSERT INTO klines AS kept (
+    INSERT INTO klines_of_class AS kept (
         symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades,
         taker_buy_volume, taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete,
         epoch, revision, source, edge
@@ -76,7 +79,7 @@ WITH stored AS (
         source,
         edge
     FROM incoming_klines
-    WHERE layer = %(layer)s
+    WHERE part = %(part)s
     ORDER BY symbol, "interval", open_time
     ON CONFLICT (symbol, "interval", open_time) DO UPDATE SET
         close_time             = excluded.close_time,
@@ -137,13 +140,13 @@ noted AS (
     LEFT JOIN LATERAL (
         -- LIMIT keeps this a look-up by the key, where a join might read whole chunks; the range of times says which.
         SELECT *
-        FROM klines
+        FROM klines_of_class AS held
         WHERE %(over_finals)s
-            AND klines.symbol = stored.symbol
-            AND klines."interval" = stored."interval"
-            AND klines.open_time = stored.open_time
-            AND klines.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
-            AND klines.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
+            AND held.symbol = stored.symbol
+            AND held."interval" = stored."interval"
+            AND held.open_time = stored.open_time
+            AND held.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
+            AND held.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
         LIMIT 1
     ) AS replaced ON true
     LEFT JOIN LATERAL (
@@ -160,7 +163,7 @@ noted AS (
 done AS (
     DELETE FROM incoming_klines AS incoming
     USING stored
-    WHERE incoming.layer = %(layer)s
+    WHERE incoming.part = %(part)s
         AND incoming.symbol = stored.symbol
         AND incoming."interval" = stored."interval"
         AND timestamptz 'epoch' + incoming.open_time * interval '1 millisecond' = stored.open_time

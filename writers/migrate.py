@@ -12,6 +12,8 @@ from klagg.errors import DatabaseRefused
 from writers.migrations import Migration, MigrationError, load_migrations, pending
 
 TIMESCALEDB: Final = "timescaledb"
+TIMESCALE_LICENSE: Final = "timescale_license"
+READER_ROLE: Final = "reader_role"
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
 TIMEOUT_MS: Final = 600_000
@@ -34,13 +36,16 @@ def migrate(database: Database, migrations: Sequence[Migration] | None = None) -
     A crash in between leaves whole migrations only, each with its row in schema_migrations; the next run goes on.
     """
     migrations = load_migrations() if migrations is None else migrations
-    why_off = _bring_timescaledb(database)
-    features = () if why_off else (TIMESCALEDB,)
+    why_off = _why_off(database)
+    features = [name for name, reason in why_off.items() if not reason]
     report = Report()
     while (step := _apply_next(database, migrations, features)) is not None:
         report.applied.append(step)
+    replaced = {each.replaces for each in migrations}
     report.off = [
-        f"{each.without}: {why_off}" for each in migrations if each.requires and each.requires not in features
+        f"{each.without}: {why_off[each.requires]}"
+        for each in migrations
+        if each.requires and each.requires not in features and each.version not in replaced
     ]
     return report
 
@@ -75,6 +80,28 @@ def _apply_next(database: Database, migrations: Sequence[Migration], features: S
             raise MigrationError(f"migration {step.label} failed and was undone: {refused}") from refused
         database.execute(_QUERIES["record"], {"version": step.version, "name": step.name, "checksum": step.checksum})
         return step
+
+
+def _why_off(database: Database) -> dict[str, str]:
+    """What migrations may require of a database, and why it is not there; empty where it is."""
+    no_timescaledb = _bring_timescaledb(database)
+    return {
+        TIMESCALEDB: no_timescaledb,
+        TIMESCALE_LICENSE: no_timescaledb or _why_no_license(database),
+        READER_ROLE: _why_no_reader(database),
+    }
+
+
+def _why_no_license(database: Database) -> str:
+    name = database.query(_QUERIES["license"])[0]["license"]
+    return "" if name == "timescale" else f"this TimescaleDB has the licence {name!r}, they need 'timescale'"
+
+
+def _why_no_reader(database: Database) -> str:
+    found = database.query(_QUERIES["reader_role"])[0]
+    if found["there"] or found["may_create"]:
+        return ""
+    return "this role may not create roles: let an administrator run CREATE ROLE klagg_reader"
 
 
 def _bring_timescaledb(database: Database) -> str:

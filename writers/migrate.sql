@@ -27,5 +27,14 @@ SELECT
     EXISTS (SELECT FROM pg_extension WHERE extname = 'timescaledb') AS there,
     current_setting('timescaledb.disable_load', true) IS NOT NULL AS preloaded;
 
+-- name: license
+-- `apache` or `timescale`. It is known once the extension is loaded into the session.
+SELECT coalesce(current_setting('timescaledb.license', true), '') AS license;
+
+-- name: reader_role
+SELECT
+    EXISTS (SELECT FROM pg_roles WHERE rolname = 'klagg_reader') AS there,
+    (SELECT rolsuper OR rolcreaterole FROM pg_roles WHERE rolname = current_user) AS may_create;
+
 -- name: create_timescaledb
 CREATE EXTENSION IF NOT EXISTS timescaledb;

@@ -8,9 +8,12 @@ from typing import Any
 
 import ujson
 
-from klagg.cli import bench_aggregator, bench_core, bench_ingest, bench_writer
+from klagg.cli import bench_aggregator, bench_chunks, bench_core, bench_ingest, bench_writer
 
-BENCHES = {"core": bench_core, "aggregator": bench_aggregator, "ingest": bench_ingest, "writer": bench_writer}
+BENCHES = {
+    "core": bench_core, "aggregator": bench_aggregator, "ingest": bench_ingest, "writer": bench_writer,
+    "chunks": bench_chunks,
+}  # fmt: skip
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

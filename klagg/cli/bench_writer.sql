@@ -30,7 +30,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS bare_klines (
 COPY bare_klines FROM STDIN (FORMAT BINARY);
 
 -- name: upsert_bare
-INSERT INTO klines AS kept (
+INSERT INTO klines_minutes AS kept (
     symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
     taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
     edge
@@ -47,7 +47,7 @@ ON CONFLICT (symbol, "interval", open_time) DO UPDATE SET
 WHERE (excluded.epoch, excluded.revision, excluded.complete) > (kept.epoch, kept.revision, kept.complete);
 
 -- name: empty
-TRUNCATE klines, amendments;
+TRUNCATE klines_seconds, klines_minutes, klines_hours, klines_days, amendments;
 
 -- name: count
 SELECT count(*) AS rows FROM klines;

@@ -29,7 +29,9 @@ ROWS = """
 SELECT symbol, (extract(epoch FROM open_time) * 1000)::bigint AS open_ms, open, close, volume, trades, complete
 FROM klines WHERE "interval" = '1m'
 """
-HYPERTABLE = "SELECT count(*) AS found FROM timescaledb_information.hypertables WHERE hypertable_name = 'klines'"
+HYPERTABLE = (
+    "SELECT count(*) AS found FROM timescaledb_information.hypertables WHERE hypertable_name = 'klines_minutes'"
+)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def by_key(klines: list[Kline]) -> list[Kline]:
 
 def row_versions(database: Database) -> list[dict[str, Any]]:
     """What changes when a row is written again, even with the same values."""
-    return database.query("SELECT xmin::text, ctid::text FROM klines ORDER BY symbol, interval, open_time")
+    return database.query("SELECT xmin::text, ctid::text FROM klines_minutes ORDER BY symbol, interval, open_time")
 
 
 def test_the_group_exists_before_the_first_entry(start: Start, database: Database, streams: Streams) -> None:
@@ -301,10 +301,10 @@ def test_a_table_that_vanishes_ends_the_writer_and_loses_nothing(
 ) -> None:
     with start() as writer:
         eventually(lambda: heartbeat(streams).get("state") == "running")
-        database.execute("DROP TABLE klines")
+        database.execute("DROP TABLE klines_minutes CASCADE")
         publish(streams, minutes(2))
         assert writer.wait() == 1
-        assert 'relation "klines" does not exist' in writer.said()
+        assert 'relation "klines_minutes" does not exist' in writer.said()
     assert pending(streams) > 0
     assert streams.length(DEAD) == 0
 

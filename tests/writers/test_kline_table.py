@@ -39,7 +39,7 @@ decimals = st.from_regex(r"\A[0-9]{1,38}(\.[0-9]{1,38})?\Z")
 @on_a_server
 @given(texts=st.lists(decimals, min_size=len(DECIMAL_FIELDS), max_size=len(DECIMAL_FIELDS)), time=st.integers(0, 2**42))
 def test_any_decimal_and_any_millisecond_come_back(database: Database, texts: list[str], time: int) -> None:
-    database.execute("TRUNCATE klines")
+    database.execute("TRUNCATE klines_minutes")
     each = kline(open_time=time, **dict(zip(DECIMAL_FIELDS, texts, strict=True)))
     upsert(database, [each])
     (back,) = stored(database)
@@ -59,7 +59,7 @@ VERSIONS = [
 @on_a_server
 @given(order=st.permutations(VERSIONS))
 def test_the_highest_version_wins_in_any_order(database: Database, order: list[Kline]) -> None:
-    database.execute("TRUNCATE klines, amendments")
+    database.execute("TRUNCATE klines_minutes, amendments")
     best = None
     for each in order:
         higher = best is None or each.version > best.version
@@ -83,7 +83,7 @@ batches = st.lists(st.lists(any_version, min_size=1, max_size=6), min_size=1, ma
 @given(batches=batches)
 def test_table_and_history_are_what_a_slow_oracle_says(database: Database, batches: list[list[Kline]]) -> None:
     """Finals, amendments, confirmations and snapshots of several epochs, in batches of any order; all of it twice."""
-    database.execute("TRUNCATE klines, amendments")
+    database.execute("TRUNCATE klines_minutes, amendments")
     table: dict[tuple[str, str, int], Kline] = {}
     history: dict[tuple[object, ...], tuple[int, int, int] | None] = {}
     for batch in batches:
@@ -123,7 +123,7 @@ def test_the_history_does_not_depend_on_how_versions_were_batched(database: Data
     steps = [kline(complete=0), kline(), kline(revision=2, close="1"), kline(revision=3, close="2")]
     histories = []
     for cuts in ([4], [1, 1, 1, 1], [2, 2], [1, 3]):
-        database.execute("TRUNCATE klines, amendments")
+        database.execute("TRUNCATE klines_minutes, amendments")
         left = iter(steps)
         for size in cuts:
             upsert(database, list(itertools.islice(left, size)))
@@ -154,7 +154,7 @@ def test_rows_and_history_are_one_transaction(database: Database) -> None:
 def test_a_row_that_was_deleted_may_come_again(database: Database) -> None:
     """As retention deletes it, and a redelivery brings it back: its history is there already."""
     upsert(database, [kline(), kline(revision=2)])
-    database.execute("TRUNCATE klines")
+    database.execute("TRUNCATE klines_minutes")
     assert upsert(database, [kline(revision=2)]) == 1
     assert len(amendments(database)) == 1
 
@@ -162,9 +162,9 @@ def test_a_row_that_was_deleted_may_come_again(database: Database) -> None:
 def test_the_same_rows_again_touch_nothing(database: Database) -> None:
     klines = minutes(50)
     assert upsert(database, klines) == 50
-    before = database.query("SELECT xmin::text, ctid::text FROM klines ORDER BY open_time")
+    before = database.query("SELECT xmin::text, ctid::text FROM klines_minutes ORDER BY open_time")
     assert upsert(database, klines) == 0
-    assert database.query("SELECT xmin::text, ctid::text FROM klines ORDER BY open_time") == before
+    assert database.query("SELECT xmin::text, ctid::text FROM klines_minutes ORDER BY open_time") == before
 
 
 def test_symbols_and_intervals_do_not_get_mixed_up(database: Database) -> None:

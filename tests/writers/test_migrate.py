@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
+import os
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,12 +14,27 @@ import pytest
 from klagg.cli import migrate as command
 from klagg.database import Database
 from klagg.embedded import PostgresServer
+from klagg.errors import DatabaseRefused
+from klagg.intervals import INTERVALS
 from tests.writers.support import kline, stored
+from writers.kline_classes import CLASSES, table_of
 from writers.kline_table import upsert
 from writers.migrate import migrate, require_schema
+from writers.migrations import FOLDER as MIGRATIONS
 from writers.migrations import Migration, MigrationError, load_migrations
 
 pytestmark = pytest.mark.servers
+
+LICENSED = "0009_timescale_license"
+NO_LICENSE = (
+    "compression and continuous aggregates are off: this TimescaleDB has the licence 'apache', they need 'timescale'"
+)
+"""What Debian's edition is told."""
+
+
+def labels() -> list[str]:
+    """The migrations that Debian's edition of TimescaleDB can have."""
+    return [each.label for each in load_migrations() if each.label != LICENSED]
 
 
 class PlainPostgres(PostgresServer):
@@ -28,9 +46,15 @@ class PlainPostgres(PostgresServer):
 
 
 @pytest.fixture(scope="module")
-def plain_url(servers_directory: Path) -> Iterator[str]:
+def plain(servers_directory: Path) -> Iterator[PlainPostgres]:
     with PlainPostgres(servers_directory / "plain", fsync=False, source="debian") as server:
-        yield server.url
+        yield server
+
+
+@pytest.fixture
+def plain_url(plain: PlainPostgres) -> Iterator[str]:
+    yield plain.create_database("plain")
+    plain.drop_database("plain")
 
 
 @pytest.fixture
@@ -40,18 +64,55 @@ def empty(database_url: str) -> Iterator[Database]:
     database.close()
 
 
-def test_klines_is_a_hypertable_with_the_primary_key_as_its_only_index(empty: Database) -> None:
+def test_each_class_is_a_hypertable_with_its_own_chunks_and_the_primary_key_as_its_only_index(empty: Database) -> None:
     report = migrate(empty)
-    assert [each.label for each in report.applied] == [each.label for each in load_migrations()]
-    assert report.off == []
-    assert empty.query("SELECT hypertable_name AS name FROM timescaledb_information.hypertables") == [
-        {"name": "klines"}
-    ]
+    assert [each.label for each in report.applied] == labels()
+    assert report.off == [NO_LICENSE]
     dimensions = empty.query(
-        "SELECT column_name, extract(day FROM time_interval)::int AS days FROM timescaledb_information.dimensions"
+        "SELECT hypertable_name AS name, column_name AS on, extract(day FROM time_interval)::int AS days"
+        " FROM timescaledb_information.dimensions"
     )
-    assert dimensions == [{"column_name": "open_time", "days": 7}]
-    assert empty.query("SELECT indexname FROM pg_indexes WHERE tablename = 'klines'") == [{"indexname": "klines_pkey"}]
+    assert {(row["name"], row["on"], row["days"]) for row in dimensions} == {
+        ("klines_seconds", "open_time", 1), ("klines_minutes", "open_time", 7), ("klines_hours", "open_time", 90),
+        ("klines_days", "open_time", 365), ("amendments", "open_time", 30),
+    }  # fmt: skip
+    indexes = empty.query("SELECT indexname FROM pg_indexes WHERE schemaname = 'public' AND tablename LIKE 'klines%'")
+    assert {row["indexname"] for row in indexes} == {f"{table}_pkey" for table in CLASSES}
+
+
+def test_the_tables_and_the_code_agree_on_the_classes(empty: Database) -> None:
+    migrate(empty)
+    for number, interval in enumerate(INTERVALS):
+        assert upsert(empty, [kline(interval=interval, trades=number)]) == 1
+        table = table_of(interval)
+        assert empty.query(f'SELECT "interval" AS i FROM {table} WHERE trades = {number}') == [{"i": interval}]
+    assert len(stored(empty)) == len(INTERVALS)
+
+
+@pytest.mark.parametrize("interval", ["1s", "1m", "4h", "1M"])
+def test_the_planner_looks_into_the_tables_of_the_interval_only(empty: Database, interval: str) -> None:
+    migrate(empty)
+    upsert(empty, [kline(interval=each) for each in INTERVALS])
+    plan = "\n".join(
+        row["QUERY PLAN"]
+        for row in empty.query(
+            'EXPLAIN SELECT * FROM klines WHERE symbol = %(symbol)s AND "interval" = %(interval)s'
+            " ORDER BY open_time DESC LIMIT 5",
+            {"symbol": "BTCUSDT", "interval": interval},
+        )
+    )
+    used = {table for table, name in empty_chunks(empty).items() if name in plan}
+    assert used == {table_of(interval)}, plan
+    assert "Seq Scan" not in plan
+
+
+def empty_chunks(database: Database) -> dict[str, str]:
+    """The chunk of each class, by the name of its hypertable."""
+    rows = database.query(
+        "SELECT hypertable_name AS name, chunk_name AS chunk FROM timescaledb_information.chunks"
+        " WHERE hypertable_name LIKE 'klines%'"
+    )
+    return {row["name"]: row["chunk"] for row in rows}
 
 
 def test_a_second_run_changes_nothing(empty: Database) -> None:
@@ -82,7 +143,7 @@ def test_several_processes_at_once_apply_each_migration_once(database_url: str, 
     for thread in threads:
         thread.join()
     assert errors == []
-    assert sorted(applied) == [each.label for each in load_migrations()]
+    assert sorted(applied) == labels()
     require_schema(empty)
 
 
@@ -110,47 +171,146 @@ def test_the_extension_is_created_where_the_server_has_it(postgres_server: Postg
     postgres_server.sql('CREATE DATABASE "bare" OWNER klagg')
     database = Database(postgres_server.database_url("bare"))
     try:
-        assert migrate(database).off == []
-        assert database.query("SELECT count(*) AS n FROM timescaledb_information.hypertables") == [{"n": 1}]
+        assert migrate(database).off == [NO_LICENSE]
+        assert hypertables(database) == {*CLASSES, "amendments"}
     finally:
         database.close()
         postgres_server.drop_database("bare")
 
 
-def test_a_role_that_may_not_create_the_extension_is_told_so(postgres_server: PostgresServer) -> None:
+NO_EXTENSION = "this role may not create TimescaleDB's extension: let an owner run CREATE EXTENSION timescaledb"
+
+
+def hypertables(database: Database) -> set[str]:
+    return {row["n"] for row in database.query("SELECT hypertable_name AS n FROM timescaledb_information.hypertables")}
+
+
+def test_a_role_that_may_not_create_the_extension_is_told_so_and_has_it_later(postgres_server: PostgresServer) -> None:
     postgres_server.sql('CREATE DATABASE "foreign"')
     postgres_server.sql("GRANT CREATE ON SCHEMA public TO klagg", "foreign")
     database = Database(postgres_server.database_url("foreign"))
     try:
-        (off,) = migrate(database).off
-        assert off.startswith("hypertables are off, klines is a plain table: this role may not create")
+        off = migrate(database).off
+        assert [each.partition(": ")[2] for each in off] == [NO_EXTENSION, NO_EXTENSION]
+        assert off[0].startswith("hypertables are off, klines and amendments are plain tables")
+        upsert(database, [kline(), kline(interval="1d")])
         postgres_server.sql("CREATE EXTENSION timescaledb", "foreign")
-        assert [each.label for each in migrate(database).applied] == ["0002_klines_hypertable"]
+        assert [each.label for each in migrate(database).applied] == ["0005_hypertables"]
+        assert hypertables(database) == {*CLASSES, "amendments"}
+        assert stored(database) == [kline(interval="1d"), kline()]
     finally:
         database.close()
         postgres_server.drop_database("foreign")
 
 
-def test_rows_written_before_timescaledb_came_move_into_the_hypertable(empty: Database) -> None:
-    first, second = load_migrations()[:2]
-    migrate(empty, [first])
-    upsert(empty, [kline()])
-    migrate(empty, [first, second])
-    assert stored(empty) == [kline()]
-    assert empty.query("SELECT count(*) AS n FROM show_chunks('klines')") == [{"n": 1}]
+OLD_INSERT = """
+INSERT INTO klines
+SELECT 'BTCUSDT', name, at, at + INTERVAL '1 minute', 1.10, 2.0, 0.50, 1.25, 3, 4.000, 5, 6, 7, -1, -1, -1, -1, true, 9,
+    1, 'own', ''
+FROM unnest(%(names)s::text[]) AS name, generate_series('2026-01-01Z'::timestamptz, '2026-03-01Z', '1 day') AS at
+"""
+"""Rows as they were written into the one table of the first migrations."""
+
+
+@pytest.mark.parametrize("before", [1, 2, 3], ids=["plain table", "hypertable", "with history"])
+def test_rows_of_earlier_schemas_move_and_all_installations_end_the_same(empty: Database, before: int) -> None:
+    migrations = load_migrations()
+    migrate(empty, migrations[:before])
+    empty.execute(OLD_INSERT, {"names": list(INTERVALS)})
+    rows = "SELECT * FROM klines ORDER BY symbol, interval, open_time"
+    old = empty.query(rows)
+    migrate(empty)
+    assert len(old) == 60 * len(INTERVALS)
+    assert empty.query(rows) == old
+    assert hypertables(empty) == {*CLASSES, "amendments"}
+    assert migrate(empty).applied == []
+
+
+def test_a_row_that_no_class_would_take_stops_the_move_and_stays(empty: Database) -> None:
+    migrate(empty, load_migrations()[:5])
+    empty.execute(OLD_INSERT, {"names": ["1m", "7m"]})
+    with pytest.raises(MigrationError, match=r"0006_klines_view failed and was undone.*does not know"):
+        migrate(empty)
+    assert empty.query("SELECT count(*) AS n FROM klines") == [{"n": 120}]
 
 
 def test_plain_postgresql_works_and_is_told_what_is_off(plain_url: str) -> None:
     database = Database(plain_url)
     report = migrate(database)
-    assert [each.label for each in report.applied] == ["0001_klines", "0003_history"]
-    (off,) = report.off
-    assert off.startswith("hypertables are off, klines is a plain table: this PostgreSQL server has no TimescaleDB")
+    applied = [each.label for each in load_migrations() if each.requires in ("", "reader_role")]
+    assert [each.label for each in report.applied] == applied
+    off = report.off[0]
+    assert off.startswith("hypertables are off, klines and amendments are plain tables: this PostgreSQL server has no")
     require_schema(database)
     assert upsert(database, [kline()]) == 1
     assert stored(database) == [kline()]
     assert migrate(database).applied == []
     database.close()
+
+
+def test_what_the_timescale_licence_brings_is_refused_for_no_other_reason(empty: Database) -> None:
+    migrate(empty)
+    licensed = next(each for each in load_migrations() if each.requires == "timescale_license")
+    assert licensed.label == LICENSED
+    bare = "\n".join(line for line in licensed.sql.splitlines() if not line.startswith("--"))
+    statements = [each.strip() for each in bare.split(";") if each.strip()]
+    # What follows the continuous aggregate needs it to be there.
+    view = next(n for n, each in enumerate(statements) if each.startswith("CREATE MATERIALIZED VIEW"))
+    statements = statements[: view + 1]
+    assert len(statements) == 9
+    for statement in statements:
+        with pytest.raises(DatabaseRefused) as refused:
+            empty.execute(statement)
+        assert refused.value.sqlstate == FEATURE_NOT_SUPPORTED, refused.value
+    with pytest.raises(MigrationError, match=r"0009_timescale_license failed and was undone.*apache"):
+        migrate(empty, [*load_migrations()[:-1], dataclasses.replace(licensed, requires="")])
+
+
+FEATURE_NOT_SUPPORTED = "0A000"
+
+
+@pytest.mark.skipif(
+    not os.environ.get("KLAGG_PGLITE"),
+    reason="KLAGG_PGLITE names no folder with a PGlite that holds TimescaleDB's community edition (CONTRIBUTING.md)",
+)
+def test_the_schema_on_the_community_edition() -> None:
+    script = Path(__file__).with_name("community_edition.mjs")
+    done = subprocess.run(
+        ["node", str(script), os.environ["KLAGG_PGLITE"], str(MIGRATIONS)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["license"] == "timescale"
+    assert found["compressed"] == sorted(CLASSES)
+    assert found["chunks_compressed"] >= 3
+    assert found["bars"] == found["bars_after"] > 50_000
+    assert found["amended"] == 50
+    assert found["rolled_up"] == {"days": 18, "bars": 18 * 1440}
+
+
+def test_a_role_that_may_not_create_roles_is_told_that_there_is_no_reader(plain: PlainPostgres) -> None:
+    database = Database(plain.create_database("readerless"))
+    plain.sql("DROP ROLE klagg_reader")
+    try:
+        report = migrate(database)
+        assert "the read-only role klagg_reader is off: this role may not create roles" in "\n".join(report.off)
+        plain.sql("CREATE ROLE klagg_reader")
+        assert [each.label for each in migrate(database).applied] == ["0008_reader"]
+    finally:
+        database.close()
+        plain.drop_database("readerless")
+
+
+def test_a_role_that_may_create_roles_makes_the_reader(plain: PlainPostgres) -> None:
+    plain.sql("DROP ROLE klagg_reader; ALTER ROLE klagg CREATEROLE")
+    database = Database(plain.create_database("reader"))
+    try:
+        assert "0008_reader" in [each.label for each in migrate(database).applied]
+        assert plain.sql("SELECT rolcanlogin FROM pg_roles WHERE rolname = 'klagg_reader'") == "f"
+    finally:
+        database.close()
+        plain.drop_database("reader")
+        plain.sql("ALTER ROLE klagg NOCREATEROLE")
 
 
 def test_a_database_without_the_schema_is_named_so(empty: Database) -> None:
@@ -174,9 +334,9 @@ def test_the_command_says_what_it_did(database_url: str, tmp_path: Path, capsys:
     assert klagg_migrate("--config", str(configuration)) == 0
     said = capsys.readouterr().out
     assert said.splitlines()[:2] == ["applied 0001_klines", "applied 0002_klines_hypertable"]
-    assert said.splitlines()[-1] == "the database is up to date"
+    assert said.splitlines()[-2:] == ["the database is up to date", f"note: {NO_LICENSE}"]
     assert klagg_migrate("--config", str(configuration)) == 0
-    assert capsys.readouterr().out == "the database is up to date: there was nothing to apply\n"
+    assert capsys.readouterr().out.splitlines()[0] == "the database is up to date: there was nothing to apply"
 
 
 def test_the_command_says_in_one_sentence_what_is_wrong(

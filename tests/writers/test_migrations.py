@@ -18,6 +18,7 @@ def test_the_migrations_of_the_project_load() -> None:
     assert migrations[0].requires == ""
     assert migrations[1].requires == "timescaledb"
     assert "hypertables are off" in migrations[1].without
+    assert {each.label: each.replaces for each in migrations if each.replaces} == {"0006_klines_view": 2}
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,12 @@ def test_what_is_missing_comes_in_order() -> None:
 def test_a_conditional_migration_waits_for_its_feature() -> None:
     assert pending(ALL, {}, ()) == [ONE, THREE]
     assert pending(ALL, {1: ONE.checksum, 3: THREE.checksum}, {"timescaledb"}) == [TWO]
+
+
+def test_a_migration_that_was_undone_by_a_later_one_is_not_applied_any_more() -> None:
+    undoing = Migration(3, "three", "SELECT 3;", replaces=2)
+    assert pending((ONE, TWO, undoing), {1: ONE.checksum}, {"timescaledb"}) == [TWO, undoing]
+    assert pending((ONE, TWO, undoing), {1: ONE.checksum, 3: undoing.checksum}, {"timescaledb"}) == []
 
 
 def test_an_edited_migration_is_an_error() -> None:

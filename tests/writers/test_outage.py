@@ -128,10 +128,10 @@ def full_disk(database: Database) -> Iterator[None]:
     database.execute("""
         CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN RAISE EXCEPTION 'could not extend file: No space left on device' USING ERRCODE = '53100'; END $$;
-        CREATE TRIGGER full_disk BEFORE INSERT ON klines FOR EACH ROW EXECUTE FUNCTION refuse();
+        CREATE TRIGGER full_disk BEFORE INSERT ON klines_minutes FOR EACH ROW EXECUTE FUNCTION refuse();
     """)
     yield
-    database.execute("DROP TRIGGER full_disk ON klines; DROP FUNCTION refuse")
+    database.execute("DROP TRIGGER full_disk ON klines_minutes; DROP FUNCTION refuse")
 
 
 def test_a_full_disk_is_waited_out_and_no_row_is_to_blame(start: Start, database: Database, streams: Streams) -> None:
@@ -176,10 +176,10 @@ def slow_table(database: Database, seconds: float) -> Iterator[None]:
     database.execute(f"""
         CREATE FUNCTION dawdle() RETURNS trigger LANGUAGE plpgsql AS
         $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$;
-        CREATE TRIGGER slow_table BEFORE INSERT ON klines FOR EACH STATEMENT EXECUTE FUNCTION dawdle();
+        CREATE TRIGGER slow_table BEFORE INSERT ON klines_minutes FOR EACH STATEMENT EXECUTE FUNCTION dawdle();
     """)
     yield
-    database.execute("DROP TRIGGER slow_table ON klines; DROP FUNCTION dawdle")
+    database.execute("DROP TRIGGER slow_table ON klines_minutes; DROP FUNCTION dawdle")
 
 
 def test_a_slow_database_takes_what_it_can_and_the_heart_beats(

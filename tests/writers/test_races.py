@@ -23,7 +23,8 @@ def every_version() -> list[Kline]:
     """Snapshots, finals, confirmations and amendments of two epochs for every key; the values tell which is which."""
     found = []
     for minute, epoch in itertools.product(range(KEYS), (1, 2)):
-        key = {"open_time": OPEN_TIME + minute * MINUTE_MS, "epoch": epoch}
+        interval = ("1m", "1h", "1d")[minute % 3]  # they are in tables of their own
+        key = {"open_time": OPEN_TIME + minute * MINUTE_MS, "interval": interval, "epoch": epoch}
         found += [
             kline(**key, revision=0, complete=0, last_trade_id=n, trades=n, close=f"{epoch}.{n}") for n in range(4)
         ]

@@ -2,7 +2,8 @@
 
 `NNNN_name.sql` is one migration, applied once, in order. A line `-- requires: FEATURE` makes it conditional: without
 that feature it is left out, what is then off stands in its line `-- without: …`, and it is applied later if the
-feature comes. An applied file must not change any more: whoever has it already would never get the change.
+feature comes. A line `-- replaces: NNNN` says that its file undoes that earlier one, which is not applied any more
+once this one is. An applied file must not change any more: whoever has it already would never get the change.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ FOLDER: Final = Path(__file__).parent
 
 _FILE = re.compile(r"(\d{4})_([a-z0-9_]+)\.sql")
 _REQUIRES = re.compile(r"^-- requires: (\w+)$", re.MULTILINE)
+_REPLACES = re.compile(r"^-- replaces: (\d{4})$", re.MULTILINE)
 _WITHOUT = re.compile(r"^-- without: (.+)$", re.MULTILINE)
 
 
@@ -29,13 +31,15 @@ class MigrationError(KlaggError):
 
 @dataclass(frozen=True, slots=True)
 class Migration:
-    """One step of the schema. `requires` names a feature, empty if none; `without` says what is off without it."""
+    """One step of the schema. `requires` names a feature, empty if none; `without` says what is off without it;
+    `replaces` is the version of the migration that it undoes, 0 if none."""
 
     version: int
     name: str
     sql: str
     requires: str = ""
     without: str = ""
+    replaces: int = 0
 
     @property
     def label(self) -> str:
@@ -55,9 +59,9 @@ def load_migrations(folder: Path = FOLDER) -> tuple[Migration, ...]:
         if name is None:
             raise MigrationError(f"the migration {path.name} is not named like 0001_name.sql")
         sql = path.read_text(encoding="utf-8")
-        requires, without = _REQUIRES.search(sql), _WITHOUT.search(sql)
+        requires, without, replaces = (pattern.search(sql) for pattern in (_REQUIRES, _WITHOUT, _REPLACES))
         words = requires[1] if requires else "", without[1] if without else ""
-        found.append(Migration(int(name[1]), name[2], sql, *words))
+        found.append(Migration(int(name[1]), name[2], sql, *words, int(replaces[1]) if replaces else 0))
     numbers = [each.version for each in found]
     if numbers != list(range(1, len(found) + 1)):
         raise MigrationError(f"the migrations are not numbered 1, 2, 3, …: {numbers}")
@@ -81,6 +85,9 @@ def pending(migrations: Sequence[Migration], applied: Mapping[int, str], feature
                 f"migration {known[version].label} is not what was applied to the database: an applied migration must "
                 "not be edited; restore its file and put the change into a new one"
             )
+    undone = {each.replaces for each in migrations if each.version in applied}
     return [
-        each for each in migrations if each.version not in applied and (not each.requires or each.requires in features)
+        each
+        for each in migrations
+        if each.version not in {*applied, *undone} and (not each.requires or each.requires in features)
     ]
