@@ -180,8 +180,7 @@ class Persistence:
     def check(self) -> None:
         ordered(self.snapshot_intervals)
         _between("persistence.retention_days", self.retention_days, 0, DAYS_MAX)
-        # Short intervals cannot stay longer than the rest: they share the chunks that are dropped.
-        _between("persistence.retention_short_days", self.retention_short_days, 0, self.retention_days or DAYS_MAX)
+        _between("persistence.retention_short_days", self.retention_short_days, 0, DAYS_MAX)
         _between("persistence.finalized_buffer_size", self.finalized_buffer_size, 1, 100_000)
         _between("persistence.finalized_flush_interval_ms", self.finalized_flush_interval_ms, 10, 60_000)
 

@@ -1,27 +1,26 @@
 """What is older than the configuration keeps goes, a little at a time.
 
 Of a hypertable whole chunks are dropped, which costs next to nothing; a chunk goes when its last row is old enough. A
-plain table is emptied in small batches along its key, and so are intervals that are to go sooner than the rest. A bar
-in progress is never dropped, however long ago it opened.
+plain table is emptied in small batches along its key. A bar in progress is never dropped, however long ago it opened.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from klagg.database import Database, load_queries
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS
 from klagg.settings import Settings
+from writers.kline_classes import CLASSES, for_table
 
 BATCH_ROWS: Final = 2000
 """Rows that one statement deletes."""
 
-KLINES: Final = ("klines", "amendments")
-"""The tables with a row for an open time, in the order of emptying."""
-
+AMENDMENTS: Final = "amendments"
 TOLD: Final = ("findings", "gaps")
+"""Tables that are no hypertables anywhere; they are small."""
 
 _QUERIES = load_queries(Path(__file__).with_name("retention.sql"))
 
@@ -29,7 +28,7 @@ Step = tuple[str, int]
 """What was done: `chunks` or `rows` that went, and how many."""
 
 
-def cut_ms(now_ms: int, days: int, intervals: list[str] | tuple[str, ...]) -> int:
+def cut_ms(now_ms: int, days: int, intervals: Iterable[str]) -> int:
     """The open time (ms) before which nothing is kept at the exchange time `now_ms`; of these intervals no bar that is
     still in progress, or ended within `days`, opened before it."""
     end_ms = now_ms - days * DAY_MS
@@ -37,8 +36,8 @@ def cut_ms(now_ms: int, days: int, intervals: list[str] | tuple[str, ...]) -> in
 
 
 def is_short(interval: str) -> bool:
-    """Whether `retention_short_days` is about it; an interval that this version does not know is not."""
-    return interval in INTERVALS and INTERVALS[interval].shortest_ms < HOUR_MS
+    """Whether `retention_short_days` is about it."""
+    return INTERVALS[interval].shortest_ms < HOUR_MS
 
 
 class Retention:
@@ -46,7 +45,6 @@ class Retention:
 
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
-        self._intervals = settings.aggregator.intervals
         self._days = settings.persistence.retention_days
         self._short_days = settings.persistence.retention_short_days or self._days
 
@@ -55,41 +53,40 @@ class Retention:
         if not self._days and not self._short_days:
             return
         hypertables = self._hypertables()
-        for table in KLINES:
-            if self._days and table in hypertables:
-                yield "chunks", self._drop_chunks(table, now_ms)
-            if table not in hypertables or self._short_days != self._days:
-                yield from self._delete_old(table, now_ms, table in hypertables)
+        for table, intervals in CLASSES.items():
+            # All intervals of a table are on the same side of an hour.
+            days = self._short_days if is_short(intervals[0]) else self._days
+            if days and table in hypertables:
+                yield self._drop(for_table(_QUERIES["drop_klines"], table), cut_ms(now_ms, days, intervals))
+            elif days:
+                yield from self._delete_klines(table, now_ms, days)
         if self._days:
-            for table in TOLD:
-                yield from self._batches(f"delete_{table}", {"cut_ms": now_ms - self._days * DAY_MS})
+            old_ms = now_ms - self._days * DAY_MS
+            if AMENDMENTS in hypertables:
+                yield self._drop(_QUERIES["drop_amendments"], old_ms)
+            for table in TOLD if AMENDMENTS in hypertables else (AMENDMENTS, *TOLD):
+                yield from self._batches(_QUERIES[f"delete_{table}"], {"cut_ms": old_ms})
 
     def _hypertables(self) -> set[str]:
         if not self._database.query(_QUERIES["has_hypertables"])[0]["there"]:
             return set()
         return {row["name"] for row in self._database.query(_QUERIES["hypertables"])}
 
-    def _drop_chunks(self, table: str, now_ms: int) -> int:
-        cut = {"cut_ms": cut_ms(now_ms, self._days, self._intervals)}
+    def _drop(self, statement: str, cut: int) -> Step:
         with self._database.transaction():
             self._database.execute(_QUERIES["hurry"])
-            return len(self._database.query(_QUERIES[f"drop_{table}"], cut))
+            return "chunks", len(self._database.query(statement, {"cut_ms": cut}))
 
-    def _delete_old(self, table: str, now_ms: int, by_chunks: bool) -> Iterator[Step]:
-        """Row by row, symbol by symbol; of a table whose chunks are dropped only what is to go sooner."""
+    def _delete_klines(self, table: str, now_ms: int, days: int) -> Iterator[Step]:
+        """Symbol by symbol, interval by interval."""
+        following, delete = (for_table(_QUERIES[name], table) for name in ("next_klines", "delete_klines"))
         place = {"symbol": "", "interval": ""}
-        while found := self._database.query(_QUERIES[f"next_{table}"], place):
+        while found := self._database.query(following, place):
             place = {"symbol": found[0]["symbol"], "interval": found[0]["interval"]}
-            days = self._short_days if is_short(place["interval"]) else self._days
-            if days and not (by_chunks and days == self._days):
-                known = [place["interval"]] if place["interval"] in INTERVALS else []
-                cut = {"cut_ms": cut_ms(now_ms, days, known)}
-                yield from self._batches(f"delete_{table}", {**place, **cut})
-            else:
-                yield "rows", 0
+            yield from self._batches(delete, {**place, "cut_ms": cut_ms(now_ms, days, [place["interval"]])})
 
-    def _batches(self, statement: str, parameters: dict[str, object]) -> Iterator[Step]:
+    def _batches(self, statement: str, parameters: Mapping[str, object]) -> Iterator[Step]:
         deleted = BATCH_ROWS
         while deleted >= BATCH_ROWS:
-            deleted = self._database.execute(_QUERIES[statement], {**parameters, "rows": BATCH_ROWS})
+            deleted = self._database.execute(statement, {**parameters, "rows": BATCH_ROWS})
             yield "rows", deleted

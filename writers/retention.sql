@@ -1,5 +1,6 @@
 -- What is older than the configuration keeps goes: whole chunks of a hypertable, rows of a plain table. `cut_ms` is ms
--- since 1970. Every statement runs in a transaction of its own and is short.
+-- since 1970; `klines_of_class` stands for a table of klines (writers/kline_classes.py). Every statement runs in a
+-- transaction of its own and is short.
 
 -- name: has_hypertables
 SELECT to_regclass('timescaledb_information.hypertables') IS NOT NULL AS there;
@@ -14,7 +15,7 @@ WHERE hypertable_schema = current_schema();
 SET LOCAL lock_timeout = '300ms';
 
 -- name: drop_klines
-SELECT drop_chunks('klines', older_than => timestamptz 'epoch' + %(cut_ms)s * interval '1 millisecond');
+SELECT drop_chunks('klines_of_class', older_than => timestamptz 'epoch' + %(cut_ms)s * interval '1 millisecond');
 
 -- name: drop_amendments
 SELECT drop_chunks('amendments', older_than => timestamptz 'epoch' + %(cut_ms)s * interval '1 millisecond');
@@ -22,27 +23,20 @@ SELECT drop_chunks('amendments', older_than => timestamptz 'epoch' + %(cut_ms)s 
 -- name: next_klines
 -- The next symbol and interval in the order of the key, by one look into its index.
 SELECT symbol, "interval"
-FROM klines
-WHERE (symbol, "interval") > (%(symbol)s, %(interval)s)
-ORDER BY symbol, "interval"
-LIMIT 1;
-
--- name: next_amendments
-SELECT symbol, "interval"
-FROM amendments
+FROM klines_of_class
 WHERE (symbol, "interval") > (%(symbol)s, %(interval)s)
 ORDER BY symbol, "interval"
 LIMIT 1;
 
 -- name: delete_klines
-DELETE FROM klines
+DELETE FROM klines_of_class
 WHERE
     symbol = %(symbol)s
     AND "interval" = %(interval)s
     AND open_time < timestamptz 'epoch' + %(cut_ms)s * interval '1 millisecond'
     AND open_time IN (
         SELECT old.open_time
-        FROM klines AS old
+        FROM klines_of_class AS old
         WHERE
             old.symbol = %(symbol)s
             AND old."interval" = %(interval)s
@@ -52,21 +46,14 @@ WHERE
     );
 
 -- name: delete_amendments
+-- There are few of them: a look at all costs less than one for each symbol.
 DELETE FROM amendments
-WHERE
-    symbol = %(symbol)s
-    AND "interval" = %(interval)s
-    AND open_time < timestamptz 'epoch' + %(cut_ms)s * interval '1 millisecond'
-    AND open_time IN (
-        SELECT old.open_time
-        FROM amendments AS old
-        WHERE
-            old.symbol = %(symbol)s
-            AND old."interval" = %(interval)s
-            AND old.open_time < timestamptz 'epoch' + %(cut_ms)s * interval '1 millisecond'
-        ORDER BY old.open_time
-        LIMIT %(rows)s
-    );
+WHERE (symbol, "interval", open_time, epoch, revision, complete) IN (
+    SELECT symbol, "interval", open_time, epoch, revision, complete
+    FROM amendments
+    WHERE open_time < timestamptz 'epoch' + %(cut_ms)s * interval '1 millisecond'
+    LIMIT %(rows)s
+);
 
 -- name: delete_findings
 DELETE FROM findings

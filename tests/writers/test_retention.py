@@ -13,15 +13,16 @@ from hypothesis import strategies as st
 from klagg.contract import finding_entry
 from klagg.database import Database
 from klagg.embedded import PostgresServer
-from klagg.errors import ConfigError, DatabaseUnavailable
+from klagg.errors import DatabaseUnavailable
 from klagg.intervals import DAY_MS, INTERVALS
 from klagg.kline import Kline
-from klagg.settings import Aggregator, Persistence, Settings, from_tree
+from klagg.settings import Persistence, Settings
 from tests.writers.support import kline, stored
 from tests.writers.test_history import closed, opened, raw
 from writers import retention
 from writers.history import finding_of
 from writers.history_table import keep
+from writers.kline_classes import CLASSES
 from writers.kline_table import upsert
 from writers.migrate import migrate
 from writers.migrations import load_migrations
@@ -43,10 +44,7 @@ def plain(database_url: str, postgres_server: PostgresServer) -> Iterator[Databa
 
 
 def config(days: int = 0, short_days: int = 0) -> Settings:
-    return Settings(
-        aggregator=Aggregator(intervals=INTERVALS_KEPT),
-        persistence=Persistence(retention_days=days, retention_short_days=short_days),
-    )
+    return Settings(persistence=Persistence(retention_days=days, retention_short_days=short_days))
 
 
 def history() -> list[Kline]:
@@ -85,15 +83,10 @@ def test_nothing_in_progress_and_nothing_young_is_before_the_cut(now_ms: int, da
         assert each.close_time(before) < now_ms - days * DAY_MS
 
 
-def test_short_intervals() -> None:
+def test_all_intervals_of_a_table_are_kept_alike() -> None:
+    for intervals in CLASSES.values():
+        assert len({is_short(each) for each in intervals}) == 1
     assert [name for name in INTERVALS if is_short(name)] == ["1s", "5s", "15s", "1m", "3m", "5m", "15m", "30m"]
-    assert not is_short("7m")
-
-
-def test_short_ones_cannot_stay_longer_than_the_rest() -> None:
-    with pytest.raises(ConfigError, match="retention_short_days"):
-        from_tree({"persistence": {"retention_days": 5, "retention_short_days": 6}})
-    from_tree({"persistence": {"retention_days": 0, "retention_short_days": 6}})
 
 
 @pytest.mark.servers
@@ -103,32 +96,47 @@ def test_kept_for_ever_by_default(database: Database) -> None:
     assert stored(database) == history()
 
 
+def chunks(database: Database, table: str) -> int:
+    return len(database.query(f"SELECT show_chunks('{table}')"))
+
+
 @pytest.mark.servers
 def test_old_chunks_are_gone(database: Database) -> None:
     klines = history()
     upsert(database, klines)
-    chunks = len(database.query("SELECT show_chunks('klines')"))
+    before = {table: chunks(database, table) for table in CLASSES}
+    assert before["klines_minutes"] > 10
     gone = done(database, config(days=30))
-    left = len(database.query("SELECT show_chunks('klines')"))
-    assert gone["chunks"] == chunks - left > 5
+    left = {table: chunks(database, table) for table in CLASSES}
+    assert gone["chunks"] == sum(before.values()) - sum(left.values()) > 8
     assert gone.get("rows", 0) == 0
-    rows = stored(database)
-    young = [each for each in klines if each.close_time >= NOW_MS - 30 * DAY_MS]
-    assert set(young) <= set(rows)
-    # What is older shares a chunk with something young: a week of chunk, a week of the longest bar.
-    assert max(ages(database, *INTERVALS_KEPT)) < 30 + 2 * 7 + CHUNK_DAYS
+    assert {each for each in klines if each.close_time >= NOW_MS - 30 * DAY_MS} <= set(stored(database))
+    # What is older shares a chunk of a week with something young.
+    assert 30 < max(ages(database, "1m")) < 30 + CHUNK_DAYS
     assert done(database, config(days=30)).get("chunks") == 0
 
 
 @pytest.mark.servers
-def test_short_intervals_may_go_sooner_and_leave_the_rest(database: Database) -> None:
+@pytest.mark.parametrize(("days", "short_days"), [(0, 10), (90, 10)])
+def test_short_intervals_may_go_sooner_and_leave_the_rest(database: Database, days: int, short_days: int) -> None:
     klines = history()
     upsert(database, klines)
-    assert done(database, config(short_days=10))["rows"] == 89
-    assert max(ages(database, "1m")) <= 10
-    assert [each for each in stored(database) if each.interval != "1m"] == [
-        each for each in klines if each.interval != "1m"
-    ]  # fmt: skip
+    done(database, config(days, short_days))
+    assert max(ages(database, "1m")) < 10 + CHUNK_DAYS
+    rest = [each for each in klines if each.interval != "1m"]
+    assert [each for each in stored(database) if each.interval != "1m"] == rest
+
+
+@pytest.mark.servers
+def test_amendments_go_with_the_klines(database: Database) -> None:
+    upsert(database, history())
+    upsert(database, [replace(each, revision=2) for each in history()])
+    before = database.query("SELECT count(*) AS n FROM amendments")[0]["n"]
+    assert before == len(history())
+    done(database, config(days=30))
+    left = database.query("SELECT min(open_time) AS first, count(*) AS n FROM amendments")[0]
+    assert left["n"] < before
+    assert left["first"].timestamp() * 1000 > NOW_MS - (30 + 30) * DAY_MS
 
 
 @pytest.mark.servers
@@ -136,17 +144,15 @@ def test_a_plain_table_is_emptied_row_by_row(plain: Database, monkeypatch: pytes
     monkeypatch.setattr(retention, "BATCH_ROWS", 7)
     klines = [*history(), *(replace(each, symbol="ZUSDT") for each in history())]
     upsert(plain, klines)
-    plain.execute(
-        "INSERT INTO amendments (symbol, interval, open_time, epoch, revision, complete, source) "
-        "SELECT symbol, interval, open_time, epoch, 2, true, source FROM klines"
-    )
+    upsert(plain, [replace(each, revision=2) for each in klines])
     steps: list[Step] = list(Retention(plain, config(days=30, short_days=10)).steps(NOW_MS))
     assert max(count for _, count in steps) == 7
     assert stored(plain) == [
-        each for each in klines
+        replace(each, revision=2) for each in klines
         if each.close_time >= NOW_MS - (10 if each.interval == "1m" else 30) * DAY_MS
     ]  # fmt: skip
-    assert plain.query("SELECT count(*) AS n FROM amendments") == plain.query("SELECT count(*) AS n FROM klines")
+    (oldest,) = plain.query("SELECT min(open_time) AS at FROM amendments")
+    assert oldest["at"].timestamp() * 1000 >= NOW_MS - 30 * DAY_MS
 
 
 @pytest.mark.servers
