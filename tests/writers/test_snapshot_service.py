@@ -279,12 +279,14 @@ def test_poison_goes_to_dead_and_the_rest_is_kept(start: Start, database: Databa
         eventually(lambda: settled(streams))
         eventually(lambda: counters(streams).get("dead") == 3)
         assert findings(database) == len(good)
-        dead = {entry.fields[b"id"].decode(): entry.fields for entry in streams.range(KEYS.dead)}
-        assert dead.keys() == {loud, torn, newer}
+        dead = {
+            (entry.fields[b"stream"].decode(), entry.fields[b"id"].decode()): entry.fields
+            for entry in streams.range(KEYS.dead)
+        }
+        assert dead.keys() == {(KEYS.findings, loud), (KEYS.findings, torn), (KEYS.events, newer)}
         assert {fields[b"group"] for fields in dead.values()} == {b"history"}
-        assert b"severity" in dead[loud][b"reason"]
-        assert dead[newer][b"stream"] == KEYS.events.encode()
-        assert b"unknown event kind" in dead[newer][b"reason"]
+        assert b"severity" in dead[KEYS.findings, loud][b"reason"]
+        assert b"unknown event kind" in dead[KEYS.events, newer][b"reason"]
         assert writer.stop() == 0
 
 
