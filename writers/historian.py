@@ -32,6 +32,7 @@ RECLAIM_IDLE_MS: Final = 60_000
 """An entry that another consumer holds for this long without acknowledging it is taken over."""
 
 RECLAIM_EVERY_S: Final = 30.0
+LAG_EVERY_S: Final = 1.0
 
 POISON_MAX: Final = 100
 """More refused entries than this in one page are not single bad ones."""
@@ -73,7 +74,7 @@ class Historian:
         keys = [Keys(shard) for shard in range(settings.shards)]
         self._shards = {stream: each for each in keys for stream in (each.events, each.findings)}
         self._dead_seq: Counter[str] = Counter()
-        self._reclaim_s = 0.0
+        self._reclaim_s = self._lag_s = 0.0
 
     def ensure_groups(self) -> None:
         """The group on every stream, at the very beginning."""
@@ -95,6 +96,7 @@ class Historian:
         self._reclaim()
         found = self._streams.read_group(list(self._shards), GROUP_HISTORY, self._consumer, count=PAGE_ENTRIES)
         self._settle(found)
+        self._show_lag()
         return any(len(entries) == PAGE_ENTRIES for entries in found.values())
 
     def left(self) -> int:
@@ -103,6 +105,15 @@ class Historian:
             (self._streams.group_lag(stream, GROUP_HISTORY) or 0) + self._streams.pending_count(stream, GROUP_HISTORY)
             for stream in self._shards
         )
+
+    def _show_lag(self) -> None:
+        """Once a second, how many entries wait to be read."""
+        now_s = time.monotonic()
+        if now_s >= self._lag_s:
+            self._lag_s = now_s + LAG_EVERY_S
+            lags = [self._streams.group_lag(stream, GROUP_HISTORY) for stream in self._shards]
+            known = [lag for lag in lags if lag is not None]
+            self._context.stats.show("lag", sum(known) if len(known) == len(lags) else "unknown")
 
     def _reclaim(self) -> None:
         """Now and then, take over a page of what consumers left that are gone."""
