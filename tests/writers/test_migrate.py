@@ -271,7 +271,7 @@ FEATURE_NOT_SUPPORTED = "0A000"
 
 @pytest.mark.skipif(
     not os.environ.get("KLAGG_PGLITE"),
-    reason="KLAGG_PGLITE names no folder with a PGlite that holds TimescaleDB's community edition (CONTRIBUTING.md)",
+    reason="KLAGG_PGLITE names no folder with a PGlite that holds TimescaleDB's community edition",
 )
 def test_the_schema_on_the_community_edition() -> None:
     script = Path(__file__).with_name("community_edition.mjs")

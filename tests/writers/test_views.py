@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
@@ -83,6 +84,15 @@ def test_completeness_counts_what_is_there(database: Database) -> None:
     assert counted(database, "klines_completeness") == expected
     assert counted(database, "completeness('2026-03-02Z', '2026-03-03Z')") == expected
     assert counted(database, "completeness('2026-03-03Z', '2026-03-04Z')") == {}
+
+
+@pytest.mark.parametrize("source", ["klines_completeness", "completeness('-infinity', 'infinity')"])
+def test_completeness_of_a_symbol_is_found_by_the_key(database: Database, source: str) -> None:
+    upsert(database, [each for name in ("1m", "1h") for each in bars(name, range(20))])
+    plan = database.query(f"EXPLAIN SELECT * FROM {source} WHERE symbol = 'BTCUSDT' AND \"interval\" = '1h'")
+    text = "\n".join(row["QUERY PLAN"] for row in plan)
+    assert re.search(r"Index Cond: \(\(symbol = 'BTCUSDT'::text\) AND \(\"interval\" = '1h'::text", text), text
+    assert "klines_minutes" not in text
 
 
 @pytest.mark.parametrize(

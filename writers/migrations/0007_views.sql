@@ -186,18 +186,52 @@ END;
 COMMENT ON FUNCTION expected_bars IS
     'How many bars of a length open on a UTC day and are closed at a time, for a symbol that is traded from begins to ends. 1 for lengths beyond a day.';
 
-CREATE FUNCTION completeness(since timestamptz, until timestamptz)
-RETURNS TABLE (
-    symbol text, "interval" text, day timestamptz, expected bigint, bars bigint, complete bigint, amended bigint,
-    own bigint
-) LANGUAGE sql STABLE PARALLEL SAFE AS $$
+CREATE VIEW klines_completeness AS
+SELECT
+    counted.symbol,
+    counted."interval",
+    counted.day,
+    expected_bars(
+        kinds.length_s, counted.day, coalesce(lives.begins, counted.day), coalesce(lives.ends, 'infinity'), now()
+    ) AS expected,
+    counted.bars,
+    counted.complete,
+    counted.amended,
+    counted.own
+FROM (
+    SELECT
+        symbol,
+        "interval",
+        date_trunc('day', open_time, 'UTC') AS day,
+        count(*) FILTER (WHERE revision > 0) AS bars,
+        count(*) FILTER (WHERE revision > 0 AND complete) AS complete,
+        count(*) FILTER (WHERE revision > 1) AS amended,
+        count(*) FILTER (WHERE revision > 0 AND source = 'own') AS own
+    FROM klines
+    GROUP BY symbol, "interval", date_trunc('day', open_time, 'UTC')
+) AS counted
+JOIN kline_intervals AS kinds ON kinds."interval" = counted."interval"
+LEFT JOIN symbol_lifetimes AS lives ON lives.symbol = counted.symbol;
+
+COMMENT ON VIEW klines_completeness IS
+    'Completeness of each symbol, interval and UTC day, counted now: ask with conditions on symbol and interval. For many days of all symbols ask symbol_days.';
+COMMENT ON COLUMN klines_completeness.expected IS 'How many bars should be there by now; without a row in symbols, of a whole day.';
+COMMENT ON COLUMN klines_completeness.bars IS 'Finals that are there, complete or not.';
+COMMENT ON COLUMN klines_completeness.complete IS 'Finals that are proven to hold every trade.';
+COMMENT ON COLUMN klines_completeness.amended IS 'Finals that were amended.';
+COMMENT ON COLUMN klines_completeness.own IS 'Finals from trades alone, without official rows.';
+
+-- Conditions on the day alone reach every chunk of the view; the function looks into those of its time only. It returns
+-- rows of the view, because a column of a RETURNS TABLE would lose the collation by which the primary key is found.
+CREATE FUNCTION completeness(since timestamptz, until timestamptz) RETURNS SETOF klines_completeness
+LANGUAGE sql STABLE PARALLEL SAFE AS $$
     SELECT
         counted.symbol,
         counted."interval",
         counted.day,
         expected_bars(
             kinds.length_s, counted.day, coalesce(lives.begins, counted.day), coalesce(lives.ends, 'infinity'), now()
-        ),
+        ) AS expected,
         counted.bars,
         counted.complete,
         counted.amended,
@@ -221,16 +255,6 @@ $$;
 
 COMMENT ON FUNCTION completeness IS
     'The bars of each symbol, interval and UTC day that open in [since, until): expected so far, there, complete, amended, from trades alone. Days without any bar are only in symbol_days.';
-
-CREATE VIEW klines_completeness AS SELECT * FROM completeness('-infinity', 'infinity');
-
-COMMENT ON VIEW klines_completeness IS
-    'Completeness of each symbol, interval and UTC day, counted now: ask with conditions on symbol and interval. For many days of all symbols ask symbol_days.';
-COMMENT ON COLUMN klines_completeness.expected IS 'How many bars should be there by now; without a row in symbols, of a whole day.';
-COMMENT ON COLUMN klines_completeness.bars IS 'Finals that are there, complete or not.';
-COMMENT ON COLUMN klines_completeness.complete IS 'Finals that are proven to hold every trade.';
-COMMENT ON COLUMN klines_completeness.amended IS 'Finals that were amended.';
-COMMENT ON COLUMN klines_completeness.own IS 'Finals from trades alone, without official rows.';
 
 CREATE TABLE symbol_days (
     symbol        text        COLLATE "C" NOT NULL,
