@@ -34,6 +34,8 @@ RECLAIM_IDLE_MS: Final = 60_000
 RECLAIM_EVERY_S: Final = 30.0
 LAG_EVERY_S: Final = 1.0
 
+LEFT_COUNTED: Final = 1000
+
 POISON_MAX: Final = 100
 """More refused entries than this in one page are not single bad ones."""
 
@@ -101,10 +103,16 @@ class Historian:
 
     def left(self) -> int:
         """How many entries nobody has settled: read or not, by whatever consumer."""
-        return sum(
-            (self._streams.group_lag(stream, GROUP_HISTORY) or 0) + self._streams.pending_count(stream, GROUP_HISTORY)
-            for stream in self._shards
-        )
+        return sum(map(self._unsettled, self._shards))
+
+    def _unsettled(self, stream: str) -> int:
+        """Redis does not know how many are unread after some were cut; they are counted then, LEFT_COUNTED at most."""
+        pending = self._streams.pending_count(stream, GROUP_HISTORY)
+        unread = self._streams.group_lag(stream, GROUP_HISTORY)
+        if unread is not None:
+            return unread + pending
+        needed = self._streams.groups(stream)[GROUP_HISTORY]
+        return max(pending, len(self._streams.range(stream, needed, count=LEFT_COUNTED)))
 
     def _show_lag(self) -> None:
         """Once a second, how many entries wait to be read."""

@@ -25,7 +25,7 @@ from klagg.contract import (
     trigger_entry,
 )
 from klagg.database import Database
-from klagg.embedded import PostgresServer
+from klagg.embedded import PostgresServer, RedisServer
 from klagg.intervals import DAY_MS, MINUTE_MS
 from klagg.kline import Kline
 from klagg.redisio import Append, HashUpdate, Streams
@@ -366,14 +366,19 @@ def test_an_outage_of_the_database_is_waited_out(
 
 
 def test_asked_to_stop_during_an_outage_it_says_that_history_was_left(
-    start: Start, database: Database, streams: Streams, restarted: PostgresServer
+    start: Start, database: Database, streams: Streams, restarted: PostgresServer, redis_server: RedisServer
 ) -> None:
     with start() as writer:
         eventually(lambda: runs(streams))
         database.close()
         restarted.stop()
-        tell(streams, "A", "B", "C")
+        tell(streams, "A")
         eventually(lambda: heartbeat(streams).get("state") == "waiting for the database")
+        ids = streams.write(
+            [Append(KEYS.findings, stamp(finding_entry("X", "info", "", time_ms=T), "b@1", seq)) for seq in range(1, 4)]
+        )
+        assert redis_server.command("XDEL", KEYS.findings, ids[1]) == "1"
+        assert streams.group_lag(KEYS.findings, GROUP_HISTORY) is None, "it must be counted"
         assert writer.stop() == EXIT_LEFT
         assert "3 entries of history are left unwritten; they are still in Redis" in writer.said()
     restarted.start()
