@@ -28,6 +28,7 @@ from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, local_ms, steady_ms
 from klagg.contract import (
     CLOCK_KEY,
+    TRIGGER_DAYS,
     TRIGGER_RETENTION,
     TRIGGER_SNAPSHOT,
     Keys,
@@ -97,6 +98,7 @@ class ClockJobs:
         self._plan(LISTINGS, self.listings, clock.listings_s, at_once=True)
         self._plan(TRIGGER_SNAPSHOT, self.snapshot, clock.snapshot_s)
         self._plan(TRIGGER_RETENTION, self.retention, clock.retention_s, at_once=True)
+        self._plan(TRIGGER_DAYS, self.days, clock.days_s)
         self._plan(TICK, self.tick, self._ticking_s)
         self._scheduler.start()
         try:
@@ -138,6 +140,10 @@ class ClockJobs:
         """The trigger for dropping old rows, the first one as soon as there is a time to tell."""
         if not await self._trigger(TRIGGER_RETENTION):
             self._again(TRIGGER_RETENTION, RETENTION_RETRY_S)
+
+    async def days(self) -> None:
+        """The trigger for counting days anew; the next one does what this one missed."""
+        await self._trigger(TRIGGER_DAYS)
 
     async def _trigger(self, name: str) -> bool:
         """Write a trigger; whether that could be done."""
@@ -300,7 +306,7 @@ class ClockJobs:
                 step_ms = wall.step_ms(local_ms(), steady_ms())
                 if step_ms:
                     self._log.error("ALARM: this machine's clock was set by %.0f ms; all jobs begin anew", step_ms)
-                    for name in (SYNC, TICK, LISTINGS, TRIGGER_SNAPSHOT, TRIGGER_RETENTION):
+                    for name in (SYNC, TICK, LISTINGS, TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS):
                         self._again(name, 0.0)
         finally:
             for task in (stop, watch, *self._telling):

@@ -42,10 +42,11 @@ GROUP_REPAIR: Final = "repair"
 GROUP_HISTORY: Final = "history"
 
 CLOCK_KEY: Final = "clock"
-"""Stream of triggers by the clock process: `name` (snapshot, retention), `time` exchange ms."""
+"""Stream of triggers by the clock process: `name` (snapshot, retention, days), `time` exchange ms."""
 
 TRIGGER_SNAPSHOT: Final = "snapshot"
 TRIGGER_RETENTION: Final = "retention"
+TRIGGER_DAYS: Final = "days"
 
 WEIGHTS_KEY: Final = "weights"
 """Hash: the REST weight that this address has used, by minute and role, and until when nobody asks (klagg.weights)."""

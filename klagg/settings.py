@@ -110,6 +110,7 @@ class Clock:
     listings_s: int = 3600
     snapshot_s: int = 10
     retention_s: int = 3600
+    days_s: int = 600
 
     def check(self) -> None:
         _between("clock.tick_ms", self.tick_ms, 10, 10_000)
@@ -118,6 +119,7 @@ class Clock:
         _between("clock.listings_s", self.listings_s, 1, 86_400)
         _between("clock.snapshot_s", self.snapshot_s, 1, 86_400)
         _between("clock.retention_s", self.retention_s, 1, 86_400)
+        _between("clock.days_s", self.days_s, 1, 86_400)
 
 
 @dataclass(frozen=True, slots=True)

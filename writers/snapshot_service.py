@@ -16,10 +16,11 @@ from typing import Final
 from klagg import service
 from klagg.backoff import Backoff
 from klagg.clock import local_ms
-from klagg.contract import CLOCK_KEY, GROUP_WRITERS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, Keys
+from klagg.contract import CLOCK_KEY, GROUP_WRITERS, TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, Keys
 from klagg.database import Database
 from klagg.errors import ConfigError, DatabaseUnavailable, KlaggError, RedisRefused, RedisUnavailable
 from klagg.service import Context, Deadline
+from writers.days import Days
 from writers.historian import Historian
 from writers.migrate import require_schema
 from writers.retention import Retention, Step
@@ -61,6 +62,7 @@ class SnapshotWriter:
         self._snapshots = Snapshots(context, self._streams, self._database)
         self._historian = Historian(context, self._streams, self._database)
         self._retention = Retention(self._database, settings)
+        self._days = Days(self._database)
         self._dropping: Iterator[Step] = iter(())
         self._triggers = Triggers()
         self._clock_id = "0-0"
@@ -126,6 +128,10 @@ class SnapshotWriter:
         if retention_ms is not None:
             triggers.done(TRIGGER_RETENTION)
             self._dropping = self._retention.steps(min(retention_ms, int(local_ms())))
+        days_ms = triggers.due(TRIGGER_DAYS)
+        if days_ms is not None:
+            self._context.stats.add("days_counted", self._days.count(days_ms))
+            triggers.done(TRIGGER_DAYS)
         if triggers.due(TRIGGER_SNAPSHOT) is None:
             return
         if not self._context.settings.persistence.snapshots:

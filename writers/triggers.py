@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from klagg.contract import TRIGGER_RETENTION, TRIGGER_SNAPSHOT, RawFields, trigger_of
+from klagg.contract import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, RawFields, trigger_of
 from klagg.errors import ContractError
 
 
@@ -12,8 +12,8 @@ class Triggers:
     """The newest trigger of each kind that waits to be carried out.
 
     Whoever falls behind has nothing to catch up with: a newer trigger takes the place of the one before. What was
-    triggered before this process began to read is owed where it keeps (retention), and passed over where it does not
-    (snapshots).
+    triggered before this process began to read is owed where it keeps (retention, days), and passed over where it does
+    not (snapshots).
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Triggers:
             if name == TRIGGER_SNAPSHOT and self._begun:
                 skipped += name in self._due
                 self._due[name] = time_ms
-            elif name == TRIGGER_RETENTION:
+            elif name in (TRIGGER_RETENTION, TRIGGER_DAYS):
                 self._due[name] = time_ms
         self._begun = True
         return skipped

@@ -19,6 +19,7 @@ from ingest.clock_service import TRIGGERS_KEPT, ClockJobs, clock, main
 from klagg.clock import local_ms
 from klagg.contract import (
     CLOCK_KEY,
+    TRIGGER_DAYS,
     TRIGGER_RETENTION,
     TRIGGER_SNAPSHOT,
     WEIGHTS_KEY,
@@ -250,7 +251,7 @@ async def test_triggers_and_their_trimming(streams: Streams, redis_url: str) -> 
     for each in told:
         name, time_ms = trigger_of(each.fields)
         assert each.fields[b"v"] == b"1"
-        assert name in {TRIGGER_SNAPSHOT, TRIGGER_RETENTION}
+        assert name in {TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS}
         assert abs(time_ms - NOW_MS) < 60_000
     # Redis trims whole nodes of 100 entries.
     assert TRIGGERS_KEPT <= streams.length(CLOCK_KEY) <= TRIGGERS_KEPT + 100

@@ -16,6 +16,7 @@ from klagg.contract import (
     CLOCK_KEY,
     GROUP_HISTORY,
     GROUP_WRITERS,
+    TRIGGER_DAYS,
     TRIGGER_RETENTION,
     TRIGGER_SNAPSHOT,
     Keys,
@@ -334,6 +335,18 @@ def test_old_klines_go_at_the_trigger_of_the_clock(start: Start, database: Datab
         trigger(streams, TRIGGER_RETENTION, now_ms + 50 * 365 * DAY_MS)
         eventually(lambda: stored(database) == [young])  # an exchange clock in the future takes nothing young along
         eventually(lambda: counters(streams).get("dropped_chunks", 0) >= 4)
+        assert writer.stop() == 0
+
+
+def test_days_are_counted_at_the_trigger_of_the_clock(start: Start, database: Database, streams: Streams) -> None:
+    today_ms = int(local_ms()) // DAY_MS * DAY_MS
+    upsert(database, [kline(open_time=today_ms - DAY_MS + number * MINUTE_MS) for number in range(3)])
+    with start() as writer:
+        trigger(streams, TRIGGER_DAYS, int(local_ms()))
+        eventually(lambda: counters(streams).get("days_counted", 0) >= 1)
+        with database.transaction():
+            days = database.query("SELECT bars, complete FROM symbol_days WHERE bars > 0")
+        assert [(each["bars"], each["complete"]) for each in days] == [(3, 3)]
         assert writer.stop() == 0
 
 

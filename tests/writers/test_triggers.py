@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from klagg.contract import TRIGGER_RETENTION, TRIGGER_SNAPSHOT, RawFields, trigger_entry
+from klagg.contract import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, RawFields, trigger_entry
 from writers.triggers import Triggers
 
 
@@ -44,3 +44,9 @@ def test_what_is_no_trigger_of_this_process_is_passed_over() -> None:
     triggers.take([{b"name": b"snapshot"}, {b"x": b"y"}, entry("party", 5)])
     assert triggers.due(TRIGGER_SNAPSHOT) is None
     assert triggers.due("party") is None
+
+
+def test_days_are_owed_from_before_the_start_and_the_newest_counts() -> None:
+    triggers = Triggers()
+    triggers.take([entry(TRIGGER_DAYS, 5), entry(TRIGGER_DAYS, 9)])
+    assert triggers.due(TRIGGER_DAYS) == 9
