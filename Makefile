@@ -5,6 +5,8 @@
 # make test    setup, check and every test, the real servers included
 # make chaos   the real processes under 200 times kill -9 and other faults leave the table that they leave without; about
 #              13 minutes (SEED=1 KILLS=200; ARGS="--keep" and the like are passed on); the last line says identical
+# make soak    half an hour of 600 symbols at 5,000 trades/s under random faults: the table equals the exchange's record, and
+#              memory stays flat (SEED=1; ARGS="--minutes 10" and the like are passed on); the last line says sound
 # make lock    writes requirements.lock anew from pyproject.toml
 # make clean   removes the environment and all caches in this folder, never data/
 #
@@ -16,7 +18,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup up check test chaos lock clean
+.PHONY: help setup up check test chaos soak lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -24,6 +26,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEED ?= 1
 KILLS ?= 200
+# Tests wait more than they compute, so there are more of them at a time than cores on a small machine.
+WORKERS ?= 3
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -70,10 +74,13 @@ check: setup
 	$(BIN)/pytest -q tests/test_packaging.py
 
 test: check
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile $(ARGS)
 
 chaos: setup
 	@exec $(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)
+
+soak: setup
+	@exec $(BIN)/python -m tests.soak --seed $(SEED) $(ARGS)
 
 # In an environment of its own, so that nothing but what pyproject.toml asks for, and what that needs, is written down.
 lock:

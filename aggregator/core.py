@@ -435,6 +435,12 @@ class Core:
         return sum(len(holes) for holes in self.ledger.holes.values())
 
     @property
+    def oldest_hole_ms(self) -> int:
+        """How long ago (exchange time) the trade behind the oldest open hole took place; 0 if no hole is open."""
+        seen_ms = min((holes[0].after_time for holes in self.ledger.holes.values()), default=self.time_ms)
+        return max(0, self.time_ms - seen_ms)
+
+    @property
     def started(self) -> int:
         """Symbols that have had a trade."""
         return int((self.ledger.last_id > 0).sum())

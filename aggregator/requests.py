@@ -233,11 +233,17 @@ class Asker:
     # --- cold start ---
 
     def _start(self, slot: int, time_ms: int) -> list[Request]:
-        """Ask for the past of a symbol; nothing when it is there, or when no bar is left that it would complete."""
-        need, minute_ms = self.needs[slot][START], int(self.joined_ms[slot])
-        ranges = [each for each in start_ranges(minute_ms, self._intervals) if not self._covered(slot, each[1])]
+        """Ask for the past of a symbol; nothing when it is there, or when no bar is left that it would complete.
+
+        A symbol that has not traded yet proves nothing by itself, so it is asked for again and again."""
+        need, quiet = self.needs[slot][START], self.joined[slot] == BY_MARK
+        if quiet:
+            self.joined_ms[slot] = MINUTE.open_time(time_ms - KLINES_LATE_MS) - MINUTE_MS
+        minute_ms = int(self.joined_ms[slot])
+        ranges = self._unknown_past(slot, minute_ms, MINUTE.open_time(time_ms - self._window_ms) + MINUTE_MS)
         over_ms = max((each.close_time(minute_ms) for each in self._intervals), default=minute_ms)
-        if not ranges or over_ms < time_ms - self._window_ms:
+        over = not ranges or over_ms < time_ms - self._window_ms
+        if self._symbols.statuses[slot] != TRADING if quiet else over:
             self._drop(slot, START)
             return []
         deadline_ms = time_ms + min(START_WAIT_MS << min(need.tries, 10), START_WAIT_MS_MAX)
@@ -247,15 +253,23 @@ class Asker:
             for interval, first, last in ranges
         ]
 
-    def _covered(self, slot: int, from_ms: int) -> bool:
-        """Whether bars of the symbol that open at `from_ms` know their beginning."""
-        if self.joined[slot] == BY_MARK and self._official_until(slot) < int(self.joined_ms[slot]) + MINUTE_MS:
-            return False
-        return int(self._ledger.start_time[slot]) < from_ms
-
-    def _official_until(self, slot: int) -> int:
-        """The exchange time up to which official minutes continue what is proven; NO_TIME: none do."""
-        return int(self._finality.official_until[slot])
+    def _unknown_past(self, slot: int, minute_ms: int, floor_ms: int) -> list[tuple[str, int, int]]:
+        """Those of a symbol's `start_ranges` whose beginning is not known; and the minutes, from `floor_ms` on, that
+        its bars closed empty before it ever traded, as no id proves these."""
+        start_ms, official_ms = int(self._ledger.start_time[slot]), int(self._finality.official_until[slot])
+        unknown = []
+        for interval, first, last in start_ranges(minute_ms, self._intervals):
+            if interval == MINUTE.name and official_ms != NO_TIME:
+                since_ms = max(official_ms, floor_ms)
+                if self.joined[slot] == BY_MARK and start_ms < first:
+                    first = since_ms
+                elif since_ms <= start_ms:
+                    first = min(first, since_ms)
+                if first < last and (self.joined[slot] == BY_MARK or start_ms >= first):
+                    unknown.append((interval, first, last))
+            elif start_ms >= first or (official_ms == NO_TIME and self.joined[slot] == BY_MARK):
+                unknown.append((interval, first, last))
+        return unknown
 
     # --- holes ---
 

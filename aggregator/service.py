@@ -35,6 +35,10 @@ READ_ENTRIES = 256
 CHECKPOINT_S = 60.0
 LOOK_BACK_S = 5.0
 """How long a process that lost Redis waits for it, to see whether it came back older."""
+COUNTED = (
+    "trades", "duplicates", "refused", "ticks", "finals", "requests", "bad_entries", "holes_opened", "holes_closed",
+)  # fmt: skip
+"""What is shown of the core's counts."""
 UNSAID_MAX = 1_000
 """Findings of a restart that wait for the first commit."""
 
@@ -70,6 +74,9 @@ class Service:
         self._checkpoint_s: float = context.arguments.checkpoint_s
         self._checkpoint_due = time.monotonic() + self._checkpoint_s
         self._blocks: list[str] = []
+        self._counted: dict[str, int] = {}
+        """What the checkpoint had counted. Counters are those of this process: one that is a little lower after a
+        restart would look to Prometheus as if it had begun at 0 and grown by all of that."""
 
     def start(self) -> None:
         """Groups, the epoch, the checkpoint."""
@@ -79,6 +86,9 @@ class Service:
         self._committed_id, self._out_of_next = position.feed, position.step
         self._core.epoch = position.epoch
         self._load_checkpoint()
+        self._counted = self._counts()
+        self._context.stats.add("findings", 0, kind=DATA_LOSS)  # Prometheus sees growth only in what it saw before
+        self._show()
         self._anew = self._read_id == START != self._committed_id
         self._stay_within_the_feed()
         self._checkpoint_due -= min(self._checkpoint_s, self._behind_s())
@@ -212,21 +222,25 @@ class Service:
 
     def _say(self, outputs: Outputs) -> None:
         for finding in outputs.findings:
+            self._context.stats.add("findings", kind=finding["kind"])
             self._context.log.error("%s %s: %s", finding["kind"], finding["symbol"], finding["evidence"])
         for bad in outputs.dead:
             self._context.log.error("feed entry %s is dead: %s", bad["id"], bad["reason"])
 
     def _show(self) -> None:
         stats, core = self._context.stats, self._core
-        for name in ("trades", "duplicates", "refused", "ticks", "finals", "requests", "bad_entries"):
-            stats.counters[name] = getattr(core.counts, name)
-        stats.counters["lost_entries"], stats.counters["repeated_entries"] = (
-            core.continuity.lost,
-            core.continuity.repeated,
-        )
+        for name, count in self._counts().items():
+            stats.counters[name] = count - self._counted[name]
         stats.show("symbols", core.started)
         stats.show("open_holes", core.open_holes)
+        stats.show("oldest_hole_ms", core.oldest_hole_ms)
         stats.show("exchange_ms", core.time_ms)
+
+    def _counts(self) -> dict[str, int]:
+        """All that was counted up to now, also by the processes before this one."""
+        continuity = self._core.continuity
+        counts = {name: getattr(self._core.counts, name) for name in COUNTED}
+        return counts | {"lost_entries": continuity.lost, "repeated_entries": continuity.repeated}
 
     def _checkpoint_step(self) -> list[Write]:
         """A little of a checkpoint: begin one when due, a step a tick; what of it belongs into the tick's commit."""

@@ -6,6 +6,7 @@ work for a single message but to remember it.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
@@ -39,6 +40,7 @@ class Batch:
         self._batch_ms, self.rows_max = batch_ms, batch_rows
         self._shards: dict[str, int] = {}
         self._latest: dict[str, tuple[str, str, str]] = {}
+        self._counts: Counter[str] = Counter()
         self.admit(rules.symbols)
         self._frames: list[bytes] = []
         self._recv_ms = 0
@@ -51,6 +53,16 @@ class Batch:
     def latest(self) -> dict[str, tuple[int, str, str]]:
         """Time, price and quantity of each symbol's last trade in the order of arrival."""
         return {symbol: (int(time), price, qty) for symbol, (time, price, qty) in self._latest.items()}
+
+    @property
+    def source(self) -> str:
+        """The type `e` of the events that are trades here."""
+        return self._rules.source
+
+    def take_counts(self) -> Counter[str]:
+        """How many trades of each symbol came since the last call."""
+        counts, self._counts = self._counts, Counter()
+        return counts
 
     def admit(self, symbols: Iterable[str]) -> None:
         """Take trades of these symbols, too. None is ever taken back: frames of one that is over may still be here."""
@@ -79,6 +91,7 @@ class Batch:
         parsed = parse_frames(frames, self._rules, self._recv_ms)
         if parsed.count:
             symbols, _, prices, qtys, _, _, times, *_ = parsed.columns
+            self._counts.update(symbols)
             self._latest.update(zip(symbols, zip(times, prices, qtys, strict=True), strict=True))
         return Closed(
             entries=[

@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-import ssl
 from collections.abc import Collection
 from time import monotonic
 from typing import Final
 
 from websockets.exceptions import WebSocketException
 
-from ingest.alarms import HAND_OVER, STALLED, alarm
-from ingest.session import Manner, Session, SessionLost, Take
+from ingest.alarms import HAND_OVER, STALLED, alarm, expect
+from ingest.losses import ENDED, REASONS, Loss, SessionLost, loss_of
+from ingest.session import Manner, Received, Session, Take
 from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.exchange.endpoints import Way
@@ -21,7 +21,7 @@ from klagg.stats import Stats
 
 RECONNECT_FIRST_S: Final = 0.5
 RECONNECT_CAP_S: Final = 30.0
-STEADY_MS: Final = 60_000
+STEADY_MS: Final = 30_000
 """A connection that held this long was a good one: the next failure begins with the shortest delay again."""
 
 AGE_SPREAD: Final = 0.1
@@ -52,6 +52,8 @@ class Connection:
         self.streams = frozenset(streams)
         self.serial = 0
         """Counts the sessions that were begun: what is judged over time, is judged anew when it has grown."""
+        self.received = Received()
+        """What came since somebody took it from here."""
         self._way, self._take, self._manner, self._stats, self._log = way, take, manner, stats, log
         self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_CAP_S, random.random)
         self._again = Backoff(AGAIN_FIRST_S, AGAIN_CAP_S, random.random)
@@ -59,6 +61,9 @@ class Connection:
         self._changed = asyncio.Event()
         self._due_s = 0.0
         self._why = ""
+        expect(stats, STALLED, HAND_OVER)
+        for reason in REASONS:  # Prometheus sees growth only in what it saw before
+            stats.add("reconnects", 0, connection=name, reason=reason)
 
     @property
     def is_up(self) -> bool:
@@ -101,10 +106,10 @@ class Connection:
         self._due_s, self._why = 0.0, why
         self._changed.set()
 
-    def cut(self, why: str) -> None:
-        """End what there is at once and begin anew."""
+    def cut(self, reason: str, sentence: str) -> None:
+        """End what there is at once and begin anew; `reason` is one of losses.REASONS."""
         for session in self._sessions:
-            session.give_up(why)
+            session.give_up(reason, sentence)
 
     async def run(self) -> None:
         """Keep it up until cancelled. ConfigError if the URL or a proxy can never work; errors of `take` are raised."""
@@ -114,20 +119,20 @@ class Connection:
                     self._changed.clear()
                     await self._changed.wait()
                 started_ms = steady_ms()
-                reason = await self._until_lost()
-                if not self.streams:
+                loss = await self._until_lost()
+                if loss is None or not self.streams:
                     continue
                 if steady_ms() - started_ms >= STEADY_MS:
                     self._backoff.reset()
                 delay_s = self._backoff.next_s()
-                self._stats.add("reconnects", connection=self.name)
-                self._log.warning("connection %s is down (%s); next try in %.1f s", self.name, reason, delay_s)
+                self._stats.add("reconnects", connection=self.name, reason=loss.reason)
+                self._log.warning("connection %s is down (%s); next try in %.1f s", self.name, loss.sentence, delay_s)
                 await asyncio.sleep(delay_s)
         finally:
             await self._close(*self._sessions)
 
-    async def _until_lost(self) -> str:
-        """Connect, hand over when it is time, and return why nothing is left."""
+    async def _until_lost(self) -> Loss | None:
+        """Connect, hand over when it is time, and return why nothing is left; None if there was nothing to carry."""
         session = self._open()
         self._due_s, self._why = monotonic() + self._age_s(), "it is old"
         while True:
@@ -137,7 +142,7 @@ class Connection:
                 return self._loss_of(session)
             if not self.streams:
                 await self._close(session)
-                return "nothing to carry"
+                return None
             if monotonic() >= self._due_s:
                 session = await self._hand_over(session)
 
@@ -155,26 +160,23 @@ class Connection:
 
     def _open(self) -> Session:
         self.serial += 1
-        session = Session(self._way, self.streams, self._take, self._manner, self._say_up)
+        session = Session(self._way, self.streams, self._take, self._manner, self._say_up, self.received)
         self._sessions[session] = asyncio.create_task(session.run(), name=f"session of {self.name}")
         return session
 
     def _say_up(self) -> None:
         self._log.info("connection %s is up with %d streams", self.name, len(self.streams))
 
-    def _loss_of(self, session: Session) -> str:
+    def _loss_of(self, session: Session) -> Loss:
         """Why a session that is done ended; what is no loss of a connection is raised. It is forgotten."""
         try:
             self._sessions.pop(session).result()
-        except SessionLost as lost:
-            if lost.stalled:
-                alarm(self._stats, self._log, STALLED, f"connection {self.name} is stalled: {lost}")
-            return str(lost)
-        except ssl.SSLCertVerificationError as untrusted:
-            return f"the exchange's certificate is not trusted: {untrusted.verify_message}"
-        except (WebSocketException, OSError) as lost:
-            return str(lost) or type(lost).__name__
-        return "it ended"
+        except (SessionLost, WebSocketException, OSError) as lost:
+            loss = loss_of(lost)
+            if loss.reason == STALLED:
+                alarm(self._stats, self._log, STALLED, f"connection {self.name} is stalled: {loss.sentence}")
+            return loss
+        return Loss(ENDED, "it ended")
 
     async def _hand_over(self, old: Session) -> Session:
         """Open a new session and end the old one when the new one delivers; the session that goes on."""
@@ -189,7 +191,9 @@ class Connection:
         finally:
             ready.cancel()
         if self._sessions[old].done():
-            self._log.warning("connection %s was lost while it was replaced: %s", self.name, self._loss_of(old))
+            self._log.warning(
+                "connection %s was lost while it was replaced: %s", self.name, self._loss_of(old).sentence
+            )
         elif self._sessions[new].done() or not (new.ready.is_set() or (new.up and old.awaits_event)):
             await self._retreat(new, why)
             return old
@@ -205,7 +209,7 @@ class Connection:
     async def _retreat(self, new: Session, why: str) -> None:
         """The new session is no better: keep the old one, and try again later."""
         if self._sessions[new].done():
-            reason = self._loss_of(new)
+            reason = self._loss_of(new).sentence
         else:
             reason = f"it brought nothing within {HAND_OVER_S:.0f} s"
             await self._close(new)

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from ingest.alarms import DEAD_SYMBOL, SILENT, SILENT_CONTROL, STALE_ROUTE, alarm
+from ingest.alarms import DEAD_SYMBOL, SILENT, SILENT_CONTROL, STALE_ROUTE, alarm, expect
 from ingest.connection import Connection
 from ingest.liveness import APART_MS, Act, Finding, Liveness, Silence, Witness
 from ingest.pool import Pool
@@ -34,6 +34,7 @@ class Guard:
         self._serials: dict[str, int] = {}
         self._control_since_ms = 0
         self._traded_ms = 0
+        expect(stats, SILENT, DEAD_SYMBOL, SILENT_CONTROL, STALE_ROUTE)
 
     def is_alive(self, symbol: str, connection: Connection) -> bool:
         """Whether this symbol's trades arrive: its connection has brought something, or has been seen to have nothing
@@ -81,7 +82,7 @@ class Guard:
         if finding.act is Act.CUT:
             sentence = f"connection {finding.carrier} is up and silent, {late}: {finding.act.value}"
             alarm(self._stats, self._log, SILENT, sentence)
-            connection.cut("it brought no trades")
+            connection.cut(SILENT, "it brought no trades")
             return
         sentence = f"{finding.symbol} on connection {finding.carrier} is silent, {late}: {finding.act.value}"
         alarm(self._stats, self._log, DEAD_SYMBOL, sentence)
@@ -97,7 +98,7 @@ class Guard:
             sentence = f"trades come, and no tickers for {late_ms / 1000:.1f} s: the control connection is made anew"
             alarm(self._stats, self._log, SILENT_CONTROL, sentence)
             self._control_since_ms = exchange_ms
-            self._control.cut("it brought no tickers")
+            self._control.cut(SILENT_CONTROL, "it brought no tickers")
 
     def _judge_route(self, now_ms: float, *, up: bool) -> None:
         silent_ms = self._silence.judge(self._traded_ms, self._witness.last_ms, now_ms, up=up)
@@ -108,4 +109,4 @@ class Guard:
             )
             alarm(self._stats, self._log, STALE_ROUTE, sentence)
             for each in (self._control, *self._pool.connections):
-                each.cut("nothing came at all")
+                each.cut(STALE_ROUTE, "nothing came at all")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from ingest.batch import Batch, Closed
@@ -25,7 +26,9 @@ class Intake:
         self._line, self._stats, self._log = line, stats, log
         self._sampler = Sampler()
         self._begun = asyncio.Event()
-        for kind in KINDS:  # Prometheus sees growth only in what it saw before
+        self._type = batch.source
+        self._count(0, 0, 0)  # Prometheus sees growth only in what it saw before
+        for kind in KINDS:
             stats.add("rejected", 0, kind=kind)
 
     def take(self, frame: bytes) -> None:
@@ -59,6 +62,10 @@ class Intake:
         """Time (exchange ms), price and quantity of each symbol's last trade, as of the last closed batch."""
         return self._batch.latest
 
+    def take_counts(self) -> Counter[str]:
+        """How many trades of each symbol came since the last call, as of the last closed batch."""
+        return self._batch.take_counts()
+
     def admit(self, symbols: Iterable[str]) -> None:
         """Take trades of these symbols, too."""
         self._batch.admit(symbols)
@@ -69,13 +76,17 @@ class Intake:
         for shard, symbols in symbols_by_shard.items():
             self._outbox.put(Keys(shard).feed, mark_entry(self._line, symbols, alive_ms))
 
+    def _count(self, messages: int, size: int, trades: int) -> None:
+        self._stats.add("messages", messages)
+        self._stats.add("bytes", size)
+        self._stats.add("trades", trades)
+        self._stats.add("events", trades, type=self._type)
+
     def _deliver(self, closed: Closed) -> None:
         for shard, fields in closed.entries:
             self._outbox.put(Keys(shard).feed, fields)
         stats = self._stats
-        stats.add("messages", closed.frames)
-        stats.add("bytes", closed.frame_bytes)
-        stats.add("trades", closed.trades)
+        self._count(closed.frames, closed.frame_bytes, closed.trades)
         if closed.trades:
             stats.show("delay_ms", closed.recv_ms - closed.newest_ms)
         stats.show("buffered", len(self._outbox))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Coroutine, Iterable
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
 from ingest.batch import Batch
@@ -80,20 +80,34 @@ class Line:
         while True:
             await asyncio.sleep(mark_s(self._settings.ingest.mark_ms, self._clock.speed))
             self._context.stats.show("connections", sum(each.is_up for each in self.pool.connections))
+            counts = self.intake.take_counts()
+            self._show(self._watch.connection)
             for connection, symbols in self.pool.carried:
                 alive_ms = connection.alive_ms(self._clock)
-                self._show(connection, len(symbols))
+                self._show(connection)
+                self._show_carried(connection, symbols, counts)
                 if alive_ms is not None and alive_ms > marked_ms.get(connection.name, 0):
                     alive = self._alive(connection, symbols)
                     if alive:
                         self.intake.mark(by_shard(alive, self._settings.shards), alive_ms)
                         marked_ms[connection.name] = alive_ms
 
-    def _show(self, connection: Connection, symbols: int) -> None:
+    def _show(self, connection: Connection) -> None:
         stats, name = self._context.stats, connection.name
+        messages, size = connection.received.take()
+        stats.add("connection_messages", messages, connection=name)
+        stats.add("connection_bytes", size, connection=name)
+        if not connection.streams:  # one without anything to carry is not down
+            stats.forget(connection=name)
+            return
         stats.show("connection_up", int(connection.is_up), connection=name)
-        stats.show("connection_symbols", symbols, connection=name)
         stats.show("connection_silence_ms", round(connection.silent_ms, 1), connection=name)
+
+    def _show_carried(self, connection: Connection, symbols: Collection[str], counts: Mapping[str, int]) -> None:
+        stats, name = self._context.stats, connection.name
+        stats.add("connection_trades", sum(counts.get(each, 0) for each in symbols), connection=name)
+        if symbols:
+            stats.show("connection_symbols", len(symbols), connection=name)
 
     def _alive(self, connection: Connection, symbols: Iterable[str]) -> list[str]:
         """Those of the connection's symbols whose trades arrive, as far as anybody knows."""

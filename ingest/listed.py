@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import Final
 
-from ingest.alarms import NOT_CARRIED, alarm
+from ingest.alarms import NOT_CARRIED, alarm, expect
 from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
 from klagg.clock import steady_ms
@@ -34,6 +34,7 @@ class Listed:
         self._carried: frozenset[str] = frozenset()
         self.universe = Universe()
         self.follow: Callable[[Collection[str]], None] = lambda _: None
+        expect(context.stats, NOT_CARRIED)
 
     async def start(self) -> list[str]:
         """The symbols at the start; [] if asked to stop meanwhile. After START_TRIES the exchange's error is raised."""

@@ -141,5 +141,5 @@ class Outbox:
             self._stats.add("dropped_marks")
             return
         self.dropped_because = self.trouble
-        for symbol, count in self.dropped.setdefault(gone.key, Dropped()).add(gone.fields).items():
-            self._stats.add("dropped_trades", count, symbol=symbol)
+        counts = self.dropped.setdefault(gone.key, Dropped()).add(gone.fields)
+        self._stats.add("dropped_trades", sum(counts.values()), stream=gone.key)

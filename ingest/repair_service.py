@@ -82,20 +82,23 @@ WORTH_RETRYING: Final = frozenset({403, 408, 418, 429})
 
 
 class Outage:
-    """One thing that may be away: what is said about it, once, and how long to leave it alone."""
+    """One thing that may be away: what is said about it, once for each status, and how long to leave it alone."""
 
     def __init__(self, context: AsyncContext, what: str) -> None:
         self._context, self._what = context, what
         self._backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random)
         self._until_ms = 0.0
+        self._said: set[int] = set()
 
     def failed(self, trouble: KlaggError) -> None:
         """It did not work. Several that fail while it is left alone count as one."""
         now_ms = steady_ms()
+        status = trouble.status if isinstance(trouble, ExchangeRefused) else 0
+        if status not in self._said:  # after a 429 a 418 is news
+            self._said.add(status)
+            self._context.log.warning("%s; requests wait meanwhile", trouble)
         if now_ms < self._until_ms:
             return
-        if not self._backoff.tries:
-            self._context.log.warning("%s; requests wait meanwhile", trouble)
         self._until_ms = now_ms + self._backoff.next_s() * 1000
 
     def worked(self) -> None:
@@ -103,6 +106,7 @@ class Outage:
         if self._backoff.tries:
             self._context.log.warning("%s again after %d tries", self._what, self._backoff.tries)
         self._backoff.reset()
+        self._said.clear()
         self._until_ms = 0.0
 
     async def over(self) -> None:
@@ -130,6 +134,8 @@ class Repair:
         self._redis_outage = Outage(context, "Redis answers")
         self._wake = asyncio.Event()
         self._reclaim_ms = 0.0
+        self._stats.add("unrepaired", 0)  # Prometheus sees growth only in what it saw before
+        self._stats.show("waiting", 0)
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The background tasks by name; none of them ends by itself."""
@@ -375,7 +381,7 @@ async def repair(context: AsyncContext) -> None:
     await writing.ping()
     clock = ExchangeClock()
     patient = PatientGate(writing, ROLE_REPAIR, settings.rest, context.stats)
-    hasty = HastyGate(writing, ROLE_CLOCK, settings.rest)
+    hasty = HastyGate(writing, ROLE_CLOCK, settings.rest, context.stats)
     url, proxy = settings.exchange.rest_url, settings.exchange.proxy
     async with (
         ExchangeRest(url, gate=hasty, proxy=proxy) as time_rest,

@@ -57,7 +57,7 @@ async def ingest(context: AsyncContext) -> None:
     streams = context.connect()
     await streams.ping()
     clock = ExchangeClock()
-    gate = HastyGate(streams, ROLE_CLOCK, settings.rest)
+    gate = HastyGate(streams, ROLE_CLOCK, settings.rest, context.stats)
     agent = manner_of(settings, context.arguments.line).agent
     async with ExchangeRest(settings.exchange.rest_url, gate=gate, proxy=settings.exchange.proxy, agent=agent) as rest:
         synchroniser = Synchroniser(

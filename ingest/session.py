@@ -12,6 +12,8 @@ import ujson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidURI
 
+from ingest.alarms import STALLED
+from ingest.losses import UNACKNOWLEDGED, SessionLost
 from ingest.pace import Pace
 from klagg.errors import ConfigError
 from klagg.exchange.endpoints import MESSAGES_PER_S, PARAMS_MAX, Way, request
@@ -40,12 +42,34 @@ _EVENT: Final = 0
 Take = Callable[[bytes], None]
 
 
-class SessionLost(Exception):
-    """This side gave the connection up; the message says why. `stalled` if no sign of life came."""
+@dataclass(slots=True)
+class Received:
+    """What came over the sessions of a connection since `take`: messages, and bytes at the socket (frames' heads, too).
 
-    def __init__(self, reason: str, *, stalled: bool = False) -> None:
-        super().__init__(reason)
-        self.stalled = stalled
+    A message costs one addition, and bytes are counted by what one read of the socket brings.
+    """
+
+    messages: int = 0
+    size: int = 0
+
+    def take(self) -> tuple[int, int]:
+        """Messages and bytes since the last call."""
+        taken = self.messages, self.size
+        self.messages = self.size = 0
+        return taken
+
+
+class CountingConnection(ClientConnection):
+    """A connection of websockets that counts the bytes it reads."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.received = Received()
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio read some of the socket."""
+        self.received.size += len(data)
+        super().data_received(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,9 +88,10 @@ class Session:
     """Carries `streams` over `way`; its frames go to `take` as they come. `on_up` is called once when it is `up`."""
 
     def __init__(
-        self, way: Way, streams: Collection[str], take: Take, manner: Manner, on_up: Callable[[], None]
-    ) -> None:
-        self._way, self._take, self._manner, self._on_up = way, take, manner, on_up
+        self, way: Way, streams: Collection[str], take: Take, manner: Manner, on_up: Callable[[], None],
+        received: Received,
+    ) -> None:  # fmt: skip
+        self._way, self._take, self._manner, self._on_up, self._received = way, take, manner, on_up, received
         self._wanted = set(streams)
         self._asked: set[str] = set()
         self._repeat: set[str] = set()
@@ -79,7 +104,7 @@ class Session:
         self._socket: ClientConnection | None = None
         self._alive_s = 0.0
         self._pong: asyncio.Future[float] | None = None
-        self._given_up = ""
+        self._given_up: SessionLost | None = None
         self._complete = False
         self.ready = asyncio.Event()
         """Set when an event has come and everything asked for is acknowledged."""
@@ -115,9 +140,9 @@ class Session:
         self._repeat.update(self._asked.intersection(streams))
         self._wake.set()
 
-    def give_up(self, reason: str) -> None:
-        """End the connection at once: `run` then raises SessionLost with this reason."""
-        self._given_up = reason
+    def give_up(self, reason: str, sentence: str) -> None:
+        """End the connection at once: `run` then raises SessionLost with this reason (of losses.REASONS)."""
+        self._given_up = SessionLost(reason, sentence)
         if self._socket:
             self._socket.transport.abort()
 
@@ -137,7 +162,10 @@ class Session:
                 close_timeout=CLOSE_S,
                 max_size=self._manner.frame_bytes_max,
                 max_queue=FRAMES_QUEUED,
+                create_connection=CountingConnection,
             ) as socket:
+                assert isinstance(socket, CountingConnection)
+                socket.received = self._received
                 self.confirmed = set(self._asked)
                 self._alive_s = monotonic()
                 self._socket = socket
@@ -147,7 +175,7 @@ class Session:
             raise ConfigError(f"the exchange cannot be reached as configured: {bad}") from bad
         except ConnectionClosed:
             if self._given_up:
-                raise SessionLost(self._given_up) from None
+                raise self._given_up from None
             raise
         finally:
             self._socket = None
@@ -164,9 +192,10 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _receive(self, socket: ClientConnection) -> None:
-        receive, take, awaited = socket.recv, self._take, self._awaited
+        receive, take, awaited, received = socket.recv, self._take, self._awaited, self._received
         while True:
             frame = await receive(decode=False)
+            received.messages += 1
             self._alive_s = monotonic()
             if awaited:
                 self._note(frame)
@@ -229,10 +258,10 @@ class Session:
         """Give the connection up if it does not answer; SessionLost."""
         oldest_s = min((since_s for number, (since_s, _) in self._awaited.items() if number != _EVENT), default=None)
         if oldest_s is not None and monotonic() - oldest_s > ACKNOWLEDGED_S:
-            raise SessionLost(f"a subscription was not acknowledged within {ACKNOWLEDGED_S} s")
+            raise SessionLost(UNACKNOWLEDGED, f"a subscription was not acknowledged within {ACKNOWLEDGED_S} s")
         # Only with a ping out: a process that was held up itself has read nothing for that long, either.
         if self.silent_ms > self._manner.stalled_ms and self._pong and not self._pong.done():
-            raise SessionLost(f"no sign of life for {self.silent_ms / 1000:.1f} s", stalled=True)
+            raise SessionLost(STALLED, f"no sign of life for {self.silent_ms / 1000:.1f} s")
 
     async def _ping_if_quiet(self, socket: ClientConnection) -> None:
         """Ask for a sign of life if none came lately; the answer counts when it comes."""

@@ -20,6 +20,10 @@ FRAME_BYTES_MAX: Final = 4 << 20
 """A ticker has about 130 bytes, and all of them may come in one frame."""
 
 
+TICKER, NEWS = "24hrMiniTicker", "contractInfo"
+"""The types `e` of the events that are told here."""
+
+
 class Watch:
     """Carries `streams` (`!contractInfo`, `!miniTicker@arr`) and hands on what they tell.
 
@@ -47,9 +51,11 @@ class Watch:
             return
         told = told_of(message)
         if tickers := tickers_of(told):
+            self._stats.add("events", len(tickers), type=TICKER)
             self._on_tickers(tickers)
         elif news := contract_of(told):
             self._stats.add("contract_news")
+            self._stats.add("events", type=NEWS)
             self._on_news(news)
 
     async def run(self) -> None:

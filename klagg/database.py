@@ -203,6 +203,11 @@ class Database:
             for row in rows:
                 copy.write_row(row)
 
+    def copy_text(self, sql: str, lines: str) -> None:
+        """COPY … FROM STDIN (FORMAT TEXT or CSV): `lines` are whole ones in that format."""
+        with self._within() as cursor, cursor.copy(sql.encode()) as copy:
+            copy.write(lines)
+
     @contextmanager
     def _within(self) -> Iterator[psycopg.Cursor[Row]]:
         if not self._in_transaction:

@@ -22,6 +22,7 @@ from klagg.stats import Stats
 
 ROLE_CLOCK: Final = "clock"
 ROLE_REPAIR: Final = "repair"
+ROLE_BACKFILL: Final = "backfill"
 
 SKEW_MS: Final = 1_000
 """How far Redis' clock and the exchange's may differ."""
@@ -104,7 +105,8 @@ def share_of(role: str, rest: settings.Rest) -> Share:
     limit = rest.weight_per_minute
     if role == ROLE_CLOCK:
         return Share(limit, limit)
-    return Share(limit * rest.share_repair_percent // 100, limit - limit * rest.share_clock_percent // 100)
+    percent = rest.share_backfill_percent if role == ROLE_BACKFILL else rest.share_repair_percent
+    return Share(limit * percent // 100, limit - limit * rest.share_clock_percent // 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +147,7 @@ class PatientGate:
         self._streams, self._role, self._stats, self._sleep = streams, role, stats, sleep
         self._share = share_of(role, rest)
         self._turn = asyncio.Lock()
+        stats.show("weight_limit", rest.weight_per_minute)
 
     async def enter(self, weight: int) -> int:
         """Wait until `weight` may be used, and take it; the minute that `leave` asks for."""
@@ -171,8 +174,9 @@ class HastyGate:
     Without Redis it lets everything through: time matters more than a weight of 1.
     """
 
-    def __init__(self, streams: Scripts, role: str, rest: settings.Rest) -> None:
-        self._streams, self._role, self._share = streams, role, share_of(role, rest)
+    def __init__(self, streams: Scripts, role: str, rest: settings.Rest, stats: Stats) -> None:
+        self._streams, self._role, self._share, self._stats = streams, role, share_of(role, rest), stats
+        stats.show("weight_limit", rest.weight_per_minute)
 
     async def enter(self, weight: int) -> int:
         """Take `weight`; ExchangeRefused (HTTP 429, with the pause) where nothing may be asked now."""
@@ -188,7 +192,13 @@ class HastyGate:
         raise ExchangeRefused(f"not asked for another {wait_s:.1f} s: {reason}", status=429, retry_after_s=wait_s)
 
     async def leave(self, minute: int, used: int, pause_s: float) -> None:
-        """Note what the exchange answered, if Redis takes it."""
+        """Note what the exchange answered, if Redis takes it.
+
+        The gauge follows every answer, also where another gate of the process asks for most of the weight: one that
+        has nothing to ask for would show the minute of its last question for ever.
+        """
+        if used:
+            self._stats.show("weight_of_minute", used)
         try:
             async with asyncio.timeout(HASTE_S):
                 await note_weight(self._streams, minute, used, pause_s)

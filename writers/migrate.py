@@ -16,8 +16,9 @@ TIMESCALE_LICENSE: Final = "timescale_license"
 READER_ROLE: Final = "reader_role"
 INSUFFICIENT_PRIVILEGE: Final = "42501"
 
-TIMEOUT_MS: Final = 600_000
-"""For the database of a migration: moving the rows of a table takes its time, and so does another process's turn."""
+TIMEOUT_MS: Final = 4 * 3_600_000
+"""For the database of a migration: moving the rows of a table takes its time, and so does another process's turn. About
+100,000 rows move in a second."""
 
 _QUERIES = load_queries(Path(__file__).with_name("migrate.sql"))
 

@@ -75,6 +75,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             "cpu_s_per_million": round(median(cpu_s), 2), "rows": args.rows,
             "redelivered": len(entries) - args.rows, "rounds": args.rounds,
             "rows_per_s_of_rounds": [int(each) for each in whole],
+            "ratios": [round(ours / theirs, 3) for ours, theirs in zip(whole, bare, strict=True)],
+            "cpu_s_per_million_of_rounds": [round(each, 1) for each in cpu_s],
         }  # fmt: skip
         return found | (_outage(args, bench, rate) if args.outage else {})
 
@@ -244,15 +246,18 @@ def _outage(args: argparse.Namespace, bench: _Bench, rate: float) -> dict[str, A
         bench.postgres.start()
         back = time.perf_counter()
         first = _until(process, lambda: max(0, _settled(bench, len(bars)) - WRITE_ENTRIES))
-        began = time.perf_counter()
+        began, used_s = time.perf_counter(), cpu_s_of(process.pid)
         _until(process, lambda: _settled(bench, len(bars)) == len(bars))
-        took_s, after_mb = time.perf_counter() - began, _resident_mb(process.pid)
+        took_s, used_s = time.perf_counter() - began, cpu_s_of(process.pid) - used_s
+        after_mb = _resident_mb(process.pid)
     if (found := _rows(bench)) != len(bars):
         raise BenchFailed(f"{found} rows are in the table after the outage instead of {len(bars)}")
-    drained = (len(bars) - WRITE_ENTRIES - first) / took_s
+    left = len(bars) - WRITE_ENTRIES - first
+    drained = left / took_s
     return {
         "outage_s": args.outage, "backlog": len(bars) - WRITE_ENTRIES, "drain_rows_per_s": int(drained),
-        "drain_ratio": round(drained / rate, 3), "first_rows_after_s": round(began - back, 2),
+        "drain_ratio": round(drained / rate, 3), "drain_cpu_s_per_million": round(used_s / left * 1e6, 2),
+        "first_rows_after_s": round(began - back, 2),
         "resident_before_mb": before_mb, "resident_during_mb": during_mb, "resident_after_mb": after_mb,
         "stream_mb": round(redis_mb, 1),
     }  # fmt: skip

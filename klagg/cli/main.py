@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from klagg import __version__
 from klagg.errors import KlaggError
 
-COMMANDS = ("up", "status", "doctor", "inspect", "replay", "rollup", "simulate", "migrate", "bench")
+COMMANDS = ("up", "status", "doctor", "inspect", "replay", "rollup", "simulate", "migrate", "backfill", "bench")
 """Each is a module of klagg.cli with `register(commands)` and `run(args)`."""
 
 

@@ -52,7 +52,9 @@ class FaultPlay:
 
     def skew_ms(self) -> int:
         """What REST adds to the server time that it tells."""
-        return sum(fault.jump_ms for fault in self._active({"clock_skew"}))
+        skews = self._active({"clock_skew"})
+        self._acted.update(fault.number for fault in skews)
+        return sum(fault.jump_ms for fault in skews)
 
     def state(self) -> list[dict[str, object]]:
         """Every fault of the script, whether it goes on, and how often it acted."""

@@ -29,9 +29,13 @@ class KlineRecording:
     interval: str | None
 
     def __iter__(self) -> Iterator[OfficialKline]:
+        return (kline for _, kline in self.numbered())
+
+    def numbered(self) -> Iterator[tuple[int, OfficialKline]]:
+        """Each row with the number of its line or item, from 1, for whoever finds fault with it."""
         match self.layout.content:
             case Content.CAPTURE:
-                return self._from_capture()
+                return enumerate(self._from_capture(), 1)
             case Content.REST_KLINES:
                 return self._from_json_array()
             case _:
@@ -49,20 +53,20 @@ class KlineRecording:
         if series is None:
             raise RecordingError(str(self.path), 0, "holds no closed kline events of what was asked for")
 
-    def _from_json_array(self) -> Iterator[OfficialKline]:
+    def _from_json_array(self) -> Iterator[tuple[int, OfficialKline]]:
         position = 0
         try:
             for number, item in array_items(text_chunks(self.path)):
                 position = number
                 if not isinstance(item, list):
                     raise BadValue("is no kline")
-                yield kline_row(item, KLINE_COLUMNS)
+                yield number, kline_row(item, KLINE_COLUMNS)
         except BadValue as error:
             raise RecordingError(str(self.path), position, str(error)) from error
         except ArrayError as error:
             raise RecordingError(str(self.path), 0, str(error)) from error
 
-    def _from_table(self) -> Iterator[OfficialKline]:
+    def _from_table(self) -> Iterator[tuple[int, OfficialKline]]:
         columns = self.layout.columns or KLINE_COLUMNS
         numbers_and_lines = text_lines(self.path)
         if self.layout.header:
@@ -72,7 +76,7 @@ class KlineRecording:
             if not cells:
                 continue
             try:
-                yield kline_row(cells, columns)
+                yield number, kline_row(cells, columns)
             except BadValue as error:
                 raise RecordingError(str(self.path), number, str(error)) from error
 

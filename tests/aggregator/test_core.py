@@ -162,6 +162,7 @@ def test_a_hole_taints_only_the_bars_between_its_neighbours() -> None:
         [trade(1, T0), trade(2, T0 + 61_000), trade(4, T0 + 62_000), trade(5, T0 + 121_000), trade(6, T0 + 181_000)],
     )
     outputs = tick(core, T0 + 181_000)
+    assert core.oldest_hole_ms == 119_000, "since trade 4, which showed that 3 is missing"
     assert [(each.open_time - T0, each.complete) for each in klines(outputs)] == [(0, 1), (60_000, 0), (120_000, 1)]
     opened = next(each for each in outputs.events if each["kind"] == contract.EVENT_HOLE_OPENED)
     assert (opened["from_id"], opened["to_id"]) == ("3", "3")
@@ -169,7 +170,7 @@ def test_a_hole_taints_only_the_bars_between_its_neighbours() -> None:
     outputs = tick(core, T0 + 182_000)
     assert [(each.open_time - T0, each.revision, each.complete, each.high) for each in klines(outputs)] == [
         (60_000, 2, 1, "8")]  # fmt: skip
-    assert core.open_holes == 0
+    assert core.open_holes == core.oldest_hole_ms == 0
 
 
 def test_a_trade_older_than_the_window_is_refused_with_a_finding() -> None:

@@ -17,7 +17,7 @@ from klagg import contract
 from klagg.contract import TradeRow
 from klagg.intervals import interval
 from klagg.kline import NINE_VALUES, Kline
-from tests.aggregator.kit import feed, klines, mark, new_core, newest, tick
+from tests.aggregator.kit import feed, klines, mark, new_core, newest, raw, tick
 from tests.aggregator.officialkit import DAY, HOUR, MINUTE, Row, exchange_rows, nine, nine_of, send
 
 INTERVALS = ("5s", "1m", "5m", "1h", "4h", "1d", "3d", "1w", "1M")
@@ -275,3 +275,36 @@ def test_only_where_the_exchange_has_nothing_at_all_it_was_listed_then(answered:
     cold.tick(joined_ms + 12 * MINUTE)
     start_ms = int(cold.core.ledger.start_time[0])
     assert start_ms == (-(2**63) if answered else NEW_YEAR - 30 * MINUTE - 1)
+
+
+@pytest.mark.parametrize("first_seen_s", [500, 3650, 10**6])
+def test_what_happened_before_the_first_trade_that_is_known_is_asked_for(first_seen_s: int) -> None:
+    """No id proves the minutes between the start and a symbol's first trade, and a trade that was lost among them opens
+    no hole: only the exchange's klines can tell. The hour may be over by then, or the trade may never come."""
+    joined_ms, end_s = NEW_YEAR + 26 * HOUR + 10_000, 5000
+    lost = TradeRow(NAME, 41, "7.50", "2.0", 41, 41, joined_ms + 200_000, False)
+    seen = TradeRow(NAME, 42, "8.50", "3.0", 42, 43, joined_ms + first_seen_s * 1000, True)
+    later = TradeRow(NAME, 43, "8.25", "1.0", 44, 44, joined_ms + (end_s - 100) * 1000, True)
+    before = TradeRow(NAME, 40, "6.50", "1.0", 40, 40, joined_ms - 2 * HOUR, False)
+    traded = [before, lost, *([seen, later] if first_seen_s < end_s else [])]
+    core, said, wanted = new_core("1m", "1h"), [], []
+    for each in contract.listing_entries([contract.Listing(NAME, NEW_YEAR, 2, 1, "TRADING", 4 * 10**12)]):
+        assert not list(core.apply("1-1", raw(each)))
+    for second in range(0, end_s, 2):
+        now_ms = joined_ms + second * 1000
+        mark(core, now_ms, NAME)
+        feed(core, [row for row in traded[2:] if now_ms - 2000 < row.time <= now_ms])
+        for one in wanted:
+            rows = exchange_rows(traded, one.interval, one.first, one.last)
+            send(core, NAME, one.interval, rows, one.first, one.last)
+        said.append(tick(core, now_ms))
+        wanted = [contract.request_of(raw(each)) for each in said[-1].requests]
+    found = newest(klines(said))
+    whole = joined_ms // MINUTE * MINUTE
+    proven_ms = later.time if len(traded) > 2 else joined_ms + (end_s - 700) * 1000
+    for name, start_ms in (("1m", whole + MINUTE), ("1h", whole // HOUR * HOUR)):
+        rows = exchange_rows(traded, name, start_ms, proven_ms // interval(name).length_ms * interval(name).length_ms)
+        assert len(rows) >= 1
+        for row in rows:
+            kline = found[NAME, name, int(str(row[0]))]
+            assert (kline.complete, nine(kline)) == (True, nine_of(row)), kline

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -19,11 +20,14 @@ from klagg.contract import REQUEST_KLINES, REQUEST_TRADES, Listing, Request, req
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS, ordered
 from klagg.settings import Aggregator
 from tests.aggregator.kit import T0, feed, mark, new_core, raw, tick, trade
+from tests.aggregator.officialkit import send
 from tests.aggregator.test_checkpoint import entries_of
 
 PLENTY = 1_000_000
 """Weight for missing trades that never runs out."""
 TRADES_MAX = Aggregator().ask_trades_max
+FLAT = ("1", "1", "1", "1", "0", "0", 0, "0", "0")
+"""Values of a minute without trades."""
 FIRST = 1
 """Id 1 is a symbol's first trade: with it there is no past to ask for."""
 
@@ -302,6 +306,38 @@ def test_a_listed_and_marked_symbol_without_trades_asks_too_and_anew_with_its_fi
     assert asked(core, T0 + 130_000) == []
     (later,) = asked(core, T0 + 183_000)
     assert (later.first, later.last) == (T0, T0 + 3 * MINUTE_MS)
+
+
+def test_a_symbol_that_does_not_trade_is_asked_for_again_from_where_its_minutes_are_known_until() -> None:
+    core = new_core("1m", "1h")
+    for each in contract.listing_entries([Listing("BTCUSDT", T0 - DAY_MS, 2, 2, "TRADING", 4 * 10**12)]):
+        assert not list(core.apply("1-1", raw(each)))
+    mark(core, T0 + 5000)
+    assert asked(core, T0 + 5000) == []
+    (first,) = asked(core, T0 + 63_000)
+    assert (first.first, first.last) == (T0, T0 + MINUTE_MS)
+    send(core, "BTCUSDT", "1m", [(T0, *FLAT)])
+    seen = []
+    for second in range(64, 3600, 2):
+        mark(core, T0 + second * 1000)
+        for each in asked(core, T0 + second * 1000):
+            seen.append((second, each.first - T0, each.last - T0))
+            send(core, "BTCUSDT", "1m", [(open_ms, *FLAT) for open_ms in range(each.first, each.last, MINUTE_MS)])
+    minutes = [(first_ms // MINUTE_MS, last_ms // MINUTE_MS) for _, first_ms, last_ms in seen]
+    assert minutes[0][0] == 1
+    assert [low for low, _ in minutes[1:]] == [high for _, high in minutes[:-1]], "each minute once"
+    assert [late - early for (early, *_), (late, *_) in pairwise(seen)] == [240, 480, 600, 600, 600, 600], seen
+
+
+def test_a_symbol_that_does_not_trade_any_more_is_left_alone() -> None:
+    core = new_core("1m")
+    for status in ("TRADING", "SETTLING"):
+        for each in contract.listing_entries([Listing("BTCUSDT", T0 - DAY_MS, 2, 2, status, 4 * 10**12)]):
+            assert not list(core.apply("1-1", raw(each)))
+        mark(core, T0 + 5000)
+        assert asked(core, T0 + 5000) == []
+    assert asked(core, T0 + 63_000) == []
+    assert core.asker.needs == {}
 
 
 def test_whoever_replays_does_not_ask() -> None:

@@ -15,8 +15,9 @@ from unittest.mock import patch
 import pytest
 
 from aggregator.commit import Committer, after
+from aggregator.continuity import DATA_LOSS
 from aggregator.parts import KLINES_MAX, parts_of
-from aggregator.service import Service
+from aggregator.service import COUNTED, Service
 from klagg import contract
 from klagg.embedded import RedisServer
 from klagg.service import Context
@@ -270,11 +271,14 @@ class Killed(Exception):
     """The end of a process that has no say in it."""
 
 
+def context_of(shard: Shard, checkpoint_s: float) -> Context:
+    return Context("aggregator-0", shard.settings, argparse.Namespace(checkpoint_s=checkpoint_s), None)
+
+
 def live_for(shard: Shard, commits: int, last_id: str, checkpoint_s: float) -> int:
     """A process of its own state that is killed behind so many commits, if it does not reach `last_id` before; how many
     parts of the tick that it was at are out."""
-    context = Context("aggregator-0", shard.settings, argparse.Namespace(checkpoint_s=checkpoint_s), None)
-    service = Service(context, 0)
+    service = Service(context_of(shard, checkpoint_s), 0)
     service.start()
     commit = service._committer.commit
     left = itertools.count(commits - 1, -1)
@@ -323,6 +327,32 @@ def test_killed_within_a_long_jump_it_says_every_step_once(
         assert [int(each["seq"]) for each in found] == list(range(1, len(found) + 1))
         said = [fields for outputs in expected for fields in getattr(outputs, name)]
         assert [bare(each) for each in found] == [bare(each) for each in said], name
+
+
+def test_counters_are_those_of_the_process_and_begin_at_0(shard: Shard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Prometheus takes a counter that falls for one that began anew: one that came back with most of what a checkpoint
+    knew would have grown by all of that."""
+    monkeypatch.setattr(signal, "signal", lambda *_: None)
+    entries = log_of(9, 20)
+    half = len(entries) // 2
+    traded, findings = [], 0
+    for part, first_seq in ((entries[:half], 1), (entries[half:], half + 6)):
+        context = context_of(shard, checkpoint_s=0.0)
+        stats, service = context.stats, Service(context, 0)
+        service.start()
+        assert {stats.counters[each] for each in (*COUNTED, "lost_entries", "repeated_entries", "findings")} == {0}
+        assert stats.labelled_counters["findings", (("kind", DATA_LOSS),)] == 0
+        shard.put(part, first_seq)
+        while service._read_id != part[-1][0]:
+            service.turn()
+        service.close()
+        traded.append(stats.counters["trades"])
+        findings += stats.counters["findings"]
+    assert bool(shard.streams.hash_of(KEYS.checkpoint))
+    assert 0 < traded[1] < 2 * traded[0]
+    assert stats.counters["lost_entries"] == 5
+    assert stats.labelled_counters["findings", (("kind", DATA_LOSS),)] == 1
+    assert findings == shard.streams.length(KEYS.findings)
 
 
 def bare(fields: contract.Fields) -> contract.Fields:

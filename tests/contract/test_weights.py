@@ -17,7 +17,17 @@ from klagg.errors import ExchangeRefused, RedisRefused, RedisUnavailable
 from klagg.redisio import AsyncStreams
 from klagg.settings import Rest
 from klagg.stats import Stats
-from klagg.weights import ROLE_CLOCK, ROLE_REPAIR, HastyGate, PatientGate, Share, note_weight, share_of, take_weight
+from klagg.weights import (
+    ROLE_BACKFILL,
+    ROLE_CLOCK,
+    ROLE_REPAIR,
+    HastyGate,
+    PatientGate,
+    Share,
+    note_weight,
+    share_of,
+    take_weight,
+)
 from tests.contract.conftest import Place
 from tests.contract.kit import closed_port
 
@@ -141,7 +151,7 @@ async def test_a_patient_gate_waits_for_its_turn(streams: AsyncStreams) -> None:
 
 
 async def test_a_hasty_gate_refuses_at_once_and_says_until_when(streams: AsyncStreams) -> None:
-    gate = HastyGate(streams, ROLE_CLOCK, Rest(weight_per_minute=100))
+    gate = HastyGate(streams, ROLE_CLOCK, Rest(weight_per_minute=100), Stats())
     await gate.enter(100)
     with pytest.raises(ExchangeRefused, match="weight of the minute is used up") as refused:
         await gate.enter(1)
@@ -155,8 +165,10 @@ async def test_a_hasty_gate_refuses_at_once_and_says_until_when(streams: AsyncSt
 
 async def test_without_redis_a_hasty_gate_is_open_and_a_patient_one_is_not() -> None:
     away = AsyncStreams(f"redis://127.0.0.1:{closed_port()}/0", timeout_ms=500)
-    hasty = HastyGate(away, ROLE_CLOCK, Rest())
+    stats = Stats()
+    hasty = HastyGate(away, ROLE_CLOCK, Rest(weight_per_minute=1200), stats)
     await hasty.leave(await hasty.enter(1), 5, 0.0)
+    assert stats.gauges == {"weight_limit": 1200, "weight_of_minute": 5}
     with pytest.raises(RedisUnavailable):
         await PatientGate(away, ROLE_REPAIR, Rest(), Stats()).enter(1)
     await away.close()
@@ -169,5 +181,6 @@ async def test_a_script_that_fails_is_refused(streams: AsyncStreams) -> None:
 
 def test_shares() -> None:
     assert share_of(ROLE_REPAIR, Rest()) == Share(1440, 2160)
+    assert share_of(ROLE_BACKFILL, Rest(share_backfill_percent=25)) == Share(600, 2160)
     assert share_of("audit", Rest(share_repair_percent=30, share_clock_percent=20)) == Share(720, 1920)
     assert share_of(ROLE_CLOCK, Rest()) == Share(2400, 2400)

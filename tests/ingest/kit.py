@@ -144,7 +144,8 @@ class SmallExchange:
 
     async def time(self, _: web.Request) -> web.Response:
         simulated = {} if self.speed == 1 else {"klaggSimulated": True, "klaggSpeed": self.speed}
-        return web.json_response({"serverTime": self.now_ms(), **simulated}, status=self.rest_status)
+        used = {"X-MBX-USED-WEIGHT-1M": "1"}
+        return web.json_response({"serverTime": self.now_ms(), **simulated}, status=self.rest_status, headers=used)
 
     async def exchange_info(self, _: web.Request) -> web.Response:
         row = {

@@ -76,7 +76,7 @@ async def test_a_symbol_that_stays_dead_gets_a_new_connection_without_a_gap_for_
             await eventually(lambda: old.state is State.CLOSED, 20)
             await eventually(lambda: marked(streams) == set(SYMBOLS))
         assert context.stats.counters["hand_overs"] == 1
-        assert "reconnects" not in context.stats.counters
+        assert not context.stats.counters["reconnects"]
     entries = feed_of(streams, "trades")
     ids = zip(column_of(entries, "symbol"), map(int, column_of(entries, "id")), strict=True)
     received = {number for symbol, number in ids if symbol == BTC}
@@ -92,6 +92,8 @@ async def test_a_connection_that_is_acknowledged_and_silent_is_made_anew(
         async with a_line(context):
             await eventually(lambda: len(exchange.connections) == 2 and marked(streams) == set(SYMBOLS))
             assert alarms_of(context.stats, "silent") == context.stats.counters["reconnects"] == 1
+            reason = (("connection", "A1"), ("reason", "silent"))
+            assert context.stats.labelled_counters["reconnects", reason] == 1
     assert "ALARM: connection A1 is up and silent, trades lag 1." in caplog.text
 
 
@@ -100,7 +102,28 @@ async def test_a_quiet_connection_is_marked_when_the_tickers_bear_it_out(streams
         context = a_context(exchange, redis_url, **settings(symbols_per_connection=1))
         async with a_line(context):
             await eventually(lambda: set(column_of(feed_of(streams, "mark"), "symbols")) == set(SYMBOLS))
-            assert "alarms" not in context.stats.counters
+            assert not context.stats.counters["alarms"]
+
+
+async def test_each_connection_and_each_type_is_counted_apart(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange, Market(exchange, [BTC, ETH]).running() as market:
+        market.withheld = lambda each, _: each is exchange.connections[1]
+        context = a_context(exchange, redis_url, **settings(symbols_per_connection=2))
+        counted = context.stats.labelled_counters
+        async with a_line(context):
+            await eventually(lambda: counted.get(("connection_trades", (("connection", "A1"),)), 0) >= 10)
+            await eventually(lambda: counted.get(("connection_messages", (("connection", "A0"),)), 0) >= 10)
+        of = {each: counted["connection_messages", (("connection", each),)] for each in ("A0", "A1", "A2")}
+        sizes = {each: counted["connection_bytes", (("connection", each),)] for each in of}
+    assert of["A2"] == counted["connection_trades", (("connection", "A2"),)] == 0
+    assert counted["connection_trades", (("connection", "A1"),)] <= of["A1"] <= context.stats.counters["trades"]
+    assert 150 * of["A1"] < sizes["A1"] < 400 * of["A1"]
+    assert sizes["A0"] > 100 * of["A0"]
+    assert counted["events", (("type", "aggTrade"),)] == context.stats.counters["trades"]
+    assert counted["events", (("type", "24hrMiniTicker"),)] >= 10
+    assert {labels for name, labels in context.stats.labelled_gauges if name == "connection_up"} == {
+        (("connection", each),) for each in ("A0", "A1", "A2")
+    }
 
 
 async def test_a_silent_control_connection_is_told_by_trades(streams: Streams, redis_url: str) -> None:

@@ -138,7 +138,7 @@ def test_what_waited_too_long_is_dropped_however_little_it_is() -> None:
     assert spans(outbox) == {"BTCUSDT": [(0, 18)]}
     assert outbox.dropped_ms == 29_000
     assert outbox._stats.counters["dropped_trades"] == 19
-    assert outbox._stats.labelled_counters[("dropped_trades", (("symbol", "BTCUSDT"),))] == 19
+    assert outbox._stats.labelled_counters[("dropped_trades", (("stream", FEED),))] == 19
     assert len(outbox) == 22
 
 

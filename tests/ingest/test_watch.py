@@ -29,3 +29,5 @@ def test_it_hands_on_tickers_and_news_and_counts_the_rest() -> None:
     assert [each.symbol for each in news] == ["新USDT"]
     assert tickers == [Ticker("新USDT", 5, "85266.00", 7.0)]
     assert (stats.counters["control_messages"], stats.counters["control_rejected"]) == (10, 3)
+    events = {labels: count for (name, labels), count in stats.labelled_counters.items() if name == "events"}
+    assert events == {(("type", "24hrMiniTicker"),): 1, (("type", "contractInfo"),): 1}

@@ -105,6 +105,14 @@ def test_binary_copy(database: Database) -> None:
     ]
 
 
+def test_copy_of_lines(database: Database) -> None:
+    database.execute("CREATE TABLE t (n bigint, word text)")
+    database.copy_text("COPY t FROM STDIN (FORMAT TEXT)", "1\tä\n2\t\\N\n")
+    assert database.query("SELECT * FROM t ORDER BY n") == [{"n": 1, "word": "ä"}, {"n": 2, "word": None}]
+    with pytest.raises(DatabaseRefused, match="bigint"):
+        database.copy_text("COPY t FROM STDIN (FORMAT TEXT)", "x\ty\n")
+
+
 def test_a_value_that_the_driver_refuses_is_a_data_exception(database: Database) -> None:
     database.execute("CREATE TABLE t (word text)")
     with pytest.raises(DatabaseRefused) as caught:

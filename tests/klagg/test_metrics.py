@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +23,24 @@ from klagg.embedded import bring_prefix
 from klagg.errors import ConfigError
 from klagg.metrics import PORTS, MetricsServer, StatsCollector, port_of
 from klagg.stats import Stats
+from tests import kit
 from tests.ingest.kit import SmallExchange, agg_trade, eventually, frame_of
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "config" / "prometheus"
 TARGETS = "127.0.0.1:9460"
+RULES = (FILES / "klagg.rules.yml").read_text(encoding="utf-8")
+CASES = (FILES / "klagg.rules.test.yml").read_text(encoding="utf-8")
+
+EXPRESSIONS: dict[str, str] = {
+    alert.partition("\n")[0]: alert.partition("expr:")[2].partition("labels: {")[0]
+    for alert in RULES.split("- alert: ")[1:]
+}
+"""What each alert looks at, by the alert's name."""
+
+NAME = re.compile(r"klagg_[a-z_]+")
+GROWING = {name for expression in EXPRESSIONS.values() for name in re.findall(r"increase\((klagg_[a-z_]+)", expression)}
+"""The counters whose growth some rule looks at."""
 
 
 def free_port() -> int:
@@ -93,6 +110,87 @@ def test_the_rules_and_the_example_are_valid() -> None:
     ):  # fmt: skip
         done = subprocess.run([program("promtool"), *words], cwd=FILES, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_every_rule_fires_in_a_case_and_is_silent_over_a_calm_day() -> None:
+    """promtool proves the cases; here, that there are some for every rule, and that calm is no lack of series."""
+    trouble, calm = CASES.split("  - name: ")[1:]
+    assert (trouble.partition("\n")[0], calm.partition("\n")[0]) == ("trouble", "calm")
+    case = r"alertname: (\w+)(?:,|\n)\s*eval_time: \w+(?:,|\n)\s*exp_alerts:\s*(\[\]|\[\{|- exp_labels)"
+    assert {name for name, expected in re.findall(case, trouble) if expected != "[]"} == set(EXPRESSIONS)
+    quiet = re.findall(case, calm)
+    assert {expected for _, expected in quiet} == {"[]"}
+    assert {name for name, _ in quiet} == set(EXPRESSIONS)
+    for alert, expression in EXPRESSIONS.items():
+        names = NAME.findall(expression) or re.findall(r"\bup\b", expression)
+        assert names, f"{alert} looks at nothing"
+        missing = [name for name in names if f"'{name}{{" not in calm]
+        assert not missing, f"{alert} is silent over the calm day because it lacks {missing}"
+
+
+@contextmanager
+def running(module: str, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """A process of klagg; killed at the end if it is still there."""
+    command = [sys.executable, "-m", module]
+    with subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def samples_at(port: int) -> dict[str, list[float]]:
+    """The values of every metric at a port, by name; empty if nobody serves there."""
+    found: dict[str, list[float]] = {}
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=5) as answer:
+            lines = answer.read().decode().splitlines()
+    except OSError:
+        return {}
+    for line in lines:
+        if not line.startswith("#"):
+            found.setdefault(re.split("[{ ]", line)[0], []).append(float(line.rpartition(" ")[2]))
+    return found
+
+
+@pytest.mark.servers
+def test_a_blocking_process_serves_its_metrics_until_it_ends(redis_url: str) -> None:
+    base = free_port()
+    port = port_of("aggregator-0", base)
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT), "KLAGG_REDIS__URL": redis_url, "KLAGG_METRICS__PORT_BASE": str(base),
+    }  # fmt: skip
+    with running("aggregator.service", environment) as process:
+        found = kit.eventually(lambda: (page := samples_at(port)).get("klagg_process_running") == [1.0] and page, 30)
+        assert found
+        assert found["klagg_aggregator_open_holes"] == found["klagg_aggregator_oldest_hole_seconds"] == [0.0]
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    assert samples_at(port) == {}
+
+
+@pytest.mark.servers
+async def test_what_rules_look_at_is_there_from_the_start_and_counts_from_0(redis_url: str) -> None:
+    """increase() misses the first sample of a series: a counter born at 5 would have lost 5 that nobody hears of."""
+    base = free_port()
+    modules = {"ingest-A": "ingest.service", "repair": "ingest.repair_service", "aggregator-0": "aggregator.service"}
+    wanted = {name for expression in EXPRESSIONS.values() for name in NAME.findall(expression)}
+    assert {name.split("_")[1] for name in wanted} == {"ingest", "repair", "aggregator", "process"}
+    async with SmallExchange().running() as exchange:
+        environment = os.environ | {
+            "PYTHONPATH": str(ROOT), "KLAGG_REDIS__URL": redis_url, "KLAGG_METRICS__PORT_BASE": str(base),
+            "KLAGG_EXCHANGE__WEBSOCKET_URL": exchange.websocket_url, "KLAGG_EXCHANGE__REST_URL": exchange.rest_url,
+        }  # fmt: skip
+        found: dict[str, list[float]] = {}
+        with ExitStack() as stack:
+            for module in modules.values():
+                stack.enter_context(running(module, environment))
+            deadline = time.monotonic() + 60
+            while wanted - set(found):
+                assert time.monotonic() < deadline, f"never shown: {wanted - set(found)}"
+                for process in modules:
+                    found |= await asyncio.to_thread(samples_at, port_of(process, base))
+    assert {name: set(found[name]) for name in GROWING} == {name: {0.0} for name in GROWING}
 
 
 def alerts_of(port: int) -> dict[str, str]:

@@ -37,6 +37,7 @@ def test_toml_round_trip(tmp_path: Path) -> None:
         ({"aggregator": {"intervals": ["5s", "5m"]}}, "aggregator.intervals lacks 1m"),
         ({"rest": {"share_repair_percent": 19}}, "rest.share_repair_percent is 19: it must be between 20 and 99"),
         ({"rest": {"share_repair_percent": 90, "share_clock_percent": 11}}, "it must be between 1 and 10"),
+        ({"rest": {"share_backfill_percent": 1}}, "rest.share_backfill_percent is 1: it must be between 2 and 90"),
         ({"exchange": {"source": "trades"}}, "exchange.source is 'trades'"),
         ({"exchange": 5}, "exchange must be a section"),
     ],

@@ -68,7 +68,10 @@ async def test_a_proxy_that_refuses_is_named(
         proxy.refusing = True
         async with connecting(exchange.websocket_url, proxy.url) as (connection, _, stats):
             await eventually(lambda: stats.counters.get("reconnects", 0) >= 2)
-            assert "proxy" in caplog.records[0].getMessage()
+            down = [
+                text for text in map(logging.LogRecord.getMessage, caplog.records) if "connection A1 is down" in text
+            ]
+            assert "proxy" in down[0]
             proxy.refusing = False
             await eventually(lambda: connection.is_up)
         proxy.refusing = True

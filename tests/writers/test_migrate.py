@@ -1,12 +1,12 @@
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import json
 import os
 import subprocess
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -263,7 +263,7 @@ def test_what_the_timescale_licence_brings_is_refused_for_no_other_reason(empty:
             empty.execute(statement)
         assert refused.value.sqlstate == FEATURE_NOT_SUPPORTED, refused.value
     with pytest.raises(MigrationError, match=r"0009_timescale_license failed and was undone.*apache"):
-        migrate(empty, [*load_migrations()[:-1], dataclasses.replace(licensed, requires="")])
+        migrate(empty, [replace(each, requires="") if each == licensed else each for each in load_migrations()])
 
 
 FEATURE_NOT_SUPPORTED = "0A000"

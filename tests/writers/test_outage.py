@@ -15,7 +15,7 @@ from aggregator.trimming import Trimmer
 from klagg import settings
 from klagg.contract import GROUP_WRITERS, Keys, text_of
 from klagg.database import Database
-from klagg.embedded import PostgresServer
+from klagg.embedded import PostgresServer, RedisServer
 from klagg.redisio import Append, Streams
 from klagg.settings import Settings
 from tests.kit import eventually
@@ -279,3 +279,21 @@ def test_pending_entries_that_were_cut_are_said_and_let_go(start: Start, databas
         assert said in writer.said()
         assert writer.stop() == 0
     assert stored(database) == minutes(10)[3:]
+
+
+def test_what_is_left_is_counted_where_redis_does_not_know(
+    start: Start, database: Database, streams: Streams, restarted: PostgresServer, redis_server: RedisServer
+) -> None:
+    """After an unread entry was deleted from the middle, Redis tells no lag."""
+    with start() as writer:
+        eventually(lambda: state(streams) == "running")
+        database.close()
+        restarted.stop()
+        publish(streams, minutes(1))
+        eventually(lambda: state(streams) == AWAY)
+        ids = publish(streams, minutes(40)[10:])
+        assert redis_server.command("XDEL", KLINES, ids[17]) == "1"
+        assert pending(streams) == 1
+        assert streams.group_lag(KLINES, GROUP_WRITERS) is None
+        assert writer.stop() == EXIT_LEFT
+        assert "30 entries are left unwritten; they are still in Redis" in writer.said()

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from klagg.errors import RecordingError
+from klagg.intervals import INTERVALS
+from klagg.recordings.klines import open_klines
+from tests.writers.backfillkit import (
+    CLOSED_MS,
+    END_MS,
+    EVER_MS,
+    HEADER,
+    START_MS,
+    csv_text,
+    minute,
+    official,
+    part_of,
+    rows,
+    write_dump,
+)
+from writers import backfill_dumps
+from writers.backfill_dumps import find_dumps, read_dump
+from writers.backfill_parts import OfficialRow, Part
+
+
+def read(part: Part, closed_ms: int = CLOSED_MS) -> list[OfficialRow]:
+    """All rows of a part, whose batches must fit together."""
+    found: list[OfficialRow] = []
+    until_ms = 0
+    for batch in read_dump(part, closed_ms):
+        assert batch.until_ms > until_ms
+        assert all(until_ms <= int(row[0]) < batch.until_ms for row in batch.rows)
+        until_ms = batch.until_ms
+        found += batch.rows
+    return found
+
+
+@pytest.mark.parametrize("packed", [".csv", ".csv.gz", ".zip"])
+@pytest.mark.parametrize("header", [True, False])
+def test_a_dump_however_it_is_packed(tmp_path: Path, packed: str, header: bool) -> None:
+    wanted = rows(3000)
+    path = write_dump(tmp_path, wanted, f"BTCUSDT-1m-2024-09{packed}", header)
+    assert read(part_of(path)) == wanted
+
+
+def test_lines_may_end_as_on_windows_and_the_last_one_not_at_all(tmp_path: Path) -> None:
+    text = csv_text(rows(5)).replace("\n", "\r\n").removesuffix("\r\n")
+    assert read(part_of(write_dump(tmp_path, text))) == rows(5)
+
+
+def test_a_file_of_many_blocks_is_read_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_dump(tmp_path, rows(2000))
+    for size in (100, 1000, 33_333):
+        monkeypatch.setattr(backfill_dumps, "_READ_BYTES", size)
+        assert read(part_of(path)) == rows(2000)
+
+
+def test_only_what_is_asked_for_and_not_yet_loaded(tmp_path: Path) -> None:
+    path = write_dump(tmp_path, rows(100))
+    part = part_of(path, minute(10), minute(20))
+    assert read(part) == rows(10, first=10)
+    (batch,) = read_dump(part, CLOSED_MS)
+    assert batch.until_ms == minute(20)
+    left = Part(part.symbol, part.interval, part.name, part.from_ms, part.to_ms, path, "", part.span, minute(15))
+    assert read(left) == rows(5, first=15)
+
+
+def test_a_bar_that_may_still_change_is_left(tmp_path: Path) -> None:
+    path = write_dump(tmp_path, rows(10))
+    *_, last = read_dump(part_of(path), minute(7) + 59_999)
+    assert [row[0] for row in last.rows] == [row[0] for row in rows(7)]
+    assert last.until_ms == minute(7)
+
+
+@pytest.mark.parametrize("interval", ["1m", "3m", "1h", "1d", "3d", "1w", "1M"])
+def test_every_interval(tmp_path: Path, interval: str) -> None:
+    name = {"1M": "1mo"}.get(interval, interval)
+    bars = INTERVALS[interval]
+    wanted = [row for row in rows(5, interval) if bars.open_time(START_MS) <= int(row[0]) < END_MS]
+    assert read(part_of(write_dump(tmp_path, wanted, f"BTCUSDT-{name}-2024-09.csv"))) == wanted
+
+
+def test_a_dump_without_rows(tmp_path: Path) -> None:
+    (batch,) = read_dump(part_of(write_dump(tmp_path, HEADER + "\n")), CLOSED_MS)
+    assert (batch.rows, batch.until_ms) == ([], END_MS)
+
+
+def changed(**cells: str) -> OfficialRow:
+    """Row 3 with some cells changed."""
+    row = list(official(3))
+    for name, value in cells.items():
+        row[HEADER.split(",").index(name)] = value
+    return tuple(row)  # type: ignore[return-value]
+
+
+BAD = [
+    (changed(open="abc"), "open 'abc' is not a decimal"),
+    (changed(volume="NaN"), "volume 'NaN' is not a decimal"),
+    (changed(quote_volume="1e5"), "is not written as the exchange writes decimals"),
+    (changed(open_time=str(minute(3) + 1)), "is not where a bar of 1m opens"),
+    (changed(close_time=str(minute(5))), "is not that of a bar of 1m"),
+    (changed(low="1.45"), "cannot be prices of one bar"),
+    (changed(high="1.45"), "cannot be prices of one bar"),
+    (changed(open_time=str(minute(2)), close_time=str(minute(3) - 1)), "does not come after"),
+    (changed(open_time=str(END_MS), close_time=str(END_MS + 59_999)), "name of the file says"),
+    (changed(count="x"), "trade count 'x' is not a whole number"),
+    (changed(count="-1"), "trade count -1 cannot be"),
+]
+
+
+@pytest.mark.parametrize(("row", "reason"), BAD)
+@pytest.mark.parametrize("header", [True, False])
+def test_a_bad_line_is_named(tmp_path: Path, row: OfficialRow, reason: str, header: bool) -> None:
+    path = write_dump(tmp_path, [*rows(3), row, *rows(3, first=4)], header=header)
+    with pytest.raises(RecordingError, match=re.escape(reason)) as error:
+        read(part_of(path))
+    assert (error.value.path, error.value.where) == (str(path), 4 + header)
+
+
+def test_rows_before_a_bad_line_are_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(backfill_dumps, "_READ_BYTES", 1000)
+    path = write_dump(tmp_path, [*rows(100), changed(open="abc"), *rows(3, first=101)])
+    found: list[OfficialRow] = []
+    with pytest.raises(RecordingError, match="line or item 102"):
+        found.extend(row for batch in read_dump(part_of(path), CLOSED_MS) for row in batch.rows)
+    assert 50 < len(found) <= 100
+    assert found == rows(len(found))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is empty"),
+        ("hello,world\n", "no known format"),
+        ("timestamp,open,high,low,close,volume\n1725148800000,1,1,1,1,1\n", "there is no quote volume"),
+        ("agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n", "of trades"),
+    ],
+)
+def test_what_is_no_dump_of_klines(tmp_path: Path, text: str, reason: str) -> None:
+    with pytest.raises(RecordingError, match=reason):
+        read(part_of(write_dump(tmp_path, text)))
+
+
+def test_a_file_that_is_cut_off(tmp_path: Path) -> None:
+    path = write_dump(tmp_path, rows(20_000), "BTCUSDT-1m-2024-09.csv.gz")
+    path.write_bytes(path.read_bytes()[:-2000])
+    with pytest.raises(RecordingError, match="cut off"):
+        read(part_of(path))
+
+
+def test_other_forms_are_read_slowly(tmp_path: Path) -> None:
+    """Blank lines, other names of columns in another order, times in µs, more digits than 64 bits hold."""
+    text = csv_text(rows(4)).replace("\n", "\n\n")
+    assert read(part_of(write_dump(tmp_path, text))) == rows(4)
+    head = "close,open,high,low,volume,open_time,quote_asset_volume,number_of_trades,taker_buy_base,taker_buy_quote"
+    one = official(0)
+    line = ",".join((one[4], *one[1:4], one[5], one[0] + "000", *one[7:]))
+    assert read(part_of(write_dump(tmp_path, f"{head}\n{line}\n"))) == [one]
+    long = changed(volume="123456789012345678901234.5")
+    assert read(part_of(write_dump(tmp_path, [*rows(3), long]))) == [*rows(3), long]
+
+
+def test_the_dumps_of_a_folder(tmp_path: Path) -> None:
+    um = "data/futures/um"
+    write_dump(tmp_path, rows(1), f"{um}/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-09.zip")
+    write_dump(tmp_path, rows(1), f"{um}/daily/klines/BTCUSDT/1m/BTCUSDT-1m-2024-10-01.zip")
+    write_dump(tmp_path, rows(1), f"{um}/monthly/indexPriceKlines/BTCUSDT/1m/BTCUSDT-1m-2024-09.zip")
+    write_dump(tmp_path, rows(1), "flat/ETHUSDT-1h-2024-09.csv.gz")
+    write_dump(tmp_path, "text", "notes.txt")
+    found = find_dumps(tmp_path, START_MS, EVER_MS)
+    assert sorted(part.name for part in found.parts) == [
+        "BTCUSDT-1m-2024-09.zip", "BTCUSDT-1m-2024-10-01.zip", "ETHUSDT-1h-2024-09.csv.gz",
+    ]  # fmt: skip
+    assert found.passed_over == [f"{um}/monthly/indexPriceKlines/BTCUSDT/1m/BTCUSDT-1m-2024-09.zip"]
+    assert [part.name for part in find_dumps(tmp_path, END_MS, EVER_MS).parts] == ["BTCUSDT-1m-2024-10-01.zip"]
+    with pytest.raises(RecordingError, match="is no folder"):
+        find_dumps(tmp_path / "nowhere", 0, EVER_MS)
+
+
+def test_real_dumps_are_read_fast_and_to_the_last_digit(realdata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without the slow way, and equal to what klagg.recordings reads."""
+    monkeypatch.setattr(backfill_dumps, "open_klines", None)
+    part = part_of(realdata / "official_um_klines_1m" / "ALGOUSDT-1m-2024-09.csv.gz")
+    found = read(part)
+    assert len(found) == part.bars == 43_200
+    recorded = [
+        (k.open_time_ms, k.open, k.high, k.low, k.close, k.volume, k.close_time_ms, k.quote_volume, k.trades,
+         k.taker_buy_volume, k.taker_buy_quote_volume)
+        for k in open_klines(str(part.path))
+    ]  # fmt: skip
+    assert found == [tuple(map(str, row)) for row in recorded]

@@ -1,0 +1,164 @@
+"""`klagg backfill` without its command line: a thread reads ahead while the database stores what was read."""
+
+from __future__ import annotations
+
+import queue
+import random
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Final, Generic, TypeVar
+
+from klagg.backoff import Backoff
+from klagg.errors import DatabaseRefused, DatabaseUnavailable, KlaggError, RecordingError
+from writers.backfill_dumps import read_dump
+from writers.backfill_parts import Batch, Failure, Part
+from writers.backfill_table import EXCHANGE_HOLE, Disagreement, HistoryTable, Say, Stored
+from writers.kline_table import value_is_to_blame
+
+AHEAD_MAX: Final = 2
+"""Batches that are read while one is stored. This bounds the memory: a batch is about 10,000 rows, or 10 MB."""
+
+EXAMPLES_MAX: Final = 10
+TRIES_MAX: Final = 8
+"""So often a batch is tried while the database is away: half a minute."""
+
+JOIN_S: Final = 5.0
+_PUT_S: Final = 0.1
+
+T = TypeVar("T")
+
+
+@dataclass(slots=True)
+class Totals:
+    """What a run did. The counters are those of `Stored`; `holes` are EXCHANGE_HOLE, `different` all others."""
+
+    rows: int = 0
+    written: int = 0
+    healed: int = 0
+    known: int = 0
+    own: int = 0
+    incomplete: int = 0
+    different: int = 0
+    holes: int = 0
+    examples: list[Disagreement] = field(default_factory=list)
+    failures: list[Failure] = field(default_factory=list)
+
+    def add(self, stored: Stored) -> None:
+        """Count a batch in."""
+        for name in ("rows", "written", "healed", "known", "own", "incomplete"):
+            setattr(self, name, getattr(self, name) + getattr(stored, name))
+        holes = sum(each.kind == EXCHANGE_HOLE for each in stored.disagreements)
+        self.holes += holes
+        self.different += len(stored.disagreements) - holes
+        self.examples += stored.disagreements[: EXAMPLES_MAX - len(self.examples)]
+
+
+class ReaderDied(KlaggError):
+    """Reading ended by an error that nobody foresaw; it stands above."""
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Nothing more comes, because of `error` if there is one."""
+
+    error: KlaggError | None = None
+
+
+class Ahead(Generic[T]):
+    """An iterator over `source`, which a thread runs at most AHEAD_MAX items ahead. Its errors come out here.
+
+    `close` ends the thread: at its next item, or sooner if the source itself looks at `stopping`.
+    """
+
+    def __init__(self, source: Iterable[T], stopping: threading.Event) -> None:
+        self._source, self._stopping = source, stopping
+        self._items: queue.Queue[T | _End] = queue.Queue(AHEAD_MAX)
+        self._thread = threading.Thread(target=self._work, name="backfill-reader", daemon=True)
+
+    def __iter__(self) -> Iterator[T]:
+        self._thread.start()
+        while not isinstance(item := self._items.get(), _End):
+            yield item
+        if item.error is not None:
+            raise item.error
+
+    def close(self) -> None:
+        self._stopping.set()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_S)
+
+    def _work(self) -> None:
+        end = _End(ReaderDied())
+        try:
+            for item in self._source:
+                if not self._put(item):
+                    break
+            end = _End()
+        except KlaggError as error:
+            end = _End(error)
+        finally:
+            self._put(end)
+
+    def _put(self, item: T | _End) -> bool:
+        while not self._stopping.is_set():
+            try:
+                self._items.put(item, timeout=_PUT_S)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+
+def from_dumps(parts: Iterable[Part], closed_ms: int) -> Iterator[Batch | Failure]:
+    """All rows of files, one after the other; a bad one is a Failure and does not stop the rest."""
+    for part in parts:
+        try:
+            yield from read_dump(part, closed_ms)
+        except RecordingError as bad:
+            yield Failure(part, str(bad))
+
+
+def load(
+    table: HistoryTable,
+    source: Iterable[Batch | Failure],
+    totals: Totals,
+    *,
+    say: Say,
+    see: Callable[[Batch | Failure], None] = lambda _: None,
+    stopping: threading.Event | None = None,
+) -> None:
+    """Store everything that `source` gives, counting in `totals`.
+
+    `say` takes what differs from bars of klagg's own before it is committed; `see` each item once it is done with.
+    DatabaseUnavailable if the database stays away: what is stored so far is noted, and another run goes on there.
+    """
+    failed: set[tuple[str, str, str]] = set()
+    ahead = Ahead(source, stopping or threading.Event())
+    try:
+        for item in ahead:
+            if isinstance(item, Batch) and item.part.key not in failed:
+                try:
+                    totals.add(_patiently(table, item, say))
+                except DatabaseRefused as refused:
+                    if not value_is_to_blame(refused):
+                        raise
+                    failed.add(item.part.key)
+                    totals.failures.append(Failure(item.part, f"{item.part.path or item.part.name}: {refused}"))
+            elif isinstance(item, Failure):
+                totals.failures.append(item)
+            see(item)
+    finally:
+        ahead.close()
+
+
+def _patiently(table: HistoryTable, batch: Batch, say: Say) -> Stored:
+    backoff = Backoff(0.2, 10.0, random.random)
+    while True:
+        try:
+            return table.store(batch, say)
+        except DatabaseUnavailable:
+            if backoff.tries >= TRIES_MAX:
+                raise
+            time.sleep(backoff.next_s())

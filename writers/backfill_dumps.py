@@ -1,0 +1,202 @@
+"""Files of official klines, fast: a good dump in a standard form is read by one pass of a regular expression.
+
+Whatever is not such a dump to the last character is read row by row through klagg.recordings, which knows more formats
+and names the line that is bad.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Generator, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from klagg.errors import RecordingError
+from klagg.intervals import Interval, Ints
+from klagg.kline import DECIMAL_FIELDS
+from klagg.recordings.files import open_bytes
+from klagg.recordings.klines import open_klines
+from klagg.recordings.model import OfficialKline
+from writers.backfill_parts import Batch, OfficialRow, Part, is_other_kind, part_of_file
+
+BATCH_ROWS: Final = 10_000
+_READ_BYTES: Final = 1 << 20
+_LINE_BYTES_MAX: Final = 1 << 16
+
+_HEADER: Final = (
+    b"open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume"
+)
+_NUMBER: Final = r"([0-9]{1,18}(?:\.[0-9]{1,18})?)"
+_LINE: Final = re.compile(
+    rf"^([0-9]{{13}}),{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER},{_NUMBER},([0-9]{{13}}),{_NUMBER},([0-9]{{1,18}}),"
+    rf"{_NUMBER},{_NUMBER}(?:,[^,\n]*)?\r?$",
+    re.ASCII | re.MULTILINE,
+)
+_PLAIN: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The dumps in a folder, and the names of files that are passed over, though they might be data."""
+
+    parts: list[Part]
+    passed_over: list[str]
+
+
+def find_dumps(folder: Path, from_ms: int, to_ms: int) -> Found:
+    """The parts of [from_ms, to_ms) in a folder and its subfolders. RecordingError if the folder cannot be read."""
+    if not folder.is_dir():
+        raise RecordingError(str(folder), 0, "is no folder")
+    parts, passed_over = [], []
+    for path in sorted(folder.rglob("*")):
+        if not path.name.endswith((".csv", ".gz", ".zip")) or not path.is_file():
+            continue
+        inside = path.relative_to(folder)
+        stat = path.stat()
+        mark = f"{stat.st_size} {stat.st_mtime_ns}"
+        part = None if is_other_kind(inside) else part_of_file(path, from_ms, to_ms, mark)
+        if part is None:
+            passed_over.append(str(inside))
+        elif part.bars:
+            parts.append(part)
+    return Found(parts, passed_over)
+
+
+def read_dump(part: Part, closed_ms: int) -> Iterator[Batch]:
+    """The rows of a part from its `start_ms` on, some thousand at once; at least one batch, the last to the part's end.
+
+    A bar that closes at `closed_ms` or later may still change: it is left, and the part is loaded up to there.
+    RecordingError names the line that is bad; rows well before it have been given.
+    """
+    least = max(part.start_ms, part.from_ms)
+    end_ms = max(least, min(part.to_ms, part.interval.open_time(closed_ms)))
+    waiting: list[OfficialRow] = []
+    for opens, rows in _blocks(part):
+        first, last = (int(at) for at in np.searchsorted(opens, (least, end_ms)))
+        if waiting:
+            yield Batch(part, waiting, int(waiting[-1][0]) + 1)
+        waiting = rows[first:last]
+    yield Batch(part, waiting, end_ms)
+
+
+Block = tuple[Ints, list[OfficialRow]]
+"""Open times, ascending, and their rows."""
+
+
+class _Odd(Exception):
+    """The file is not a standard dump, or not a good one."""
+
+
+def _blocks(part: Part) -> Iterator[Block]:
+    after_ms = -1
+    try:
+        with closing(_fast_blocks(part)) as blocks:
+            for block in blocks:
+                if not int(block[0][0]) > after_ms:
+                    raise _Odd
+                yield block
+                after_ms = int(block[0][-1])
+    except _Odd:
+        yield from _slow_blocks(part, after_ms)
+
+
+def _fast_blocks(part: Part) -> Generator[Block, None, None]:
+    assert part.path is not None
+    with open_bytes(part.path) as stream:
+        rest = stream.readline(_LINE_BYTES_MAX)
+        if not rest:
+            raise _Odd
+        if rest.startswith(_HEADER):
+            rest = b""
+        while data := stream.read(_READ_BYTES):
+            data = rest + data
+            cut = data.rfind(b"\n") + 1
+            if cut:
+                yield _checked(data[:cut], part)
+            rest = data[cut:]
+            if len(rest) > _LINE_BYTES_MAX:
+                raise _Odd
+        if rest:
+            yield _checked(rest, part)
+
+
+def _checked(lines: bytes, part: Part) -> Block:
+    """Whole lines as a block; _Odd unless each is a row as the exchange writes them, all in order."""
+    rows: list[OfficialRow] = _LINE.findall(lines.decode("latin-1"))
+    if len(rows) != lines.count(b"\n") + (not lines.endswith(b"\n")):
+        raise _Odd
+    columns = list(zip(*rows, strict=True))
+    opens, closes = (np.fromiter(map(int, columns[at]), np.int64, len(rows)) for at in (0, 6))
+    # Reading decimals as floats keeps their order; equal floats of different decimals pass, which does no harm.
+    opened, high, low, close = (np.fromiter(map(float, columns[at]), np.float64, len(rows)) for at in (1, 2, 3, 4))
+    buckets = part.interval.buckets_of(opens)
+    good = (
+        (part.interval.opens_of(buckets) == opens)
+        & (part.interval.opens_of(buckets + 1) - 1 == closes)
+        & (opens >= part.span[0]) & (opens < part.span[1])
+        & (low > 0) & (low <= np.minimum(opened, close)) & (np.maximum(opened, close) <= high)
+    )  # fmt: skip
+    if not good.all() or (np.diff(opens) <= 0).any():
+        raise _Odd
+    return opens, rows
+
+
+def _slow_blocks(part: Part, after_ms: int) -> Iterator[Block]:
+    """What opens after `after_ms`; RecordingError at the first row that cannot be right."""
+    assert part.path is not None
+    rows: list[OfficialRow] = []
+    before_ms = -1
+    for number, kline in open_klines(part.path, part.symbol, part.interval.name).numbered():
+        trouble = problem(kline, part, before_ms)
+        if trouble:
+            raise RecordingError(str(part.path), number, trouble)
+        before_ms = kline.open_time_ms
+        if before_ms > after_ms:
+            rows.append(_row_of(kline, part.interval))
+        if len(rows) == BATCH_ROWS:
+            yield _block_of(rows)
+            rows = []
+    if rows:
+        yield _block_of(rows)
+
+
+def _block_of(rows: list[OfficialRow]) -> Block:
+    return np.array([int(row[0]) for row in rows], np.int64), rows
+
+
+def _row_of(kline: OfficialKline, bars: Interval) -> OfficialRow:
+    return (
+        str(kline.open_time_ms), kline.open, kline.high, kline.low, kline.close, kline.volume,
+        str(bars.close_time(kline.open_time_ms)), str(kline.quote_volume), str(kline.trades),
+        str(kline.taker_buy_volume), str(kline.taker_buy_quote_volume),
+    )  # fmt: skip
+
+
+def problem(kline: OfficialKline, part: Part, before_ms: int) -> str:
+    """Why a row, behind one that opened at `before_ms`, cannot be of a part; empty if it can."""
+    bars, opened = part.interval, kline.open_time_ms
+    if bars.open_time(opened) != opened:
+        return f"open time {opened} is not where a bar of {bars.name} opens"
+    if kline.close_time_ms not in {None, bars.close_time(opened)}:
+        return f"close time {kline.close_time_ms} is not that of a bar of {bars.name} which opens at {opened}"
+    if not part.span[0] <= opened < part.span[1]:
+        return f"open time {opened} is not of the time that the name of the file says"
+    if opened <= before_ms:
+        return f"open time {opened} does not come after {before_ms}, that of the row before"
+    for name in ("quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume"):
+        if getattr(kline, name) is None:
+            return f"there is no {name.replace('_', ' ')}: this is not the exchange's own dump"
+    for name in DECIMAL_FIELDS:
+        if not _PLAIN.fullmatch(getattr(kline, name)):
+            return f"{name.replace('_', ' ')} {getattr(kline, name)!r} is not written as the exchange writes decimals"
+    if kline.trades is not None and not 0 <= kline.trades < 10**18:
+        return f"trade count {kline.trades} cannot be"
+    prices = Decimal(kline.open), Decimal(kline.close)
+    if not 0 < Decimal(kline.low) <= min(prices) <= max(prices) <= Decimal(kline.high):
+        return f"open {kline.open}, high {kline.high}, low {kline.low}, close {kline.close} cannot be prices of one bar"
+    return ""
