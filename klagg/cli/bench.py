@@ -9,7 +9,13 @@ from typing import Any
 import ujson
 
 from klagg.cli import (
-    bench_aggregator, bench_backfill, bench_chunks, bench_core, bench_grafana, bench_ingest, bench_writer,
+    bench_aggregator,
+    bench_backfill,
+    bench_chunks,
+    bench_core,
+    bench_grafana,
+    bench_ingest,
+    bench_writer,
 )  # fmt: skip
 
 BENCHES = {
