@@ -42,7 +42,7 @@ class PlainPostgres(PostgresServer):
 
     def _prepare(self) -> None:
         super()._prepare()
-        self._build = dataclasses.replace(self.build, hypertables=False)
+        self._build = replace(self.build, hypertables=False)
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_several_processes_at_once_apply_each_migration_once(database_url: str, 
 def test_an_edited_migration_is_refused_and_nothing_is_applied(empty: Database) -> None:
     first, *rest = load_migrations()
     migrate(empty, [first])
-    edited = dataclasses.replace(first, sql=first.sql + "\n-- a late idea\n")
+    edited = replace(first, sql=first.sql + "\n-- a late idea\n")
     with pytest.raises(MigrationError, match="0001_klines is not what was applied"):
         migrate(empty, [edited, *rest])
     assert empty.query("SELECT version FROM schema_migrations") == [{"version": 1}]
@@ -163,7 +163,7 @@ def test_a_migration_that_fails_is_undone_and_the_ones_before_it_stay(empty: Dat
         migrate(empty, [good, bad])
     there = empty.query("SELECT to_regclass('a') IS NOT NULL AS a, to_regclass('b') IS NOT NULL AS b")
     assert there == [{"a": True, "b": False}]
-    better = dataclasses.replace(bad, sql="CREATE TABLE b (n int);")
+    better = replace(bad, sql="CREATE TABLE b (n int);")
     assert migrate(empty, [good, better]).applied == [better]
 
 
