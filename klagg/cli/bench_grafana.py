@@ -2,7 +2,8 @@
 
 A fresh embedded PostgreSQL with TimescaleDB is filled with bars of 1m (and the 1h and 1d bars above them), amendments,
 gaps, findings and symbol-days. Each panel and variable is then asked over the range with which its dashboard opens, and
-over the whole of the time that was loaded, by the role klagg_reader, warm, the median of five.
+over the whole of the time that was loaded, by the role klagg_reader, warm, the median of five. The load takes some
+minutes, and the database about 10 GB of the temporary folder.
 """
 
 from __future__ import annotations
@@ -39,7 +40,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--days", type=int, default=30, help="days of minutes (30)")
     parser.add_argument("--symbols", type=int, default=600, help="how many symbols (600)")
     parser.add_argument("--dashboards", type=Path, default=grafana.DASHBOARDS, help="the folder of the dashboards")
-    parser.add_argument("--keep", metavar="FOLDER", help="keep the database in this folder, and use it if it is there")
+    parser.add_argument(
+        "--keep", metavar="FOLDER", help="keep the database in this folder, and ask the one that is there"
+    )
 
 
 def measure(args: argparse.Namespace) -> dict[str, Any]:
