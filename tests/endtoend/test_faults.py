@@ -33,6 +33,8 @@ SYMBOLS, RATE, SPEED = 24, 240, 5
 FAULTS_END_S = 765
 PLAIN_S = 60
 """From then on all processes run, as long as the machine is not much slower than ours."""
+ASKING = ("repair", "clock", "ingest", "ingest-b")
+"""Who asks the exchange. One of them gets a refusal, and then all of them pause."""
 CHANGING = {"XRPUSDT", "DOGEUSDT"}
 """Symbols that are not there all the time."""
 OFFICIAL = (1, 2, 3, 4, 5, 7, 8, 9, 10)
@@ -173,8 +175,8 @@ def test_nothing_is_missing_and_nothing_is_twice(season: Season) -> None:
         pytest.param(r"ALARM: connection A\d is stalled", ("ingest",), id="stall"),
         pytest.param(r"rejected_|rejected", ("ingest", "ingest-b"), id="malformed"),
         pytest.param(r"is down \(.*(too big|1009)", ("ingest", "ingest-b"), id="huge_frame"),
-        pytest.param(r"429", ("repair",), id="rest_429"),
-        pytest.param(r"418", ("repair",), id="rest_418"),
+        pytest.param(r"429", ASKING, id="rest_429"),
+        pytest.param(r"418", ASKING, id="rest_418"),
         pytest.param(r"503", ("repair", "clock"), id="rest_down"),
         pytest.param(r"ALARM: the exchange's clock jumped", ("clock",), id="clock_skew"),
     ],

@@ -76,7 +76,7 @@ def alarms_of(stats: Stats, kind: str) -> int:
     return stats.labelled_counters.get(("alarms", (("kind", kind),)), 0)
 
 
-async def eventually(condition: Callable[[], T], within_s: float = 10.0) -> T:
+async def eventually(condition: Callable[[], T], within_s: float = 30.0) -> T:
     """The first true value of `condition`, polled on the event loop; fails after `within_s`."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):

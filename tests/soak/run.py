@@ -28,6 +28,8 @@ ACT_S: Final = 0.2
 TELL_S: Final = 60.0
 SETTLE_S: Final = 300.0
 """So long after the last fault everything must be healed and proven."""
+FLAT_FROM_S: Final = 1800
+"""Memory is judged in soaks of at least this length: Redis keeps ten minutes of the feed for people."""
 INTERVALS: Final = ("1m", "5m")
 OFFICIAL: Final = (1, 2, 3, 4, 5, 7, 8, 9, 10)
 """Where the nine values stand in a row of the exchange's klines."""
@@ -99,7 +101,9 @@ class Soak:
         for name, values in sorted(self._memory.samples.items()):
             middle, last = thirds(values)
             say(f"memory of {name}: most {middle:.0f} MB in the middle third, {last:.0f} MB in the last")
-        return wrong + [f"{name} grew from {a:.0f} to {b:.0f} MB" for name, (a, b) in self._memory.grown().items()]
+        if self._seconds >= FLAT_FROM_S:
+            wrong += [f"{name} grew from {a:.0f} to {b:.0f} MB" for name, (a, b) in self._memory.grown().items()]
+        return wrong
 
     def _last(self, running: Stack, began_ms: int, end_ms: int) -> None:
         """Look at the memory of all processes until the end."""
