@@ -31,6 +31,7 @@ from klagg.stats import Alarm
 from writers.batch import Batch, Rejected, Taken
 from writers.continuity import Continuity, Jump
 from writers.intake import kline_of
+from writers.reclaim import idle_pages
 from writers.store import Store
 
 PROCESS: Final = "writer-final"
@@ -42,10 +43,6 @@ REDIS_FIRST_S: Final = 0.2
 REDIS_CAP_S: Final = 5.0
 REDIS_FAILURES_MAX: Final = 8
 """Failures in a row after which the writer ends: about 15 s."""
-
-RECLAIM_IDLE_MS: Final = 60_000
-"""An entry that another consumer holds for this long without acknowledging it is taken over. A living one that only
-waits for the database then stores it too, which changes nothing."""
 
 RECLAIM_EVERY_MS: Final = 30_000
 LAG_EVERY_MS: Final = 1_000
@@ -211,18 +208,12 @@ class FinalWriter:
     def _reclaim(self) -> None:
         self._reclaim_at_ms = _now_ms() + RECLAIM_EVERY_MS
         for stream in self._shards:
-            start = ""
-            while start != "0-0":
-                start, entries = self._streams.claim_idle(
-                    stream, GROUP_WRITERS, self._consumer,
-                    idle_ms=RECLAIM_IDLE_MS, count=READ_ENTRIES, start=start or "0-0",
-                )  # fmt: skip
-                if entries:
-                    self._context.stats.add("reclaimed", len(entries))
-                    self._context.log.info("%d idle entries of %s are taken over", len(entries), stream)
-                    self._take(self._batch, stream, entries)
-                    if not self._flush():
-                        return
+            for entries in idle_pages(
+                self._context, self._streams, stream, GROUP_WRITERS, self._consumer, READ_ENTRIES
+            ):
+                self._take(self._batch, stream, entries)
+                if not self._flush():
+                    return
 
     def _flush_and_read_ahead(self) -> bool:
         """As `_flush`; while the database works, the next batch is read, which halves the time that a backlog takes.

@@ -23,13 +23,11 @@ from klagg.service import Context
 from writers.history import Event, Finding, events_of, finding_of
 from writers.history_table import keep
 from writers.kline_table import value_is_to_blame
+from writers.reclaim import idle_pages
 from writers.settlement import TooManyRefused
 
 PAGE_ENTRIES: Final = 500
 """The most entries of one read of one stream."""
-
-RECLAIM_IDLE_MS: Final = 60_000
-"""An entry that another consumer holds for this long without acknowledging it is taken over."""
 
 RECLAIM_EVERY_S: Final = 30.0
 LAG_EVERY_S: Final = 1.0
@@ -130,17 +128,11 @@ class Historian:
             return
         self._reclaim_s = now_s + RECLAIM_EVERY_S
         for stream in self._shards:
-            start = ""
-            while start != "0-0":
-                start, entries = self._streams.claim_idle(
-                    stream, GROUP_HISTORY, self._consumer,
-                    idle_ms=RECLAIM_IDLE_MS, count=PAGE_ENTRIES, start=start or "0-0",
-                )  # fmt: skip
-                if entries:
-                    self._context.stats.add("reclaimed", len(entries))
-                    self._context.log.info("%d idle entries of %s are taken over", len(entries), stream)
-                    self._settle({stream: entries})
-                    self._context.beat()
+            for entries in idle_pages(
+                self._context, self._streams, stream, GROUP_HISTORY, self._consumer, PAGE_ENTRIES
+            ):
+                self._settle({stream: entries})
+                self._context.beat()
 
     def _settle(self, found: dict[str, list[Entry]]) -> None:
         """Keep, bury, acknowledge: the steps above."""

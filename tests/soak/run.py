@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
@@ -142,12 +143,17 @@ class Soak:
             key for key in found.bars
             if key[2] >= first_ms and key[2] + (interval(key[1]).length_ms or 0) <= found.last_ms[key[0]]
         ]  # fmt: skip
-        deadline_s, lacking = time.monotonic() + SETTLE_S, wanted
-        while lacking and time.monotonic() < deadline_s:
+        lacking = wanted
+
+        def proven() -> bool:
+            nonlocal lacking
             running.alive()
-            time.sleep(1)
             rows = self._rows(database)
             lacking = [key for key in lacking if not ((row := rows.get(key)) and row["complete"])]
+            return not lacking
+
+        with suppress(AssertionError):  # what is lacking then is told by name
+            eventually(proven, SETTLE_S, 1)
         say(f"{len(wanted) - len(lacking)} of {len(wanted)} bars are proven")
         return lacking
 

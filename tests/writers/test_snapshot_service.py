@@ -306,7 +306,7 @@ def test_a_crash_before_the_acknowledgement_loses_and_doubles_nothing(
     assert findings(database) == 2
 
 
-IMPATIENT = "import writers.historian as h; h.RECLAIM_IDLE_MS = 1; h.RECLAIM_EVERY_S = 0.1"
+IMPATIENT = "import writers.historian as h, writers.reclaim as r; r.IDLE_MS = 1; h.RECLAIM_EVERY_S = 0.1"
 
 
 def test_entries_of_a_consumer_that_never_returns_are_taken_over(
