@@ -155,6 +155,8 @@ class LiveState:
         if before is not None and before.closed and (not bar.closed or bar.version <= before.version):
             return None  # told again after a reload, in the order of the stream
         bars[bar.open_time] = bar
+        if before is not None and before[:-2] == bar[:-2]:
+            return None
         return Change(*series, bar, before)
 
     def bars(self, symbol: str, interval: str) -> list[LiveBar]:

@@ -1,8 +1,8 @@
 """Reads a shard's `bars` and then its `live` stream into live state, pulled on an interval, without a gap.
 
-Where the stream does not go on by one (an entry was trimmed unread, Redis came back older) the shard is loaded again from
-`bars` and the newest `klines`, and what is different then goes to the subscribers like any other change, so that nobody
-misses a final that was written meanwhile.
+Where the stream does not go on by one (an entry was trimmed unread, Redis came back older) the shard is loaded anew,
+from `bars` and the newest `klines`, and what is different then goes to the subscribers like any other change, so that
+nobody misses a final that was written meanwhile.
 """
 
 from __future__ import annotations
