@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from aiohttp import web
 
+from gateway.endpoints import ApiProblem
 from klagg.exchange import apierrors
 from klagg.exchange.wire import compact
 from klagg.settings import Gateway
@@ -25,6 +26,15 @@ def token_of(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
     if kind.lower() == "bearer" and bearer:
         return bearer.strip()
     return headers.get("X-MBX-APIKEY", "") or query.get("token", "")
+
+
+def _not_authorized(path: str) -> web.Response:
+    """The refusal in the words of the API that was asked."""
+    if path.startswith("/api"):
+        problem = ApiProblem(401, "not_authorized", "the token is missing or wrong")
+        return web.Response(text=problem.body(), status=401, content_type="application/json")
+    error = apierrors.not_authorized()
+    return web.Response(text=compact(error.body()), status=error.status, content_type="application/json")
 
 
 class Guard:
@@ -57,8 +67,7 @@ class Guard:
         if cors and request.method == "OPTIONS":
             return web.Response(status=204, headers={**cors, **_CORS_METHODS})
         if self._token and not hmac.compare_digest(token_of(request.headers, request.query).encode(), self._token):
-            error = apierrors.not_authorized()
-            response: web.StreamResponse = web.json_response(error.body(), status=error.status, dumps=compact)
+            response: web.StreamResponse = _not_authorized(request.path)
         else:
             try:
                 response = await handler(request)

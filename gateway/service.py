@@ -8,6 +8,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
+from gateway.api import Api
 from gateway.fapi import Fapi, History
 from gateway.guards import SWEEP_S
 from gateway.health import Health
@@ -60,7 +61,10 @@ class Gateway:
         self.sockets = Sockets(self.hub, self.market, config, context.stats)
         history = History(self.market, self.store)
         fapi = Fapi(self.market, history, context.stats, config.weight_per_minute)
-        self.server = Server(config, [*self.sockets.routes(), *fapi.routes()])
+        api = Api(
+            self.market, history, self.store, self.hub, lambda: self.survey, context.stats, token=bool(config.token)
+        )
+        self.server = Server(config, [*self.sockets.routes(), *fapi.routes(), *api.routes()])
 
     def _store(self) -> Store | None:
         settings = self._context.settings

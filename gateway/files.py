@@ -1,0 +1,162 @@
+"""Klines as files: CSV, JSON, Arrow and Parquet, page by page. Arrow and Parquet need pyarrow, which is optional."""
+
+from __future__ import annotations
+
+import importlib
+import io
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import Any, Final, Protocol
+
+from gateway.openapi import KLINE_FIELDS, NULLABLE_IDS
+from klagg.exchange.wire import compact
+from klagg.kline import DECIMAL_FIELDS, Kline
+
+MEDIA: Final = {
+    "csv": "text/csv", "json": "application/json", "arrow": "application/vnd.apache.arrow.stream",
+    "parquet": "application/vnd.apache.parquet",
+}  # fmt: skip
+
+
+class NotInstalled(Exception):
+    """A format needs a library that is not there."""
+
+
+class Encoder(Protocol):
+    """A file in the making; every call gives the bytes that are ready."""
+
+    def page(self, klines: Sequence[Kline]) -> bytes:
+        """The next bars."""
+
+    def end(self) -> bytes:
+        """What ends the file."""
+
+
+def fields_of(kline: Kline) -> dict[str, Any]:
+    """A kline for an answer: KLINE_FIELDS in their order; what is not known is None."""
+    found: dict[str, Any] = {name: getattr(kline, name) for name in KLINE_FIELDS if name != "closed"}
+    found["complete"] = kline.complete == 1
+    for name in NULLABLE_IDS:
+        found[name] = None if found[name] == -1 else found[name]
+    if not kline.source:  # told by live state
+        found |= {"source": None, "edge": None, "epoch": None}
+    return {name: kline.revision > 0 if name == "closed" else found[name] for name in KLINE_FIELDS}
+
+
+class CsvFile:
+    """A header and a line a bar; nothing stands for what is not known."""
+
+    def __init__(self) -> None:
+        self._begun = False
+
+    def page(self, klines: Sequence[Kline]) -> bytes:
+        lines = [] if self._begun else [",".join(KLINE_FIELDS)]
+        self._begun = True
+        lines += (",".join(map(_csv, fields_of(each).values())) for each in klines)
+        return "".join(f"{line}\n" for line in lines).encode()
+
+    def end(self) -> bytes:
+        return b"" if self._begun else self.page([])
+
+
+class JsonFile:
+    """One array, a bar a line."""
+
+    def __init__(self) -> None:
+        self._before = "["
+
+    def page(self, klines: Sequence[Kline]) -> bytes:
+        parts = []
+        for each in klines:
+            parts.append(f"{self._before}\n{compact(fields_of(each))}")
+            self._before = ","
+        return "".join(parts).encode()
+
+    def end(self) -> bytes:
+        return b"\n]\n" if self._before == "," else b"[]\n"
+
+
+class ArrowFile:
+    """An Arrow stream: decimals as decimal128(38, 18), times as timestamps in ms, UTC."""
+
+    def __init__(self) -> None:
+        self._arrow = _library("pyarrow")
+        self._schema = _schema(self._arrow)
+        self._sink = io.BytesIO()
+        self._writer = self._open()
+
+    def _open(self) -> Any:
+        return self._arrow.ipc.new_stream(self._sink, self._schema)
+
+    def page(self, klines: Sequence[Kline]) -> bytes:
+        if klines:
+            self._write(_batch(self._arrow, self._schema, klines))
+        return self._ready()
+
+    def _write(self, batch: Any) -> None:
+        self._writer.write_batch(batch)
+
+    def end(self) -> bytes:
+        self._writer.close()
+        return self._ready()
+
+    def _ready(self) -> bytes:
+        """What has been written since; the sink goes on counting from there."""
+        ready = self._sink.getvalue()
+        self._sink.seek(0)
+        self._sink.truncate()
+        return ready
+
+
+class ParquetFile(ArrowFile):
+    """A Parquet file with the same columns. Its end tells where its parts are, so it is handed out as a whole then."""
+
+    def _open(self) -> Any:
+        return _library("pyarrow.parquet").ParquetWriter(self._sink, self._schema)
+
+    def page(self, klines: Sequence[Kline]) -> bytes:
+        super().page(klines)
+        return b""
+
+    def _ready(self) -> bytes:
+        return self._sink.getvalue()
+
+
+def encoder(name: str) -> Encoder:
+    """A file of that format (a key of MEDIA); NotInstalled if it needs a library that is not there."""
+    makers: dict[str, type[CsvFile] | type[JsonFile] | type[ArrowFile]] = {
+        "csv": CsvFile, "json": JsonFile, "arrow": ArrowFile, "parquet": ParquetFile,
+    }  # fmt: skip
+    return makers[name]()
+
+
+def _csv(value: Any) -> str:
+    if value is None:
+        return ""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _library(name: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError:
+        raise NotInstalled("arrow and parquet need pyarrow, which is not installed on this server") from None
+
+
+def _schema(arrow: Any) -> Any:
+    kinds = {
+        "open_time": arrow.timestamp("ms", "UTC"), "close_time": arrow.timestamp("ms", "UTC"),
+        "closed": arrow.bool_(), "complete": arrow.bool_(), "source": arrow.string(), "edge": arrow.string(),
+        **dict.fromkeys(DECIMAL_FIELDS, arrow.decimal128(38, 18)),
+    }  # fmt: skip
+    return arrow.schema([(name, kinds.get(name, arrow.int64())) for name in KLINE_FIELDS])
+
+
+def _batch(arrow: Any, schema: Any, klines: Sequence[Kline]) -> Any:
+    rows = [fields_of(each) for each in klines]
+    columns = [
+        [Decimal(row[name]) for row in rows] if name in DECIMAL_FIELDS else [row[name] for row in rows]
+        for name in KLINE_FIELDS
+    ]
+    arrays = [arrow.array(column, type=field.type) for column, field in zip(columns, schema, strict=True)]
+    return arrow.record_batch(arrays, schema=schema)
