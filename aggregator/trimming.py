@@ -32,6 +32,8 @@ KEPT_MS: Final = 600_000
 
 KEPT_ENTRIES: Final = {"klines": 100_000, "live": 600, "events": 50_000, "findings": 10_000, "dead": 10_000}
 """About how many entries stay of a stream that no group reads; no reader of `live` needs more to find its place."""
+KEPT_READ: Final = ("events", "findings")
+"""Streams of which so many entries stay even if a group has read them."""
 
 SLICE_ENTRIES: Final = 10_000
 SLICE_BYTES: Final = 16 << 20
@@ -64,11 +66,15 @@ class Trimmed:
 
 
 def groups_of(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """The consumer groups of a shard's streams, by the stream's name."""
-    return {
-        "klines": (contract.GROUP_WRITERS,) if settings.database.enabled else (),
-        "requests": (contract.GROUP_REPAIR,),
-    }
+    """The consumer groups of a shard's streams, by the stream's name.
+
+    Without a database nobody serves those of the writers, and streams that waited for them would grow to their caps.
+    """
+    groups: dict[str, tuple[str, ...]] = {"requests": (contract.GROUP_REPAIR,)}
+    if settings.database.enabled:
+        groups["klines"] = (contract.GROUP_WRITERS,)
+        groups["events"] = groups["findings"] = (contract.GROUP_HISTORY,)
+    return groups
 
 
 def streams_of(settings: Settings, keys: Keys) -> list[Trimmed]:
@@ -171,6 +177,7 @@ class Trimmer:
             floor = back(needed, KEPT_MS)
         else:
             floor = self._live_floor() if stream.name == "live" else _END
+        if not stream.groups or stream.name in KEPT_READ:
             excess -= KEPT_ENTRIES.get(stream.name, 0)
         used = self._streams.memory(stream.key)
         if self._slices(stream.key, floor, excess, used // length):

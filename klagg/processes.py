@@ -23,10 +23,13 @@ def processes(settings: Settings) -> list[Process]:
         Process(f"aggregator-{shard}", "aggregator.service", ("--shard", str(shard)), 1)
         for shard in range(settings.shards)
     ]
-    writers = [Process("writer-final", "writers.final_service", (), 2)] if settings.database.enabled else []
+    writers = [
+        Process("writer-final", "writers.final_service", (), 2),
+        Process("writer-snapshot", "writers.snapshot_service", (), 2),
+    ]
     feeders = [
         Process("repair", "ingest.repair_service", (), 0),
         Process("clock", "ingest.clock_service", (), 0),
         *(Process(f"ingest-{line}", "ingest.service", ("--line", line), 0) for line in settings.ingest.lines),
     ]
-    return [*aggregators, *writers, *feeders]
+    return [*aggregators, *(writers if settings.database.enabled else []), *feeders]

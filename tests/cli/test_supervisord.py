@@ -29,8 +29,8 @@ from tests.kit import eventually
 CONFIGURATION = ROOT / "config" / "supervisord.conf"
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 NAMES = (
-    "klagg-writer-final", "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair", "klagg-ingest-A",
-    "klagg-ingest-B",
+    "klagg-writer-final", "klagg-writer-snapshot", "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair",
+    "klagg-ingest-A", "klagg-ingest-B",
 )  # fmt: skip
 
 
@@ -57,11 +57,12 @@ def test_a_process_has_longer_to_end_than_its_own_deadline() -> None:
         assert (section["stopsignal"], section["autorestart"]) == ("TERM", "true")
 
 
-def test_the_last_to_stop_is_the_writer_and_the_first_is_ingest() -> None:
+def test_the_last_to_stop_are_the_writers_and_the_first_is_ingest() -> None:
     # supervisord stops from the highest priority to the lowest.
     by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
     assert by_priority == [
-        "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator", "klagg-writer-final",
+        "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator", "klagg-writer-snapshot",
+        "klagg-writer-final",
     ]  # fmt: skip
 
 
@@ -156,7 +157,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
             before = eventually(supervisor.pids, 40, 0.2)
             eventually(lambda: table(database), 40, 0.2)  # the first minute
 
-            name = NAMES[1]
+            name = NAMES[2]
             os.kill(before[name], signal.SIGKILL)
             eventually(lambda: supervisor.status()[name][0] != "RUNNING" or supervisor.pids() != before, 20)
             killed_ms = max(open_ms for _, open_ms in table(database, "5s"))
@@ -181,7 +182,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
         database.close()
 
     ended = re.findall(r"stopped: (\S+) \((.*?)\)", said)
-    assert ended == [(each, "exit status 0") for each in (*NAMES[:1:-1], "klagg-aggregator-0", NAMES[0])]
+    assert ended == [(each, "exit status 0") for each in (*NAMES[:2:-1], "klagg-aggregator-0", NAMES[1], NAMES[0])]
     assert "killing" not in said
     assert said.count("exited: ") == 1, "only the killed aggregator ended by itself"
 
