@@ -18,7 +18,8 @@ FAR_MS: Final = 4_133_404_800_000
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """A symbol for exchangeInfo, from what its bars show: their prices and volumes have the scales of the listing."""
+    """A symbol for exchangeInfo, from its listing; where the table has none, from what its bars show: their prices and
+    volumes have the scales of the listing."""
 
     symbol: str
     base: str
@@ -39,6 +40,17 @@ class Contract:
         return unit(self.quantity_precision)
 
 
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """A symbol's latest listing as the table knows it; `generation` is its onboard time in ms (0: not known), a scale
+    is None where it is not known."""
+
+    generation: int
+    price_scale: int | None
+    qty_scale: int | None
+    status: str
+
+
 @dataclass(slots=True)
 class Shard:
     """The live state of one shard, the `live` id that it reflects, and how it fares."""
@@ -52,13 +64,15 @@ class Shard:
 class Market:
     """The symbols of all shards. `intervals` are those that the aggregators make, shortest first.
 
-    `stored` are the names that the table knows; among them are symbols that are not traded any more.
+    `stored` are the names that the table knows; among them are symbols that are not traded any more. `listed` are the
+    listings of those whose listing it knows.
     """
 
     shards: Sequence[Shard]
     intervals: Sequence[Interval]
     quote_assets: Sequence[str]
     stored: set[str] = field(default_factory=set)
+    listed: dict[str, Listed] = field(default_factory=dict)
 
     def bars(self, symbol: str, interval: str) -> list[LiveBar]:
         """The bars of a series that live state keeps, by open time."""
@@ -101,9 +115,15 @@ class Market:
         for symbol in self.live_symbols() if symbols is None else symbols:
             bar = self.last(symbol)
             if bar is not None:
-                base, quote = self._assets_of(symbol)
-                found.append(Contract(symbol, base, quote, _scale(bar.close), _scale(bar.volume)))
+                found.append(self._contract(symbol, bar))
         return found
+
+    def _contract(self, symbol: str, bar: LiveBar) -> Contract:
+        listed = self.listed.get(symbol, Listed(0, None, None, "TRADING"))
+        price = _scale(bar.close) if listed.price_scale is None else listed.price_scale
+        quantity = _scale(bar.volume) if listed.qty_scale is None else listed.qty_scale
+        base, quote = self._assets_of(symbol)
+        return Contract(symbol, base, quote, price, quantity, listed.generation, status=listed.status)
 
     def _assets_of(self, symbol: str) -> tuple[str, str]:
         """Base and quote asset, as the name has them; a name that ends with no configured quote asset has the first."""

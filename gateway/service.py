@@ -138,6 +138,7 @@ class Gateway:
         while self.store:
             try:
                 self.market.stored = await self.store.symbols()
+                self.market.listed = await self.store.listings()
             except (DatabaseUnavailable, DatabaseRefused, StoreBusy) as away:
                 self._context.log.warning("the names in the table could not be read: %s", away)
             if not await self._context.sleep(NAMES_S):

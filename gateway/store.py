@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.history import Range
+from gateway.market import Listed
 from klagg.database import Database, Row, load_queries
 from klagg.errors import KlaggError
 from klagg.kline import Kline
@@ -82,6 +83,13 @@ class Store:
     async def symbols(self) -> set[str]:
         """The names of all symbols in the table."""
         return {row["symbol"] for row in await self._rows("symbols")}
+
+    async def listings(self) -> dict[str, Listed]:
+        """The latest listing of each symbol, by its name."""
+        return {
+            row["symbol"]: Listed(row["generation"], row["price_scale"], row["qty_scale"], row["status"])
+            for row in await self._rows("listings")
+        }
 
     async def gaps(self, symbol: str | None, open_only: bool, limit: int) -> list[Row]:
         """Holes of the ledger, the newest first; of one symbol, or all."""

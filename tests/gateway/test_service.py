@@ -61,6 +61,23 @@ async def test_klines_are_one_series_from_table_and_live_state(
         assert minutes(await client.get("/fapi/v1/klines", symbol="OLDUSDT", interval="1m")) == [0]
 
 
+async def test_exchange_info_has_the_listings_of_the_table(
+    redis_url: str, database_url: str, database: Database, teller: Teller
+) -> None:
+    database.execute(
+        "INSERT INTO symbols (symbol, generation, price_scale, qty_scale, status, last_seen) VALUES"
+        " ('BTCUSDT', 5, 1, 0, 'CLOSE', now()), ('BTCUSDT', 1569398400000, 3, 4, 'SETTLING', now())"
+    )
+    teller.tell({BTC: {}, ETH: {}})
+    async with running(redis_url, database_url) as client:
+        await eventually(lambda: client.gateway.market.listed)
+        btc, eth = (await client.get("/fapi/v1/exchangeInfo"))["symbols"]
+        assert (btc["onboardDate"], btc["pricePrecision"], btc["quantityPrecision"], btc["status"]) == (
+            1_569_398_400_000, 3, 4, "SETTLING",
+        )  # fmt: skip
+        assert (eth["onboardDate"], eth["pricePrecision"], eth["status"]) == (0, 2, "TRADING")
+
+
 async def test_the_small_paths(redis_url: str, teller: Teller) -> None:
     teller.tell(
         {BTC: {"close": "64111.10"}, ETH: {"close": "3000.5", "volume": "1.0"}, ("BTCUSDT", "1d"): {"close": "1"}}
