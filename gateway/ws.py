@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Final
 from urllib.parse import unquote
 
@@ -23,6 +24,9 @@ MESSAGE_BYTES_MAX: Final = 64 * 1024
 
 CLOSE_S: Final = 1.0
 """How long a client may take to hear that its connection ends."""
+
+SEND_BUFFER_BYTES: Final = 128 * 1024
+"""What the system may hold for a client that does not read. It cannot be coalesced there, so it is kept short."""
 
 PREFIXES: Final = ("", "/market", "/public")
 """What may stand before `/ws` and `/stream`: klines come on all of them, whatever path a client is used to."""
@@ -61,6 +65,8 @@ class Sockets:
         await socket.prepare(request)
         if request.transport is None:
             return socket
+        if (raw := request.transport.get_extra_info("socket")) is not None:
+            raw.setsockopt(SOL_SOCKET, SO_SNDBUF, SEND_BUFFER_BYTES)
         # Frames go straight to the transport, many in one write. aiohttp's own pings and closing frames go there too;
         # both write whole frames on one event loop, so that neither cuts into the other.
         subscriptions = Subscriptions(is_combined, self.config.streams_per_connection, text_ids=True)

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import socket
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.gateway.kit import Client, Teller, eventually, running
+from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, eventually, running
 
 pytestmark = pytest.mark.servers
 
@@ -44,10 +45,10 @@ def command(pick: random.Random) -> str:
 
 async def serves(client: Client, teller: Teller, trades: int) -> None:
     """A fresh client still gets what is told."""
-    async with client.socket("/ws/btcusdt@kline_1m") as socket:
-        await socket.receive_json(timeout=5)
+    async with client.socket("/ws/btcusdt@kline_1m") as peer:
+        await peer.receive_json(timeout=5)
         teller.tell({BTC: {"trades": trades}})
-        while (await socket.receive_json(timeout=5))["k"]["n"] != trades:
+        while (await peer.receive_json(timeout=5))["k"]["n"] != trades:
             pass
 
 
@@ -57,13 +58,13 @@ async def test_any_command_has_an_answer(redis_url: str, teller: Teller) -> None
     pick = random.Random(seed)
     teller.tell({BTC: {}})
     async with running(redis_url, messages_per_second=10_000) as client:
-        async with client.socket("/ws") as socket:
+        async with client.socket("/ws") as peer:
             for _ in range(400):
                 text = command(pick)
-                await (socket.send_bytes(text.encode()) if pick.random() < 0.1 else socket.send_str(text))
-                answer = await socket.receive_json(timeout=5)
+                await (peer.send_bytes(text.encode()) if pick.random() < 0.1 else peer.send_str(text))
+                answer = await peer.receive_json(timeout=5)
                 while "e" in answer or "stream" in answer:
-                    answer = await socket.receive_json(timeout=5)
+                    answer = await peer.receive_json(timeout=5)
                 assert set(answer) in ({"result", "id"}, {"error", "id"}), (text, answer)
         await serves(client, teller, 7)
 
@@ -120,22 +121,53 @@ async def test_ten_thousand_subscriptions(redis_url: str, teller: Teller) -> Non
     async with running(redis_url, messages_per_second=100) as client:
         hub = client.gateway.hub
         sockets = [await client.socket("/ws") for _ in range(10)]
-        for number, socket in enumerate(sockets):
+        for number, peer in enumerate(sockets):
             names = [f"s{number}x{each}usdt@kline_1m" for each in range(1023)] + ["btcusdt@kline_1m"]
             for start in range(0, len(names), 512):
-                await socket.send_json({"method": "SUBSCRIBE", "params": names[start : start + 512], "id": start})
+                await peer.send_json({"method": "SUBSCRIBE", "params": names[start : start + 512], "id": start})
         await eventually(lambda: hub.streams == 10 * 1023 + 1)
         teller.tell({BTC: {"trades": 77}, ("S3X500USDT", "1m"): {"trades": 5}})
-        for number, socket in enumerate(sockets):
+        for number, peer in enumerate(sockets):
             seen = set()
             while ("BTCUSDT", 77) not in seen or (number == 3 and ("S3X500USDT", 5) not in seen):
-                message = await socket.receive_json(timeout=5)
+                message = await peer.receive_json(timeout=5)
                 if "k" in message:
                     seen.add((message["s"], message["k"]["n"]))
         await sockets[0].send_json({"method": "SUBSCRIBE", "params": ["one@more"], "id": 1})
         closing = await sockets[0].receive(timeout=5)
         assert closing.type == aiohttp.WSMsgType.CLOSE
         assert closing.extra == "too many streams"
-        for socket in sockets:
-            await socket.close()
+        for peer in sockets:
+            await peer.close()
         await eventually(lambda: (hub.streams, len(hub.clients)) == (0, 0))
+
+
+async def test_a_client_that_never_reads_is_told_why_and_cut_off_while_others_get_everything(
+    redis_url: str, teller: Teller
+) -> None:
+    series = [(f"S{number}USDT", "1m") for number in range(200)]
+    names = "/".join(f"{symbol.lower()}@kline_1m" for symbol, _ in series)
+    teller.tell({each: {} for each in series})
+    async with running(redis_url, client_buffer_kb=64) as client:
+        host, port = client.gateway.server.address.split(":")
+        stuck = socket.socket()
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        stuck.connect((host, int(port)))
+        stuck.sendall(
+            f"GET /stream?streams={names} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+            "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n\r\n".encode()
+        )
+        async with client.socket(f"/stream?streams={names}") as reading:
+            await eventually(lambda: len(client.gateway.hub.clients) == 2)
+            told = 0
+            while client.gateway.hub.dismissed == 0:
+                told += 1
+                assert told < 100, "a hundred times two hundred finals must be too much"
+                opening = NOW_MS + told * MINUTE_MS
+                teller.tell({each: {"open_time": opening, "trades": told, **FINAL} for each in series})
+                finals = 0
+                while finals < len(series):
+                    event = (await reading.receive_json(timeout=5))["data"]["k"]
+                    finals += event["x"] and event["t"] == opening
+            await eventually(lambda: len(client.gateway.hub.clients) == 1)
+        stuck.close()
