@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -53,6 +53,9 @@ class Api:
     survey: Callable[[], Survey]
     stats: Stats
     token: bool
+    expected: Sequence[str] = ()
+    """The processes that the configuration asks for, by the names of their heartbeats."""
+
     _endpoints: Mapping[str, Endpoint] = field(init=False)
     _downloads: int = 0
 
@@ -127,7 +130,8 @@ class Api:
             "stale_for_ms": stale_ms, "database": self.store is not None,
             "intervals": [interval.name for interval in self.market.intervals],
             "shards": [self._shard(number, now_ms, survey) for number in range(len(self.market.shards))],
-            "processes": list(survey.heartbeats), "streams": survey.lengths, "clients": len(self.hub.clients),
+            "expected": list(self.expected), "processes": list(survey.heartbeats),
+            "streams": survey.lengths, "clients": len(self.hub.clients),
         }  # fmt: skip
 
     def _shard(self, number: int, now_ms: float, survey: Survey) -> dict[str, object]:

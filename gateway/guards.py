@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hmac
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Any, Final
 
 from aiohttp import web
@@ -40,7 +40,9 @@ def _not_authorized(path: str) -> web.Response:
 class Guard:
     """The middleware around every request: the token, the origin, and what connection is at work."""
 
-    def __init__(self, config: Gateway) -> None:
+    def __init__(self, config: Gateway, public: Collection[str] = ()) -> None:
+        """`public` are the paths that need no token."""
+        self._public = frozenset(public)
         self._token, self._origins = config.token.encode(), frozenset(config.cors_origins)
         self._idle_s = config.idle_s
         self._at_work: set[object] = set()
@@ -66,7 +68,7 @@ class Guard:
             return web.Response(status=403, text=f"pages of {origin[:200]} may not connect; see gateway.cors_origins\n")
         if cors and request.method == "OPTIONS":
             return web.Response(status=204, headers={**cors, **_CORS_METHODS})
-        if self._token and not hmac.compare_digest(token_of(request.headers, request.query).encode(), self._token):
+        if not self._may_ask(request):
             response: web.StreamResponse = _not_authorized(request.path)
         else:
             try:
@@ -77,6 +79,11 @@ class Guard:
         if not response.prepared:
             response.headers.update(cors)
         return response
+
+    def _may_ask(self, request: web.Request) -> bool:
+        if not self._token or request.path in self._public:
+            return True
+        return hmac.compare_digest(token_of(request.headers, request.query).encode(), self._token)
 
     def sweep(self, connections: list[Any], now_s: float) -> int:
         """Close the connections that have sent no whole request for a while (a client may send its header a byte a

@@ -89,7 +89,8 @@ def _schemas() -> dict[str, Schema]:
         }),
         "Status": _object({
             "version": TEXT, "time": TIME, "stale": BOOLEAN, "stale_for_ms": INTEGER, "database": BOOLEAN,
-            "intervals": _list(TEXT), "shards": _list(_ref("Shard")), "processes": _list(ANY_OBJECT),
+            "intervals": _list(TEXT), "shards": _list(_ref("Shard")),
+            "expected": _list(TEXT), "processes": _list(ANY_OBJECT),
             "streams": {"type": "object", "additionalProperties": INTEGER}, "clients": INTEGER,
         }),
         "Anything": ANY_OBJECT,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Final, cast
 
 from aiohttp import web
@@ -21,10 +21,11 @@ SHUTDOWN_S: Final = 2.0
 
 
 class Server:
-    """Serves `routes` at the configured place. `start`, then `url` is valid; `stop` ends it."""
+    """Serves `routes` at the configured place; the paths in `public` need no token. `start`, then `address` is valid;
+    `stop` ends it."""
 
-    def __init__(self, config: Gateway, routes: Iterable[web.AbstractRouteDef]) -> None:
-        self._config, self._guard = config, Guard(config)
+    def __init__(self, config: Gateway, routes: Iterable[web.AbstractRouteDef], public: Collection[str] = ()) -> None:
+        self._config, self._guard = config, Guard(config, public)
         app = web.Application(middlewares=[self._guard.middleware], client_max_size=BODY_BYTES_MAX)
         app.add_routes(routes)
         self._runner = web.AppRunner(

@@ -15,6 +15,7 @@ from gateway.health import Health
 from gateway.hub import Hub
 from gateway.live import Change, LiveState
 from gateway.market import Market, Shard
+from gateway.page import Page, read_files
 from gateway.reader import ShardReader, floor_ms, told_ms
 from gateway.server import Server
 from gateway.store import Store, StoreBusy
@@ -24,6 +25,7 @@ from klagg.clock import steady_ms
 from klagg.contract import Keys
 from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.intervals import ordered
+from klagg.processes import processes
 from klagg.redisio import AsyncStreams, Streams
 from klagg.service import AsyncContext, run_async
 
@@ -62,9 +64,14 @@ class Gateway:
         history = History(self.market, self.store)
         fapi = Fapi(self.market, history, context.stats, config.weight_per_minute)
         api = Api(
-            self.market, history, self.store, self.hub, lambda: self.survey, context.stats, token=bool(config.token)
-        )
-        self.server = Server(config, [*self.sockets.routes(), *fapi.routes(), *api.routes()])
+            self.market, history, self.store, self.hub, lambda: self.survey, context.stats, token=bool(config.token),
+            expected=[each.name for each in processes(settings)],
+        )  # fmt: skip
+        page = Page(read_files())
+        if not page.has_charts:
+            context.log.warning("the page has no charts: their library is not installed (make page)")
+        routes = [*self.sockets.routes(), *fapi.routes(), *api.routes(), *page.routes()]
+        self.server = Server(config, routes, page.paths)
 
     def _store(self) -> Store | None:
         settings = self._context.settings
