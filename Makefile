@@ -1,6 +1,7 @@
 # make setup   the environment in .venv, exactly as requirements.lock says; does nothing if it is up to date
 # make up      setup, then klagg with its own servers: the live market, or a simulated one where that cannot be reached
 #              (ARGS="--no-database" and the like are passed on)
+# make page    brings the chart library of the web page from npm (Node 18 or newer; of no use to anything else)
 # make check   formatting, types, import contracts, packaging
 # make test    setup, check and every test, the real servers included
 # make chaos   the real processes under 200 times kill -9 and other faults leave the table that they leave without; about
@@ -18,7 +19,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup up check test chaos soak lock clean
+.PHONY: help setup up page check test chaos soak lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -65,6 +66,21 @@ setup: .venv/project.stamp
 
 up: setup
 	@exec $(BIN)/klagg up --source auto $(ARGS)
+
+# Exactly what gateway/web/package-lock.json says; nothing of the packages is run.
+page:
+	@command -v npm >/dev/null || { echo "The page's charts need Node 18 or newer with npm, which are missing here." >&2; exit 1; }
+	node -e 'process.exit(Number(parseInt(process.versions.node) < 18))' || {
+	  echo "The page's charts need Node 18 or newer: this is $$(node --version)." >&2; exit 1; }
+	folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	cp gateway/web/package.json gateway/web/package-lock.json "$$folder"
+	(cd "$$folder" && npm ci --ignore-scripts --no-audit --no-fund --loglevel error >&2)
+	charts=$$folder/node_modules/lightweight-charts
+	mkdir -p gateway/web/vendor
+	cp "$$charts/LICENSE" gateway/web/vendor/lightweight-charts.LICENSE
+	cp "$$charts/dist/lightweight-charts.standalone.production.mjs" gateway/web/vendor/lightweight-charts.js
+	echo "klagg: lightweight-charts $$(node -p 'require("'"$$charts"'/package.json").version') is in gateway/web/vendor"
 
 check: setup
 	@$(BIN)/ruff check

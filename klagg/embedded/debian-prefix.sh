@@ -265,8 +265,8 @@ WRAPPER
 
 # Chromium with the host's loader and C library, and with the fonts that came with it.
 wrap_chromium() {
-  local program=usr/lib/chromium/chromium-headless-shell
-  rm -f "$made/usr/lib/$triplet"/{libc,libm,libpthread,libdl,librt,libresolv,libnss_*,ld-linux-*}.so.*
+  local program=usr/lib/chromium/chromium-headless-shell folders=usr/lib/$triplet
+  rm -f "$made/$folders"/{libc,libm,libpthread,libdl,librt,libresolv,libnss_*,ld-linux-*}.so.*
   mkdir -p "$made/bin" "$made/fonts"
   cat >"$made/fonts/fonts.conf" <<CONF
 <?xml version="1.0"?>
@@ -276,11 +276,11 @@ CONF
   cat >"$made/bin/chromium-headless-shell" <<WRAPPER
 #!/bin/sh
 unset LD_PRELOAD
-export LD_LIBRARY_PATH=$(quote "$dest/usr/lib/$triplet") FONTCONFIG_FILE=$(quote "$dest/fonts/fonts.conf")
+export LD_LIBRARY_PATH=$(quote "$dest/$folders:$dest/$folders/pulseaudio") FONTCONFIG_FILE=$(quote "$dest/fonts/fonts.conf")
 exec $(quote "$dest/$program") "\$@"
 WRAPPER
   chmod 755 "$made/bin/chromium-headless-shell"
-  quietly env LD_LIBRARY_PATH="$made/usr/lib/$triplet" "$made/$program" --no-sandbox --version ||
+  quietly env LD_LIBRARY_PATH="$made/$folders:$made/$folders/pulseaudio" "$made/$program" --no-sandbox --version ||
     fail_with_log "Chromium does not run on this machine."
 }
 
