@@ -20,7 +20,7 @@ export const whole = (value) => (value === null || value === undefined ? "–" :
 /** A change in percent with its sign; the empty text if it is not known. */
 export function percent(value) {
   if (value === null || value === undefined || Number.isNaN(Number(value))) return "";
-  const number = Number(value);
+  const number = Math.round(Number(value) * 100) / 100;
   return `${number > 0 ? "+" : number < 0 ? "−" : ""}${Math.abs(number).toFixed(2)} %`;
 }
 

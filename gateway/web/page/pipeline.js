@@ -102,14 +102,15 @@ const checkList = (found) => make("ul", { class: "checks" }, ...found.map(({ lev
 )));
 
 function tiles(status, open) {
-  const rate = (process, name) => status.processes
-    .filter((each) => each.process.startsWith(process)).reduce((sum, each) => sum + Number(each.rates?.[name] ?? 0), 0);
+  // Every line of ingest carries every trade: the best of them says how many there are.
+  const lines = status.processes.filter((each) => each.process.startsWith("ingest"));
+  const rate = Math.max(0, ...lines.map((each) => Number(each.rates?.trades ?? 0)));
   const behind = status.shards.map((each) => each.unwritten_ms).filter((each) => each !== null);
   const delay = status.processes.map((each) => each.gauges?.delay_ms).filter((each) => typeof each === "number");
   const values = [
     ["Symbols", whole(Math.max(0, ...status.processes.map((each) => Number(each.gauges?.symbols ?? 0))))],
-    ["Trades a second", short(rate("ingest", "trades"))],
-    ["From exchange to ingest", delay.length ? span(Math.max(0, ...delay)) : "–"],
+    ["Trades a second", short(rate)],
+    ["Exchange to ingest", delay.length ? span(Math.max(0, ...delay)) : "–"],
     ["Table behind by", behind.length ? span(Math.max(...behind)) : "–"],
     ["Open gaps", whole(Math.max(openHoles(status), open?.length ?? 0))],
     ["Clients", whole(status.clients)],

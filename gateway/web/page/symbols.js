@@ -7,7 +7,7 @@ import { klineStream } from "./socket.js";
 
 const REFRESH_MS = 15_000;
 const DAY = "1d";
-const FLASH_MS = 400;
+const FLASH_MS = 250;
 
 const ORDERS = {
   symbol: (a, b) => a.symbol.localeCompare(b.symbol),
