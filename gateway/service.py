@@ -60,12 +60,13 @@ class Gateway:
             for number, shard in enumerate(self.market.shards)
         ]  # fmt: skip
         self.store = self._store()
+        self.expected = [each.name for each in processes(settings)]
         self.sockets = Sockets(self.hub, self.market, config, context.stats)
         history = History(self.market, self.store)
         fapi = Fapi(self.market, history, context.stats, config.weight_per_minute)
         api = Api(
             self.market, history, self.store, self.hub, lambda: self.survey, context.stats, token=bool(config.token),
-            expected=[each.name for each in processes(settings)],
+            expected=self.expected,
         )  # fmt: skip
         page = Page(read_files())
         if not page.has_charts:

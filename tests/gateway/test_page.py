@@ -35,7 +35,9 @@ def test_nothing_in_the_page_needs_more_than_its_policy_allows() -> None:
         if path == "/":
             assert re.findall(r"<script(?![^>]*src=)|<style|\son[a-z]+=|\sstyle=", text) == []
         elif path != CHARTS and path.endswith(".js"):
-            assert re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text) == []
+            assert (
+                re.findall(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function", text) == []
+            )
 
 
 def test_the_chart_library_may_be_missing(tmp_path: Path) -> None:
@@ -62,7 +64,11 @@ def test_nothing_of_others_is_part_of_the_project() -> None:
 async def test_files_come_with_their_policy_and_are_asked_for_anew(redis_url: str, teller: Teller) -> None:
     teller.tell({("BTCUSDT", "1m"): {}})
     async with running(redis_url) as client:
-        for path, media in (("/", "text/html"), ("/page/app.js", "text/javascript"), ("/page/icon.svg", "image/svg+xml")):
+        for path, media in (
+            ("/", "text/html"),
+            ("/page/app.js", "text/javascript"),
+            ("/page/icon.svg", "image/svg+xml"),
+        ):
             async with client.session.get(client.url + path) as response:
                 body = await response.read()
                 assert (response.status, response.content_type) == (200, media)

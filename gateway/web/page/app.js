@@ -73,9 +73,10 @@ function follow() {
 }
 
 function headline(price) {
-  const change = symbols.data(shown.symbol)?.change_percent;
+  const opening = Number(symbols.data(shown.symbol)?.open);
+  const change = price !== null && opening ? (Number(price) / opening - 1) * 100 : null;
   say(byId("price"), price === null ? "" : decimal(price));
-  say(byId("change"), change === null || change === undefined ? "" : `${percent(change)} today`);
+  say(byId("change"), change === null ? "" : `${percent(change)} today`);
   byId("change").className = `change ${direction(change)}`;
   document.title = `${price === null ? "" : `${decimal(price)} `}${shown.symbol} – klagg`;
 }

@@ -9,6 +9,7 @@ import { klineStream } from "./socket.js";
 
 const FIRST_ROWS = 500;
 const PAGE_ROWS = 1000;
+const RIGHT_BARS = 4; // room to the right of the newest bar
 const EDGE_BARS = 60; // that near to the oldest bar more are loaded
 const TAIL_BARS = 5; // asked for anew after a close: their proofs and amendments come late
 const TAIL_AFTER_MS = 1500;
@@ -38,7 +39,7 @@ export class Chart {
     socket.onState((open) => open && this.refresh());
     addEventListener("klagg-theme", () => this.#paint());
     byId("chart").addEventListener("keydown", (event) => this.#key(event));
-    byId("newest").addEventListener("click", () => this.#chart?.timeScale().scrollToRealTime());
+    byId("newest").addEventListener("click", () => this.#toNewest());
     setInterval(() => document.hidden || this.refresh(), TAIL_EVERY_MS);
   }
 
@@ -156,7 +157,7 @@ export class Chart {
       autoSize: true,
       layout: { attributionLogo: false }, // the page names its maker in its foot; the logo would need inline styles
       crosshair: { mode: CrosshairMode.Normal },
-      timeScale: { timeVisible: true, secondsVisible: false, rightOffset: 4, minBarSpacing: 1 },
+      timeScale: { timeVisible: true, secondsVisible: false, rightOffset: RIGHT_BARS, minBarSpacing: 1 },
       localization: { locale: "en-GB" },
     });
     this.#candles = chart.addSeries(CandlestickSeries, { borderVisible: false });
@@ -235,6 +236,15 @@ export class Chart {
     this.#chart.timeScale().setVisibleLogicalRange({ from: Math.max(bars - fitting, Math.min(0, bars - 30)), to: bars + 3 });
   }
 
+  /** The newest bars at the present zoom. */
+  #toNewest() {
+    const scale = this.#chart?.timeScale();
+    const range = scale?.getVisibleLogicalRange();
+    if (!range) return;
+    const to = this.#candles.data().length - 1 + RIGHT_BARS;
+    scale.setVisibleLogicalRange({ from: to - (range.to - range.from), to });
+  }
+
   #showPicked() {
     const bar = (this.#picked !== null && this.bars.at(this.#picked)) || this.bars.newest;
     showBar(bar, this.#picked !== null && bar !== this.bars.newest);
@@ -257,7 +267,7 @@ export class Chart {
     if (!this.bars.size || event.ctrlKey || event.metaKey || event.altKey) return;
     const steps = { ArrowLeft: -1, ArrowRight: 1, PageUp: -20, PageDown: 20 }[event.key];
     if (steps) this.#pick(this.bars.beside(this.#picked ?? this.bars.newest.open_time, steps));
-    else if (event.key === "End") { this.#pick(this.bars.newest); this.#chart?.timeScale().scrollToRealTime(); }
+    else if (event.key === "End") { this.#pick(this.bars.newest); this.#toNewest(); }
     else if (event.key === "Home") this.#pick(this.bars.oldest);
     else if (event.key === "+" || event.key === "=") this.#zoom(0.75);
     else if (event.key === "-") this.#zoom(1.33);

@@ -22,7 +22,8 @@ export class Pipeline {
   /** Take in what the gateway says now (null: it cannot be reached). */
   take(status) {
     this.#status = status;
-    if (Date.now() - this.#askedAt > STORED_EVERY_MS) {
+    if (status && !status.database) this.#why = "klagg runs without a database, which would keep them.";
+    else if (status && Date.now() - this.#askedAt > STORED_EVERY_MS) {
       this.#askedAt = Date.now();
       this.#askStored();
     }

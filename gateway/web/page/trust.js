@@ -60,7 +60,7 @@ function gaps(status, found) {
 
 function findings(found, now) {
   const title = "Findings";
-  if (!found) return { level: "off", title, text: "They are kept in the database, which cannot be asked." };
+  if (!found) return { level: "off", title, text: "They are kept in the database, which cannot be asked now." };
   const recent = found.filter((each) => !each.closed_at && each.said_at && now - each.said_at < RECENT_MS);
   const errors = recent.filter((each) => each.severity === "error");
   const warnings = recent.filter((each) => each.severity === "warning");
