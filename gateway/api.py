@@ -22,7 +22,7 @@ from gateway.market import Market
 from gateway.openapi import openapi
 from gateway.reader import told_ms
 from gateway.store import Store, StoreBusy
-from gateway.survey import Survey
+from gateway.survey import Survey, findings_of
 from klagg.clock import steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.exchange.wire import compact
@@ -111,6 +111,8 @@ class Api:
         return {"gaps": await self._stored().gaps(values["symbol"], values["open"], values["limit"])}
 
     async def _findings(self, values: Values) -> object:
+        if self.store is None:
+            return {"findings": findings_of(self.survey(), values["symbol"], values["severity"])[: values["limit"]]}
         found = await self._stored().findings(values["symbol"], values["severity"], values["limit"])
         return {"findings": found}
 
