@@ -14,7 +14,7 @@ from aiohttp import web
 import klagg
 from gateway.endpoints import ApiProblem, Endpoint, endpoints
 from gateway.fapi import History
-from gateway.files import MEDIA, NotInstalled, encoder, fields_of
+from gateway.files import MEDIA, encoder, fields_of, formats
 from gateway.history import Range
 from gateway.hub import Hub
 from gateway.live import LiveBar
@@ -57,7 +57,9 @@ class Api:
     _downloads: int = 0
 
     def __post_init__(self) -> None:
-        self._endpoints = endpoints([interval.name for interval in self.market.intervals])
+        self._endpoints = endpoints(
+            [interval.name for interval in self.market.intervals], {name: MEDIA[name] for name in formats()}
+        )
 
     def routes(self) -> list[web.RouteDef]:
         """The paths."""
@@ -159,8 +161,6 @@ class Api:
             file = encoder(values["format"])
         except ApiProblem as problem:
             return _refused(problem)
-        except NotInstalled as missing:
-            return _refused(ApiProblem(501, "not_installed", str(missing)))
         self._downloads += 1
         try:
             pages = self._pages(values)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import io
 from collections.abc import Sequence
 from decimal import Decimal
@@ -18,8 +19,9 @@ MEDIA: Final = {
 }  # fmt: skip
 
 
-class NotInstalled(Exception):
-    """A format needs a library that is not there."""
+def formats() -> tuple[str, ...]:
+    """The keys of MEDIA that this server can write."""
+    return tuple(MEDIA) if importlib.util.find_spec("pyarrow") else ("csv", "json")
 
 
 class Encoder(Protocol):
@@ -80,7 +82,7 @@ class ArrowFile:
     """An Arrow stream: decimals as decimal128(38, 18), times as timestamps in ms, UTC."""
 
     def __init__(self) -> None:
-        self._arrow = _library("pyarrow")
+        self._arrow: Any = importlib.import_module("pyarrow")
         self._schema = _schema(self._arrow)
         self._sink = io.BytesIO()
         self._writer = self._open()
@@ -112,7 +114,7 @@ class ParquetFile(ArrowFile):
     """A Parquet file with the same columns. Its end tells where its parts are, so it is handed out as a whole then."""
 
     def _open(self) -> Any:
-        return _library("pyarrow.parquet").ParquetWriter(self._sink, self._schema)
+        return importlib.import_module("pyarrow.parquet").ParquetWriter(self._sink, self._schema)
 
     def page(self, klines: Sequence[Kline]) -> bytes:
         super().page(klines)
@@ -123,7 +125,7 @@ class ParquetFile(ArrowFile):
 
 
 def encoder(name: str) -> Encoder:
-    """A file of that format (a key of MEDIA); NotInstalled if it needs a library that is not there."""
+    """A file of that format, one of `formats`."""
     makers: dict[str, type[CsvFile] | type[JsonFile] | type[ArrowFile]] = {
         "csv": CsvFile, "json": JsonFile, "arrow": ArrowFile, "parquet": ParquetFile,
     }  # fmt: skip
@@ -134,13 +136,6 @@ def _csv(value: Any) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise NotInstalled("arrow and parquet need pyarrow, which is not installed on this server") from None
 
 
 def _schema(arrow: Any) -> Any:
