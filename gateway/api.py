@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -26,14 +25,12 @@ from gateway.survey import Survey, findings_of
 from klagg.clock import steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.exchange.wire import compact
-from klagg.intervals import INTERVALS
 from klagg.kline import Kline
 from klagg.stats import Stats
 
 PAGE_ROWS: Final = 5000
-"""Rows of a download that are in memory at once, but for Parquet."""
+"""Rows of a download that are in memory at once."""
 
-DOWNLOAD_ROWS_MAX: Final = 2_000_000
 DOWNLOADS_MAX: Final = 2
 """Downloads at once: each keeps a connection of the database busy."""
 
@@ -184,10 +181,6 @@ class Api:
 
     def _check_download(self, values: Values) -> None:
         self._check_symbol(values["symbol"])
-        end_ms = self.market.time_ms(steady_ms()) if values["end"] is None else values["end"]
-        rows = math.ceil((end_ms - values["start"]) / INTERVALS[values["interval"]].shortest_ms)
-        if rows > DOWNLOAD_ROWS_MAX:
-            raise ApiProblem(400, "too_long", f"the range holds up to {rows} bars; ask for {DOWNLOAD_ROWS_MAX} at most")
         if self._downloads >= DOWNLOADS_MAX:
             raise ApiProblem(503, "busy", f"{DOWNLOADS_MAX} downloads run already; come again later")
 

@@ -54,7 +54,7 @@ class Parameter:
         if self.choices:
             schema["enum"] = list(self.choices)
         elif self.kind == TEXT:
-            schema |= {"minLength": 1, "maxLength": self.chars_max}
+            schema |= {"minLength": 1, "maxLength": self.chars_max, "pattern": r"^[^\x00]+$"}
         bounds = {"minimum": self.least, "maximum": self.most, "default": self.default}
         return schema | {name: value for name, value in bounds.items() if value is not None}
 
