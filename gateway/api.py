@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -14,7 +13,7 @@ from aiohttp import web
 import klagg
 from gateway.endpoints import ApiProblem, Endpoint, endpoints
 from gateway.fapi import History
-from gateway.files import MEDIA, NotInstalled, encoder, fields_of
+from gateway.files import MEDIA, encoder, fields_of, formats
 from gateway.history import Range
 from gateway.hub import Hub
 from gateway.live import LiveBar
@@ -22,18 +21,16 @@ from gateway.market import Market
 from gateway.openapi import openapi
 from gateway.reader import told_ms
 from gateway.store import Store, StoreBusy
-from gateway.survey import Survey
+from gateway.survey import Survey, findings_of
 from klagg.clock import steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.exchange.wire import compact
-from klagg.intervals import INTERVALS
 from klagg.kline import Kline
 from klagg.stats import Stats
 
 PAGE_ROWS: Final = 5000
-"""Rows of a download that are in memory at once, but for Parquet."""
+"""Rows of a download that are in memory at once."""
 
-DOWNLOAD_ROWS_MAX: Final = 2_000_000
 DOWNLOADS_MAX: Final = 2
 """Downloads at once: each keeps a connection of the database busy."""
 
@@ -60,7 +57,9 @@ class Api:
     _downloads: int = 0
 
     def __post_init__(self) -> None:
-        self._endpoints = endpoints([interval.name for interval in self.market.intervals])
+        self._endpoints = endpoints(
+            [interval.name for interval in self.market.intervals], {name: MEDIA[name] for name in formats()}
+        )
 
     def routes(self) -> list[web.RouteDef]:
         """The paths."""
@@ -114,6 +113,8 @@ class Api:
         return {"gaps": await self._stored().gaps(values["symbol"], values["open"], values["limit"])}
 
     async def _findings(self, values: Values) -> object:
+        if self.store is None:
+            return {"findings": findings_of(self.survey(), values["symbol"], values["severity"])[: values["limit"]]}
         found = await self._stored().findings(values["symbol"], values["severity"], values["limit"])
         return {"findings": found}
 
@@ -161,8 +162,6 @@ class Api:
             file = encoder(values["format"])
         except ApiProblem as problem:
             return _refused(problem)
-        except NotInstalled as missing:
-            return _refused(ApiProblem(501, "not_installed", str(missing)))
         self._downloads += 1
         try:
             pages = self._pages(values)
@@ -186,10 +185,6 @@ class Api:
 
     def _check_download(self, values: Values) -> None:
         self._check_symbol(values["symbol"])
-        end_ms = self.market.time_ms(steady_ms()) if values["end"] is None else values["end"]
-        rows = math.ceil((end_ms - values["start"]) / INTERVALS[values["interval"]].shortest_ms)
-        if rows > DOWNLOAD_ROWS_MAX:
-            raise ApiProblem(400, "too_long", f"the range holds up to {rows} bars; ask for {DOWNLOAD_ROWS_MAX} at most")
         if self._downloads >= DOWNLOADS_MAX:
             raise ApiProblem(503, "busy", f"{DOWNLOADS_MAX} downloads run already; come again later")
 

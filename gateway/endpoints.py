@@ -14,6 +14,8 @@ TEXT, INTEGER, BOOLEAN = "string", "integer", "boolean"
 TIME_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 
+JSON: Final = "application/json"
+
 EVERYWHERE: Final = frozenset({"token"})
 """What may stand in any query."""
 
@@ -52,7 +54,7 @@ class Parameter:
         if self.choices:
             schema["enum"] = list(self.choices)
         elif self.kind == TEXT:
-            schema |= {"minLength": 1, "maxLength": self.chars_max}
+            schema |= {"minLength": 1, "maxLength": self.chars_max, "pattern": r"^[^\x00]+$"}
         bounds = {"minimum": self.least, "maximum": self.most, "default": self.default}
         return schema | {name: value for name, value in bounds.items() if value is not None}
 
@@ -135,8 +137,8 @@ def limit(default: int, most: int) -> Parameter:
     return Parameter("limit", "How many at most.", INTEGER, default=default, least=1, most=most)
 
 
-def endpoints(intervals: Sequence[str]) -> Mapping[str, Endpoint]:
-    """All endpoints by name, for the intervals that there are."""
+def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[str, Endpoint]:
+    """All endpoints by name, for the intervals that there are and the formats of files (with their media types)."""
     series = range_parameters(intervals)
     unavailable = (503,)
     return {
@@ -148,10 +150,13 @@ def endpoints(intervals: Sequence[str]) -> Mapping[str, Endpoint]:
             "/api/download", "All klines of a range as a file.", "KlineRows",
             (
                 *series, replace(START, description="All bars that open from then on, in UTC ms.", required=True), END,
-                Parameter("format", "Of the file.", default="csv", choices=("csv", "json", "arrow", "parquet")),
+                Parameter(
+                    "format", "Of the file; arrow and parquet are there where pyarrow is installed.", default="csv",
+                    choices=tuple(formats),
+                ),
             ),
-            media=("text/csv", "application/vnd.apache.arrow.stream", "application/vnd.apache.parquet"),
-            problems=(404, 501, 503),
+            media=tuple(media for media in formats.values() if media != JSON),
+            problems=(404, 503),
         ),
         "symbols": Endpoint("/api/symbols", "Every symbol, with its price and its day so far (UTC).", "Symbols"),
         "gaps": Endpoint(

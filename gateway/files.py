@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-import io
+import importlib.util
 from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any, Final, Protocol
@@ -18,8 +18,9 @@ MEDIA: Final = {
 }  # fmt: skip
 
 
-class NotInstalled(Exception):
-    """A format needs a library that is not there."""
+def formats() -> tuple[str, ...]:
+    """The keys of MEDIA that this server can write."""
+    return tuple(MEDIA) if importlib.util.find_spec("pyarrow") else ("csv", "json")
 
 
 class Encoder(Protocol):
@@ -76,54 +77,69 @@ class JsonFile:
         return b"\n]\n" if self._before == "," else b"[]\n"
 
 
+class Drain:
+    """A file to write to, of which nothing is kept but what nobody has taken yet."""
+
+    closed = False
+
+    def __init__(self) -> None:
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def write(self, data: Any) -> int:
+        """Take bytes or a buffer of them."""
+        part = bytes(data)
+        self._parts.append(part)
+        self._size += len(part)
+        return len(part)
+
+    def tell(self) -> int:
+        """How much has been written since the beginning."""
+        return self._size
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+    def close(self) -> None:
+        """It stays open: what was written is still to be taken."""
+
+    def taken(self) -> bytes:
+        """What has been written since the last call."""
+        parts, self._parts = self._parts, []
+        return b"".join(parts)
+
+
 class ArrowFile:
     """An Arrow stream: decimals as decimal128(38, 18), times as timestamps in ms, UTC."""
 
     def __init__(self) -> None:
-        self._arrow = _library("pyarrow")
+        self._arrow: Any = importlib.import_module("pyarrow")
         self._schema = _schema(self._arrow)
-        self._sink = io.BytesIO()
-        self._writer = self._open()
+        self._drain = Drain()
+        self._writer = self._open(self._arrow.PythonFile(self._drain, mode="w"))
 
-    def _open(self) -> Any:
-        return self._arrow.ipc.new_stream(self._sink, self._schema)
+    def _open(self, sink: Any) -> Any:
+        return self._arrow.ipc.new_stream(sink, self._schema)
 
     def page(self, klines: Sequence[Kline]) -> bytes:
         if klines:
-            self._write(_batch(self._arrow, self._schema, klines))
-        return self._ready()
-
-    def _write(self, batch: Any) -> None:
-        self._writer.write_batch(batch)
+            self._writer.write_batch(_batch(self._arrow, self._schema, klines))
+        return self._drain.taken()
 
     def end(self) -> bytes:
         self._writer.close()
-        return self._ready()
-
-    def _ready(self) -> bytes:
-        """What has been written since; the sink goes on counting from there."""
-        ready = self._sink.getvalue()
-        self._sink.seek(0)
-        self._sink.truncate()
-        return ready
+        return self._drain.taken()
 
 
 class ParquetFile(ArrowFile):
-    """A Parquet file with the same columns. Its end tells where its parts are, so it is handed out as a whole then."""
+    """A Parquet file with the same columns, a row group for each page."""
 
-    def _open(self) -> Any:
-        return _library("pyarrow.parquet").ParquetWriter(self._sink, self._schema)
-
-    def page(self, klines: Sequence[Kline]) -> bytes:
-        super().page(klines)
-        return b""
-
-    def _ready(self) -> bytes:
-        return self._sink.getvalue()
+    def _open(self, sink: Any) -> Any:
+        return importlib.import_module("pyarrow.parquet").ParquetWriter(sink, self._schema)
 
 
 def encoder(name: str) -> Encoder:
-    """A file of that format (a key of MEDIA); NotInstalled if it needs a library that is not there."""
+    """A file of that format, one of `formats`."""
     makers: dict[str, type[CsvFile] | type[JsonFile] | type[ArrowFile]] = {
         "csv": CsvFile, "json": JsonFile, "arrow": ArrowFile, "parquet": ParquetFile,
     }  # fmt: skip
@@ -134,13 +150,6 @@ def _csv(value: Any) -> str:
     if value is None:
         return ""
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _library(name: str) -> Any:
-    try:
-        return importlib.import_module(name)
-    except ImportError:
-        raise NotInstalled("arrow and parquet need pyarrow, which is not installed on this server") from None
 
 
 def _schema(arrow: Any) -> Any:

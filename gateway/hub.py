@@ -42,8 +42,10 @@ class Client:
     dismissed: bool = False
 
     def put_live(self, name: str, open_time: int, frame: bytes) -> None:
-        """A state of a bar in progress: it replaces what waits of the stream."""
-        self.waiting[name] = (open_time, frame)
+        """A state of a bar in progress: it replaces what waits of the stream, unless that is of a later bar."""
+        before = self.waiting.get(name)
+        if before is None or before[0] <= open_time:
+            self.waiting[name] = (open_time, frame)
 
     def put_final(self, name: str, open_time: int, frame: bytes) -> None:
         """A final: what waits of the same bar in progress is out of date, everything else stays."""

@@ -14,7 +14,7 @@ Schema = dict[str, Any]
 _PROBLEMS = {
     400: "The query cannot be understood.", 401: "The token is missing or wrong.",
     404: "klagg does not know the symbol.",
-    501: "This server cannot write that format.", 503: "The database is away, or asked too much at once.",
+    503: "The database is away, or asked too much at once.",
 }  # fmt: skip
 
 NULLABLE_IDS = ("first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id", "epoch")

@@ -54,6 +54,22 @@ def oldest_unwritten_ms(streams: Streams, keys: Keys) -> int | None:
     return int(waiting[0].id.partition("-")[0]) if waiting else None
 
 
+def findings_of(found: Survey, symbol: str | None, severity: str | None) -> list[dict[str, Any]]:
+    """The findings of a survey as the table would have them, the newest first; of one symbol or severity, or all."""
+    rows = []
+    for each in found.findings:
+        if symbol in (None, each.get("symbol")) and severity in (None, each.get("severity")):
+            shard = int(each["stream"].partition("{")[2].rstrip("}"))
+            said_ms = each.get("time", "0")
+            rows.append({
+                "id": f"{shard}:{each.get('writer')}:{each.get('seq')}", "shard": shard, "kind": each.get("kind", ""),
+                "severity": each.get("severity", ""), "symbol": each.get("symbol") or None, "interval": None,
+                "open_time": None, "said_at": int(said_ms) if said_ms.isdigit() and said_ms != "0" else None,
+                "closed_at": None, "evidence": each.get("evidence"),
+            })  # fmt: skip
+    return sorted(rows, key=lambda row: row["said_at"] or 0, reverse=True)
+
+
 def _decoded(text: str) -> dict[str, Any]:
     try:
         found = ujson.loads(text)

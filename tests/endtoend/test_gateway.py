@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
 import time
 from decimal import Decimal
 from pathlib import Path
@@ -74,6 +76,34 @@ def symbols_of(url: str) -> list[str]:
     return found if len(found) == 8 else []
 
 
+async def stalled(url: str, aggregator: int) -> None:
+    """Pause the aggregator until the gateway says that its state is stale, and wait until it is live again."""
+    os.kill(aggregator, signal.SIGSTOP)
+    try:
+        await until(url, stale=True)
+        status = await rest(url, "/api/status")
+        assert status["stale_for_ms"] >= 600
+        assert await rest(url, "/fapi/v1/ticker/price"), "the last good state is served"
+    finally:
+        os.kill(aggregator, signal.SIGCONT)
+    await until(url, stale=False)
+
+
+async def until(url: str, *, stale: bool) -> None:
+    """Wait for the status to say so."""
+    async with asyncio.timeout(20):
+        while (await rest(url, "/api/status"))["stale"] is not stale:
+            await asyncio.sleep(0.1)
+
+
+async def finals_over_a_stall(url: str, symbols: list[str], aggregator: int) -> Finals:
+    """The finals of fifteen seconds, in which the aggregator stands still for a while."""
+    hearing = asyncio.create_task(finals_of(url, symbols, 15))
+    await asyncio.sleep(3)
+    await stalled(url, aggregator)
+    return await hearing
+
+
 def written(streams: Streams) -> bool:
     """Whether the writer has stored everything."""
     keys = Keys(0)
@@ -83,12 +113,16 @@ def written(streams: Streams) -> bool:
 def test_clients_see_what_the_table_holds(tmp_path: Path, redis_url: str, database_url: str) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    sections = {"aggregator": {"intervals": ("5s", "1m")}, "gateway": {"port": port}}
+    sections = {
+        "aggregator": {"intervals": ("5s", "1m")},
+        "gateway": {"port": port, "pull_timeout_ms": 200, "stale_ms": 600},
+    }
     with stack(tmp_path, redis_url, database_url, MARKET, **sections) as running:
         database, streams = migrated(database_url), running.streams()
         running.start("aggregator", "writer", "gateway", "clock", "repair", "ingest")
         symbols = eventually(lambda: symbols_of(url), 60, 0.2)
-        finals = asyncio.run(finals_of(url, symbols, 15))
+        aggregator = running.children["aggregator"].process.pid
+        finals = asyncio.run(finals_over_a_stall(url, symbols, aggregator))
         during = asyncio.run(rest(url, "/fapi/v1/klines", symbol=symbols[0], interval="5s", limit=1500))
         running.stop("ingest", "repair", "clock", "aggregator")
         eventually(lambda: written(streams), 30, 0.1)

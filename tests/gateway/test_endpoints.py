@@ -9,7 +9,7 @@ import pytest
 from gateway.endpoints import ApiProblem, Parameter, endpoints
 from gateway.openapi import openapi
 
-ALL = endpoints(["1m", "1d"])
+ALL = endpoints(["1m", "1d"], {"csv": "text/csv", "json": "application/json"})
 SERIES = [("symbol", "BTCUSDT"), ("interval", "1m")]
 
 
@@ -35,6 +35,7 @@ def test_a_query_gets_its_defaults() -> None:
         ("klines", [("symbol", "a\0b"), ("interval", "1m")], "bad_parameter", "NUL"),
         ("klines", [("symbol", "BTCUSDT"), ("interval", "3m")], "bad_parameter", "one of 1m, 1d"),
         ("gaps", [("open", "yes")], "bad_parameter", "true or false"),
+        ("download", [*SERIES, ("start", "1"), ("format", "parquet")], "bad_parameter", "one of csv, json"),
         ("status", [("x", "1")], "unknown_parameter", "known here: none"),
     ],
 )

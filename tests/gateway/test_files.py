@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import csv
+import importlib.util
 import io
 import json
-import sys
 from decimal import Decimal
 
 import pytest
 
 from gateway import files
-from gateway.files import MEDIA, NotInstalled, encoder, fields_of
+from gateway.files import MEDIA, encoder, fields_of
 from gateway.history import kline_of
 from gateway.openapi import KLINE_FIELDS
 from klagg.intervals import INTERVALS
@@ -49,11 +49,11 @@ def test_json_is_one_array() -> None:
     assert json.loads(written("json")) == json.loads(written("json", [])) == []
 
 
-def test_arrow_and_parquet_need_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    for name in ("arrow", "parquet"):
-        with pytest.raises(NotInstalled, match="pyarrow, which is not installed"):
-            encoder(name)
+def test_arrow_and_parquet_are_offered_with_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert files.formats() == ("csv", "json")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert files.formats() == tuple(MEDIA)
 
 
 @pytest.mark.parametrize("name", ["arrow", "parquet"])

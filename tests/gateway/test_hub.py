@@ -123,6 +123,16 @@ def test_states_in_progress_alone_never_fill_the_room() -> None:
     assert (len(client.waiting), client.finals_bytes, hub.dismissed) == (1, 0, 0)
 
 
+def test_a_late_trade_of_the_bar_before_does_not_hide_the_newest_bar() -> None:
+    hub = Hub(1 << 20)
+    _, wire = a_client(hub, "btcusdt@kline_1m")
+    wire.stuck = True
+    hub.publish([change(1, trades=1), change(0, trades=9)])
+    wire.stuck = False
+    hub.flush()
+    assert told(wire) == [(1, 1, False)]
+
+
 def test_nothing_comes_after_an_unsubscription_or_the_end() -> None:
     hub = Hub(1 << 20)
     client, wire = a_client(hub, "btcusdt@kline_1m", "ethusdt@kline_1m")

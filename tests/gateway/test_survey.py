@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.survey import oldest_unwritten_ms, survey
+from gateway.survey import findings_of, oldest_unwritten_ms, survey
 from klagg.contract import GROUP_WRITERS, Keys, finding_entry, stamp
 from klagg.redisio import Streams
 from tests.gateway.kit import FINAL, Teller
@@ -25,6 +25,11 @@ def test_processes_lengths_and_findings(streams: Streams, teller: Teller) -> Non
     assert (found.lengths[KEYS.live], found.lengths[KEYS.klines], found.lengths[KEYS.dead]) == (1, 1, 0)
     assert [(each["kind"], each["stream"]) for each in found.findings] == [("DATA_LOSS", KEYS.findings)]
     assert found.unwritten_ms == {0: None}, "nobody writes a table"
+    (row,) = findings_of(found, None, "error")
+    assert (row["id"], row["kind"], row["symbol"], row["said_at"], row["evidence"]) == (
+        "0:x:1", "DATA_LOSS", None, None, "gone",
+    )  # fmt: skip
+    assert findings_of(found, "BTCUSDT", None) == findings_of(found, None, "info") == []
 
 
 def test_the_oldest_final_that_the_writers_have_not_done_with(streams: Streams, teller: Teller) -> None:
