@@ -150,10 +150,12 @@ async def test_the_chart_draws_and_the_last_candle_is_live(
         await expect(details).to_contain_text("10 … 90")
         await page.keyboard.press("Escape")
         await expect(details).to_contain_text("Newest bar")
-        teller.tell({BTC: rising(5, close="64009.00", closed=1, revision=2, complete=1)}, time_ms=at(6) + 500)
+        amended = rising(0, close="64001.90", closed=1, revision=2, complete=1)
+        teller.tell({BTC: amended}, time_ms=at(6) + 500)
         await page.locator("#chart").focus()
-        await page.keyboard.press("ArrowLeft")
-        await expect(details.locator(".stand")).to_contain_text("revision 2")
+        await page.keyboard.press("Home")
+        await expect(details).to_contain_text("64 001.90")
+        await expect(details.locator(".stand")).to_contain_text("complete · revision 2")
         assert troubles == []
 
 

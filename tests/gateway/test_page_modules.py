@@ -26,19 +26,21 @@ CHECKS = """
 async ([status, open, findings]) => {
   const { checks, worst } = await import("/page/trust.js");
   const found = checks(status, open, findings);
-  return { worst: worst(found.map((each) => each.level)), levels: Object.fromEntries(found.map((each) => [each.title, each.level])) };
+  const levels = found.map((each) => [each.title, each.level]);
+  return { worst: worst(levels.map(([, level]) => level)), levels: Object.fromEntries(levels) };
 }
-"""  # noqa: E501
+"""
 
 FORMAT = """
 async () => {
   const { decimal, percent, short, span, utc, whole } = await import("/page/format.js");
   return [
-    decimal("1234567.000100"), decimal("0.1"), decimal("-1234"), decimal(null), percent(-0.001), percent("1.005"), percent(null),
-    short("1234567890"), span(950), span(119000), span(3600000), utc(1794000000123), utc(1794000000000), whole(1234567),
+    decimal("1234567.000100"), decimal("0.1"), decimal("-1234"), decimal(null),
+    percent(-0.001), percent("1.005"), percent(null), short("1234567890"), span(950), span(119000), span(3600000),
+    utc(1794000000123), utc(1794000000000), whole(1234567),
   ];
 }
-"""  # noqa: E501
+"""
 
 NOW_MS = 1_794_000_000_000
 
@@ -104,31 +106,30 @@ def finding(severity: str, **changes: Any) -> dict[str, Any]:
     return {"severity": severity, "kind": "K", "said_at": NOW_MS - 1000, "closed_at": None, **changes}
 
 
-@pytest.mark.parametrize(
-    ("told", "gaps", "findings", "title", "level"),
-    [
-        (status(), [], [], "Live state", "good"),
-        (status(time=0), [], [], "Live state", "bad"),
-        (status(stale=True, stale_for_ms=9000), [], [], "Live state", "bad"),
-        (without("ingest-B"), [], [], "Processes", "warn"),
-        (without("aggregator-0"), [], [], "Processes", "bad"),
-        (without("clock"), [], [], "Processes", "bad"),
-        (status(shards=[{"unwritten_ms": 61_000}]), [], [], "Table", "warn"),
-        (status(shards=[{"unwritten_ms": 601_000}]), [], [], "Table", "bad"),
-        (status(), [{"symbol": "BTCUSDT"}], [], "Gaps", "warn"),
-        (status(), [], [finding("warning")], "Findings", "warn"),
-        (status(), [], [finding("error")], "Findings", "bad"),
-        (status(), [], [finding("error", closed_at=NOW_MS)], "Findings", "good"),
-        (status(), [], [finding("error", said_at=NOW_MS - 90_000_000)], "Findings", "good"),
-    ],
-)  # fmt: skip
-async def test_each_trouble_lowers_the_verdict(
-    page: Page, told: dict[str, Any], gaps: list[Any], findings: list[Any], title: str, level: str
-) -> None:
-    found = await page.evaluate(CHECKS, [told, gaps, findings])
-    assert found["levels"].pop(title) == level
-    assert set(found["levels"].values()) == {"good"}
-    assert found["worst"] == level
+TROUBLES: list[tuple[dict[str, Any], list[Any], list[Any], str, str]] = [
+    (status(), [], [], "Live state", "good"),
+    (status(time=0), [], [], "Live state", "bad"),
+    (status(stale=True, stale_for_ms=9000), [], [], "Live state", "bad"),
+    (without("ingest-B"), [], [], "Processes", "warn"),
+    (without("aggregator-0"), [], [], "Processes", "bad"),
+    (without("clock"), [], [], "Processes", "bad"),
+    (status(shards=[{"unwritten_ms": 61_000}]), [], [], "Table", "warn"),
+    (status(shards=[{"unwritten_ms": 601_000}]), [], [], "Table", "bad"),
+    (status(), [{"symbol": "BTCUSDT"}], [], "Gaps", "warn"),
+    (status(), [], [finding("warning")], "Findings", "warn"),
+    (status(), [], [finding("error")], "Findings", "bad"),
+    (status(), [], [finding("error", closed_at=NOW_MS)], "Findings", "good"),
+    (status(), [], [finding("error", said_at=NOW_MS - 90_000_000)], "Findings", "good"),
+]
+"""What is told of the pipeline, open gaps, findings; the check that says so, and how bad it is."""
+
+
+async def test_each_trouble_lowers_the_verdict(page: Page) -> None:
+    for told, gaps, findings, title, level in TROUBLES:
+        found = await page.evaluate(CHECKS, [told, gaps, findings])
+        assert found["levels"].pop(title) == level, title
+        assert set(found["levels"].values()) == {"good"}, title
+        assert found["worst"] == level, title
 
 
 async def test_without_a_database_nobody_looks_but_nothing_is_wrong(page: Page) -> None:

@@ -12,6 +12,7 @@ const PAGE_ROWS = 1000;
 const RIGHT_BARS = 4; // room to the right of the newest bar
 const EDGE_BARS = 60; // that near to the oldest bar more are loaded
 const TAIL_BARS = 5; // asked for anew after a close: their proofs and amendments come late
+const AMENDED_MAX = 20; // older bars asked for one by one
 const TAIL_AFTER_MS = 1500;
 const TAIL_EVERY_MS = 20_000;
 
@@ -30,6 +31,8 @@ export class Chart {
   #ended = false;
   #picked = null;
   #tail = 0;
+  #sureUntil = Infinity; // up to here the API has told every bar
+  #unsure = new Set(); // open times of closed bars of which only an event is known
   #heard;
 
   constructor(socket, heard) {
@@ -65,6 +68,8 @@ export class Chart {
     const loading = this.#loading = new AbortController();
     [this.#symbol, this.#interval, this.#picked] = [symbol, interval, null];
     this.bars = new Bars();
+    this.#unsure.clear();
+    this.#sureUntil = Infinity;
     this.#ended = this.#older = false;
     byId("older").hidden = true;
     this.#draw();
@@ -75,6 +80,7 @@ export class Chart {
     try {
       const found = await get("klines", { symbol, interval, limit: FIRST_ROWS }, loading.signal);
       if (loading.signal.aborted) return;
+      this.#sure(found.klines);
       this.bars.take(found.klines);
       this.#ended = found.klines.length < FIRST_ROWS;
       this.#draw();
@@ -93,11 +99,18 @@ export class Chart {
     const { signal } = this.#loading ?? {};
     if (!this.#symbol || signal.aborted) return;
     const query = { symbol: this.#symbol, interval: this.#interval };
-    const from = this.bars.newest ? this.bars.beside(this.bars.newest.open_time, -TAIL_BARS).open_time : undefined;
+    const tail = this.bars.newest && this.bars.beside(this.bars.newest.open_time, -TAIL_BARS).open_time;
+    const from = tail === undefined ? undefined : Math.min(tail, this.#sureUntil);
     try {
       const found = await get("klines", { ...query, start: from, limit: from === undefined ? FIRST_ROWS : PAGE_ROWS }, signal);
       if (signal.aborted || !found.klines.length) return;
+      if (from !== undefined && found.klines.length === PAGE_ROWS) { // away for so long that it is shorter to begin anew
+        [query.symbol, this.#symbol] = [this.#symbol, ""];
+        return this.show(query.symbol, query.interval);
+      }
+      this.#sure(found.klines);
       this.bars.take(found.klines);
+      this.bars.take(await this.#amended(query, signal));
       this.#draw();
       if (from === undefined) this.#showAll();
       this.#state("", "");
@@ -105,6 +118,19 @@ export class Chart {
     } catch {
       // the page's own look at the status says what is wrong
     }
+  }
+
+  #sure(rows) {
+    this.#sureUntil = rows.at(-1)?.open_time ?? Infinity;
+    for (const row of rows) this.#unsure.delete(row.open_time);
+  }
+
+  /** Rows of older bars that an event changed: it does not tell their provenance. */
+  async #amended(query, signal) {
+    const times = [...this.#unsure].slice(0, AMENDED_MAX);
+    const found = await Promise.all(times.map((time) => get("klines", { ...query, start: time, end: time, limit: 1 }, signal)));
+    for (const time of times) this.#unsure.delete(time);
+    return signal.aborted ? [] : found.flatMap((each) => each.klines);
   }
 
   #hear(event) {
@@ -122,6 +148,7 @@ export class Chart {
     }
     if (this.bars.size) this.#state("", "");
     this.#showPicked();
+    if (fresh.closed) this.#unsure.add(fresh.open_time);
     if (fresh.closed && !this.#tail) {
       this.#tail = setTimeout(() => { this.#tail = 0; this.refresh(); }, TAIL_AFTER_MS);
     }

@@ -78,7 +78,7 @@ export class Pipeline {
       section("Gaps", this.#gaps ? gapTable(this.#gaps) : quiet(this.#why || "Loading …")),
       section("Findings", this.#findings ? findingTable(this.#findings) : quiet(this.#why || "Loading …")),
       section("Streams in Redis", streamTable(status)),
-      make("p", { class: "quiet" , text: `klagg ${status.version}, exchange time ${status.time ? utc(status.time) : "unknown"} UTC` }),
+      make("p", { class: "quiet end", text: `klagg ${status.version} · exchange time ${status.time ? clock(status.time) : "unknown"} UTC` }),
     ];
   }
 }

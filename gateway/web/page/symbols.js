@@ -108,7 +108,7 @@ export class Symbols {
     change.className = `change ${direction(data.change_percent)}`;
     say(volume, data.quote_volume === null ? "" : short(data.quote_volume));
     element.classList.toggle("gone", !data.live);
-    element.title = data.live ? "" : "Not traded now; its history can be looked at.";
+    element.title = data.live ? data.symbol : `${data.symbol} is not traded now; its history can be looked at.`;
   }
 
   #hear(stream, event) {
