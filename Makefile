@@ -1,6 +1,8 @@
-# make setup   the environment in .venv, exactly as requirements.lock says; does nothing if it is up to date
+# make setup   the environment in .venv, exactly as requirements.lock says, and page if it can be had; does nothing if all
+#              is up to date
 # make up      setup, then klagg with its own servers: the live market, or a simulated one where that cannot be reached
 #              (ARGS="--no-database" and the like are passed on)
+# make page    the chart library of the web page from npm, as its lock file says (Node 18 or newer; nothing else needs it)
 # make check   formatting, types, import contracts, packaging
 # make test    setup, check and every test, the real servers included
 # make chaos   the real processes under 200 times kill -9 and other faults leave the table that they leave without; about
@@ -18,10 +20,11 @@ SHELL := /bin/bash
 .ONESHELL:
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup up check test chaos soak lock clean
+.PHONY: help setup up page check test chaos soak lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
+CHARTS := gateway/web/vendor/lightweight-charts.js
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEED ?= 1
@@ -62,9 +65,28 @@ endef
 setup: .venv/project.stamp
 	@$(BIN)/python -c '' 2>/dev/null || {
 	  echo "The environment .venv no longer works (moved, or its Python is gone): run make clean, then make setup." >&2; exit 1; }
+	[ $(CHARTS) -nt gateway/web/package-lock.json ] || $(MAKE) --silent --no-print-directory page ||
+	  echo "klagg: everything but the charts of the web page works; make page brings them later." >&2
 
 up: setup
 	@exec $(BIN)/klagg up --source auto $(ARGS)
+
+# Exactly what gateway/web/package-lock.json says; nothing of the packages is run.
+$(CHARTS): gateway/web/package-lock.json
+	@command -v npm >/dev/null || { echo "The page's charts need Node 18 or newer with npm, which are missing here." >&2; exit 1; }
+	node -e 'process.exit(Number(parseInt(process.versions.node) < 18))' || {
+	  echo "The page's charts need Node 18 or newer: this is $$(node --version)." >&2; exit 1; }
+	folder=$$(mktemp -d)
+	trap 'rm -rf "$$folder"' EXIT
+	cp gateway/web/package.json gateway/web/package-lock.json "$$folder"
+	(cd "$$folder" && npm ci --ignore-scripts --no-audit --no-fund --loglevel error >/dev/null)
+	charts=$$folder/node_modules/lightweight-charts
+	mkdir -p $(@D)
+	cp "$$charts/LICENSE" $(@D)/lightweight-charts.LICENSE
+	cp "$$charts/dist/lightweight-charts.standalone.production.mjs" $@
+	echo "klagg: lightweight-charts $$(node -p 'require("'"$$charts"'/package.json").version') is in $(@D)"
+
+page: $(CHARTS)
 
 check: setup
 	@$(BIN)/ruff check
@@ -100,5 +122,5 @@ lock:
 	cat requirements.lock
 
 clean:
-	@rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv gateway/web/vendor build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -32,4 +32,5 @@ def processes(settings: Settings) -> list[Process]:
         Process("clock", "ingest.clock_service", (), 0),
         *(Process(f"ingest-{line}", "ingest.service", ("--line", line), 0) for line in settings.ingest.lines),
     ]
-    return [*aggregators, *(writers if settings.database.enabled else []), *feeders]
+    gateway = Process("gateway", "gateway.service", (), 2)
+    return [*aggregators, *(writers if settings.database.enabled else []), gateway, *feeders]

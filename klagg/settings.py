@@ -191,6 +191,50 @@ class Persistence:
 
 
 @dataclass(frozen=True, slots=True)
+class Gateway:
+    host: str = "127.0.0.1"
+    port: int = 8470
+    token: str = ""
+    cors_origins: tuple[str, ...] = ()
+    pull_ms: int = 50
+    pull_timeout_ms: int = 1000
+    stale_ms: int = 3000
+    finals_kept_s: int = 300
+    connections_max: int = 2000
+    streams_per_connection: int = 1024
+    messages_per_second: int = 10
+    client_buffer_kb: int = 1024
+    ping_interval_s: int = 180
+    idle_s: int = 30
+    weight_per_minute: int = 2400
+    database_connections: int = 4
+    database_timeout_ms: int = 10_000
+
+    def check(self) -> None:
+        if not self.host:
+            raise ConfigError("gateway.host is empty: 127.0.0.1 serves this machine alone")
+        _between("gateway.port", self.port, 0, 65_535)
+        if self.token and not re.fullmatch(r"[\x21-\x7e]{8,200}", self.token):
+            raise ConfigError("gateway.token must be 8 to 200 letters, digits and signs without spaces, or empty")
+        for origin in self.cors_origins:
+            if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
+                raise ConfigError(f"gateway.cors_origins names {origin!r}: an origin is like https://host:port")
+        _between("gateway.pull_ms", self.pull_ms, 5, 10_000)
+        _between("gateway.pull_timeout_ms", self.pull_timeout_ms, 100, 60_000)
+        _between("gateway.stale_ms", self.stale_ms, self.pull_timeout_ms, 600_000)
+        _between("gateway.finals_kept_s", self.finals_kept_s, 1, 86_400)
+        _between("gateway.connections_max", self.connections_max, 1, 100_000)
+        _between("gateway.streams_per_connection", self.streams_per_connection, 1, 100_000)
+        _between("gateway.messages_per_second", self.messages_per_second, 1, 10_000)
+        _between("gateway.client_buffer_kb", self.client_buffer_kb, 16, 1 << 20)
+        _between("gateway.ping_interval_s", self.ping_interval_s, 1, 3600)
+        _between("gateway.idle_s", self.idle_s, 1, 3600)
+        _between("gateway.weight_per_minute", self.weight_per_minute, 10, 10_000_000)
+        _between("gateway.database_connections", self.database_connections, 1, 64)
+        _between("gateway.database_timeout_ms", self.database_timeout_ms, 100, 600_000)
+
+
+@dataclass(frozen=True, slots=True)
 class Streams:
     """How much of Redis' maxmemory each kind of stream may take, in percent and over all shards."""
 
@@ -254,6 +298,7 @@ class Settings:
     repair: Repair = field(default_factory=Repair)
     aggregator: Aggregator = field(default_factory=Aggregator)
     persistence: Persistence = field(default_factory=Persistence)
+    gateway: Gateway = field(default_factory=Gateway)
     streams: Streams = field(default_factory=Streams)
     service: Service = field(default_factory=Service)
     metrics: Metrics = field(default_factory=Metrics)
@@ -262,7 +307,7 @@ class Settings:
         _between("shards", self.shards, 1, 1024)
         for section in (
             self.exchange, self.redis, self.database, self.ingest, self.clock, self.rest, self.repair, self.aggregator,
-            self.persistence, self.streams, self.service, self.metrics,
+            self.persistence, self.gateway, self.streams, self.service, self.metrics,
         ):  # fmt: skip
             section.check()
 

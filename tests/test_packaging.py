@@ -39,6 +39,9 @@ def sources() -> Iterator[Path]:
         for path in sorted((ROOT / package).rglob("*")):
             if path.suffix in (".py", ".sql", ".sh") or path.name == "py.typed":
                 yield path.relative_to(ROOT)
+    web = ROOT / "gateway" / "web"  # without vendor/, which is not klagg's
+    for path in (*web.glob("*.*"), *(web / "page").iterdir()):
+        yield path.relative_to(ROOT)
 
 
 def run(*command: str, cwd: Path, **environment: str) -> str:
@@ -86,7 +89,9 @@ def test_the_packages_are_those_of_the_project() -> None:
 
 def test_the_wheel_holds_every_module_statement_and_marker(wheel: Path) -> None:
     expected = {path.as_posix() for path in sources()}
-    assert {Path(name).suffix for name in expected} == {".py", ".sql", ".sh", ".typed"}
+    assert {Path(name).suffix for name in expected} == {
+        ".py", ".sql", ".sh", ".typed", ".html", ".css", ".js", ".svg", ".json",
+    }  # fmt: skip
     assert {name for name in expected if name.endswith("py.typed")} == {f"{package}/py.typed" for package in PACKAGES}
     assert names_in(wheel) == expected
 

@@ -13,6 +13,7 @@ from klagg.cli import (
     bench_backfill,
     bench_chunks,
     bench_core,
+    bench_gateway,
     bench_grafana,
     bench_ingest,
     bench_writer,
@@ -21,6 +22,7 @@ from klagg.cli import (
 BENCHES = {
     "core": bench_core, "aggregator": bench_aggregator, "ingest": bench_ingest, "writer": bench_writer,
     "chunks": bench_chunks, "backfill": bench_backfill, "grafana": bench_grafana,
+    "gateway": bench_gateway,
 }  # fmt: skip
 
 

@@ -102,7 +102,7 @@ def _catch_up(args: argparse.Namespace, market: Market, streams: Streams, config
     with _aggregator(config) as process:
         began, began_cpu_s = _wait_for(process, streams, ids[WARM_TICKS - 1]), cpu_s_of(process.pid)
         ended, ended_cpu_s = _wait_for(process, streams, ids[-1]), cpu_s_of(process.pid)
-        memory = _high_water_mb(process.pid)
+        memory = high_water_mb(process.pid)
     trades = args.ticks * args.entries * ROWS
     return {
         "trades_per_s": int(trades / (ended - began)), "trades": trades, "trades_per_tick": args.entries * ROWS,
@@ -152,7 +152,7 @@ def _wait_for(process: subprocess.Popen[bytes], streams: Streams, entry_id: str)
         time.sleep(PROBE_S)
 
 
-def _high_water_mb(pid: int) -> float:
+def high_water_mb(pid: int) -> float:
     """VmHWM of a process in MB."""
     for line in Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines():
         if line.startswith("VmHWM:"):
@@ -229,7 +229,7 @@ def _live(args: argparse.Namespace, market: Market, streams: Streams, url: str, 
                 last = _write(streams, [contract.tick_entry(time_ms)])
             _wait_for(process, streams, last)
             time.sleep(2 * PROBE_S)
-        memory = _high_water_mb(process.pid)
+        memory = high_water_mb(process.pid)
     delays = sorted((commits[each] - sent[each]) * 1000 for each in sent if each in commits)
     waits = sorted(probe.delays_ms)
     return {

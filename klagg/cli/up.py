@@ -26,7 +26,7 @@ from klagg.contract import HEARTBEAT_PATTERN, Keys, heartbeat_key, texts_of
 from klagg.database import Database
 from klagg.embedded import PostgresServer, RedisServer
 from klagg.embedded.account import make_folder
-from klagg.embedded.traces import free_port, lock
+from klagg.embedded.traces import can_listen, free_port, lock
 from klagg.errors import ConfigError, KlaggError
 from klagg.kline import Kline
 from klagg.processes import processes
@@ -169,6 +169,7 @@ class Up:
             self._start_simulator(self._market.simulator)
         self._start_redis()
         self._start_database()
+        self._choose_port()
         config = self._write_settings()
         self._streams = Streams(self._settings.redis.url, timeout_ms=self._settings.redis.timeout_ms)
         self._streams.ping()
@@ -179,6 +180,17 @@ class Up:
             self._children[each.name] = child
             child.start()
         self._step(f"started {', '.join(self._children)}")
+
+    def _choose_port(self) -> None:
+        """The gateway's port: the configured one, or a free one where that is taken, as by another `klagg up`."""
+        gateway = self._settings.gateway
+        if not gateway.port or not can_listen(gateway.host, gateway.port):
+            taken = f" (port {gateway.port} is taken)" if gateway.port else ""
+            gateway = replace(gateway, port=free_port())
+            self._settings = replace(self._settings, gateway=gateway)
+            self._note(f"the gateway uses port {gateway.port}{taken}")
+        self._said.append(f"Gateway     http://{gateway.host}:{gateway.port}")
+        self._step(f"the gateway serves at http://{gateway.host}:{gateway.port}")
 
     def _write_settings(self) -> Path:
         """The settings as the processes get them."""

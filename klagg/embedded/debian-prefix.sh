@@ -5,12 +5,14 @@
 #   timescaledb   PostgreSQL 17 with TimescaleDB, from trixie
 #   redis         redis-server 8, from trixie
 #   prometheus    prometheus and promtool, from bookworm, for the tests of the alert rules
+#   chromium      a headless Chromium from the host's own suite, for the tests of the web page
 #   pip           pip's wheel from the host's own suite, for a python3 that lacks ensurepip
 #
 # Prints one line on stdout: the folder, CACHE/RECIPE-SUITE-ARCHITECTURE-HASH, ready for use. HASH is that of this script, so
 # a changed recipe makes a new folder. In the folder:
 #   bin/          the programs, as small wrappers that start each with the loader and the libraries that came with it; the
-#                 host's C library may be older than the one the packages were built for
+#                 host's C library may be older than the one the packages were built for. Chromium finds its files by what
+#                 runs as /proc/self/exe, which must not be a loader: it comes from the host's suite and has the host's
 #   usr/ etc/     the unpacked packages
 #   versions.txt  what was brought in: package and version, a line each
 #
@@ -33,10 +35,16 @@ fail() {
   exit 1
 }
 
+# Sets the suite to that of the host.
+host_suite() {
+  suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null | tr -d '"' || true)
+  [ -n "$suite" ] || fail "/etc/os-release names no VERSION_CODENAME, so the Debian package of $title cannot be chosen."
+}
+
 # Sets what to bring in: `suite`, `packages`, `title`; `programs` are the folders whose ELF files get wrappers, and `linked`
 # the shared objects that a program loads later and that must find their libraries too.
 choose_recipe() {
-  suite=trixie programs=() linked=()
+  suite=trixie programs=() linked=() own_loader=yes
   case $recipe in
     timescaledb)
       title="PostgreSQL 17 with TimescaleDB"
@@ -55,13 +63,18 @@ choose_recipe() {
       suite=bookworm # trixie's package comes without promtool
       programs=(usr/bin)
       ;;
+    chromium)
+      title="Chromium"
+      packages=(chromium-headless-shell chromium-common fonts-dejavu-core fontconfig-config)
+      own_loader=no
+      host_suite
+      ;;
     pip)
       title="pip"
       packages=(python3-pip-whl)
-      suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release 2>/dev/null | tr -d '"' || true)
-      [ -n "$suite" ] || fail "/etc/os-release names no VERSION_CODENAME, so pip's Debian package cannot be chosen."
+      host_suite
       ;;
-    *) fail "Unknown recipe '$recipe': use timescaledb, redis, prometheus or pip." ;;
+    *) fail "Unknown recipe '$recipe': use timescaledb, redis, prometheus, chromium or pip." ;;
   esac
 }
 
@@ -173,7 +186,7 @@ choose_packages() {
   apt-get -s -q install "${packages[@]}" >"$work/plan" 2>"$work/log" </dev/null ||
     fail_with_log "Debian $suite at this mirror cannot install ${packages[*]}."
   printf '%s\n' "${packages[@]}"
-  [ "${#programs[@]}" -gt 0 ] || return 0
+  [ "${#programs[@]}" -gt 0 ] || [ "$own_loader" = no ] || return 0
   awk '/^Inst / {print $2}' "$work/plan" | grep -E '^(lib|zlib1g)' |
     grep -vE '^lib(llvm|z3|perl|.*-perl$|c-bin|c-l10n|debconf|pam-modules|semanage|sepol|audit-common|proc2)'
 }
@@ -250,8 +263,29 @@ WRAPPER
   for path in "${linked[@]}"; do check_libraries "$made/$path"; done
 }
 
+# Chromium with the host's loader and C library, and with the fonts that came with it.
+wrap_chromium() {
+  local program=usr/lib/chromium/chromium-headless-shell folders=usr/lib/$triplet
+  rm -f "$made/$folders"/{libc,libm,libpthread,libdl,librt,libresolv,libnss_*,ld-linux-*}.so.*
+  mkdir -p "$made/bin" "$made/fonts"
+  cat >"$made/fonts/fonts.conf" <<CONF
+<?xml version="1.0"?>
+<!DOCTYPE fontconfig SYSTEM "fonts.dtd">
+<fontconfig><dir>$dest/usr/share/fonts</dir><cachedir prefix="xdg">fontconfig</cachedir></fontconfig>
+CONF
+  cat >"$made/bin/chromium-headless-shell" <<WRAPPER
+#!/bin/sh
+unset LD_PRELOAD
+export LD_LIBRARY_PATH=$(quote "$dest/$folders:$dest/$folders/pulseaudio") FONTCONFIG_FILE=$(quote "$dest/fonts/fonts.conf")
+exec $(quote "$dest/$program") "\$@"
+WRAPPER
+  chmod 755 "$made/bin/chromium-headless-shell"
+  quietly env LD_LIBRARY_PATH="$made/$folders:$made/$folders/pulseaudio" "$made/$program" --no-sandbox --version ||
+    fail_with_log "Chromium does not run on this machine."
+}
+
 main() {
-  [ $# -eq 2 ] || fail "Usage: debian-prefix.sh timescaledb|redis|pip CACHE"
+  [ $# -eq 2 ] || fail "Usage: debian-prefix.sh timescaledb|redis|prometheus|chromium|pip CACHE"
   recipe=$1
   choose_recipe
   choose_architecture
@@ -278,6 +312,7 @@ main() {
   download
   unpack
   [ "${#programs[@]}" -eq 0 ] || wrap_programs
+  [ "$recipe" != chromium ] || wrap_chromium
   chmod -R a+rX "$made"
   sync -f "$made" # the rename must not reach the disk before what it names
   mv -T "$made" "$dest"

@@ -69,6 +69,18 @@ def free_port() -> int:
         return port
 
 
+def can_listen(host: str, port: int) -> bool:
+    """Whether this port of an address of this machine is free now."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError:
+            return False
+    return True
+
+
 def read(path: Path) -> str:
     """The text of a small file, empty if there is none."""
     try:

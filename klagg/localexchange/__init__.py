@@ -1,7 +1,7 @@
 """A local Binance USDⓈ-M exchange (WebSocket and REST) that plays recordings or a seeded synthetic market."""
 
+from klagg.exchange.limits import Limits
 from klagg.localexchange.faults import FaultScript, FaultScriptError, read_faults
-from klagg.localexchange.limits import Limits
 from klagg.localexchange.market import Source
 from klagg.localexchange.recorded import RecordedMarket
 from klagg.localexchange.server import LocalExchange

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from functools import lru_cache
 
+from klagg.exchange.wire import plain, unit
 from klagg.localexchange.bars import Bar, empty_bar
 from klagg.localexchange.faults import Fault, FaultScriptError
 from klagg.localexchange.market import Listing, MarketTrade, Source
 from klagg.localexchange.merged import AGG_DELAY_MS
-from klagg.localexchange.wire import plain, unit
 
 MINUTE_MS = 60_000
 _SPILL_MS = 100

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
+from klagg.exchange.wire import combined, text_frame
 from klagg.localexchange.faults import CONNECTION_KINDS, STREAM_KINDS, Fault, FaultScript, altered
 from klagg.localexchange.hub import Connection, Hub
-from klagg.localexchange.wire import combined, text_frame
 
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
-from klagg.localexchange.control import Subscriptions
+from klagg.exchange.control import Subscriptions
+from klagg.exchange.wire import combined, text_frame
 from klagg.localexchange.streams import Kind, Route, Stream, carried
-from klagg.localexchange.wire import combined, text_frame
 
 T = TypeVar("T")
 

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klagg.errors import RecordingError
+from klagg.exchange.wire import unit
 from klagg.localexchange.bars import Bar, fold
 from klagg.localexchange.market import Listing, MarketTrade
 from klagg.localexchange.recordedsymbol import RecordedSymbol
-from klagg.localexchange.wire import unit
 from klagg.recordings import open_trades
 
 _QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB")

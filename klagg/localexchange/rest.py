@@ -10,22 +10,23 @@ from typing import Any
 
 from aiohttp import web
 
-from klagg.localexchange import apierrors
-from klagg.localexchange.apierrors import ApiError
-from klagg.localexchange.clock import MarketClock
-from klagg.localexchange.faultplay import FaultPlay, Refusal
-from klagg.localexchange.history import klines
-from klagg.localexchange.limits import AGG_TRADES_WEIGHT, Limits, WeightLimiter, klines_weight
-from klagg.localexchange.market import MarketTrade, Source
-from klagg.localexchange.params import (
+from klagg.exchange import apierrors
+from klagg.exchange.apierrors import ApiError
+from klagg.exchange.limits import AGG_TRADES_WEIGHT, Limits, WeightLimiter, klines_weight
+from klagg.exchange.params import (
     AggTradesRequest,
     KlinesRequest,
     agg_trades_request,
     klines_request,
     requested_limit,
 )
+from klagg.exchange.wire import compact, exchange_info
+from klagg.localexchange.clock import MarketClock
+from klagg.localexchange.faultplay import FaultPlay, Refusal
+from klagg.localexchange.history import klines
+from klagg.localexchange.market import KLINE_INTERVALS, MarketTrade, Source
 from klagg.localexchange.player import Player
-from klagg.localexchange.wire import compact, exchange_info, rest_agg_trade, rest_kline
+from klagg.localexchange.wire import rest_agg_trade, rest_kline
 
 _HOUR_MS = 3_600_000
 
@@ -122,7 +123,7 @@ class RestApi:
         return exchange_info(self._source.listings(now_ms), self.told_ms(), self._limits.weight_per_minute)
 
     async def _klines(self, query: Mapping[str, str]) -> object:
-        request = klines_request(query, self._symbols(self.now_ms()), self._limits.klines_rows)
+        request = klines_request(query, self._symbols(self.now_ms()), KLINE_INTERVALS, self._limits.klines_rows)
         return await self._run(self._compute_klines, request)
 
     def _compute_klines(self, request: KlinesRequest) -> object:
@@ -170,7 +171,9 @@ class RestApi:
         now_ms = min(self.played_ms(), int(asof)) if asof.isdecimal() else self.played_ms()
         try:
             check = {"symbol": query.get("symbol", ""), "startTime": query.get("from", "0")}
-            start_ms = klines_request({**check, "interval": "1m"}, self._symbols(now_ms), 1).start_ms or 0
+            start_ms = (
+                klines_request({**check, "interval": "1m"}, self._symbols(now_ms), KLINE_INTERVALS, 1).start_ms or 0
+            )
         except ApiError as error:
             return _json(error.body(), error.status, {})
         end_ms = int(query["to"]) if query.get("to", "").isdigit() else now_ms

@@ -10,19 +10,19 @@ from urllib.parse import unquote
 
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from klagg.exchange.control import Subscriptions, TooManyStreamsError, answer
+from klagg.exchange.limits import Limits, MessageLimiter
+from klagg.exchange.wire import compact, text_frame
 from klagg.localexchange.changing import ChangingMarket
 from klagg.localexchange.clock import MarketClock, anchored_start_ms
-from klagg.localexchange.control import Subscriptions, TooManyStreamsError, answer
 from klagg.localexchange.faultplay import FaultPlay
 from klagg.localexchange.faults import FaultScript, line_of
 from klagg.localexchange.faultyhub import FaultyHub
 from klagg.localexchange.hub import Connection, Hub
-from klagg.localexchange.limits import Limits, MessageLimiter
 from klagg.localexchange.market import KLINE_INTERVALS, Source
 from klagg.localexchange.player import Player
 from klagg.localexchange.rest import RestApi, refused
 from klagg.localexchange.streams import Kind, Route, Stream
-from klagg.localexchange.wire import compact, text_frame
 
 _TURN_S = 0.005
 _TURN_REAL_MS_MAX = 50

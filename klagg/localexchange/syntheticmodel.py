@@ -8,8 +8,8 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from klagg.exchange.wire import unit
 from klagg.localexchange.market import Listing
-from klagg.localexchange.wire import unit
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000

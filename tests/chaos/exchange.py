@@ -12,9 +12,9 @@ import argparse
 import asyncio
 import signal
 
+from klagg.exchange.limits import Limits
+from klagg.exchange.wire import compact
 from klagg.localexchange import LocalExchange
-from klagg.localexchange.limits import Limits
-from klagg.localexchange.wire import compact
 from tests.chaos.market import ChaosMarket
 from tests.chaos.shape import Shape
 from tests.chaos.weather import FaultyHub

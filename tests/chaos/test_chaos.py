@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from klagg.embedded import PostgresServer
-from klagg.localexchange.control import Subscriptions
+from klagg.exchange.control import Subscriptions
 from klagg.localexchange.hub import Connection
 from klagg.localexchange.market import MarketTrade
 from klagg.localexchange.streams import Route

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
+from klagg.exchange.limits import Limits
+from klagg.exchange.wire import combined, text_frame
 from klagg.localexchange.hub import Connection, Hub
-from klagg.localexchange.limits import Limits
 from klagg.localexchange.market import MarketTrade
-from klagg.localexchange.wire import combined, text_frame
 
 T = TypeVar("T")
 

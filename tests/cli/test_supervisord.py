@@ -29,8 +29,8 @@ from tests.kit import eventually
 CONFIGURATION = ROOT / "config" / "supervisord.conf"
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 NAMES = (
-    "klagg-writer-final", "klagg-writer-snapshot", "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair",
-    "klagg-ingest-A", "klagg-ingest-B",
+    "klagg-writer-final", "klagg-writer-snapshot", "klagg-gateway", "klagg-aggregator:klagg-aggregator-0",
+    "klagg-clock", "klagg-repair", "klagg-ingest-A", "klagg-ingest-B",
 )  # fmt: skip
 
 
@@ -61,7 +61,8 @@ def test_the_last_to_stop_are_the_writers_and_the_first_is_ingest() -> None:
     # supervisord stops from the highest priority to the lowest.
     by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
     assert by_priority == [
-        "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator", "klagg-writer-snapshot",
+        "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator", "klagg-gateway",
+        "klagg-writer-snapshot",
         "klagg-writer-final",
     ]  # fmt: skip
 
@@ -148,7 +149,7 @@ def newest(streams: Streams) -> Kline:
 def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_url: str, database_url: str) -> None:
     market = ["--symbols", "10", "--rate", "100", "--speed", "10"]
     intervals = {"intervals": ("5s", "1m")}
-    with stack(tmp_path, redis_url, database_url, market, aggregator=intervals) as running:
+    with stack(tmp_path, redis_url, database_url, market, aggregator=intervals, gateway={"port": 0}) as running:
         config = tmp_path / "migrate.toml"
         config.write_text(to_toml(running.settings), encoding="utf-8")
         assert klagg(["migrate", "--config", str(config)]) == 0
@@ -157,7 +158,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
             before = eventually(supervisor.pids, 40, 0.2)
             eventually(lambda: table(database), 40, 0.2)  # the first minute
 
-            name = NAMES[2]
+            name = NAMES[3]
             os.kill(before[name], signal.SIGKILL)
             eventually(lambda: supervisor.status()[name][0] != "RUNNING" or supervisor.pids() != before, 20)
             killed_ms = max(open_ms for _, open_ms in table(database, "5s"))
@@ -182,7 +183,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
         database.close()
 
     ended = re.findall(r"stopped: (\S+) \((.*?)\)", said)
-    assert ended == [(each, "exit status 0") for each in (*NAMES[:2:-1], "klagg-aggregator-0", NAMES[1], NAMES[0])]
+    assert ended == [(each, "exit status 0") for each in (*NAMES[:3:-1], "klagg-aggregator-0", *NAMES[2::-1])]
     assert "killing" not in said
     assert said.count("exited: ") == 1, "only the killed aggregator ended by itself"
 

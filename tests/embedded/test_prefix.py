@@ -118,7 +118,7 @@ def test_a_host_without_a_debian_mirror_is_one_sentence(tmp_path: Path, monkeypa
 
 def test_an_unknown_recipe_is_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(
-        PrefixUnavailable, match=r"^Unknown recipe 'mysql': use timescaledb, redis, prometheus or pip\.$"
+        PrefixUnavailable, match=r"^Unknown recipe 'mysql': use timescaledb, redis, prometheus, chromium or pip\.$"
     ):
         bring_prefix("mysql", tmp_path)
 

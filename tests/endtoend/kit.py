@@ -32,6 +32,7 @@ MODULES = {
     "ingest-b": ["ingest.service", "--line", "B"],
     "writer": ["writers.final_service"],
     "snapshot": ["writers.snapshot_service"],
+    "gateway": ["gateway.service"],
 }
 
 

@@ -23,8 +23,8 @@ from ingest.session import Manner
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError
 from klagg.exchange.endpoints import Endpoint, Way, stream_name
+from klagg.exchange.limits import Limits
 from klagg.localexchange import LocalExchange, SyntheticMarket
-from klagg.localexchange.limits import Limits
 from klagg.stats import Stats
 from tests.ingest.kit import SYMBOLS, Relay, SmallExchange, agg_trade, alarms_of, eventually, frame_of
 from tests.localexchange.kit import running

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from klagg.localexchange.control import Subscriptions
+from klagg.exchange.control import Subscriptions
 from klagg.localexchange.faults import read_faults
 from klagg.localexchange.faultyhub import FaultyHub
 from klagg.localexchange.hub import Connection

@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from klagg.localexchange.control import Subscriptions
+from klagg.exchange.control import Subscriptions
 from klagg.localexchange.hub import Connection, Hub
 from klagg.localexchange.streams import Kind, Route
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+from klagg.exchange.wire import exchange_info, text_frame, unit
 from klagg.localexchange import wire
 from klagg.localexchange.bars import fold
 from klagg.localexchange.market import Listing, MarketTrade
@@ -66,12 +67,12 @@ def test_sums_have_no_exponent() -> None:
     bar = fold(0, 1, [trade(1, "0.0000001", "0.001")])
     assert bar is not None
     assert wire.rest_kline(bar)[7] == "0.0000000001"
-    assert [wire.unit(precision) for precision in (0, 1, 7)] == ["1", "0.1", "0.0000001"]
+    assert [unit(precision) for precision in (0, 1, 7)] == ["1", "0.1", "0.0000001"]
 
 
 def test_exchange_info() -> None:
     listing = Listing("AUSDT", "A", "USDT", 2, 3, "0.10", "0.001", 5)
-    info = wire.exchange_info([listing], 77, 2400)
+    info = exchange_info([listing], 77, 2400)
     assert (info["serverTime"], info["rateLimits"][0]["limit"]) == (77, 2400)
     (symbol,) = info["symbols"]
     expected = {"symbol": "AUSDT", "pricePrecision": 2, "quantityPrecision": 3, "quoteAsset": "USDT", "onboardDate": 5}
@@ -92,7 +93,7 @@ def test_mini_tickers_mix_in_coin_m() -> None:
 
 
 def test_frames_of_every_length() -> None:
-    assert wire.text_frame("a") == b"\x81\x01a"
-    assert wire.text_frame("x" * 125)[:2] == b"\x81\x7d"
-    assert wire.text_frame("x" * 126)[:4] == b"\x81\x7e\x00\x7e"
-    assert wire.text_frame("x" * 65_536)[:10] == b"\x81\x7f" + (65_536).to_bytes(8)
+    assert text_frame("a") == b"\x81\x01a"
+    assert text_frame("x" * 125)[:2] == b"\x81\x7d"
+    assert text_frame("x" * 126)[:4] == b"\x81\x7e\x00\x7e"
+    assert text_frame("x" * 65_536)[:10] == b"\x81\x7f" + (65_536).to_bytes(8)

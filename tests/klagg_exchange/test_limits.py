@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from klagg.localexchange.limits import Limits, MessageLimiter, WeightLimiter, klines_weight
+from klagg.exchange.limits import Limits, MessageLimiter, WeightLimiter, klines_weight
 
 
 @pytest.mark.parametrize(("rows", "weight"), [(1, 1), (100, 1), (101, 2), (500, 2), (1000, 5), (1001, 10), (1500, 10)])

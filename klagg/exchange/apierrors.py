@@ -32,6 +32,21 @@ def invalid_symbol() -> ApiError:
     return ApiError(-1121, "Invalid symbol.")
 
 
+def not_authorized() -> ApiError:
+    """The token is missing or wrong."""
+    return ApiError(-2015, "Invalid API-key, IP, or permissions for action.", status=401)
+
+
+def busy() -> ApiError:
+    """More is asked at once than can be answered."""
+    return ApiError(-1008, "Server is currently overloaded with other requests. Please try again later.", status=503)
+
+
+def unavailable() -> ApiError:
+    """What the answer comes from is away for now."""
+    return ApiError(-1001, "Internal error; unable to process your request. Please try again.", status=503)
+
+
 def invalid_interval() -> ApiError:
     """The interval does not exist."""
     return ApiError(-1120, "Invalid interval.")

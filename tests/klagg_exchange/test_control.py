@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from klagg.localexchange.control import Subscriptions, TooManyStreamsError, answer
+from klagg.exchange.control import Subscriptions, TooManyStreamsError, answer
 
 
 def ask(subscriptions: Subscriptions, **request: Any) -> Any:

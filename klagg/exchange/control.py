@@ -10,6 +10,14 @@ from typing import Any
 _METHODS = ("SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY")
 _PROPERTY = "combined"
 
+NAME_CHARS_MAX = 128
+"""The longest name of a stream that is remembered."""
+
+ID_CHARS_MAX = 64
+"""The longest text that is taken as the id of a request."""
+
+RequestId = int | str
+
 
 class TooManyStreamsError(Exception):
     """The connection asks for more streams than one connection may have."""
@@ -24,11 +32,16 @@ class _RefusedError(Exception):
 
 @dataclass(slots=True)
 class Subscriptions:
-    """The streams one connection has asked for, known or not, and whether its payloads are wrapped (`combined`)."""
+    """The streams one connection has asked for, known or not, and whether its payloads are wrapped (`combined`).
+
+    `text_ids` lets requests bear a short text as their id, as newer clients like to; the exchange's USDⓈ-M sockets want
+    a number.
+    """
 
     combined: bool
     streams_max: int
     streams: dict[str, None] = field(default_factory=dict)
+    text_ids: bool = False
 
     def add(self, names: Iterable[str]) -> list[str]:
         """Adds streams and returns those that are new. Raises TooManyStreamsError before adding any too many."""
@@ -54,10 +67,10 @@ class Answer:
 
 def answer(subscriptions: Subscriptions, text: str) -> Answer:
     """Carries out a control message on `subscriptions`. Raises TooManyStreamsError; bad requests are answered."""
-    request_id: int | None = None
+    request_id: RequestId | None = None
     try:
         request = _parse(text)
-        request_id = _request_id(request)
+        request_id = _request_id(request, subscriptions.text_ids)
         return _carry_out(subscriptions, request, request_id)
     except _RefusedError as refusal:
         return Answer(_json({"error": {"code": refusal.code, "msg": refusal.message}, "id": request_id}))
@@ -73,14 +86,16 @@ def _parse(text: str) -> dict[str, Any]:
     return request
 
 
-def _request_id(request: dict[str, Any]) -> int:
+def _request_id(request: dict[str, Any], text_ids: bool) -> RequestId:
     value = request.get("id")
+    if text_ids and isinstance(value, str) and len(value) <= ID_CHARS_MAX:
+        return value
     if type(value) is not int or value < 0:
         raise _RefusedError(2, "Invalid request: request ID must be an unsigned integer")
     return value
 
 
-def _carry_out(subscriptions: Subscriptions, request: dict[str, Any], request_id: int) -> Answer:
+def _carry_out(subscriptions: Subscriptions, request: dict[str, Any], request_id: RequestId) -> Answer:
     match request.get("method"):
         case None:
             raise _RefusedError(2, f"Invalid request: missing field `method` at line 1 column {len(_json(request))}")
@@ -112,6 +127,8 @@ def _names(request: dict[str, Any]) -> list[str]:
     params = _params(request)
     if not all(isinstance(name, str) for name in params):
         raise _RefusedError(2, "Invalid request: stream name must be a string")
+    if any(len(name) > NAME_CHARS_MAX for name in params):
+        raise _RefusedError(2, f"Invalid request: a stream name is longer than {NAME_CHARS_MAX} characters")
     return params
 
 
@@ -132,7 +149,7 @@ def _new_property(request: dict[str, Any]) -> bool:
     return params[1]
 
 
-def _result(result: object, request_id: int) -> str:
+def _result(result: object, request_id: RequestId) -> str:
     return _json({"result": result, "id": request_id})
 
 

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass
 
-from klagg.localexchange import apierrors
-from klagg.localexchange.market import KLINE_INTERVALS
+from klagg.exchange import apierrors
 
 _NUMBER = re.compile(r"[0-9]{1,20}")
 _HOUR_MS = 3_600_000
@@ -36,19 +35,41 @@ class AggTradesRequest:
     limit: int
 
 
-def klines_request(query: Mapping[str, str], symbols: Mapping[str, object], limit_max: int) -> KlinesRequest:
-    """Checks a klines request against the listed `symbols`."""
-    symbol = _symbol(query, symbols)
+def klines_request(
+    query: Mapping[str, str], symbols: Container[str], intervals: Container[str], limit_max: int
+) -> KlinesRequest:
+    """Checks a klines request against the listed `symbols` and the `intervals` that there are."""
+    return _klines_request(query, _symbol(query, symbols), intervals, limit_max)
+
+
+def continuous_klines_request(
+    query: Mapping[str, str], pairs: Container[str], intervals: Container[str], limit_max: int
+) -> KlinesRequest:
+    """Checks a continuousKlines request for perpetual contracts; the symbol of one is the name of its pair."""
+    pair = query.get("pair", "")
+    if not pair:
+        raise apierrors.mandatory("pair")
+    kind = query.get("contractType", "")
+    if not kind:
+        raise apierrors.mandatory("contractType")
+    if kind != "PERPETUAL":
+        raise apierrors.invalid_data("contractType")
+    if pair not in pairs:
+        raise apierrors.invalid_symbol()
+    return _klines_request(query, pair, intervals, limit_max)
+
+
+def _klines_request(query: Mapping[str, str], symbol: str, intervals: Container[str], limit_max: int) -> KlinesRequest:
     interval = query.get("interval", "")
     if not interval:
         raise apierrors.mandatory("interval")
-    if interval not in KLINE_INTERVALS:
+    if interval not in intervals:
         raise apierrors.invalid_interval()
     start_ms, end_ms = _times(query)
     return KlinesRequest(symbol, interval, start_ms, end_ms, _limit(query, limit_max))
 
 
-def agg_trades_request(query: Mapping[str, str], symbols: Mapping[str, object], limit_max: int) -> AggTradesRequest:
+def agg_trades_request(query: Mapping[str, str], symbols: Container[str], limit_max: int) -> AggTradesRequest:
     """Checks an aggTrades request against the listed `symbols`."""
     symbol = _symbol(query, symbols)
     start_ms, end_ms = _times(query)
@@ -63,7 +84,7 @@ def requested_limit(query: Mapping[str, str]) -> int:
     return int(text) if _NUMBER.fullmatch(text) else _DEFAULT_LIMIT
 
 
-def _symbol(query: Mapping[str, str], symbols: Mapping[str, object]) -> str:
+def _symbol(query: Mapping[str, str], symbols: Container[str]) -> str:
     symbol = query.get("symbol", "")
     if not symbol:
         raise apierrors.mandatory("symbol")

@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import pytest
 
-from klagg.localexchange.apierrors import ApiError
-from klagg.localexchange.params import agg_trades_request, klines_request, requested_limit
+from klagg.exchange.apierrors import ApiError
+from klagg.exchange.params import agg_trades_request, klines_request, requested_limit
+from klagg.localexchange.market import KLINE_INTERVALS
 
 SYMBOLS = {"AUSDT": None}
 GOOD = {"symbol": "AUSDT", "interval": "1m"}
 
 
 def test_defaults() -> None:
-    klines = klines_request(GOOD, SYMBOLS, 1500)
+    klines = klines_request(GOOD, SYMBOLS, KLINE_INTERVALS, 1500)
     assert (klines.start_ms, klines.end_ms, klines.limit) == (None, None, 500)
     trades = agg_trades_request({"symbol": "AUSDT", "fromId": "7", "limit": "1000"}, SYMBOLS, 1000)
     assert (trades.from_id, trades.limit) == (7, 1000)
@@ -33,7 +34,7 @@ def test_defaults() -> None:
 )
 def test_bad_klines_requests(change: dict[str, str], code: int) -> None:
     with pytest.raises(ApiError) as caught:
-        klines_request(GOOD | change, SYMBOLS, 1500)
+        klines_request(GOOD | change, SYMBOLS, KLINE_INTERVALS, 1500)
     assert (caught.value.status, caught.value.code) == (400, code)
     assert caught.value.body()["code"] == code
 

@@ -1,0 +1,235 @@
+"""klagg's own API under `/api`: klines with provenance, files, symbols, gaps, findings, status, OpenAPI."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any, Final
+
+from aiohttp import web
+
+import klagg
+from gateway.endpoints import ApiProblem, Endpoint, endpoints
+from gateway.fapi import History
+from gateway.files import MEDIA, encoder, fields_of, formats
+from gateway.history import Range
+from gateway.hub import Hub
+from gateway.live import LiveBar
+from gateway.market import Market
+from gateway.openapi import openapi
+from gateway.reader import told_ms
+from gateway.store import Store, StoreBusy
+from gateway.survey import Survey, findings_of
+from klagg.clock import steady_ms
+from klagg.errors import DatabaseRefused, DatabaseUnavailable
+from klagg.exchange.wire import compact
+from klagg.kline import Kline
+from klagg.stats import Stats
+
+PAGE_ROWS: Final = 5000
+"""Rows of a download that are in memory at once."""
+
+DOWNLOADS_MAX: Final = 2
+"""Downloads at once: each keeps a connection of the database busy."""
+
+DAY: Final = "1d"
+
+Values = dict[str, Any]
+
+
+@dataclass(slots=True)
+class Api:
+    """Handlers of `/api`. `survey` gives the latest look at Redis."""
+
+    market: Market
+    history: History
+    store: Store | None
+    hub: Hub
+    survey: Callable[[], Survey]
+    stats: Stats
+    token: bool
+    expected: Sequence[str] = ()
+    """The processes that the configuration asks for, by the names of their heartbeats."""
+
+    _endpoints: Mapping[str, Endpoint] = field(init=False)
+    _downloads: int = 0
+
+    def __post_init__(self) -> None:
+        self._endpoints = endpoints(
+            [interval.name for interval in self.market.intervals], {name: MEDIA[name] for name in formats()}
+        )
+
+    def routes(self) -> list[web.RouteDef]:
+        """The paths."""
+        answers: dict[str, Callable[[Values], Awaitable[object]]] = {
+            "klines": self._klines, "symbols": self._symbols, "gaps": self._gaps, "findings": self._findings,
+            "status": self._status, "openapi": self._openapi,
+        }  # fmt: skip
+        routes = [web.get(self._endpoints[name].path, self._json(name, answer)) for name, answer in answers.items()]
+        download = web.get(self._endpoints["download"].path, self._download)
+        return [*routes, download, web.get("/api", self._unknown), web.get("/api/{path:.*}", self._unknown)]
+
+    def _json(
+        self, name: str, answer: Callable[[Values], Awaitable[object]]
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """A handler that checks the query, answers with JSON, and says in JSON what went wrong."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            self.stats.add("requests")
+            try:
+                body = await _told(answer(self._endpoints[name].read(request.query.items())))
+            except ApiProblem as problem:
+                return _refused(problem)
+            return web.Response(text=compact(body), content_type="application/json")
+
+        return handle
+
+    async def _klines(self, values: Values) -> object:
+        self._check_symbol(values["symbol"])
+        wanted = Range(values["start"], values["end"], values["limit"])
+        found = await self.history.klines(values["symbol"], values["interval"], wanted)
+        return {
+            "symbol": values["symbol"], "interval": values["interval"],
+            "stale_for_ms": self.market.stale_for_ms(steady_ms()), "klines": [fields_of(each) for each in found],
+        }  # fmt: skip
+
+    def _check_symbol(self, symbol: str) -> None:
+        if symbol not in self.market:
+            raise ApiProblem(404, "unknown_symbol", f"klagg knows no symbol {symbol!r}")
+
+    async def _symbols(self, _: Values) -> object:
+        live = self.market.live_symbols()
+        gone = sorted(self.market.stored.difference(live))
+        rows = [self._symbol(symbol) for symbol in live]
+        rows += (_row_of_symbol(symbol, None, None) for symbol in gone)
+        return {"stale_for_ms": self.market.stale_for_ms(steady_ms()), "symbols": rows}
+
+    def _symbol(self, symbol: str) -> dict[str, object]:
+        return _row_of_symbol(symbol, self.market.last(symbol), self.market.newest(symbol, DAY))
+
+    async def _gaps(self, values: Values) -> object:
+        return {"gaps": await self._stored().gaps(values["symbol"], values["open"], values["limit"])}
+
+    async def _findings(self, values: Values) -> object:
+        if self.store is None:
+            return {"findings": findings_of(self.survey(), values["symbol"], values["severity"])[: values["limit"]]}
+        found = await self._stored().findings(values["symbol"], values["severity"], values["limit"])
+        return {"findings": found}
+
+    def _stored(self) -> Store:
+        if self.store is None:
+            raise ApiProblem(503, "no_database", "klagg runs without a database (database.enabled is false)")
+        return self.store
+
+    async def _status(self, _: Values) -> object:
+        now_ms, survey = steady_ms(), self.survey()
+        stale_ms = self.market.stale_for_ms(now_ms)
+        return {
+            "version": klagg.__version__, "time": self.market.time_ms(now_ms), "stale": stale_ms > 0,
+            "stale_for_ms": stale_ms, "database": self.store is not None,
+            "intervals": [interval.name for interval in self.market.intervals],
+            "shards": [self._shard(number, now_ms, survey) for number in range(len(self.market.shards))],
+            "expected": list(self.expected), "processes": list(survey.heartbeats),
+            "streams": survey.lengths, "clients": len(self.hub.clients),
+        }  # fmt: skip
+
+    def _shard(self, number: int, now_ms: float, survey: Survey) -> dict[str, object]:
+        """`unwritten_ms`: how far the table is behind live state; None where nobody writes one."""
+        shard = self.market.shards[number]
+        oldest_ms, behind = survey.unwritten_ms.get(number), None
+        if self.store is not None and shard.position:
+            behind = 0 if oldest_ms is None else max(0, told_ms(shard.position) - oldest_ms)
+        return {
+            "shard": number, "position": shard.position, "time": shard.state.time_ms,
+            "stale_for_ms": shard.health.stale_for_ms(now_ms), "timeouts": shard.health.timeouts_total,
+            "alarm": shard.health.alarmed, "bars": len(shard.state), "unwritten_ms": behind,
+        }  # fmt: skip
+
+    async def _openapi(self, _: Values) -> object:
+        return openapi(self._endpoints, token=self.token)
+
+    async def _unknown(self, request: web.Request) -> web.StreamResponse:
+        return _refused(ApiProblem(404, "unknown_path", f"there is no {request.path[:100]}; see /api/openapi.json"))
+
+    async def _download(self, request: web.Request) -> web.StreamResponse:
+        """A range as a file, in pages. What goes wrong after it began cuts the connection: the file is not whole."""
+        self.stats.add("downloads")
+        try:
+            values = self._endpoints["download"].read(request.query.items())
+            self._check_download(values)
+            file = encoder(values["format"])
+        except ApiProblem as problem:
+            return _refused(problem)
+        self._downloads += 1
+        try:
+            pages = self._pages(values)
+            first = await _told(anext(pages, []))
+            response = _file_response(values)
+            await response.prepare(request)
+            await response.write(await asyncio.to_thread(file.page, first))
+            async for page in pages:
+                await response.write(await asyncio.to_thread(file.page, page))
+            await response.write(await asyncio.to_thread(file.end))
+            await response.write_eof()
+        except ApiProblem as problem:
+            return _refused(problem)
+        except (DatabaseUnavailable, DatabaseRefused, StoreBusy):
+            self.stats.add("downloads_failed")
+            if request.transport is not None:
+                request.transport.abort()
+        finally:
+            self._downloads -= 1
+        return response
+
+    def _check_download(self, values: Values) -> None:
+        self._check_symbol(values["symbol"])
+        if self._downloads >= DOWNLOADS_MAX:
+            raise ApiProblem(503, "busy", f"{DOWNLOADS_MAX} downloads run already; come again later")
+
+    async def _pages(self, values: Values) -> AsyncIterator[list[Kline]]:
+        """The bars of a range, oldest first."""
+        start_ms = values["start"]
+        while True:
+            wanted = Range(start_ms, values["end"], PAGE_ROWS)
+            page = await self.history.klines(values["symbol"], values["interval"], wanted)
+            if page:
+                yield page
+            if len(page) < PAGE_ROWS:
+                return
+            start_ms = page[-1].open_time + 1
+
+
+async def _told(answer: Awaitable[Any]) -> Any:
+    """An answer, with the database's troubles as problems."""
+    try:
+        return await answer
+    except StoreBusy as busy:
+        raise ApiProblem(503, "busy", str(busy)) from busy
+    except (DatabaseUnavailable, DatabaseRefused) as away:
+        raise ApiProblem(503, "database_away", "the database cannot answer now; try again later") from away
+
+
+def _row_of_symbol(symbol: str, last: LiveBar | None, day: LiveBar | None) -> dict[str, object]:
+    change = None
+    if last is not None and day is not None and Decimal(day.open):
+        change = str(round((Decimal(last.close) / Decimal(day.open) - 1) * 100, 2))
+    return {
+        "symbol": symbol, "live": last is not None, "time": last.at_ms if last else None,
+        "price": last.close if last else None, "open": day.open if day else None, "high": day.high if day else None,
+        "low": day.low if day else None, "volume": day.volume if day else None,
+        "quote_volume": day.quote_volume if day else None, "change_percent": change,
+        "trades": day.trades if day else None,
+    }  # fmt: skip
+
+
+def _file_response(values: Values) -> web.StreamResponse:
+    name = f"klines_{values['interval']}_{values['start']}.{values['format']}"
+    return web.StreamResponse(
+        headers={"Content-Type": MEDIA[values["format"]], "Content-Disposition": f'attachment; filename="{name}"'}
+    )
+
+
+def _refused(problem: ApiProblem) -> web.Response:
+    return web.Response(text=problem.body(), status=problem.status, content_type="application/json")

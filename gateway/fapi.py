@@ -1,0 +1,163 @@
+"""Binance's USDⓈ-M REST paths, answered from the table and live state: same parameters, payloads, codes and weights."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+
+from gateway.history import Range, joined, wire_of
+from gateway.market import Market
+from gateway.store import Store, StoreBusy
+from klagg.clock import local_ms, steady_ms
+from klagg.errors import DatabaseRefused, DatabaseUnavailable
+from klagg.exchange import apierrors
+from klagg.exchange.apierrors import ApiError
+from klagg.exchange.limits import Limits, WeightLimiter, klines_weight
+from klagg.exchange.params import KlinesRequest, continuous_klines_request, klines_request, requested_limit
+from klagg.exchange.wire import compact, exchange_info, rest_kline
+from klagg.intervals import INTERVALS
+from klagg.kline import Kline
+from klagg.stats import Stats
+
+STALE_HEADER: Final = "X-Klagg-Stale-Ms"
+"""For how long live state has stood still; not there while it is live."""
+
+Query = Mapping[str, str]
+Answer = Callable[[Query], Awaitable[object]]
+Weight = Callable[[Query], int]
+
+
+@dataclass(slots=True)
+class History:
+    """Series of the table and live state together. Without a store, of live state alone."""
+
+    market: Market
+    store: Store | None
+
+    async def klines(self, symbol: str, interval: str, wanted: Range) -> list[Kline]:
+        """The wanted bars by open time. StoreBusy, DatabaseUnavailable, DatabaseRefused."""
+        live = self.market.bars(symbol, interval)  # first: what moves into the table meanwhile is found there
+        stored = await self.store.klines(symbol, interval, wanted) if self.store else []
+        return joined(stored, live, symbol, INTERVALS[interval], wanted)
+
+
+@dataclass(slots=True)
+class Fapi:
+    """Handlers of `/fapi/v1`."""
+
+    market: Market
+    history: History
+    stats: Stats
+    weight_per_minute: int
+    _limits: Limits = field(init=False)
+    _weights: WeightLimiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._limits = Limits(weight_per_minute=self.weight_per_minute)
+        self._weights = WeightLimiter(self._limits)
+
+    def routes(self) -> list[web.RouteDef]:
+        """The paths."""
+
+        def of_rows(query: Query) -> int:
+            return klines_weight(requested_limit(query))
+
+        def of_tickers(query: Query) -> int:
+            return 1 if "symbol" in query else 2
+
+        paths: list[tuple[str, Weight, Answer]] = [
+            ("/fapi/v1/ping", lambda _: 1, self._ping),
+            ("/fapi/v1/time", lambda _: 1, self._time),
+            ("/fapi/v1/exchangeInfo", lambda _: 1, self._exchange_info),
+            ("/fapi/v1/klines", of_rows, self._klines),
+            ("/fapi/v1/continuousKlines", of_rows, self._continuous_klines),
+            ("/fapi/v1/ticker/price", of_tickers, self._ticker_price),
+            ("/fapi/v2/ticker/price", of_tickers, self._ticker_price),
+        ]
+        routes = [web.get(path, self._limited(weight, answer)) for path, weight, answer in paths]
+        return [*routes, web.route("*", "/fapi/{path:.*}", self._unknown)]
+
+    def now_ms(self) -> int:
+        """The exchange's time, or before any was heard this machine's."""
+        return self.market.time_ms(steady_ms()) or int(local_ms())
+
+    def _limited(self, weight: Weight, answer: Answer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """Charge a request's weight, answer it, and turn errors into Binance's shape."""
+
+        async def handle(request: web.Request) -> web.StreamResponse:
+            self.stats.add("requests")
+            address = request.remote or "unknown"
+            verdict = self._weights.take(address, weight(request.query), time.time_ns() // 1_000_000)
+            headers = {"X-MBX-USED-WEIGHT-1M": str(verdict.used_weight), **self._freshness()}
+            if verdict.status != 200:
+                headers["Retry-After"] = str(verdict.retry_after_s)
+                if verdict.status == 418:
+                    return _refused(apierrors.banned(address, verdict.banned_until_ms), headers)
+                return _refused(apierrors.too_many_requests(self.weight_per_minute), headers)
+            try:
+                return _json(await answer(request.query), 200, headers)
+            except ApiError as error:
+                return _refused(error, headers)
+            except StoreBusy:
+                self.stats.add("requests_refused")
+                return _refused(apierrors.busy(), headers)
+            except (DatabaseUnavailable, DatabaseRefused):
+                self.stats.add("requests_failed")
+                return _refused(apierrors.unavailable(), headers)
+
+        return handle
+
+    def _freshness(self) -> dict[str, str]:
+        stale_ms = self.market.stale_for_ms(steady_ms())
+        return {STALE_HEADER: str(stale_ms)} if stale_ms else {}
+
+    async def _ping(self, _: Query) -> object:
+        return {}
+
+    async def _time(self, _: Query) -> object:
+        return {"serverTime": self.now_ms()}
+
+    async def _exchange_info(self, _: Query) -> object:
+        return exchange_info(self.market.contracts(), self.now_ms(), self.weight_per_minute)
+
+    async def _klines(self, query: Query) -> object:
+        return await self._rows(klines_request(query, self.market, self._intervals(), self._limits.klines_rows))
+
+    async def _continuous_klines(self, query: Query) -> object:
+        rows = self._limits.klines_rows
+        return await self._rows(continuous_klines_request(query, self.market, self._intervals(), rows))
+
+    def _intervals(self) -> set[str]:
+        return {interval.name for interval in self.market.intervals}
+
+    async def _rows(self, request: KlinesRequest) -> object:
+        wanted = Range(request.start_ms, request.end_ms, request.limit)
+        klines = await self.history.klines(request.symbol, request.interval, wanted)
+        return [rest_kline(wire_of(kline)) for kline in klines]
+
+    async def _ticker_price(self, query: Query) -> object:
+        symbol = query.get("symbol")
+        if symbol is None:
+            return [self._price(each) for each in self.market.live_symbols()]
+        if not self.market.last(symbol):
+            raise apierrors.invalid_symbol()
+        return self._price(symbol)
+
+    def _price(self, symbol: str) -> dict[str, object]:
+        bar = self.market.last(symbol)
+        return {"symbol": symbol, "price": bar.close if bar else "0", "time": bar.at_ms if bar else 0}
+
+    async def _unknown(self, request: web.Request) -> web.StreamResponse:
+        return _refused(apierrors.unknown_path(request.path, request.method), {})
+
+
+def _json(body: object, status: int, headers: Mapping[str, str]) -> web.Response:
+    return web.Response(text=compact(body), status=status, headers=headers, content_type="application/json")
+
+
+def _refused(error: ApiError, headers: Mapping[str, str]) -> web.Response:
+    return _json(error.body(), error.status, headers)

@@ -1,0 +1,65 @@
+"""Klines from the table and live state as one series, seamless at the joint. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gateway.live import LiveBar
+from klagg.exchange.wire import WireKline
+from klagg.intervals import Interval
+from klagg.kline import Kline
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Which bars of a series are wanted, as the exchange reads it: with `start_ms` the first `limit` that open from
+    there on, without it the last `limit`; none that opens behind `end_ms`."""
+
+    start_ms: int | None
+    end_ms: int | None
+    limit: int
+
+    def holds(self, open_time: int) -> bool:
+        """Whether a bar that opens then lies within the times."""
+        after = self.start_ms is None or open_time >= self.start_ms
+        return after and (self.end_ms is None or open_time <= self.end_ms)
+
+
+def joined(
+    stored: Sequence[Kline], live: Iterable[LiveBar], symbol: str, interval: Interval, wanted: Range
+) -> list[Kline]:
+    """The wanted bars, by open time: rows of the table (the wanted ones of it) and bars of live state.
+
+    Live state must have been read before the table was asked. Of two versions of a bar the higher is taken: a final
+    goes over a bar in progress, finals order by (revision, complete), and of two bars in progress the live one is the
+    newer. What stands in neither is not there.
+    """
+    bars = {kline.open_time: kline for kline in stored}
+    for bar in live:
+        if wanted.holds(bar.open_time):
+            kept = bars.get(bar.open_time)
+            if kept is None or not kept.revision or bar.version > (kept.revision, kept.complete):
+                bars[bar.open_time] = kline_of(bar, symbol, interval)
+    times = sorted(bars)
+    chosen = times[-wanted.limit :] if wanted.start_ms is None else times[: wanted.limit]
+    return [bars[at] for at in chosen]
+
+
+def kline_of(bar: LiveBar, symbol: str, interval: Interval) -> Kline:
+    """A bar of live state as a record. What `live` does not tell is empty: the source and the edge, epoch 0, aggTrade
+    ids −1; the table has them a moment later."""
+    return Kline(
+        symbol, interval.name, bar.open_time, interval.close_time(bar.open_time), bar.open, bar.high, bar.low,
+        bar.close, bar.volume, bar.quote_volume, bar.trades, bar.taker_buy_volume, bar.taker_buy_quote_volume, -1, -1,
+        bar.first_trade_id, bar.last_trade_id, bar.complete, 0, bar.revision, "", "",
+    )  # fmt: skip
+
+
+def wire_of(kline: Kline) -> WireKline:
+    """A record as Binance's payloads have it."""
+    return WireKline(
+        kline.open_time, kline.close_time, kline.open, kline.high, kline.low, kline.close, kline.volume,
+        kline.quote_volume, kline.trades, kline.taker_buy_volume, kline.taker_buy_quote_volume, kline.first_trade_id,
+        kline.last_trade_id,
+    )  # fmt: skip

@@ -1,0 +1,167 @@
+"""Fan-out: each event is encoded once a stream, each client written to once a turn, and no client can hold up others.
+
+What a client has not taken yet waits in its own queue. There a newer state of a bar in progress takes the place of the
+older one, so these are never more than one for each stream. Finals all stay; a client whose waiting finals take more
+than its room is told so and disconnected.
+"""
+
+from __future__ import annotations
+
+from asyncio import Transport
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Final
+
+from gateway.live import Change
+from gateway.streams import Kind, Stream, event_of, names_of, parse_stream, worth_telling
+from klagg.exchange.control import Subscriptions
+from klagg.exchange.wire import combined, text_frame
+
+UNSENT_BYTES_MAX: Final = 64 * 1024
+"""While more than this waits in the socket's own buffer, the client's queue is held back and coalesces."""
+
+
+def _never(_: str) -> None:
+    """Nobody has to be told."""
+
+
+@dataclass(eq=False, slots=True)
+class Client:
+    """One WebSocket. `dismiss` disconnects it with a reason, in its own time.
+
+    `waiting` holds frames in the order of sending: by stream name the newest state of a bar in progress (with its open
+    time), by number finals and answers.
+    """
+
+    transport: Transport
+    subscriptions: Subscriptions
+    dismiss: Callable[[str], None] = _never
+    waiting: dict[str | int, tuple[int, bytes]] = field(default_factory=dict)
+    finals_bytes: int = 0
+    number: int = 0
+    dismissed: bool = False
+
+    def put_live(self, name: str, open_time: int, frame: bytes) -> None:
+        """A state of a bar in progress: it replaces what waits of the stream, unless that is of a later bar."""
+        before = self.waiting.get(name)
+        if before is None or before[0] <= open_time:
+            self.waiting[name] = (open_time, frame)
+
+    def put_final(self, name: str, open_time: int, frame: bytes) -> None:
+        """A final: what waits of the same bar in progress is out of date, everything else stays."""
+        before = self.waiting.get(name)
+        if before is not None and before[0] == open_time:
+            del self.waiting[name]
+        self.put(frame)
+
+    def put(self, frame: bytes) -> None:
+        """A frame that is never dropped."""
+        self.number += 1
+        self.waiting[self.number] = (0, frame)
+        self.finals_bytes += len(frame)
+
+    def flush(self) -> int:
+        """Write what waits, unless the socket has not taken the last of it; how many frames went."""
+        if self.dismissed or not self.waiting or self.transport.is_closing():
+            return 0
+        if self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
+            return 0
+        count = len(self.waiting)
+        self.transport.write(b"".join([frame for _, frame in self.waiting.values()]))
+        self.waiting.clear()
+        self.finals_bytes = 0
+        return count
+
+
+@dataclass(slots=True)
+class Hub:
+    """Who listens to what. `room_bytes` is how much of finals may wait for one client."""
+
+    room_bytes: int
+    clients: dict[Client, None] = field(default_factory=dict)
+    frames_sent: int = 0
+    dismissed: int = 0
+    _listeners: dict[str, dict[Client, None]] = field(default_factory=dict)
+    _held: dict[Client, None] = field(default_factory=dict)
+
+    def attach(self, client: Client) -> None:
+        """Take a client in."""
+        self.clients[client] = None
+
+    def detach(self, client: Client) -> None:
+        """Forget a client and all it listened to."""
+        self.clients.pop(client, None)
+        self._held.pop(client, None)
+        self.unlisten(client, list(client.subscriptions.streams))
+        client.waiting.clear()
+
+    def listen(self, client: Client, names: Iterable[str]) -> list[tuple[str, Stream]]:
+        """Begin to deliver streams; those that klagg has, with their names."""
+        known = [(name, stream) for name in names if (stream := parse_stream(name)) is not None]
+        for name, _ in known:
+            self._listeners.setdefault(name, {})[client] = None
+        return known
+
+    def unlisten(self, client: Client, names: Iterable[str]) -> None:
+        """Deliver these streams no more; what waits of bars in progress goes, finals stay."""
+        for name in names:
+            listeners = self._listeners.get(name)
+            if listeners is not None and client in listeners:
+                del listeners[client]
+                if not listeners:
+                    del self._listeners[name]
+            client.waiting.pop(name, None)
+
+    @property
+    def streams(self) -> int:
+        """How many streams somebody listens to."""
+        return len(self._listeners)
+
+    def publish(self, changes: Iterable[Change]) -> None:
+        """Queue what changed for those who listen, and send what can be sent."""
+        for change in changes:
+            kline, continuous = names_of(change.symbol, change.interval)
+            if kline in self._listeners:
+                self._tell(kline, Kind.KLINE, change)
+            if continuous in self._listeners:
+                self._tell(continuous, Kind.CONTINUOUS, change)
+        self.flush()
+
+    def _tell(self, name: str, kind: Kind, change: Change) -> None:
+        if not worth_telling(change):
+            return
+        event = event_of(kind, change)
+        wrapped = raw = b""
+        closed, open_time = change.bar.closed, change.bar.open_time
+        for client in self._listeners[name]:
+            if client.subscriptions.combined:
+                frame = wrapped = wrapped or text_frame(combined(name, event))
+            else:
+                frame = raw = raw or text_frame(event)
+            put = client.put_final if closed else client.put_live
+            put(name, open_time, frame)
+            self._held[client] = None
+
+    def show(self, client: Client, name: str, kind: Kind, change: Change) -> None:
+        """Queue for one client what a bar is now."""
+        event = event_of(kind, change)
+        frame = text_frame(combined(name, event) if client.subscriptions.combined else event)
+        client.put_live(name, change.bar.open_time, frame)
+        self._held[client] = None
+
+    def queue(self, client: Client, text: str) -> None:
+        """Queue an answer for one client, and send it if it can be sent."""
+        client.put(text_frame(text))
+        self._held[client] = None
+        self.flush()
+
+    def flush(self) -> None:
+        """Send what waits to those who can take it; dismiss those who are too slow even for their finals."""
+        for client in list(self._held):
+            self.frames_sent += client.flush()
+            if client.finals_bytes > self.room_bytes and not client.dismissed:
+                client.dismissed = True
+                self.dismissed += 1
+                client.dismiss("too slow: more finals wait than there is room for")
+            if not client.waiting or client.dismissed:
+                self._held.pop(client, None)

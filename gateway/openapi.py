@@ -1,0 +1,131 @@
+"""The OpenAPI description of klagg's own API, made from its endpoints. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import klagg
+from gateway.endpoints import Endpoint
+from klagg.kline import DECIMAL_FIELDS, INTEGER_FIELDS
+
+Schema = dict[str, Any]
+
+_PROBLEMS = {
+    400: "The query cannot be understood.", 401: "The token is missing or wrong.",
+    404: "klagg does not know the symbol.",
+    503: "The database is away, or asked too much at once.",
+}  # fmt: skip
+
+NULLABLE_IDS = ("first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id", "epoch")
+"""Fields of a kline that are null where there is none, or live state does not tell."""
+
+KLINE_FIELDS = (
+    "open_time", "close_time", "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume",
+    "taker_buy_quote_volume", "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id", "closed", "complete",
+    "epoch", "revision", "source", "edge",
+)  # fmt: skip
+"""The fields of a kline in an answer, in their order."""
+
+
+def _object(properties: Mapping[str, Schema], *optional: str) -> Schema:
+    required = [name for name in properties if name not in optional]
+    return {"type": "object", "properties": dict(properties), "required": required}
+
+
+def _list(item: Schema) -> Schema:
+    return {"type": "array", "items": item}
+
+
+def _ref(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+TEXT, INTEGER, BOOLEAN = ({"type": name} for name in ("string", "integer", "boolean"))
+MAYBE_TEXT, MAYBE_INTEGER = {"type": ["string", "null"]}, {"type": ["integer", "null"]}
+DECIMAL: Schema = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$", "description": "An exact decimal."}
+MAYBE_DECIMAL: Schema = {**DECIMAL, "type": ["string", "null"]}
+TIME: Schema = {"type": "integer", "description": "UTC ms."}
+MAYBE_TIME: Schema = {"type": ["integer", "null"], "description": "UTC ms."}
+ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
+
+
+def _kline_field(name: str) -> Schema:
+    if name in DECIMAL_FIELDS:
+        return DECIMAL
+    if name in NULLABLE_IDS:
+        return MAYBE_INTEGER
+    if name in ("closed", "complete"):
+        return BOOLEAN
+    if name in INTEGER_FIELDS:
+        return INTEGER
+    return MAYBE_TEXT
+
+
+def _schemas() -> dict[str, Schema]:
+    series: dict[str, Schema] = {"symbol": TEXT, "interval": TEXT}
+    price = dict.fromkeys(("price", "open", "high", "low", "volume", "quote_volume", "change_percent"), MAYBE_DECIMAL)
+    return {
+        "Problem": _object({"error": TEXT, "message": TEXT}),
+        "Kline": _object({name: _kline_field(name) for name in KLINE_FIELDS}),
+        "KlineRows": _list(_ref("Kline")),
+        "Klines": _object({**series, "stale_for_ms": INTEGER, "klines": _list(_ref("Kline"))}),
+        "Symbol": _object({"symbol": TEXT, "live": BOOLEAN, "time": MAYBE_TIME, **price, "trades": MAYBE_INTEGER}),
+        "Symbols": _object({"stale_for_ms": INTEGER, "symbols": _list(_ref("Symbol"))}),
+        "Gap": _object({
+            "symbol": TEXT, "generation": INTEGER, "ids": TEXT, "from_id": INTEGER, "to_id": INTEGER,
+            "before_time": MAYBE_TIME, "after_time": MAYBE_TIME, "opened_at": TIME, "ended_at": MAYBE_TIME,
+            "reason": MAYBE_TEXT,
+        }),
+        "Gaps": _object({"gaps": _list(_ref("Gap"))}),
+        "Finding": _object({
+            "id": TEXT, "shard": INTEGER, "kind": TEXT, "severity": TEXT, "symbol": MAYBE_TEXT, "interval": MAYBE_TEXT,
+            "open_time": MAYBE_TIME, "said_at": MAYBE_TIME, "closed_at": MAYBE_TIME, "evidence": MAYBE_TEXT,
+        }),
+        "Findings": _object({"findings": _list(_ref("Finding"))}),
+        "Shard": _object({
+            "shard": INTEGER, "position": TEXT, "time": TIME, "stale_for_ms": INTEGER, "timeouts": INTEGER,
+            "alarm": BOOLEAN, "bars": INTEGER, "unwritten_ms": MAYBE_INTEGER,
+        }),
+        "Status": _object({
+            "version": TEXT, "time": TIME, "stale": BOOLEAN, "stale_for_ms": INTEGER, "database": BOOLEAN,
+            "intervals": _list(TEXT), "shards": _list(_ref("Shard")),
+            "expected": _list(TEXT), "processes": _list(ANY_OBJECT),
+            "streams": {"type": "object", "additionalProperties": INTEGER}, "clients": INTEGER,
+        }),
+        "Anything": ANY_OBJECT,
+    }  # fmt: skip
+
+
+def _operation(name: str, endpoint: Endpoint) -> Schema:
+    media: dict[str, Schema] = {"application/json": {"schema": _ref(endpoint.schema)}}
+    media |= {each: {"schema": {"type": "string", "format": "binary"}} for each in endpoint.media}
+    answers: dict[str, Schema] = {"200": {"description": endpoint.summary, "content": media}}
+    for status in sorted({400, 401, *endpoint.problems}):
+        problem = {"application/json": {"schema": _ref("Problem")}}
+        answers[str(status)] = {"description": _PROBLEMS[status], "content": problem}
+    parameters = [
+        {
+            "name": each.name, "in": "query", "required": each.required, "description": each.description,
+            "schema": each.schema(),
+        }
+        for each in endpoint.parameters
+    ]  # fmt: skip
+    return {"operationId": name, "summary": endpoint.summary, "parameters": parameters, "responses": answers}
+
+
+def openapi(endpoints: Mapping[str, Endpoint], *, token: bool) -> Schema:
+    """The whole description; `token` says whether one is asked for."""
+    described: Schema = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "klagg", "version": klagg.__version__,
+            "description": "Klines with their provenance. Binance's own paths are served beside it under /fapi/v1.",
+        },
+        "paths": {each.path: {"get": _operation(name, each)} for name, each in endpoints.items()},
+        "components": {"schemas": _schemas()},
+    }  # fmt: skip
+    if token:
+        described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        described["security"] = [{"token": []}]
+    return described

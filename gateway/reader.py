@@ -1,0 +1,206 @@
+"""Reads a shard's `bars` and then its `live` stream into live state, pulled on an interval, without a gap.
+
+Where the stream does not go on by one (an entry was trimmed unread, Redis came back older) the shard is loaded anew,
+from `bars` and the newest `klines`, and what is different then goes to the subscribers like any other change, so that
+nobody misses a final that was written meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from gateway.live import Change, LiveState
+from gateway.market import Shard
+from gateway.survey import oldest_unwritten_ms
+from klagg.contract import BARS_POSITION, Keys, check_version, integer_of, texts_of
+from klagg.errors import ContractError, RedisRefused, RedisUnavailable
+from klagg.kline import Kline
+from klagg.redisio import AsyncStreams, Entry, Streams
+from klagg.stats import Stats
+
+START: Final = "0-0"
+NAME: Final = "gateway"
+"""The name under which the position is published."""
+
+PULL_ENTRIES: Final = 200
+"""Entries of one pull; when as many came, the next one follows at once."""
+
+TAIL_PAGE: Final = 1000
+TAIL_ENTRIES_MAX: Final = 200_000
+"""How far back into `klines` a load looks at most."""
+
+POSITION_MS: Final = 1000
+POSITION_TTL_S: Final = 60
+"""For so long the aggregator keeps what a silent gateway has not read."""
+
+WRITTEN_MARGIN_MS: Final = 1000
+"""Entries of one commit may bear times that differ by a moment."""
+
+STILL_MS: Final = 500
+"""After so long without a `live` entry the aggregator's position is looked at: a quiet market is no stall."""
+
+Publish = Callable[[list[Change]], None]
+
+
+class ShardReader:
+    """Keeps one shard's live state. `turn` pulls once; errors of Redis are counted there and never raised."""
+
+    def __init__(
+        self, shard: Shard, keys: Keys, streams: AsyncStreams, blocking: Streams, publish: Publish, kept_ms: int,
+        stats: Stats, log: logging.Logger,
+    ) -> None:  # fmt: skip
+        self._shard, self._keys, self._publish, self._kept_ms = shard, keys, publish, kept_ms
+        self._streams, self._blocking = streams, blocking
+        self._stats, self._log = stats, log
+        self._loaded = False
+        self._writer = b""
+        self._seq: int | None = None
+        self._commit: dict[bytes, bytes] = {}
+        self._looked_ms = self._told_ms = 0.0
+        self._lost = ""
+
+    async def turn(self, now_ms: float) -> bool:
+        """Pull once at `now_ms` (steady); whether there may be more to read at once."""
+        health = self._shard.health
+        more = moved = False
+        try:
+            if not self._loaded:
+                await self._load()
+                moved = True
+            read = await self._pull()
+            more, moved = len(read) >= PULL_ENTRIES, moved or bool(read)
+            if not moved and now_ms - health.moved_ms >= STILL_MS <= now_ms - self._looked_ms:
+                self._looked_ms = now_ms
+                moved = await self._aggregator_moves()
+            await self._tell_position(now_ms)
+            self._lost = ""
+        except (RedisUnavailable, RedisRefused) as lost:
+            self._stats.add("pulls_failed")
+            if str(lost) != self._lost:
+                self._log.warning("%s; the last good state is served until it is back", lost)
+                self._lost = str(lost)
+        if moved and health.moved(now_ms):
+            self._log.info("%s moves on again", self._keys.live)
+        return more
+
+    def look(self, now_ms: float) -> None:
+        """Count timeouts, and alarm after five in a row."""
+        health, name = self._shard.health, self._keys.live
+        if health.look(now_ms):
+            self._stats.add("alarms")
+            still_ms = now_ms - health.moved_ms
+            self._log.error(
+                "ALARM: %s has not moved on for %.0f ms (%d timeouts in a row)", name, still_ms, health.timeouts
+            )
+        self._stats.show("timeouts", health.timeouts_total, stream=name)
+        self._stats.show("stale_ms", health.stale_for_ms(now_ms), stream=name)
+
+    async def _pull(self) -> list[Entry]:
+        """The entries behind the position, taken in; a gap leads to a load at the next turn."""
+        found = await self._streams.read({self._keys.live: self._shard.position}, count=PULL_ENTRIES)
+        entries = found.get(self._keys.live, [])
+        changes: list[Change] = []
+        for entry in entries:
+            if not self._follows(entry):
+                self._loaded = False
+                break
+            changes += self._taken(entry)
+            self._shard.position = entry.id
+        self._publish(changes)
+        return entries
+
+    def _taken(self, entry: Entry) -> list[Change]:
+        try:
+            check_version(entry.fields)
+            changes = self._shard.state.take_entry(texts_of(entry.fields), told_ms(entry.id))
+        except ContractError as bad:
+            self._stats.add("rejected")
+            self._log.error("an entry of %s is left out: %s: %s", self._keys.live, entry.id, bad)
+            return []
+        self._stats.add("entries")
+        self._stats.add("bars", len(changes))
+        return changes
+
+    def _follows(self, entry: Entry) -> bool:
+        """Whether an entry is the next one: `seq` grows by one, over all runs of the aggregator."""
+        try:
+            seq = integer_of(entry.fields, "seq")
+        except ContractError:
+            return True  # `_taken` leaves it out
+        expected, self._seq = self._seq, seq
+        if expected is None or seq == expected + 1:
+            return True
+        self._stats.add("gaps")
+        self._log.warning("%s goes on at seq %d after %d: the shard is loaded again", self._keys.live, seq, expected)
+        return False
+
+    async def _load(self) -> None:
+        """Bars in progress from `bars`, finals from the newest `klines`; then `live` is read from where `bars` is."""
+        values = texts_of(await self._streams.hash_of(self._keys.bars))
+        position = values.get(BARS_POSITION, START)
+        finals = await asyncio.to_thread(self._finals)
+        newest = await asyncio.to_thread(self._blocking.range, self._keys.live, position, position)
+        state, old = LiveState(), self._shard.state
+        for entry_id, kline in finals:
+            state.take_final(kline, told_ms(entry_id))
+        try:
+            state.take_values(values, old.time_ms, told_ms(position))
+        except ContractError as bad:
+            self._stats.add("rejected")
+            self._log.error("%s is left out: %s", self._keys.bars, bad)
+        changes = state.changes_since(old)
+        old.replace_with(state)
+        self._seq = integer_of(newest[0].fields, "seq") if newest else None
+        self._shard.position = position
+        self._loaded = True
+        self._stats.add("loads")
+        self._publish(changes)
+
+    def _finals(self) -> list[tuple[str, Kline]]:
+        """Entry id and kline of the newest finals, oldest first: as far back as the table may lack them."""
+        entries: list[Entry] = []
+        last, floor = "+", 0
+        while len(entries) < TAIL_ENTRIES_MAX:
+            page = self._blocking.newest(self._keys.klines, count=TAIL_PAGE, last=last)
+            if page and not entries:
+                unwritten = oldest_unwritten_ms(self._blocking, self._keys)
+                floor = floor_ms(told_ms(page[0].id), self._kept_ms, unwritten)
+            entries += (entry for entry in page if told_ms(entry.id) >= floor)
+            if len(page) < TAIL_PAGE or told_ms(page[-1].id) < floor:
+                break
+            last = f"({page[-1].id}"
+        return list(self._readable(reversed(entries)))
+
+    def _readable(self, entries: Iterable[Entry]) -> Iterable[tuple[str, Kline]]:
+        for entry in entries:
+            try:
+                check_version(entry.fields)
+                yield entry.id, Kline.from_fields(texts_of(entry.fields))
+            except ContractError as bad:
+                self._stats.add("rejected")
+                self._log.error("an entry of %s is left out: %s: %s", self._keys.klines, entry.id, bad)
+
+    async def _aggregator_moves(self) -> bool:
+        """Whether the aggregator has committed since the last look: a quiet market has nothing to tell."""
+        before, self._commit = self._commit, await self._streams.hash_of(self._keys.commit)
+        return bool(before) and self._commit != before
+
+    async def _tell_position(self, now_ms: float) -> None:
+        """Publish what has been read, so that the aggregator trims nothing behind it."""
+        if now_ms - self._told_ms >= POSITION_MS and self._loaded:
+            self._told_ms = now_ms
+            await self._streams.set_with_ttl(self._keys.reader(NAME), self._shard.position, POSITION_TTL_S)
+
+
+def floor_ms(newest_ms: int, kept_ms: int, unwritten_ms: int | None) -> int:
+    """The time of Redis before which live state keeps no finals: older ones are in the table, and `kept_ms` old."""
+    floor = newest_ms - kept_ms
+    return floor if unwritten_ms is None else min(floor, unwritten_ms - WRITTEN_MARGIN_MS)
+
+
+def told_ms(entry_id: str) -> int:
+    """The time of Redis in an entry's id."""
+    return int(entry_id.partition("-")[0])

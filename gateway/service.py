@@ -1,0 +1,167 @@
+"""klagg-gateway: live klines and history for people and for clients written for Binance."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import time
+from collections.abc import Sequence
+from typing import Final
+
+from gateway.api import Api
+from gateway.fapi import Fapi, History
+from gateway.guards import SWEEP_S
+from gateway.health import Health
+from gateway.hub import Hub
+from gateway.live import Change, LiveState
+from gateway.market import Market, Shard
+from gateway.page import Page, read_files
+from gateway.reader import ShardReader, floor_ms, told_ms
+from gateway.server import Server
+from gateway.store import Store, StoreBusy
+from gateway.survey import Survey, survey
+from gateway.ws import Sockets
+from klagg.clock import steady_ms
+from klagg.contract import Keys
+from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, RedisUnavailable
+from klagg.intervals import ordered
+from klagg.processes import processes
+from klagg.redisio import AsyncStreams, Streams
+from klagg.service import AsyncContext, run_async
+
+SURVEY_S: Final = 2.0
+NAMES_S: Final = 60.0
+"""How often the names in the table are looked up."""
+
+LOOPBACK: Final = ("127.", "::1", "localhost")
+
+
+class Gateway:
+    """The parts of the process, and the tasks that keep them going."""
+
+    def __init__(self, context: AsyncContext) -> None:
+        self._context, settings = context, context.settings
+        config = self._config = settings.gateway
+        health = [Health(config.pull_timeout_ms, config.stale_ms, steady_ms()) for _ in range(settings.shards)]
+        self.market = Market(
+            [Shard(LiveState(), each) for each in health], ordered(settings.aggregator.intervals),
+            settings.exchange.quote_assets,
+        )  # fmt: skip
+        self.hub = Hub(config.client_buffer_kb * 1024)
+        self.survey = Survey()
+        url, timeout_ms = settings.redis.url, config.pull_timeout_ms
+        self._blocking = Streams(url, timeout_ms=settings.redis.timeout_ms)
+        self._pulling = [AsyncStreams(url, timeout_ms=timeout_ms) for _ in self.market.shards]
+        self._readers = [
+            ShardReader(
+                shard, Keys(number), self._pulling[number], self._blocking, self._publish, config.finals_kept_s * 1000,
+                context.stats, context.log,
+            )
+            for number, shard in enumerate(self.market.shards)
+        ]  # fmt: skip
+        self.store = self._store()
+        self.expected = [each.name for each in processes(settings)]
+        self.sockets = Sockets(self.hub, self.market, config, context.stats)
+        history = History(self.market, self.store)
+        fapi = Fapi(self.market, history, context.stats, config.weight_per_minute)
+        api = Api(
+            self.market, history, self.store, self.hub, lambda: self.survey, context.stats, token=bool(config.token),
+            expected=self.expected,
+        )  # fmt: skip
+        page = Page(read_files())
+        if not page.has_charts:
+            context.log.warning("the page has no charts: their library is not installed (make page)")
+        routes = [*self.sockets.routes(), *fapi.routes(), *api.routes(), *page.routes()]
+        self.server = Server(config, routes, page.paths)
+
+    def _store(self) -> Store | None:
+        settings = self._context.settings
+        if not settings.database.enabled:
+            return None
+        config = settings.gateway
+        return Store(
+            settings.database.url, connections=config.database_connections, timeout_ms=config.database_timeout_ms
+        )
+
+    async def run(self) -> None:
+        """Serve until asked to stop."""
+        if not self._config.token and not self._config.host.startswith(LOOPBACK):
+            self._context.log.warning("gateway.host is %s and there is no gateway.token: anybody there may read")
+        await self.server.start()
+        self._context.log.info("serving at http://%s", self.server.address)
+        self._context.stats.show("address", self.server.address)
+        others = {"survey": self._survey_for_ever(), "names": self._names_for_ever(), "sweep": self._sweep_for_ever()}
+        readers = {f"reader-{number}": self._read(reader) for number, reader in enumerate(self._readers)}
+        try:
+            await self._context.together({**readers, **others})
+        finally:
+            await self.sockets.close()
+            await self.server.stop()
+            for streams in self._pulling:
+                await streams.close()
+            if self.store:
+                await asyncio.to_thread(self.store.close)
+
+    def _publish(self, changes: Sequence[Change]) -> None:
+        self.hub.publish(changes)
+
+    async def _read(self, reader: ShardReader) -> None:
+        """Pull on the interval; at once when there is more. Also sends what waits for slow clients."""
+        more = False
+        while more or await self._context.sleep(self._config.pull_ms / 1000):
+            more = await reader.turn(steady_ms()) and not self._context.stopping.is_set()
+            reader.look(steady_ms())
+            self.hub.flush()
+
+    async def _survey_for_ever(self) -> None:
+        """Look up processes and streams, and release the finals that are in the table."""
+        stats, shards = self._context.stats, self._context.settings.shards
+        while True:
+            try:
+                self.survey = await asyncio.to_thread(survey, self._blocking, shards)
+                self._release()
+            except (RedisUnavailable, RedisRefused):
+                stats.add("surveys_failed")  # the readers say why
+            stats.show("clients", len(self.hub.clients))
+            stats.show("streams", self.hub.streams)
+            stats.show("frames_sent", self.hub.frames_sent)
+            stats.show("bars_kept", sum(len(shard.state) for shard in self.market.shards))
+            if not await self._context.sleep(SURVEY_S):
+                return
+
+    async def _sweep_for_ever(self) -> None:
+        """Close connections that dawdle."""
+        while await self._context.sleep(SWEEP_S):
+            self._context.stats.add("connections_idle", self.server.sweep(time.monotonic()))
+
+    def _release(self) -> None:
+        for number, shard in enumerate(self.market.shards):
+            if shard.position:
+                unwritten = self.survey.unwritten_ms.get(number) if self.store else None
+                kept_ms = self._config.finals_kept_s * 1000
+                shard.state.release(floor_ms(told_ms(shard.position), kept_ms, unwritten))
+
+    async def _names_for_ever(self) -> None:
+        """Keep the names that the table knows; also those of symbols that are traded no more have a history."""
+        while self.store:
+            try:
+                self.market.stored = await self.store.symbols()
+                self.market.listed = await self.store.listings()
+            except (DatabaseUnavailable, DatabaseRefused, StoreBusy) as away:
+                self._context.log.warning("the names in the table could not be read: %s", away)
+            if not await self._context.sleep(NAMES_S):
+                return
+
+
+async def serve(context: AsyncContext) -> None:
+    """The body of the process."""
+    await Gateway(context).run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The console script; the exit code."""
+    return run_async("gateway", "Serves live klines and history by REST and WebSocket.", serve, argv=argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,103 @@
+"""History from the database: a few connections, each with a thread of its own, and a bounded line before them."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, TypeVar
+
+from gateway.history import Range
+from gateway.market import Listed
+from klagg.database import Database, Row, load_queries
+from klagg.errors import KlaggError
+from klagg.kline import Kline
+
+QUERIES: Final = load_queries(Path(__file__).with_name("store.sql"))
+
+TIME_MS_MAX: Final = 253_402_300_799_999
+"""The end of the year 9999: a later time asks for the same."""
+
+WAITING_FOR_EACH: Final = 16
+"""How many queries may wait for each connection."""
+
+T = TypeVar("T")
+
+
+class StoreBusy(KlaggError):
+    """More is asked of the database at once than can be answered."""
+
+
+class Store:
+    """The database as the gateway reads it. `close` ends it.
+
+    Every question raises StoreBusy if too many wait already, DatabaseUnavailable and DatabaseRefused.
+    """
+
+    def __init__(self, url: str, *, connections: int, timeout_ms: int) -> None:
+        self._url, self._timeout_ms = url, timeout_ms
+        self._places = connections * (1 + WAITING_FOR_EACH)
+        self._executor = ThreadPoolExecutor(connections, "gateway-database")
+        self._of_thread = threading.local()
+        self._databases: list[Database] = []
+        self._database()  # a URL that cannot be one is refused at once
+
+    def close(self) -> None:
+        """End all connections; waits for the queries that run."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        for database in self._databases:
+            database.close()
+
+    def _database(self) -> Database:
+        """The database of the calling thread."""
+        database: Database | None = getattr(self._of_thread, "database", None)
+        if database is None:
+            database = Database(self._url, application="klagg-gateway", timeout_ms=self._timeout_ms)
+            self._of_thread.database = database
+            self._databases.append(database)
+        return database
+
+    async def _ask(self, question: Callable[[Database], T]) -> T:
+        if self._places <= 0:
+            raise StoreBusy
+        self._places -= 1
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._executor, lambda: question(self._database()))
+        finally:
+            self._places += 1
+
+    async def klines(self, symbol: str, interval: str, wanted: Range) -> list[Kline]:
+        """The wanted rows of a series, by open time."""
+        last_ms = TIME_MS_MAX if wanted.end_ms is None else min(wanted.end_ms, TIME_MS_MAX)
+        values = {"symbol": symbol, "interval": interval, "last_ms": last_ms, "limit": wanted.limit}
+        if wanted.start_ms is None:
+            found = await self._rows("klines_until", **values)
+            found.reverse()
+        else:
+            found = await self._rows("klines_from", first_ms=min(wanted.start_ms, TIME_MS_MAX), **values)
+        return [Kline(**row) for row in found]
+
+    async def symbols(self) -> set[str]:
+        """The names of all symbols in the table."""
+        return {row["symbol"] for row in await self._rows("symbols")}
+
+    async def listings(self) -> dict[str, Listed]:
+        """The latest listing of each symbol, by its name."""
+        return {
+            row["symbol"]: Listed(row["generation"], row["price_scale"], row["qty_scale"], row["status"])
+            for row in await self._rows("listings")
+        }
+
+    async def gaps(self, symbol: str | None, open_only: bool, limit: int) -> list[Row]:
+        """Holes of the ledger, the newest first; of one symbol, or all."""
+        return await self._rows("gaps", symbol=symbol, open_only=open_only, limit=limit)
+
+    async def findings(self, symbol: str | None, severity: str | None, limit: int) -> list[Row]:
+        """Findings, the newest first; of one symbol or severity, or all."""
+        return await self._rows("findings", symbol=symbol, severity=severity, limit=limit)
+
+    async def _rows(self, name: str, **values: object) -> list[Row]:
+        return await self._ask(lambda database: database.query(QUERIES[name], values))

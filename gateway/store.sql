@@ -1,0 +1,79 @@
+-- What the gateway asks the database. It only reads; times go in and out as ms, decimals come out as text.
+
+-- name: klines_from
+-- The first bars of a series that open between two times, both included.
+SELECT
+    symbol, "interval",
+    (extract(epoch FROM open_time) * 1000)::bigint AS open_time,
+    (extract(epoch FROM close_time) * 1000)::bigint AS close_time,
+    open::text, high::text, low::text, close::text, volume::text, quote_volume::text, trades,
+    taker_buy_volume::text, taker_buy_quote_volume::text,
+    first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete::integer, epoch, revision, source, edge
+FROM klines
+WHERE symbol = %(symbol)s
+    AND "interval" = %(interval)s
+    AND klines.open_time >= timestamptz 'epoch' + %(first_ms)s * INTERVAL '1 millisecond'
+    AND klines.open_time <= timestamptz 'epoch' + %(last_ms)s * INTERVAL '1 millisecond'
+ORDER BY klines.open_time
+LIMIT %(limit)s;
+
+-- name: klines_until
+-- The last bars of a series that open until then, newest first.
+SELECT
+    symbol, "interval",
+    (extract(epoch FROM open_time) * 1000)::bigint AS open_time,
+    (extract(epoch FROM close_time) * 1000)::bigint AS close_time,
+    open::text, high::text, low::text, close::text, volume::text, quote_volume::text, trades,
+    taker_buy_volume::text, taker_buy_quote_volume::text,
+    first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete::integer, epoch, revision, source, edge
+FROM klines
+WHERE symbol = %(symbol)s
+    AND "interval" = %(interval)s
+    AND klines.open_time <= timestamptz 'epoch' + %(last_ms)s * INTERVAL '1 millisecond'
+ORDER BY klines.open_time DESC
+LIMIT %(limit)s;
+
+-- name: symbols
+-- The names in the table, found by jumping from one to the next in the primary key. Every symbol has minutes.
+WITH RECURSIVE found AS (
+    SELECT (SELECT symbol FROM klines_minutes ORDER BY symbol LIMIT 1) AS symbol
+    UNION ALL
+    SELECT (SELECT symbol FROM klines_minutes AS next WHERE next.symbol > found.symbol ORDER BY symbol LIMIT 1)
+    FROM found WHERE found.symbol IS NOT NULL
+)
+SELECT symbol FROM found WHERE symbol IS NOT NULL;
+
+-- name: listings
+-- The latest listing of each symbol.
+SELECT DISTINCT ON (symbol) symbol, generation, price_scale, qty_scale, status
+FROM symbols
+ORDER BY symbol, generation DESC;
+
+-- name: gaps
+-- Holes of the ledger, the newest first.
+SELECT
+    symbol, generation, ids, from_id, to_id,
+    (extract(epoch FROM before_time) * 1000)::bigint AS before_time,
+    (extract(epoch FROM after_time) * 1000)::bigint AS after_time,
+    (extract(epoch FROM opened_at) * 1000)::bigint AS opened_at,
+    (extract(epoch FROM ended_at) * 1000)::bigint AS ended_at,
+    reason
+FROM gaps
+WHERE (%(symbol)s::text IS NULL OR symbol = %(symbol)s)
+    AND (NOT %(open_only)s OR gaps.ended_at IS NULL)
+ORDER BY gaps.opened_at DESC, symbol, from_id
+LIMIT %(limit)s;
+
+-- name: findings
+-- Findings, the newest first.
+SELECT
+    id, shard, kind, severity, symbol, "interval",
+    (extract(epoch FROM open_time) * 1000)::bigint AS open_time,
+    (extract(epoch FROM said_at) * 1000)::bigint AS said_at,
+    (extract(epoch FROM closed_at) * 1000)::bigint AS closed_at,
+    evidence #>> '{}' AS evidence
+FROM findings
+WHERE (%(symbol)s::text IS NULL OR symbol = %(symbol)s)
+    AND (%(severity)s::text IS NULL OR severity = %(severity)s)
+ORDER BY findings.said_at DESC NULLS LAST, id DESC
+LIMIT %(limit)s;

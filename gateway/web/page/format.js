@@ -1,0 +1,55 @@
+// How values are written. Pure.
+
+const compactNumber = new Intl.NumberFormat("en", { notation: "compact", maximumSignificantDigits: 4 });
+const wholeNumber = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
+
+/** A decimal text with its digits before the point in groups; nothing is rounded. */
+export function decimal(text) {
+  if (text === null || text === undefined) return "–";
+  const [whole, fraction] = String(text).split(".");
+  const grouped = whole.replace(/\B(?=(\d{3})+$)/g, " ");
+  return fraction ? `${grouped}.${fraction}` : grouped;
+}
+
+/** A large number in short: 1.234B. */
+export const short = (value) => (value === null || value === undefined ? "–" : compactNumber.format(Number(value)));
+
+/** A whole number in groups. */
+export const whole = (value) => (value === null || value === undefined ? "–" : wholeNumber.format(value).replaceAll(",", " "));
+
+/** A change in percent with its sign; the empty text if it is not known. */
+export function percent(value) {
+  if (value === null || value === undefined || Number.isNaN(Number(value))) return "";
+  const number = Math.round(Number(value) * 100) / 100;
+  return `${number > 0 ? "+" : number < 0 ? "−" : ""}${Math.abs(number).toFixed(2)} %`;
+}
+
+/** "up", "down" or "flat". */
+export const direction = (value) => (Number(value) > 0 ? "up" : Number(value) < 0 ? "down" : "flat");
+
+/** A time in ms as 2026-11-21 15:04:05 UTC; ms are written where there are some. */
+export function utc(ms) {
+  if (ms === null || ms === undefined) return "–";
+  const text = new Date(ms).toISOString().replace("T", " ").replace("Z", "");
+  return text.replace(/\.000$/, "");
+}
+
+/** Only the time of day. */
+export const clock = (ms) => (ms ? new Date(ms).toISOString().slice(11, 19) : "–");
+
+/** How long something took or is ago: 850 ms, 12 s, 3 min, 5 h, 2 d. */
+export function span(ms) {
+  if (ms === null || ms === undefined) return "–";
+  if (ms < 1000) return `${Math.round(ms)} ms`;
+  const seconds = ms / 1000;
+  if (seconds < 120) return `${Math.round(seconds)} s`;
+  if (seconds < 7200) return `${Math.round(seconds / 60)} min`;
+  if (seconds < 172_800) return `${Math.round(seconds / 3600)} h`;
+  return `${Math.round(seconds / 86_400)} d`;
+}
+
+/** How many digits stand behind the point. */
+export const digits = (text) => (String(text).split(".")[1] ?? "").length;
+
+/** Text for a sentence: one thing, several things. */
+export const count = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;

@@ -1,0 +1,174 @@
+// The pipeline page: whether the data can be trusted, at a glance, and what that rests on.
+
+import { get } from "./api.js";
+import { byId, make } from "./dom.js";
+import { clock, count, short, span, utc, whole } from "./format.js";
+import { VERDICTS, checks, openHoles, worst } from "./trust.js";
+
+const STORED_EVERY_MS = 10_000;
+const MARKS = { good: "✓", warn: "!", bad: "✕", off: "–" };
+const RATES_SHOWN = 4;
+
+export class Pipeline {
+  #status = null;
+  #open = null;
+  #gaps = null;
+  #findings = null;
+  #why = "";
+  #askedAt = 0;
+  #shown = false;
+  #level = "";
+
+  /** Take in what the gateway says now (null: it cannot be reached). */
+  take(status) {
+    this.#status = status;
+    if (status && !status.database) this.#why = "klagg runs without a database, which would keep them.";
+    else if (status && Date.now() - this.#askedAt > STORED_EVERY_MS) {
+      this.#askedAt = Date.now();
+      this.#askStored();
+    }
+    this.#draw();
+  }
+
+  show(shown) {
+    this.#shown = shown;
+    byId("view-pipeline").hidden = !shown;
+    if (shown) this.#draw();
+  }
+
+  async #askStored() {
+    try {
+      const [open, gaps, findings] = await Promise.all([
+        get("gaps", { open: true, limit: 1000 }), get("gaps", { limit: 30 }), get("findings", { limit: 100 }),
+      ]);
+      [this.#open, this.#gaps, this.#findings, this.#why] = [open.gaps, gaps.gaps, findings.findings, ""];
+    } catch (problem) {
+      [this.#open, this.#gaps, this.#findings, this.#why] = [null, null, null, problem.message];
+    }
+    this.#draw();
+  }
+
+  #draw() {
+    const found = this.#status
+      ? checks(this.#status, this.#open, this.#findings)
+      : [{ level: "bad", title: "Gateway", text: "The gateway cannot be reached." }];
+    const level = worst(found.map((each) => each.level));
+    const dot = byId("nav-trust");
+    dot.hidden = false;
+    if (level !== this.#level) {
+      this.#level = level;
+      dot.className = `dot ${level}`;
+      dot.title = VERDICTS[level][0];
+      dot.setAttribute("role", "img");
+      dot.setAttribute("aria-label", VERDICTS[level][0]);
+    }
+    if (!this.#shown) return;
+    const box = byId("view-pipeline");
+    const { scrollLeft } = box.querySelector(".scroll") ?? { scrollLeft: 0 };
+    box.replaceChildren(verdict(level), checkList(found), ...(this.#status ? this.#rest() : []));
+    const scroller = box.querySelector(".scroll");
+    if (scroller) scroller.scrollLeft = scrollLeft;
+  }
+
+  #rest() {
+    const status = this.#status;
+    return [
+      tiles(status, this.#open),
+      section("Processes", processTable(status)),
+      section("Gaps", this.#gaps ? gapTable(this.#gaps) : quiet(this.#why || "Loading …")),
+      section("Findings", this.#findings ? findingTable(this.#findings) : quiet(this.#why || "Loading …")),
+      section("Streams in Redis", streamTable(status)),
+      make("p", { class: "quiet end", text: `klagg ${status.version} · exchange time ${status.time ? clock(status.time) : "unknown"} UTC` }),
+    ];
+  }
+}
+
+const quiet = (text) => make("p", { class: "quiet", text });
+
+const section = (title, content) => make("section", { class: "block" }, make("h2", { text: title }), content);
+
+function verdict(level) {
+  const [title, text] = VERDICTS[level];
+  return make(
+    "div", { class: `verdict ${level}`, id: "verdict" },
+    make("span", { class: "mark", text: MARKS[level], "aria-hidden": "true" }),
+    make("div", {}, make("h1", { text: title }), make("p", { text })),
+  );
+}
+
+const checkList = (found) => make("ul", { class: "checks" }, ...found.map(({ level, title, text }) => make(
+  "li", { class: level },
+  make("span", { class: "mark", text: MARKS[level], "aria-label": level, role: "img" }),
+  make("div", {}, make("b", { text: title }), make("span", { text })),
+)));
+
+function tiles(status, open) {
+  // Every line of ingest carries every trade: the best of them says how many there are.
+  const lines = status.processes.filter((each) => each.process.startsWith("ingest"));
+  const rate = Math.max(0, ...lines.map((each) => Number(each.rates?.trades ?? 0)));
+  const behind = status.shards.map((each) => each.unwritten_ms).filter((each) => each !== null);
+  const delay = status.processes.map((each) => each.gauges?.delay_ms).filter((each) => typeof each === "number");
+  const values = [
+    ["Symbols", whole(Math.max(0, ...status.processes.map((each) => Number(each.gauges?.symbols ?? 0))))],
+    ["Trades a second", short(rate)],
+    ["Exchange to ingest", delay.length ? span(Math.max(0, ...delay)) : "–"],
+    ["Table behind by", behind.length ? span(Math.max(...behind)) : "–"],
+    ["Open gaps", whole(Math.max(openHoles(status), open?.length ?? 0))],
+    ["Clients", whole(status.clients)],
+  ];
+  return make("dl", { class: "tiles" }, ...values.map(([name, text]) => make("div", {}, make("dt", { text: name }), make("dd", { text }))));
+}
+
+function tableOf(heads, rows, nothing) {
+  if (!rows.length) return quiet(nothing);
+  return make("div", { class: "scroll", tabindex: "0" }, make(
+    "table", {},
+    make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { text, scope: "col" })))),
+    make("tbody", {}, ...rows.map(({ kind, cells }) => make("tr", { class: kind }, ...cells.map((each) => make("td", { text: each }))))),
+  ));
+}
+
+function processTable(status) {
+  const present = status.processes.map((each) => each.process);
+  const missing = (status.expected ?? []).filter((name) => !present.includes(name));
+  const rows = status.processes.toSorted((a, b) => a.process.localeCompare(b.process)).map((each) => ({
+    kind: each.alarm ? "bad" : each.state === "running" ? "" : "warn",
+    cells: [each.process, each.alarm || each.state, span(each.time_ms - each.started_ms), rates(each), gauges(each)],
+  }));
+  rows.unshift(...missing.map((name) => ({ kind: "bad", cells: [name, "no sign of life", "–", "", ""] })));
+  return tableOf(["Process", "State", "Runs for", "A second", "Shows"], rows, "No process shows a sign of life.");
+}
+
+const rates = (process) => Object.entries(process.rates ?? {}).filter(([, value]) => value > 0)
+  .sort((a, b) => b[1] - a[1]).slice(0, RATES_SHOWN).map(([name, value]) => `${name.replaceAll("_", " ")} ${short(value)}`).join(" · ");
+
+const gauges = (process) => Object.entries(process.gauges ?? {}).filter(([name]) => name !== "exchange_ms")
+  .map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "number" ? short(value) : value}`).join(" · ");
+
+function gapTable(found) {
+  const rows = found.map((each) => ({
+    kind: each.ended_at ? "" : "warn",
+    cells: [
+      each.symbol, `${whole(each.from_id)} … ${whole(each.to_id)}`, count(each.to_id - each.from_id + 1, "id"),
+      utc(each.opened_at), each.ended_at ? `${each.reason ?? "ended"} after ${span(each.ended_at - each.opened_at)}` : "open",
+    ],
+  }));
+  return tableOf(["Symbol", "Missing ids", "How many", "Noticed", "End"], rows, "No trade was ever missing.");
+}
+
+function findingTable(found) {
+  const rows = found.map((each) => ({
+    kind: each.closed_at ? "" : { error: "bad", warning: "warn" }[each.severity] ?? "",
+    cells: [
+      each.said_at ? utc(each.said_at) : "–", each.severity, each.kind,
+      [each.symbol, each.interval, each.open_time ? clock(each.open_time) : ""].filter(Boolean).join(" "),
+      each.closed_at ? `closed ${utc(each.closed_at)}` : "", each.evidence ?? "",
+    ],
+  }));
+  return tableOf(["Said", "Severity", "Kind", "Of", "Closed", "Evidence"], rows, "Nothing was found.");
+}
+
+const streamTable = (status) => tableOf(
+  ["Stream", "Entries"], Object.entries(status.streams).map(([name, length]) => ({ kind: "", cells: [name, whole(length)] })),
+  "No look at Redis yet.",
+);

@@ -1,0 +1,90 @@
+// Whether the data can be trusted, from what the gateway says of the pipeline. Pure.
+//
+// A check is { level, title, text }: "good", "warn" (with reservations), "bad" (not), "off" (nobody looks).
+
+import { count, span } from "./format.js";
+
+const BEHIND_WARN_MS = 60_000;
+const BEHIND_BAD_MS = 600_000;
+const RECENT_MS = 86_400_000;
+
+const WORST = ["good", "warn", "bad"];
+
+/** Of several levels the worst; "off" counts as good. */
+export const worst = (levels) => WORST[Math.max(0, ...levels.map((level) => WORST.indexOf(level)))];
+
+function liveState(status) {
+  const title = "Live state";
+  if (!status.time) return { level: "bad", title, text: "No tick of the exchange's clock has come yet." };
+  if (status.stale) {
+    return { level: "bad", title, text: `It has stood still for ${span(status.stale_for_ms)}: the aggregator or Redis has stopped.` };
+  }
+  return { level: "good", title, text: "It moves on with the exchange's clock." };
+}
+
+function processes(status) {
+  const title = "Processes";
+  const names = status.processes.map((each) => each.process);
+  const gone = (status.expected ?? []).filter((name) => !names.includes(name));
+  const alarms = status.processes.filter((each) => each.alarm);
+  const halting = status.processes.filter((each) => each.state !== "running");
+  if (gone.length) {
+    const needed = gone.some((name) => /^(aggregator|clock)/.test(name)) || !names.some((name) => name.startsWith("ingest"));
+    return { level: needed ? "bad" : "warn", title, text: `${gone.join(", ")} ${gone.length === 1 ? "does" : "do"} not show a sign of life.` };
+  }
+  if (alarms.length) return { level: "warn", title, text: alarms.map((each) => `${each.process}: ${each.alarm}`).join("; ") };
+  if (halting.length) return { level: "warn", title, text: halting.map((each) => `${each.process} is ${each.state}`).join("; ") };
+  return { level: "good", title, text: `${count(names.length, "process", "processes")} run and say so.` };
+}
+
+function table(status) {
+  const title = "Table";
+  if (!status.database) return { level: "off", title, text: "klagg runs without a database: there is no history." };
+  const known = status.shards.map((each) => each.unwritten_ms).filter((each) => each !== null);
+  if (!known.length) return { level: "warn", title, text: "Nobody writes the table." };
+  const behind = Math.max(...known);
+  const level = behind > BEHIND_BAD_MS ? "bad" : behind > BEHIND_WARN_MS ? "warn" : "good";
+  return { level, title, text: behind ? `Finals reach it ${span(behind)} behind.` : "Every final is in it." };
+}
+
+/** How many trades' ranges are missing now, as the aggregators say. */
+export const openHoles = (status) =>
+  status.processes.reduce((sum, each) => sum + (/^aggregator/.test(each.process) ? Number(each.gauges?.open_holes ?? 0) : 0), 0);
+
+function gaps(status, found) {
+  const title = "Gaps";
+  const open = Math.max(openHoles(status), found?.length ?? 0);
+  if (open) return { level: "warn", title, text: `${count(open, "gap is", "gaps are")} open; bars there are not called complete.` };
+  return { level: "good", title, text: "No trade is known to be missing." };
+}
+
+function findings(found, now) {
+  const title = "Findings";
+  if (!found) return { level: "off", title, text: "They are kept in the database, which cannot be asked now." };
+  const recent = found.filter((each) => !each.closed_at && each.said_at && now - each.said_at < RECENT_MS);
+  const errors = recent.filter((each) => each.severity === "error");
+  const warnings = recent.filter((each) => each.severity === "warning");
+  if (errors.length) return { level: "bad", title, text: `${count(errors.length, "error")} in the last day: ${kinds(errors)}.` };
+  if (warnings.length) return { level: "warn", title, text: `${count(warnings.length, "warning")} in the last day: ${kinds(warnings)}.` };
+  return { level: "good", title, text: "Nothing wrong was found in the last day." };
+}
+
+const kinds = (found) => [...new Set(found.map((each) => each.kind))].slice(0, 3).join(", ");
+
+function audits(status) {
+  const title = "Audits";
+  const names = status.processes.map((each) => each.process).filter((name) => name.startsWith("auditor"));
+  if (!names.length) return { level: "off", title, text: "No auditor runs: nobody checks the result a second time." };
+  return { level: "good", title, text: `${names.join(", ")} ${names.length === 1 ? "checks" : "check"} the result.` };
+}
+
+/** All checks; `gapsOpen` and `found` are null where the database cannot tell. */
+export function checks(status, gapsOpen, found) {
+  return [liveState(status), processes(status), gaps(status, gapsOpen), table(status), findings(found, status.time), audits(status)];
+}
+
+export const VERDICTS = {
+  good: ["The data can be trusted", "Everything runs, nothing is missing, and nothing wrong was found."],
+  warn: ["Trust with reservations", "The bars are right as far as they are marked complete; see below what is not."],
+  bad: ["Do not rely on this now", "What is shown may be old or wrong; see below why."],
+};

@@ -1,0 +1,46 @@
+"""A real browser for the tests of the page: Debian's Chromium, driven by Playwright."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from playwright.async_api import Browser, Page, async_playwright
+
+from klagg.embedded.prefix import bring_prefix
+
+
+def chromium() -> str:
+    """The program: KLAGG_CHROMIUM, else one of the host's, else Debian's in a private folder. PrefixUnavailable."""
+    named = os.environ.get("KLAGG_CHROMIUM") or shutil.which("chromium-headless-shell") or shutil.which("chromium")
+    return named or str(bring_prefix("chromium") / "bin" / "chromium-headless-shell")
+
+
+@asynccontextmanager
+async def browsing() -> AsyncIterator[Browser]:
+    """A running browser."""
+    async with async_playwright() as playwright:
+        # Chromium's own sandbox needs rights that containers seldom give; the pages are klagg's alone.
+        browser = await playwright.chromium.launch(executable_path=chromium(), chromium_sandbox=False)
+        try:
+            yield browser
+        finally:
+            await browser.close()
+
+
+@asynccontextmanager
+async def visiting(browser: Browser, url: str, **options: Any) -> AsyncIterator[tuple[Page, list[str]]]:
+    """A page at URL, and the list to which everything goes that it logs as an error or throws."""
+    context = await browser.new_context(viewport={"width": 1280, "height": 800}, **options)
+    page = await context.new_page()
+    troubles: list[str] = []
+    page.on("pageerror", lambda error: troubles.append(str(error)))
+    page.on("console", lambda said: troubles.append(said.text) if said.type == "error" else None)
+    try:
+        await page.goto(url)
+        yield page, troubles
+    finally:
+        await context.close()

@@ -1,0 +1,151 @@
+"""Bars, an aggregator's words, and a running gateway for these tests."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+import aiohttp
+
+from gateway.live import LiveBar, bar_of
+from gateway.service import Gateway
+from klagg.contract import BARS_POSITION, LIVE_VALUE, Keys, live_field, stamp
+from klagg.intervals import INTERVALS
+from klagg.kline import Kline
+from klagg.redisio import Append, HashUpdate, Streams, Write
+from klagg.service import AsyncContext
+from klagg.settings import from_tree
+
+T = TypeVar("T")
+
+MINUTE_MS = 60_000
+NOW_MS = 1_794_000_000_000 // MINUTE_MS * MINUTE_MS
+"""The beginning of a minute."""
+
+PLAIN = {
+    "open_time": NOW_MS, "open": "64100.10", "high": "64120.00", "low": "64090.90", "close": "64111.10",
+    "volume": "12.345", "quote_volume": "791234.56780", "trades": 321, "taker_buy_volume": "6.000",
+    "taker_buy_quote_volume": "384600.00000", "first_trade_id": 100, "last_trade_id": 420, "closed": 0, "revision": 0,
+    "complete": 0,
+}  # fmt: skip
+"""A live value of BTCUSDT; prices have two decimals, quantities three."""
+
+FINAL = {"closed": 1, "revision": 1, "complete": 1}
+
+
+def value(**changes: Any) -> str:
+    """A live value with some parts changed."""
+    values = {**PLAIN, **changes}
+    return ",".join(str(values[name]) for name in LIVE_VALUE)
+
+
+def bar(**changes: Any) -> LiveBar:
+    """The same as a bar; at_ms and told_ms may be given too."""
+    at_ms, told_ms = changes.pop("at_ms", NOW_MS), changes.pop("told_ms", NOW_MS)
+    return bar_of(value(**changes), at_ms, told_ms)
+
+
+def kline(symbol: str = "BTCUSDT", interval: str = "1m", **changes: Any) -> Kline:
+    """The final of the same values as the aggregator publishes it."""
+    values = {**PLAIN, "revision": 1, "complete": 1, **changes}
+    values.pop("closed")
+    values.setdefault("close_time", INTERVALS[interval].close_time(values["open_time"]))
+    rest = {"first_agg_id": 10, "last_agg_id": 90, "epoch": 1, "source": "own", "edge": ""}
+    return Kline(symbol=symbol, interval=interval, **{**rest, **values})
+
+
+@dataclass(slots=True)
+class Teller:
+    """An aggregator as far as its readers see it: each `tell` is a tick."""
+
+    streams: Streams
+    keys: Keys = field(default_factory=lambda: Keys(0))
+    seq: int = 0
+    position: str = "0-0"
+
+    def tell(self, bars: dict[tuple[str, str], dict[str, Any]], *, time_ms: int = NOW_MS, skip: int = 0) -> str:
+        """One commit: a `live` entry, the `klines` of its finals, `bars` with the rest; the id of the entry.
+
+        `skip` leaves out so many numbers, as if these entries had been trimmed unread.
+        """
+        self.seq += 1 + skip
+        values = {live_field(*series): value(**changes) for series, changes in bars.items()}
+        finals = [kline(*series, **changes) for series, changes in bars.items() if changes.get("closed")]
+        entry = stamp({"time": str(time_ms), **values}, "aggregator-0@1", self.seq)
+        still_open = {
+            live_field(*series): value(**changes) for series, changes in bars.items() if not changes.get("closed")
+        }
+        writes: list[Write] = [
+            *(Append(self.keys.klines, stamp(each.to_fields(), "aggregator-0@1", self.seq)) for each in finals),
+            Append(self.keys.live, entry),
+            HashUpdate(self.keys.bars, {**still_open, BARS_POSITION: self.position}),
+            HashUpdate(self.keys.commit, {"seq": str(self.seq)}),
+        ]
+        self.position = self.streams.write(writes)[-1]
+        return self.position
+
+
+@dataclass(slots=True)
+class Client:
+    """An HTTP client of a running gateway."""
+
+    gateway: Gateway
+    session: aiohttp.ClientSession
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.gateway.server.address}"
+
+    async def get(self, path: str, **query: Any) -> Any:
+        """The decoded JSON of a 200."""
+        status, _, body = await self.ask(path, **query)
+        assert status == 200, body
+        return body
+
+    async def ask(self, path: str, **query: Any) -> tuple[int, Any, Any]:
+        """Status, headers and decoded JSON."""
+        async with self.session.get(self.url + path, params=query) as response:
+            return response.status, response.headers, await response.json(content_type=None)
+
+    def socket(self, path: str, **options: Any) -> Any:
+        return self.session.ws_connect(self.url + path, **options)
+
+
+@asynccontextmanager
+async def running(redis_url: str, database_url: str = "", **gateway: Any) -> AsyncIterator[Client]:
+    """A gateway's body, running, and a client of it; at the end it is asked to stop, and must have ended well."""
+    tree = {
+        "redis": {"url": redis_url, "timeout_ms": 2000},
+        "database": {"url": database_url, "enabled": bool(database_url)},
+        "gateway": {"port": 0, "pull_ms": 10, "pull_timeout_ms": 200, "stale_ms": 500, **gateway},
+    }
+    context = AsyncContext("gateway", from_tree(tree), argparse.Namespace(), None)
+    process = Gateway(context)
+    task = asyncio.create_task(process.run())
+    try:
+        async with aiohttp.ClientSession() as session:
+            await eventually(lambda: task.done() or process.market.shards[0].position)
+            assert not task.done(), task.exception()
+            yield Client(process, session)
+    finally:
+        context.stopping.set()
+        await asyncio.wait_for(task, 15)
+        await context.farewell()
+
+
+async def eventually(condition: Callable[[], T | Awaitable[T]], deadline_s: float = 10.0) -> T:
+    """The first true value of CONDITION, polled; it may be a coroutine function."""
+    deadline = time.monotonic() + deadline_s
+    while True:
+        found: Any = condition()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found  # type: ignore[no-any-return]
+        assert time.monotonic() < deadline, f"still not so after {deadline_s} s: {found!r}"
+        await asyncio.sleep(0.01)

@@ -1,0 +1,197 @@
+"""klagg's own API on a real Redis and TimescaleDB; every answer is held against its own description."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from typing import Any
+
+import aiohttp
+import pytest
+
+from gateway import api
+from gateway.store import Store
+from klagg.contract import Keys, finding_entry, stamp
+from klagg.database import Database
+from klagg.errors import DatabaseUnavailable
+from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, eventually, kline, running
+from writers.kline_table import upsert
+
+pytestmark = pytest.mark.servers
+
+BTC = ("BTCUSDT", "1m")
+SERIES = {"symbol": "BTCUSDT", "interval": "1m"}
+KINDS: dict[str, type] = {
+    "object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "null": type(None),
+}  # fmt: skip
+
+
+def check(value: Any, schema: dict[str, Any], schemas: dict[str, Any], where: str = "$") -> None:
+    """Whether a value keeps its schema, as far as these schemas go."""
+    if "$ref" in schema:
+        schema = schemas[schema["$ref"].rpartition("/")[2]]
+    kinds = schema["type"] if isinstance(schema["type"], list) else [schema["type"]]
+    assert any(type(value) is KINDS[kind] for kind in kinds), f"{where} is {value!r}, not {kinds}"
+    if isinstance(value, dict) and "properties" in schema:
+        assert set(value) == set(schema["properties"]) == set(schema["required"]), where
+        for name, inner in schema["properties"].items():
+            check(value[name], inner, schemas, f"{where}.{name}")
+    if isinstance(value, list):
+        for each in value:
+            check(each, schema["items"], schemas, f"{where}[]")
+    if isinstance(value, str) and "pattern" in schema:
+        assert re.fullmatch(schema["pattern"], value), where
+
+
+async def described(client: Client, name: str, **query: Any) -> Any:
+    """The answer of an endpoint that keeps its description."""
+    document = await client.get("/api/openapi.json")
+    body = await client.get(f"/api/{name}", **query)
+    schema = document["paths"][f"/api/{name}"]["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+    check(body, schema, document["components"]["schemas"])
+    return body
+
+
+def at(number: int) -> int:
+    return NOW_MS + number * MINUTE_MS
+
+
+async def test_klines_come_with_their_provenance(
+    redis_url: str, database_url: str, database: Database, teller: Teller
+) -> None:
+    upsert(database, [kline(open_time=at(0)), kline(open_time=at(1), revision=2, source="mixed", complete=0)])
+    teller.tell({BTC: {"open_time": at(2), **FINAL}})
+    teller.tell({BTC: {"open_time": at(3)}})
+    async with running(redis_url, database_url) as client:
+        found = await described(client, "klines", **SERIES)
+        told = [(each["revision"], each["complete"], each["source"], each["closed"]) for each in found["klines"]]
+        assert told == [
+            (1, True, "own", True),
+            (2, False, "mixed", True),
+            (1, True, None, True),
+            (0, False, None, False),
+        ]
+        assert (found["symbol"], found["interval"], found["stale_for_ms"]) == ("BTCUSDT", "1m", 0)
+        part = await described(client, "klines", **SERIES, start=at(1), end=at(2), limit=1)
+        assert [each["open_time"] for each in part["klines"]] == [at(1)]
+        status, _, body = await client.ask("/api/klines", symbol="NOSUCH", interval="1m")
+        assert (status, body["error"]) == (404, "unknown_symbol")
+        status, _, body = await client.ask("/api/klines", **SERIES, limit="x")
+        assert (status, body["error"]) == (400, "bad_parameter")
+
+
+async def test_symbols_have_prices_and_their_day(
+    redis_url: str, database_url: str, database: Database, teller: Teller
+) -> None:
+    upsert(database, [kline("GONEUSDT")])
+    teller.tell({BTC: {"close": "110.00"}, ("BTCUSDT", "1d"): {"open": "100.00", "quote_volume": "5.5"}})
+    async with running(redis_url, database_url) as client:
+        await eventually(lambda: client.gateway.market.stored)
+        btc, gone = (await described(client, "symbols"))["symbols"]
+        assert (btc["symbol"], btc["price"], btc["change_percent"], btc["quote_volume"], btc["live"]) == (
+            "BTCUSDT", "110.00", "10.00", "5.5", True,
+        )  # fmt: skip
+        assert (gone["symbol"], gone["live"], gone["price"]) == ("GONEUSDT", False, None)
+
+
+async def test_gaps_and_findings(redis_url: str, database_url: str, database: Database, teller: Teller) -> None:
+    database.execute(
+        "INSERT INTO gaps (symbol, generation, ids, from_id, to_id, opened_at, ended_at, reason) VALUES"
+        " ('BTCUSDT', 0, 'agg', 5, 9, to_timestamp(100), NULL, NULL),"
+        " ('ETHUSDT', 0, 'agg', 1, 2, to_timestamp(200), to_timestamp(201), 'repaired')"
+    )
+    database.execute(
+        "INSERT INTO findings (id, shard, kind, severity, symbol, writer, said_at, evidence) VALUES"
+        " ('0:a:1', 0, 'DATA_LOSS', 'error', NULL, 'a', to_timestamp(7), '\"a sentence\"'),"
+        " ('0:a:2', 0, 'UNREPAIRED', 'warning', 'BTCUSDT', 'a', NULL, '{\"ids\": [1]}')"
+    )
+    teller.tell({BTC: {}})
+    async with running(redis_url, database_url) as client:
+        eth, btc = (await described(client, "gaps"))["gaps"]
+        assert (eth["opened_at"], eth["reason"], btc["ended_at"]) == (200_000, "repaired", None)
+        assert [each["symbol"] for each in (await described(client, "gaps", open="true"))["gaps"]] == ["BTCUSDT"]
+        loss, unrepaired = (await described(client, "findings"))["findings"]
+        assert (loss["evidence"], loss["said_at"]) == ("a sentence", 7000)
+        assert json.loads(unrepaired["evidence"]) == {"ids": [1]}
+        assert (await described(client, "findings", severity="error", limit=1))["findings"] == [loss]
+
+
+async def test_the_status_shows_processes_streams_and_shards(redis_url: str, teller: Teller) -> None:
+    teller.tell({BTC: {}})
+    finding = finding_entry("DATA_LOSS", "error", "gone", time_ms=7)
+    teller.streams.append(Keys(0).findings, stamp(finding, "a", 1))
+    teller.streams.set_with_ttl("heartbeat:clock", json.dumps({"process": "clock", "state": "running"}), 60)
+    async with running(redis_url) as client, client.socket("/ws"):
+        await eventually(lambda: client.gateway.survey.heartbeats)
+        found = await described(client, "status")
+        assert (found["stale"], found["clients"], found["database"]) == (False, 1, False)
+        assert [each["process"] for each in found["processes"]] == ["clock"]
+        assert found["streams"]["live:{0}"] == 1
+        (shard,) = found["shards"]
+        assert (shard["position"], shard["bars"], shard["alarm"]) == (teller.position, 1, False)
+        status, _, body = await client.ask("/api/gaps")
+        assert (status, body["error"]) == (503, "no_database")
+        (row,) = (await described(client, "findings"))["findings"]
+        assert (row["kind"], row["said_at"]) == ("DATA_LOSS", 7)
+        assert (await client.ask("/api/nothing"))[0] == 404
+
+
+async def test_a_range_is_downloaded_in_pages(
+    redis_url: str, database_url: str, database: Database, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "PAGE_ROWS", 10)
+    upsert(database, [kline(open_time=at(number), trades=number) for number in range(30)])
+    teller.tell({BTC: {"open_time": at(30), "trades": 30}}, time_ms=at(31))
+    async with running(redis_url, database_url) as client:
+        rows = await client.get("/api/download", **SERIES, start=at(0), format="json")
+        assert [each["trades"] for each in rows] == list(range(31))
+        url = client.url + "/api/download"
+        async with client.session.get(url, params={**SERIES, "start": at(5), "end": at(14)}) as response:
+            lines = (await response.text()).splitlines()
+            assert (response.content_type, len(lines)) == ("text/csv", 11)
+            assert "klines_1m_" in response.headers["Content-Disposition"]
+        assert (await client.get("/api/download", **SERIES, start=at(90), end=at(80), format="json")) == []
+        everything = await client.get("/api/download", **SERIES, start=0, format="json")
+        assert [each["trades"] for each in everything] == list(range(31))
+
+
+async def test_what_goes_wrong_in_a_download_is_told_before_it_begins_and_cuts_it_after(
+    redis_url: str, database_url: str, database: Database, teller: Teller, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(api, "PAGE_ROWS", 10)
+    upsert(database, [kline(open_time=at(number)) for number in range(30)])
+    teller.tell({BTC: {"open_time": at(30)}}, time_ms=at(31))
+    async with running(redis_url, database_url) as client:
+        store = client.gateway.store
+        assert store is not None
+        klines = store.klines
+        pages = 1
+
+        async def failing(self: Store, *arguments: Any) -> Any:
+            nonlocal pages
+            pages -= 1
+            if pages < 0:
+                raise DatabaseUnavailable("gone")
+            return await klines(*arguments)
+
+        monkeypatch.setattr(Store, "klines", failing)
+        with pytest.raises(aiohttp.ClientError):
+            await client.ask("/api/download", **SERIES, start=at(0))
+        status, _, body = await client.ask("/api/download", **SERIES, start=at(0))
+        assert (status, body["error"]) == (503, "database_away")
+
+
+async def test_hostile_texts_are_plain_texts(
+    redis_url: str, database_url: str, database: Database, teller: Teller
+) -> None:
+    upsert(database, [kline()])
+    teller.tell({BTC: {}})
+    async with running(redis_url, database_url) as client:
+        for text in ("'; DROP TABLE klines; --", "../../etc/passwd", "%00", "{{7*7}}", "\U0001f4a9", "BTCUSDT:1m"):
+            assert (await client.ask("/api/klines", symbol=text, interval="1m"))[0] == 404
+            assert (await client.ask("/api/gaps", symbol=text))[0] == 200
+        async with client.session.get(client.url + "/../../../etc/passwd") as response:
+            assert response.status == 404
+        assert database.query("SELECT count(*) AS n FROM klines")[0]["n"] == 1
+        await asyncio.gather(*(client.ask("/api/klines", **SERIES) for _ in range(30)))

@@ -1,0 +1,77 @@
+"""Klines as files; what is read back from them is what went in."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import io
+import json
+from decimal import Decimal
+
+import pytest
+
+from gateway import files
+from gateway.files import MEDIA, encoder, fields_of
+from gateway.history import kline_of
+from gateway.openapi import KLINE_FIELDS
+from klagg.intervals import INTERVALS
+from tests.gateway.kit import MINUTE_MS, NOW_MS, bar, kline
+
+ROWS = [kline(open_time=NOW_MS + number * MINUTE_MS, trades=number) for number in range(5)]
+LIVE = kline_of(bar(open_time=NOW_MS + 5 * MINUTE_MS, first_trade_id=-1, last_trade_id=-1), "BTCUSDT", INTERVALS["1m"])
+
+
+def written(name: str, *pages: list[files.Kline]) -> bytes:
+    file = encoder(name)
+    return b"".join(map(file.page, pages)) + file.end()
+
+
+def test_fields_have_their_order_and_what_is_not_known_is_none() -> None:
+    stored, live = fields_of(ROWS[0]), fields_of(LIVE)
+    assert tuple(stored) == tuple(live) == KLINE_FIELDS
+    assert (stored["closed"], stored["complete"], stored["source"], stored["edge"]) == (True, True, "own", "")
+    assert (live["closed"], live["complete"], live["revision"]) == (False, False, 0)
+    for name in ("source", "edge", "epoch", "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id"):
+        assert live[name] is None, name
+
+
+def test_csv_has_one_header_and_a_line_a_bar() -> None:
+    found = list(csv.DictReader(io.StringIO(written("csv", ROWS[:2], ROWS[2:], [LIVE]).decode())))
+    assert [row["trades"] for row in found] == ["0", "1", "2", "3", "4", "321"]
+    assert (found[0]["open"], found[0]["closed"], found[-1]["source"], found[-1]["closed"]) == (
+        "64100.10", "true", "", "false",
+    )  # fmt: skip
+    assert written("csv").decode().strip() == ",".join(KLINE_FIELDS)
+
+
+def test_json_is_one_array() -> None:
+    assert json.loads(written("json", ROWS[:2], [], ROWS[2:])) == [fields_of(each) for each in ROWS]
+    assert json.loads(written("json")) == json.loads(written("json", [])) == []
+
+
+def test_arrow_and_parquet_are_offered_with_their_library(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    assert files.formats() == ("csv", "json")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    assert files.formats() == tuple(MEDIA)
+
+
+@pytest.mark.parametrize("name", ["arrow", "parquet"])
+def test_arrow_and_parquet_hold_the_same_rows(name: str) -> None:
+    arrow = pytest.importorskip("pyarrow", reason="pyarrow is optional and not installed here")
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional and not installed here")
+    data = written(name, ROWS[:2], ROWS[2:], [LIVE])
+    table = arrow.ipc.open_stream(data).read_all() if name == "arrow" else parquet.read_table(io.BytesIO(data))
+    found = table.to_pylist()
+    assert [row["trades"] for row in found] == [0, 1, 2, 3, 4, 321]
+    assert found[0]["open"] == Decimal("64100.10")
+    assert int(found[1]["open_time"].timestamp() * 1000) == NOW_MS + MINUTE_MS
+    assert (found[0]["source"], found[-1]["source"], found[-1]["epoch"]) == ("own", None, None)
+    assert table.column_names == list(KLINE_FIELDS)
+    empty = written(name)
+    again = arrow.ipc.open_stream(empty).read_all() if name == "arrow" else parquet.read_table(io.BytesIO(empty))
+    assert again.num_rows == 0
+
+
+def test_every_format_has_its_type() -> None:
+    assert set(MEDIA) == {"csv", "json", "arrow", "parquet"}

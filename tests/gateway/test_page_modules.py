@@ -1,0 +1,144 @@
+"""The pure modules of the page, in the engine that runs them: how bars supersede each other, and what is trusted."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from playwright.async_api import Page
+
+from tests.gateway.browser import browsing, visiting
+from tests.gateway.kit import Teller, running
+
+pytestmark = pytest.mark.servers
+
+BARS = """
+async (steps) => {
+  const { Bars, fromEvent } = await import("/page/bars.js");
+  const bars = new Bars();
+  const changed = steps.map(({ event, rows }) => bars.take(event ? [fromEvent(event)] : rows).length);
+  return { changed, all: [...bars.all()] };
+}
+"""
+
+CHECKS = """
+async ([status, open, findings]) => {
+  const { checks, worst } = await import("/page/trust.js");
+  const found = checks(status, open, findings);
+  const levels = found.map((each) => [each.title, each.level]);
+  return { worst: worst(levels.map(([, level]) => level)), levels: Object.fromEntries(levels) };
+}
+"""
+
+FORMAT = """
+async () => {
+  const { decimal, percent, short, span, utc, whole } = await import("/page/format.js");
+  return [
+    decimal("1234567.000100"), decimal("0.1"), decimal("-1234"), decimal(null),
+    percent(-0.001), percent("1.005"), percent(null), short("1234567890"), span(950), span(119000), span(3600000),
+    utc(1794000000123), utc(1794000000000), whole(1234567),
+  ];
+}
+"""
+
+NOW_MS = 1_794_000_000_000
+
+
+@pytest.fixture
+async def page(redis_url: str, teller: Teller) -> AsyncIterator[Page]:
+    teller.tell({("BTCUSDT", "1m"): {}})
+    async with (
+        running(redis_url, stale_ms=60_000) as client,
+        browsing() as browser,
+        visiting(browser, f"{client.url}/#/pipeline") as (page, _),
+    ):
+        yield page
+
+
+def row(minute: int, *, closed: bool = True, revision: int = 1, **changes: Any) -> dict[str, Any]:
+    opened = minute * 60_000
+    return {"open_time": opened, "close_time": opened + 59_999, "closed": closed, "revision": revision, **changes}
+
+
+def event(minute: int, *, closed: bool, **changes: Any) -> dict[str, Any]:
+    names = ("o", "h", "l", "c", "v", "q", "n", "V", "Q")
+    return {"t": minute * 60_000, "T": minute * 60_000 + 59_999, "f": -1, "L": -1, "x": closed} | (
+        dict.fromkeys(names, "1") | changes
+    )
+
+
+async def test_newer_versions_of_a_bar_supersede_older_ones(page: Page) -> None:
+    steps = [
+        {"rows": [row(1, complete=True), row(0, complete=True, source="own")]},
+        {"event": event(2, closed=False)},
+        {"event": event(2, closed=True)},
+        {"event": event(2, closed=False)},  # what was told before it closed comes late
+        {"rows": [row(2, complete=False, source="own")]},
+        {"event": event(0, closed=True, revision=3)},
+        {"rows": [row(0, complete=True, source="own")]},  # an answer from before the amendment
+        {"rows": [row(5, closed=False, revision=0)]},
+    ]
+    told = await page.evaluate(BARS, steps)
+    assert told["changed"] == [2, 1, 1, 0, 1, 1, 0, 1]
+    minutes = [(each["open_time"] // 60_000, each.get("missing", False)) for each in told["all"]]
+    assert minutes == [(0, False), (1, False), (2, False), (3, True), (4, True), (5, False)]
+    first, _, third, *_ = told["all"]
+    assert (first["revision"], "source" in first) == (3, False), "an event does not tell where an amendment comes from"
+    assert (third["complete"], third["source"], third["close"]) == (False, "own", "1")
+
+
+def status(**changes: Any) -> dict[str, Any]:
+    names = ["aggregator-0", "ingest-A", "ingest-B", "clock", "auditor-completeness"]
+    good = {
+        "time": NOW_MS, "stale": False, "stale_for_ms": 0, "database": True, "expected": names,
+        "processes": [{"process": name, "state": "running", "alarm": "", "gauges": {}} for name in names],
+        "shards": [{"unwritten_ms": 0}],
+    }  # fmt: skip
+    return {**good, **changes}
+
+
+def without(name: str) -> dict[str, Any]:
+    return status(processes=[each for each in status()["processes"] if each["process"] != name])
+
+
+def finding(severity: str, **changes: Any) -> dict[str, Any]:
+    return {"severity": severity, "kind": "K", "said_at": NOW_MS - 1000, "closed_at": None, **changes}
+
+
+TROUBLES: list[tuple[dict[str, Any], list[Any], list[Any], str, str]] = [
+    (status(), [], [], "Live state", "good"),
+    (status(time=0), [], [], "Live state", "bad"),
+    (status(stale=True, stale_for_ms=9000), [], [], "Live state", "bad"),
+    (without("ingest-B"), [], [], "Processes", "warn"),
+    (without("aggregator-0"), [], [], "Processes", "bad"),
+    (without("clock"), [], [], "Processes", "bad"),
+    (status(shards=[{"unwritten_ms": 61_000}]), [], [], "Table", "warn"),
+    (status(shards=[{"unwritten_ms": 601_000}]), [], [], "Table", "bad"),
+    (status(), [{"symbol": "BTCUSDT"}], [], "Gaps", "warn"),
+    (status(), [], [finding("warning")], "Findings", "warn"),
+    (status(), [], [finding("error")], "Findings", "bad"),
+    (status(), [], [finding("error", closed_at=NOW_MS)], "Findings", "good"),
+    (status(), [], [finding("error", said_at=NOW_MS - 90_000_000)], "Findings", "good"),
+]
+"""What is told of the pipeline, open gaps, findings; the check that says so, and how bad it is."""
+
+
+async def test_each_trouble_lowers_the_verdict(page: Page) -> None:
+    for told, gaps, findings, title, level in TROUBLES:
+        found = await page.evaluate(CHECKS, [told, gaps, findings])
+        assert found["levels"].pop(title) == level, title
+        assert set(found["levels"].values()) == {"good"}, title
+        assert found["worst"] == level, title
+
+
+async def test_without_a_database_nobody_looks_but_nothing_is_wrong(page: Page) -> None:
+    found = await page.evaluate(CHECKS, [status(database=False), None, None])
+    assert (found["levels"]["Table"], found["levels"]["Findings"], found["worst"]) == ("off", "off", "good")
+
+
+async def test_values_are_written_exactly_and_times_in_utc(page: Page) -> None:
+    assert await page.evaluate(FORMAT) == [
+        "1 234 567.000100", "0.1", "-1 234", "–", "0.00 %", "+1.00 %", "",
+        "1.235B", "950 ms", "119 s", "60 min", "2026-11-06 21:20:00.123", "2026-11-06 21:20:00", "1 234 567",
+    ]  # fmt: skip
