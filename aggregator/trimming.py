@@ -20,6 +20,7 @@ from aggregator.outputs import Outputs
 from klagg import contract
 from klagg.contract import Fields, Keys
 from klagg.errors import ContractError
+from klagg.groups import groups_of
 from klagg.redisio import Entry, Streams, Trim, Write, next_id
 from klagg.settings import Settings
 
@@ -61,14 +62,6 @@ class Trimmed:
     key: str
     groups: tuple[str, ...]
     cap_percent: int
-
-
-def groups_of(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """The consumer groups of a shard's streams, by the stream's name."""
-    return {
-        "klines": (contract.GROUP_WRITERS,) if settings.database.enabled else (),
-        "requests": (contract.GROUP_REPAIR,),
-    }
 
 
 def streams_of(settings: Settings, keys: Keys) -> list[Trimmed]:
