@@ -168,6 +168,7 @@ class Lifecycle(Judge):
         name, interval_name, opening = key
         what, revision = f"{interval_name} {opening}", int(row["revision"])
         if held is None and self._unknown(key):
+            self.roster.note(*key)
             self._put(key, FINAL, revision, 1)
             return
         state, known, told = held or [NONE, 0, 0]
@@ -175,13 +176,15 @@ class Lifecycle(Judge):
         if not legal:
             self._illegal(name, f"confirmed/{what}/{revision}", "confirmed", f"{state} ({row['before']})", row["after"],
                           f"{what}, revision {revision} after {known}")  # fmt: skip
-        self._put(key, FINAL, revision, told)
+        if state in CLOSED:
+            self._put(key, FINAL, revision, told)
 
     def _amended(self, key: Key, held: list[Any] | None, row: Row) -> None:
         name, interval_name, opening = key
         what, revision = f"{interval_name} {opening}", int(row["revision"])
         after = row["after"] if row["after"] in CLOSED else WAITING
         if held is None and self._unknown(key):
+            self.roster.note(*key)
             self._put(key, after, revision, 1)
             return
         state, known, told = held or [NONE, 0, 0]
@@ -189,7 +192,8 @@ class Lifecycle(Judge):
         if not legal:
             self._illegal(name, f"amended/{what}/{revision}", "amended", f"{state} ({row['before']})", row["after"],
                           f"{what}, revision {revision} after {known}")  # fmt: skip
-        self._put(key, after, revision, told)
+        if state in CLOSED:
+            self._put(key, after, revision, told)
 
     def _illegal(self, name: str, place: str, event: str, before: str, after: str, what: str) -> None:
         """A step that cannot be: with the event, the state before it and that after it."""

@@ -100,6 +100,8 @@ class Roster:
         self._look_ms = 0
         """Nothing new is owed before it."""
         self._jumps: list[Trouble] = []
+        self._fresh: set[str] = set()
+        """Symbols that this auditor met on their way: the next tick says what they owe from then on."""
         self._backs: dict[tuple[str, str], int] = {}
         """Series that reached back, and when that must have come to its end."""
 
@@ -141,20 +143,20 @@ class Roster:
         member = self.members.get(name)
         if member is None:
             member = self.members[name] = Member(adopted=not self.watched)
+            if member.adopted:
+                self._fresh.add(name)
         self.changed.add(name)
+        if name in self._fresh:
+            return True
         kind = self.intervals[interval_name]
         series = member.series.get(interval_name)
         if series is None:
             series = member.series[interval_name] = Series(open_time)
-            self._adopt(member, open_time)
+            self._begin(member, open_time)
+        if open_time < series.expected and member.adopted and series.loose:
+            return True  # another version of a bar that was said before this auditor came
         if open_time < series.expected and not series.loose:
-            if open_time < series.first:
-                series.back = max(series.back, series.first)
-                if not member.adopted:  # a repaired trade can reach back before what began the bars
-                    self._backs[name, interval_name] = self.now_ms + self._terms.due_ms
-                series.first = open_time
-                return True
-            return open_time < series.back
+            return self._reach_back(name, interval_name, open_time)
         if open_time > series.expected:
             last = kind.open_of(kind.bucket_of(open_time) - 1)
             self._jumps.append(Trouble(name, interval_name, series.expected, last, PASSED))
@@ -165,27 +167,48 @@ class Roster:
         self._look_ms = min(self._look_ms, self._due(kind, series.expected))
         return True
 
-    def _adopt(self, member: Member, time_ms: int) -> None:
-        """The other intervals of a symbol whose beginning is not known owe at the latest what opens next."""
+    def _reach_back(self, name: str, interval_name: str, open_time: int) -> bool:
+        """Whether a bar may come that is earlier than the one expected: before where the series had begun (a repaired
+        trade can reach back there, and an auditor that joined in gets new versions of bars it does not know)."""
+        member = self.members[name]
+        series = member.series[interval_name]
+        if open_time < series.first:
+            series.back = max(series.back, series.first)
+            if not member.adopted:
+                self._backs[name, interval_name] = self.now_ms + self._terms.due_ms
+            series.first = open_time
+            return True
+        return open_time < series.back
+
+    def _begin(self, member: Member, time_ms: int) -> None:
+        """The other intervals of a symbol whose bars begin without a genesis owe at the latest what opens next."""
         for kind in self.intervals.values():
             if kind.name not in member.series and kind.shortest_ms >= MINUTE_MS:
                 following = kind.open_of(kind.bucket_of(max(time_ms, self.now_ms)) + 1)
                 member.series[kind.name] = Series(following)
 
     def lose(self) -> None:
-        """Entries were lost: what comes next in every series is not known any more."""
-        for name, member in self.members.items():
-            self.changed.add(name)
+        """Entries were lost: what comes next in every series is not known before the next tick."""
+        self._jumps, self._backs, self._fresh = [], {}, set(self.members)
+        for member in self.members.values():
             member.adopted = True
-            for series_name, series in member.series.items():
-                kind = self.intervals[series_name]
-                ahead = kind.open_of(kind.bucket_of(max(self.now_ms, series.expected)) + 1)
-                series.expected, series.loose = ahead, True
-        self._jumps, self._backs, self._look_ms = [], {}, 0
+
+    def _adopt(self) -> None:
+        """Whoever was met on the way owes the bars in progress at this tick, and all behind them."""
+        for name in self._fresh:
+            member = self.members[name]
+            self.changed.add(name)
+            member.series = {
+                kind.name: Series(kind.open_time(self.now_ms)) for kind in self.intervals.values()
+                if kind.name in member.series or not member.series or kind.shortest_ms >= MINUTE_MS
+            }  # fmt: skip
+        self._fresh, self._look_ms = set(), 0
 
     def tick(self, time_ms: int) -> list[Trouble]:
         """What is owed and not there, and what was passed over, as of this tick."""
         self.now_ms = max(time_ms, self.now_ms)
+        if self._fresh:
+            self._adopt()
         jumps, self._jumps = self._jumps, []
         found = [each for each in jumps if not self._excused(each)]
         found += [self._behind(*each) for each, due_ms in list(self._backs.items()) if self.now_ms >= due_ms]
