@@ -1,4 +1,4 @@
-"""One version of one bar as the completeness auditor keeps it, what must hold within it, and the fold of minutes. Pure."""
+"""One version of a bar as the completeness auditor keeps it, what must hold within it, and a fold of minutes. Pure."""
 
 from __future__ import annotations
 
@@ -118,7 +118,8 @@ def _value_faults(bar: Bar) -> Iterator[str]:
     if not bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
         yield f"open {bar.open}, high {bar.high}, low {bar.low}, close {bar.close} contradict each other"
     if bar.taker_buy_volume > bar.volume or bar.taker_buy_quote_volume > bar.quote_volume:
-        yield f"takers bought {bar.taker_buy_volume} of {bar.volume}, for {bar.taker_buy_quote_volume} of {bar.quote_volume}"
+        taken = f"{bar.taker_buy_volume} of {bar.volume}, for {bar.taker_buy_quote_volume} of {bar.quote_volume}"
+        yield f"takers bought {taken}"
     ids = (bar.first_agg_id, bar.last_agg_id, bar.first_trade_id, bar.last_trade_id)
     if bar.trades < 0:
         yield f"{bar.trades} trades"

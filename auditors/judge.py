@@ -47,7 +47,7 @@ class Judge:
         self._lost = False
 
     def take(self, stream: str, entry_id: str, raw: RawFields) -> None:
-        """Take in the next entry of one of the streams. What it shows goes to `found`, at the next tick at the latest."""
+        """Take in the next entry of one of the streams. What it shows goes to `found` at the next tick."""
         self.counts[f"{stream} entries"] += 1
         try:
             contract.check_version(raw)
@@ -56,8 +56,8 @@ class Judge:
                 self.counts["lost entries"] += jump.count
                 self.say(
                     DATA_LOSS, "", f"{stream}/{jump.first}-{jump.last}",
-                    f"{jump.count} entries of {stream} were gone before this auditor was given them: seq {jump.first} to "
-                    f"{jump.last}, behind {jump.after or 'the beginning'} and before {jump.before}",
+                    f"{jump.count} entries of {stream} were gone before this auditor was given them: seq {jump.first} "
+                    f"to {jump.last}, behind {jump.after or 'the beginning'} and before {jump.before}",
                 )  # fmt: skip
                 self._lost = True
                 self.lose(stream)

@@ -136,7 +136,7 @@ class Lifecycle(Judge):
 
     def _close(self, key: Key, held: list[Any] | None, row: Row) -> None:
         name, interval_name, opening = key
-        state, revision, told = held or [NONE, 0, 0]
+        state, _, told = held or [NONE, 0, 0]
         empty, after, place = row["empty"] == "1", row["after"], f"close/{interval_name}/{opening}"
         what = f"{interval_name} {opening}"
         if state in CLOSED:

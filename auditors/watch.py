@@ -42,9 +42,7 @@ class GroupWatch:
                 self._said.add(group)
                 stream, name = group
                 what = "has no consumer" if idle is None else f"has had no living consumer for {idle} ms"
-                evidence = (
-                    f"the group {name} of {stream} {what}: what it must read is not trimmed, up to the stream's cap"
-                )
+                evidence = f"the group {name} of {stream} {what}: what it must read stays, up to the stream's cap"
                 found.append(Finding(GROUP_SILENT, ERROR, "", f"{stream}/{name}", time_ms, evidence))
         return found
 
@@ -55,19 +53,18 @@ class LagWatch:
     def __init__(self, process: str, lag_ms_max: int) -> None:
         self._process, self._lag_ms_max = process, lag_ms_max
         self._behind = self._stalled = False
+        self.lag_ms = 0
         self._newest_ms = -1
         self._moved_ms: float | None = None
 
     def note(self, judged_ms: int, newest_ms: int, entries: int | None, now_ms: float) -> list[Finding]:
-        """`judged_ms` is the tick that was judged last, `newest_ms` the time of the newest event in the stream (0: none),
-        `entries` how many this auditor's group has not read (None: Redis does not know)."""
+        """`judged_ms` is the tick that was judged last, `newest_ms` the time of the newest event in the stream (0: none)
+        and `entries` how many this auditor's group has not read (None: Redis does not know)."""
         found = []
-        lag_ms = max(0, newest_ms - judged_ms) if judged_ms else 0
+        lag_ms = self.lag_ms = max(0, newest_ms - judged_ms) if judged_ms else 0
         if lag_ms > self._lag_ms_max and not self._behind:
             count = "an unknown number of" if entries is None else str(entries)
-            evidence = (
-                f"{self._process} is {lag_ms} ms of exchange time behind, {count} entries: it has judged {judged_ms}"
-            )
+            evidence = f"{self._process} is {lag_ms} ms of exchange time behind, {count} entries, at {judged_ms}"
             found.append(Finding(LAGGING, WARNING, "", f"{self._process}/{judged_ms}", judged_ms, evidence))
         self._behind = lag_ms > self._lag_ms_max
         if newest_ms != self._newest_ms or self._moved_ms is None:

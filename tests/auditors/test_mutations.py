@@ -600,7 +600,7 @@ def test_a_trimmed_stream_is_a_loss_with_its_range(kind: type[Judge], stream: st
 
 def test_findings_go_on_after_a_loss() -> None:
     """A loss does not make an auditor blind: a symbol that stops later is found."""
-    log = [each for each in numbered(a_symbol_stops(list(clean_hour())))]
+    log = numbered(a_symbol_stops(list(clean_hour())))
     own = [at for at, each in enumerate(log) if each[0] == "klines"]
     del log[own[len(own) // 4]]
     found = judged(Completeness(SETTINGS), log)

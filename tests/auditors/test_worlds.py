@@ -1,4 +1,4 @@
-"""The auditors over whole simulated worlds: processes are killed, trades are lost, doubled, late, repaired and healed by
+"""The auditors over whole simulated worlds: processes are killed, trades are lost, doubled, late, repaired, healed by
 official rows, and the aggregator keeps its promises all the same. So there is nothing to find.
 
 Worlds in which Redis comes back older are left out: there, what an auditor remembers goes back with it.
