@@ -62,7 +62,9 @@ class ShardAuditor:
         self._context, self._streams, self._kind = context, streams, kind
         self._settings, self._keys = context.settings, Keys(shard)
         self.judge = kind.judge(context.settings)
-        self._names = {getattr(self._keys, name): name for name in ("events", "klines") if name in self.judge.streams}
+        self._names: dict[str, str] = {
+            getattr(self._keys, name): name for name in ("events", "klines") if name in self.judge.streams
+        }
         self._memory, self._place = self._keys.audit(kind.name), f"{self._keys.audit(kind.name)}:at"
         self._weave = Weave()
         self._believed: dict[bytes, bytes] = {}
@@ -70,6 +72,7 @@ class ShardAuditor:
         self._at = dict.fromkeys(self._names, "0-0")
         self._done: dict[str, list[str]] = {key: [] for key in self._names}
         self._settled_s = time.monotonic()
+        self._behind_tick = False
         self._numbers: Counter[str] = Counter()
         self._lag = LagWatch(f"{context.process}/{shard}", context.settings.audit.lag_ms_max)
         self._groups = GroupWatch(context.settings.audit.group_silent_s * 1000)
@@ -136,6 +139,8 @@ class ShardAuditor:
         if "klines" not in self.judge.streams:
             self._weave.drained = True
         self._judge()
+        if self._due:
+            self.settle()
         self._look()
 
     def _judge(self) -> None:
@@ -146,12 +151,26 @@ class ShardAuditor:
             self._at[key] = entry.id
             self._done[key].append(entry.id)
             stats.add("entries")
-            if entry.fields.get(b"kind") != contract.EVENT_TICK.encode():
+            self._behind_tick = entry.fields.get(b"kind") == contract.EVENT_TICK.encode()
+            if not self._behind_tick:
                 continue
             stats.add("ticks")
-            if self.judge.found or time.monotonic() - self._settled_s >= self._settings.audit.settle_ms / 1000:
+            if self._due:
                 self.settle()
                 self._context.beat()
+
+    @property
+    def _due(self) -> bool:
+        """Whether to settle: findings at once, all else now and then, but only right behind a tick."""
+        if not self._behind_tick or not any(self._done.values()):
+            return False
+        waited_ms = (time.monotonic() - self._settled_s) * 1000
+        return bool(self.judge.found) or waited_ms >= self._settings.audit.settle_ms
+
+    def close(self) -> None:
+        """Settle what can be; the rest is pending and comes again."""
+        if self._behind_tick:
+            self.settle()
 
     def settle(self) -> None:
         """The steps above; right behind a tick."""
@@ -228,6 +247,8 @@ class StreamAuditors:
             for each in self._all:
                 each.turn(self._block_ms)
             self._show()
+        for each in self._all:
+            each.close()
         self._summary()
         self._streams.close()
 

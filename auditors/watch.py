@@ -48,7 +48,7 @@ class GroupWatch:
 
 
 class LagWatch:
-    """How far behind an auditor is, in exchange time, and whether ticks come at all. Each said once, until it is over."""
+    """How far behind an auditor is, in exchange time, and whether ticks come at all. Each is said once."""
 
     def __init__(self, process: str, lag_ms_max: int) -> None:
         self._process, self._lag_ms_max = process, lag_ms_max
@@ -58,8 +58,8 @@ class LagWatch:
         self._moved_ms: float | None = None
 
     def note(self, judged_ms: int, newest_ms: int, entries: int | None, now_ms: float) -> list[Finding]:
-        """`judged_ms` is the tick that was judged last, `newest_ms` the time of the newest event in the stream (0: none)
-        and `entries` how many this auditor's group has not read (None: Redis does not know)."""
+        """`judged_ms` is the tick judged last, `newest_ms` the time of the newest event in the stream (0: none)
+        and `entries` how many its group has not read (None: unknown)."""
         found = []
         lag_ms = self.lag_ms = max(0, newest_ms - judged_ms) if judged_ms else 0
         if lag_ms > self._lag_ms_max and not self._behind:

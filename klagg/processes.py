@@ -24,9 +24,13 @@ def processes(settings: Settings) -> list[Process]:
         for shard in range(settings.shards)
     ]
     writers = [Process("writer-final", "writers.final_service", (), 2)] if settings.database.enabled else []
+    auditors = [
+        Process("auditor-completeness", "auditors.completeness_service", (), 2),
+        Process("auditor-lifecycle", "auditors.lifecycle_service", (), 2),
+    ]
     feeders = [
         Process("repair", "ingest.repair_service", (), 0),
         Process("clock", "ingest.clock_service", (), 0),
         *(Process(f"ingest-{line}", "ingest.service", ("--line", line), 0) for line in settings.ingest.lines),
     ]
-    return [*aggregators, *writers, *feeders]
+    return [*aggregators, *writers, *(auditors if settings.audit.full else []), *feeders]
