@@ -1,9 +1,10 @@
 """Our klines against the exchange's own, and why they differ where they do. Pure.
 
 An aggTrade has the time of its first fill; later fills come up to 100 ms after it, and the exchange counts fills. So
-fills of an aggTrade right before a close may stand in our earlier bar and in the exchange's later one. A bar lists such
-fills of an aggTrade right before a close may stand in our earlier bar and in the later one of the exchange. A bar lists such
-fills of the aggTrades listed there, and nothing is left at the end of the run.
+fills of an aggTrade right before a close may be in our earlier bar and in the exchange's later one. A bar lists such
+aggTrades as its `edge`. A run of bars that differ is an EDGE_SHIFT if what is too much at each boundary can be the
+later fills of the aggTrades listed there, and nothing is left at the end of the run. Where the exchange's rows begin or
+end, one of the two bars has to do.
 """
 
 from __future__ import annotations
@@ -141,7 +142,7 @@ class Comparison:
         aggTrades of the bar before it, and nothing may be left behind the last one.
         """
         verdicts: list[Verdict] = []
-        came, source = dict.fromkeys(AMOUNTS, Decimal(0)), list[Edge]()
+        came, source = self._came_from_outside(opening)
         at = opening
         while True:
             gone = self._shifted(at, came)
@@ -160,8 +161,21 @@ class Comparison:
             if following is not None and following.kind == LATE:
                 return [Verdict(opening, LATE, f"it may be an edge, and {following.evidence}")]
             if at not in self._ours or at not in self._theirs:
-                return [self._unexplained(opening, f"{_words(gone)} may have gone to a bar that is not there")]
+                return verdicts
             came, source = gone, leaving
+
+    def _came_from_outside(self, opening: int) -> tuple[dict[str, Decimal], list[Edge]]:
+        """What came into the first bar of a run, with its aggTrades: nothing, if the bar before it is there and right.
+
+        Where the exchange's rows begin, it may be all by which our bar is short.
+        """
+        nothing = dict.fromkeys(AMOUNTS, Decimal(0))
+        earlier = self._interval.open_time(opening - 1)
+        if earlier in self._theirs or earlier not in self._ours:
+            return nothing, []
+        came = {name: -value for name, value in self._shifted(opening, nothing).items()}
+        source = fills_of(came, edges_of(self._ours[earlier])) if any(came.values()) else None
+        return (came, source) if source else (nothing, [])
 
     def _shifted(self, opening: int, carried: Mapping[str, Decimal]) -> dict[str, Decimal]:
         """What leaves a bar for the next, given what came into it from the one before."""
