@@ -31,6 +31,7 @@ class Completeness(Judge):
     """The judge. Tables of a shelf: `bar/<interval>` holds the newest version of a bar, `fold/<interval>` its fold."""
 
     streams = ("klines", "events")
+    counted = ("klines", "duplicates", "absent", "amended", "folds")
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

@@ -29,6 +29,8 @@ class Judge:
 
     streams: ClassVar[tuple[str, ...]] = ()
     """The streams that it reads, by name."""
+    counted: ClassVar[tuple[str, ...]] = ()
+    """What the summary says even if it is 0, beside what every judge counts."""
 
     def __init__(self, settings: Settings) -> None:
         config = settings.aggregator
@@ -38,7 +40,7 @@ class Judge:
         self.roster = Roster(self.intervals, Terms(due_ms, self.window_ms))
         self.due_ms = due_ms
         self.time_ms = 0
-        self.counts: Counter[str] = Counter()
+        self.counts: Counter[str] = Counter(dict.fromkeys(("gaps", "findings", "lost entries", *self.counted), 0))
         self.found: list[Finding] = []
         self._moment: list[Finding] = []
         self._shelves: dict[str, Shelf] = {}

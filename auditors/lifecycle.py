@@ -36,6 +36,7 @@ class Lifecycle(Judge):
     """The judge. The table `life/<interval>` of a shelf holds of each bar [state, revision, first trade told]."""
 
     streams = ("events",)
+    counted = ("close", "empty", "never closed")
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)

@@ -178,6 +178,20 @@ def test_an_auditor_that_is_behind_says_by_how_much(streams: Streams) -> None:
     assert one.lag_ms > 60_000
 
 
+def test_each_shard_has_its_own(streams: Streams) -> None:
+    """Another shard's streams, memory and findings."""
+    entries = numbered(drop_a_bar(list(clean_hour())))
+    streams.write([Append(f"{name}:{{1}}", texts_of(fields)) for name, _, fields in entries])
+    context: Any = FakeContext("auditor-completeness", CALM)
+    one = ShardAuditor(context, streams, 1, COMPLETENESS)
+    one.start()
+    drain(one)
+    one.close()
+    assert {texts_of(each.fields)["kind"] for each in streams.range(Keys(1).findings)} == {"ABSENT", "GAP"}
+    assert streams.hash_of(Keys(1).audit("completeness"))
+    assert findings(streams) == []
+
+
 def test_of_two_auditors_one_ends(streams: Streams) -> None:
     put(streams, list(clean_hour()), 0, BEHIND_A_TICK)
     one, other = auditor(streams, COMPLETENESS), auditor(streams, COMPLETENESS)
