@@ -111,7 +111,7 @@ class Completeness(Judge):
         if fold is None:
             member = self.roster.members.get(symbol)
             begins = minute == opening or (
-                member is not None and member.genesis_ms >= 0 and MINUTE.open_time(member.genesis_ms) == minute
+                member is not None and not member.adopted and MINUTE.open_time(member.genesis_ms) == minute
             )
             shelf.put(table, opening, fold := Fold(minute, known=begins and held is None))
         fold.take(minute, held, bar)

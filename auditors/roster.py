@@ -123,7 +123,7 @@ class Roster:
             member.resumed_ms = self.now_ms
 
     def _genesis(self, name: str, generation: int, trade_ms: int) -> None:
-        member = self.members.setdefault(name, Member())
+        member = self.members.setdefault(name, Member(adopted=not self.watched))
         begins = not member.series or member.ended_ms >= 0
         member.generation, member.genesis_ms = generation, trade_ms
         if not begins or (self.now_ms and trade_ms < self.now_ms - self._terms.window_ms):

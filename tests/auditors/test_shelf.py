@@ -59,7 +59,7 @@ def test_old_bars_expire_but_not_those_that_are_still_needed() -> None:
     shelf.put("bar/1m", T0, "old")
     shelf.put("bar/1m", T0 + MINUTE_MS, "the newest")
     shelf.put("bar/1d", day, "in progress")
-    shelf.expire(T0 + 2 * PAGE_MS, {"bar/1m": T0 + MINUTE_MS})
+    shelf.expire(T0 + 2 * PAGE_MS - 1, {"bar/1m": T0 + MINUTE_MS})
     assert [shelf.get("bar/1m", T0 + at) for at in (0, MINUTE_MS)] == [None, "the newest"]
     assert shelf.get("bar/1d", day) == "in progress"
     shelf.drop(["bar/1d"])
