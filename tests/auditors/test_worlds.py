@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import logging
 import os
+import random
 from collections import Counter
+from collections.abc import Collection
 from typing import Any
 
 import pytest
 
 from auditors.completeness import Completeness
+from auditors.findings import DATA_LOSS, Finding
 from auditors.judge import Judge
 from auditors.lifecycle import Lifecycle
+from klagg.settings import Settings
 from tests.simulation.actors import KEYS
 from tests.simulation.check import OLDER
 from tests.simulation.world import World
@@ -59,21 +63,56 @@ def logged(seed: int) -> tuple[World, list[tuple[str, Any]]]:
     return world, [(names[key], raw) for key, raw in record.log if key in names]
 
 
+Log = list[tuple[str, Any]]
+
+
+def found(judge: Judge, log: Log, first: int = 0, without: Collection[int] = ()) -> list[Finding]:
+    """What a judge finds in a log from its entry `first` on, without some entries."""
+    for at, (stream, raw) in enumerate(log):
+        if at >= first and stream in judge.streams and at not in without:
+            judge.take(stream, f"{at + 1}-0", raw)
+    return judge.take_found()
+
+
+def found_with_restarts(kind: type[Judge], config: Settings, log: Log, rng: random.Random) -> list[Finding]:
+    """The same by judges that end now and then, each going on from what the one before wrote down."""
+    judge, saved, told = kind(config), dict[str, str](), list[Finding]()
+    for at, (stream, raw) in enumerate(log):
+        if stream not in judge.streams:
+            continue
+        judge.take(stream, f"{at + 1}-0", raw)
+        if raw.get(b"kind") == b"tick" and rng.random() < 0.05:
+            told += judge.take_found()
+            put, gone = judge.dump()
+            saved = {name: text for name, text in (saved | put).items() if name not in gone}
+            judge = kind(config)
+            judge.restore(saved)
+    return told + judge.take_found()
+
+
 @pytest.mark.timeout(600)
 def test_nothing_is_found_in_worlds_that_keep_their_promises() -> None:
+    """By judges that see all of it, that are restarted, that join in, and that lose entries (which they say)."""
     judged_worlds, counts, told = 0, Counter[str](), []
     for seed in range(COUNT):
         world, log = logged(seed)
         if any(world.seen[each] for each in OLDER):
             continue
         judged_worlds += 1
-        judges: list[Judge] = [Completeness(world.settings), Lifecycle(world.settings)]
-        for judge in judges:
-            for at, (stream, raw) in enumerate(log):
-                if stream in judge.streams:
-                    judge.take(stream, f"{at + 1}-0", raw)
-            told += [(seed, type(judge).__name__, each) for each in judge.take_found()]
-            counts += judge.counts
+        rng = random.Random(seed)
+        for kind in (Completeness, Lifecycle):
+            whole = kind(world.settings)
+            results = {"whole": found(whole, log)}
+            counts += whole.counts
+            results["restarted"] = found_with_restarts(kind, world.settings, log, rng)
+            for part in (0.2, 0.5, 0.8):
+                results[f"from {part} on"] = found(kind(world.settings), log, int(len(log) * part))
+            middle = len(log) // 2
+            own = [at for at, (stream, _) in enumerate(log) if stream in kind.streams and at > middle]
+            lossy = found(kind(world.settings), log, without=own[: rng.choice((1, 3, 20))])
+            assert any(each.kind == DATA_LOSS for each in lossy)
+            results["lossy"] = [each for each in lossy if each.kind != DATA_LOSS]
+            told += [(seed, kind.__name__, name, each) for name, some in results.items() for each in some]
     assert told == []
     assert judged_worlds >= COUNT // 4
     assert min(counts[each] for each in ("klines", "folds", "amended", "confirmed", "empty")) > 0, counts

@@ -30,9 +30,11 @@ from tests.kit import eventually
 CONFIGURATION = ROOT / "config" / "supervisord.conf"
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 NAMES = (
-    "klagg-auditor-completeness", "klagg-auditor-lifecycle", "klagg-writer-final",
+    "klagg-writer-final", "klagg-auditor-completeness", "klagg-auditor-lifecycle",
     "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair", "klagg-ingest-A", "klagg-ingest-B",
 )  # fmt: skip
+"""In the order of their priorities."""
+AGGREGATOR = NAMES[3]
 
 
 def parsed() -> configparser.RawConfigParser:
@@ -63,7 +65,7 @@ def test_the_last_to_stop_is_the_writer_and_the_first_is_ingest() -> None:
     by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
     assert by_priority == [
         "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator",
-        "klagg-auditor-completeness", "klagg-auditor-lifecycle", "klagg-writer-final",
+        "klagg-auditor-lifecycle", "klagg-auditor-completeness", "klagg-writer-final",
     ]  # fmt: skip
 
 
@@ -158,7 +160,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
             before = eventually(supervisor.pids, 40, 0.2)
             eventually(lambda: table(database), 40, 0.2)  # the first minute
 
-            name = NAMES[1]
+            name = AGGREGATOR
             os.kill(before[name], signal.SIGKILL)
             eventually(lambda: supervisor.status()[name][0] != "RUNNING" or supervisor.pids() != before, 20)
             killed_ms = max(open_ms for _, open_ms in table(database, "5s"))
@@ -183,7 +185,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
         database.close()
 
     ended = re.findall(r"stopped: (\S+) \((.*?)\)", said)
-    assert ended == [(each, "exit status 0") for each in (*NAMES[:1:-1], "klagg-aggregator-0", NAMES[0])]
+    assert ended == [(each.rpartition(":")[2], "exit status 0") for each in reversed(NAMES)]
     assert "killing" not in said
     assert said.count("exited: ") == 1, "only the killed aggregator ended by itself"
 
