@@ -26,9 +26,8 @@ from klagg.redisio import Append, HashUpdate, Streams, Write
 START = "0-0"
 REDIS_OLDER = "REDIS_OLDER"
 """The kind of the finding that Redis came back older than a process had left it."""
-FINDING_ENTRIES = 10_000
-ENTRIES_MAX = {"findings": FINDING_ENTRIES, "dead": contract.DEAD_ENTRIES}
-"""Streams that no group reads and that other processes write too are bounded at every append; the rest is trimmed."""
+ENTRIES_MAX = {"dead": contract.DEAD_ENTRIES}
+"""What no group reads and other processes write too is bounded at every append; the rest is trimmed."""
 STREAMS = ("klines", "live", "events", "requests", "findings", "dead")
 """Streams that a commit appends to, in this order; each has its own running number."""
 
@@ -154,7 +153,7 @@ class Committer:
         entry = contract.finding_entry(REDIS_OLDER, "error", evidence)
         with contextlib.suppress(RedisUnavailable, RedisRefused):
             stamped = contract.stamp(entry, f"{self._writer}/older", 1)
-            self._streams.append(self._keys.findings, stamped, maxlen=FINDING_ENTRIES)
+            self._streams.append(self._keys.findings, stamped)
         return RedisOlder(f"Redis came back older than this process: {evidence}", found=found)
 
 

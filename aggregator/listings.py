@@ -104,7 +104,9 @@ class Listings:
         for listing in listings:
             kind = self._take(listing, time_ms)
             if kind:
-                rows[kind].append((listing.symbol, listing.generation, listing.status))
+                rows[kind].append((
+                    listing.symbol, listing.generation, listing.status, listing.price_scale, listing.qty_scale
+                ))  # fmt: skip
         return [contract.events_entry(kind, time_ms, found) for kind, found in rows.items() if found]
 
     def take_begun(self) -> list[int]:

@@ -33,6 +33,8 @@ KEPT_MS: Final = 600_000
 
 KEPT_ENTRIES: Final = {"klines": 100_000, "live": 600, "events": 50_000, "findings": 10_000, "dead": 10_000}
 """About how many entries stay of a stream that no group reads; no reader of `live` needs more to find its place."""
+KEPT_READ: Final = ("events", "findings")
+"""Streams of which so many entries stay even if a group has read them."""
 
 SLICE_ENTRIES: Final = 10_000
 SLICE_BYTES: Final = 16 << 20
@@ -164,6 +166,7 @@ class Trimmer:
             floor = back(needed, KEPT_MS)
         else:
             floor = self._live_floor() if stream.name == "live" else _END
+        if not stream.groups or stream.name in KEPT_READ:
             excess -= KEPT_ENTRIES.get(stream.name, 0)
         used = self._streams.memory(stream.key)
         if self._slices(stream.key, floor, excess, used // length):

@@ -26,7 +26,18 @@ from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
 from ingest.watch import Watch
 from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, local_ms, steady_ms
-from klagg.contract import CLOCK_KEY, Keys, Listing, listing_entries, shard_of, tick_entry, trigger_entry
+from klagg.contract import (
+    CLOCK_KEY,
+    TRIGGER_DAYS,
+    TRIGGER_RETENTION,
+    TRIGGER_SNAPSHOT,
+    Keys,
+    Listing,
+    listing_entries,
+    shard_of,
+    tick_entry,
+    trigger_entry,
+)
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
 from klagg.exchange.endpoints import CONTRACT_INFO
 from klagg.exchange.payloads import ContractNews
@@ -38,9 +49,9 @@ from klagg.weights import ROLE_CLOCK, HastyGate
 SYNC: Final = "sync"
 TICK: Final = "tick"
 LISTINGS: Final = "listings"
-SNAPSHOT: Final = "snapshot"
 
 TRIGGERS_KEPT: Final = 1000
+RETENTION_RETRY_S: Final = 1.0
 LISTINGS_RETRY_FIRST_S: Final = 0.5
 LISTINGS_RETRY_CAP_S: Final = 60.0
 WATCH_S: Final = 0.5
@@ -85,7 +96,9 @@ class ClockJobs:
         self._scheduler.add_listener(self._on_skipped, EVENT_JOB_MAX_INSTANCES)
         self._plan(SYNC, self.sync, clock.sync_s, at_once=True)
         self._plan(LISTINGS, self.listings, clock.listings_s, at_once=True)
-        self._plan(SNAPSHOT, self.snapshot, clock.snapshot_s)
+        self._plan(TRIGGER_SNAPSHOT, self.snapshot, clock.snapshot_s)
+        self._plan(TRIGGER_RETENTION, self.retention, clock.retention_s, at_once=True)
+        self._plan(TRIGGER_DAYS, self.days, clock.days_s)
         self._plan(TICK, self.tick, self._ticking_s)
         self._scheduler.start()
         try:
@@ -121,16 +134,30 @@ class ClockJobs:
 
     async def snapshot(self) -> None:
         """The trigger for writers of bars in progress; dropped like a tick if Redis does not take it."""
+        await self._trigger(TRIGGER_SNAPSHOT)
+
+    async def retention(self) -> None:
+        """The trigger for dropping old rows, the first one as soon as there is a time to tell."""
+        if not await self._trigger(TRIGGER_RETENTION):
+            self._again(TRIGGER_RETENTION, RETENTION_RETRY_S)
+
+    async def days(self) -> None:
+        """The trigger for counting days anew; the next one does what this one missed."""
+        await self._trigger(TRIGGER_DAYS)
+
+    async def _trigger(self, name: str) -> bool:
+        """Write a trigger; whether that could be done."""
         if not self._may_tell_time():
-            return
+            return False
         try:
             await self._pen.write(
-                lambda: [Append(CLOCK_KEY, trigger_entry(SNAPSHOT, self._next_ms()), maxlen=TRIGGERS_KEPT)]
+                lambda: [Append(CLOCK_KEY, trigger_entry(name, self._next_ms()), maxlen=TRIGGERS_KEPT)]
             )
         except (RedisUnavailable, RedisRefused) as trouble:
             self._drop("triggers_dropped", trouble)
-            return
+            return False
         self._stats.add("triggers")
+        return True
 
     async def listings(self) -> None:
         """All symbols to their shards; tried again until both the exchange and Redis play along.
@@ -279,7 +306,7 @@ class ClockJobs:
                 step_ms = wall.step_ms(local_ms(), steady_ms())
                 if step_ms:
                     self._log.error("ALARM: this machine's clock was set by %.0f ms; all jobs begin anew", step_ms)
-                    for name in (SYNC, TICK, LISTINGS, SNAPSHOT):
+                    for name in (SYNC, TICK, LISTINGS, TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS):
                         self._again(name, 0.0)
         finally:
             for task in (stop, watch, *self._telling):

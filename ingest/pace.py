@@ -16,7 +16,7 @@ class Pace:
         """How long to wait before the next message, 0 if it may go out at `now_s` (monotonic)."""
         if len(self._said_s) < self._per_s:
             return 0.0
-        return max(0.0, self._said_s[0] + 1.0 - now_s)
+        return max(0.0, 1.0 - (now_s - self._said_s[0]))
 
     def said(self, now_s: float) -> None:
         """A message goes out at `now_s`."""

@@ -39,11 +39,16 @@ TRADE_IDS: Final = "trade"
 # Consumer groups (DESIGN §2).
 GROUP_WRITERS: Final = "writers"
 GROUP_REPAIR: Final = "repair"
+GROUP_HISTORY: Final = "history"
 GROUP_COMPLETENESS: Final = "audit-completeness"
 GROUP_LIFECYCLE: Final = "audit-lifecycle"
 
 CLOCK_KEY: Final = "clock"
-"""Stream of triggers by the clock process: `name` (snapshot, listings, …), `time` exchange ms."""
+"""Stream of triggers by the clock process: `name` (snapshot, retention, days), `time` exchange ms."""
+
+TRIGGER_SNAPSHOT: Final = "snapshot"
+TRIGGER_RETENTION: Final = "retention"
+TRIGGER_DAYS: Final = "days"
 
 WEIGHTS_KEY: Final = "weights"
 """Hash: the REST weight that this address has used, by minute and role, and until when nobody asks (klagg.weights)."""
@@ -309,6 +314,11 @@ def trigger_entry(name: str, time_ms: int) -> Fields:
     return {"name": name, "time": str(time_ms)}
 
 
+def trigger_of(raw: RawFields) -> tuple[str, int]:
+    """The name and the exchange time (ms) of a trigger; ContractError if it cannot be one."""
+    return text_of(raw, "name"), integer_of(raw, "time")
+
+
 def listings_of(raw: RawFields) -> list[Listing]:
     """The listings of a `listing` entry; ContractError if columns do not match."""
     columns = [text_of(raw, name).split(",") for name in LISTING_COLUMNS]
@@ -372,8 +382,8 @@ EVENT_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     EVENT_AMENDED: ("symbol", "interval", "open_time", "revision", "before", "after"),
     EVENT_HOLE_OPENED: ("symbol", "from_id", "to_id", "before_time", "after_time"),
     EVENT_HOLE_CLOSED: ("symbol", "from_id", "to_id", "reason"),
-    EVENT_LISTED: ("symbol", "generation", "status"),
-    EVENT_DELISTED: ("symbol", "generation", "status"),
+    EVENT_LISTED: ("symbol", "generation", "status", "price_scale", "qty_scale"),
+    EVENT_DELISTED: ("symbol", "generation", "status", "price_scale", "qty_scale"),
 }
 """An `events` entry holds all events of one kind of one tick, in columns: `kind`, `time`, `n` and these.
 

@@ -7,12 +7,23 @@ from klagg.settings import Settings
 
 
 def groups_of(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """The consumer groups of a shard's streams, by the stream's name (as in contract.Keys)."""
-    writers = (contract.GROUP_WRITERS,) if settings.database.enabled else ()
-    completeness = (contract.GROUP_COMPLETENESS,) if settings.audit.full else ()
-    lifecycle = (contract.GROUP_LIFECYCLE,) if settings.audit.full else ()
+    """The consumer groups of a shard's streams, by the stream's name (as in contract.Keys).
+
+    Without a database nobody serves those of the writers, and streams that waited for them would grow to their caps;
+    without auditors the same is true of theirs.
+    """
+    stored, audited = settings.database.enabled, settings.audit.full
+    groups = {
+        "klines": [(contract.GROUP_WRITERS, stored), (contract.GROUP_COMPLETENESS, audited)],
+        "events": [
+            (contract.GROUP_HISTORY, stored), (contract.GROUP_COMPLETENESS, audited),
+            (contract.GROUP_LIFECYCLE, audited),
+        ],
+        "findings": [(contract.GROUP_HISTORY, stored)],
+        "requests": [(contract.GROUP_REPAIR, True)],
+    }  # fmt: skip
     return {
-        "klines": (*writers, *completeness),
-        "events": (*completeness, *lifecycle),
-        "requests": (contract.GROUP_REPAIR,),
+        stream: tuple(group for group, wanted in each if wanted)
+        for stream, each in groups.items()
+        if any(wanted for _, wanted in each)
     }

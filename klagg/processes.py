@@ -23,7 +23,10 @@ def processes(settings: Settings) -> list[Process]:
         Process(f"aggregator-{shard}", "aggregator.service", ("--shard", str(shard)), 1)
         for shard in range(settings.shards)
     ]
-    writers = [Process("writer-final", "writers.final_service", (), 2)] if settings.database.enabled else []
+    writers = [
+        Process("writer-final", "writers.final_service", (), 2),
+        Process("writer-snapshot", "writers.snapshot_service", (), 2),
+    ]
     auditors = [
         Process("auditor-completeness", "auditors.completeness_service", (), 2),
         Process("auditor-lifecycle", "auditors.lifecycle_service", (), 2),
@@ -33,4 +36,7 @@ def processes(settings: Settings) -> list[Process]:
         Process("clock", "ingest.clock_service", (), 0),
         *(Process(f"ingest-{line}", "ingest.service", ("--line", line), 0) for line in settings.ingest.lines),
     ]
-    return [*aggregators, *writers, *(auditors if settings.audit.full else []), *feeders]
+    return [
+        *aggregators, *(writers if settings.database.enabled else []), *(auditors if settings.audit.full else []),
+        *feeders,
+    ]  # fmt: skip

@@ -21,6 +21,9 @@ ENVIRONMENT_PREFIX = "KLAGG_"
 LINE_NAME = re.compile(r"[A-Z][A-Z0-9]{0,7}")
 """What a line of ingest may be called: A, B, A2."""
 
+DAYS_MAX = 36_500
+"""The longest retention that can be asked for; 0 is for ever."""
+
 STREAMS_PERCENT_MAX = 60
 """What all streams together may take of Redis' memory."""
 
@@ -106,6 +109,8 @@ class Clock:
     lost_s: int = 300
     listings_s: int = 3600
     snapshot_s: int = 10
+    retention_s: int = 3600
+    days_s: int = 600
 
     def check(self) -> None:
         _between("clock.tick_ms", self.tick_ms, 10, 10_000)
@@ -113,6 +118,8 @@ class Clock:
         _between("clock.lost_s", self.lost_s, 1, 86_400)
         _between("clock.listings_s", self.listings_s, 1, 86_400)
         _between("clock.snapshot_s", self.snapshot_s, 1, 86_400)
+        _between("clock.retention_s", self.retention_s, 1, 86_400)
+        _between("clock.days_s", self.days_s, 1, 86_400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,8 +177,15 @@ class Aggregator:
 class Persistence:
     finalized_buffer_size: int = 5000
     finalized_flush_interval_ms: int = 1000
+    snapshots: bool = True
+    snapshot_intervals: tuple[str, ...] = ()
+    retention_days: int = 0
+    retention_short_days: int = 0
 
     def check(self) -> None:
+        ordered(self.snapshot_intervals)
+        _between("persistence.retention_days", self.retention_days, 0, DAYS_MAX)
+        _between("persistence.retention_short_days", self.retention_short_days, 0, DAYS_MAX)
         _between("persistence.finalized_buffer_size", self.finalized_buffer_size, 1, 100_000)
         _between("persistence.finalized_flush_interval_ms", self.finalized_flush_interval_ms, 10, 60_000)
 

@@ -8,11 +8,19 @@ from typing import Any
 
 import ujson
 
-from klagg.cli import bench_aggregator, bench_backfill, bench_chunks, bench_core, bench_ingest, bench_writer
+from klagg.cli import (
+    bench_aggregator,
+    bench_backfill,
+    bench_chunks,
+    bench_core,
+    bench_grafana,
+    bench_ingest,
+    bench_writer,
+)  # fmt: skip
 
 BENCHES = {
     "core": bench_core, "aggregator": bench_aggregator, "ingest": bench_ingest, "writer": bench_writer,
-    "chunks": bench_chunks, "backfill": bench_backfill,
+    "chunks": bench_chunks, "backfill": bench_backfill, "grafana": bench_grafana,
 }  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def events(raw: RawFields) -> list[Record]:
     head: Record = {"event": contract.text_of(raw, "kind"), "at": contract.integer_of(raw, "time")}
     if head["event"] == contract.EVENT_TICK:
         return [head]
-    whole = {"generation", "id", "time", "open_time", "empty", "revision"}
+    whole = {"generation", "id", "time", "open_time", "empty", "revision", "price_scale", "qty_scale"}
     whole |= {"from_id", "to_id", "before_time", "after_time"}
     return [{**head, **_numbered(row, whole)} for row in contract.event_rows(fields)]
 

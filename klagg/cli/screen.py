@@ -16,7 +16,7 @@ from klagg.kline import Kline
 
 RATES = (
     ("trades", "trades"), ("messages", "messages"), ("ticks", "ticks"), ("finals", "finals"), ("rows", "rows"),
-    ("served", "served"),
+    ("served", "served"), ("snapshots", "snapshots"), ("history", "history"),
 )  # fmt: skip
 GAUGES = ("delay_ms", "clock_delay_ms", "open_holes", "commit_ms", "lag", "waiting")
 WIDE = 110

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.commit import FINDING_ENTRIES, START, STREAMS, Committer, Position, after
+from aggregator.commit import START, STREAMS, Committer, Position, after
 from aggregator.outputs import Outputs
 from klagg import contract
-from klagg.contract import Keys
+from klagg.contract import DEAD_ENTRIES, Keys
 from klagg.errors import CommitConflict, CommitDoubt, ContractError, RedisOlder
 from klagg.redisio import Append, HashUpdate, Streams
 
@@ -196,16 +196,16 @@ def test_a_taken_over_shard_whose_hash_is_damaged_is_left_alone(streams: Streams
     assert everything(streams) == before
 
 
-def test_more_writes_go_with_the_commit_and_streams_for_people_are_bounded(streams: Streams) -> None:
+def test_more_writes_go_with_the_commit_and_the_dead_are_bounded(streams: Streams) -> None:
     committer = Committer(streams, KEYS, "one")
     committer.take_over(0)
     for number in range(3):
-        outputs = Outputs(number, findings=[{"a": "1"}] * FINDING_ENTRIES, klines=[{"k": "1"}] * 2)
+        outputs = Outputs(number, dead=[{"a": "1"}] * DEAD_ENTRIES, klines=[{"k": "1"}] * 2)
         committer.commit(outputs, f"1-{number}", [Append(KEYS.requests, {"n": str(number)})])
     assert streams.length(KEYS.requests) == 3
     assert streams.length(KEYS.klines) == 6
-    assert FINDING_ENTRIES <= streams.length(KEYS.findings) < FINDING_ENTRIES + 200
-    assert committer.position.numbers["findings"] == 3 * FINDING_ENTRIES
+    assert DEAD_ENTRIES <= streams.length(KEYS.dead) < DEAD_ENTRIES + 200
+    assert committer.position.numbers["dead"] == 3 * DEAD_ENTRIES
 
 
 def test_bars_that_are_gone_leave_the_hash(streams: Streams) -> None:

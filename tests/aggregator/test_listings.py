@@ -74,7 +74,7 @@ def test_the_first_trade_of_a_generation_is_its_genesis() -> None:
     list_(core, listed(generation=T0 + 1000))
     outputs = tick(core, T0 + 500)
     assert events(outputs, contract.EVENT_LISTED) == [
-        {"symbol": NAME, "generation": str(T0 + 1000), "status": "TRADING"}
+        {"symbol": NAME, "generation": str(T0 + 1000), "status": "TRADING", "price_scale": "2", "qty_scale": "3"}
     ]
     assert events(outputs, contract.EVENT_GENESIS) == []
     feed(core, [trade(2, T0 + 2000), trade(1, T0 + 1500)])

@@ -32,7 +32,15 @@ from aggregator.trimming import (
     streams_of,
 )
 from klagg import contract, settings
-from klagg.contract import GROUP_COMPLETENESS, GROUP_LIFECYCLE, GROUP_REPAIR, GROUP_WRITERS, Fields, Keys
+from klagg.contract import (
+    GROUP_COMPLETENESS,
+    GROUP_HISTORY,
+    GROUP_LIFECYCLE,
+    GROUP_REPAIR,
+    GROUP_WRITERS,
+    Fields,
+    Keys,
+)
 from klagg.embedded import RedisServer
 from klagg.groups import groups_of
 from klagg.redisio import Entry, Streams
@@ -113,11 +121,15 @@ def test_ranges_name_every_writer_with_its_own_numbers() -> None:
 
 def test_the_configuration_says_who_reads() -> None:
     assert groups_of(Settings()) == {
-        "klines": (GROUP_WRITERS, GROUP_COMPLETENESS), "events": (GROUP_COMPLETENESS, GROUP_LIFECYCLE),
-        "requests": (GROUP_REPAIR,),
+        "klines": (GROUP_WRITERS, GROUP_COMPLETENESS), "requests": (GROUP_REPAIR,), "findings": (GROUP_HISTORY,),
+        "events": (GROUP_HISTORY, GROUP_COMPLETENESS, GROUP_LIFECYCLE),
     }  # fmt: skip
-    assert groups_of(UNAUDITED) == {"klines": (GROUP_WRITERS,), "events": (), "requests": (GROUP_REPAIR,)}
-    assert groups_of(replace(UNAUDITED, database=settings.Database(enabled=False)))["klines"] == ()
+    assert groups_of(UNAUDITED) == {
+        "klines": (GROUP_WRITERS,), "requests": (GROUP_REPAIR,), "events": (GROUP_HISTORY,),
+        "findings": (GROUP_HISTORY,),
+    }  # fmt: skip
+    without = settings.Database(enabled=False)
+    assert groups_of(replace(UNAUDITED, database=without)) == {"requests": (GROUP_REPAIR,)}
     trimmed = streams_of(Settings(), KEYS)
     assert {each.key for each in trimmed} == {
         KEYS.feed, KEYS.klines, KEYS.events, KEYS.live, KEYS.requests, KEYS.findings, KEYS.dead,
@@ -159,12 +171,34 @@ def test_what_a_group_has_not_done_with_stays(streams: Streams, client: redis.Re
 
 @pytest.mark.servers
 def test_streams_for_people_keep_their_newest_entries(streams: Streams, client: redis.Redis) -> None:
+    trimmer = Trimmer(streams, KEYS, Settings(database=settings.Database(enabled=False)), LOG)
+    trimmer.ensure_groups()
+    streams.ensure_group(KEYS.findings, GROUP_HISTORY)  # from a time when there was a database
     for name in ("live", "findings", "dead"):
         put(client, getattr(KEYS, name), KEPT_ENTRIES[name] + 1000)
-    rounds(trimmer_of(streams))
+    rounds(trimmer)
     for name in ("live", "findings", "dead"):
         length = streams.length(getattr(KEYS, name))
         assert KEPT_ENTRIES[name] <= length < KEPT_ENTRIES[name] + NODE, name
+
+
+@pytest.mark.servers
+@pytest.mark.parametrize("name", ["events", "findings"])
+def test_what_people_read_waits_for_the_history_too(streams: Streams, client: redis.Redis, name: str) -> None:
+    key, kept = getattr(KEYS, name), KEPT_ENTRIES[name]
+    trimmer = trimmer_of(streams)
+    ids = put(client, key, kept + 2000)
+    rounds(trimmer)
+    assert streams.length(key) == kept + 2000, "the history has read nothing"
+    streams.read_group([key], GROUP_HISTORY, "writer-snapshot", count=1000)
+    streams.ack(key, GROUP_HISTORY, ids[:1000])
+    rounds(trimmer)
+    assert streams.length(key) == kept + 2000, "what was done with is kept for a while"
+    (newest,) = put(client, key, 1, first_ms=KEPT_MS + 10**6)
+    streams.read_group([key], GROUP_HISTORY, "writer-snapshot", count=kept + 1001)
+    streams.ack(key, GROUP_HISTORY, [*ids[1000:], newest])
+    rounds(trimmer)
+    assert kept <= streams.length(key) < kept + NODE, "of what was read, people keep a number of entries"
 
 
 @pytest.mark.servers

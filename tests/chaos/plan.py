@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-AGGREGATOR, INGEST_A, INGEST_B, CLOCK, REPAIR, WRITER, REDIS = (
-    "aggregator", "ingest-A", "ingest-B", "clock", "repair", "writer", "redis",
+AGGREGATOR, INGEST_A, INGEST_B, CLOCK, REPAIR, WRITER, SNAPSHOT, REDIS = (
+    "aggregator", "ingest-A", "ingest-B", "clock", "repair", "writer", "snapshot", "redis",
 )  # fmt: skip
 
 KILL: Final = "kill"
@@ -28,7 +28,9 @@ CUT_REPLY: Final = "cut reply"
 SECOND: Final = "second aggregator"
 """Another aggregator of the same shard is started by mistake."""
 
-WEIGHTS: Final = {AGGREGATOR: 6, INGEST_A: 4, INGEST_B: 4, CLOCK: 4, REPAIR: 4, WRITER: 5, REDIS: 3}
+WEIGHTS: Final = {
+    AGGREGATOR: 6, INGEST_A: 4, INGEST_B: 4, CLOCK: 4, REPAIR: 4, WRITER: 5, SNAPSHOT: 2, REDIS: 3
+}  # fmt: skip
 """Shares of the kills; Redis gets few, because every process waits while it loads."""
 
 BLACKOUTS, CUT_TAILS, CUT_EXECS, CUT_REPLIES, SECONDS = 0.02, 0.04, 0.04, 0.04, 0.02

@@ -42,6 +42,7 @@ from tests.chaos.plan import (
     REDIS,
     REPAIR,
     SECOND,
+    SNAPSHOT,
     WRITER,
     Fault,
 )
@@ -64,6 +65,7 @@ MODULES = {
     CLOCK: ["ingest.clock_service"],
     AGGREGATOR: ["aggregator.service", "--shard", "0", "--checkpoint-s", str(CHECKPOINT_S)],
     WRITER: ["writers.final_service"],
+    SNAPSHOT: ["writers.snapshot_service"],
     REPAIR: ["ingest.repair_service"],
     INGEST_A: ["ingest.service", "--line", "A"],
     INGEST_B: ["ingest.service", "--line", "B"],

@@ -185,14 +185,18 @@ def test_klines_live_and_events_of_a_symbol_with_a_chinese_name(streams: Streams
             streams.append(Keys(0).klines, stamp(kline(symbol, name).to_fields(), "w", 1))
             value = LIVE.format(closed=0, complete=0)
             streams.append(Keys(0).live, stamp({"time": str(T), contract.live_field(symbol, name): value}, "w", 1))
-    listed = contract.events_entry(contract.EVENT_LISTED, T, [("BTCUSDT", 1, "TRADING"), (CJK, 2, "TRADING")])
+    rows = [("BTCUSDT", 1, "TRADING", 1, 3), (CJK, 2, "TRADING", 4, 0)]
+    listed = contract.events_entry(contract.EVENT_LISTED, T, rows)
     streams.append(Keys(0).events, stamp(listed, "w", 1))
     streams.append(Keys(0).events, stamp(contract.events_entry(contract.EVENT_TICK, T, []), "w", 2))
     assert [each["interval"] for each in printed(capsys, "klines", CJK)] == ["1m", "1h"]
     (bar,) = printed(capsys, "live", CJK, "--interval", "1h")
     assert (bar["symbol"], bar["open_time"], bar["close"], bar["trades"]) == (CJK, T, "1.5", 7)
     (event,) = printed(capsys, "events", CJK)
-    assert event == {"event": "listed", "at": T, "symbol": CJK, "generation": 2, "status": "TRADING"}
+    assert event == {
+        "event": "listed", "at": T, "symbol": CJK, "generation": 2, "status": "TRADING", "price_scale": 4,
+        "qty_scale": 0,
+    }  # fmt: skip
     assert [each["event"] for each in printed(capsys, "events", "--ticks")] == ["listed", "listed", "tick"]
     assert klagg(["inspect", "klines", CJK]) == 0
     assert CJK in capsys.readouterr().out

@@ -30,11 +30,11 @@ from tests.kit import eventually
 CONFIGURATION = ROOT / "config" / "supervisord.conf"
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 NAMES = (
-    "klagg-writer-final", "klagg-auditor-completeness", "klagg-auditor-lifecycle",
+    "klagg-writer-final", "klagg-writer-snapshot", "klagg-auditor-completeness", "klagg-auditor-lifecycle",
     "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair", "klagg-ingest-A", "klagg-ingest-B",
 )  # fmt: skip
 """In the order of their priorities."""
-AGGREGATOR = NAMES[3]
+AGGREGATOR = NAMES[4]
 
 
 def parsed() -> configparser.RawConfigParser:
@@ -60,12 +60,12 @@ def test_a_process_has_longer_to_end_than_its_own_deadline() -> None:
         assert (section["stopsignal"], section["autorestart"]) == ("TERM", "true")
 
 
-def test_the_last_to_stop_is_the_writer_and_the_first_is_ingest() -> None:
+def test_the_last_to_stop_are_the_writers_and_the_first_is_ingest() -> None:
     # supervisord stops from the highest priority to the lowest.
     by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
     assert by_priority == [
         "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator",
-        "klagg-auditor-lifecycle", "klagg-auditor-completeness", "klagg-writer-final",
+        "klagg-auditor-lifecycle", "klagg-auditor-completeness", "klagg-writer-snapshot", "klagg-writer-final",
     ]  # fmt: skip
 
 

@@ -55,7 +55,8 @@ def test_finals_reach_the_table_and_a_second_start_goes_on(data: Path) -> None:
         database = Database(first.settings().database.url)
         before = eventually(lambda: found if len(found := rows(database)) >= 10 else None, 40, every_s=0.2)
         assert database.query(HYPERTABLE)[0]["found"] == 1
-        assert set(first.pids({*PIPELINE, "writer-final"})) == {*PIPELINE, "writer-final"}
+        everything = {*PIPELINE, "writer-final", "writer-snapshot"}
+        assert set(first.pids(everything)) == everything
         database.close()
         last = first.kline()
         password = urlsplit(first.settings().database.url).password
@@ -64,7 +65,7 @@ def test_finals_reach_the_table_and_a_second_start_goes_on(data: Path) -> None:
     assert BANNER in said
     assert "with TimescaleDB" in said
     assert in_order(
-        said, "ingest-A drained", "aggregator-0 drained", "writer-final drained", "exchange drained",
+        said, "ingest-A drained", "aggregator-0 drained", "writer-snapshot drained", "exchange drained",
         "PostgreSQL stopped", "Redis stopped",
     )  # fmt: skip
     assert (first.folder / "klagg.toml").stat().st_mode & 0o777 == 0o600

@@ -221,7 +221,7 @@ def test_a_tick_is_an_event_without_rows() -> None:
 def test_damaged_events_are_refused() -> None:
     with pytest.raises(ContractError, match="unknown event kind 'party'"):
         contract.event_rows({"kind": "party", "time": "1", "n": "1"})
-    entry = contract.events_entry(contract.EVENT_LISTED, 1, [("A", 1, "TRADING"), ("B", 2, "TRADING")])
+    entry = contract.events_entry(contract.EVENT_LISTED, 1, [("A", 1, "TRADING", 2, 3), ("B", 2, "TRADING", 0, 0)])
     with pytest.raises(ContractError, match="columns of a listed event differ in length"):
         contract.event_rows({**entry, "status": "TRADING"})
     with pytest.raises(ContractError, match="lacks the field status"):

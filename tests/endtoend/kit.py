@@ -31,6 +31,7 @@ MODULES = {
     "ingest": ["ingest.service", "--line", "A"],
     "ingest-b": ["ingest.service", "--line", "B"],
     "writer": ["writers.final_service"],
+    "snapshot": ["writers.snapshot_service"],
 }
 
 

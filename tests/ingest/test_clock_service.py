@@ -17,7 +17,16 @@ from ingest import clock as clock_rules
 from ingest import clock_service, synchroniser, universe
 from ingest.clock_service import TRIGGERS_KEPT, ClockJobs, clock, main
 from klagg.clock import local_ms
-from klagg.contract import CLOCK_KEY, WEIGHTS_KEY, listings_of, shard_of
+from klagg.contract import (
+    CLOCK_KEY,
+    TRIGGER_DAYS,
+    TRIGGER_RETENTION,
+    TRIGGER_SNAPSHOT,
+    WEIGHTS_KEY,
+    listings_of,
+    shard_of,
+    trigger_of,
+)
 from klagg.errors import ConfigError
 from klagg.redisio import AsyncStreams, Entry, Streams
 from klagg.service import AsyncContext
@@ -228,14 +237,22 @@ async def test_an_answer_that_lacks_most_symbols_is_not_believed(
     assert "ETHUSDT" in found[1]
 
 
+def newest(streams: Streams) -> list[Entry]:
+    return streams.newest(CLOCK_KEY, count=10)
+
+
 async def test_triggers_and_their_trimming(streams: Streams, redis_url: str) -> None:
     for number in range(TRIGGERS_KEPT * 2):
         streams.append(CLOCK_KEY, {"name": "old", "time": str(number)})
     async with SmallExchange().running() as exchange, a_clock(a_context(exchange, redis_url)):
-        await eventually(lambda: streams.newest(CLOCK_KEY)[0].fields[b"name"] == b"snapshot")
-    (trigger,) = streams.newest(CLOCK_KEY)
-    assert (trigger.fields[b"v"], trigger.fields[b"seq"]) == (b"1", b"1")
-    assert abs(int(trigger.fields[b"time"]) - NOW_MS) < 60_000
+        await eventually(lambda: {b"snapshot", b"retention"} <= {each.fields[b"name"] for each in newest(streams)})
+    told = [each for each in newest(streams) if each.fields[b"name"] != b"old"]
+    assert [each.fields[b"seq"] for each in reversed(told)] == [b"%d" % seq for seq in range(1, len(told) + 1)]
+    for each in told:
+        name, time_ms = trigger_of(each.fields)
+        assert each.fields[b"v"] == b"1"
+        assert name in {TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS}
+        assert abs(time_ms - NOW_MS) < 60_000
     # Redis trims whole nodes of 100 entries.
     assert TRIGGERS_KEPT <= streams.length(CLOCK_KEY) <= TRIGGERS_KEPT + 100
 

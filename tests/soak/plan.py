@@ -39,6 +39,8 @@ KINDS: Final[Mapping[str, tuple[tuple[int, int], Values]]] = {
 """How long each kind lasts, from and to, and what else it is given."""
 BOTH: Final = frozenset({"disconnect", "lose", "duplicate", "reorder"})
 """Kinds that now and then take both lines."""
+NEW: Final = frozenset({"refuse", "stale_route"})
+"""Kinds that only meet connections that are made while they last: some are cut at their beginning."""
 ANYWHERE: Final = frozenset({"rest_429", "rest_418", "rest_down", "clock_skew"})
 """Kinds that know no lines."""
 
@@ -60,8 +62,14 @@ def plan(seed: int, seconds: int) -> str:
         rows = {"kind": kind, "at_s": at_s, "for_s": for_s, **values}
         if kind not in ANYWHERE and not (kind in BOTH and rng.random() < 0.3):
             rows["line"] = rng.choice(LINES)
-        tables.append("\n".join(["[[fault]]", *(f"{name} = {_text(value)}" for name, value in rows.items())]))
+        tables.append(_table(rows))
+        if kind in NEW:
+            tables.append(_table({"kind": "disconnect", "at_s": at_s, "line": rows["line"], "connections": 3}))
         at_s += rng.randint(*PAUSE_S)
+
+
+def _table(rows: Values) -> str:
+    return "\n".join(["[[fault]]", *(f"{name} = {_text(value)}" for name, value in rows.items())])
 
 
 def _text(value: object) -> str:

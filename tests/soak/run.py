@@ -155,8 +155,8 @@ class Soak:
                 official: dict[int, Nine] | None = None
                 for key in [each for each in found.bars if each[:2] == (symbol, name) and each[2] >= first_ms]:
                     row = rows.get(key)
-                    if row is None:
-                        continue
+                    if row is None or not row["complete"]:
+                        continue  # told already, or not to be known yet: its symbol has not traded again
                     want = found.bars[key]
                     if row["source"] != "own" and name == "1m":
                         official = official or _official(running, symbol, first_ms, end_ms)

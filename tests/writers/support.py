@@ -136,8 +136,10 @@ def newer(one: Kline, other: Kline) -> bool:
 class WriterProcess:
     """A real writer process. `prelude` is Python that runs in it first: the place for named faults."""
 
-    def __init__(self, environment: dict[str, str], prelude: str, arguments: Sequence[str], log: Path) -> None:
-        script = f"{prelude}\nimport sys\nfrom writers.final_service import main\nsys.exit(main(sys.argv[1:]))\n"
+    def __init__(
+        self, environment: dict[str, str], prelude: str, arguments: Sequence[str], log: Path, module: str
+    ) -> None:
+        script = f"{prelude}\nimport sys\nfrom writers.{module} import main\nsys.exit(main(sys.argv[1:]))\n"
         self.log = log
         with log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -178,12 +180,19 @@ Database.query = query_and_die
 
 @contextmanager
 def writer_process(
-    redis_url: str, database_url: str, log: Path, *, prelude: str = "", arguments: Sequence[str] = (), **settings: str
+    redis_url: str,
+    database_url: str,
+    log: Path,
+    *,
+    prelude: str = "",
+    arguments: Sequence[str] = (),
+    module: str = "final_service",
+    **settings: str,
 ) -> Iterator[WriterProcess]:
     """A writer that is killed at the end if it still runs. `settings` are KLAGG_ variables without the prefix."""
     environment = {"KLAGG_REDIS__URL": redis_url, "KLAGG_DATABASE__URL": database_url}
     environment |= {f"KLAGG_{name}": value for name, value in settings.items()}
-    writer = WriterProcess(environment, prelude, arguments, log)
+    writer = WriterProcess(environment, prelude, arguments, log, module)
     try:
         yield writer
     finally:

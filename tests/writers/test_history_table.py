@@ -1,0 +1,109 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from klagg.contract import events_entry, finding_entry
+from klagg.database import Database
+from klagg.errors import DatabaseRefused
+from tests.writers.test_history import HOLE, T, closed, delisted, listed, opened, raw, told
+from writers.history import finding_of
+from writers.history_table import keep
+from writers.kline_table import value_is_to_blame
+
+pytestmark = pytest.mark.servers
+
+SYMBOLS = """
+SELECT *, (extract(epoch FROM listed_at) * 1000)::bigint AS listed_ms,
+    (extract(epoch FROM delisted_at) * 1000)::bigint AS delisted_ms
+FROM symbols ORDER BY symbol, generation
+"""
+GAPS = """
+SELECT *, (extract(epoch FROM opened_at) * 1000)::bigint AS opened_ms,
+    (extract(epoch FROM ended_at) * 1000)::bigint AS ended_ms
+FROM gaps ORDER BY symbol, from_id, opened_at
+"""
+
+
+def tables(database: Database) -> dict[str, list[dict[str, Any]]]:
+    """Everything that is kept, with what changes when a row is written again."""
+    return {
+        name: database.query(f"SELECT *, xmin::text FROM {name} ORDER BY {key}")
+        for name, key in (("symbols", "symbol, generation"), ("gaps", "symbol, from_id, opened_at"), ("findings", "id"))
+    }
+
+
+def test_events_become_rows(database: Database) -> None:
+    other = ("币安人生USDT", 1, 1)
+    events = [*listed(T), *opened(T + 1), *opened(T + 2, other), *closed(T + 3, "healed"), *delisted(T + 4)]
+    assert keep(database, events, [], "trade") == 3
+    (symbol,) = database.query(SYMBOLS)
+    assert (symbol["symbol"], symbol["generation"], symbol["status"]) == ("AUSDT", T - 1000, "SETTLING")
+    assert (symbol["price_scale"], symbol["qty_scale"]) == (2, 3)
+    assert (symbol["listed_ms"], symbol["delisted_ms"]) == (T, T + 4)
+    gap, still_open = database.query(GAPS)
+    assert (gap["symbol"], gap["from_id"], gap["to_id"]) == HOLE
+    assert (gap["ids"], gap["generation"], gap["reason"]) == ("trade", T - 1000, "healed")
+    assert (gap["opened_ms"], gap["ended_ms"]) == (T + 1, T + 3)
+    assert (still_open["symbol"], still_open["reason"], still_open["ended_at"]) == ("币安人生USDT", None, None)
+
+
+def test_what_is_delivered_again_changes_no_row(database: Database) -> None:
+    events = [*listed(T), *opened(T + 1), *closed(T + 3, "lost"), *opened(T + 4)]
+    findings = [
+        finding_of(raw(finding_entry("X", "info", '{"a": [1]}', symbol="AUSDT", time_ms=T), seq), 0) for seq in (1, 2)
+    ]
+    assert keep(database, events, [*findings, findings[0]], "agg") == 5
+    before = tables(database)
+    assert [len(rows) for rows in before.values()] == [1, 2, 2]
+    assert keep(database, events, findings, "agg") == 0
+    assert keep(database, events[1:2], findings[:1], "agg") == 0
+    assert tables(database) == before
+
+
+def test_an_opening_that_comes_after_its_end_makes_one_row(database: Database) -> None:
+    keep(database, closed(T, "lost"), [], "agg")
+    keep(database, opened(T - 7), [], "agg")
+    (gap,) = database.query(GAPS)
+    assert (gap["opened_ms"], gap["ended_ms"], gap["reason"]) == (T - 7, T, "lost")
+
+
+def test_evidence_can_be_asked_for(database: Database) -> None:
+    findings = [
+        finding_of(raw(finding_entry("X", "info", text), seq), 3) for seq, text in enumerate(['{"a": 1}', 'a "b"'])
+    ]
+    keep(database, [], findings, "agg")
+    rows = database.query(
+        "SELECT evidence #>> '{}' AS text, evidence ->> 'a' AS a, shard, said_at FROM findings ORDER BY id"
+    )
+    assert [row["a"] for row in rows] == ["1", None]
+    assert rows[1]["text"] == 'a "b"'
+    assert {(row["shard"], row["said_at"]) for row in rows} == {(3, None)}
+
+
+@pytest.mark.parametrize("poison", ["severity", "nul", "time", "reason", "scale"])
+def test_a_value_that_the_database_refuses_is_to_blame_and_nothing_is_kept(database: Database, poison: str) -> None:
+    finding = finding_entry("X", "loud" if poison == "severity" else "info", "e", time_ms=T)
+    if poison == "nul":
+        finding["symbol"] = "A\0"
+    if poison == "time":
+        finding["time"] = str(2**62)
+    events = listed(T)
+    if poison == "reason":
+        events += told("hole_closed", T, ("AUSDT", 1, 2, "boredom"))
+    if poison == "scale":
+        events += told("listed", T, ("BUSDT", 1, "TRADING", 2**40, 0))
+    with pytest.raises(DatabaseRefused) as refused:
+        keep(database, events, [finding_of(raw(finding), 0)], "agg")
+    assert value_is_to_blame(refused.value)
+    assert [len(rows) for rows in tables(database).values()] == [0, 0, 0]
+
+
+def test_many_rows_at_once(database: Database) -> None:
+    rows = [(f"S{n:04}USDT", n + 1, n + 5, T, T + 1) for n in range(2000)]
+    from writers.history import events_of
+
+    events = events_of(raw(events_entry("hole_opened", T, rows)))
+    assert keep(database, events, [], "agg") == 2000
+    assert keep(database, events, [], "agg") == 0

@@ -1,0 +1,288 @@
+"""What events and findings say, as rows of the tables `symbols`, `gaps` and `findings`: pure.
+
+A page of entries is read into `Told`, then told to a `Record`, which begins with the rows that the tables have. Telling
+it again changes nothing, and neither does telling of what was before the last thing known.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from klagg import contract
+from klagg.contract import RawFields, check_version, event_rows, integer_of, text_of, texts_of
+from klagg.errors import ContractError
+
+_ABOUT_SYMBOLS: Final = (contract.EVENT_LISTED, contract.EVENT_DELISTED, contract.EVENT_GENESIS)
+_ABOUT_GAPS: Final = (contract.EVENT_HOLE_OPENED, contract.EVENT_HOLE_CLOSED)
+
+Hole = tuple[str, int, int]
+"""Symbol, first and last missing id: what events call a gap by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Symbol:
+    """A row of `symbols`; times in exchange ms, None where nothing is known."""
+
+    symbol: str
+    generation: int
+    price_scale: int | None = None
+    qty_scale: int | None = None
+    status: str = ""
+    listed_ms: int | None = None
+    delisted_ms: int | None = None
+    first_id: int | None = None
+    first_trade_ms: int | None = None
+    last_seen_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """A row of `gaps`; times in exchange ms. `reason` is empty, and `ended_ms` None, while it is open."""
+
+    symbol: str
+    generation: int
+    ids: str
+    from_id: int
+    to_id: int
+    before_ms: int | None
+    after_ms: int | None
+    opened_ms: int
+    ended_ms: int | None = None
+    reason: str | None = None
+
+    @property
+    def hole(self) -> Hole:
+        """What events call it by."""
+        return self.symbol, self.from_id, self.to_id
+
+    @property
+    def key(self) -> tuple[str, int, str, int, int, int]:
+        """The primary key of its row."""
+        return self.symbol, self.generation, self.ids, self.from_id, self.to_id, self.opened_ms
+
+    @property
+    def lacks_opening(self) -> bool:
+        """Whether only its end is known."""
+        return self.before_ms is None and self.opened_ms == self.ended_ms
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A row of `findings`; `evidence` is JSON."""
+
+    id: str
+    shard: int
+    kind: str
+    severity: str
+    symbol: str | None
+    writer: str
+    said_ms: int | None
+    evidence: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event that the tables keep: its kind, the exchange time of its tick, its columns."""
+
+    kind: str
+    time_ms: int
+    columns: dict[str, str]
+
+    def integer(self, name: str) -> int:
+        """The integer of a column; ContractError if it is none."""
+        return integer_of({name.encode(): self.columns[name].encode()}, name)
+
+    @property
+    def is_about_gap(self) -> bool:
+        return self.kind in _ABOUT_GAPS
+
+    @property
+    def hole(self) -> Hole:
+        """The hole that it is about."""
+        return self.columns["symbol"], self.integer("from_id"), self.integer("to_id")
+
+
+def events_of(raw: RawFields) -> list[Event]:
+    """The events of an entry of `events:{n}` that the tables keep; ContractError if it cannot be read."""
+    check_version(raw)
+    kind = text_of(raw, "kind")
+    if kind not in contract.EVENT_COLUMNS and kind != contract.EVENT_TICK:
+        raise ContractError(f"unknown event kind {kind[:40]!r}")
+    if kind not in _ABOUT_SYMBOLS and kind not in _ABOUT_GAPS:
+        return []
+    time_ms = integer_of(raw, "time")
+    events = [Event(kind, time_ms, columns) for columns in event_rows(texts_of(raw))]
+    for event in events:
+        for name in _INTEGERS.intersection(event.columns):
+            event.integer(name)
+    return events
+
+
+_INTEGERS: Final = frozenset({
+    "generation", "price_scale", "qty_scale", "id", "trade_time", "from_id", "to_id", "before_time", "after_time",
+})  # fmt: skip
+
+
+def finding_of(raw: RawFields, shard: int) -> Finding:
+    """The row of an entry of `findings:{n}`; ContractError if it cannot be one."""
+    check_version(raw)
+    writer, time_ms = text_of(raw, "writer"), integer_of(raw, "time")
+    return Finding(
+        id=f"{shard}:{writer}:{integer_of(raw, 'seq')}",
+        shard=shard,
+        kind=text_of(raw, "kind"),
+        severity=text_of(raw, "severity"),
+        symbol=text_of(raw, "symbol") or None,
+        writer=writer,
+        said_ms=time_ms or None,
+        evidence=_json_of(text_of(raw, "evidence")),
+    )
+
+
+def _json_of(evidence: str) -> str:
+    """A JSON object stays one; anything else is a sentence, as a JSON string."""
+    if evidence.startswith("{"):
+        try:
+            json.loads(evidence, parse_constant=_refused)
+        except ValueError:
+            pass
+        else:
+            return evidence
+    return json.dumps(evidence, ensure_ascii=False)
+
+
+def _refused(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+@dataclass(slots=True)
+class Record:
+    """The rows of some symbols and gaps as the tables have them, and what becomes of them: those that `changed`.
+
+    `symbols` are by name and generation, `gaps` by hole. It begins with all generations of the symbols that are told
+    of, and with all gaps of their holes.
+    """
+
+    ids: str
+    symbols: dict[str, dict[int, Symbol]] = field(default_factory=dict)
+    gaps: dict[Hole, list[Gap]] = field(default_factory=dict)
+    _known: frozenset[Symbol | Gap] = frozenset()
+
+    @classmethod
+    def begin(cls, ids: str, symbols: Iterable[Symbol], gaps: Iterable[Gap]) -> Record:
+        """With the rows that the tables have; `ids` is what new gaps count (agg or trade)."""
+        record = cls(ids)
+        rows: list[Symbol | Gap] = []
+        for symbol in symbols:
+            record.symbols.setdefault(symbol.symbol, {})[symbol.generation] = symbol
+            rows.append(symbol)
+        for gap in gaps:
+            record.gaps.setdefault(gap.hole, []).append(gap)
+            rows.append(gap)
+        record._known = frozenset(rows)
+        return record
+
+    def changed_symbols(self) -> list[Symbol]:
+        """The rows to write, sorted by key."""
+        rows = (row for each in self.symbols.values() for row in each.values() if row not in self._known)
+        return sorted(rows, key=lambda row: (row.symbol, row.generation))
+
+    def changed_gaps(self) -> list[Gap]:
+        """The rows to write, sorted by key."""
+        rows = (row for each in self.gaps.values() for row in each if row not in self._known)
+        return sorted(rows, key=lambda row: row.key)
+
+    def gone_gaps(self) -> list[Gap]:
+        """The rows to delete: ends whose openings came after all, and are in those rows now."""
+        there = {row.key for each in self.gaps.values() for row in each}
+        return sorted(
+            (row for row in self._known if isinstance(row, Gap) and row.key not in there), key=lambda row: row.key
+        )
+
+    def tell(self, events: Iterable[Event]) -> None:
+        """Take in events in the order of the stream."""
+        by_kind: dict[bool, list[Event]] = {True: [], False: []}
+        for event in events:
+            by_kind[event.kind in _ABOUT_SYMBOLS].append(event)
+        for event in by_kind[True]:
+            self._tell_symbol(event)
+        for event in by_kind[False]:
+            if event.kind == contract.EVENT_HOLE_OPENED:
+                self._open(event)
+        self._close([event for event in by_kind[False] if event.kind == contract.EVENT_HOLE_CLOSED])
+
+    def _tell_symbol(self, event: Event) -> None:
+        name, generation = event.columns["symbol"], event.integer("generation")
+        rows = self.symbols.setdefault(name, {})
+        row = rows.get(generation) or Symbol(name, generation)
+        if event.kind != contract.EVENT_GENESIS:
+            row = self._listed(row, event)
+        elif row.first_id is None:
+            row = replace(row, first_id=event.integer("id"), first_trade_ms=event.integer("trade_time"))
+        rows[generation] = replace(row, last_seen_ms=max(row.last_seen_ms, event.time_ms))
+
+    def _listed(self, row: Symbol, event: Event) -> Symbol:
+        over = event.kind == contract.EVENT_DELISTED
+        if not over:
+            row = replace(row, listed_ms=min(row.listed_ms or event.time_ms, event.time_ms))
+        if row.status and event.time_ms < row.last_seen_ms:
+            return row  # what came later is known
+        return replace(
+            row,
+            status=event.columns["status"],
+            price_scale=event.integer("price_scale"),
+            qty_scale=event.integer("qty_scale"),
+            delisted_ms=(row.delisted_ms or event.time_ms) if over else None,
+        )
+
+    def _open(self, event: Event) -> None:
+        hole = event.hole
+        rows = self.gaps.setdefault(hole, [])
+        if any(gap.opened_ms == event.time_ms for gap in rows):
+            return
+        before_ms, after_ms = (_time_of(event.integer(each)) for each in ("before_time", "after_time"))
+        made = self._gap(hole, before_ms, after_ms, event.time_ms)
+        ends = [row for row in rows if row.lacks_opening and row.opened_ms >= event.time_ms]
+        if ends:
+            end = min(ends, key=lambda row: row.opened_ms)
+            rows.remove(end)
+            made = replace(made, ended_ms=end.ended_ms, reason=end.reason)
+        rows.append(made)
+
+    def _gap(self, hole: Hole, before_ms: int | None, after_ms: int | None, time_ms: int) -> Gap:
+        """A gap of the newest generation that was listed by then; 0 if none is known."""
+        name, from_id, to_id = hole
+        listed = (row for row in self.symbols.get(name, {}).values() if row.listed_ms is not None)
+        generation = max((row.generation for row in listed if (row.listed_ms or 0) <= time_ms), default=0)
+        return Gap(name, generation, self.ids, from_id, to_id, before_ms, after_ms, time_ms)
+
+    def _close(self, events: Iterable[Event]) -> None:
+        ends: dict[tuple[int, Hole], list[str]] = {}
+        for event in events:
+            ends.setdefault((event.time_ms, event.hole), []).append(event.columns["reason"])
+        for (time_ms, hole), reasons in sorted(ends.items()):
+            self._end(hole, time_ms, reasons)
+
+    def _end(self, hole: Hole, time_ms: int, reasons: list[str]) -> None:
+        """A hole's ends of one tick end as many of its rows, the oldest first: in one tick it may end, open and end
+        again, and the stream tells all openings before all ends. Ends that were told before are not told again."""
+        rows = self.gaps.setdefault(hole, [])
+        rows.sort(key=lambda gap: gap.opened_ms)
+        told = sum(gap.ended_ms == time_ms for gap in rows)
+        left = [at for at, gap in enumerate(rows) if gap.opened_ms <= time_ms and gap.ended_ms is None]
+        if not left and not told:
+            # Its opening was cut from the stream, or comes later, from what a dead consumer left.
+            rows.append(self._gap(hole, None, None, time_ms))
+            left = [len(rows) - 1]
+        reasons = reasons[told:]
+        for number, at in enumerate(left[: len(reasons)]):
+            last = number == len(left) - 1
+            rows[at] = replace(rows[at], ended_ms=time_ms, reason=reasons[-1 if last else number])
+
+
+def _time_of(time_ms: int) -> int | None:
+    """A neighbour's time in ms; there is none at the very beginning."""
+    return time_ms if time_ms > 0 else None

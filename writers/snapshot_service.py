@@ -1,0 +1,195 @@
+"""klagg-writer-snapshot: bars in progress at the clock's triggers, and, when there is time, history and retention.
+
+Nothing here is urgent. The process runs at a low priority, on a connection of its own and in one loop: a page of
+history, then the clock, then what the clock triggered, a little at a time. What a crash leaves is done again: bars in
+progress by the next snapshot, history because it is acknowledged after its commit, retention by the next trigger.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from klagg import service
+from klagg.backoff import Backoff
+from klagg.clock import local_ms
+from klagg.contract import CLOCK_KEY, GROUP_WRITERS, TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, Keys
+from klagg.database import Database
+from klagg.errors import ConfigError, DatabaseUnavailable, KlaggError, RedisRefused, RedisUnavailable
+from klagg.service import Context, Deadline
+from writers.days import Days
+from writers.historian import Historian
+from writers.migrate import require_schema
+from writers.retention import Retention, Step
+from writers.snapshots import Snapshots
+from writers.triggers import Triggers
+
+PROCESS: Final = "writer-snapshot"
+
+NICENESS: Final = 10
+"""How far this process steps back for others (nice)."""
+
+TRIGGERS_READ: Final = 1000
+
+PAUSE_FIRST_S: Final = 0.2
+PAUSE_CAP_S: Final = 10.0
+REDIS_FAILURES_MAX: Final = 8
+"""Failures of Redis in a row after which the process ends: about 30 s."""
+
+GONE: Final = ("NOGROUP", "no such key")
+"""How Redis says that it has lost a stream or its group: they are made again."""
+
+EXIT_LEFT: Final = 3
+"""The exit code of a clean end that left history unwritten; it is still in Redis."""
+
+AWAY: Final = "waiting for the database"
+
+
+class SnapshotWriter:
+    """The loop. `run` until asked to stop."""
+
+    def __init__(self, context: Context) -> None:
+        settings = context.settings
+        self._context = context
+        self._streams = context.connect()
+        self._shards = [Keys(shard) for shard in range(settings.shards)]
+        self._database = Database(
+            settings.database.url, application=f"klagg-{context.process}", while_waiting=self._while_waiting
+        )
+        self._snapshots = Snapshots(context, self._streams, self._database)
+        self._historian = Historian(context, self._streams, self._database)
+        self._retention = Retention(self._database, settings)
+        self._days = Days(self._database)
+        self._dropping: Iterator[Step] = iter(())
+        self._triggers = Triggers()
+        self._clock_id = "0-0"
+        self._deadline: Deadline | None = None
+
+    def run(self) -> int:
+        """Work until asked to stop, then write what history there is; how many of its entries nobody has settled.
+
+        RedisUnavailable when Redis stays away; MigrationError if the database lacks migrations; DatabaseRefused where
+        it refuses more than values.
+        """
+        backoff, redis_failures = Backoff(PAUSE_FIRST_S, PAUSE_CAP_S, random.random), 0
+        while not self._context.stopping:
+            try:
+                self._begin()
+                while self._context.running():
+                    self._turn()
+                    backoff.reset()
+                    redis_failures = 0
+            except DatabaseUnavailable as away:
+                self._pause(away, AWAY, backoff)
+            except (RedisUnavailable, RedisRefused) as lost:
+                if isinstance(lost, RedisRefused) and not any(each in str(lost) for each in GONE):
+                    raise
+                redis_failures += 1
+                if redis_failures == REDIS_FAILURES_MAX:
+                    raise RedisUnavailable(
+                        f"Redis failed {redis_failures} times in a row, so the process ends: {lost}"
+                    ) from lost
+                self._pause(lost, "waiting for Redis", backoff)
+        return self._end()
+
+    def _begin(self) -> None:
+        """Groups, schema, and the history that was read before and never settled."""
+        for keys in self._shards:
+            self._streams.ensure_group(keys.klines, GROUP_WRITERS)
+        self._historian.ensure_groups()
+        require_schema(self._database)
+        self._historian.recover()
+        self._hear(None)
+
+    def _turn(self) -> None:
+        more = self._historian.turn()
+        step = next(self._dropping, None)
+        if step and step[1]:
+            self._context.stats.add(f"dropped_{step[0]}", step[1])
+        self._hear(None if more or step else self._context.settings.redis.block_ms)
+        self._obey()
+
+    def _hear(self, wait_ms: int | None) -> None:
+        """Take in what the clock says; wait for it up to `wait_ms` (None: not at all)."""
+        found = self._streams.read({CLOCK_KEY: self._clock_id}, count=TRIGGERS_READ, block_ms=wait_ms)
+        entries = found.get(CLOCK_KEY, [])
+        if entries:
+            self._clock_id = entries[-1].id
+        if skipped := self._triggers.take(entry.fields for entry in entries):
+            self._context.stats.add("snapshots_skipped", skipped)
+
+    def _obey(self) -> None:
+        """Carry out what is due."""
+        triggers = self._triggers
+        retention_ms = triggers.due(TRIGGER_RETENTION)
+        if retention_ms is not None:
+            triggers.done(TRIGGER_RETENTION)
+            self._dropping = self._retention.steps(min(retention_ms, int(local_ms())))
+        days_ms = triggers.due(TRIGGER_DAYS)
+        if days_ms is not None:
+            self._context.stats.add("days_counted", self._days.count(days_ms))
+            triggers.done(TRIGGER_DAYS)
+        if triggers.due(TRIGGER_SNAPSHOT) is None:
+            return
+        if not self._context.settings.persistence.snapshots:
+            triggers.done(TRIGGER_SNAPSHOT)
+        elif not self._snapshots.finals_wait():
+            self._snapshots.take()
+            triggers.done(TRIGGER_SNAPSHOT)
+
+    def _pause(self, trouble: KlaggError, state: str, backoff: Backoff) -> None:
+        pause_s = backoff.next_s()
+        self._context.log.warning("%s; next attempt in %.1f s", trouble, pause_s)
+        self._context.stats.add("retries")
+        self._context.pulse.state = state
+        self._dropping = iter(())
+        self._context.wait(pause_s)
+
+    def _end(self) -> int:
+        """Write the history that is there, before the deadline; what is left of it."""
+        try:
+            self._historian.ensure_groups()
+            while not self._stop_deadline().passed and self._historian.turn():
+                pass
+        except DatabaseUnavailable as away:
+            self._context.log.warning("%s", away)
+        left = self._historian.left()
+        if left:
+            self._context.log.warning("%d entries of history are left unwritten; they are still in Redis", left)
+        self._database.close()
+        return left
+
+    def _stop_deadline(self) -> Deadline:
+        """The one deadline of the shutdown; it runs from the first question."""
+        if self._deadline is None:
+            self._deadline = Deadline(self._context.settings.service.shutdown_s)
+        return self._deadline
+
+    def _while_waiting(self) -> None:
+        """Keep the heart beating while the database takes its time, but not beyond the deadline of a shutdown."""
+        self._context.beat()
+        if self._context.stopping and self._stop_deadline().passed:
+            raise DatabaseUnavailable("the database did not answer before the deadline of the shutdown")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the process; 0 when all was written, EXIT_LEFT when history was left in Redis, else the error's code."""
+    left = 0
+
+    def body(context: Context) -> None:
+        nonlocal left
+        if not context.settings.database.enabled:
+            raise ConfigError("database.enabled is false, so there is nothing to write to: do not start this process")
+        os.nice(NICENESS)
+        left = SnapshotWriter(context).run()
+
+    description = "Write bars in progress and history to the database, and drop what is too old."
+    code = service.run(PROCESS, description, body, argv=argv)
+    return code or (EXIT_LEFT if left else 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
