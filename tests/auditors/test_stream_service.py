@@ -226,7 +226,7 @@ def test_a_group_that_nobody_reads_for(streams: Streams, monkeypatch: pytest.Mon
         other.turn(1)
         now.s += 6
     silent = {each["evidence"].split()[2] for each in findings(streams) if each["kind"] == "GROUP_SILENT"}
-    assert silent == {"writers", "repair"}
+    assert silent == {"writers", "history", "repair"}
     assert [each for each in findings(streams) if each["kind"] == "STALLED"], "and no tick comes"
 
 
