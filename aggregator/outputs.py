@@ -265,20 +265,20 @@ def _events_of(group: Published, bars: Snapshot) -> tuple[str, list[tuple[object
     names, interval = bars.names, bars.interval.name
     states = zip(
         bars.slots.tolist(), bars.open_time.tolist(), bars.field("revision").tolist(), bars.empty.tolist(),
-        bars.complete.tolist(), group.was_waiting.tolist(), strict=True,
+        bars.complete.tolist(), group.was_waiting.tolist(), bars.sources, strict=True,
     )  # fmt: skip
     if group.reason in (AMENDED, CONFIRMED):
         kind = contract.EVENT_AMENDED if group.reason == AMENDED else contract.EVENT_CONFIRMED
         return kind, [
             (names[slot], interval, opening, revision, "waiting" if waited else "final", _after(complete))
-            for slot, opening, revision, _, complete, waited in states
+            for slot, opening, revision, _, complete, waited, _ in states
         ]
     return contract.EVENT_CLOSE, [
         (
             names[slot], interval, opening, group.reason, int(empty), revision, "none" if empty else "open",
-            _after(complete),
+            _after(complete), source,
         )
-        for slot, opening, revision, empty, complete, _ in states
+        for slot, opening, revision, empty, complete, _, source in states
     ]  # fmt: skip
 
 

@@ -20,6 +20,7 @@ from aggregator.outputs import Outputs
 from klagg import contract
 from klagg.contract import Fields, Keys
 from klagg.errors import ContractError
+from klagg.groups import groups_of
 from klagg.redisio import Entry, Streams, Trim, Write, next_id
 from klagg.settings import Settings
 
@@ -63,18 +64,6 @@ class Trimmed:
     key: str
     groups: tuple[str, ...]
     cap_percent: int
-
-
-def groups_of(settings: Settings) -> dict[str, tuple[str, ...]]:
-    """The consumer groups of a shard's streams, by the stream's name.
-
-    Without a database nobody serves those of the writers, and streams that waited for them would grow to their caps.
-    """
-    groups: dict[str, tuple[str, ...]] = {"requests": (contract.GROUP_REPAIR,)}
-    if settings.database.enabled:
-        groups["klines"] = (contract.GROUP_WRITERS,)
-        groups["events"] = groups["findings"] = (contract.GROUP_HISTORY,)
-    return groups
 
 
 def streams_of(settings: Settings, keys: Keys) -> list[Trimmed]:

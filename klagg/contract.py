@@ -40,6 +40,8 @@ TRADE_IDS: Final = "trade"
 GROUP_WRITERS: Final = "writers"
 GROUP_REPAIR: Final = "repair"
 GROUP_HISTORY: Final = "history"
+GROUP_COMPLETENESS: Final = "audit-completeness"
+GROUP_LIFECYCLE: Final = "audit-lifecycle"
 
 CLOCK_KEY: Final = "clock"
 """Stream of triggers by the clock process: `name` (snapshot, retention, days), `time` exchange ms."""
@@ -96,6 +98,10 @@ class Keys:
     def reader(self, name: str) -> str:
         """The key with a TTL at which a reader of `live` that has no group publishes the id that it has read."""
         return f"reader:{{{self.shard}}}:{name}"
+
+    def audit(self, name: str) -> str:
+        """The hash of what the auditor `name` remembers; `:at` behind it is the hash of where it stands."""
+        return f"audit:{{{self.shard}}}:{name}"
 
     @property
     def commit(self) -> str:
@@ -371,7 +377,7 @@ EVENT_DELISTED: Final = "delisted"
 EVENT_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
     EVENT_GENESIS: ("symbol", "generation", "id", "trade_time"),
     EVENT_FIRST_TRADE: ("symbol", "interval", "open_time"),
-    EVENT_CLOSE: ("symbol", "interval", "open_time", "trigger", "empty", "revision", "before", "after"),
+    EVENT_CLOSE: ("symbol", "interval", "open_time", "trigger", "empty", "revision", "before", "after", "source"),
     EVENT_CONFIRMED: ("symbol", "interval", "open_time", "revision", "before", "after"),
     EVENT_AMENDED: ("symbol", "interval", "open_time", "revision", "before", "after"),
     EVENT_HOLE_OPENED: ("symbol", "from_id", "to_id", "before_time", "after_time"),
@@ -382,7 +388,8 @@ EVENT_COLUMNS: Final[dict[str, tuple[str, ...]]] = {
 """An `events` entry holds all events of one kind of one tick, in columns: `kind`, `time`, `n` and these.
 
 `trigger` is trade or clock, `empty` is 1 for a gap-filled bar; `before`/`after` are bar states: none (no trade and
-nothing published), open, waiting (published, not yet proven), final.
+nothing published), open, waiting (published, not yet proven), final. `source` is the kline's: a bar that is not `own`
+may hold trades without a `first_trade`. That event may come up to `aggregator.live_long_ms` later than the close.
 """
 
 
@@ -411,9 +418,15 @@ def event_rows(fields: Mapping[str, str]) -> list[dict[str, str]]:
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def finding_entry(kind: str, severity: str, evidence: str, *, symbol: str = "", time_ms: int = 0) -> Fields:
-    """A finding: something a person should know. `severity` is info, warning or error; `time_ms` exchange time."""
-    return {"kind": kind, "severity": severity, "symbol": symbol, "time": str(time_ms), "evidence": evidence}
+def finding_entry(
+    kind: str, severity: str, evidence: str, *, symbol: str = "", time_ms: int = 0, finding_id: str = ""
+) -> Fields:
+    """A finding: something a person should know. `severity` is info, warning or error; `time_ms` exchange time.
+
+    Where it has a `finding_id`, that is the field `id`: the same thing found again has the same one.
+    """
+    fields = {"kind": kind, "severity": severity, "symbol": symbol, "time": str(time_ms), "evidence": evidence}
+    return {"id": finding_id, **fields} if finding_id else fields
 
 
 DEAD_ENTRIES: Final = 10_000

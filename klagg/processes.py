@@ -27,10 +27,17 @@ def processes(settings: Settings) -> list[Process]:
         Process("writer-final", "writers.final_service", (), 2),
         Process("writer-snapshot", "writers.snapshot_service", (), 2),
     ]
+    auditors = [
+        Process("auditor-completeness", "auditors.completeness_service", (), 2),
+        Process("auditor-lifecycle", "auditors.lifecycle_service", (), 2),
+    ]
     feeders = [
         Process("repair", "ingest.repair_service", (), 0),
         Process("clock", "ingest.clock_service", (), 0),
         *(Process(f"ingest-{line}", "ingest.service", ("--line", line), 0) for line in settings.ingest.lines),
     ]
     gateway = Process("gateway", "gateway.service", (), 2)
-    return [*aggregators, *(writers if settings.database.enabled else []), gateway, *feeders]
+    return [
+        *aggregators, *(writers if settings.database.enabled else []), *(auditors if settings.audit.full else []),
+        gateway, *feeders,
+    ]  # fmt: skip

@@ -209,6 +209,14 @@ class Streams:
         lag = found.get("lag") if found else None
         return None if lag is None else int(lag)
 
+    def consumers_idle_ms(self, key: str, group: str) -> int | None:
+        """XINFO CONSUMERS: how long ago a consumer of the group last asked; None without any (or without the group)."""
+        if group not in self.groups(key):
+            return None
+        with _speaking("asking for consumers"):
+            consumers: Any = self._redis.xinfo_consumers(key, group)
+        return min((int(each["idle"]) for each in consumers), default=None)
+
     def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
         """XACK: these entries are done with, once and for all."""
         if ids:

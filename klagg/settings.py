@@ -274,6 +274,23 @@ class Service:
 
 
 @dataclass(frozen=True, slots=True)
+class Audit:
+    full: bool = True
+    owed_ms: int = 5000
+    lag_ms_max: int = 60_000
+    settle_ms: int = 5000
+    group_silent_s: int = 30
+    summary_s: int = 300
+
+    def check(self) -> None:
+        _between("audit.owed_ms", self.owed_ms, 0, 3_600_000)
+        _between("audit.lag_ms_max", self.lag_ms_max, 1000, 3_600_000)
+        _between("audit.settle_ms", self.settle_ms, 100, 60_000)
+        _between("audit.group_silent_s", self.group_silent_s, 5, 3600)
+        _between("audit.summary_s", self.summary_s, 1, 86_400)
+
+
+@dataclass(frozen=True, slots=True)
 class Metrics:
     port_base: int = 0
 
@@ -301,13 +318,14 @@ class Settings:
     gateway: Gateway = field(default_factory=Gateway)
     streams: Streams = field(default_factory=Streams)
     service: Service = field(default_factory=Service)
+    audit: Audit = field(default_factory=Audit)
     metrics: Metrics = field(default_factory=Metrics)
 
     def check(self) -> None:
         _between("shards", self.shards, 1, 1024)
         for section in (
             self.exchange, self.redis, self.database, self.ingest, self.clock, self.rest, self.repair, self.aggregator,
-            self.persistence, self.gateway, self.streams, self.service, self.metrics,
+            self.persistence, self.gateway, self.streams, self.service, self.audit, self.metrics,
         ):  # fmt: skip
             section.check()
 

@@ -11,7 +11,19 @@ from collections.abc import Sequence
 from klagg import __version__
 from klagg.errors import KlaggError
 
-COMMANDS = ("up", "status", "doctor", "inspect", "replay", "rollup", "simulate", "migrate", "backfill", "bench")
+COMMANDS = (
+    "up",
+    "status",
+    "doctor",
+    "inspect",
+    "replay",
+    "rollup",
+    "simulate",
+    "migrate",
+    "backfill",
+    "audit",
+    "bench",
+)
 """Each is a module of klagg.cli with `register(commands)` and `run(args)`."""
 
 

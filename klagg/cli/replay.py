@@ -38,8 +38,7 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; the exit code."""
     kind = interval(args.interval)
     recordings = [open_trades(each, args.symbol, args.ids) for each in args.trades]
-    ids = _one_id_space(recordings)
-    klines = _newest(recordings, ids, kind, args.symbol)
+    klines = newest_of(recordings, kind, args.symbol)
     if args.klines is None:
         for kline in klines:
             print(ujson.dumps(kline.to_fields(), ensure_ascii=False) if args.json else _line(kline))
@@ -86,12 +85,12 @@ def _one_id_space(recordings: list[TradeRecording]) -> TradeIds:
     return spaces.pop()
 
 
-def _newest(recordings: list[TradeRecording], ids: TradeIds, kind: Interval, symbol: str | None) -> list[Kline]:
-    """The highest version of every kline, by symbol and time."""
+def newest_of(recordings: list[TradeRecording], kind: Interval, symbol: str | None) -> list[Kline]:
+    """The highest version of every kline that the recordings give, by symbol and time."""
     from aggregator.replay import replay
 
     newest: dict[tuple[str, str, int], Kline] = {}
-    for kline in replay(_rows(recordings, symbol), ids, kind):
+    for kline in replay(_rows(recordings, symbol), _one_id_space(recordings), kind):
         held = newest.get(kline.key)
         if held is None or kline.version > held.version:
             newest[kline.key] = kline

@@ -7,6 +7,7 @@ import logging
 import re
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import pytest
 import redis
@@ -26,18 +27,28 @@ from aggregator.trimming import (
     LIVE_BURST,
     Trimmer,
     back,
-    groups_of,
     oldest,
     ranges,
     streams_of,
 )
 from klagg import contract, settings
-from klagg.contract import GROUP_HISTORY, GROUP_REPAIR, GROUP_WRITERS, Fields, Keys
+from klagg.contract import (
+    GROUP_COMPLETENESS,
+    GROUP_HISTORY,
+    GROUP_LIFECYCLE,
+    GROUP_REPAIR,
+    GROUP_WRITERS,
+    Fields,
+    Keys,
+)
 from klagg.embedded import RedisServer
+from klagg.groups import groups_of
 from klagg.redisio import Entry, Streams
 from klagg.settings import Settings
 
 KEYS = Keys(0)
+UNAUDITED = Settings(audit=settings.Audit(full=False))
+"""One group on the klines and none on the events."""
 IDS = st.tuples(st.integers(0, 10**13), st.integers(0, 9)).map(lambda parts: f"{parts[0]}-{parts[1]}")
 LOG = logging.getLogger("test")
 MINUTE_MS = 60_000
@@ -70,7 +81,7 @@ def put(client: redis.Redis, key: str, count: int, *, first_ms: int = 1, step_ms
 
 def trimmer_of(streams: Streams, **changes: int) -> Trimmer:
     shares = {f"{name}_percent": 1 for name in changes} | {"feed_percent": 20}
-    made = Trimmer(streams, KEYS, Settings(streams=settings.Streams(**shares)), LOG)
+    made = Trimmer(streams, KEYS, replace(UNAUDITED, streams=settings.Streams(**shares)), LOG)
     made.ensure_groups()
     return made
 
@@ -110,10 +121,15 @@ def test_ranges_name_every_writer_with_its_own_numbers() -> None:
 
 def test_the_configuration_says_who_reads() -> None:
     assert groups_of(Settings()) == {
+        "klines": (GROUP_WRITERS, GROUP_COMPLETENESS), "requests": (GROUP_REPAIR,), "findings": (GROUP_HISTORY,),
+        "events": (GROUP_HISTORY, GROUP_COMPLETENESS, GROUP_LIFECYCLE),
+    }  # fmt: skip
+    assert groups_of(UNAUDITED) == {
         "klines": (GROUP_WRITERS,), "requests": (GROUP_REPAIR,), "events": (GROUP_HISTORY,),
         "findings": (GROUP_HISTORY,),
     }  # fmt: skip
-    assert groups_of(Settings(database=settings.Database(enabled=False))) == {"requests": (GROUP_REPAIR,)}
+    without = settings.Database(enabled=False)
+    assert groups_of(replace(UNAUDITED, database=without)) == {"requests": (GROUP_REPAIR,)}
     trimmed = streams_of(Settings(), KEYS)
     assert {each.key for each in trimmed} == {
         KEYS.feed, KEYS.klines, KEYS.events, KEYS.live, KEYS.requests, KEYS.findings, KEYS.dead,
@@ -283,7 +299,7 @@ def test_a_feed_over_its_cap_is_alarmed_and_never_cut(
     streams: Streams, client: redis.Redis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(client, KEYS.feed, 3000, size=10_000)
-    rounds(Trimmer(streams, KEYS, Settings(streams=settings.Streams(feed_percent=1)), LOG))
+    rounds(Trimmer(streams, KEYS, replace(UNAUDITED, streams=settings.Streams(feed_percent=1)), LOG))
     assert streams.length(KEYS.feed) == 3000
     alarms = [record for record in caplog.records if "ALARM: feed:{0} takes" in record.message]
     assert [(record.levelname, "cap of 5 MB" in record.message) for record in alarms] == [("ERROR", True)]
@@ -294,7 +310,7 @@ def test_a_feed_near_its_cap_gives_up_what_is_kept_for_people_but_nothing_behind
     streams: Streams, client: redis.Redis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = put(client, KEYS.feed, 3000, size=10_000)
-    trimmer = Trimmer(streams, KEYS, Settings(streams=settings.Streams(feed_percent=1)), LOG)
+    trimmer = Trimmer(streams, KEYS, replace(UNAUDITED, streams=settings.Streams(feed_percent=1)), LOG)
     rounds(trimmer, ids[1000])
     kept = streams.range(KEYS.feed)
     assert kept[-1].id == ids[-1]
@@ -341,7 +357,7 @@ def test_a_group_that_was_destroyed_begins_anew(streams: Streams, client: redis.
 
 def test_rounds_have_their_cadence_and_come_early_after_a_burst(redis_url: str) -> None:
     streams = Streams(redis_url)
-    trimmer, one = Trimmer(streams, KEYS, Settings(), LOG), Outputs(0)
+    trimmer, one = Trimmer(streams, KEYS, UNAUDITED, LOG), Outputs(0)
     now_s = time.monotonic()
     assert trimmer.due(now_s)
     trimmer.round(now_s, "0-0", 0)

@@ -24,7 +24,7 @@ from klagg.database import Database
 from klagg.embedded import RedisServer
 from klagg.errors import RedisRefused, RedisUnavailable
 from klagg.redisio import Streams
-from klagg.settings import Settings, to_toml
+from klagg.settings import Audit, Settings, to_toml
 from tests.chaos import table
 from tests.chaos.aof import TailWatch
 from tests.chaos.cutter import Cutter
@@ -199,7 +199,7 @@ class Run:
         raise ChaosFailed(f"the exchange did not start:\n{log_tail(log)}")
 
     def _write_settings(self, socket_url: str) -> None:
-        base = Settings()
+        base = Settings(audit=Audit(full=False))
         chosen = replace(
             base,
             exchange=replace(base.exchange, rest_url=self._rest_url, websocket_url=socket_url),

@@ -103,12 +103,15 @@ def test_a_line_for_each_live_bar(closed: int, complete: int, state: str) -> Non
 
 
 def test_a_line_for_each_event() -> None:
-    closes = [("BTCUSDT", "1m", T, "trade", 0, 1, "open", "final"), (CJK, "1m", T, "clock", 1, 1, "none", "waiting")]
+    closes = [
+        ("BTCUSDT", "1m", T, "trade", 0, 1, "open", "final", "own"),
+        (CJK, "1m", T, "clock", 1, 1, "none", "waiting", "exchange"),
+    ]
     assert lines("events", contract.events_entry(contract.EVENT_CLOSE, T + 60_250, closes)) == [
         "2027-01-15 08:01:00.250 BTCUSDT        close       interval=1m open_time=2027-01-15 08:00:00 trigger=trade "
-        "empty=0 revision=1 before=open after=final",
+        "empty=0 revision=1 before=open after=final source=own",
         f"2027-01-15 08:01:00.250 {CJK}   close       interval=1m open_time=2027-01-15 08:00:00 trigger=clock "
-        "empty=1 revision=1 before=none after=waiting",
+        "empty=1 revision=1 before=none after=waiting source=exchange",
     ]
 
 

@@ -144,7 +144,8 @@ def test_the_exit_code_and_json_of_a_real_redis(
 def test_without_a_database_no_writer_is_missed(redis_url: str, tmp_path: Path) -> None:
     config = tmp_path / "klagg.toml"
     config.write_text(f'[redis]\nurl = "{redis_url}"\n[database]\nenabled = false\n', encoding="utf-8")
-    alive(redis_url, "aggregator-0", "gateway", "repair", "clock", "ingest-A", "ingest-B")
+    auditors = ("auditor-completeness", "auditor-lifecycle")
+    alive(redis_url, "aggregator-0", *auditors, "gateway", "repair", "clock", "ingest-A", "ingest-B")
     assert klagg(["status", "--config", str(config)]) == 0
 
 

@@ -12,6 +12,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
@@ -22,16 +23,19 @@ from klagg.contract import GROUP_WRITERS, Keys, texts_of
 from klagg.database import Database
 from klagg.kline import Kline
 from klagg.redisio import Streams
-from klagg.settings import Settings, to_toml
+from klagg.settings import Audit, Settings, to_toml
 from tests.endtoend.kit import ROOT, Stack, stack, table
 from tests.kit import eventually
 
 CONFIGURATION = ROOT / "config" / "supervisord.conf"
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 NAMES = (
-    "klagg-writer-final", "klagg-writer-snapshot", "klagg-gateway", "klagg-aggregator:klagg-aggregator-0",
-    "klagg-clock", "klagg-repair", "klagg-ingest-A", "klagg-ingest-B",
+    "klagg-writer-final", "klagg-writer-snapshot", "klagg-auditor-completeness", "klagg-auditor-lifecycle",
+    "klagg-gateway",
+    "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair", "klagg-ingest-A", "klagg-ingest-B",
 )  # fmt: skip
+"""In the order of their priorities."""
+AGGREGATOR = NAMES[5]
 
 
 def parsed() -> configparser.RawConfigParser:
@@ -61,8 +65,8 @@ def test_the_last_to_stop_are_the_writers_and_the_first_is_ingest() -> None:
     # supervisord stops from the highest priority to the lowest.
     by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
     assert by_priority == [
-        "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator", "klagg-gateway",
-        "klagg-writer-snapshot",
+        "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator",
+        "klagg-gateway", "klagg-auditor-lifecycle", "klagg-auditor-completeness", "klagg-writer-snapshot",
         "klagg-writer-final",
     ]  # fmt: skip
 
@@ -126,7 +130,7 @@ def supervised(running: Stack, folder: Path) -> Iterator[Supervisor]:
     """supervisord with the configuration of the project, on the servers and the exchange of `running`."""
     logs, config = folder / "logs", folder / "klagg.toml"
     logs.mkdir()
-    config.write_text(to_toml(running.settings), encoding="utf-8")
+    config.write_text(to_toml(replace(running.settings, audit=Audit())), encoding="utf-8")
     variables = {"KLAGG_BIN": bin_folder(folder / "bin"), "KLAGG_CONFIG": config, "KLAGG_LOGS": logs}
     supervisor = Supervisor({**os.environ, **{name: str(value) for name, value in variables.items()}}, logs)
     try:
@@ -151,14 +155,14 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
     intervals = {"intervals": ("5s", "1m")}
     with stack(tmp_path, redis_url, database_url, market, aggregator=intervals, gateway={"port": 0}) as running:
         config = tmp_path / "migrate.toml"
-        config.write_text(to_toml(running.settings), encoding="utf-8")
+        config.write_text(to_toml(replace(running.settings, audit=Audit())), encoding="utf-8")
         assert klagg(["migrate", "--config", str(config)]) == 0
         database, streams = Database(database_url), running.streams()
         with supervised(running, tmp_path) as supervisor:
             before = eventually(supervisor.pids, 40, 0.2)
             eventually(lambda: table(database), 40, 0.2)  # the first minute
 
-            name = NAMES[3]
+            name = AGGREGATOR
             os.kill(before[name], signal.SIGKILL)
             eventually(lambda: supervisor.status()[name][0] != "RUNNING" or supervisor.pids() != before, 20)
             killed_ms = max(open_ms for _, open_ms in table(database, "5s"))
@@ -183,7 +187,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
         database.close()
 
     ended = re.findall(r"stopped: (\S+) \((.*?)\)", said)
-    assert ended == [(each, "exit status 0") for each in (*NAMES[:3:-1], "klagg-aggregator-0", *NAMES[2::-1])]
+    assert ended == [(each.rpartition(":")[2], "exit status 0") for each in reversed(NAMES)]
     assert "killing" not in said
     assert said.count("exited: ") == 1, "only the killed aggregator ended by itself"
 

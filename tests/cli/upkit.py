@@ -27,7 +27,9 @@ from tests.kit import eventually
 MARKET = ("--source", "sim", "--symbols", "5", "--rate", "200", "--speed", "20")
 """A market whose minutes take three seconds."""
 
-PIPELINE = {"aggregator-0", "repair", "clock", "ingest-A", "ingest-B"}
+PIPELINE = {
+    "aggregator-0", "auditor-completeness", "auditor-lifecycle", "repair", "clock", "ingest-A", "ingest-B"
+}  # fmt: skip
 
 
 def command(data: Path, *options: str) -> list[str]:

@@ -200,3 +200,15 @@ def test_the_lag_is_what_the_group_has_not_read(streams: Streams) -> None:
     read(streams, count=2)
     assert streams.group_lag(KLINES, GROUP_WRITERS) == 3
     assert streams.group_lag(KLINES, "unknown") is None
+
+
+def test_a_group_tells_when_somebody_last_read_for_it(streams: Streams) -> None:
+    assert streams.consumers_idle_ms(KLINES, GROUP_WRITERS) is None, "there is no stream"
+    fill(streams, 1)
+    assert streams.consumers_idle_ms(KLINES, GROUP_WRITERS) is None, "there is no group"
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert streams.consumers_idle_ms(KLINES, GROUP_WRITERS) is None, "nobody has ever read for it"
+    read(streams, "one")
+    idle_ms = eventually(lambda: streams.consumers_idle_ms(KLINES, GROUP_WRITERS))
+    assert idle_ms is not None
+    assert idle_ms < 10_000

@@ -18,7 +18,7 @@ import ujson
 from klagg import settings
 from klagg.database import Database
 from klagg.redisio import Streams
-from klagg.settings import Settings, to_toml
+from klagg.settings import Audit, Settings, to_toml
 from tests.kit import eventually
 from writers.migrate import migrate
 
@@ -134,7 +134,7 @@ def stack(
 
     words = eventually(announced, 30).split()
     rest_url, socket_url = words[3], words[4].strip("()")
-    base = Settings()
+    base = Settings(audit=Audit(full=False))
     changed = {
         "redis": {"url": redis_url}, "database": {"url": database_url},
         "exchange": {"rest_url": rest_url, "websocket_url": socket_url},

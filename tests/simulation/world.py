@@ -23,6 +23,7 @@ from unittest import mock
 from aggregator.core import Core
 from aggregator.parts import parts_of
 from aggregator.service import Service
+from klagg import settings
 from klagg.errors import CommitConflict, CommitDoubt, KlaggError, RedisOlder, RedisRefused, RedisUnavailable
 from klagg.redisio import next_id
 from klagg.settings import Settings
@@ -99,7 +100,9 @@ class World:
         self.repair_ms = rng.choice((1, 2_000, 20_000))
         base = Settings()
         self.settings = replace(
-            base, aggregator=replace(base.aggregator, intervals=self.shape.intervals, window_minutes=60)
+            base,
+            audit=settings.Audit(full=False),
+            aggregator=replace(base.aggregator, intervals=self.shape.intervals, window_minutes=60),
         )
         self.seen: Counter[str] = Counter()
         self.clock, self.redis = Clock(self.shape.begun_ms), VirtualRedis()

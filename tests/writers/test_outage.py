@@ -235,7 +235,7 @@ def test_a_cap_that_cuts_the_backlog_is_found_said_and_survived(
     """The aggregator's trimming brings the stream down to its cap, with a finding for each cut; the writer sees the
     same hole from its side, and stores everything else."""
     klines = minutes(30_000)
-    small = Settings(streams=settings.Streams(klines_percent=1))
+    small = Settings(audit=settings.Audit(full=False), streams=settings.Streams(klines_percent=1))
     trimmer = Trimmer(streams, KEYS, small, logging.getLogger("test"))
     trimmer.ensure_groups()
     cap = int(streams.information("memory")["maxmemory"]) // 100

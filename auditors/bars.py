@@ -1,0 +1,220 @@
+"""One version of a bar as the completeness auditor keeps it, what must hold within it, and a fold of minutes. Pure."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from decimal import Context, Decimal
+from typing import Any, Final
+
+from auditors.findings import ALIGNMENT, INVARIANT, MALFORMED, SCALE
+from klagg.contract import RawFields, check_version, texts_of
+from klagg.errors import ContractError
+from klagg.intervals import INTERVALS
+from klagg.kline import DECIMAL_FIELDS, Kline
+
+OWN, EXCHANGE, MIXED = "own", "exchange", "mixed"
+_DECIMAL = re.compile(r"[0-9]{1,38}(?:\.[0-9]{1,38})?", re.ASCII)
+_EXACT: Final = Context(prec=120)
+"""Products of two values of 38 digits are exact in it."""
+
+KEPT: Final = (
+    "epoch", "revision", "complete", "open", "high", "low", "close", "volume", "quote_volume", "trades",
+    "taker_buy_volume", "taker_buy_quote_volume", "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id",
+    "source",
+)  # fmt: skip
+_NUMBERS: Final = frozenset(
+    {"epoch", "revision", "complete", "trades", "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """The values of one version of a bar; decimals as numbers."""
+
+    epoch: int
+    revision: int
+    complete: int
+    open: Decimal
+    high: Decimal
+    low: Decimal
+    close: Decimal
+    volume: Decimal
+    quote_volume: Decimal
+    trades: int
+    taker_buy_volume: Decimal
+    taker_buy_quote_volume: Decimal
+    first_agg_id: int
+    last_agg_id: int
+    first_trade_id: int
+    last_trade_id: int
+    source: str
+
+    @property
+    def version(self) -> tuple[int, int, int]:
+        return self.epoch, self.revision, self.complete
+
+    @property
+    def empty(self) -> bool:
+        return self.trades == 0
+
+    @classmethod
+    def of_text(cls, text: str) -> Bar:
+        """The bar that `text_of_kline` wrote."""
+        values: list[Any] = text.split(",")
+        for at, name in enumerate(KEPT[:-1]):
+            values[at] = int(values[at]) if name in _NUMBERS else Decimal(values[at])
+        return cls(*values)
+
+
+def text_of_kline(kline: Kline) -> str:
+    """What is kept of a kline, as one short text."""
+    return ",".join(str(getattr(kline, name)) for name in KEPT)
+
+
+def kline_of(raw: RawFields) -> Kline:
+    """The kline of an entry; ContractError if it is none, or its decimals are no plain ones."""
+    check_version(raw)
+    kline = Kline.from_fields(texts_of(raw))
+    for name in DECIMAL_FIELDS:
+        if not _DECIMAL.fullmatch(getattr(kline, name)):
+            raise ContractError(f"the field {name} is not a plain decimal: {getattr(kline, name)[:40]!r}")
+    return kline
+
+
+def faults_of(kline: Kline, bar: Bar) -> Iterator[tuple[str, str]]:
+    """What cannot be within one bar: kinds of findings, and a sentence each."""
+    kind = INTERVALS.get(kline.interval)
+    if kind is None:
+        yield MALFORMED, f"the interval {kline.interval!r} is unknown"
+        return
+    opening = kind.open_time(kline.open_time)
+    if opening != kline.open_time:
+        yield ALIGNMENT, f"{kline.interval} bars open at {opening}, not at {kline.open_time}"
+    elif kline.close_time != kind.close_time(opening):
+        yield ALIGNMENT, f"closes at {kline.close_time} instead of {kind.close_time(opening)}"
+    if kline.complete not in (0, 1) or kline.revision < 1 or kline.source not in (OWN, EXCHANGE, MIXED):
+        yield MALFORMED, f"complete {kline.complete}, revision {kline.revision}, source {kline.source!r} mean nothing"
+    yield from ((SCALE, why) for why in _scale_faults(kline))
+    yield from ((INVARIANT, why) for why in _value_faults(bar))
+
+
+def _scale_faults(kline: Kline) -> Iterator[str]:
+    def decimals(name: str) -> int:
+        return len(getattr(kline, name).partition(".")[2])
+
+    price, qty = decimals("open"), decimals("volume")
+    wanted = {
+        "high": price, "low": price, "close": price, "taker_buy_volume": qty, "quote_volume": price + qty,
+        "taker_buy_quote_volume": price + qty,
+    }  # fmt: skip
+    for name, scale in wanted.items():
+        if decimals(name) != scale:
+            yield f"{name} {getattr(kline, name)} has {decimals(name)} decimals instead of {scale}"
+
+
+def _value_faults(bar: Bar) -> Iterator[str]:
+    if not bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
+        yield f"open {bar.open}, high {bar.high}, low {bar.low}, close {bar.close} contradict each other"
+    if bar.taker_buy_volume > bar.volume or bar.taker_buy_quote_volume > bar.quote_volume:
+        taken = f"{bar.taker_buy_volume} of {bar.volume}, for {bar.taker_buy_quote_volume} of {bar.quote_volume}"
+        yield f"takers bought {taken}"
+    ids = (bar.first_agg_id, bar.last_agg_id, bar.first_trade_id, bar.last_trade_id)
+    if bar.trades < 0:
+        yield f"{bar.trades} trades"
+    elif bar.empty:
+        if bar.high != bar.low or bar.volume or bar.quote_volume or ids != (-1, -1, -1, -1):
+            yield f"no trades, but high {bar.high}, low {bar.low}, volume {bar.volume}, ids {ids}"
+    elif bar.source == OWN:
+        if not bar.volume:
+            yield f"{bar.trades} trades without a volume"
+        if not 0 <= bar.first_trade_id <= bar.last_trade_id or bar.last_trade_id - bar.first_trade_id + 1 < bar.trades:
+            yield f"{bar.trades} trades with the ids {bar.first_trade_id} to {bar.last_trade_id}"
+        if bar.first_agg_id > bar.last_agg_id or (bar.first_agg_id < 0) != (bar.last_agg_id < 0):
+            yield f"ids of aggTrades from {bar.first_agg_id} to {bar.last_agg_id}"
+        for amount, paid in (
+            (bar.volume, bar.quote_volume), (bar.taker_buy_volume, bar.taker_buy_quote_volume)
+        ):  # fmt: skip
+            if not _EXACT.multiply(bar.low, amount) <= paid <= _EXACT.multiply(bar.high, amount):
+                yield f"{amount} at prices from {bar.low} to {bar.high} cannot cost {paid}"
+
+
+@dataclass(slots=True)
+class Fold:
+    """The minutes of one longer bar, folded: the first and last that came, how many, and what they add up to.
+
+    `known` is whether all of them are in it, as far as it was seen. `values` are open, high, low and close (None: no
+    minute yet), the four sums, trades and the four ids (-1: none). `open_ms`, `close_ms` are the minutes of the first
+    and last trades.
+    """
+
+    first_ms: int
+    last_ms: int = -1
+    count: int = 0
+    known: bool = True
+    open_ms: int = -1
+    close_ms: int = -1
+    prices: list[Decimal] = field(default_factory=list)
+    sums: list[Decimal] = field(default_factory=lambda: [Decimal(0)] * 4)
+    trades: int = 0
+    ids: list[int] = field(default_factory=lambda: [-1, -1, -1, -1])
+
+    def take(self, minute_ms: int, before: Bar | None, now: Bar) -> None:
+        """A minute comes (`before` None), or another version of it."""
+        if before is None:
+            self.count += 1
+            self.first_ms, self.last_ms = min(self.first_ms, minute_ms), max(self.last_ms, minute_ms)
+        else:
+            self._add(before, -1)
+            self.known = self.known and (before.empty or not now.empty)
+        self._add(now, 1)
+        if now.empty:
+            if self.open_ms < 0 and minute_ms == self.last_ms:
+                self.prices = [now.open, now.high, now.low, now.close]
+            return
+        if self.open_ms < 0:
+            self.prices = [now.open, now.high, now.low, now.close]
+            self.open_ms = self.close_ms = minute_ms
+            self.ids[:2] = now.first_agg_id, now.last_agg_id
+        if minute_ms <= self.open_ms:
+            self.open_ms, self.prices[0], self.ids[0] = minute_ms, now.open, now.first_agg_id
+        if minute_ms >= self.close_ms:
+            self.close_ms, self.prices[3], self.ids[1] = minute_ms, now.close, now.last_agg_id
+        self.prices[1] = max(self.prices[1], now.high)
+        self.prices[2] = min(self.prices[2], now.low)
+        known = [each for each in (self.ids[2], now.first_trade_id) if each >= 0]
+        self.ids[2], self.ids[3] = min(known, default=-1), max(self.ids[3], now.last_trade_id)
+
+    def _add(self, bar: Bar, sign: int) -> None:
+        amounts = (bar.volume, bar.quote_volume, bar.taker_buy_volume, bar.taker_buy_quote_volume)
+        self.sums = [_EXACT.add(held, sign * more) for held, more in zip(self.sums, amounts, strict=True)]
+        self.trades += sign * bar.trades
+
+    def differences(self, bar: Bar) -> list[str]:
+        """Where the longer bar is something else than this fold."""
+        names = ("open", "high", "low", "close", "volume", "quote_volume", "taker_buy_volume",
+                 "taker_buy_quote_volume", "trades", "first_agg_id", "last_agg_id", "first_trade_id",
+                 "last_trade_id")  # fmt: skip
+        folded = [*self.prices, *self.sums, self.trades, *self.ids]
+        return [
+            f"{name} {getattr(bar, name)} instead of {value}"
+            for name, value in zip(names, folded, strict=True)
+            if getattr(bar, name) != value
+        ]
+
+    def to_json(self) -> list[Any]:
+        """What a restart needs."""
+        return [
+            self.first_ms, self.last_ms, self.count, int(self.known), self.open_ms, self.close_ms,
+            [str(each) for each in self.prices], [str(each) for each in self.sums], self.trades, self.ids,
+        ]  # fmt: skip
+
+    @classmethod
+    def of_json(cls, saved: list[Any]) -> Fold:
+        """As it was when `to_json` was called."""
+        first, last, count, known, open_ms, close_ms, prices, sums, trades, ids = saved
+        return cls(
+            first, last, count, bool(known), open_ms, close_ms, list(map(Decimal, prices)), list(map(Decimal, sums)),
+            trades, list(ids),
+        )  # fmt: skip

@@ -1,0 +1,255 @@
+"""Our klines against the exchange's own, and why they differ where they do. Pure.
+
+An aggTrade has the time of its first fill; later fills come up to 100 ms after it, and the exchange counts fills. So
+fills of an aggTrade right before a close may be in our earlier bar and in the exchange's later one. A bar lists such
+aggTrades as its `edge`. A run of bars that differ is an EDGE_SHIFT if what is too much at each boundary can be the
+later fills of the aggTrades listed there, and nothing is left at the end of the run. Where the exchange's rows begin or
+end, one of the two bars has to do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from decimal import Context, Decimal
+from itertools import combinations
+from typing import Final
+
+from klagg.compare import Values, differences
+from klagg.errors import ContractError
+from klagg.intervals import Interval
+from klagg.kline import DECIMAL_FIELDS, Kline
+
+EXACT: Final = "EXACT"
+EDGE_SHIFT: Final = "EDGE_SHIFT"
+"""Fills of an aggTrade at the close, which the exchange counts in the next bar; the bars' `edge` proves it."""
+EXCHANGE_HOLE: Final = "EXCHANGE_HOLE"
+"""The exchange has no row, or a flat one, where trades were seen."""
+LOCAL_GAP: Final = "LOCAL_GAP"
+"""We have no bar, or one that is not complete: to be repaired."""
+LATE: Final = "LATE"
+"""The exchange may not be done with the bar yet: to be looked at again."""
+UNEXPLAINED: Final = "UNEXPLAINED"
+VERDICTS: Final = (EXACT, EDGE_SHIFT, EXCHANGE_HOLE, LOCAL_GAP, LATE, UNEXPLAINED)
+
+LATE_MS: Final = 60_000
+"""For so long after its close an official row that lacks something is not held against anybody."""
+
+AMOUNTS: Final = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
+PRICES: Final = ("open", "high", "low", "close")
+_EXACTLY: Final = Context(prec=120)
+
+
+@dataclass(frozen=True, slots=True)
+class Edge:
+    """An aggTrade right before a close: `fills` fills at one price, `maker` whether the buyer was the maker."""
+
+    id: int
+    fills: int
+    time_ms: int
+    price: Decimal
+    qty: Decimal
+    maker: bool
+
+
+def edges_of(kline: Kline) -> list[Edge]:
+    """The edge evidence of a kline (aggregator.outputs.edge_text); ContractError if it is none."""
+    found = []
+    for text in filter(None, kline.edge.split(";")):
+        parts = text.split(":")
+        if len(parts) != 7:
+            raise ContractError(f"edge evidence has {len(parts)} parts instead of 7: {text[:80]!r}")
+        number, first, last, time_ms, price, qty, maker = parts
+        found.append(
+            Edge(int(number), int(last) - int(first) + 1, int(time_ms), Decimal(price), Decimal(qty), maker == "1")
+        )
+    return found
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """One bar: what it is, and the evidence in a sentence (empty for EXACT)."""
+
+    open_time: int
+    kind: str
+    evidence: str
+
+
+def values_of(kline: Kline) -> dict[str, Decimal | int | None]:
+    """The nine values of one of our klines as numbers."""
+    return {**{name: Decimal(getattr(kline, name)) for name in DECIMAL_FIELDS}, "trades": kline.trades}
+
+
+class Comparison:
+    """One symbol and interval over some time: `ours` and `theirs` by open time.
+
+    `now_ms` is the exchange's time at which `theirs` was asked for (None: long after, as in dumps).
+    """
+
+    def __init__(
+        self, interval: Interval, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int | None = None
+    ) -> None:
+        self._interval, self._ours, self._theirs, self._now_ms = interval, ours, theirs, now_ms
+
+    def verdicts(self, from_ms: int, to_ms: int) -> list[Verdict]:
+        """Every bar with an open time in [from, to) that either side has, or that lies between such bars.
+
+        A bar before `from` and one behind `to` help if they are there: a shift at the border is only proven with them.
+        """
+        known = [each for each in {*self._ours, *self._theirs} if from_ms <= each < to_ms]
+        if not known:
+            return []
+        first, last = self._interval.bucket_of(min(known)), self._interval.bucket_of(max(known))
+        before = self._interval.open_of(first - 1)
+        if before in self._ours and before in self._theirs:
+            first -= 1
+        opens = [self._interval.open_of(bucket) for bucket in range(first, last + 1)]
+        verdicts = {each: self._alone(each) for each in opens}
+        for opening in opens:
+            if verdicts[opening] is None:
+                for each in self._run(opening):
+                    if each.open_time in verdicts:
+                        verdicts[each.open_time] = each
+        return [each for opening, each in verdicts.items() if each is not None and opening >= from_ms]
+
+    def _alone(self, opening: int) -> Verdict | None:
+        """The verdict on a bar that needs no neighbours; None for one that both sides have, whole, and that differs."""
+        ours, theirs = self._ours.get(opening), self._theirs.get(opening)
+        late = self._now_ms is not None and self._now_ms < self._interval.close_time(opening) + 1 + LATE_MS
+        if ours is None:
+            what = "neither side has" if theirs is None else "the exchange has, with {trades} trades, and we have not"
+            return Verdict(opening, LOCAL_GAP, f"a bar that {what.format(**theirs or {})}")
+        if theirs is None:
+            what = f"the exchange has no row, we have {ours.trades} trades and the volume {ours.volume}"
+            return Verdict(opening, LATE if late else EXCHANGE_HOLE, what)
+        wrong = differences(values_of(ours), theirs)
+        if not wrong:
+            return Verdict(opening, EXACT, "")
+        said = "; ".join(f"{each.name} {each.ours} instead of {each.theirs}" for each in wrong)
+        theirs_trades = theirs.get("trades")
+        if late and (theirs_trades is None or ours.trades > int(theirs_trades)):
+            return Verdict(opening, LATE, f"the exchange's row is not final yet: {said}")
+        if theirs_trades == 0 and ours.trades > 0 and not theirs.get("volume"):
+            return Verdict(opening, EXCHANGE_HOLE, f"the exchange's row is flat, and trades were seen: {said}")
+        if not ours.complete:
+            return Verdict(opening, LOCAL_GAP, f"our bar is not complete: {said}")
+        return None
+
+    def _run(self, opening: int) -> list[Verdict]:
+        """The bars from this one on that differ, as one: shifted over their edges, or not explained.
+
+        What moved over each boundary is summed up from the first bar that differs; it must be the later fills of
+        aggTrades of the bar before it, and nothing may be left behind the last one.
+        """
+        verdicts: list[Verdict] = []
+        came, source = self._came_from_outside(opening)
+        at = opening
+        while True:
+            gone = self._shifted(at, came)
+            leaving = fills_of(gone, edges_of(self._ours[at])) if any(gone.values()) else []
+            why = self._odd_prices(at, source)
+            if leaving is None:
+                why = why or f"no aggTrade at its close can have taken {_words(gone)} with it"
+            if why or leaving is None:
+                return [self._unexplained(opening, why)]
+            moved = [(came, source, "in from the bar before"), (gone, leaving, "out to the next bar")]
+            verdicts.append(Verdict(at, EDGE_SHIFT, "; ".join(_proof(*each) for each in moved if each[1])))
+            if not leaving:
+                return verdicts
+            at = self._interval.close_time(at) + 1
+            following = self._alone(at) if at in self._ours or at in self._theirs else None
+            if following is not None and following.kind == LATE:
+                return [Verdict(opening, LATE, f"it may be an edge, and {following.evidence}")]
+            if at not in self._ours or at not in self._theirs:
+                return verdicts
+            came, source = gone, leaving
+
+    def _came_from_outside(self, opening: int) -> tuple[dict[str, Decimal], list[Edge]]:
+        """What came into the first bar of a run, with its aggTrades: nothing, if the bar before it is there and right.
+
+        Where the exchange's rows begin, it may be all by which our bar is short.
+        """
+        nothing = dict.fromkeys(AMOUNTS, Decimal(0))
+        earlier = self._interval.open_time(opening - 1)
+        if earlier in self._theirs or earlier not in self._ours:
+            return nothing, []
+        came = {name: -value for name, value in self._shifted(opening, nothing).items()}
+        source = fills_of(came, edges_of(self._ours[earlier])) if any(came.values()) else None
+        return (came, source) if source else (nothing, [])
+
+    def _shifted(self, opening: int, carried: Mapping[str, Decimal]) -> dict[str, Decimal]:
+        """What leaves a bar for the next, given what came into it from the one before."""
+        ours, theirs = values_of(self._ours[opening]), self._theirs[opening]
+        return {
+            name: Decimal(ours[name] or 0) + carried[name] - Decimal(theirs.get(name) or 0) for name in AMOUNTS
+        }  # fmt: skip
+
+    def _odd_prices(self, opening: int, came: Sequence[Edge]) -> str:
+        """Why the exchange's prices of a bar cannot be ours with the fills that came in first; empty if they can.
+
+        Fills that leave change no price: the first fill of their aggTrade, at the same price, stays.
+        """
+        ours, theirs = values_of(self._ours[opening]), self._theirs[opening]
+        prices = [each.price for each in came]
+        held = {name: Decimal(ours[name] or 0) for name in PRICES}
+        possible = {name: {value} for name, value in held.items()}
+        if prices:
+            inside = [held["high"], held["low"]] if ours["trades"] else []
+            possible = {
+                "open": set(prices), "high": {max(prices + inside)}, "low": {min(prices + inside)},
+                "close": {held["close"]} if inside else set(prices),
+            }  # fmt: skip
+        for name, values in possible.items():
+            if theirs.get(name) not in values:
+                return f"{name} {held[name]} instead of {theirs.get(name)} is no matter of an edge"
+        return ""
+
+    def _unexplained(self, opening: int, why: str) -> Verdict:
+        wrong = differences(values_of(self._ours[opening]), self._theirs[opening])
+        said = "; ".join(f"{each.name} {each.ours} instead of {each.theirs}" for each in wrong)
+        return Verdict(opening, UNEXPLAINED, f"{said}; {why}")
+
+
+def fills_of(moved: Mapping[str, Decimal], edges: Sequence[Edge]) -> list[Edge] | None:
+    """The fewest of these aggTrades whose later fills can be exactly these amounts; None if none can.
+
+    At least one fill of each, its first, stays. Of one aggTrade the price gives every amount; of several the amounts
+    are held against their bounds.
+    """
+    if any(value < 0 for value in moved.values()):
+        return None
+    for count in range(1, len(edges) + 1):
+        for some in combinations(edges, count):
+            if _can_move(moved, some):
+                return list(some)
+    return None
+
+
+def _can_move(moved: Mapping[str, Decimal], some: Sequence[Edge]) -> bool:
+    volume, quote, trades = moved["volume"], moved["quote_volume"], moved["trades"]
+    if not len(some) <= trades <= sum(each.fills - 1 for each in some):
+        return False
+    if not 0 < volume < sum(each.qty for each in some):
+        return False
+    if not _between(volume, quote, some):
+        return False
+    takers = [each for each in some if not each.maker]
+    taken, taken_quote = moved["taker_buy_volume"], moved["taker_buy_quote_volume"]
+    if not takers:
+        return taken == taken_quote == 0
+    if len(takers) == len(some):
+        return taken == volume and taken_quote == quote
+    return 0 < taken < sum(each.qty for each in takers) and _between(taken, taken_quote, takers)
+
+
+def _between(amount: Decimal, paid: Decimal, some: Sequence[Edge]) -> bool:
+    low, high = (_EXACTLY.multiply(limit(each.price for each in some), amount) for limit in (min, max))
+    return low <= paid <= high
+
+
+def _proof(moved: Mapping[str, Decimal], some: Sequence[Edge], where: str) -> str:
+    return f"{_words(moved)} {where}: later fills of aggTrade {', '.join(str(each.id) for each in some)}"
+
+
+def _words(moved: Mapping[str, Decimal]) -> str:
+    return f"{moved['trades']} fills of {moved['volume']} for {moved['quote_volume']}"

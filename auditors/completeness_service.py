@@ -1,0 +1,37 @@
+"""klagg-auditor-completeness: every bar once, in order, none missing, and right.
+
+A thin shell around auditors.completeness.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from auditors.completeness import Completeness
+from auditors.stream_service import Kind, StreamAuditors
+from klagg.contract import GROUP_COMPLETENESS
+from klagg.errors import ConfigError
+from klagg.service import Context, run
+from klagg.stats import Alarm
+
+PROCESS: Final = "auditor-completeness"
+KIND: Final = Kind("completeness", GROUP_COMPLETENESS, Completeness, groups=True)
+
+
+def body(context: Context) -> None:
+    """Audit until asked to stop."""
+    if not context.settings.audit.full:
+        raise ConfigError("audit.full is false, so nothing is kept for this process: do not start it")
+    StreamAuditors(context, KIND).run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the process; the exit code."""
+    what = "Find bars that are missing, doubled, out of order or wrong in themselves."
+    return run(PROCESS, what, body, argv=argv, alarm=Alarm("entries", "ticks"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,108 @@
+"""What auditors find: kinds, severities, and ids that stay the same when the same thing is found again. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Final
+
+from klagg.contract import Fields, finding_entry
+
+INFO, WARNING, ERROR = "info", "warning", "error"
+
+MALFORMED: Final = "MALFORMED"
+"""An entry that does not keep the contract."""
+ALIGNMENT: Final = "ALIGNMENT"
+"""A bar whose open or close time is not on the grid of its interval."""
+INVARIANT: Final = "INVARIANT"
+"""A bar whose values contradict each other."""
+SCALE: Final = "SCALE"
+"""A value with other decimals than its symbol's scale gives it."""
+DUPLICATE: Final = "DUPLICATE"
+"""The same version of a bar twice."""
+VERSION: Final = "VERSION"
+"""A version that is lower than one before it, or that leaves a revision out."""
+GAP: Final = "GAP"
+"""Bars that were passed over."""
+ORDER: Final = "ORDER"
+"""A bar that came behind its successors."""
+ABSENT: Final = "ABSENT"
+"""A bar that is owed and not there."""
+CARRY: Final = "CARRY"
+"""An empty bar that does not carry the close before it."""
+FOLD: Final = "FOLD"
+"""A longer bar that is not the fold of its minutes."""
+IDS: Final = "IDS"
+"""Complete bars whose ids of aggTrades do not follow each other."""
+ILLEGAL: Final = "ILLEGAL"
+"""A step in the life of a bar, or of a symbol, that cannot be."""
+NO_FIRST_TRADE: Final = "NO_FIRST_TRADE"
+"""A final with trades of which no first one was told."""
+NEVER_CLOSED: Final = "NEVER_CLOSED"
+"""A bar that is over and was not closed."""
+TRIGGER: Final = "TRIGGER"
+"""A close whose trigger and state do not belong together."""
+GAP_FILL: Final = "GAP_FILL"
+"""A bar said to be empty that is not, or the other way round."""
+TIME_BACK: Final = "TIME_BACK"
+"""A tick before an earlier one."""
+DATA_LOSS: Final = "DATA_LOSS"
+"""Entries that were gone before the auditor was given them."""
+LAGGING: Final = "LAGGING"
+"""An auditor that is behind."""
+STALLED: Final = "STALLED"
+"""Nothing comes any more."""
+GROUP_SILENT: Final = "GROUP_SILENT"
+"""A configured consumer group without a living consumer."""
+
+KINDS: Final = (
+    MALFORMED, ALIGNMENT, INVARIANT, SCALE, DUPLICATE, VERSION, GAP, ORDER, ABSENT, CARRY, FOLD, IDS, ILLEGAL,
+    NO_FIRST_TRADE, NEVER_CLOSED, TRIGGER, GAP_FILL, TIME_BACK, DATA_LOSS, LAGGING, STALLED, GROUP_SILENT,
+)  # fmt: skip
+
+TOGETHER_MIN: Final = 20
+"""From so many symbols on, the same thing found at once is one finding about all of them."""
+NAMED_MAX: Final = 10
+"""So many of them are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing found. `place` says where beside the symbol (interval and open time, numbers, a group); the id is made
+    of kind, symbol and place, so it does not depend on when or how often it is found. `time_ms` is exchange time."""
+
+    kind: str
+    severity: str
+    symbol: str
+    place: str
+    time_ms: int
+    evidence: str
+
+    @property
+    def id(self) -> str:
+        """The stable id: 16 hexadecimal digits."""
+        return hashlib.sha256(f"{self.kind}|{self.symbol}|{self.place}".encode()).hexdigest()[:16]
+
+    def to_fields(self) -> Fields:
+        """The entry for `findings:{n}`, without its stamp."""
+        return finding_entry(
+            self.kind, self.severity, self.evidence, symbol=self.symbol, time_ms=self.time_ms, finding_id=self.id
+        )
+
+
+def joined(findings: Iterable[Finding]) -> list[Finding]:
+    """The findings of one moment; those of TOGETHER_MIN symbols or more with the same kind and place as one."""
+    groups: dict[tuple[str, str], list[Finding]] = {}
+    for each in findings:
+        groups.setdefault((each.kind, each.place), []).append(each)
+    said = []
+    for group in groups.values():
+        names = sorted({each.symbol for each in group})
+        if len(names) < TOGETHER_MIN:
+            said += group
+            continue
+        more = "" if len(names) <= NAMED_MAX else " …"
+        evidence = f"{len(names)} symbols ({', '.join(names[:NAMED_MAX])}{more}), the first: {group[0].evidence}"
+        said.append(replace(group[0], symbol="", evidence=evidence))
+    return said

@@ -1,0 +1,261 @@
+"""The lifecycle auditor: the legal life of every bar, as a state machine over `events:{n}` alone. Pure.
+
+    none ──first trade──► open ──close──► waiting ──confirmed──► final
+      └──────close (empty)───────────────►  │  ▲        ▲          │
+                                            └──┴─amended┴──────────┘
+
+A close by a trade is proven at once (final), one by the clock waits. An amendment is one revision more, a confirmation
+is none. A symbol is born by its genesis, ends by a delisting and may go on. What the events say of the state before
+must be what this machine holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from auditors.bars import OWN
+from auditors.findings import GAP_FILL, ILLEGAL, NEVER_CLOSED, NO_FIRST_TRADE, TRIGGER
+from auditors.judge import Judge
+from auditors.roster import BEHIND, PASSED, Trouble
+from klagg import contract
+from klagg.contract import RawFields
+from klagg.errors import ContractError
+from klagg.settings import Settings
+
+NONE, OPEN, WAITING, FINAL = "none", "open", "waiting", "final"
+CLOSED: Final = (WAITING, FINAL)
+TRIGGERS: Final = {"trade": FINAL, "clock": WAITING}
+"""The state in which a close leaves a bar, by what triggered it."""
+
+Key = tuple[str, str, int]
+Row = Mapping[str, str]
+
+
+class Lifecycle(Judge):
+    """The judge. The table `life/<interval>` of a shelf holds of each bar [state, revision, first trade told]."""
+
+    streams = ("events",)
+    counted = ("close", "empty", "never closed")
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__(settings)
+        self._told_ms = settings.aggregator.live_long_ms
+        self._untold: dict[Key, int] = {}
+        """Bars that closed with trades before a first one was told, and until when it may be."""
+        self._holes: dict[str, set[tuple[int, int]]] = {}
+
+    def take_entry(self, stream: str, entry_id: str, raw: RawFields) -> None:
+        """The events of one kind of one tick."""
+        fields = contract.texts_of(raw)
+        kind, rows = contract.text_of(raw, "kind"), contract.event_rows(fields)
+        if kind == contract.EVENT_TICK:
+            self.tick(contract.integer_of(raw, "time"))
+            return
+        self.counts[kind] += len(rows)
+        for row in rows:
+            try:
+                self._event(kind, row)
+            except ValueError as bad:
+                raise ContractError(f"a {kind} event holds what is no number: {bad}") from None
+
+    def _event(self, kind: str, row: Row) -> None:
+        if kind == contract.EVENT_GENESIS:
+            self._genesis(row)
+        elif kind in (contract.EVENT_LISTED, contract.EVENT_DELISTED):
+            self.roster.take(kind, dict(row))
+        elif kind in (contract.EVENT_HOLE_OPENED, contract.EVENT_HOLE_CLOSED):
+            self._hole(kind, row)
+        else:
+            self._life(kind, row)
+
+    def _genesis(self, row: Row) -> None:
+        name, generation = row["symbol"], int(row["generation"])
+        member = self.roster.members.get(name)
+        again = member is not None and member.genesis_ms >= 0 and generation <= member.generation and generation > 0
+        if again and member is not None and member.ended_ms < 0:
+            self._illegal(
+                name, f"genesis/{generation}", "genesis", "begun", "begun", f"generation {generation} begins again"
+            )
+        self._holes.pop(name, None)  # those of the generation before are nobody's any more
+        self.roster.take(contract.EVENT_GENESIS, dict(row))
+
+    def _hole(self, kind: str, row: Row) -> None:
+        name, span = row["symbol"], (int(row["from_id"]), int(row["to_id"]))
+        held = self._holes.setdefault(name, set())
+        place = f"hole/{span[0]}-{span[1]}"
+        if kind == contract.EVENT_HOLE_OPENED:
+            if span in held or span[0] > span[1]:
+                self._illegal(name, place, kind, "opened", "opened", f"the hole from {span[0]} to {span[1]}")
+            held.add(span)
+        elif span in held:
+            held.discard(span)
+        elif self.watched:
+            self._illegal(name, place, kind, NONE, "closed", f"the hole from {span[0]} to {span[1]} was never opened")
+
+    def _life(self, kind: str, row: Row) -> None:
+        """A step in the life of a bar."""
+        name, interval_name, opening = row["symbol"], row["interval"], int(row["open_time"])
+        interval = self.roster.intervals.get(interval_name)
+        place = f"{kind}/{interval_name}/{opening}"
+        if interval is None or interval.open_time(opening) != opening:
+            self._illegal(name, place, kind, NONE, NONE, f"{interval_name} has no bar that opens at {opening}")
+            return
+        key = name, interval_name, opening
+        held = self.shelf(name).get(f"life/{interval_name}", opening)
+        if kind == contract.EVENT_FIRST_TRADE:
+            self._first_trade(key, held)
+        elif kind == contract.EVENT_CLOSE:
+            self._close(key, held, row)
+        elif kind == contract.EVENT_CONFIRMED:
+            self._confirmed(key, held, row)
+        else:
+            self._amended(key, held, row)
+
+    def _put(self, key: Key, state: str, revision: int, told: int) -> None:
+        self.shelf(key[0]).put(f"life/{key[1]}", key[2], [state, revision, told])
+
+    def _first_trade(self, key: Key, held: list[Any] | None) -> None:
+        name, interval_name, opening = key
+        if self._untold.pop(key, None) is not None and held is not None:
+            self._put(key, held[0], held[1], 1)
+        elif held is None:
+            member = self.roster.members.get(name)
+            if member is None and self.watched:
+                place = f"{contract.EVENT_FIRST_TRADE}/{interval_name}/{opening}"
+                self._illegal(name, place, contract.EVENT_FIRST_TRADE, NONE, OPEN, "the symbol has had no genesis")
+            self._put(key, OPEN, 0, 1)
+        elif not self._unknown(key):
+            why = "a second first trade" if held[2] else "a first trade behind the close"
+            self._illegal(name, f"{contract.EVENT_FIRST_TRADE}/{interval_name}/{opening}",
+                          contract.EVENT_FIRST_TRADE, held[0], OPEN, f"{interval_name} {opening}: {why}")  # fmt: skip
+
+    def _unknown(self, key: Key) -> bool:
+        """Whether the bar may have had a life that this auditor has not seen."""
+        member = self.roster.members.get(key[0])
+        return not self.watched if member is None else member.adopted
+
+    def _close(self, key: Key, held: list[Any] | None, row: Row) -> None:
+        name, interval_name, opening = key
+        state, _, told = held or [NONE, 0, 0]
+        empty, after, place = row["empty"] == "1", row["after"], f"close/{interval_name}/{opening}"
+        what = f"{interval_name} {opening}"
+        if state in CLOSED:
+            self._illegal(name, place, "close", state, after, f"{what} is closed already")
+            return
+        if int(row["revision"]) != 1:
+            self._illegal(name, place, "close", state, after, f"{what} closes with revision {row['revision']}")
+        if TRIGGERS.get(row["trigger"]) != after:
+            self.say(TRIGGER, name, place, f"{what} is closed by {row['trigger']!r} and {after!r} then")
+        if row["before"] != (NONE if empty else OPEN):
+            self._illegal(
+                name, place, "close", row["before"], after, f"{what} was not that, its empty is {row['empty']}"
+            )
+        if empty and told:
+            self.say(GAP_FILL, name, place, f"{what} is said to be empty, but its first trade was told")
+        elif not empty and not told and row["source"] == OWN and not self._joined_in(key):
+            self._untold[key] = self.time_ms + self._told_ms
+        if not self.roster.note(name, interval_name, opening):
+            self.came_behind(name, interval_name, opening)
+        self.counts["empty"] += empty
+        self.counts[f"closed by {row['trigger']}"] += 1
+        self._put(key, after if after in CLOSED else WAITING, max(1, int(row["revision"])), told)
+
+    def _joined_in(self, key: Key) -> bool:
+        """Whether the bar was open when this auditor began to read: its first trade is not to be had any more."""
+        return not self.watched and self._unknown(key) and key[2] <= self._joined_ms
+
+    def _confirmed(self, key: Key, held: list[Any] | None, row: Row) -> None:
+        name, interval_name, opening = key
+        what, revision = f"{interval_name} {opening}", int(row["revision"])
+        if held is None and self._unknown(key):
+            self.roster.note(*key)
+            self._put(key, FINAL, revision, 1)
+            return
+        state, known, told = held or [NONE, 0, 0]
+        legal = state == row["before"] == WAITING and row["after"] == FINAL and revision == known
+        if not legal:
+            self._illegal(name, f"confirmed/{what}/{revision}", "confirmed", f"{state} ({row['before']})", row["after"],
+                          f"{what}, revision {revision} after {known}")  # fmt: skip
+        if state in CLOSED:
+            self._put(key, FINAL, revision, told)
+
+    def _amended(self, key: Key, held: list[Any] | None, row: Row) -> None:
+        name, interval_name, opening = key
+        what, revision = f"{interval_name} {opening}", int(row["revision"])
+        after = row["after"] if row["after"] in CLOSED else WAITING
+        if held is None and self._unknown(key):
+            self.roster.note(*key)
+            self._put(key, after, revision, 1)
+            return
+        state, known, told = held or [NONE, 0, 0]
+        legal = state in CLOSED and row["before"] == state and row["after"] in CLOSED and revision == known + 1
+        if not legal:
+            self._illegal(name, f"amended/{what}/{revision}", "amended", f"{state} ({row['before']})", row["after"],
+                          f"{what}, revision {revision} after {known}")  # fmt: skip
+        if state in CLOSED:
+            self._put(key, after, revision, told)
+
+    def _illegal(self, name: str, place: str, event: str, before: str, after: str, what: str) -> None:
+        """A step that cannot be: with the event, the state before it and that after it."""
+        self.say(ILLEGAL, name, place, f"{event}, before {before}, after {after}: {what}")
+
+    @property
+    def _joined_ms(self) -> int:
+        return self._first_tick_ms or self.time_ms or (1 << 62)
+
+    _first_tick_ms = 0
+
+    def judge(self) -> None:
+        """What was told too late, and what is missing by now."""
+        self._first_tick_ms = self._first_tick_ms or self.time_ms
+        for key in [key for key, until_ms in self._untold.items() if self.time_ms >= until_ms]:
+            del self._untold[key]
+            why = f"{key[1]} {key[2]} was closed with trades, before open, and its first trade was never told"
+            self.say(NO_FIRST_TRADE, key[0], f"{key[1]}/{key[2]}", why)
+        for trouble in self.roster.tick(self.time_ms):
+            self._missing(trouble)
+
+    def _missing(self, trouble: Trouble) -> None:
+        name, interval_name = trouble.symbol, trouble.interval
+        table, interval = f"life/{interval_name}", self.roster.intervals[interval_name]
+        if trouble.reason == PASSED:
+            self.passed_over(name, interval_name, trouble.first, trouble.last)
+        elif trouble.reason == BEHIND:
+            for bucket in range(interval.bucket_of(trouble.first), interval.bucket_of(trouble.last) + 1):
+                held = self.shelf(name).get(table, opening := interval.open_of(bucket))
+                if held is None or held[0] not in CLOSED:
+                    self.passed_over(name, interval_name, opening, opening)
+        else:
+            held = self.shelf(name).get(table, trouble.first)
+            state = held[0] if held else NONE
+            self.counts["never closed"] += 1
+            self.say(NEVER_CLOSED, name, f"{interval_name}/{trouble.first}",
+                     f"{interval_name} {trouble.first} is over and still {state} at {self.time_ms}")  # fmt: skip
+
+    def lose(self, stream: str) -> None:
+        """Lost events may have been of any bar."""
+        super().lose(stream)
+        for shelf in self._shelves.values():
+            shelf.drop([f"life/{each.name}" for each in self.intervals])
+        self._untold, self._holes = {}, {}
+        self._first_tick_ms = 0
+
+    def kept_from(self, symbol: str) -> dict[str, int]:
+        """Bars that are not closed yet stay."""
+        member = self.roster.members.get(symbol)
+        return {f"life/{name}": each.expected for name, each in member.series.items()} if member else {}
+
+    def to_json(self) -> dict[str, Any]:
+        """What is remembered of no single symbol; only right behind a tick is it everything."""
+        return super().to_json() | {
+            "untold": [[*key, until_ms] for key, until_ms in self._untold.items()],
+            "holes": {name: sorted(held) for name, held in self._holes.items() if held},
+            "first_tick": self._first_tick_ms,
+        }  # fmt: skip
+
+    def of_json(self, saved: dict[str, Any]) -> None:
+        super().of_json(saved)
+        self._untold = {(name, interval, opening): until_ms for name, interval, opening, until_ms in saved["untold"]}
+        self._holes = {name: {(low, high) for low, high in held} for name, held in saved["holes"].items()}
+        self._first_tick_ms = saved["first_tick"]

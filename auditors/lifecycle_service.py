@@ -1,0 +1,37 @@
+"""klagg-auditor-lifecycle: the legal life of every bar, from the events alone.
+
+A thin shell around auditors.lifecycle.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Final
+
+from auditors.lifecycle import Lifecycle
+from auditors.stream_service import Kind, StreamAuditors
+from klagg.contract import GROUP_LIFECYCLE
+from klagg.errors import ConfigError
+from klagg.service import Context, run
+from klagg.stats import Alarm
+
+PROCESS: Final = "auditor-lifecycle"
+KIND: Final = Kind("lifecycle", GROUP_LIFECYCLE, Lifecycle)
+
+
+def body(context: Context) -> None:
+    """Audit until asked to stop."""
+    if not context.settings.audit.full:
+        raise ConfigError("audit.full is false, so nothing is kept for this process: do not start it")
+    StreamAuditors(context, KIND).run()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the process; the exit code."""
+    what = "Find steps in the life of a bar that cannot be, and bars that never close."
+    return run(PROCESS, what, body, argv=argv, alarm=Alarm("entries", "ticks"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

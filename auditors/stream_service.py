@@ -1,0 +1,269 @@
+"""The shell of the auditors of streams: reads in a consumer group, judges, writes findings and what is remembered.
+
+Entries are settled together, right behind a tick, when a judge remembers everything that they said. What a crash after
+each step leaves:
+
+1. Findings, memory and position are committed in one transaction. Before that, nothing was said and the entries are
+   pending: the next start restores the memory of the settlement before and reads them again. After it, they are still
+   pending, but stand at or before the position: the next start passes them over.
+2. The entries are acknowledged.
+
+The transaction is WATCHed: two auditors of the same kind, or a Redis that came back older, end the process.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from auditors.findings import DATA_LOSS, Finding
+from auditors.judge import Judge
+from auditors.watch import GroupWatch, LagWatch
+from auditors.weave import Weave
+from klagg import contract
+from klagg.contract import Keys
+from klagg.errors import ContractError
+from klagg.groups import groups_of
+from klagg.redisio import Append, Delete, Entry, HashUpdate, Streams, Write
+from klagg.service import Context
+from klagg.settings import Settings
+
+READ_ENTRIES: Final = 500
+"""The most entries of one read of one stream."""
+HELD_MAX: Final = 5_000
+"""Beyond this a stream is not read on before the other one has caught up."""
+FINDING_ENTRIES: Final = 10_000
+"""About how many entries the stream of findings keeps."""
+LOOK_EVERY_S: Final = 1.0
+GROUPS_EVERY_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """What makes an auditor: its name (that of its memory), its consumer group and its judge.
+
+    `groups`: whether it looks after the configured consumer groups of all streams.
+    """
+
+    name: str
+    group: str
+    judge: Callable[[Settings], Judge]
+    groups: bool = False
+
+
+class ShardAuditor:
+    """One auditor of one shard."""
+
+    def __init__(self, context: Context, streams: Streams, shard: int, kind: Kind) -> None:
+        self._context, self._streams, self._kind = context, streams, kind
+        self._settings, self._keys = context.settings, Keys(shard)
+        self.judge = kind.judge(context.settings)
+        self._names: dict[str, str] = {
+            getattr(self._keys, name): name for name in ("events", "klines") if name in self.judge.streams
+        }
+        self._memory, self._place = self._keys.audit(kind.name), f"{self._keys.audit(kind.name)}:at"
+        self._weave = Weave()
+        self._believed: dict[bytes, bytes] = {}
+        self._anew = False
+        self._at = dict.fromkeys(self._names, "0-0")
+        self._done: dict[str, list[str]] = {key: [] for key in self._names}
+        self._settled_s = time.monotonic()
+        self._behind_tick = False
+        self._numbers: Counter[str] = Counter()
+        self._lag = LagWatch(f"{context.process}/{shard}", context.settings.audit.lag_ms_max)
+        self._groups = GroupWatch(context.settings.audit.group_silent_s * 1000)
+        self._look_s = self._groups_s = 0.0
+
+    @property
+    def lag_ms(self) -> int:
+        """How far behind the newest event this auditor is, in exchange time."""
+        return self._lag.lag_ms
+
+    def start(self) -> None:
+        """Groups, what is remembered, and what was read before and not settled."""
+        for key in self._names:
+            self._streams.ensure_group(key, self._kind.group)
+        self._restore()
+        for key in self._names:
+            self._take_pending(key)
+
+    def _restore(self) -> None:
+        self._believed = self._streams.hash_of(self._place)
+        saved = {name.decode(): text.decode() for name, text in self._streams.hash_of(self._memory).items()}
+        terms = self._believed.get(b"terms", self._terms.encode()).decode()
+        self._anew = terms != self._terms
+        if self._anew:
+            self._context.log.warning("the intervals or the window are others now: what was remembered is left")
+        elif saved:
+            self.judge.restore(saved)
+        for key, name in self._names.items():
+            self._at[key] = self._believed.get(name.encode(), b"0-0").decode()
+
+    @property
+    def _terms(self) -> str:
+        config = self._settings.aggregator
+        return json.dumps([sorted(config.intervals), config.window_minutes])
+
+    def _take_pending(self, key: str) -> None:
+        """What this consumer was given before and did not settle; what is settled or gone is let go."""
+        consumer, after = self._context.process, "0-0"
+        while ids := self._streams.pending_ids(key, self._kind.group, consumer, after=after, count=READ_ENTRIES):
+            read = self._streams.read_pending(key, self._kind.group, consumer, after=after, count=len(ids))
+            wanted = {each for each in ids if _order(each) > _order(self._at[key])}
+            entries = [entry for entry in read if entry.id in wanted]
+            self._add(key, entries, drained=False)
+            left = {entry.id for entry in entries}
+            self._streams.ack(key, self._kind.group, [each for each in ids if each not in left])
+            after = ids[-1]
+
+    def _add(self, key: str, entries: Sequence[Entry], *, drained: bool) -> None:
+        if self._names[key] == "klines":
+            self._weave.add_klines(entries, drained=drained)
+        else:
+            self._weave.add_events(entries)
+
+    def turn(self, block_ms: int) -> None:
+        """Read what there is, judge it, and settle when that is due."""
+        held: dict[str, deque[Entry]] = {"klines": self._weave.klines, "events": self._weave.events}
+        keys = [key for key, name in self._names.items() if len(held[name]) < HELD_MAX]
+        found = self._streams.read_group(
+            keys, self._kind.group, self._context.process, count=READ_ENTRIES, block_ms=block_ms
+        )
+        for key in keys:  # one command reads all streams at one moment, so klines up to any event in it are in it too
+            entries = found.get(key, [])
+            self._add(key, entries, drained=len(entries) < READ_ENTRIES)
+        if "klines" not in self.judge.streams:
+            self._weave.drained = True
+        self._judge()
+        if self._due:
+            self.settle()
+        self._look()
+
+    def _judge(self) -> None:
+        stats, keys = self._context.stats, {name: key for key, name in self._names.items()}
+        for name, entry in self._weave.take():
+            key = keys[name]
+            self.judge.take(name, entry.id, entry.fields)
+            self._at[key] = entry.id
+            self._done[key].append(entry.id)
+            stats.add("entries")
+            self._behind_tick = entry.fields.get(b"kind") == contract.EVENT_TICK.encode()
+            if not self._behind_tick:
+                continue
+            stats.add("ticks")
+            if self._due:
+                self.settle()
+                self._context.beat()
+
+    @property
+    def _due(self) -> bool:
+        """Whether to settle: findings at once, all else now and then, but only right behind a tick."""
+        if not self._behind_tick or not any(self._done.values()):
+            return False
+        waited_ms = (time.monotonic() - self._settled_s) * 1000
+        return bool(self.judge.found) or waited_ms >= self._settings.audit.settle_ms
+
+    def close(self) -> None:
+        """Settle what can be; the rest is pending and comes again."""
+        if self._behind_tick:
+            self.settle()
+
+    def settle(self) -> None:
+        """The steps above; right behind a tick."""
+        self._settled_s = time.monotonic()
+        found = self.judge.take_found()
+        put, gone = self.judge.dump()
+        writes: list[Write] = [Delete([self._memory])] if self._anew else []
+        writes += [self._finding(each) for each in found]
+        writes.append(HashUpdate(self._memory, put, gone))
+        place = {name: self._at[key] for key, name in self._names.items()} | {"terms": self._terms}
+        self._streams.commit(self._place, self._believed, place, writes)
+        self._believed = {name.encode(): value.encode() for name, value in place.items()}
+        self._anew = False
+        for key, ids in self._done.items():
+            self._streams.ack(key, self._kind.group, ids)
+            self._done[key] = []
+        self._count(found)
+
+    def _finding(self, finding: Finding) -> Append:
+        self._numbers[self._keys.findings] += 1
+        stamped = contract.stamp(finding.to_fields(), self._context.writer, self._numbers[self._keys.findings])
+        return Append(self._keys.findings, stamped, FINDING_ENTRIES)
+
+    def _count(self, found: Sequence[Finding]) -> None:
+        for each in found:
+            self._context.stats.add("findings", kind=each.kind)
+            self._context.log.error("%s %s %s: %s", each.severity, each.kind, each.symbol, each.evidence)
+
+    def _look(self) -> None:
+        """What only a clock can tell: lag, ticks that stay away, groups without a consumer."""
+        now_s = time.monotonic()
+        if now_s < self._look_s:
+            return
+        self._look_s = now_s + LOOK_EVERY_S
+        newest = self._streams.newest(self._keys.events)
+        newest_ms = 0
+        if newest:
+            try:
+                newest_ms = contract.integer_of(newest[0].fields, "time")
+            except ContractError:
+                newest_ms = self.judge.time_ms  # it is found when it is read
+        unread = self._streams.group_lag(self._keys.events, self._kind.group)
+        found = self._lag.note(self.judge.time_ms, newest_ms, unread, now_s * 1000)
+        if self._kind.groups and now_s >= self._groups_s:
+            self._groups_s = now_s + GROUPS_EVERY_S
+            idle = {
+                (getattr(self._keys, name), group): self._streams.consumers_idle_ms(getattr(self._keys, name), group)
+                for name, groups in groups_of(self._settings).items()
+                for group in groups
+            }
+            found += self._groups.note(idle, now_s * 1000, self.judge.time_ms)
+        if found:  # no entry is settled by these: they are about none
+            self._streams.write([self._finding(each) for each in found])
+            self._count(found)
+
+
+class StreamAuditors:
+    """One kind of auditor over all shards, in one process."""
+
+    def __init__(self, context: Context, kind: Kind) -> None:
+        self._context = context
+        self._streams = context.connect()
+        shards = context.settings.shards
+        self._all = [ShardAuditor(context, self._streams, shard, kind) for shard in range(shards)]
+        self._block_ms = max(1, context.settings.redis.block_ms // shards)
+        self._summary_s = time.monotonic()
+        context.stats.add("findings", 0, kind=DATA_LOSS)  # Prometheus sees growth only in what it saw before
+
+    def run(self) -> None:
+        """Until asked to stop. Errors of Redis end the process: the next start goes on from what was settled."""
+        for each in self._all:
+            each.start()
+        while self._context.running():
+            for each in self._all:
+                each.turn(self._block_ms)
+            self._show()
+        for each in self._all:
+            each.close()
+        self._summary()
+        self._streams.close()
+
+    def _show(self) -> None:
+        self._context.stats.show("lag_ms", max(each.lag_ms for each in self._all))
+        now_s = time.monotonic()
+        if now_s - self._summary_s >= self._context.settings.audit.summary_s:
+            self._summary_s = now_s
+            self._summary()
+
+    def _summary(self) -> None:
+        for each in self._all:
+            self._context.log.info("summary: %s", each.judge.summary)
+
+
+def _order(entry_id: str) -> tuple[int, int]:
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number)

@@ -1,0 +1,77 @@
+"""What only a clock beside the streams can tell: groups that nobody reads for, streams that stand still, lag. Pure.
+
+`now_ms` is any clock that never steps back, and that is the same from call to call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from auditors.findings import ERROR, GROUP_SILENT, LAGGING, STALLED, WARNING, Finding
+
+Group = tuple[str, str]
+"""Stream and group."""
+
+STALLED_MS: Final = 30_000
+"""Ticks come every 250 ms; without one for so long nothing is judged any more."""
+
+
+class GroupWatch:
+    """Configured groups, and since when nobody was seen to read for them."""
+
+    def __init__(self, silent_ms: int) -> None:
+        self._silent_ms = silent_ms
+        self._since: dict[Group, float] = {}
+        self._said: set[Group] = set()
+
+    def note(self, idle_ms: Mapping[Group, int | None], now_ms: float, time_ms: int) -> list[Finding]:
+        """A look at all of them: how long ago any consumer of each did something, None without a consumer (or group).
+
+        What is new: groups silent for longer than is allowed. A group that was heard of again is watched anew. What was
+        before the first look counts where Redis knows it; a group without any consumer is given its time.
+        """
+        found = []
+        for group, idle in idle_ms.items():
+            if idle is not None and idle <= self._silent_ms:
+                self._since.pop(group, None)
+                self._said.discard(group)
+                continue
+            since_ms = self._since.setdefault(group, now_ms - (idle or 0))
+            if group not in self._said and now_ms - since_ms > self._silent_ms:
+                self._said.add(group)
+                stream, name = group
+                what = "has no consumer" if idle is None else f"has had no living consumer for {idle} ms"
+                evidence = f"the group {name} of {stream} {what}: what it must read stays, up to the stream's cap"
+                found.append(Finding(GROUP_SILENT, ERROR, "", f"{stream}/{name}", time_ms, evidence))
+        return found
+
+
+class LagWatch:
+    """How far behind an auditor is, in exchange time, and whether ticks come at all. Each is said once."""
+
+    def __init__(self, process: str, lag_ms_max: int) -> None:
+        self._process, self._lag_ms_max = process, lag_ms_max
+        self._behind = self._stalled = False
+        self.lag_ms = 0
+        self._newest_ms = -1
+        self._moved_ms: float | None = None
+
+    def note(self, judged_ms: int, newest_ms: int, entries: int | None, now_ms: float) -> list[Finding]:
+        """`judged_ms` is the tick judged last, `newest_ms` the time of the newest event in the stream (0: none)
+        and `entries` how many its group has not read (None: unknown)."""
+        found = []
+        lag_ms = self.lag_ms = max(0, newest_ms - judged_ms) if judged_ms else 0
+        if lag_ms > self._lag_ms_max and not self._behind:
+            count = "an unknown number of" if entries is None else str(entries)
+            evidence = f"{self._process} is {lag_ms} ms of exchange time behind, {count} entries, at {judged_ms}"
+            found.append(Finding(LAGGING, WARNING, "", f"{self._process}/{judged_ms}", judged_ms, evidence))
+        self._behind = lag_ms > self._lag_ms_max
+        if newest_ms != self._newest_ms or self._moved_ms is None:
+            self._newest_ms, self._moved_ms, self._stalled = newest_ms, now_ms, False
+        elif now_ms - self._moved_ms > STALLED_MS and not self._stalled:
+            self._stalled = True
+            silent_ms = int(now_ms - self._moved_ms)
+            evidence = f"no tick for {silent_ms} ms, the last one is {newest_ms}: klagg-clock or the aggregator is away"
+            found.append(Finding(STALLED, ERROR, "", f"{self._process}/{newest_ms}", newest_ms, evidence))
+        return found

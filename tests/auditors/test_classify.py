@@ -1,0 +1,263 @@
+"""Why our klines differ from the exchange's: fills on both sides of a close, and everything that is no such thing."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from decimal import Decimal
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from auditors.classify import (
+    EDGE_SHIFT,
+    EXACT,
+    EXCHANGE_HOLE,
+    LATE,
+    LATE_MS,
+    LOCAL_GAP,
+    UNEXPLAINED,
+    Comparison,
+    edges_of,
+    values_of,
+)
+from klagg.compare import Values
+from klagg.contract import TradeRow
+from klagg.errors import ContractError
+from klagg.intervals import MINUTE, MINUTE_MS
+from klagg.kline import Kline
+from tests.aggregator.kit import T0, feed, klines, new_core, newest, tick
+
+LASTING = 30
+"""Minutes of a market."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """One fill, at its own time."""
+
+    id: int
+    time: int
+    price: Decimal
+    qty: Decimal
+    maker: bool
+
+
+def market(seed: int) -> tuple[list[TradeRow], list[Fill]]:
+    """AggTrades with the time of their first fill, many of them next to a close, and their fills at times of their own;
+    fills come in order of time, as the exchange numbers them."""
+    rng = random.Random(seed)
+    rows, fills, number, fill_id, price = [], [], 1, 1, 10_000
+    starts = sorted(
+        T0 + rng.randrange(LASTING * MINUTE_MS) if rng.random() < 0.6
+        else T0 + rng.randrange(1, LASTING) * MINUTE_MS - rng.randrange(1, 60)
+        for _ in range(400)
+    )  # fmt: skip
+    for at, start in enumerate(starts):
+        price += rng.randrange(-5, 6)
+        until = min(start + 99, starts[at + 1] if at + 1 < len(starts) else start + 99)
+        times = sorted([start, *(rng.randrange(start, until + 1) for _ in range(rng.choice((0, 0, 1, 3))))])
+        qtys = [Decimal(rng.randrange(1, 500)).scaleb(-3) for _ in times]
+        maker, value = rng.random() < 0.5, Decimal(price).scaleb(-2)
+        fills += [
+            Fill(fill_id + n, time, value, qty, maker) for n, (time, qty) in enumerate(zip(times, qtys, strict=True))
+        ]
+        rows.append(
+            TradeRow("BTCUSDT", number, str(value), str(sum(qtys)), fill_id, fill_id + len(times) - 1, start, maker)
+        )
+        number, fill_id = number + 1, fill_id + len(times)
+    return rows, fills
+
+
+def official(fills: list[Fill]) -> dict[int, Values]:
+    """What the exchange says: it folds fills, by their own times."""
+    found: dict[int, Values] = {}
+    for opening in range(T0, T0 + LASTING * MINUTE_MS, MINUTE_MS):
+        inside = [each for each in fills if opening <= each.time < opening + MINUTE_MS]
+        before = [each for each in fills if each.time < opening]
+        if not inside and not before:
+            continue
+        prices = [each.price for each in inside] or [before[-1].price]
+        taken = [each for each in inside if not each.maker]
+        found[opening] = {
+            "open": prices[0], "high": max(prices), "low": min(prices), "close": prices[-1], "trades": len(inside),
+            "volume": sum((each.qty for each in inside), Decimal(0)),
+            "quote_volume": sum((each.qty * each.price for each in inside), Decimal(0)),
+            "taker_buy_volume": sum((each.qty for each in taken), Decimal(0)),
+            "taker_buy_quote_volume": sum((each.qty * each.price for each in taken), Decimal(0)),
+        }  # fmt: skip
+    return found
+
+
+def folded(rows: list[TradeRow]) -> dict[int, Kline]:
+    """What the aggregator says, all of it proven."""
+    core = new_core("1m")
+    end_ms = T0 + LASTING * MINUTE_MS
+    first = TradeRow("BTCUSDT", 1, "100", "1", 0, 0, T0 - 2 * MINUTE_MS, False)
+    feed(core, [first, *(replace(row, id=row.id + 1) for row in rows)])
+    feed(core, [TradeRow("BTCUSDT", len(rows) + 2, "100", "1", 10**9, 10**9, end_ms + 1, False)])
+    said = [tick(core, time_ms) for time_ms in range(T0, end_ms + MINUTE_MS, MINUTE_MS)]
+    return {kline.open_time: kline for kline in newest(klines(said)).values() if T0 <= kline.open_time < end_ms}
+
+
+def verdicts(ours: dict[int, Kline], theirs: dict[int, Values], now_ms: int | None = None) -> Counter[str]:
+    found = Comparison(MINUTE, ours, theirs, now_ms).verdicts(T0, T0 + LASTING * MINUTE_MS)
+    assert all(each.evidence for each in found if each.kind != EXACT)
+    return Counter(each.kind for each in found)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_every_shift_over_a_close_is_proven(seed: int) -> None:
+    rows, fills = market(seed)
+    found = verdicts(folded(rows), official(fills))
+    assert found.keys() == {EXACT, EDGE_SHIFT}
+    assert found.total() == LASTING
+    assert found[EDGE_SHIFT] > 5
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [("volume", "0.001"), ("quote_volume", "0.01"), ("trades", "1"), ("taker_buy_volume", "0.001"), ("high", "1"),
+     ("low", "-1"), ("open", "0.01"), ("close", "0.01")],
+)  # fmt: skip
+@pytest.mark.parametrize("seed", range(4))
+def test_what_is_no_shift_is_not_called_one(name: str, by: str, seed: int) -> None:
+    """One value of one bar of the exchange is off, in a market full of shifts."""
+    rows, fills = market(seed)
+    ours, theirs = folded(rows), official(fills)
+    for opening in (T0 + 7 * MINUTE_MS, T0 + 16 * MINUTE_MS):
+        held = theirs[opening][name]
+        assert held is not None
+        off = {**theirs, opening: {**theirs[opening], name: type(held)(held + Decimal(by))}}
+        found = Comparison(MINUTE, ours, off).verdicts(T0, T0 + LASTING * MINUTE_MS)
+        assert any(each.kind == UNEXPLAINED and abs(each.open_time - opening) <= 3 * MINUTE_MS for each in found)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_where_the_exchange_s_rows_begin_and_end_one_side_has_to_do(seed: int) -> None:
+    """A file that begins and ends at any minute, but not at one into which and out of which fills were shifted: there,
+    the sum does not tell what came."""
+    rows, fills = market(seed)
+    ours, theirs = folded(rows), official(fills)
+    whole = {
+        each.open_time: each.evidence for each in Comparison(MINUTE, ours, theirs).verdicts(T0, T0 + 10**9)
+    }  # fmt: skip
+    tried = 0
+    for first in range(1, LASTING - 5):
+        part = {at: theirs[at] for at in theirs if T0 + first * MINUTE_MS <= at < T0 + (first + 4) * MINUTE_MS}
+        if "in from" in whole[min(part)] and "out to" in whole[min(part)]:
+            continue
+        tried += 1
+        found = Comparison(MINUTE, ours, part).verdicts(min(part), max(part) + 1)
+        assert {each.kind for each in found} <= {EXACT, EDGE_SHIFT}
+    assert tried > 5
+
+
+def test_without_the_evidence_a_shift_is_unexplained() -> None:
+    rows, fills = market(1)
+    ours = {opening: replace(kline, edge="") for opening, kline in folded(rows).items()}
+    found = verdicts(ours, official(fills))
+    assert found[EDGE_SHIFT] == 0
+    assert found[UNEXPLAINED] > 5
+
+
+def altered(values: Values, **changes: Any) -> Values:
+    return {**values, **changes}
+
+
+FLAT = {name: Decimal(0) for name in ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")}
+
+
+def plain() -> tuple[dict[int, Kline], dict[int, Values], int]:
+    """Equal on both sides, and a minute with trades in the middle."""
+    rows, _ = market(2)
+    ours = {opening: replace(kline, edge="") for opening, kline in folded(rows).items()}
+    return ours, {opening: values_of(kline) for opening, kline in ours.items()}, T0 + 9 * MINUTE_MS
+
+
+def test_equal_klines_are_exact() -> None:
+    ours, theirs, _ = plain()
+    assert verdicts(ours, theirs) == {EXACT: LASTING}
+
+
+def hole(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> None:
+    theirs[at] = altered(theirs[at], trades=0, **FLAT)
+
+
+def no_row(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> None:
+    del theirs[at]
+
+
+def no_bar(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> None:
+    del ours[at]
+
+
+def neither(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> None:
+    del ours[at], theirs[at]
+
+
+def incomplete(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> None:
+    ours[at] = replace(ours[at], complete=0, volume="0.001")
+
+
+def lost_trade(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> None:
+    ours[at] = replace(ours[at], trades=ours[at].trades - 1)
+
+
+@pytest.mark.parametrize(
+    ("plant", "kind"),
+    [(hole, EXCHANGE_HOLE), (no_row, EXCHANGE_HOLE), (no_bar, LOCAL_GAP), (neither, LOCAL_GAP),
+     (incomplete, LOCAL_GAP), (lost_trade, UNEXPLAINED)],
+)  # fmt: skip
+def test_a_difference_has_its_class(
+    plant: Callable[[dict[int, Kline], dict[int, Values], int], None], kind: str
+) -> None:
+    ours, theirs, at = plain()
+    plant(ours, theirs, at)
+    assert verdicts(ours, theirs) == {EXACT: LASTING - 1, kind: 1}
+
+
+@pytest.mark.parametrize("plant", [hole, no_row])
+def test_what_the_exchange_has_not_finished_is_late(
+    plant: Callable[[dict[int, Kline], dict[int, Values], int], None],
+) -> None:
+    """A minute later it is a hole."""
+    ours, theirs, _ = plain()
+    at = T0 + (LASTING - 1) * MINUTE_MS
+    plant(ours, theirs, at)
+    if at not in theirs:
+        theirs[at + MINUTE_MS] = altered(values_of(ours[at]))
+        ours[at + MINUTE_MS] = replace(ours[at], open_time=at + MINUTE_MS, close_time=at + 2 * MINUTE_MS - 1)
+    assert verdicts(ours, theirs, at + MINUTE_MS + 5_000)[LATE] == 1
+    assert verdicts(ours, theirs, at + MINUTE_MS + LATE_MS)[EXCHANGE_HOLE] == 1
+
+
+def test_a_shift_into_a_row_that_is_not_final_is_late() -> None:
+    """The exchange has taken the fills out of one bar, and the next is not there yet."""
+    rows, fills = market(3)
+    ours, theirs = folded(rows), official(fills)
+    found = Comparison(MINUTE, ours, theirs).verdicts(T0, T0 + LASTING * MINUTE_MS)
+    one = next(
+        each for each, after in pairwise(found) if (each.kind, after.kind) == (EDGE_SHIFT,) * 2
+        and "out to the next bar" in each.evidence
+    )  # fmt: skip
+    following = one.open_time + MINUTE_MS
+    del theirs[following]
+    theirs = {opening: values for opening, values in theirs.items() if opening <= following}
+    ours = {opening: kline for opening, kline in ours.items() if opening <= following}
+    now_ms = following + MINUTE_MS + 1_000
+    kinds = {each.open_time: each.kind for each in Comparison(MINUTE, ours, theirs, now_ms).verdicts(T0, following + 1)}
+    assert (kinds[one.open_time], kinds[following]) == (LATE, LATE)
+
+
+def test_nothing_on_either_side() -> None:
+    assert Comparison(MINUTE, {}, {}).verdicts(T0, T0 + MINUTE_MS) == []
+
+
+def test_evidence_that_is_none() -> None:
+    ours, _, at = plain()
+    with pytest.raises(ContractError, match="edge evidence has 2 parts"):
+        edges_of(replace(ours[at], edge="1:2"))
