@@ -12,8 +12,9 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
+from klagg.configtree import between, build, from_text, one_of, toml_line
 from klagg.errors import ConfigError
 from klagg.intervals import MINUTE, ordered
 
@@ -42,10 +43,10 @@ class Exchange:
     proxy: str = ""
 
     def check(self) -> None:
-        _one_of("exchange.source", self.source, ("aggTrade", "trade"))
-        _one_of("exchange.endpoint", self.endpoint, ("combined", "raw"))
-        _between("exchange.symbols_per_connection", self.symbols_per_connection, 1, 1024)
-        _between("exchange.connection_age_s", self.connection_age_s, 1, 86_400)
+        one_of("exchange.source", self.source, ("aggTrade", "trade"))
+        one_of("exchange.endpoint", self.endpoint, ("combined", "raw"))
+        between("exchange.symbols_per_connection", self.symbols_per_connection, 1, 1024)
+        between("exchange.connection_age_s", self.connection_age_s, 1, 86_400)
         if self.proxy and not re.fullmatch(r"(http|socks5h?)://\S+", self.proxy):
             raise ConfigError("exchange.proxy must be empty or begin with http://, socks5:// or socks5h://")
 
@@ -58,9 +59,9 @@ class Redis:
     block_ms: int = 200
 
     def check(self) -> None:
-        _between("redis.maxmemory_mb", self.maxmemory_mb, 64, 1 << 20)
-        _between("redis.timeout_ms", self.timeout_ms, 100, 60_000)
-        _between("redis.block_ms", self.block_ms, 1, self.timeout_ms // 2)
+        between("redis.maxmemory_mb", self.maxmemory_mb, 64, 1 << 20)
+        between("redis.timeout_ms", self.timeout_ms, 100, 60_000)
+        between("redis.block_ms", self.block_ms, 1, self.timeout_ms // 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,20 +87,20 @@ class Ingest:
     buffer_s_max: int = 120
 
     def check(self) -> None:
-        _between("ingest.batch_ms", self.batch_ms, 1, 1000)
-        _between("ingest.batch_rows", self.batch_rows, 1, 65_536)
-        _between("ingest.future_ms_max", self.future_ms_max, 0, 600_000)
-        _between("ingest.mark_ms", self.mark_ms, 100, 60_000)
-        _between("ingest.buffer_mb_max", self.buffer_mb_max, 1, 65_536)
-        _between("ingest.dead_symbol_ms", self.dead_symbol_ms, 1000, 3_600_000)
-        _between("ingest.stalled_ms", self.stalled_ms, 1000, 600_000)
-        _between("ingest.silent_s", self.silent_s, 5, 3600)
+        between("ingest.batch_ms", self.batch_ms, 1, 1000)
+        between("ingest.batch_rows", self.batch_rows, 1, 65_536)
+        between("ingest.future_ms_max", self.future_ms_max, 0, 600_000)
+        between("ingest.mark_ms", self.mark_ms, 100, 60_000)
+        between("ingest.buffer_mb_max", self.buffer_mb_max, 1, 65_536)
+        between("ingest.dead_symbol_ms", self.dead_symbol_ms, 1000, 3_600_000)
+        between("ingest.stalled_ms", self.stalled_ms, 1000, 600_000)
+        between("ingest.silent_s", self.silent_s, 5, 3600)
         if not self.lines or len(set(self.lines)) != len(self.lines):
             raise ConfigError("ingest.lines must name at least one line, and none twice")
         for line in self.lines:
             if not LINE_NAME.fullmatch(line):
                 raise ConfigError(f"ingest.lines names {line!r}: a line is called by capital letters and digits")
-        _between("ingest.buffer_s_max", self.buffer_s_max, 1, 86_400)
+        between("ingest.buffer_s_max", self.buffer_s_max, 1, 86_400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +114,13 @@ class Clock:
     days_s: int = 600
 
     def check(self) -> None:
-        _between("clock.tick_ms", self.tick_ms, 10, 10_000)
-        _between("clock.sync_s", self.sync_s, 1, 3600)
-        _between("clock.lost_s", self.lost_s, 1, 86_400)
-        _between("clock.listings_s", self.listings_s, 1, 86_400)
-        _between("clock.snapshot_s", self.snapshot_s, 1, 86_400)
-        _between("clock.retention_s", self.retention_s, 1, 86_400)
-        _between("clock.days_s", self.days_s, 1, 86_400)
+        between("clock.tick_ms", self.tick_ms, 10, 10_000)
+        between("clock.sync_s", self.sync_s, 1, 3600)
+        between("clock.lost_s", self.lost_s, 1, 86_400)
+        between("clock.listings_s", self.listings_s, 1, 86_400)
+        between("clock.snapshot_s", self.snapshot_s, 1, 86_400)
+        between("clock.retention_s", self.retention_s, 1, 86_400)
+        between("clock.days_s", self.days_s, 1, 86_400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,12 +131,12 @@ class Rest:
     share_backfill_percent: int = 20
 
     def check(self) -> None:
-        _between("rest.weight_per_minute", self.weight_per_minute, 100, 1_000_000)
+        between("rest.weight_per_minute", self.weight_per_minute, 100, 1_000_000)
         # A request for trades weighs 20: the least limit's least share must be able to pay for one.
-        _between("rest.share_repair_percent", self.share_repair_percent, 20, 99)
-        _between("rest.share_clock_percent", self.share_clock_percent, 1, 100 - self.share_repair_percent)
+        between("rest.share_repair_percent", self.share_repair_percent, 20, 99)
+        between("rest.share_clock_percent", self.share_clock_percent, 1, 100 - self.share_repair_percent)
         # A page of klines weighs 2.
-        _between("rest.share_backfill_percent", self.share_backfill_percent, 2, 100 - self.share_clock_percent)
+        between("rest.share_backfill_percent", self.share_backfill_percent, 2, 100 - self.share_clock_percent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +145,8 @@ class Repair:
     calls_max: int = 8
 
     def check(self) -> None:
-        _between("repair.waiting_max", self.waiting_max, 10, 100_000)
-        _between("repair.calls_max", self.calls_max, 1, 64)
+        between("repair.waiting_max", self.waiting_max, 10, 100_000)
+        between("repair.calls_max", self.calls_max, 1, 64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,13 +165,13 @@ class Aggregator:
             raise ConfigError("aggregator.intervals is empty: name at least one interval")
         if MINUTE not in ordered(self.intervals):
             raise ConfigError("aggregator.intervals lacks 1m: the minute is the unit in which the exchange's rows heal")
-        _between("aggregator.window_minutes", self.window_minutes, 5, 24 * 60)
-        _between("aggregator.grace_ms", self.grace_ms, 0, 600_000)
-        _between("aggregator.grace_unmarked_ms", self.grace_unmarked_ms, self.grace_ms, 3_600_000)
-        _between("aggregator.live_long_ms", self.live_long_ms, 0, 60_000)
-        _between("aggregator.ask_after_ms", self.ask_after_ms, 0, 60_000)
-        _between("aggregator.ask_trades_max", self.ask_trades_max, 1, 10_000_000)
-        _between("aggregator.ask_weight_per_minute", self.ask_weight_per_minute, 20, 1_000_000)
+        between("aggregator.window_minutes", self.window_minutes, 5, 24 * 60)
+        between("aggregator.grace_ms", self.grace_ms, 0, 600_000)
+        between("aggregator.grace_unmarked_ms", self.grace_unmarked_ms, self.grace_ms, 3_600_000)
+        between("aggregator.live_long_ms", self.live_long_ms, 0, 60_000)
+        between("aggregator.ask_after_ms", self.ask_after_ms, 0, 60_000)
+        between("aggregator.ask_trades_max", self.ask_trades_max, 1, 10_000_000)
+        between("aggregator.ask_weight_per_minute", self.ask_weight_per_minute, 20, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,10 +185,10 @@ class Persistence:
 
     def check(self) -> None:
         ordered(self.snapshot_intervals)
-        _between("persistence.retention_days", self.retention_days, 0, DAYS_MAX)
-        _between("persistence.retention_short_days", self.retention_short_days, 0, DAYS_MAX)
-        _between("persistence.finalized_buffer_size", self.finalized_buffer_size, 1, 100_000)
-        _between("persistence.finalized_flush_interval_ms", self.finalized_flush_interval_ms, 10, 60_000)
+        between("persistence.retention_days", self.retention_days, 0, DAYS_MAX)
+        between("persistence.retention_short_days", self.retention_short_days, 0, DAYS_MAX)
+        between("persistence.finalized_buffer_size", self.finalized_buffer_size, 1, 100_000)
+        between("persistence.finalized_flush_interval_ms", self.finalized_flush_interval_ms, 10, 60_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,25 +214,25 @@ class Gateway:
     def check(self) -> None:
         if not self.host:
             raise ConfigError("gateway.host is empty: 127.0.0.1 serves this machine alone")
-        _between("gateway.port", self.port, 0, 65_535)
+        between("gateway.port", self.port, 0, 65_535)
         if self.token and not re.fullmatch(r"[\x21-\x7e]{8,200}", self.token):
             raise ConfigError("gateway.token must be 8 to 200 letters, digits and signs without spaces, or empty")
         for origin in self.cors_origins:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ConfigError(f"gateway.cors_origins names {origin!r}: an origin is like https://host:port")
-        _between("gateway.pull_ms", self.pull_ms, 5, 10_000)
-        _between("gateway.pull_timeout_ms", self.pull_timeout_ms, 100, 60_000)
-        _between("gateway.stale_ms", self.stale_ms, self.pull_timeout_ms, 600_000)
-        _between("gateway.finals_kept_s", self.finals_kept_s, 1, 86_400)
-        _between("gateway.connections_max", self.connections_max, 1, 100_000)
-        _between("gateway.streams_per_connection", self.streams_per_connection, 1, 100_000)
-        _between("gateway.messages_per_second", self.messages_per_second, 1, 10_000)
-        _between("gateway.client_buffer_kb", self.client_buffer_kb, 16, 1 << 20)
-        _between("gateway.ping_interval_s", self.ping_interval_s, 1, 3600)
-        _between("gateway.idle_s", self.idle_s, 1, 3600)
-        _between("gateway.weight_per_minute", self.weight_per_minute, 10, 10_000_000)
-        _between("gateway.database_connections", self.database_connections, 1, 64)
-        _between("gateway.database_timeout_ms", self.database_timeout_ms, 100, 600_000)
+        between("gateway.pull_ms", self.pull_ms, 5, 10_000)
+        between("gateway.pull_timeout_ms", self.pull_timeout_ms, 100, 60_000)
+        between("gateway.stale_ms", self.stale_ms, self.pull_timeout_ms, 600_000)
+        between("gateway.finals_kept_s", self.finals_kept_s, 1, 86_400)
+        between("gateway.connections_max", self.connections_max, 1, 100_000)
+        between("gateway.streams_per_connection", self.streams_per_connection, 1, 100_000)
+        between("gateway.messages_per_second", self.messages_per_second, 1, 10_000)
+        between("gateway.client_buffer_kb", self.client_buffer_kb, 16, 1 << 20)
+        between("gateway.ping_interval_s", self.ping_interval_s, 1, 3600)
+        between("gateway.idle_s", self.idle_s, 1, 3600)
+        between("gateway.weight_per_minute", self.weight_per_minute, 10, 10_000_000)
+        between("gateway.database_connections", self.database_connections, 1, 64)
+        between("gateway.database_timeout_ms", self.database_timeout_ms, 100, 600_000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,7 +250,7 @@ class Streams:
     def check(self) -> None:
         shares = {each.name: int(getattr(self, each.name)) for each in fields(self)}
         for name, share in shares.items():
-            _between(f"streams.{name}", share, 1, STREAMS_PERCENT_MAX)
+            between(f"streams.{name}", share, 1, STREAMS_PERCENT_MAX)
         if sum(shares.values()) > STREAMS_PERCENT_MAX:
             raise ConfigError(
                 f"the shares in [streams] add up to {sum(shares.values())} percent of Redis' memory: it must be at "
@@ -266,11 +267,11 @@ class Service:
     log_level: str = "INFO"
 
     def check(self) -> None:
-        _between("service.statistics_s", self.statistics_s, 1, 3600)
-        _between("service.heartbeat_ms", self.heartbeat_ms, 100, 10_000)
-        _between("service.heartbeat_ttl_s", self.heartbeat_ttl_s, 2, 600)
-        _between("service.shutdown_s", self.shutdown_s, 1, 600)
-        _one_of("service.log_level", self.log_level, ("DEBUG", "INFO", "WARNING", "ERROR"))
+        between("service.statistics_s", self.statistics_s, 1, 3600)
+        between("service.heartbeat_ms", self.heartbeat_ms, 100, 10_000)
+        between("service.heartbeat_ttl_s", self.heartbeat_ttl_s, 2, 600)
+        between("service.shutdown_s", self.shutdown_s, 1, 600)
+        one_of("service.log_level", self.log_level, ("DEBUG", "INFO", "WARNING", "ERROR"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,11 +284,11 @@ class Audit:
     summary_s: int = 300
 
     def check(self) -> None:
-        _between("audit.owed_ms", self.owed_ms, 0, 3_600_000)
-        _between("audit.lag_ms_max", self.lag_ms_max, 1000, 3_600_000)
-        _between("audit.settle_ms", self.settle_ms, 100, 60_000)
-        _between("audit.group_silent_s", self.group_silent_s, 5, 3600)
-        _between("audit.summary_s", self.summary_s, 1, 86_400)
+        between("audit.owed_ms", self.owed_ms, 0, 3_600_000)
+        between("audit.lag_ms_max", self.lag_ms_max, 1000, 3_600_000)
+        between("audit.settle_ms", self.settle_ms, 100, 60_000)
+        between("audit.group_silent_s", self.group_silent_s, 5, 3600)
+        between("audit.summary_s", self.summary_s, 1, 86_400)
 
 
 @dataclass(frozen=True, slots=True)
@@ -295,7 +296,7 @@ class Metrics:
     port_base: int = 0
 
     def check(self) -> None:
-        _between("metrics.port_base", self.port_base, 0, 65_000)
+        between("metrics.port_base", self.port_base, 0, 65_000)
         if 0 < self.port_base < 1024:
             raise ConfigError(f"metrics.port_base is {self.port_base}: it must be 0 (off) or at least 1024")
 
@@ -322,7 +323,7 @@ class Settings:
     metrics: Metrics = field(default_factory=Metrics)
 
     def check(self) -> None:
-        _between("shards", self.shards, 1, 1024)
+        between("shards", self.shards, 1, 1024)
         for section in (
             self.exchange, self.redis, self.database, self.ingest, self.clock, self.rest, self.repair, self.aggregator,
             self.persistence, self.gateway, self.streams, self.service, self.audit, self.metrics,
@@ -346,7 +347,7 @@ def load(path: str | Path | None = None, environment: Mapping[str, str] | None =
 
 def from_tree(tree: Mapping[str, Any], origin: str = "the configuration") -> Settings:
     """Settings from nested mappings as TOML gives them."""
-    settings: Settings = _build(Settings, tree, "", origin)
+    settings: Settings = build(Settings, tree, "", origin)
     settings.check()
     return settings
 
@@ -354,7 +355,7 @@ def from_tree(tree: Mapping[str, Any], origin: str = "the configuration") -> Set
 def to_toml(settings: Settings) -> str:
     """The settings as TOML that `load` reads back to the same."""
     lines = [
-        _toml_line(each.name, getattr(settings, each.name))
+        toml_line(each.name, getattr(settings, each.name))
         for each in fields(settings)
         if not _is_section(settings, each.name)
     ]
@@ -364,56 +365,13 @@ def to_toml(settings: Settings) -> str:
             lines += [
                 "",
                 f"[{each.name}]",
-                *(_toml_line(part.name, getattr(section, part.name)) for part in fields(section)),
+                *(toml_line(part.name, getattr(section, part.name)) for part in fields(section)),
             ]
     return "\n".join(lines) + "\n"
 
 
 def _is_section(settings: Settings, name: str) -> bool:
     return is_dataclass(getattr(settings, name))
-
-
-def _toml_line(name: str, value: Any) -> str:
-    if isinstance(value, bool):
-        return f"{name} = {str(value).lower()}"
-    if isinstance(value, int):
-        return f"{name} = {value}"
-    if isinstance(value, tuple):
-        return f"{name} = [{', '.join(_quoted(each) for each in value)}]"
-    return f"{name} = {_quoted(value)}"
-
-
-def _quoted(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
-def _build(kind: Any, tree: Mapping[str, Any], prefix: str, origin: str) -> Any:
-    hints = get_type_hints(kind)
-    unknown = sorted(set(tree) - set(hints))
-    if unknown:
-        raise ConfigError(f"{origin}: unknown setting {prefix}{unknown[0]}; known here: {', '.join(sorted(hints))}")
-    values: dict[str, Any] = {}
-    for name, value in tree.items():
-        expected = hints[name]
-        if is_dataclass(expected):
-            if not isinstance(value, Mapping):
-                raise ConfigError(f"{origin}: {prefix}{name} must be a section")
-            values[name] = _build(expected, value, f"{prefix}{name}.", origin)
-        else:
-            values[name] = _typed(f"{prefix}{name}", value, expected, origin)
-    return kind(**values)
-
-
-def _typed(name: str, value: Any, expected: Any, origin: str) -> Any:
-    if expected == tuple[str, ...]:
-        if not isinstance(value, list) or not all(isinstance(each, str) for each in value):
-            raise ConfigError(f"{origin}: {name} must be a list of texts")
-        return tuple(value)
-    if type(value) is not expected:
-        words = {int: "a whole number", str: "a text", bool: "true or false"}
-        raise ConfigError(f"{origin}: {name} must be {words[expected]}, not {value!r}")
-    return value
 
 
 def _with_environment(settings: Settings, environment: Mapping[str, str]) -> Settings:
@@ -428,30 +386,7 @@ def _with_environment(settings: Settings, environment: Mapping[str, str]) -> Set
         section, found, name = variable.removeprefix(ENVIRONMENT_PREFIX).lower().partition("__")
         place, name = (tree.get(section), name) if found else (tree, section)
         if isinstance(place, dict) and name in place and not isinstance(place[name], dict):
-            place[name] = _from_text(variable, text, place[name])
+            place[name] = from_text(variable, text, place[name])
         elif found:
             raise ConfigError(f"the environment variable {variable} names no setting")
     return from_tree(tree, origin="the environment")
-
-
-def _from_text(variable: str, text: str, like: Any) -> Any:
-    if isinstance(like, bool):
-        if text.lower() not in ("true", "false"):
-            raise ConfigError(f"{variable} must be true or false, not {text!r}")
-        return text.lower() == "true"
-    if isinstance(like, int):
-        try:
-            return int(text)
-        except ValueError:
-            raise ConfigError(f"{variable} must be a whole number, not {text!r}") from None
-    return [each for each in text.split(",") if each] if isinstance(like, list) else text
-
-
-def _one_of(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise ConfigError(f"{name} is {value!r}: it must be one of {', '.join(choices)}")
-
-
-def _between(name: str, value: int, least: int, most: int) -> None:
-    if not least <= value <= most:
-        raise ConfigError(f"{name} is {value}: it must be between {least} and {most}")
