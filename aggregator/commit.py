@@ -21,6 +21,7 @@ from aggregator.outputs import Outputs
 from klagg import contract
 from klagg.contract import Fields, Keys
 from klagg.errors import CommitConflict, ContractError, RedisOlder, RedisRefused, RedisUnavailable
+from klagg.findings import finding_entry
 from klagg.redisio import Append, HashUpdate, Streams, Write
 
 START = "0-0"
@@ -150,7 +151,7 @@ class Committer:
         The finding is written beside any commit, because there will be no more of this process; it counts for itself.
         """
         evidence = f"{where}, while this process had committed {_place(self.position)}"
-        entry = contract.finding_entry(REDIS_OLDER, "error", evidence)
+        entry = finding_entry(REDIS_OLDER, "error", evidence)
         with contextlib.suppress(RedisUnavailable, RedisRefused):
             stamped = contract.stamp(entry, f"{self._writer}/older", 1)
             self._streams.append(self._keys.findings, stamped)

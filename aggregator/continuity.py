@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from klagg import contract
 from klagg.contract import Fields, RawFields
+from klagg.findings import finding_entry
 
 DATA_LOSS = "DATA_LOSS"
 """The kind of the finding that entries of a stream were never read."""
@@ -68,7 +69,7 @@ class Continuity:
             f"{seq - expected} entries of the feed were never read: seq {expected} to {seq - 1} of {writer}, "
             f"{since} and before {entry_id} ({time_ms} ms)"
         )
-        return contract.finding_entry(DATA_LOSS, "error", evidence, time_ms=time_ms)
+        return finding_entry(DATA_LOSS, "error", evidence, time_ms=time_ms)
 
     def forget(self, time_ms: int) -> None:
         """Forget runs of processes that ended long ago: a run that merely has nothing to say may go on one day."""

@@ -29,6 +29,7 @@ from aggregator.symbols import SymbolTable
 from klagg import contract, settings
 from klagg.contract import Listing, RawFields
 from klagg.errors import ArithmeticOverflow, ConfigError, ContractError, KlaggError
+from klagg.findings import finding_entry
 from klagg.intervals import MINUTE_MS, ordered
 
 Ints = npt.NDArray[np.int64]
@@ -189,7 +190,7 @@ class Core:
         except ArithmeticOverflow as beyond:
             name, wanted = self.symbols.names[slot], f"{price_scale} and {qty_scale} decimals"
             self._pending.findings.append(
-                contract.finding_entry("OVERFLOW", "error", f"{wanted}: {beyond}", symbol=name, time_ms=self.time_ms)
+                finding_entry("OVERFLOW", "error", f"{wanted}: {beyond}", symbol=name, time_ms=self.time_ms)
             )
             return
         for values, more in held:
@@ -361,9 +362,7 @@ class Core:
             own = ids[slots == slot]
             evidence = f"{len(own)} trades, ids {own.min()} to {own.max()}: {why}"
             name = self.symbols.names[slot]
-            self._pending.findings.append(
-                contract.finding_entry(kind, "error", evidence, symbol=name, time_ms=self.time_ms)
-            )
+            self._pending.findings.append(finding_entry(kind, "error", evidence, symbol=name, time_ms=self.time_ms))
 
     def _fold(self, rows: Rows, step_ms: int, outputs: Outputs) -> Rows:
         """Fold the rows that are due at this step into every interval; what is ahead of it comes back."""

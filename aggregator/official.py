@@ -26,10 +26,10 @@ from aggregator.official_rows import CLOSE, Answer, OfficialRows, decode
 from aggregator.outputs import Outputs
 from aggregator.ring import FIELD, NO_BUCKET, Ring
 from aggregator.symbols import SymbolTable
-from klagg import contract
 from klagg.contract import RawFields
 from klagg.decimals import to_text
 from klagg.errors import ContractError, KlaggError
+from klagg.findings import finding_entry
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS
 
 Ints = npt.NDArray[np.int64]
@@ -195,7 +195,7 @@ class Official:
         self._reach()
         for slot, kind, severity, evidence in self._findings:
             outputs.findings.append(
-                contract.finding_entry(kind, severity, evidence, symbol=self._symbols.names[slot], time_ms=step_ms)
+                finding_entry(kind, severity, evidence, symbol=self._symbols.names[slot], time_ms=step_ms)
             )
         self._findings = []
 

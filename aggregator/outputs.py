@@ -18,6 +18,7 @@ from aggregator.unrepaired import UNREPAIRED, evidence_of
 from klagg import contract
 from klagg.contract import Fields
 from klagg.decimals import to_text
+from klagg.findings import finding_entry
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -111,7 +112,7 @@ class Speaker:
         for at, bucket, slot in self._ring.broke:
             kind = self._ring.intervals[at]
             evidence = f"a sum of the {kind.name} bar that opens at {kind.open_of(bucket)} does not fit 62 bits"
-            outputs.findings.append(contract.finding_entry(
+            outputs.findings.append(finding_entry(
                 "OVERFLOW", "error", evidence, symbol=self._symbols.names[slot], time_ms=outputs.time_ms
             ))  # fmt: skip
         self._ring.broke = []
@@ -137,7 +138,7 @@ class Speaker:
             if rows:
                 outputs.events.append(contract.events_entry(kind, outputs.time_ms, rows))
         outputs.findings += [
-            contract.finding_entry(
+            finding_entry(
                 UNREPAIRED, "error", evidence_of(holes), symbol=self._symbols.names[slot], time_ms=outputs.time_ms
             )
             for slot, holes in lost.items()

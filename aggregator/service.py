@@ -24,6 +24,7 @@ from klagg import contract
 from klagg.clock import local_ms
 from klagg.contract import Fields, Keys
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.findings import finding_entry
 from klagg.memory import keep_freed_memory
 from klagg.redisio import Delete, Entry, HashUpdate, Write
 from klagg.service import Context, run
@@ -143,7 +144,7 @@ class Service:
         if not after(self._committed_id, last):
             return
         evidence = f"{self._keys.feed} ends at {last}, before what was committed, {self._committed_id}"
-        self._unsaid.append(contract.finding_entry(REDIS_OLDER, "error", evidence, time_ms=self._core.time_ms))
+        self._unsaid.append(finding_entry(REDIS_OLDER, "error", evidence, time_ms=self._core.time_ms))
         self._committed_id, self._out_of_next = last, 0
         self._committer.stand_at(last)
         if after(self._read_id, last):

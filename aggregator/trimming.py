@@ -20,6 +20,7 @@ from aggregator.outputs import Outputs
 from klagg import contract
 from klagg.contract import Fields, Keys
 from klagg.errors import ContractError
+from klagg.findings import finding_entry
 from klagg.groups import groups_of
 from klagg.redisio import Entry, Streams, Trim, Write, next_id
 from klagg.settings import Settings
@@ -200,7 +201,7 @@ class Trimmer:
             if (stream.key, group) not in self._unknown:
                 self._unknown.add((stream.key, group))
                 evidence = f"{stream.key} has a group {group!r} that is not configured: nothing is kept for it"
-                self._findings.append(contract.finding_entry(UNKNOWN_GROUP, "warning", evidence, time_ms=time_ms))
+                self._findings.append(finding_entry(UNKNOWN_GROUP, "warning", evidence, time_ms=time_ms))
         return oldest(groups[group] for group in stream.groups)
 
     def _live_floor(self) -> str:
@@ -251,4 +252,4 @@ class Trimmer:
                 f"{len(unread)} entries of {stream.key} are cut that {' or '.join(stream.groups)} had not done with "
                 f"({why}): {ranges(unread)}, ids {unread[0].id} to {unread[-1].id}"
             )
-            self._findings.append(contract.finding_entry(DATA_LOSS, "error", evidence, time_ms=time_ms))
+            self._findings.append(finding_entry(DATA_LOSS, "error", evidence, time_ms=time_ms))

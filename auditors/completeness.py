@@ -11,12 +11,13 @@ from __future__ import annotations
 from typing import Any, Final
 
 from auditors.bars import OWN, Bar, Fold, faults_of, kline_of, text_of_kline
-from auditors.findings import ABSENT, CARRY, DUPLICATE, FOLD, IDS, MALFORMED, VERSION, WARNING
+from auditors.findings import ABSENT, CARRY, DUPLICATE, FOLD, IDS, MALFORMED, VERSION
 from auditors.judge import Judge
 from auditors.roster import BEHIND, PASSED, Trouble
 from klagg import contract
 from klagg.contract import RawFields
 from klagg.errors import ContractError
+from klagg.findings import WARNING
 from klagg.intervals import MINUTE, MINUTE_MS
 from klagg.kline import Kline
 from klagg.settings import Settings

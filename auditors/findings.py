@@ -7,9 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from klagg.contract import Fields, finding_entry
-
-INFO, WARNING, ERROR = "info", "warning", "error"
+from klagg.contract import Fields
+from klagg.findings import finding_entry
 
 MALFORMED: Final = "MALFORMED"
 """An entry that does not keep the contract."""

@@ -11,12 +11,13 @@ from collections import Counter
 from typing import Any, ClassVar, Final
 
 from auditors.continuity import Continuity
-from auditors.findings import DATA_LOSS, ERROR, GAP, MALFORMED, ORDER, TIME_BACK, Finding, joined
+from auditors.findings import DATA_LOSS, GAP, MALFORMED, ORDER, TIME_BACK, Finding, joined
 from auditors.roster import Member, Roster, Terms
 from auditors.shelf import PAGE_MS, Shelf
 from klagg import contract
 from klagg.contract import RawFields
 from klagg.errors import ContractError
+from klagg.findings import ERROR
 from klagg.intervals import MINUTE_MS, ordered
 from klagg.settings import Settings
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from auditors.findings import ERROR, GROUP_SILENT, LAGGING, STALLED, WARNING, Finding
+from auditors.findings import GROUP_SILENT, LAGGING, STALLED, Finding
+from klagg.findings import ERROR, WARNING
 
 Group = tuple[str, str]
 """Stream and group."""

@@ -7,7 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from klagg.contract import Fields, finding_entry
+from klagg.contract import Fields
+from klagg.findings import finding_entry
 
 INGEST_DROPPED: Final = "INGEST_DROPPED"
 """The kind of the finding that a process held trades, or was about to write them, and had to let them go."""

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from klagg.contract import REQUEST_TRADES, Fields, Request, finding_entry
+from klagg.contract import REQUEST_TRADES, Fields, Request
+from klagg.findings import finding_entry
 
 UNREPAIRED: Final = "UNREPAIRED"
 """The kind of the finding that the exchange did not give what was asked for."""

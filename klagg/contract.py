@@ -418,17 +418,6 @@ def event_rows(fields: Mapping[str, str]) -> list[dict[str, str]]:
     return [dict(zip(names, values, strict=True)) for values in zip(*columns, strict=True)]
 
 
-def finding_entry(
-    kind: str, severity: str, evidence: str, *, symbol: str = "", time_ms: int = 0, finding_id: str = ""
-) -> Fields:
-    """A finding: something a person should know. `severity` is info, warning or error; `time_ms` exchange time.
-
-    Where it has a `finding_id`, that is the field `id`: the same thing found again has the same one.
-    """
-    fields = {"kind": kind, "severity": severity, "symbol": symbol, "time": str(time_ms), "evidence": evidence}
-    return {"id": finding_id, **fields} if finding_id else fields
-
-
 DEAD_ENTRIES: Final = 10_000
 """About how many entries a `dead` stream keeps."""
 

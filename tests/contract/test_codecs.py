@@ -16,6 +16,7 @@ from aggregator.columns import FILLS_MAX, check_entry, decode
 from klagg import contract
 from klagg.contract import Fields, Keys, Listing, TradeRow
 from klagg.errors import ContractError
+from klagg.findings import finding_entry
 
 INT64_MAX = 2**63 - 1
 
@@ -241,7 +242,7 @@ def test_rows_that_do_not_fit_their_kind_are_a_mistake_of_the_writer() -> None:
 
 
 def test_a_finding() -> None:
-    assert contract.finding_entry("DATA_LOSS", "error", "seq 3 to 9", symbol="A", time_ms=5) == {
+    assert finding_entry("DATA_LOSS", "error", "seq 3 to 9", symbol="A", time_ms=5) == {
         "kind": "DATA_LOSS", "severity": "error", "symbol": "A", "time": "5", "evidence": "seq 3 to 9",
     }  # fmt: skip
 

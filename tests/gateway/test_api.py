@@ -12,9 +12,10 @@ import pytest
 
 from gateway import api
 from gateway.store import Store
-from klagg.contract import Keys, finding_entry, stamp
+from klagg.contract import Keys, stamp
 from klagg.database import Database
 from klagg.errors import DatabaseUnavailable
+from klagg.findings import finding_entry
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, eventually, kline, running
 from writers.kline_table import upsert
 

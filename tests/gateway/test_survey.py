@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from gateway.survey import findings_of, oldest_unwritten_ms, survey
-from klagg.contract import GROUP_WRITERS, Keys, finding_entry, stamp
+from klagg.contract import GROUP_WRITERS, Keys, stamp
+from klagg.findings import finding_entry
 from klagg.redisio import Streams
 from tests.gateway.kit import FINAL, Teller
 

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klagg import contract
-from klagg.contract import RawFields, events_entry, finding_entry, stamp
+from klagg.contract import RawFields, events_entry, stamp
 from klagg.errors import ContractError
+from klagg.findings import finding_entry
 from writers.history import Event, Gap, Record, Symbol, events_of, finding_of
 
 T = 1_721_329_440_000

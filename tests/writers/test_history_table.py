@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from klagg.contract import events_entry, finding_entry
+from klagg.contract import events_entry
 from klagg.database import Database
 from klagg.errors import DatabaseRefused
+from klagg.findings import finding_entry
 from tests.writers.test_history import HOLE, T, closed, delisted, listed, opened, raw, told
 from writers.history import finding_of
 from writers.history_table import keep

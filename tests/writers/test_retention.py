@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klagg.contract import finding_entry
 from klagg.database import Database
 from klagg.embedded import PostgresServer
 from klagg.errors import DatabaseUnavailable
+from klagg.findings import finding_entry
 from klagg.intervals import DAY_MS, INTERVALS
 from klagg.kline import Kline
 from klagg.settings import Persistence, Settings

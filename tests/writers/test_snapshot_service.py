@@ -21,12 +21,12 @@ from klagg.contract import (
     TRIGGER_SNAPSHOT,
     Keys,
     events_entry,
-    finding_entry,
     stamp,
     trigger_entry,
 )
 from klagg.database import Database
 from klagg.embedded import PostgresServer, RedisServer
+from klagg.findings import finding_entry
 from klagg.intervals import DAY_MS, MINUTE_MS
 from klagg.kline import Kline
 from klagg.redisio import Append, HashUpdate, Streams
