@@ -6,7 +6,7 @@ ALTER TABLE findings
     ADD COLUMN said_entry   text,
     ADD COLUMN closed_entry text;
 
-CREATE INDEX findings_open ON findings (coalesce(open_time, said_at)) WHERE standing AND closed_at IS NULL;
+CREATE INDEX findings_open ON findings (said_at) WHERE standing AND closed_at IS NULL;
 
 COMMENT ON COLUMN findings.id IS
     'shard:id of a finding that stands until it is settled, shard:writer:seq of a notice; the same however often an entry is delivered.';
