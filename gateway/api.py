@@ -114,9 +114,10 @@ class Api:
 
     async def _findings(self, values: Values) -> object:
         if self.store is None:
-            return {"findings": findings_of(self.survey(), values["symbol"], values["severity"])[: values["limit"]]}
-        found = await self._stored().findings(values["symbol"], values["severity"], values["limit"])
-        return {"findings": found}
+            rows = findings_of(self.survey(), values["symbol"], values["severity"], values["open"])
+            return {"findings": rows[: values["limit"]]}
+        wanted = values["symbol"], values["severity"], values["open"], values["limit"]
+        return {"findings": await self._stored().findings(*wanted)}
 
     def _stored(self) -> Store:
         if self.store is None:

@@ -168,6 +168,7 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
             "/api/findings", "What auditors and other processes found, the newest first.", "Findings",
             (
                 SYMBOL, Parameter("severity", "Of this severity alone.", choices=("info", "warning", "error")),
+                Parameter("open", "Only those that stand and are not settled.", BOOLEAN, default=False),
                 limit(100, 1000),
             ),
             problems=unavailable,

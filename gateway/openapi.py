@@ -80,7 +80,9 @@ def _schemas() -> dict[str, Schema]:
         "Gaps": _object({"gaps": _list(_ref("Gap"))}),
         "Finding": _object({
             "id": TEXT, "shard": INTEGER, "kind": TEXT, "severity": TEXT, "symbol": MAYBE_TEXT, "interval": MAYBE_TEXT,
-            "open_time": MAYBE_TIME, "said_at": MAYBE_TIME, "closed_at": MAYBE_TIME, "evidence": MAYBE_TEXT,
+            "open_time": MAYBE_TIME, "said_at": MAYBE_TIME, "evidence": MAYBE_TEXT, "closed_by": MAYBE_TEXT,
+            "closed_at": {**MAYBE_TIME, "description": "UTC ms at which it was settled; null while it is not."},
+            "standing": {**BOOLEAN, "description": "Whether it stands until it is settled; else a notice."},
         }),
         "Findings": _object({"findings": _list(_ref("Finding"))}),
         "Shard": _object({

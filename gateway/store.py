@@ -95,9 +95,9 @@ class Store:
         """Holes of the ledger, the newest first; of one symbol, or all."""
         return await self._rows("gaps", symbol=symbol, open_only=open_only, limit=limit)
 
-    async def findings(self, symbol: str | None, severity: str | None, limit: int) -> list[Row]:
-        """Findings, the newest first; of one symbol or severity, or all."""
-        return await self._rows("findings", symbol=symbol, severity=severity, limit=limit)
+    async def findings(self, symbol: str | None, severity: str | None, open_only: bool, limit: int) -> list[Row]:
+        """Findings, the newest first; of one symbol or severity, or all; `open_only`: those that stand."""
+        return await self._rows("findings", symbol=symbol, severity=severity, open_only=open_only, limit=limit)
 
     async def _rows(self, name: str, **values: object) -> list[Row]:
         return await self._ask(lambda database: database.query(QUERIES[name], values))

@@ -67,13 +67,14 @@ LIMIT %(limit)s;
 -- name: findings
 -- Findings, the newest first.
 SELECT
-    id, shard, kind, severity, symbol, "interval",
+    id, shard, kind, severity, symbol, "interval", standing,
     (extract(epoch FROM open_time) * 1000)::bigint AS open_time,
     (extract(epoch FROM said_at) * 1000)::bigint AS said_at,
     (extract(epoch FROM closed_at) * 1000)::bigint AS closed_at,
-    evidence #>> '{}' AS evidence
+    evidence #>> '{}' AS evidence, closed_by #>> '{}' AS closed_by
 FROM findings
 WHERE (%(symbol)s::text IS NULL OR symbol = %(symbol)s)
     AND (%(severity)s::text IS NULL OR severity = %(severity)s)
+    AND (NOT %(open_only)s OR (standing AND findings.closed_at IS NULL))
 ORDER BY findings.said_at DESC NULLS LAST, id DESC
 LIMIT %(limit)s;

@@ -9,7 +9,7 @@ from typing import Any, Final
 import ujson
 
 from klagg.contract import GROUP_WRITERS, HEARTBEAT_PATTERN, Keys, texts_of
-from klagg.redisio import Streams
+from klagg.redisio import Entry, Streams
 
 FINDINGS_SHOWN: Final = 200
 """The newest findings of each shard that are looked up."""
@@ -19,8 +19,9 @@ STREAMS: Final = ("feed", "klines", "live", "events", "requests", "findings", "d
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`heartbeats` are what processes say of themselves, `lengths` entries by stream, `unwritten_ms` by shard the time
-    of Redis of the oldest final that the table lacks (None: it lacks none, or nobody writes a table)."""
+    """`heartbeats` are what processes say of themselves, `lengths` entries by stream, `findings` the newest entries of
+    each shard, newest first (as `_finding_of`), `unwritten_ms` by shard the time of Redis of the oldest final that the
+    table lacks (None: it lacks none, or nobody writes a table)."""
 
     heartbeats: Sequence[dict[str, Any]] = ()
     lengths: dict[str, int] = field(default_factory=dict)
@@ -40,9 +41,15 @@ def survey(streams: Streams, shards: int) -> Survey:
             key = getattr(keys, name)
             lengths[key] = streams.length(key)
         newest = streams.newest(keys.findings, count=FINDINGS_SHOWN)
-        findings += ({"stream": keys.findings, "id": entry.id, **texts_of(entry.fields)} for entry in newest)
+        findings += map(_finding_of, (keys.findings for _ in newest), newest)
         unwritten[shard] = oldest_unwritten_ms(streams, keys)
     return Survey([each for each in heartbeats if each], lengths, findings, unwritten)
+
+
+def _finding_of(stream: str, entry: Entry) -> dict[str, str]:
+    """An entry with its stream and its id in the stream; the id that it gives the finding is called `finding`."""
+    texts = texts_of(entry.fields)
+    return {**texts, "stream": stream, "id": entry.id, "finding": texts.get("id", "")}
 
 
 def oldest_unwritten_ms(streams: Streams, keys: Keys) -> int | None:
@@ -54,20 +61,46 @@ def oldest_unwritten_ms(streams: Streams, keys: Keys) -> int | None:
     return int(waiting[0].id.partition("-")[0]) if waiting else None
 
 
-def findings_of(found: Survey, symbol: str | None, severity: str | None) -> list[dict[str, Any]]:
-    """The findings of a survey as the table would have them, the newest first; of one symbol or severity, or all."""
-    rows = []
-    for each in found.findings:
-        if symbol in (None, each.get("symbol")) and severity in (None, each.get("severity")):
-            shard = int(each["stream"].partition("{")[2].rstrip("}"))
-            said_ms = each.get("time", "0")
-            rows.append({
-                "id": f"{shard}:{each.get('writer')}:{each.get('seq')}", "shard": shard, "kind": each.get("kind", ""),
-                "severity": each.get("severity", ""), "symbol": each.get("symbol") or None, "interval": None,
-                "open_time": None, "said_at": int(said_ms) if said_ms.isdigit() and said_ms != "0" else None,
-                "closed_at": None, "evidence": each.get("evidence"),
-            })  # fmt: skip
-    return sorted(rows, key=lambda row: row["said_at"] or 0, reverse=True)
+def findings_of(
+    found: Survey, symbol: str | None, severity: str | None, open_only: bool = False
+) -> list[dict[str, Any]]:
+    """The findings of a survey as the table would have them, the newest first; of one symbol or severity, or all;
+    `open_only`: those that stand. Of one that was said several times the newest entry counts, as far as it is seen."""
+    rows: dict[str, dict[str, Any]] = {}
+    for each in found.findings:  # of each stream the newest entry first
+        row = _row_of_finding(each)
+        newer = rows.setdefault(row["id"], row)
+        if newer is not row:
+            newer["said_at"] = min(filter(None, (newer["said_at"], row["said_at"])), default=None)
+            if newer["evidence"] is None and row["evidence"] is not None:
+                newer |= {name: row[name] for name in ("evidence", "severity")}
+    for row in rows.values():
+        row["evidence"] = row["closed_by"] if row["evidence"] is None else row["evidence"]
+    wanted = [
+        row for row in rows.values()
+        if symbol in (None, row["symbol"]) and severity in (None, row["severity"])
+        and not (open_only and (row["closed_at"] or not row["standing"]))
+    ]  # fmt: skip
+    return sorted(wanted, key=lambda row: row["said_at"] or 0, reverse=True)
+
+
+def _row_of_finding(each: dict[str, str]) -> dict[str, Any]:
+    """An entry as the table would have it, but that one which settles a finding has no evidence."""
+    shard = int(each["stream"].partition("{")[2].rstrip("}"))
+    closed, said_ms, entry_ms = each.get("closed") == "1", _time_of(each, "time"), int(each["id"].partition("-")[0])
+    name = each["finding"] or f"{each.get('writer')}:{each.get('seq')}"
+    return {
+        "id": f"{shard}:{name}", "shard": shard, "kind": each.get("kind", ""), "severity": each.get("severity", ""),
+        "symbol": each.get("symbol") or None, "interval": each.get("interval") or None,
+        "open_time": _time_of(each, "open_time"), "said_at": said_ms, "standing": bool(each["finding"]),
+        "closed_at": (said_ms or entry_ms) if closed else None, "evidence": None if closed else each.get("evidence"),
+        "closed_by": each.get("evidence") if closed else None,
+    }  # fmt: skip
+
+
+def _time_of(entry: dict[str, str], name: str) -> int | None:
+    text = entry.get(name, "0")
+    return int(text) if text.isdecimal() and text.isascii() and text != "0" else None
 
 
 def _decoded(text: str) -> dict[str, Any]:

@@ -20,7 +20,8 @@ from klagg.database import Database
 from klagg.errors import ContractError, DatabaseRefused
 from klagg.redisio import Append, Entry, Streams
 from klagg.service import Context
-from writers.history import Event, Finding, events_of, finding_of
+from writers.history import Event, events_of
+from writers.history_findings import Finding, finding_of
 from writers.history_table import keep
 from writers.kline_table import value_is_to_blame
 from writers.reclaim import idle_pages
@@ -153,7 +154,7 @@ class Historian:
     def _read(self, stream: str, entry: Entry) -> Told:
         keys = self._shards[stream]
         if stream == keys.findings:
-            return Told(stream, entry, finding=finding_of(entry.fields, keys.shard))
+            return Told(stream, entry, finding=finding_of(entry.fields, keys.shard, entry.id))
         return Told(stream, entry, events=events_of(entry.fields))
 
     def _keep(self, told: Sequence[Told]) -> list[Poison]:

@@ -1,4 +1,4 @@
-"""What events and findings say, as rows of the tables `symbols`, `gaps` and `findings`: pure.
+"""What events say, as rows of the tables `symbols` and `gaps`: pure.
 
 A page of entries is read into `Told`, then told to a `Record`, which begins with the rows that the tables have. Telling
 it again changes nothing, and neither does telling of what was before the last thing known.
@@ -6,7 +6,6 @@ it again changes nothing, and neither does telling of what was before the last t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
@@ -70,20 +69,6 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A row of `findings`; `evidence` is JSON."""
-
-    id: str
-    shard: int
-    kind: str
-    severity: str
-    symbol: str | None
-    writer: str
-    said_ms: int | None
-    evidence: str
-
-
-@dataclass(frozen=True, slots=True)
 class Event:
     """One event that the tables keep: its kind, the exchange time of its tick, its columns."""
 
@@ -124,38 +109,6 @@ def events_of(raw: RawFields) -> list[Event]:
 _INTEGERS: Final = frozenset({
     "generation", "price_scale", "qty_scale", "id", "trade_time", "from_id", "to_id", "before_time", "after_time",
 })  # fmt: skip
-
-
-def finding_of(raw: RawFields, shard: int) -> Finding:
-    """The row of an entry of `findings:{n}`; ContractError if it cannot be one."""
-    check_version(raw)
-    writer, time_ms = text_of(raw, "writer"), integer_of(raw, "time")
-    return Finding(
-        id=f"{shard}:{writer}:{integer_of(raw, 'seq')}",
-        shard=shard,
-        kind=text_of(raw, "kind"),
-        severity=text_of(raw, "severity"),
-        symbol=text_of(raw, "symbol") or None,
-        writer=writer,
-        said_ms=time_ms or None,
-        evidence=_json_of(text_of(raw, "evidence")),
-    )
-
-
-def _json_of(evidence: str) -> str:
-    """A JSON object stays one; anything else is a sentence, as a JSON string."""
-    if evidence.startswith("{"):
-        try:
-            json.loads(evidence, parse_constant=_refused)
-        except ValueError:
-            pass
-        else:
-            return evidence
-    return json.dumps(evidence, ensure_ascii=False)
-
-
-def _refused(constant: str) -> None:
-    raise ValueError(f"{constant} is not JSON")
 
 
 @dataclass(slots=True)

@@ -112,21 +112,89 @@ WHERE
     AND gaps.to_id = told.to_id
     AND gaps.opened_at = timestamptz 'epoch' + told.opened_ms * interval '1 millisecond';
 
--- name: put_findings
+-- name: put_notices
 -- A finding that was delivered before is there already, as it was said.
-INSERT INTO findings (id, shard, kind, severity, symbol, writer, said_at, evidence)
+INSERT INTO findings (id, shard, kind, severity, symbol, "interval", open_time, writer, said_at, evidence)
 SELECT
     id,
     shard,
     kind,
     severity,
     symbol,
+    "interval",
+    timestamptz 'epoch' + open_ms * interval '1 millisecond',
     writer,
     timestamptz 'epoch' + said_ms * interval '1 millisecond',
     evidence::jsonb
 FROM
     unnest(
         %(id)s::text[], %(shard)s::integer[], %(kind)s::text[], %(severity)s::text[], %(symbol)s::text[],
-        %(writer)s::text[], %(said_ms)s::bigint[], %(evidence)s::text[]
-    ) AS told (id, shard, kind, severity, symbol, writer, said_ms, evidence)
+        %(interval)s::text[], %(open_ms)s::bigint[], %(writer)s::text[], %(said_ms)s::bigint[], %(evidence)s::text[]
+    ) AS told (id, shard, kind, severity, symbol, "interval", open_ms, writer, said_ms, evidence)
 ON CONFLICT (id) DO NOTHING;
+
+-- name: known_findings
+SELECT
+    id,
+    shard,
+    kind,
+    severity,
+    symbol,
+    "interval",
+    (extract(epoch FROM open_time) * 1000)::bigint AS open_ms,
+    writer,
+    (extract(epoch FROM said_at) * 1000)::bigint AS said_ms,
+    evidence::text AS evidence,
+    standing,
+    (extract(epoch FROM closed_at) * 1000)::bigint AS closed_ms,
+    closed_by::text AS closed_by,
+    coalesce(said_entry, '') AS said_entry,
+    coalesce(closed_entry, '') AS closed_entry
+FROM findings
+WHERE id = ANY(%(ids)s::text[]) AND standing;
+
+-- name: put_findings
+INSERT INTO findings (
+    id, shard, kind, severity, symbol, "interval", open_time, writer, said_at, evidence, standing, closed_at, closed_by,
+    said_entry, closed_entry
+)
+SELECT
+    id,
+    shard,
+    kind,
+    severity,
+    symbol,
+    "interval",
+    timestamptz 'epoch' + open_ms * interval '1 millisecond',
+    writer,
+    timestamptz 'epoch' + said_ms * interval '1 millisecond',
+    evidence::jsonb,
+    standing,
+    timestamptz 'epoch' + closed_ms * interval '1 millisecond',
+    closed_by::jsonb,
+    nullif(said_entry, ''),
+    nullif(closed_entry, '')
+FROM
+    unnest(
+        %(id)s::text[], %(shard)s::integer[], %(kind)s::text[], %(severity)s::text[], %(symbol)s::text[],
+        %(interval)s::text[], %(open_ms)s::bigint[], %(writer)s::text[], %(said_ms)s::bigint[], %(evidence)s::text[],
+        %(standing)s::boolean[], %(closed_ms)s::bigint[], %(closed_by)s::text[], %(said_entry)s::text[],
+        %(closed_entry)s::text[]
+    ) AS told (
+        id, shard, kind, severity, symbol, "interval", open_ms, writer, said_ms, evidence, standing, closed_ms,
+        closed_by, said_entry, closed_entry
+    )
+ON CONFLICT (id) DO UPDATE SET
+    kind         = excluded.kind,
+    severity     = excluded.severity,
+    symbol       = excluded.symbol,
+    "interval"   = excluded."interval",
+    open_time    = excluded.open_time,
+    writer       = excluded.writer,
+    said_at      = excluded.said_at,
+    evidence     = excluded.evidence,
+    standing     = excluded.standing,
+    closed_at    = excluded.closed_at,
+    closed_by    = excluded.closed_by,
+    said_entry   = excluded.said_entry,
+    closed_entry = excluded.closed_entry;

@@ -8,7 +8,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from klagg.database import Database, load_queries
-from writers.history import Event, Finding, Gap, Record, Symbol
+from writers.history import Event, Gap, Record, Symbol
+from writers.history_findings import Finding, changed
 
 _QUERIES = load_queries(Path(__file__).with_name("history.sql"))
 
@@ -23,7 +24,9 @@ def keep(database: Database, events: Sequence[Event], findings: Sequence[Finding
         return 0
     with database.transaction():
         database.execute(_QUERIES["lock"])
-        written = _put(database, "put_findings", {each.id: each for each in findings}.values(), Finding)
+        notices = {each.id: each for each in findings if not each.standing}
+        written = _put(database, "put_notices", notices.values(), Finding)
+        written += _put(database, "put_findings", _standing(database, findings), Finding)
         if events:
             record = _record(database, events, ids)
             record.tell(events)
@@ -48,6 +51,15 @@ def _record(database: Database, events: Sequence[Event], ids: str) -> Record:
             )
         ],
     )
+
+
+def _standing(database: Database, findings: Sequence[Finding]) -> list[Finding]:
+    """The rows of standing findings that these change."""
+    told = [each for each in findings if each.standing]
+    if not told:
+        return []
+    ids = sorted({each.id for each in told})
+    return changed((Finding(**row) for row in database.query(_QUERIES["known_findings"], {"ids": ids})), told)
 
 
 def _put(database: Database, name: str, rows: Iterable[object], kind: type[Symbol | Gap | Finding]) -> int:

@@ -13,7 +13,7 @@ from typing import Any, Final
 import ujson
 
 from auditors.classify import EXACT, UNEXPLAINED, VERDICTS, Comparison
-from klagg.cli import locate
+from klagg.cli import audit_summary, locate
 from klagg.cli.backfill import words
 from klagg.cli.comparison import values_of_official
 from klagg.cli.replay import newest_of
@@ -51,9 +51,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "--from", dest="start", metavar="TIME", help="2023, 2023-04, 2023-04-30 or 2023-04-30T12:00, UTC"
     )
     parser.add_argument("--to", dest="end", metavar="TIME", help="as --from; a year, month or day to its end")
-    parser.add_argument("--klines", metavar="DIR", required=True, help="a folder of dumps, or one file of klines")
+    parser.add_argument("--klines", metavar="DIR", help="a folder of dumps, or one file of klines")
     parser.add_argument("--trades", nargs="+", metavar="FILE", help="recorded trades, instead of the database")
     parser.add_argument("--json", action="store_true", help="one JSON object a bar instead of text")
+    audit_summary.add_argument(parser)
     locate.add_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -73,6 +74,14 @@ def run(args: argparse.Namespace) -> int:
     to_ms = span_of(args.end)[1] if args.end else EVER_MS
     if from_ms >= to_ms:
         raise ConfigError(f"--from {args.start} is not before --to {args.end}")
+    if args.summary:
+        return audit_summary.show(
+            _settings(args).database.url, from_ms=from_ms if args.start else None, to_ms=to_ms if args.end else None,
+            symbols=words([each.upper() for each in args.symbols]),
+            intervals=[each.name for each in ordered(tuple(words(args.intervals)))], as_json=args.json,
+        )  # fmt: skip
+    if args.klines is None:
+        raise ConfigError("say with --klines what to compare with, or --summary for what was audited")
     counts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
     source = _Recorded(args.trades) if args.trades else _Stored(args)
     try:

@@ -17,6 +17,8 @@ from klagg.database import Database
 from klagg.errors import DatabaseUnavailable
 from klagg.findings import finding_entry
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, eventually, kline, running
+from writers.history_findings import Finding, finding_of
+from writers.history_table import keep
 from writers.kline_table import upsert
 
 pytestmark = pytest.mark.servers
@@ -96,6 +98,16 @@ async def test_symbols_have_prices_and_their_day(
         assert (gone["symbol"], gone["live"], gone["price"]) == ("GONEUSDT", False, None)
 
 
+def stands(number: int, evidence: str, symbol: str = "BTCUSDT", closed: bool = False) -> Finding:
+    """The row of a finding with an id."""
+    fields = finding_entry(
+        "LOCAL_GAP", "error", evidence, symbol=symbol, time_ms=number, finding_id=f"gap {symbol}", interval="1m",
+        open_time=60_000, closed=closed,
+    )  # fmt: skip
+    raw = {name.encode(): value.encode() for name, value in stamp(fields, "a", number).items()}
+    return finding_of(raw, 0, f"{number}-0")
+
+
 async def test_gaps_and_findings(redis_url: str, database_url: str, database: Database, teller: Teller) -> None:
     database.execute(
         "INSERT INTO gaps (symbol, generation, ids, from_id, to_id, opened_at, ended_at, reason) VALUES"
@@ -116,6 +128,13 @@ async def test_gaps_and_findings(redis_url: str, database_url: str, database: Da
         assert (loss["evidence"], loss["said_at"]) == ("a sentence", 7000)
         assert json.loads(unrepaired["evidence"]) == {"ids": [1]}
         assert (await described(client, "findings", severity="error", limit=1))["findings"] == [loss]
+        assert (loss["standing"], loss["closed_at"], loss["closed_by"]) == (False, None, None)
+        standing = [stands(1, "lacks 3"), stands(2, "amended", symbol="ETHUSDT"), stands(3, "amended", "ETHUSDT", True)]
+        keep(database, [], standing, "agg")
+        settled, gap = (each for each in (await described(client, "findings"))["findings"] if each["standing"])
+        assert (gap["interval"], gap["open_time"], gap["closed_at"]) == ("1m", 60_000, None)
+        assert (settled["symbol"], settled["closed_at"], settled["closed_by"]) == ("ETHUSDT", 3, "amended")
+        assert (await described(client, "findings", open="true"))["findings"] == [gap]
 
 
 async def test_the_status_shows_processes_streams_and_shards(redis_url: str, teller: Teller) -> None:

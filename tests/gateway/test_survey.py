@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from gateway.survey import findings_of, oldest_unwritten_ms, survey
@@ -31,6 +33,31 @@ def test_processes_lengths_and_findings(streams: Streams, teller: Teller) -> Non
         "0:x:1", "DATA_LOSS", None, None, "gone",
     )  # fmt: skip
     assert findings_of(found, "BTCUSDT", None) == findings_of(found, None, "info") == []
+
+
+def test_a_finding_that_was_said_several_times_is_one(streams: Streams) -> None:
+    def say(seq: int, evidence: str, **changes: Any) -> None:
+        fields = finding_entry("LOCAL_GAP", "error", evidence, symbol="AUSDT", time_ms=seq, **changes)
+        streams.append(KEYS.findings, stamp(fields, "x", seq))
+
+    def rows(*, open_only: bool = False) -> list[tuple[Any, ...]]:
+        names = ("id", "evidence", "said_at", "closed_at", "closed_by", "interval", "open_time", "standing")
+        found = findings_of(survey(streams, 1), "AUSDT", "error", open_only)
+        return [tuple(row[name] for name in names) for row in found]
+
+    bar = {"finding_id": "f1", "interval": "1m", "open_time": 60_000}
+    say(3, "lacks 3", **bar)
+    say(4, "lacks 2", **bar)
+    say(5, "a notice")
+    stands = ("0:f1", "lacks 2", 3, None, None, "1m", 60_000, True)
+    assert rows() == [("0:x:5", "a notice", 5, None, None, None, None, False), stands]
+    assert rows(open_only=True) == [stands]
+    say(9, "amended", **bar, closed=True)
+    assert rows()[1] == ("0:f1", "lacks 2", 3, 9, "amended", "1m", 60_000, True)
+    assert rows(open_only=True) == []
+    say(12, "lacks 1", **bar)
+    assert rows(open_only=True) == [("0:f1", "lacks 1", 3, None, None, "1m", 60_000, True)]
+    assert rows() != rows(open_only=True), "the notice stays"
 
 
 def test_the_oldest_final_that_the_writers_have_not_done_with(streams: Streams, teller: Teller) -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,8 +10,7 @@ from hypothesis import strategies as st
 from klagg import contract
 from klagg.contract import RawFields, events_entry, stamp
 from klagg.errors import ContractError
-from klagg.findings import finding_entry
-from writers.history import Event, Gap, Record, Symbol, events_of, finding_of
+from writers.history import Event, Gap, Record, Symbol, events_of
 
 T = 1_721_329_440_000
 HOLE = ("AUSDT", 5, 9)
@@ -79,26 +77,6 @@ def test_what_cannot_be_read_is_refused(fields: dict[str, str], reason: str) -> 
         events_of(raw(fields))
     with pytest.raises(ContractError, match="version"):
         events_of({**raw(fields), b"v": b"99"})
-
-
-def test_a_finding() -> None:
-    found = finding_of(raw(finding_entry("DATA_LOSS", "error", "seq 3 to 9", symbol="AUSDT", time_ms=T), seq=7), 2)
-    assert (found.id, found.shard, found.kind, found.severity) == ("2:aggregator-0@1:7", 2, "DATA_LOSS", "error")
-    assert (found.symbol, found.said_ms, found.evidence) == ("AUSDT", T, '"seq 3 to 9"')
-    without = finding_of(raw(finding_entry("REDIS_OLDER", "error", "x")), 0)
-    assert (without.symbol, without.said_ms) == (None, None)
-
-
-@pytest.mark.parametrize(
-    ("evidence", "parsed"),
-    [
-        ('{"a": 1}', {"a": 1}), ("{not json", "{not json"), ('{"a": NaN}', '{"a": NaN}'), ("[1]", "[1]"),
-        ('said "so"', 'said "so"'), ("", ""),
-    ],
-)  # fmt: skip
-def test_evidence_is_a_json_object_or_a_sentence(evidence: str, parsed: object) -> None:
-    found = finding_of(raw(finding_entry("X", "info", evidence)), 0)
-    assert json.loads(found.evidence) == parsed
 
 
 def test_a_symbol_over_its_life() -> None:

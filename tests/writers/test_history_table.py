@@ -9,7 +9,7 @@ from klagg.database import Database
 from klagg.errors import DatabaseRefused
 from klagg.findings import finding_entry
 from tests.writers.test_history import HOLE, T, closed, delisted, listed, opened, raw, told
-from writers.history import finding_of
+from writers.history_findings import Finding, finding_of
 from writers.history_table import keep
 from writers.kline_table import value_is_to_blame
 
@@ -53,7 +53,8 @@ def test_events_become_rows(database: Database) -> None:
 def test_what_is_delivered_again_changes_no_row(database: Database) -> None:
     events = [*listed(T), *opened(T + 1), *closed(T + 3, "lost"), *opened(T + 4)]
     findings = [
-        finding_of(raw(finding_entry("X", "info", '{"a": [1]}', symbol="AUSDT", time_ms=T), seq), 0) for seq in (1, 2)
+        finding_of(raw(finding_entry("X", "info", '{"a": [1]}', symbol="AUSDT", time_ms=T), seq), 0, f"{seq}-0")
+        for seq in (1, 2)
     ]
     assert keep(database, events, [*findings, findings[0]], "agg") == 5
     before = tables(database)
@@ -72,7 +73,8 @@ def test_an_opening_that_comes_after_its_end_makes_one_row(database: Database) -
 
 def test_evidence_can_be_asked_for(database: Database) -> None:
     findings = [
-        finding_of(raw(finding_entry("X", "info", text), seq), 3) for seq, text in enumerate(['{"a": 1}', 'a "b"'])
+        finding_of(raw(finding_entry("X", "info", text), seq), 3, f"{seq}-0")
+        for seq, text in enumerate(['{"a": 1}', 'a "b"'])
     ]
     keep(database, [], findings, "agg")
     rows = database.query(
@@ -81,6 +83,53 @@ def test_evidence_can_be_asked_for(database: Database) -> None:
     assert [row["a"] for row in rows] == ["1", None]
     assert rows[1]["text"] == 'a "b"'
     assert {(row["shard"], row["said_at"]) for row in rows} == {(3, None)}
+
+
+def standing(entry_id: str, time_ms: int, evidence: str, **changes: Any) -> Finding:
+    """A finding about a minute, as that entry says it."""
+    fields = finding_entry(
+        "LOCAL_GAP", "error", evidence, symbol="AUSDT", time_ms=time_ms, finding_id="f1", interval="1m", open_time=T,
+        **changes,
+    )  # fmt: skip
+    return finding_of(raw(fields), 0, entry_id)
+
+
+STANDING = """
+SELECT
+    id, severity, "interval", evidence #>> '{}' AS evidence, closed_by #>> '{}' AS closed_by, standing,
+    (extract(epoch FROM open_time) * 1000)::bigint AS open_ms,
+    (extract(epoch FROM said_at) * 1000)::bigint AS said_ms,
+    (extract(epoch FROM closed_at) * 1000)::bigint AS closed_ms
+FROM findings
+"""
+
+
+def test_a_finding_with_an_id_is_one_row_that_is_settled_and_opens_again(database: Database) -> None:
+    first, again = standing("9-0", T, '{"lacks":3}'), standing("10-1", T + 5, '{"lacks":2}')
+    settled, anew = standing("11-0", T + 9, "amended", closed=True), standing("12-0", T + 20, "gone again")
+
+    def row(*findings: Finding) -> dict[str, Any]:
+        keep(database, [], findings, "agg")
+        (found,) = database.query(STANDING)
+        return found
+
+    told = {"id": "0:f1", "severity": "error", "interval": "1m", "open_ms": T, "said_ms": T, "standing": True}
+    assert row(first) == told | {"evidence": '{"lacks": 3}', "closed_by": None, "closed_ms": None}
+    assert row(again, first)["evidence"] == '{"lacks": 2}'
+    closed = told | {"evidence": '{"lacks": 2}', "closed_by": "amended", "closed_ms": T + 9}
+    assert row(settled) == closed
+    (before,) = tables(database)["findings"]
+    assert keep(database, [], [first, settled, again], "agg") == 0, "what is delivered again undoes nothing"
+    assert tables(database)["findings"] == [before]
+    assert row(anew) == told | {"evidence": "gone again", "closed_by": None, "closed_ms": None}
+    assert row(settled) == told | {"evidence": "gone again", "closed_by": None, "closed_ms": None}
+
+
+def test_findings_of_two_shards_do_not_collide(database: Database) -> None:
+    one = standing("1-0", T, "x")
+    other = finding_of(raw(finding_entry("LOCAL_GAP", "error", "y", time_ms=T, finding_id="f1")), 1, "1-0")
+    assert keep(database, [], [one, other], "agg") == 2
+    assert [row["id"] for row in database.query(STANDING + "ORDER BY id")] == ["0:f1", "1:f1"]
 
 
 @pytest.mark.parametrize("poison", ["severity", "nul", "time", "reason", "scale"])
@@ -96,7 +145,7 @@ def test_a_value_that_the_database_refuses_is_to_blame_and_nothing_is_kept(datab
     if poison == "scale":
         events += told("listed", T, ("BUSDT", 1, "TRADING", 2**40, 0))
     with pytest.raises(DatabaseRefused) as refused:
-        keep(database, events, [finding_of(raw(finding), 0)], "agg")
+        keep(database, events, [finding_of(raw(finding), 0, "1-0")], "agg")
     assert value_is_to_blame(refused.value)
     assert [len(rows) for rows in tables(database).values()] == [0, 0, 0]
 

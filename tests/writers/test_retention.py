@@ -20,7 +20,7 @@ from klagg.settings import Persistence, Settings
 from tests.writers.support import kline, stored
 from tests.writers.test_history import closed, opened, raw
 from writers import retention
-from writers.history import finding_of
+from writers.history_findings import finding_of
 from writers.history_table import keep
 from writers.kline_classes import CLASSES
 from writers.kline_table import upsert
@@ -159,7 +159,7 @@ def test_a_plain_table_is_emptied_row_by_row(plain: Database, monkeypatch: pytes
 def test_what_is_told_goes_with_the_klines_but_open_gaps_stay(database: Database) -> None:
     old, young = NOW_MS - 31 * DAY_MS, NOW_MS - 29 * DAY_MS
     findings = [
-        finding_of(raw(finding_entry("X", "info", "", time_ms=time_ms), seq), 0)
+        finding_of(raw(finding_entry("X", "info", "", time_ms=time_ms), seq), 0, f"{seq}-0")
         for seq, time_ms in enumerate((old, young, 0))
     ]
     events = [

@@ -160,12 +160,17 @@ function findingTable(found) {
   const rows = found.map((each) => ({
     kind: each.closed_at ? "" : { error: "bad", warning: "warn" }[each.severity] ?? "",
     cells: [
-      each.said_at ? utc(each.said_at) : "–", each.severity, each.kind,
-      [each.symbol, each.interval, each.open_time ? clock(each.open_time) : ""].filter(Boolean).join(" "),
-      each.closed_at ? `closed ${utc(each.closed_at)}` : "", each.evidence ?? "",
+      each.said_at ? utc(each.said_at) : "–", each.severity, each.kind, each.symbol ?? "", each.interval ?? "",
+      each.open_time ? utc(each.open_time) : "", stateOf(each), each.evidence ?? "",
     ],
   }));
-  return tableOf(["Said", "Severity", "Kind", "Of", "Closed", "Evidence"], rows, "Nothing was found.");
+  return tableOf(["Said", "Severity", "Kind", "Symbol", "Interval", "Open time", "State", "Evidence"], rows, "Nothing was found.");
+}
+
+/** One that was settled says when and by what; a notice has no state. */
+function stateOf(finding) {
+  if (finding.closed_at) return `closed ${utc(finding.closed_at)}${finding.closed_by ? `: ${finding.closed_by}` : ""}`;
+  return finding.standing ? "open" : "";
 }
 
 const streamTable = (status) => tableOf(
