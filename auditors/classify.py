@@ -13,7 +13,7 @@ longer bar the close of such a minute may lie inside: the edges of its minutes p
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from decimal import Context, Decimal
 from itertools import combinations
@@ -47,6 +47,9 @@ EDGES_MAX: Final = 10
 
 AMOUNTS: Final = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
 PRICES: Final = ("open", "high", "low", "close")
+_NOTHING: Final = dict.fromkeys(AMOUNTS, Decimal(0))
+RUN_MAX: Final = 30
+"""Bars of a run over which it is looked for what came into the first one."""
 _EXACTLY: Final = Context(prec=120)
 
 
@@ -149,16 +152,27 @@ class Comparison:
         return None
 
     def _run(self, opening: int) -> list[Verdict]:
-        """The bars from this one on that differ, as one: shifted over their edges, or not explained.
+        """The bars from this one on that differ, as one: shifted over their edges, or not explained."""
+        inside = self._inside(opening)
+        if inside is not None:
+            return [inside]
+        possible = []
+        for came, source in self._came_from_outside(opening):
+            verdicts = self._walk(opening, came, source)
+            if verdicts[0].kind != UNEXPLAINED:
+                following = self._interval.close_time(verdicts[-1].open_time) + 1
+                if following not in self._ours or self._alone(following) is not None:
+                    return verdicts
+                possible.append(verdicts)  # something else may also explain the bar behind it
+        return possible[0] if possible else self._walk(opening, dict(_NOTHING), [])
+
+    def _walk(self, opening: int, came: dict[str, Decimal], source: list[Edge]) -> list[Verdict]:
+        """A run into whose first bar this came.
 
         What moved over each boundary is summed up from the first bar that differs; it must be the later fills of
         aggTrades of the bar before it, and nothing may be left behind the last one.
         """
         verdicts: list[Verdict] = []
-        inside = self._inside(opening)
-        if inside is not None:
-            return [inside]
-        came, source = self._came_from_outside(opening)
         at = opening
         while True:
             gone = self._shifted(at, came)
@@ -182,24 +196,30 @@ class Comparison:
                 return verdicts
             came, source = gone, leaving
 
-    def _came_from_outside(self, opening: int) -> tuple[dict[str, Decimal], list[Edge]]:
-        """What came into the first bar of a run, with its aggTrades: nothing, if the bar before it is there and right.
+    def _came_from_outside(self, opening: int) -> Iterator[tuple[dict[str, Decimal], list[Edge]]]:
+        """What may have come into the first bar of a run, with its aggTrades: nothing, if the bar before it is there
+        and right.
 
         Where the exchange's rows begin, and behind a bar that holds official rows, it may be all by which our bar is
-        short.
+        short; or all by which it is short together with the next ones, if the run ends behind these.
         """
-        nothing = dict.fromkeys(AMOUNTS, Decimal(0))
         earlier = self._interval.open_time(opening - 1)
         if earlier not in self._ours or (earlier in self._theirs and self._ours[earlier].source == OWN):
-            return nothing, []
-        came = {name: -value for name, value in self._shifted(opening, nothing).items()}
-        source = fills_of(came, edges_of(self._ours[earlier])) if any(came.values()) else None
-        return (came, source) if source else (nothing, [])
+            return
+        edges, came, at = edges_of(self._ours[earlier]), dict(_NOTHING), opening
+        for _ in range(RUN_MAX if edges else 0):
+            if at not in self._ours or at not in self._theirs:
+                return
+            came = {name: came[name] - value for name, value in self._shifted(at, _NOTHING).items()}
+            source = fills_of(came, edges) if any(came.values()) else None
+            if source:
+                yield came, source
+            at = self._interval.close_time(at) + 1
 
     def _inside(self, opening: int) -> Verdict | None:
         """A longer bar with official minutes: whether all by which it differs are fills at closes of these minutes."""
         edges = healed_edges(self._minutes, opening, self._interval.close_time(opening))
-        moved = self._shifted(opening, dict.fromkeys(AMOUNTS, Decimal(0)))
+        moved = self._shifted(opening, _NOTHING)
         wrong = {each.name for each in differences(values_of(self._ours[opening]), self._theirs[opening])}
         if not edges or not wrong <= set(AMOUNTS):
             return None

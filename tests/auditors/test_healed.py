@@ -29,26 +29,20 @@ def kinds(ours: dict[int, Kline], theirs: dict[int, Values]) -> dict[int, str]:
     return {each.open_time: each.kind for each in comparison.verdicts(T0, T0 + LASTING * MINUTE_MS)}
 
 
-def both_ways(bars: dict[int, Kline], theirs: dict[int, Values]) -> set[int]:
-    """Minutes into which and out of which fills were shifted: there the sum does not tell what came."""
-    found = Comparison(MINUTE, bars, theirs).verdicts(T0, T0 + LASTING * MINUTE_MS)
-    return {each.open_time for each in found if "in from" in each.evidence and "out to" in each.evidence}
-
-
 @pytest.mark.parametrize("seed", range(6))
-def test_almost_any_minute_may_have_been_healed(seed: int) -> None:
+def test_any_minute_may_have_been_healed(seed: int) -> None:
     """Its own values are the exchange's; what it lost to its neighbours, or they to it, is proven by the edges."""
     bars, theirs = half_an_hour(seed)
-    unclear, moved = both_ways(bars, theirs), 0
+    moved, plain = 0, kinds(bars, theirs)
     for at in sorted(bars)[1:-1]:
-        if at + MINUTE_MS in unclear:
-            continue
+        if all(plain[each] == EDGE_SHIFT for each in bars if each > at):
+            continue  # it is not known where what came in went
         ours = {**bars, at: healed(bars[at], theirs[at])}
         found = kinds(ours, theirs)
         assert found[at] == EXACT
         assert set(found.values()) <= {EXACT, EDGE_SHIFT}, (seed, at, found)
         moved += bool(differences(values_of(bars[at]), theirs[at]))
-    assert moved >= 3
+    assert moved > 1
 
 
 def test_beside_own_minutes_a_lost_fill_stays_unexplained() -> None:
