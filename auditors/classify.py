@@ -42,9 +42,6 @@ LATE_MS: Final = 60_000
 OWN: Final = "own"
 """The source of a kline that was folded from trades alone."""
 
-EDGES_MAX: Final = 10
-"""Edges inside a longer bar among which an explanation is looked for."""
-
 AMOUNTS: Final = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
 PRICES: Final = ("open", "high", "low", "close")
 _NOTHING: Final = dict.fromkeys(AMOUNTS, Decimal(0))
@@ -217,19 +214,19 @@ class Comparison:
             at = self._interval.close_time(at) + 1
 
     def _inside(self, opening: int) -> Verdict | None:
-        """A longer bar with official minutes: whether all by which it differs are fills at closes of these minutes."""
-        edges = healed_edges(self._minutes, opening, self._interval.close_time(opening))
-        moved = self._shifted(opening, _NOTHING)
+        """A longer bar with official minutes: whether what it differs by can be fills at closes of these minutes, and
+        at its own two ends. Several boundaries add up, so the sums are held against their bounds."""
+        more, fewer = healed_edges(self._minutes, opening, self._interval.close_time(opening))
         wrong = {each.name for each in differences(values_of(self._ours[opening]), self._theirs[opening])}
-        if not edges or not wrong <= set(AMOUNTS):
+        if not (more or fewer) or not wrong <= set(AMOUNTS):
             return None
-        for sign, what in ((1, "counted twice"), (-1, "missing")):
-            amounts = {name: sign * value for name, value in moved.items()}
-            found = fills_of(amounts, edges)
-            if found:
-                where = f"{what} inside, beside a minute that the exchange's row healed"
-                return Verdict(opening, EDGE_SHIFT, _proof(amounts, found, where))
-        return None
+        earlier = self._ours.get(self._interval.open_time(opening - 1))
+        more, fewer = more + edges_of(self._ours[opening]), fewer + (edges_of(earlier) if earlier else [])
+        moved = self._shifted(opening, _NOTHING)
+        if not _can_add_up(moved, more, fewer):
+            return None
+        where = "more than the exchange counts, beside minutes that its rows healed"
+        return Verdict(opening, EDGE_SHIFT, _proof(moved, [*more, *fewer], where))
 
     def _shifted(self, opening: int, carried: Mapping[str, Decimal]) -> dict[str, Decimal]:
         """What leaves a bar for the next, given what came into it from the one before."""
@@ -274,15 +271,34 @@ def puzzling(interval: Interval, ours: Mapping[int, Kline], theirs: Mapping[int,
     ]  # fmt: skip
 
 
-def healed_edges(minutes: Mapping[int, Kline], from_ms: int, to_ms: int) -> list[Edge]:
-    """The edges inside [from, to] at closes that have an own minute on one side only, at most EDGES_MAX: of more,
-    nothing could be told apart."""
-    found: list[Edge] = []
+def healed_edges(minutes: Mapping[int, Kline], from_ms: int, to_ms: int) -> tuple[list[Edge], list[Edge]]:
+    """The edges inside [from, to] at closes with an own minute on one side only: where ours comes first its later fills
+    are counted twice, where it comes second they are missing."""
+    more: list[Edge] = []
+    fewer: list[Edge] = []
     for opening in sorted(each for each in minutes if from_ms <= each and each + MINUTE_MS < to_ms):
         following = minutes.get(opening + MINUTE_MS)
         if following is not None and (minutes[opening].source == OWN) != (following.source == OWN):
-            found += edges_of(minutes[opening])
-    return found if len(found) <= EDGES_MAX else []
+            (more if minutes[opening].source == OWN else fewer).extend(edges_of(minutes[opening]))
+    return more, fewer
+
+
+def _can_add_up(moved: Mapping[str, Decimal], more: Sequence[Edge], fewer: Sequence[Edge]) -> bool:
+    """Whether amounts lie between all later fills of `fewer`, as less than nothing, and all those of `more`."""
+    low, high = _most(fewer), _most(more)
+    return all(-low[name] <= moved[name] <= high[name] for name in AMOUNTS)
+
+
+def _most(edges: Sequence[Edge]) -> dict[str, Decimal]:
+    """No less than all amounts of the later fills of these aggTrades together."""
+    takers = [each for each in edges if not each.maker]
+    return {
+        "trades": Decimal(sum(each.fills - 1 for each in edges)),
+        "volume": sum((each.qty for each in edges), Decimal(0)),
+        "quote_volume": sum((each.qty * each.price for each in edges), Decimal(0)),
+        "taker_buy_volume": sum((each.qty for each in takers), Decimal(0)),
+        "taker_buy_quote_volume": sum((each.qty * each.price for each in takers), Decimal(0)),
+    }
 
 
 def fills_of(moved: Mapping[str, Decimal], edges: Sequence[Edge]) -> list[Edge] | None:

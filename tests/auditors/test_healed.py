@@ -70,7 +70,7 @@ def folded(minutes: list[Kline]) -> Kline:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(6))
 def test_a_longer_bar_whose_minute_was_healed_says_so(seed: int) -> None:
     """A minute in its middle is official: fills at its close are missing inside the longer bar, or there twice."""
     bars, rows = half_an_hour(seed)
@@ -88,8 +88,12 @@ def test_a_longer_bar_whose_minute_was_healed_says_so(seed: int) -> None:
         (blind,) = Comparison(FIVE, ours, theirs).verdicts(opening, opening + 1)
         (told,) = Comparison(FIVE, ours, theirs, minutes=minutes).verdicts(opening, opening + 1)
         assert blind.kind == UNEXPLAINED
-        explained += told.kind == EDGE_SHIFT
-        assert told.kind == UNEXPLAINED or "beside a minute that the exchange's row healed" in told.evidence
+        explained += 1
+        assert told.kind == EDGE_SHIFT
+        assert "beside minutes that its rows healed" in told.evidence
+        off = {opening: {**theirs[opening], "trades": int(theirs[opening]["trades"] or 0) + 100}}
+        (wrong_trades,) = Comparison(FIVE, ours, off, minutes=minutes).verdicts(opening, opening + 1)
+        assert wrong_trades.kind == UNEXPLAINED
     assert explained > 0
 
 
@@ -97,4 +101,4 @@ def test_own_bars_are_no_puzzle() -> None:
     bars, rows = half_an_hour(1)
     assert puzzling(MINUTE, bars, rows) == []
     assert puzzling(FIVE, bars, rows) == []
-    assert healed_edges(bars, T0, T0 + LASTING * MINUTE_MS) == []
+    assert healed_edges(bars, T0, T0 + LASTING * MINUTE_MS) == ([], [])
