@@ -12,15 +12,15 @@ from typing import Any, Final
 
 import ujson
 
-from auditors.classify import EXACT, UNEXPLAINED, VERDICTS, Comparison
-from klagg.cli import audit_summary, locate
+from auditors.classify import EXACT, UNEXPLAINED, VERDICTS, Comparison, puzzling
+from klagg.cli import audit_rest, audit_summary, locate
 from klagg.cli.backfill import words
 from klagg.cli.comparison import values_of_official
 from klagg.cli.replay import newest_of
 from klagg.compare import Values
 from klagg.database import Database, load_queries
 from klagg.errors import ConfigError
-from klagg.intervals import Interval, ordered
+from klagg.intervals import MINUTE, Interval, ordered
 from klagg.kline import Kline
 from klagg.recordings import open_klines, open_trades
 from klagg.settings import Settings, load
@@ -41,17 +41,20 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "audit",
         help="compare our klines with the exchange's own, and explain what differs",
         description="Compares the klines of the database (or those that recorded trades give, --trades) with official "
-        "ones: a folder of dumps as at data.binance.vision, or one file. What differs is EDGE_SHIFT (fills at a close, "
-        "proven by the bars' edge evidence), EXCHANGE_HOLE, LOCAL_GAP, LATE or UNEXPLAINED. The last line is a JSON "
-        "summary; the exit code is 1 if anything is unexplained.",
+        "ones: those of the exchange's REST API, a folder of dumps as at data.binance.vision, or one file. What "
+        "differs is EDGE_SHIFT (fills at a close, proven by the bars' edge evidence), EXCHANGE_HOLE, LOCAL_GAP, LATE "
+        "or UNEXPLAINED. The last line is a JSON summary; the exit code is 1 if anything is unexplained.",
     )
-    parser.add_argument("--symbols", nargs="+", metavar="SYMBOL", default=[], help="default: all of the dumps")
-    parser.add_argument("--intervals", nargs="+", metavar="INTERVAL", default=[], help="default: all of the dumps")
+    parser.add_argument("--symbols", nargs="+", metavar="SYMBOL", default=[], help="default: all that there are")
+    parser.add_argument("--intervals", nargs="+", metavar="INTERVAL", default=[], help="default: all that there are")
     parser.add_argument(
-        "--from", dest="start", metavar="TIME", help="2023, 2023-04, 2023-04-30 or 2023-04-30T12:00, UTC"
+        "--from",
+        dest="start",
+        metavar="TIME",
+        help="2023, 2023-04, 2023-04-30 or 2023-04-30T12:00, UTC; without it and without --klines the last hour",
     )
     parser.add_argument("--to", dest="end", metavar="TIME", help="as --from; a year, month or day to its end")
-    parser.add_argument("--klines", metavar="DIR", help="a folder of dumps, or one file of klines")
+    parser.add_argument("--klines", metavar="DIR", help="a folder of dumps, or one file of klines; default: REST")
     parser.add_argument("--trades", nargs="+", metavar="FILE", help="recorded trades, instead of the database")
     parser.add_argument("--json", action="store_true", help="one JSON object a bar instead of text")
     audit_summary.add_argument(parser)
@@ -66,6 +69,8 @@ class Series:
     symbol: str
     interval: Interval
     theirs: dict[int, Values]
+    from_ms: int = 0
+    """What opens before it only helps to prove."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -80,17 +85,15 @@ def run(args: argparse.Namespace) -> int:
             symbols=words([each.upper() for each in args.symbols]),
             intervals=[each.name for each in ordered(tuple(words(args.intervals)))], as_json=args.json,
         )  # fmt: skip
-    if args.klines is None:
-        raise ConfigError("say with --klines what to compare with, or --summary for what was audited")
     counts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
     source = _Recorded(args.trades) if args.trades else _Stored(args)
     try:
-        for series in _official(args, from_ms, to_ms):
+        for series in _official(args, from_ms, to_ms) if args.klines else _of_rest(args, from_ms, to_ms):
             _audit(series, source, from_ms, to_ms, counts, as_json=args.json)
     finally:
         source.close()
     if not counts.total():
-        raise ConfigError(f"{args.klines} holds no klines of what is asked for")
+        raise ConfigError(f"{args.klines or 'the exchange'} holds no klines of what is asked for")
     print(ujson.dumps({"bars": counts.total(), **{kind.lower(): counts[kind] for kind in VERDICTS}}))
     return 1 if counts[UNEXPLAINED] else 0
 
@@ -101,10 +104,13 @@ def _audit(
     """One symbol and interval. Bars of which neither side can know are left: before the first and behind the last one
     of the exchange's file."""
     interval, theirs = series.interval, series.theirs
-    first_ms, last_ms = max(from_ms, min(theirs)), min(to_ms, max(theirs) + 1)
+    first_ms, last_ms = max(from_ms, series.from_ms, min(theirs)), min(to_ms, max(theirs) + 1)
     before_ms = interval.open_of(interval.bucket_of(first_ms) - 1)
     ours = source.klines(series.symbol, interval, before_ms, interval.close_time(last_ms - 1) + 2)
-    for each in Comparison(interval, ours, theirs).verdicts(first_ms, last_ms):
+    minutes: dict[int, Kline] = {}
+    for opening in puzzling(interval, ours, theirs):
+        minutes |= source.klines(series.symbol, MINUTE, opening, interval.close_time(opening) + 1)
+    for each in Comparison(interval, ours, theirs, minutes=minutes).verdicts(first_ms, last_ms):
         counts[each.kind] += 1
         told = {"symbol": series.symbol, "interval": interval.name, "open_time": each.open_time, "verdict": each.kind,
                 "evidence": each.evidence}  # fmt: skip
@@ -179,6 +185,16 @@ def _official(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[Se
         }
         if theirs:
             yield Series(symbol, interval, theirs)
+
+
+def _of_rest(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[Series]:
+    """What the exchange tells of what is asked for, of bars that are closed for certain."""
+    symbols, intervals = words([each.upper() for each in args.symbols]), ordered(tuple(words(args.intervals)))
+    since_ms, until_ms = from_ms if args.start else None, to_ms if args.end else None
+    for symbol, interval, first_ms, theirs in audit_rest.official(
+        _settings(args), symbols, intervals, since_ms, until_ms
+    ):
+        yield Series(symbol, interval, theirs, first_ms)
 
 
 def _of_file(path: Path, symbols: Sequence[str], intervals: Sequence[Interval]) -> Iterator[Series]:

@@ -97,8 +97,3 @@ def test_without_a_range_it_is_the_last_days(database: Database, capsys: pytest.
         )
     assert klagg(["audit", "--summary"]) == 0
     assert ujson.loads(capsys.readouterr().out.splitlines()[-1])["days"] == 2
-
-
-def test_an_audit_must_be_of_something(capsys: pytest.CaptureFixture[str]) -> None:
-    assert klagg(["audit"]) == 2
-    assert "say with --klines what to compare with, or --summary" in capsys.readouterr().err
