@@ -239,6 +239,10 @@ class Agenda:
         """How long ago the oldest minute that was not compared closed."""
         return max((each.age_ms(now_ms) for each in self.minutes), default=0)
 
+    def oldest(self, now_ms: int) -> str:
+        """The symbol of that minute; empty without any."""
+        return max(self.minutes, key=lambda each: each.age_ms(now_ms)).symbol if self.minutes else ""
+
     def ages_ms(self, now_ms: int) -> Mapping[str, int]:
         """The same by interval."""
         ages: dict[str, int] = {}

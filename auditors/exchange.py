@@ -264,7 +264,8 @@ class ExchangeAudit:
             return []  # what came while it was away
         if behind == (age_ms > (most_ms // 2 if behind else most_ms)):
             return []
-        said = f"the oldest minute that was not compared with the exchange's own closed {age_ms // 1000} s ago"
+        whose = f" (of {self.agenda.oldest(now_ms)})" if age_ms else ""
+        said = f"the oldest minute that was not compared with the exchange's own{whose} closed {age_ms // 1000} s ago"
         return [self._of_itself(LAGGING, said, now_ms, closed=behind)]
 
     def _of_itself(self, what: str, said: str, now_ms: int, *, closed: bool) -> Finding:
