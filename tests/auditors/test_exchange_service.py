@@ -1,4 +1,4 @@
-"""The shell of the auditor of the exchange: what it writes and where, what it does when something is away, the process."""
+"""The shell of the auditor of the exchange: what it writes and where, what it does when something is away."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from auditors.agenda import Key, Look, Series
 from auditors.exchange import DATABASE, EXCHANGE
 from auditors.exchange_service import ExchangeAuditor
 from auditors.exchange_store import ExchangeStore
-from auditors.findings import UNREACHABLE
+from auditors.findings import LAGGING, UNREACHABLE
 from auditors.tally import Judged, Tally
 from klagg import settings
 from klagg.clock import ExchangeClock, steady_ms
@@ -157,6 +157,12 @@ async def auditing(world: World, redis_url: str, shards: int = 1) -> AsyncIterat
         await context.farewell()
 
 
+def behind(said: list[dict[str, str]]) -> None:
+    """What is said of a symbol that cannot be compared: that the auditor is behind with it."""
+    assert [each["kind"] for each in said] in ([], [LAGGING])
+    assert all(f"(of {NAME})" in each["evidence"] for each in said)
+
+
 async def until(condition: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
         while not condition():
@@ -231,7 +237,7 @@ async def test_a_symbol_that_is_refused_holds_up_no_other(streams: Streams, redi
         )
         await until(lambda: len(world.tallies) == len(NAMES) - 1)
         await until(lambda: NAME in rest.asked)
-    assert entries(streams, "findings:{0}") == []
+    behind(entries(streams, "findings:{0}"))
     assert rest.asked.count(NAME) == 1
 
 
@@ -243,7 +249,7 @@ async def test_an_answer_that_is_none_is_left(streams: Streams, redis_url: str) 
         await until(lambda: len(world.tallies) == len(NAMES) - 1)
         await until(lambda: NAME in rest.asked)
         assert auditor.audit.bars > 0
-    assert entries(streams, "findings:{0}") == []
+    behind(entries(streams, "findings:{0}"))
 
 
 async def test_what_stood_about_itself_before_a_restart_is_settled(streams: Streams, redis_url: str) -> None:
