@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 import klagg
-from gateway.endpoints import ApiProblem, Endpoint, endpoints
+from gateway.endpoints import BOARD_DAYS, BOARD_DAYS_MAX, TIME_MAX, ApiProblem, Endpoint, endpoints
 from gateway.fapi import History
 from gateway.files import MEDIA, encoder, fields_of, formats
 from gateway.history import Range
@@ -22,9 +22,10 @@ from gateway.openapi import openapi
 from gateway.reader import told_ms
 from gateway.store import Store, StoreBusy
 from gateway.survey import Survey, findings_of
-from klagg.clock import steady_ms
+from klagg.clock import local_ms, steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.exchange.wire import compact
+from klagg.intervals import DAY_MS
 from klagg.kline import Kline
 from klagg.stats import Stats
 
@@ -65,7 +66,7 @@ class Api:
         """The paths."""
         answers: dict[str, Callable[[Values], Awaitable[object]]] = {
             "klines": self._klines, "symbols": self._symbols, "gaps": self._gaps, "findings": self._findings,
-            "status": self._status, "openapi": self._openapi,
+            "scoreboard": self._scoreboard, "status": self._status, "openapi": self._openapi,
         }  # fmt: skip
         routes = [web.get(self._endpoints[name].path, self._json(name, answer)) for name, answer in answers.items()]
         download = web.get(self._endpoints["download"].path, self._download)
@@ -118,6 +119,19 @@ class Api:
             return {"findings": rows[: values["limit"]]}
         wanted = values["symbol"], values["severity"], values["open"], values["limit"]
         return {"findings": await self._stored().findings(*wanted)}
+
+    async def _scoreboard(self, values: Values) -> object:
+        last_ms = values["end"] if values["end"] is not None else self.market.time_ms(steady_ms()) or int(local_ms())
+        end_ms = last_ms // DAY_MS * DAY_MS + DAY_MS
+        first_ms = end_ms - BOARD_DAYS * DAY_MS if values["start"] is None else values["start"] // DAY_MS * DAY_MS
+        if not 0 < end_ms - first_ms <= BOARD_DAYS_MAX * DAY_MS:
+            raise ApiProblem(400, "bad_parameter", f"start and end must span 1 to {BOARD_DAYS_MAX} days")
+        intervals = [values["interval"]] if values["interval"] else [each.name for each in self.market.intervals]
+        span = max(first_ms, 0), min(end_ms, TIME_MAX)
+        days, symbols = await self._stored().scoreboard(span, values["symbol"], intervals, values["limit"])
+        return {
+            "first": span[0], "last": end_ms - DAY_MS, "intervals": intervals, "days": days, "symbols": symbols,
+        }  # fmt: skip
 
     def _stored(self) -> Store:
         if self.store is None:

@@ -90,3 +90,42 @@ export const VERDICTS = {
   warn: ["Trust with reservations", "The bars are right as far as they are marked complete; see below what is not."],
   bad: ["Do not rely on this now", "What is shown may be old or wrong; see below why."],
 };
+
+// ---- the scoreboard
+
+const SUMS = [
+  "expected", "bars", "complete", "amended", "gaps", "audited", "exact", "edge_shift", "exchange_hole", "local_gap", "late",
+  "unexplained", "open_findings",
+];
+
+/** All rows of the scoreboard together; the times of the newest. */
+export function totalOf(rows) {
+  const total = Object.fromEntries(SUMS.map((name) => [name, rows.reduce((sum, each) => sum + each[name], 0)]));
+  for (const name of ["counted_at", "audited_at"]) total[name] = Math.max(0, ...rows.map((each) => each[name] ?? 0)) || null;
+  return total;
+}
+
+/** How bad a row of the scoreboard is. */
+export function levelOf(row) {
+  if (row.unexplained) return "bad";
+  return row.open_findings || row.local_gap || row.complete < row.expected ? "warn" : "good";
+}
+
+/** The level of the whole scoreboard, its title, and a sentence. */
+export function boardVerdict(total) {
+  if (total.unexplained) {
+    return ["bad", "Something is unexplained", `${count(total.unexplained, "bar differs", "bars differ")} from the exchange's own, and nothing explains it.`];
+  }
+  if (levelOf(total) === "warn") {
+    const unproven = total.expected - total.complete - total.gaps;
+    const parts = [
+      total.gaps && count(total.gaps, "bar is missing", "bars are missing"),
+      unproven > 0 && count(unproven, "bar is not proven", "bars are not proven"),
+      total.local_gap && count(total.local_gap, "bar waits for repair", "bars wait for repair"),
+      total.open_findings && count(total.open_findings, "finding stands", "findings stand"),
+    ].filter(Boolean);
+    return ["warn", "True as far as it is complete", `${parts.join(", ")}.`];
+  }
+  if (!total.audited) return ["off", "Complete, but not audited", "Every bar is there; none was compared with the exchange's own yet."];
+  return ["good", "Complete and confirmed", "Every bar is there, and every audited one is the exchange's own or explained."];
+}
