@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
+from auditors.classify import EXCHANGE_HOLE, LOCAL_GAP, UNEXPLAINED
 from klagg.contract import Fields
 from klagg.findings import finding_entry
 
@@ -54,10 +55,13 @@ STALLED: Final = "STALLED"
 """Nothing comes any more."""
 GROUP_SILENT: Final = "GROUP_SILENT"
 """A configured consumer group without a living consumer."""
+UNREACHABLE: Final = "UNREACHABLE"
+"""What an auditor needs and cannot ask: the exchange's REST API, the database."""
 
 KINDS: Final = (
     MALFORMED, ALIGNMENT, INVARIANT, SCALE, DUPLICATE, VERSION, GAP, ORDER, ABSENT, CARRY, FOLD, IDS, ILLEGAL,
-    NO_FIRST_TRADE, NEVER_CLOSED, TRIGGER, GAP_FILL, TIME_BACK, DATA_LOSS, LAGGING, STALLED, GROUP_SILENT,
+    NO_FIRST_TRADE, NEVER_CLOSED, TRIGGER, GAP_FILL, TIME_BACK, DATA_LOSS, LAGGING, STALLED, GROUP_SILENT, UNREACHABLE,
+    LOCAL_GAP, EXCHANGE_HOLE, UNEXPLAINED,
 )  # fmt: skip
 
 TOGETHER_MIN: Final = 20
@@ -69,7 +73,8 @@ NAMED_MAX: Final = 10
 @dataclass(frozen=True, slots=True)
 class Finding:
     """One thing found. `place` says where beside the symbol (interval and open time, numbers, a group); the id is made
-    of kind, symbol and place, so it does not depend on when or how often it is found. `time_ms` is exchange time."""
+    of kind, symbol and place, so it does not depend on when or how often it is found. `time_ms` is exchange time.
+    `interval` and `open_time` (ms) name the bar that it is about; `closed` settles what the same place said before."""
 
     kind: str
     severity: str
@@ -77,6 +82,9 @@ class Finding:
     place: str
     time_ms: int
     evidence: str
+    interval: str = ""
+    open_time: int = 0
+    closed: bool = False
 
     @property
     def id(self) -> str:
@@ -86,8 +94,9 @@ class Finding:
     def to_fields(self) -> Fields:
         """The entry for `findings:{n}`, without its stamp."""
         return finding_entry(
-            self.kind, self.severity, self.evidence, symbol=self.symbol, time_ms=self.time_ms, finding_id=self.id
-        )
+            self.kind, self.severity, self.evidence, symbol=self.symbol, time_ms=self.time_ms, finding_id=self.id,
+            interval=self.interval, open_time=self.open_time, closed=self.closed,
+        )  # fmt: skip
 
 
 def joined(findings: Iterable[Finding]) -> list[Finding]:

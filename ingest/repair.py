@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from decimal import Decimal
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
@@ -21,8 +20,8 @@ from klagg.contract import (
     official_entry,
     trades_entry_of_rows,
 )
-from klagg.decimals import checked
-from klagg.errors import BadDecimal, KlaggError
+from klagg.errors import KlaggError
+from klagg.exchange.klinerows import KLINES_PATH, Malformed, is_decimal, klines_of, klines_weight
 from klagg.exchange.payloads import INT64_MAX
 from klagg.intervals import MINUTE_MS, Interval, interval
 
@@ -34,18 +33,12 @@ TRADES_WEIGHT: Final = 20
 TRADES_PER_CALL: Final = 1000
 TRADES_PER_ENTRY: Final = 512
 
-KLINES_PATH: Final = "/fapi/v1/klines"
 KLINES_PER_CALL: Final = 1500
 KLINES_PER_ENTRY: Final = 1000
-KLINE_VALUES: Final = 12
 
 SURE_MS: Final = 2 * MINUTE_MS
 """A bar may appear in the exchange's answers seconds after its close. Up to this long after it, only the presence of
 the bar that follows proves that it is whole and that a missing one does not exist."""
-
-
-class Malformed(KlaggError):
-    """The exchange's answer is not as documented."""
 
 
 class NotYet(KlaggError):
@@ -76,17 +69,6 @@ class Pages(Protocol):
 
     def take(self, answer: Any, now_ms: int) -> list[Fields]:
         """The entries that follow from the answer to the last call; Malformed or NotYet if it cannot be used."""
-
-
-def klines_weight(rows: int) -> int:
-    """The weight of a klines call with this limit of `rows`.
-
-    Sources differ on whether 100 and 500 still belong to the cheaper class; here they are reckoned to the dearer one.
-    """
-    for below, weight in ((100, 1), (500, 2), (1001, 5)):
-        if rows < below:
-            return weight
-    return 10
 
 
 def closed_ms(request: Request) -> int:
@@ -223,56 +205,11 @@ def _trade_of(row: Any, symbol: str) -> TradeRow | None:
     values: list[Any] = [row.get(name) for name in "apqflTm"]
     trade_id, price, qty, first, last, time_ms, maker = values
     numbers = all(type(each) is int and 0 <= each <= INT64_MAX for each in (trade_id, first, last, time_ms))
-    if not numbers or type(maker) is not bool or first > last or not (_decimal(price) and _decimal(qty)):
+    if not numbers or type(maker) is not bool or first > last or not (is_decimal(price) and is_decimal(qty)):
         return None
     if not price.strip("0."):
         return None  # it would be the low of its bar
     return TradeRow(symbol, trade_id, price, qty, first, last, time_ms, maker)
-
-
-KlineRow = tuple[int, str, str, str, str, str, str, int, str, str]
-"""A kline in the order of contract.OFFICIAL_COLUMNS."""
-
-
-def klines_of(answer: Any, bars: Interval, from_ms: int, rows_max: int) -> list[KlineRow]:
-    """The klines of an answer, open times ascending from `from_ms` on; Malformed if anything is not as documented."""
-    if not isinstance(answer, list) or len(answer) > rows_max:
-        raise Malformed(f"klines: not a list of at most {rows_max} rows: {str(answer)[:100]}")
-    found: list[KlineRow] = []
-    least = from_ms
-    for row in answer:
-        kline = _kline_of(row, bars)
-        if kline is None or kline[0] < least:
-            raise Malformed(f"klines {bars.name}: a row is malformed or out of order: {str(row)[:200]}")
-        least = kline[0] + 1
-        found.append(kline)
-    return found
-
-
-def _kline_of(row: Any, bars: Interval) -> KlineRow | None:
-    if not isinstance(row, list) or len(row) != KLINE_VALUES:
-        return None
-    open_ms, opened, high, low, close, volume, close_ms, quote, count, taker, taker_quote, _ = row
-    if not all(type(each) is int and 0 <= each <= INT64_MAX for each in (open_ms, close_ms, count)):
-        return None
-    if bars.open_time(open_ms) != open_ms or bars.close_time(open_ms) != close_ms:
-        return None
-    if not all(map(_decimal, (opened, high, low, close, volume, quote, taker, taker_quote))):
-        return None
-    prices = Decimal(opened), Decimal(close)
-    if not Decimal(low) <= min(prices) <= max(prices) <= Decimal(high):
-        return None
-    return open_ms, opened, high, low, close, volume, quote, count, taker, taker_quote
-
-
-def _decimal(value: Any) -> bool:
-    if not isinstance(value, str):
-        return False
-    try:
-        checked(value)
-    except BadDecimal:
-        return False
-    return True
 
 
 def union_of(ranges: Sequence[tuple[int, int]], around: tuple[int, int]) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from ingest.pen import Pen
-from ingest.repair import Call, Malformed, NotYet
+from ingest.repair import Call, NotYet
 from ingest.room import FeedFull, FeedRoom
 from ingest.service import until_stopping
 from ingest.synchroniser import Synchroniser
@@ -43,6 +43,7 @@ from klagg.errors import (
     RedisUnavailable,
     UnknownInterval,
 )
+from klagg.exchange.klinerows import Malformed
 from klagg.exchange.rest import ExchangeRest
 from klagg.redisio import Append, AsyncStreams, Entry
 from klagg.service import AsyncContext, run_async

@@ -282,6 +282,7 @@ class Audit:
     settle_ms: int = 5000
     group_silent_s: int = 30
     summary_s: int = 300
+    weight_per_minute: int = 24
 
     def check(self) -> None:
         between("audit.owed_ms", self.owed_ms, 0, 3_600_000)
@@ -289,6 +290,8 @@ class Audit:
         between("audit.settle_ms", self.settle_ms, 100, 60_000)
         between("audit.group_silent_s", self.group_silent_s, 5, 3600)
         between("audit.summary_s", self.summary_s, 1, 86_400)
+        # The dearest page of klines weighs 2, and a look at the clock 1.
+        between("audit.weight_per_minute", self.weight_per_minute, 3, 1_000_000)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ from klagg.stats import Stats
 ROLE_CLOCK: Final = "clock"
 ROLE_REPAIR: Final = "repair"
 ROLE_BACKFILL: Final = "backfill"
+ROLE_AUDIT: Final = "audit"
 
 SKEW_MS: Final = 1_000
 """How far Redis' clock and the exchange's may differ."""
@@ -109,6 +110,11 @@ def share_of(role: str, rest: settings.Rest) -> Share:
     return Share(limit * percent // 100, limit - limit * rest.share_clock_percent // 100)
 
 
+def audit_share(rest: settings.Rest, audit: settings.Audit) -> Share:
+    """The share of the auditor of the exchange: a weight of its own, and the clock's share is left free by it too."""
+    return Share(audit.weight_per_minute, share_of(ROLE_AUDIT, rest).total)
+
+
 @dataclass(frozen=True, slots=True)
 class Answer:
     """What the account says: `granted`, or how long to wait (ms); `paused` if the exchange itself asked for that.
@@ -142,10 +148,11 @@ class PatientGate:
 
     def __init__(
         self, streams: Scripts, role: str, rest: settings.Rest, stats: Stats,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep, *, share: Share | None = None,
     ) -> None:  # fmt: skip
+        """`share` is what the role may use; without it, what `share_of` gives it."""
         self._streams, self._role, self._stats, self._sleep = streams, role, stats, sleep
-        self._share = share_of(role, rest)
+        self._share = share or share_of(role, rest)
         self._turn = asyncio.Lock()
         stats.show("weight_limit", rest.weight_per_minute)
 

@@ -16,6 +16,7 @@ from klagg.cli.backfill_report import Meter, ReportFile, summary, to_json
 from klagg.clock import local_ms
 from klagg.database import Database
 from klagg.errors import ConfigError, KlaggError
+from klagg.exchange.klinerows import told_by_rest
 from klagg.intervals import MINUTE_MS, Interval, ordered
 from klagg.settings import Settings, load
 from klagg.stats import Stats
@@ -184,10 +185,10 @@ def _plan_dumps(args: argparse.Namespace, intervals: Sequence[Interval], start_m
 def _plan_rest(
     args: argparse.Namespace, settings: Settings, intervals: Sequence[Interval], start_ms: int, end_ms: int
 ) -> Plan:
-    untold = [each.name for each in intervals if not backfill_rest.told_by_rest(each)]
+    untold = [each.name for each in intervals if not told_by_rest(each)]
     if untold and args.intervals:
         raise ConfigError(f"the exchange has no klines of {', '.join(untold)}")
-    told = [each for each in intervals if backfill_rest.told_by_rest(each)]
+    told = [each for each in intervals if told_by_rest(each)]
     market = backfill_rest.RestHistory(settings, Stats(), threading.Event()).market(_symbols(args))
     parts = backfill_rest.parts_of(market, told, start_ms, end_ms)
     if not parts:

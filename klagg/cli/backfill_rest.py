@@ -10,13 +10,14 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from ingest.repair import KLINES_PATH, SURE_MS, KlineRow, Malformed, klines_of, klines_weight
+from ingest.repair import SURE_MS
 from klagg import __version__
 from klagg.backoff import Backoff
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable, KlaggError, RedisUnavailable
+from klagg.exchange.klinerows import KLINES_PATH, KlineRow, Malformed, klines_of, klines_weight
 from klagg.exchange.payloads import listings_of
 from klagg.exchange.rest import ExchangeRest
-from klagg.intervals import MINUTE, Interval
+from klagg.intervals import Interval
 from klagg.redisio import AsyncStreams
 from klagg.settings import Settings
 from klagg.stats import Stats
@@ -163,11 +164,6 @@ def parts_of(market: Market, intervals: Sequence[Interval], from_ms: int, to_ms:
         for symbol, listed_ms in market.listed_ms.items():
             found += parts_of_range(symbol, bars, max(from_ms, bars.open_time(listed_ms)), end_ms)
     return in_order(found)
-
-
-def told_by_rest(bars: Interval) -> bool:
-    """Whether the exchange has klines of this interval."""
-    return bars.shortest_ms >= MINUTE.length_ms
 
 
 def _whole(value: object) -> int:

@@ -9,22 +9,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.repair import (
-    KLINES_PATH,
     SURE_MS,
     TRADES_PATH,
     Call,
     KlinePages,
-    Malformed,
     NotYet,
     TradePages,
     closed_ms,
-    klines_of,
-    klines_weight,
     trades_of,
     union_of,
 )
 from klagg.contract import REQUEST_KLINES, REQUEST_TRADES, Fields, Request
 from klagg.errors import UnknownInterval
+from klagg.exchange.klinerows import KLINES_PATH, Malformed, klines_of, klines_weight
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS, MINUTE_MS
 
 T = 1_767_268_800_000

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from ingest.repair import KLINES_PATH, TRADES_PATH, Call
+from ingest.repair import TRADES_PATH, Call
 from klagg.contract import AGG_IDS, TRADE_IDS, TradeRow
+from klagg.exchange.klinerows import KLINES_PATH
 from klagg.intervals import MINUTE_MS, interval
 from tests.aggregator.kit import T0
 

@@ -1,0 +1,104 @@
+"""What was compared of a symbol's bars on a day, so that a bar that is looked at again counts once. Pure."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from auditors.classify import EXACT, VERDICTS
+from klagg.intervals import DAY_MS, Interval
+
+Span = tuple[int, int]
+"""Open times from the first (ms) up to, but without, the second."""
+
+COUNTED: Final = tuple(kind.lower() for kind in VERDICTS)
+"""The names of the counts, as the table has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """One bar that was compared: its verdict, and the open time (ms) by which its finding is named (0: it has none)."""
+
+    open_time: int
+    kind: str
+    place_ms: int = 0
+
+
+@dataclass(slots=True)
+class Tally:
+    """One symbol, interval and UTC day: which open times were compared, and the bars that are not exact."""
+
+    interval: Interval
+    ranges: list[Span] = field(default_factory=list)
+    different: dict[int, Judged] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, interval: Interval, ranges: Iterable[Sequence[int]], different: Iterable[Sequence[int | str]]) -> Tally:
+        """From what `saved_ranges` and `saved_different` gave."""
+        tally = cls(interval, [(int(first), int(until)) for first, until in ranges])
+        for first, until, kind, place_ms in different:
+            for opening in _opens(interval, (int(first), int(until))):
+                tally.different[opening] = Judged(opening, str(kind), int(place_ms))
+        return tally
+
+    def take(self, judged: Iterable[Judged]) -> None:
+        """Take in verdicts; they replace what was known of the same bars."""
+        for each in judged:
+            self.different.pop(each.open_time, None)
+            if each.kind != EXACT:
+                self.different[each.open_time] = each
+            self.ranges.append((each.open_time, self.interval.close_time(each.open_time) + 1))
+        self.ranges = union_of(self.ranges)
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many bars there are, and how many of each verdict, by the names of COUNTED."""
+        bars = sum(self._bars(each) for each in self.ranges)
+        kinds = Counter(each.kind.lower() for each in self.different.values())
+        return {"bars": bars} | {name: kinds[name] for name in COUNTED} | {"exact": bars - len(self.different)}
+
+    def _bars(self, span: Span) -> int:
+        return self.interval.bucket_of(span[1] - 1) - self.interval.bucket_of(span[0]) + 1
+
+    @property
+    def saved_ranges(self) -> list[list[int]]:
+        """`ranges` for JSON."""
+        return [list(each) for each in self.ranges]
+
+    @property
+    def saved_different(self) -> list[list[int | str]]:
+        """`different` for JSON: bars that follow each other and are alike as one [from, until, verdict, place]."""
+        saved: list[list[int | str]] = []
+        for opening in sorted(self.different):
+            each, until = self.different[opening], self.interval.close_time(opening) + 1
+            if saved and saved[-1][1:] == [opening, each.kind, each.place_ms]:
+                saved[-1][1] = until
+            else:
+                saved.append([opening, until, each.kind, each.place_ms])
+        return saved
+
+
+def union_of(spans: Iterable[Span]) -> list[Span]:
+    """The spans in order, those that touch or overlap as one."""
+    joined: list[Span] = []
+    for first, until in sorted(spans):
+        if joined and first <= joined[-1][1]:
+            joined[-1] = joined[-1][0], max(joined[-1][1], until)
+        else:
+            joined.append((first, until))
+    return joined
+
+
+def by_day(judged: Iterable[Judged]) -> Mapping[int, list[Judged]]:
+    """The verdicts by the UTC day (days since 1970) in which their bars open."""
+    days: dict[int, list[Judged]] = {}
+    for each in judged:
+        days.setdefault(each.open_time // DAY_MS, []).append(each)
+    return days
+
+
+def _opens(interval: Interval, span: Span) -> Iterable[int]:
+    first, last = interval.bucket_of(span[0]), interval.bucket_of(span[1] - 1)
+    return (interval.open_of(bucket) for bucket in range(first, last + 1))
