@@ -64,6 +64,9 @@ KINDS: Final = (
     LOCAL_GAP, EXCHANGE_HOLE, UNEXPLAINED,
 )  # fmt: skip
 
+FINDING_ENTRIES: Final = 10_000
+"""About how many entries the stream of findings keeps."""
+
 TOGETHER_MIN: Final = 20
 """From so many symbols on, the same thing found at once is one finding about all of them."""
 NAMED_MAX: Final = 10

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from auditors.findings import DATA_LOSS, Finding
+from auditors.findings import DATA_LOSS, FINDING_ENTRIES, Finding
 from auditors.judge import Judge
 from auditors.watch import GroupWatch, LagWatch
 from auditors.weave import Weave
@@ -36,8 +36,6 @@ READ_ENTRIES: Final = 500
 """The most entries of one read of one stream."""
 HELD_MAX: Final = 5_000
 """Beyond this a stream is not read on before the other one has caught up."""
-FINDING_ENTRIES: Final = 10_000
-"""About how many entries the stream of findings keeps."""
 LOOK_EVERY_S: Final = 1.0
 GROUPS_EVERY_S: Final = 5.0
 

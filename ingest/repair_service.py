@@ -18,7 +18,6 @@ from typing import Any, Final
 from ingest.pen import Pen
 from ingest.repair import Call, NotYet
 from ingest.room import FeedFull, FeedRoom
-from ingest.service import until_stopping
 from ingest.synchroniser import Synchroniser
 from ingest.unrepaired import given_up, gone
 from ingest.wanted import Job, WaitingRoom, Wanted, wanted_of
@@ -46,7 +45,7 @@ from klagg.errors import (
 from klagg.exchange.klinerows import Malformed
 from klagg.exchange.rest import ExchangeRest
 from klagg.redisio import Append, AsyncStreams, Entry
-from klagg.service import AsyncContext, run_async
+from klagg.service import AsyncContext, run_async, until_stopping
 from klagg.stats import Alarm
 from klagg.weights import ROLE_CLOCK, ROLE_REPAIR, HastyGate, PatientGate
 

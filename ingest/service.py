@@ -6,8 +6,7 @@ import argparse
 import asyncio
 import gc
 import sys
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from ingest.line import Line, manner_of
 from ingest.listed import Listed
@@ -16,7 +15,7 @@ from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
 from klagg.clock import ExchangeClock
 from klagg.exchange.rest import ExchangeRest
-from klagg.service import AsyncContext, run_async
+from klagg.service import AsyncContext, run_async, until_stopping
 from klagg.settings import LINE_NAME
 from klagg.stats import Alarm
 from klagg.weights import ROLE_CLOCK, HastyGate
@@ -26,20 +25,6 @@ async def _keep_time(synchroniser: Synchroniser) -> None:
     while True:
         await asyncio.sleep(synchroniser.wait_s)
         await synchroniser.once()
-
-
-async def until_stopping(context: AsyncContext, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends or the process is asked to stop, which cancels it; its errors are raised."""
-    task = asyncio.create_task(work)
-    stop = asyncio.create_task(context.stopping.wait())
-    try:
-        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
-        if task.done():
-            task.result()
-    finally:
-        for each in (task, stop):
-            each.cancel()
-        await asyncio.gather(task, stop, return_exceptions=True)
 
 
 async def _receive(context: AsyncContext, line: Line, sender: Sender, synchroniser: Synchroniser) -> None:

@@ -30,6 +30,7 @@ def processes(settings: Settings) -> list[Process]:
     auditors = [
         Process("auditor-completeness", "auditors.completeness_service", (), 2),
         Process("auditor-lifecycle", "auditors.lifecycle_service", (), 2),
+        *([Process("auditor-exchange", "auditors.exchange_service", (), 2)] if settings.database.enabled else []),
     ]
     feeders = [
         Process("repair", "ingest.repair_service", (), 0),

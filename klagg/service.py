@@ -177,6 +177,20 @@ class AsyncContext(_Shell):
             await asyncio.gather(*running, return_exceptions=True)
 
 
+async def until_stopping(context: AsyncContext, work: Coroutine[Any, Any, None]) -> None:
+    """Run `work` until it ends or the process is asked to stop, which cancels it; its errors are raised."""
+    task = asyncio.create_task(work)
+    stop = asyncio.create_task(context.stopping.wait())
+    try:
+        await asyncio.wait({task, stop}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        for each in (task, stop):
+            each.cancel()
+        await asyncio.gather(task, stop, return_exceptions=True)
+
+
 Configure = Callable[[argparse.ArgumentParser], None]
 Name = Callable[[argparse.Namespace], str]
 

@@ -31,11 +31,11 @@ CONFIGURATION = ROOT / "config" / "supervisord.conf"
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 NAMES = (
     "klagg-writer-final", "klagg-writer-snapshot", "klagg-auditor-completeness", "klagg-auditor-lifecycle",
-    "klagg-gateway",
+    "klagg-auditor-exchange", "klagg-gateway",
     "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair", "klagg-ingest-A", "klagg-ingest-B",
 )  # fmt: skip
 """In the order of their priorities."""
-AGGREGATOR = NAMES[5]
+AGGREGATOR = NAMES[6]
 
 
 def parsed() -> configparser.RawConfigParser:
@@ -66,8 +66,8 @@ def test_the_last_to_stop_are_the_writers_and_the_first_is_ingest() -> None:
     by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
     assert by_priority == [
         "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator",
-        "klagg-gateway", "klagg-auditor-lifecycle", "klagg-auditor-completeness", "klagg-writer-snapshot",
-        "klagg-writer-final",
+        "klagg-gateway", "klagg-auditor-exchange", "klagg-auditor-lifecycle", "klagg-auditor-completeness",
+        "klagg-writer-snapshot", "klagg-writer-final",
     ]  # fmt: skip
 
 

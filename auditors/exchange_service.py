@@ -1,0 +1,310 @@
+"""klagg-auditor-exchange: every closed kline of every listed symbol against the exchange's own. A thin shell.
+
+One call after the other, paced so that it takes no more than audit.weight_per_minute of the REST weight. What a crash
+leaves after each step of a look:
+
+1. Asked, nothing written: the next start looks again.
+2. Findings and requests are in Redis: the next start looks again and says the same, with the same ids; a second request
+   for the same rows changes nothing.
+3. The tally is in the database, where it says how far the series was audited: done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, TypeVar
+
+from auditors.agenda import Look
+from auditors.classify import VERDICTS
+from auditors.exchange import DATABASE, EXCHANGE, PROCESS, ExchangeAudit, Outcome
+from auditors.exchange_store import ExchangeStore
+from auditors.findings import FINDING_ENTRIES, Finding
+from klagg.backoff import Backoff
+from klagg.clock import ExchangeClock, steady_ms
+from klagg.contract import Fields, Keys, Request, request_entry, shard_of, stamp
+from klagg.errors import ConfigError, DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable, KlaggError
+from klagg.exchange.klinerows import KLINES_PATH, Malformed, klines_of, values_of_row
+from klagg.exchange.payloads import listings_of
+from klagg.exchange.rest import ExchangeRest
+from klagg.findings import ERROR, INFO
+from klagg.redisio import Append, AsyncStreams
+from klagg.service import AsyncContext, run_async, until_stopping
+from klagg.stats import Alarm
+from klagg.weights import ROLE_AUDIT, PatientGate, audit_share
+
+REST_TIMEOUT_MS: Final = 20_000
+
+CLOCK_S: Final = 60.0
+"""Between two looks at the exchange's clock (weight 1), and while a local exchange holds its clock."""
+HELD_S: Final = 2.0
+LISTINGS_S: Final = 120.0
+"""Between two looks at the listings (weight 1): sooner than a gap is said, so that the end of a symbol is none."""
+STORED_S: Final = 5.0
+PLACE_MS: Final = 30_000
+"""Exchange time between two questions to the table where series begin."""
+IDLE_S: Final = 0.5
+"""How long to wait when nothing is due."""
+
+STORED_REACH_MS: Final = 24 * 3_600_000
+"""A table without a final minute for so long is taken to have none."""
+
+RETRY_FIRST_S: Final = 1.0
+RETRY_CAP_S: Final = 60.0
+TRIES_SAID: Final = 3
+"""So many failures in a row are said."""
+
+PASSING: Final = frozenset({403, 408, 418, 429})
+"""Refusals below 500 that say something about this moment, and nothing about what was asked."""
+INVALID_SYMBOL: Final = -1121
+
+LEVELS: Final = {INFO: logging.INFO, ERROR: logging.ERROR}
+
+T = TypeVar("T")
+
+
+class ExchangeAuditor:
+    """The loop. `run` until cancelled; errors of Redis end it, what the exchange or the database lack is waited for."""
+
+    def __init__(
+        self, context: AsyncContext, streams: AsyncStreams, rest: ExchangeRest, store: ExchangeStore
+    ) -> None:  # fmt: skip
+        self._context, self._streams, self._rest, self._store = context, streams, rest, store
+        self._settings, self._stats = context.settings, context.stats
+        self.audit = ExchangeAudit(context.settings)
+        self._clock = ExchangeClock()
+        self._executor = ThreadPoolExecutor(1, "auditor-database")
+        self._outages = {what: Outage(self, what) for what in (EXCHANGE, DATABASE)}
+        self._numbers: Counter[str] = Counter()
+        self._restored = False
+        self._stored_ms: int | None = None
+        self._clock_s = self._listings_s = self._stored_s = 0.0
+        self._place_ms = 0
+        self._summary_s = time.monotonic()
+        for kind in VERDICTS:  # Prometheus sees growth only in what it saw before
+            self._stats.add("verdicts", 0, verdict=kind)
+
+    @property
+    def now_ms(self) -> int:
+        """Exchange time."""
+        return self._clock.now_ms(steady_ms())
+
+    async def run(self) -> None:
+        """Look after look, each not before the weight of the one before it is earned."""
+        while True:
+            began_s = time.monotonic()
+            try:
+                pause_s = await self._turn()
+            except (ExchangeUnavailable, ExchangeRefused) as lost:
+                pause_s = await self._outages[EXCHANGE].failed(lost)
+            except DatabaseUnavailable as lost:
+                pause_s = await self._outages[DATABASE].failed(lost)
+            self._show()
+            await asyncio.sleep(max(0.0, pause_s - (time.monotonic() - began_s)))
+
+    async def _turn(self) -> float:
+        """What is due, and one look; how long all of it should take (s)."""
+        now_s = time.monotonic()
+        if now_s >= self._clock_s:
+            await self._rest.synchronise(self._clock)
+            self._stats.add("answers")
+            self._clock_s = now_s + (CLOCK_S if self._clock.speed else HELD_S)
+            await self._outages[EXCHANGE].worked()
+        if not self._restored:
+            await self._restore()
+        if now_s >= self._listings_s:
+            await self._list()
+            self._listings_s = now_s + LISTINGS_S
+        if now_s >= self._stored_s:
+            since_ms = self._stored_ms or self.now_ms - STORED_REACH_MS
+            self._stored_ms = await self._ask(lambda: self._store.newest_minute(since_ms)) or self._stored_ms
+            self._stored_s = now_s + (STORED_S if self._clock.speed <= 1 else IDLE_S)
+            await self._outages[DATABASE].worked()
+        await self._place()
+        look = self.audit.next(self.now_ms, self._stored_ms) if self._stored_ms else None
+        if look is None:
+            return IDLE_S
+        await self._look(look)
+        return look.weight * 60 / self._settings.audit.weight_per_minute
+
+    async def _restore(self) -> None:
+        """What was audited, and what stands, from before this start."""
+        for symbol, interval, tally in await self._ask(lambda: self._store.tallies(self.now_ms)):
+            self.audit.restore(symbol, interval, tally)
+        ids = {f"0:{name}": what for name, what in self.audit.of_itself_ids().items()}
+        standing = await self._ask(lambda: self._store.standing(ids))
+        self.audit.stood(ids[each] for each in standing)
+        self._restored = True
+
+    async def _list(self) -> None:
+        choice = self._settings.exchange
+        info = await self._rest.exchange_info()
+        self._stats.add("answers")
+        try:
+            listings = listings_of(info, choice.quote_assets, choice.contract_types).listings
+        except ConfigError as none:  # none is left of what was chosen
+            self._context.log.warning("the symbols stay as they are: %s", none)
+            return
+        chosen = [each for each in listings if not choice.symbols or each.symbol in choice.symbols]
+        self.audit.carry(chosen, self.now_ms)
+
+    async def _place(self) -> None:
+        if self.now_ms < self._place_ms or not self.audit.unplaced:
+            return
+        unplaced, now_ms = self.audit.unplaced, self.now_ms
+        found = await self._ask(lambda: self._store.first_bars(unplaced, self.audit.reach_ms(now_ms)))
+        self.audit.place(found, now_ms)
+        self._place_ms = now_ms + PLACE_MS
+
+    async def _look(self, look: Look) -> None:
+        """The steps above."""
+        now_ms = self.now_ms
+        try:
+            answer = await self._rest.get(
+                KLINES_PATH, look.weight, symbol=look.symbol, interval=look.interval.name, startTime=look.start_ms,
+                endTime=look.until_ms - 1, limit=look.rows,
+            )  # fmt: skip
+            rows = klines_of(answer, look.interval, look.start_ms, look.rows)
+        except Malformed as bad:
+            self._stats.add("malformed")
+            self._refused(look, str(bad), unknown=False)
+            return
+        except ExchangeRefused as refused:
+            if refused.status >= 500 or refused.status in PASSING:
+                raise
+            self._stats.add("refused")
+            self._refused(look, str(refused), unknown=refused.code == INVALID_SYMBOL)
+            return
+        self._stats.add("answers")
+        await self._outages[EXCHANGE].worked()
+        ours = await self._ask(lambda: self._store.klines(look))
+        outcome = self.audit.judge(look, ours, {row[0]: values_of_row(row) for row in rows}, now_ms)
+        await self._write(outcome.findings, outcome.requests)
+        await self._ask(lambda: self._store.record(look, outcome.judged, now_ms))
+        self._count(look, outcome)
+
+    def _refused(self, look: Look, why: str, *, unknown: bool) -> None:
+        self._context.log.warning("%s %s is left alone for a while: %s", *look.key, why)
+        self.audit.refused(look, self.now_ms, unknown=unknown)
+
+    async def _write(self, findings: Sequence[Finding], requests: Sequence[Request]) -> None:
+        """Findings and requests into the streams of their symbols' shards; those of no symbol into the first."""
+        writes = [
+            *(self._append(self._keys(each.symbol).findings, each.to_fields(), FINDING_ENTRIES) for each in findings),
+            *(self._append(self._keys(each.symbol).requests, request_entry(each), 0) for each in requests),
+        ]
+        if writes:
+            await self._streams.append_all(writes)
+        for each in findings:
+            self._stats.add("closed" if each.closed else "findings", kind=each.kind)
+            level = logging.INFO if each.closed else LEVELS.get(each.severity, logging.WARNING)
+            what = "settled" if each.closed else each.severity
+            self._context.log.log(level, "%s %s %s %s: %s", what, each.kind, each.symbol, each.place, each.evidence)
+        self._stats.add("requests", len(requests))
+
+    def _keys(self, symbol: str) -> Keys:
+        return Keys(shard_of(symbol, self._settings.shards) if symbol else 0)
+
+    def _append(self, key: str, fields: Fields, maxlen: int) -> Append:
+        self._numbers[key] += 1
+        return Append(key, stamp(fields, self._context.writer, self._numbers[key]), maxlen)
+
+    async def say_unreachable(self, what: str, why: str) -> None:
+        """What cannot be asked, or can again (an empty `why`); into the findings, once."""
+        await self._write(self.audit.unreachable(what, why, self.now_ms), ())
+
+    async def _ask(self, question: Callable[[], T]) -> T:
+        """A question to the database, which must not hold up the heartbeat."""
+        return await asyncio.get_running_loop().run_in_executor(self._executor, question)
+
+    def _count(self, look: Look, outcome: Outcome) -> None:
+        self._stats.add("looks")
+        for each in outcome.judged:
+            self._stats.add("looks_again" if look.again else "bars")
+            self._stats.add("verdicts", verdict=each.kind)
+
+    def _show(self) -> None:
+        now_ms, agenda = self.now_ms, self.audit.agenda
+        self._stats.show("oldest_ms", agenda.oldest_ms(now_ms))
+        self._stats.show("lap_ms", agenda.lap_ms)
+        self._stats.show("lap_percent", agenda.lap_percent)
+        self._stats.show("laps", agenda.laps)
+        self._stats.show("series", len(agenda.series))
+        self._stats.show("standing", len(self.audit.book))
+        for name, age_ms in agenda.ages_ms(now_ms).items():
+            self._stats.show("unaudited_ms", age_ms, interval=name)
+        now_s = time.monotonic()
+        if now_s - self._summary_s >= self._settings.audit.summary_s:
+            self._summary_s = now_s
+            self.summarise()
+
+    def summarise(self) -> None:
+        """Say the summary."""
+        weight = self._stats.counters.get("weight", 0)
+        self._context.log.info("summary: %s; weight %d", self.audit.summary(self.now_ms), weight)
+
+    def close(self) -> None:
+        """End the connection to the database, behind the question that runs."""
+        self._executor.shutdown(wait=True, cancel_futures=True)
+        self._store.close()
+
+
+class Outage:
+    """Something that may be away: how long to leave it alone, and what is said about it."""
+
+    def __init__(self, auditor: ExchangeAuditor, what: str) -> None:
+        self._auditor, self._what = auditor, what
+        self._backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random)
+
+    async def failed(self, trouble: KlaggError) -> float:
+        """It did not work; how long to wait (s). A pause that the exchange asks for is the gate's to keep."""
+        pause_s = self._backoff.next_s()
+        if self._backoff.tries == TRIES_SAID:
+            await self._auditor.say_unreachable(self._what, str(trouble))
+        return pause_s
+
+    async def worked(self) -> None:
+        """It works."""
+        self._backoff.reset()
+        await self._auditor.say_unreachable(self._what, "")
+
+
+async def body(context: AsyncContext) -> None:
+    """Audit until asked to stop."""
+    settings = context.settings
+    if not settings.audit.full:
+        raise ConfigError("audit.full is false: do not start this process")
+    if not settings.database.enabled:
+        raise ConfigError("database.enabled is false, so there are no klines to compare: do not start this process")
+    streams = context.connect()
+    await streams.ping()
+    gate = PatientGate(
+        streams, ROLE_AUDIT, settings.rest, context.stats, share=audit_share(settings.rest, settings.audit)
+    )
+    store = ExchangeStore(settings.database.url, f"klagg-{context.process}")
+    async with ExchangeRest(
+        settings.exchange.rest_url, timeout_ms=REST_TIMEOUT_MS, gate=gate, proxy=settings.exchange.proxy
+    ) as rest:
+        auditor = ExchangeAuditor(context, streams, rest, store)
+        try:
+            await until_stopping(context, auditor.run())
+        finally:
+            auditor.summarise()
+            auditor.close()
+    await streams.close()
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the process; the exit code."""
+    what = "Compare every closed kline with the exchange's own, and explain what differs."
+    return run_async(PROCESS, what, body, argv=argv, alarm=Alarm("calls", "answers"))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

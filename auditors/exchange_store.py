@@ -1,0 +1,91 @@
+"""The database as the auditor of the exchange uses it: klines are read, tallies read and written.
+
+Errors are those of klagg.database: DatabaseUnavailable and DatabaseRefused.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Final
+
+from auditors.agenda import Key, Look, Series
+from auditors.tally import Judged, Tally, by_day
+from klagg.database import Database, load_queries
+from klagg.intervals import DAY_MS, INTERVALS, Interval
+from klagg.kline import Kline
+
+_QUERIES: Final = load_queries(Path(__file__).with_name("exchange.sql"))
+
+KEPT_MS: Final = 70 * DAY_MS
+"""Tallies since then are read at the start: the last whole month, and the one before it, are among them."""
+
+
+class ExchangeStore:
+    """One connection; it serves one call at a time."""
+
+    def __init__(self, url: str, application: str) -> None:
+        self._database = Database(url, application=application)
+
+    def close(self) -> None:
+        """End the connection."""
+        self._database.close()
+
+    def klines(self, look: Look) -> dict[int, Kline]:
+        """Our finals that a look needs, by open time."""
+        rows = self._database.query(
+            _QUERIES["klines"],
+            {
+                "symbol": look.symbol, "interval": look.interval.name, "from_ms": look.ours_from_ms,
+                "to_ms": look.until_ms,
+            },
+        )  # fmt: skip
+        return {row["open_time"]: Kline(**row) for row in rows}
+
+    def newest_minute(self, since_ms: int) -> int | None:
+        """The open time of the newest final minute of any symbol since a time; None if there is none."""
+        newest: int | None = self._database.query(_QUERIES["newest_minute"], {"since_ms": since_ms})[0]["newest_ms"]
+        return newest
+
+    def first_bars(self, series: Sequence[Series], since_ms: int) -> dict[Key, int]:
+        """The open times of the first finals of series that close at or after a time."""
+        rows = self._database.query(
+            _QUERIES["first_bars"],
+            {
+                "symbols": [each.symbol for each in series], "intervals": [each.interval.name for each in series],
+                "since_ms": since_ms,
+            },
+        )  # fmt: skip
+        return {(row["symbol"], row["interval"]): row["open_ms"] for row in rows}
+
+    def tallies(self, now_ms: int) -> list[tuple[str, Interval, Tally]]:
+        """What was audited of late: symbol, interval, and the tally of a day."""
+        found = []
+        for row in self._database.query(_QUERIES["audits"], {"since_ms": now_ms - KEPT_MS}):
+            interval = INTERVALS.get(row["interval"])
+            if interval is not None:
+                found.append((row["symbol"], interval, Tally.of(interval, row["ranges"], row["different"])))
+        return found
+
+    def record(self, look: Look, judged: Iterable[Judged], now_ms: int) -> None:
+        """Put verdicts into the tallies of their days, in one transaction; those of the same bars are replaced."""
+        days = by_day(judged)
+        if not days:
+            return
+        with self._database.transaction():
+            for day, each in sorted(days.items()):
+                place = {"symbol": look.symbol, "interval": look.interval.name, "day_ms": day * DAY_MS}
+                known = self._database.query(_QUERIES["audit_of_day"], place)
+                saved = known[0] if known else {"ranges": [], "different": []}
+                tally = Tally.of(look.interval, saved["ranges"], saved["different"])
+                tally.take(each)
+                row = {
+                    **place, **tally.counts, "audited_ms": now_ms, "ranges": json.dumps(tally.saved_ranges),
+                    "different": json.dumps(tally.saved_different),
+                }  # fmt: skip
+                self._database.execute(_QUERIES["put_audit"], row)
+
+    def standing(self, ids: Iterable[str]) -> set[str]:
+        """Those of these ids of findings (with their shard) that are not settled."""
+        return {row["id"] for row in self._database.query(_QUERIES["standing"], {"ids": list(ids)})}
