@@ -142,6 +142,18 @@ def test_symbol_days_know_days_without_a_bar(database: Database) -> None:
     assert counted(database, "symbol_days")["BTCUSDT", "1h", 1][:2] == (24, 1)
 
 
+def test_symbol_days_of_one_symbol_and_interval_alone(database: Database) -> None:
+    upsert(database, [each for name in ("1h", "4h") for each in bars(name, range(3))])
+    upsert(database, bars("1h", range(3), symbol="AUSDT"))
+    refresh = "SELECT refresh_symbol_days(%(day)s, %(day)s::timestamptz + INTERVAL '1 day', %(symbol)s, %(interval)s)"
+    database.query(refresh, {"day": DAY, "symbol": "BTCUSDT", "interval": "1h"})
+    assert list(counted(database, "symbol_days")) == [("BTCUSDT", "1h", 0)]
+    database.query(refresh, {"day": DAY, "symbol": "BTCUSDT", "interval": None})
+    assert set(counted(database, "symbol_days")) == {("BTCUSDT", "1h", 0), ("BTCUSDT", "4h", 0)}
+    database.query(refresh, {"day": DAY + timedelta(days=1), "symbol": "AUSDT", "interval": None})
+    assert len(counted(database, "symbol_days")) == 2, "nothing is known of it before"
+
+
 def test_symbol_days_go_on_for_a_series_that_fell_silent(database: Database) -> None:
     upsert(database, bars("1h", range(24)))
     refresh = "SELECT refresh_symbol_days(%(since)s, %(since)s::timestamptz + INTERVAL '1 day') AS changed"
