@@ -24,6 +24,9 @@ MANY_ROWS: Final = 499
 """The most rows of one that weighs 2; more rows for their weight no other call has."""
 LONG_BARS: Final = 96
 LONG_MS: Final = DAY_MS
+AGAIN_LEAD: Final = 4
+AGAIN_TAIL: Final = 2
+"""Bars beside those that are looked at again. What is looked at first begins behind a bar that is no shift."""
 AGAIN_EVERY: Final = 4
 LONG_EVERY: Final = 8
 
@@ -35,13 +38,15 @@ Key = tuple[str, str]
 class Series:
     """One symbol and interval. `next_ms` is the open time of the first bar that is not settled; None until it is known
     where its bars begin. No bar that opens at or after `until_ms` is owed (None: no end). Before `rest_ms` it is left
-    alone."""
+    alone, and until there is a bar that closes at `more_ms`. Bars before `seen_ms` were compared at least once."""
 
     symbol: str
     interval: Interval
     next_ms: int | None = None
     until_ms: int | None = None
     rest_ms: int = 0
+    more_ms: int = 0
+    seen_ms: int = 0
 
     @property
     def key(self) -> Key:
@@ -52,16 +57,21 @@ class Series:
         if self.next_ms is None:
             return 0
         end_ms = settled_ms if self.until_ms is None else min(settled_ms, self.until_ms)
+        if end_ms < self.more_ms:
+            return 0
         return max(0, self.interval.bucket_of(end_ms) - self.interval.bucket_of(self.next_ms))
 
     def age_ms(self, now_ms: int) -> int:
-        """How long the oldest bar that is not settled has been closed."""
-        return 0 if self.next_ms is None else max(0, now_ms - self.interval.close_time(self.next_ms) - 1)
+        """How long the oldest bar that was not compared has been closed."""
+        if self.next_ms is None:
+            return 0
+        return max(0, now_ms - self.interval.close_time(max(self.next_ms, self.seen_ms)) - 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """One call: bars with open times in [from, until) are judged; asked for is also the one before them.
+    """One call: bars with open times in [from, until) are judged; `lead` bars before them and `tail` bars behind them
+    are asked for as well, because shifts into and out of them are only proven with these.
 
     `again`: bars that were judged before.
     """
@@ -77,19 +87,40 @@ class Look:
         return self.symbol, self.interval.name
 
     @property
+    def lead(self) -> int:
+        return AGAIN_LEAD if self.again else 1
+
+    @property
+    def tail(self) -> int:
+        return AGAIN_TAIL if self.again else 0
+
+    def _off(self, time_ms: int, bars: int) -> int:
+        return self.interval.open_of(self.interval.bucket_of(time_ms) + bars)
+
+    @property
     def start_ms(self) -> int:
         """The open time of the first row that is asked for."""
-        return self.interval.open_of(self.interval.bucket_of(self.from_ms) - 1)
+        return self._off(self.from_ms, -self.lead)
+
+    @property
+    def end_ms(self) -> int:
+        """No row that opens here or later is asked for."""
+        return self._off(self.until_ms - 1, 1 + self.tail)
+
+    @property
+    def second_ms(self) -> int:
+        """The open time of the second row."""
+        return self._off(self.from_ms, 1 - self.lead)
 
     @property
     def ours_from_ms(self) -> int:
         """Our own bars are wanted from here on: the edge of one more may tell what came into the first."""
-        return self.interval.open_of(self.interval.bucket_of(self.from_ms) - 2)
+        return self._off(self.from_ms, -self.lead - 1)
 
     @property
     def rows(self) -> int:
         """How many rows are asked for."""
-        return self.interval.bucket_of(self.until_ms - 1) - self.interval.bucket_of(self.start_ms) + 1
+        return self.interval.bucket_of(self.end_ms - 1) - self.interval.bucket_of(self.start_ms) + 1
 
     @property
     def weight(self) -> int:
@@ -99,8 +130,9 @@ class Look:
 
 def look_at(symbol: str, interval: Interval, from_ms: int, bars: int, *, again: bool = False) -> Look:
     """A look at so many bars, or as many as are worth one call."""
-    rows_max = CHEAP_ROWS if bars < CHEAP_ROWS else MANY_ROWS
-    until_ms = interval.open_of(interval.bucket_of(from_ms) + min(bars, rows_max - 1))
+    beside = AGAIN_LEAD + AGAIN_TAIL if again else 1
+    rows_max = CHEAP_ROWS if bars + beside <= CHEAP_ROWS else MANY_ROWS
+    until_ms = interval.open_of(interval.bucket_of(from_ms) + min(bars, rows_max - beside))
     return Look(symbol, interval, from_ms, until_ms, again)
 
 
@@ -169,13 +201,15 @@ class Agenda:
         for key in over:
             del self.series[key]
 
-    def done(self, look: Look, settled_until_ms: int, now_ms: int, rest_ms: int = 0) -> None:
-        """A look was taken: its series goes on at `settled_until_ms`, but not before `rest_ms`."""
+    def done(self, look: Look, goes_on_ms: int, seen_ms: int, now_ms: int, rest_ms: int = 0, more_ms: int = 0) -> None:
+        """A look was taken: its series goes on at `goes_on_ms`, but not before `rest_ms` and `more_ms`; all bars before
+        `seen_ms` were compared."""
         self._turn += 1
         series = self.series.get(look.key)
         if series is None or look.again:
             return
-        series.next_ms, series.rest_ms = settled_until_ms, rest_ms
+        series.next_ms, series.rest_ms, series.more_ms = goes_on_ms, rest_ms, more_ms
+        series.seen_ms = seen_ms
         self._count(look, now_ms)
 
     def rest(self, look: Look, until_ms: int, now_ms: int) -> None:
@@ -202,7 +236,7 @@ class Agenda:
         return 100 * sum(each.symbol in self._lap for each in minutes) // len(minutes) if minutes else 0
 
     def oldest_ms(self, now_ms: int) -> int:
-        """How long ago the oldest minute that is not settled closed."""
+        """How long ago the oldest minute that was not compared closed."""
         return max((each.age_ms(now_ms) for each in self.minutes), default=0)
 
     def ages_ms(self, now_ms: int) -> Mapping[str, int]:

@@ -2,10 +2,10 @@
 
 Pure: listings, our bars, the exchange's rows and the time come in; looks, findings, requests and tallies go out.
 
-A bar is due LOOK_AFTER_MS after its close, once the table has a minute behind it of any symbol. What is wrong with a
-bar that is not HEAL_MS old yet is not said: repair may be at work, or the exchange late. Such a bar, and what follows
-it, is looked at again with the next look at its series. So is an edge shift out of the newest bar, which only the bar
-behind it proves wholly. What is wrong later than that becomes a finding or a count (auditors.standing).
+A bar is due LOOK_AFTER_MS after its close, once the table has the minute of any symbol that closed with it. What is
+wrong with a bar that is not HEAL_MS old yet is not said: repair may be at work, or the exchange late. Such a bar, and
+what follows it, is looked at again with the next look at its series. So are edge shifts up to the newest bar, which
+only the bar behind it proves wholly. What is wrong later than that becomes a finding or a count (auditors.standing).
 
 Where the bars of a symbol begin is known from the first one that the table has. A symbol that is traded and has none
 is owed bars from BEGIN_MS on after it was listed, or first seen here.
@@ -38,6 +38,8 @@ HEAL_MS: Final = 3 * MINUTE_MS
 """A hole of a few seconds heals within three minutes: tests/endtoend/test_losses.py."""
 YOUNG_REST_MS: Final = 20_000
 """A series whose newest bars are not judged yet is left alone for so long."""
+SHIFTS_MAX: Final = 60
+"""Shifts in a row that are looked at together."""
 UNTOLD_MS: Final = 5 * MINUTE_MS
 """Bars that neither side has and behind which there is none are waited for, up to so long."""
 BEGIN_MS: Final = 10 * MINUTE_MS
@@ -75,13 +77,14 @@ class ExchangeAudit:
         self.agenda = Agenda()
         self.book = Book(config.window_minutes * MINUTE_MS)
         self.counts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
-        self.bars = self.looks = 0
+        self.bars = self.looks = self._began_ms = 0
         self._seen_ms: dict[str, int] = {}
         """By symbol that is traded, since when that is known."""
         self._generations: dict[str, int] = {}
         self._ended: set[str] = set()
         self._known: dict[Key, int] = {}
-        """Of series that are not listed yet: where they go on."""
+        """Of series that are not listed yet: where they go on, and which bars were shifts."""
+        self._shifts: dict[Key, set[int]] = {}
         self._open: set[str] = set()
         """What stands about the auditor itself."""
 
@@ -94,10 +97,13 @@ class ExchangeAudit:
             goes_on = min([tally.ranges[-1][1], *late])
             key = symbol, interval.name
             self._known[key] = max(goes_on, self._known.get(key, 0))
+            shifts = {each.open_time for each in tally.different.values() if each.kind == EDGE_SHIFT}
+            self._shifts.setdefault(key, set()).update(shifts)
             self.book.restore(symbol, interval, tally.different.values())
 
     def carry(self, listings: Iterable[Listing], now_ms: int) -> None:
         """The exchange's listings of the symbols that are carried. One that is not there any more has ended."""
+        self._began_ms = self._began_ms or now_ms
         listed = {each.symbol: each for each in listings}
         for name, each in listed.items():
             if each.status not in SUBSCRIBABLE or (each.status != TRADING and each.delivery <= now_ms):
@@ -114,9 +120,20 @@ class ExchangeAudit:
                 series = self.agenda.series[name, interval.name]
                 goes_on = self._known.pop(series.key, None)
                 if series.next_ms is None and goes_on is not None and goes_on >= each.generation:
-                    series.next_ms = goes_on
+                    series.next_ms = self._shifted_before(series.key, interval, goes_on)
+                    series.seen_ms = goes_on
         for name in {each.symbol for each in self.agenda.series.values()} - listed.keys():
             self._end(name, now_ms)
+
+    def _shifted_before(self, key: Key, interval: Interval, time_ms: int) -> int:
+        """Where the shifts right before a time begin that were found before the restart."""
+        shifts = self._shifts.pop(key, set())
+        for _ in range(SHIFTS_MAX):
+            before_ms = interval.open_of(interval.bucket_of(time_ms) - 1)
+            if before_ms not in shifts:
+                break
+            time_ms = before_ms
+        return time_ms
 
     def _end(self, name: str, end_ms: int) -> None:
         self._seen_ms.pop(name, None)
@@ -129,10 +146,9 @@ class ExchangeAudit:
         """Series of which it is not known where they begin."""
         return [each for each in self.agenda.series.values() if each.next_ms is None]
 
-    @staticmethod
-    def reach_ms(now_ms: int) -> int:
-        """Bars that close before it are not looked for."""
-        return now_ms - REACH_MS
+    def reach_ms(self, symbol: str, now_ms: int) -> int:
+        """Bars of a symbol that close before it are not looked for: they are older, or of a listing before."""
+        return max(now_ms - REACH_MS, self._generations.get(symbol, 0))
 
     def place(self, first_ms: Mapping[Key, int], now_ms: int) -> None:
         """The first bars that the table has of series that are not placed, by open time."""
@@ -140,7 +156,7 @@ class ExchangeAudit:
             seen_ms = self._seen_ms.get(series.symbol)
             found = first_ms.get(series.key)
             if found is not None:
-                series.next_ms = max(found, series.interval.open_time(self._generations.get(series.symbol, 0)))
+                series.next_ms = found
             elif series.interval is MINUTE:
                 if seen_ms is not None and now_ms >= seen_ms + BEGIN_MS:
                     series.next_ms = MINUTE.close_time(seen_ms) + 1
@@ -153,16 +169,17 @@ class ExchangeAudit:
 
     def next(self, now_ms: int, stored_ms: int) -> Look | None:
         """The next look. `stored_ms` is the open time of the newest final minute in the table, of any symbol: what
-        closed by then is taken to be stored."""
-        settled_ms = min(now_ms - LOOK_AFTER_MS, stored_ms)
+        closed by its end is taken to be stored."""
+        settled_ms = min(now_ms - LOOK_AFTER_MS, MINUTE.close_time(stored_ms) + 1)
         return self.agenda.next(now_ms, settled_ms, lambda: self.book.again(now_ms))
 
     def judge(self, look: Look, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int) -> Outcome:
         """What a look showed. `now_ms` is when the exchange was asked; `ours` reaches one bar further back."""
         try:
-            verdicts = Comparison(look.interval, ours, theirs, now_ms).verdicts(look.from_ms, look.until_ms)
+            verdicts = Comparison(look.interval, ours, theirs, now_ms).verdicts(look.second_ms, look.end_ms)
         except ContractError as bad:
             return self._unreadable(look, str(bad), now_ms)
+        verdicts = [each for each in verdicts if look.from_ms <= each.open_time < look.until_ms]
         if look.symbol in self._ended:
             verdicts = [_owed(each, ours, theirs) for each in verdicts]
         series = self.agenda.series.get(look.key)
@@ -181,7 +198,7 @@ class ExchangeAudit:
             judged.append(Judged(young.open_time, LATE))
             self.counts[LATE] += 1
         if look.again:
-            self.agenda.done(look, 0, now_ms)
+            self.agenda.done(look, 0, 0, now_ms)
             self.book.put_off(look, now_ms + MINUTE_MS)
         self.looks += 1
         return Outcome(judged, [*findings, *self._lag(now_ms)], self.book.requests(now_ms))
@@ -193,18 +210,23 @@ class ExchangeAudit:
 
     def _go_on(self, look: Look, verdicts: Sequence[Verdict], young: Verdict | None, now_ms: int) -> int:
         """Settle where the series goes on behind a look, and when; where that is."""
-        interval, rest_ms = look.interval, 0
+        interval, rest_ms, more_ms = look.interval, 0, 0
         last_ms = interval.open_of(interval.bucket_of(look.until_ms - 1))
-        goes_on = look.until_ms
+        goes_on = seen_ms = look.until_ms
         if young is not None:
-            goes_on, rest_ms = young.open_time, now_ms + YOUNG_REST_MS
+            before = [each for each in verdicts if each.open_time < young.open_time]
+            seen_ms, rest_ms = young.open_time, now_ms + YOUNG_REST_MS
+            goes_on = _shifted_from(before, seen_ms)
         elif verdicts and verdicts[-1].open_time == last_ms:
-            if verdicts[-1].kind == EDGE_SHIFT and look.symbol not in self._ended:
-                goes_on, rest_ms = last_ms, interval.close_time(look.until_ms) + 1 + LOOK_AFTER_MS
+            if look.symbol not in self._ended:
+                goes_on = _shifted_from(verdicts, look.until_ms)
+            if goes_on < look.until_ms:
+                more_ms = interval.close_time(look.until_ms) + 1
         elif now_ms < look.until_ms + UNTOLD_MS and look.symbol not in self._ended:
-            behind = interval.close_time(verdicts[-1].open_time) + 1 if verdicts else look.from_ms
-            goes_on, rest_ms = behind, now_ms + YOUNG_REST_MS
-        self.agenda.done(look, goes_on, now_ms, rest_ms)
+            behind_ms = interval.close_time(verdicts[-1].open_time) + 1 if verdicts else look.from_ms
+            goes_on = min(look.until_ms, max(behind_ms, interval.open_time(now_ms - UNTOLD_MS)))
+            seen_ms, rest_ms = goes_on, now_ms + YOUNG_REST_MS
+        self.agenda.done(look, goes_on, seen_ms, now_ms, rest_ms, more_ms)
         return goes_on
 
     def _unreadable(self, look: Look, why: str, now_ms: int) -> Outcome:
@@ -233,6 +255,8 @@ class ExchangeAudit:
         """What is new about being behind; said once, and closed at half of it."""
         age_ms, most_ms = self.agenda.oldest_ms(now_ms), self.lag_ms_max
         behind = LAGGING in self._open
+        if not self.agenda.laps and now_ms < self._began_ms + most_ms:
+            return []  # what came while it was away
         if behind == (age_ms > (most_ms // 2 if behind else most_ms)):
             return []
         said = f"the oldest minute that was not compared with the exchange's own closed {age_ms // 1000} s ago"
@@ -271,6 +295,19 @@ class ExchangeAudit:
             f"{agenda.laps} laps, the last took {agenda.lap_ms // 1000} s, this one is at {agenda.lap_percent} %; the "
             f"oldest minute not compared closed {agenda.oldest_ms(now_ms) // 1000} s ago"
         )
+
+
+def _shifted_from(verdicts: Sequence[Verdict], until_ms: int) -> int:
+    """Where the shifts begin that these verdicts, which reach up to `until_ms`, end with: `until_ms` if with none.
+
+    What came into a bar out of one that was shifted itself is only known from where shifts began.
+    """
+    begin_ms = until_ms
+    for each in reversed(verdicts[-SHIFTS_MAX:]):
+        if each.kind != EDGE_SHIFT:
+            return begin_ms
+        begin_ms = each.open_time
+    return begin_ms if len(verdicts) < SHIFTS_MAX else until_ms
 
 
 def _owed(verdict: Verdict, ours: Mapping[int, Kline], theirs: Mapping[int, Values]) -> Verdict:

@@ -48,15 +48,15 @@ SELECT
     wanted.symbol,
     wanted."interval",
     (extract(epoch FROM found.open_time) * 1000)::bigint AS open_ms
-FROM unnest(%(symbols)s::text[], %(intervals)s::text[]) AS wanted (symbol, "interval")
+FROM unnest(%(symbols)s::text[], %(intervals)s::text[], %(since_ms)s::bigint[]) AS wanted (symbol, "interval", since_ms)
 CROSS JOIN LATERAL (
     SELECT klines.open_time
     FROM klines
     WHERE
         klines.symbol = wanted.symbol
         AND klines."interval" = wanted."interval"
-        AND klines.open_time >= timestamptz 'epoch' + %(since_ms)s * interval '1 millisecond' - interval '31 days'
-        AND klines.close_time >= timestamptz 'epoch' + %(since_ms)s * interval '1 millisecond'
+        AND klines.open_time >= timestamptz 'epoch' + wanted.since_ms * interval '1 millisecond' - interval '31 days'
+        AND klines.close_time >= timestamptz 'epoch' + wanted.since_ms * interval '1 millisecond'
         AND klines.revision > 0
     ORDER BY klines.open_time
     LIMIT 1

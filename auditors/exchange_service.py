@@ -159,7 +159,8 @@ class ExchangeAuditor:
         if self.now_ms < self._place_ms or not self.audit.unplaced:
             return
         unplaced, now_ms = self.audit.unplaced, self.now_ms
-        found = await self._ask(lambda: self._store.first_bars(unplaced, self.audit.reach_ms(now_ms)))
+        since_ms = [self.audit.reach_ms(each.symbol, now_ms) for each in unplaced]
+        found = await self._ask(lambda: self._store.first_bars(unplaced, since_ms))
         self.audit.place(found, now_ms)
         self._place_ms = now_ms + PLACE_MS
 
@@ -169,7 +170,7 @@ class ExchangeAuditor:
         try:
             answer = await self._rest.get(
                 KLINES_PATH, look.weight, symbol=look.symbol, interval=look.interval.name, startTime=look.start_ms,
-                endTime=look.until_ms - 1, limit=look.rows,
+                endTime=look.end_ms - 1, limit=look.rows,
             )  # fmt: skip
             rows = klines_of(answer, look.interval, look.start_ms, look.rows)
         except Malformed as bad:

@@ -38,7 +38,7 @@ class ExchangeStore:
             _QUERIES["klines"],
             {
                 "symbol": look.symbol, "interval": look.interval.name, "from_ms": look.ours_from_ms,
-                "to_ms": look.until_ms,
+                "to_ms": look.end_ms,
             },
         )  # fmt: skip
         return {row["open_time"]: Kline(**row) for row in rows}
@@ -48,13 +48,13 @@ class ExchangeStore:
         newest: int | None = self._database.query(_QUERIES["newest_minute"], {"since_ms": since_ms})[0]["newest_ms"]
         return newest
 
-    def first_bars(self, series: Sequence[Series], since_ms: int) -> dict[Key, int]:
-        """The open times of the first finals of series that close at or after a time."""
+    def first_bars(self, series: Sequence[Series], since_ms: Sequence[int]) -> dict[Key, int]:
+        """The open times of the first finals of series that close at or after the time given for each."""
         rows = self._database.query(
             _QUERIES["first_bars"],
             {
                 "symbols": [each.symbol for each in series], "intervals": [each.interval.name for each in series],
-                "since_ms": since_ms,
+                "since_ms": list(since_ms),
             },
         )  # fmt: skip
         return {(row["symbol"], row["interval"]): row["open_ms"] for row in rows}

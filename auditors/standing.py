@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from auditors.agenda import MANY_ROWS, Key, Look, look_at
+from auditors.agenda import AGAIN_LEAD, AGAIN_TAIL, MANY_ROWS, Key, Look, look_at
 from auditors.classify import EXCHANGE_HOLE, LOCAL_GAP, UNEXPLAINED, Verdict
 from auditors.findings import Finding
 from auditors.tally import Judged
@@ -30,6 +30,7 @@ TOLD: Final = {LOCAL_GAP: WARNING, EXCHANGE_HOLE: INFO, UNEXPLAINED: ERROR}
 """What becomes a finding, and its severity."""
 
 AGAIN_MS: Final = {LOCAL_GAP: MINUTE_MS, EXCHANGE_HOLE: 10 * MINUTE_MS, UNEXPLAINED: 10 * MINUTE_MS}
+AGAIN_BARS: Final = MANY_ROWS - AGAIN_LEAD - AGAIN_TAIL
 AGAIN_MS_MAX: Final = 6 * HOUR_MS
 """When a finding is looked at again: twice as long each time."""
 
@@ -47,7 +48,8 @@ WINDOW_LEFT_MS: Final = 5 * MINUTE_MS
 
 @dataclass(slots=True)
 class Standing:
-    """One finding: the open times of its bars that are not right yet. `there`: whether the exchange has any of them."""
+    """One finding: the open times of its bars that are not right yet. `there`: whether the exchange has any of them;
+    `fresh`: they were looked at since they were asked for."""
 
     symbol: str
     interval: Interval
@@ -60,6 +62,7 @@ class Standing:
     look_ms: int = 0
     asked: int = 0
     deadline_ms: int = 0
+    fresh: bool = False
 
     @property
     def key(self) -> Key:
@@ -70,7 +73,7 @@ class Standing:
         bars = sorted(self.bars)
         buckets = [self.interval.bucket_of(each) for each in (bars[0], bars[-1])]
         count = buckets[1] - buckets[0] + 1
-        first = 0 if count < MANY_ROWS else self.tries * (MANY_ROWS - 1) % len(bars)
+        first = 0 if count <= AGAIN_BARS else self.tries * AGAIN_BARS % len(bars)
         left = buckets[1] - self.interval.bucket_of(bars[first]) + 1
         return look_at(self.symbol, self.interval, bars[first], left, again=True)
 
@@ -144,7 +147,7 @@ class Book:
                 now = ", ".join(f"{kind} {count}" for kind, count in sorted(became[id(each)].items()))
                 said.append(each.finding(now_ms, f"its bars were looked at again, the last of them are now: {now}"))
             elif look.again and any(look.from_ms <= bar < look.until_ms for bar in each.bars):
-                each.tries += 1
+                each.tries, each.fresh = each.tries + 1, True
                 each.look_ms = now_ms + min(AGAIN_MS_MAX, AGAIN_MS[each.kind] * 2 ** min(each.tries, 20))
         self._keep_few()
         return judged, said
@@ -158,7 +161,7 @@ class Book:
             grown = next((each for each in series if each.kind == verdict.kind and before in each.bars), None)
         if grown is None:
             grown = self._named(look.symbol, interval, verdict.kind, opening)
-            grown.look_ms = now_ms + AGAIN_MS[verdict.kind]
+            grown.look_ms, grown.fresh = now_ms + AGAIN_MS[verdict.kind], True
         if not grown.evidence:
             grown.evidence = verdict.evidence + self._hint(verdict, interval, now_ms)
         grown.bars.add(opening)
@@ -195,12 +198,13 @@ class Book:
         for each in self.standing:
             mine = [bar for bar in each.bars if bar >= self._oldest_ms(now_ms)]
             wanted = each.kind == LOCAL_GAP and each.interval is MINUTE and each.there and each.asked < ASKED_MAX
-            if not wanted or not mine or each.deadline_ms > now_ms:
+            due = each.look_ms <= now_ms  # it may be right by now
+            if not wanted or not mine or not each.fresh or due or each.deadline_ms > now_ms:
                 continue
             if unanswered + len(asked) >= REQUESTS_MAX:
                 break
             each.asked, each.deadline_ms = each.asked + 1, now_ms + DEADLINE_MS
-            each.look_ms, each.tries = now_ms + AGAIN_MS[LOCAL_GAP], 0
+            each.tries, each.fresh, each.look_ms = 0, False, now_ms + AGAIN_MS[LOCAL_GAP]
             first, until = min(mine), max(mine) + MINUTE_MS
             name = f"audit-{each.symbol}-{first}-{until}-{each.asked}"
             asked.append(Request(REQUEST_KLINES, name, each.symbol, MINUTE.name, first, until, each.deadline_ms))

@@ -21,6 +21,7 @@ from klagg import contract
 from klagg.contract import Fields
 from klagg.intervals import DAY_MS, INTERVALS, MINUTE_MS
 from tests.auditors.kit import BEGIN, BORN, ENDED_MS, LASTING_MS, QUIET, SETTINGS, Said, clean_hour, judged, numbered
+from tests.auditors.test_exchange import CATALOGUE as OF_THE_EXCHANGE
 
 BUSY = "AAAUSDT"
 MIDDLE_MS = BEGIN + 20 * MINUTE_MS
@@ -633,7 +634,9 @@ def test_an_auditor_that_falls_behind_and_one_to_which_nothing_comes() -> None:
 
 def test_the_catalogue_is_large_enough_and_names_each_kind() -> None:
     assert len(CATALOGUE) >= 25
-    elsewhere = {found_as.DATA_LOSS, found_as.LAGGING, found_as.STALLED, found_as.GROUP_SILENT}
+    assert len(OF_THE_EXCHANGE) >= 12
+    elsewhere = {found_as.DATA_LOSS, found_as.LAGGING, found_as.STALLED, found_as.GROUP_SILENT, found_as.UNREACHABLE}
+    elsewhere |= {fault.kind for fault in OF_THE_EXCHANGE}
     assert {fault.kind for fault in CATALOGUE} | elsewhere == set(found_as.KINDS)
 
 
