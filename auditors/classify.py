@@ -5,6 +5,10 @@ fills of an aggTrade right before a close may be in our earlier bar and in the e
 aggTrades as its `edge`. A run of bars that differ is an EDGE_SHIFT if what is too much at each boundary can be the
 later fills of the aggTrades listed there, and nothing is left at the end of the run. Where the exchange's rows begin or
 end, one of the two bars has to do.
+
+So it is beside a bar that holds official rows (its source is not `own`): there fills at the close are where the
+exchange counts them, on the other side they are where their aggTrade is; they are missing, or counted twice. Of a
+longer bar the close of such a minute may lie inside: the edges of its minutes prove it.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from typing import Final
 
 from klagg.compare import Values, differences
 from klagg.errors import ContractError
-from klagg.intervals import Interval
+from klagg.intervals import MINUTE, MINUTE_MS, Interval
 from klagg.kline import DECIMAL_FIELDS, Kline
 
 EXACT: Final = "EXACT"
@@ -34,6 +38,12 @@ VERDICTS: Final = (EXACT, EDGE_SHIFT, EXCHANGE_HOLE, LOCAL_GAP, LATE, UNEXPLAINE
 
 LATE_MS: Final = 60_000
 """For so long after its close an official row that lacks something is not held against anybody."""
+
+OWN: Final = "own"
+"""The source of a kline that was folded from trades alone."""
+
+EDGES_MAX: Final = 10
+"""Edges inside a longer bar among which an explanation is looked for."""
 
 AMOUNTS: Final = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
 PRICES: Final = ("open", "high", "low", "close")
@@ -87,9 +97,12 @@ class Comparison:
     """
 
     def __init__(
-        self, interval: Interval, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int | None = None
-    ) -> None:
+        self, interval: Interval, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int | None = None,
+        minutes: Mapping[int, Kline] | None = None,
+    ) -> None:  # fmt: skip
+        """`minutes` are ours in longer bars, as far as they may be needed (`puzzling`)."""
         self._interval, self._ours, self._theirs, self._now_ms = interval, ours, theirs, now_ms
+        self._minutes = minutes or {}
 
     def verdicts(self, from_ms: int, to_ms: int) -> list[Verdict]:
         """Every bar with an open time in [from, to) that either side has, or that lies between such bars.
@@ -142,6 +155,9 @@ class Comparison:
         aggTrades of the bar before it, and nothing may be left behind the last one.
         """
         verdicts: list[Verdict] = []
+        inside = self._inside(opening)
+        if inside is not None:
+            return [inside]
         came, source = self._came_from_outside(opening)
         at = opening
         while True:
@@ -158,6 +174,8 @@ class Comparison:
                 return verdicts
             at = self._interval.close_time(at) + 1
             following = self._alone(at) if at in self._ours or at in self._theirs else None
+            if following is not None and following.kind == EXACT and self._ours[at].source != OWN:
+                return verdicts
             if following is not None and following.kind == LATE:
                 return [Verdict(opening, LATE, f"it may be an edge, and {following.evidence}")]
             if at not in self._ours or at not in self._theirs:
@@ -167,15 +185,31 @@ class Comparison:
     def _came_from_outside(self, opening: int) -> tuple[dict[str, Decimal], list[Edge]]:
         """What came into the first bar of a run, with its aggTrades: nothing, if the bar before it is there and right.
 
-        Where the exchange's rows begin, it may be all by which our bar is short.
+        Where the exchange's rows begin, and behind a bar that holds official rows, it may be all by which our bar is
+        short.
         """
         nothing = dict.fromkeys(AMOUNTS, Decimal(0))
         earlier = self._interval.open_time(opening - 1)
-        if earlier in self._theirs or earlier not in self._ours:
+        if earlier not in self._ours or (earlier in self._theirs and self._ours[earlier].source == OWN):
             return nothing, []
         came = {name: -value for name, value in self._shifted(opening, nothing).items()}
         source = fills_of(came, edges_of(self._ours[earlier])) if any(came.values()) else None
         return (came, source) if source else (nothing, [])
+
+    def _inside(self, opening: int) -> Verdict | None:
+        """A longer bar with official minutes: whether all by which it differs are fills at closes of these minutes."""
+        edges = healed_edges(self._minutes, opening, self._interval.close_time(opening))
+        moved = self._shifted(opening, dict.fromkeys(AMOUNTS, Decimal(0)))
+        wrong = {each.name for each in differences(values_of(self._ours[opening]), self._theirs[opening])}
+        if not edges or not wrong <= set(AMOUNTS):
+            return None
+        for sign, what in ((1, "counted twice"), (-1, "missing")):
+            amounts = {name: sign * value for name, value in moved.items()}
+            found = fills_of(amounts, edges)
+            if found:
+                where = f"{what} inside, beside a minute that the exchange's row healed"
+                return Verdict(opening, EDGE_SHIFT, _proof(amounts, found, where))
+        return None
 
     def _shifted(self, opening: int, carried: Mapping[str, Decimal]) -> dict[str, Decimal]:
         """What leaves a bar for the next, given what came into it from the one before."""
@@ -208,6 +242,27 @@ class Comparison:
         wrong = differences(values_of(self._ours[opening]), self._theirs[opening])
         said = "; ".join(f"{each.name} {each.ours} instead of {each.theirs}" for each in wrong)
         return Verdict(opening, UNEXPLAINED, f"{said}; {why}")
+
+
+def puzzling(interval: Interval, ours: Mapping[int, Kline], theirs: Mapping[int, Values]) -> list[int]:
+    """The longer bars that differ and hold official rows: their minutes may tell why."""
+    if interval is MINUTE:
+        return []
+    return [
+        opening for opening, kline in ours.items()
+        if kline.source != OWN and opening in theirs and differences(values_of(kline), theirs[opening])
+    ]  # fmt: skip
+
+
+def healed_edges(minutes: Mapping[int, Kline], from_ms: int, to_ms: int) -> list[Edge]:
+    """The edges inside [from, to] at closes that have an own minute on one side only, at most EDGES_MAX: of more,
+    nothing could be told apart."""
+    found: list[Edge] = []
+    for opening in sorted(each for each in minutes if from_ms <= each and each + MINUTE_MS < to_ms):
+        following = minutes.get(opening + MINUTE_MS)
+        if following is not None and (minutes[opening].source == OWN) != (following.source == OWN):
+            found += edges_of(minutes[opening])
+    return found if len(found) <= EDGES_MAX else []
 
 
 def fills_of(moved: Mapping[str, Decimal], edges: Sequence[Edge]) -> list[Edge] | None:

@@ -173,10 +173,15 @@ class ExchangeAudit:
         settled_ms = min(now_ms - LOOK_AFTER_MS, MINUTE.close_time(stored_ms) + 1)
         return self.agenda.next(now_ms, settled_ms, lambda: self.book.again(now_ms))
 
-    def judge(self, look: Look, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int) -> Outcome:
-        """What a look showed. `now_ms` is when the exchange was asked; `ours` reaches one bar further back."""
+    def judge(
+        self, look: Look, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int,
+        minutes: Mapping[int, Kline] | None = None,
+    ) -> Outcome:  # fmt: skip
+        """What a look showed. `now_ms` is when the exchange was asked; `ours` reaches one bar further back; `minutes`
+        are ours in the bars that classify.puzzling names."""
         try:
-            verdicts = Comparison(look.interval, ours, theirs, now_ms).verdicts(look.second_ms, look.end_ms)
+            comparison = Comparison(look.interval, ours, theirs, now_ms, minutes)
+            verdicts = comparison.verdicts(look.second_ms, look.end_ms)
         except ContractError as bad:
             return self._unreadable(look, str(bad), now_ms)
         verdicts = [each for each in verdicts if look.from_ms <= each.open_time < look.until_ms]

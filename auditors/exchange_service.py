@@ -22,7 +22,7 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from auditors.agenda import Look
-from auditors.classify import VERDICTS
+from auditors.classify import VERDICTS, puzzling
 from auditors.exchange import DATABASE, EXCHANGE, PROCESS, ExchangeAudit, Outcome
 from auditors.exchange_store import ExchangeStore
 from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
@@ -186,7 +186,10 @@ class ExchangeAuditor:
         self._stats.add("answers")
         await self._outages[EXCHANGE].worked()
         ours = await self._ask(lambda: self._store.klines(look))
-        outcome = self.audit.judge(look, ours, {row[0]: values_of_row(row) for row in rows}, now_ms)
+        theirs = {row[0]: values_of_row(row) for row in rows}
+        puzzles = puzzling(look.interval, ours, theirs)
+        minutes = await self._ask(lambda: self._store.minutes_of(look, puzzles)) if puzzles else None
+        outcome = self.audit.judge(look, ours, theirs, now_ms, minutes)
         await self._write(outcome.findings, outcome.requests)
         await self._ask(lambda: self._store.record(look, outcome.judged, now_ms))
         self._count(look, outcome)

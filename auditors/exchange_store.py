@@ -13,7 +13,7 @@ from typing import Final
 from auditors.agenda import Key, Look, Series
 from auditors.tally import Judged, Tally, by_day
 from klagg.database import Database, load_queries
-from klagg.intervals import DAY_MS, INTERVALS, Interval
+from klagg.intervals import DAY_MS, INTERVALS, MINUTE, Interval
 from klagg.kline import Kline
 
 _QUERIES: Final = load_queries(Path(__file__).with_name("exchange.sql"))
@@ -34,14 +34,18 @@ class ExchangeStore:
 
     def klines(self, look: Look) -> dict[int, Kline]:
         """Our finals that a look needs, by open time."""
-        rows = self._database.query(
-            _QUERIES["klines"],
-            {
-                "symbol": look.symbol, "interval": look.interval.name, "from_ms": look.ours_from_ms,
-                "to_ms": look.end_ms,
-            },
-        )  # fmt: skip
-        return {row["open_time"]: Kline(**row) for row in rows}
+        return self._series(look.symbol, look.interval, look.ours_from_ms, look.end_ms)
+
+    def minutes_of(self, look: Look, opens: Sequence[int]) -> dict[int, Kline]:
+        """Our minutes in these bars of a look, by open time."""
+        found: dict[int, Kline] = {}
+        for opening in opens:
+            found |= self._series(look.symbol, MINUTE, opening, look.interval.close_time(opening) + 1)
+        return found
+
+    def _series(self, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> dict[int, Kline]:
+        place = {"symbol": symbol, "interval": interval.name, "from_ms": from_ms, "to_ms": to_ms}
+        return {row["open_time"]: Kline(**row) for row in self._database.query(_QUERIES["klines"], place)}
 
     def newest_minute(self, since_ms: int) -> int | None:
         """The open time of the newest final minute of any symbol since a time; None if there is none."""

@@ -33,6 +33,7 @@ MODULES = {
     "writer": ["writers.final_service"],
     "snapshot": ["writers.snapshot_service"],
     "gateway": ["gateway.service"],
+    "auditor-exchange": ["auditors.exchange_service"],
 }
 
 

@@ -1,0 +1,120 @@
+"""The real klagg-auditor-exchange beside the real pipeline: what is right is said to be, and a lost stretch of trades
+ends in a finding, a request, an amendment, and the finding closed."""
+
+from __future__ import annotations
+
+import signal
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from klagg.contract import WEIGHTS_KEY, texts_of
+from klagg.database import Database
+from klagg.intervals import MINUTE_MS
+from tests.endtoend.kit import Stack, migrated, stack
+from tests.kit import eventually
+
+pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(300)]
+
+SPEED = 10
+WEIGHT = 120
+"""In a minute of real time, which is ten of the exchange's."""
+LOSS = """
+seed = 3
+
+[[fault]]
+kind = "lose"
+at_s = 150
+for_s = 20
+share = 1
+"""
+COUNTS = """
+SELECT "interval", sum(bars) AS bars, sum(exact) AS exact, sum(edge_shift) AS edge_shift, sum(late) AS late,
+    sum(exchange_hole) AS exchange_hole, sum(local_gap) AS local_gap, sum(unexplained) AS unexplained
+FROM audits GROUP BY 1
+"""
+AMENDED = """
+SELECT count(*) AS found FROM amendments
+WHERE symbol = %(symbol)s AND "interval" = '1m' AND was <> '{}' AND revision > 1
+    AND open_time = timestamptz 'epoch' + %(open_ms)s * interval '1 millisecond'
+"""
+CLOSED = "SELECT id FROM findings WHERE kind = 'LOCAL_GAP' AND standing AND closed_at IS NOT NULL"
+
+
+def entries(running: Stack, key: str) -> list[dict[str, str]]:
+    streams = running.streams()
+    found = [texts_of(each.fields) for each in streams.range(key)]
+    streams.close()
+    return found
+
+
+def findings(running: Stack) -> list[dict[str, str]]:
+    running.alive()
+    return entries(running, "findings:{0}")
+
+
+def counts(database: Database) -> dict[str, Counter[str]]:
+    """What the tallies hold, by interval."""
+    with database.transaction():
+        rows: list[dict[str, Any]] = database.query(COUNTS)
+    return {row["interval"]: Counter({name: int(row[name]) for name in row if name != "interval"}) for row in rows}
+
+
+def test_a_lost_stretch_ends_in_an_amendment_and_its_finding_is_closed(
+    tmp_path: Path, redis_url: str, database_url: str
+) -> None:
+    script = tmp_path / "faults.toml"
+    script.write_text(LOSS, encoding="utf-8")
+    market = ["--symbols", "4", "--rate", "200", "--speed", str(SPEED), "--faults", str(script), "--seed", "7"]
+    database = migrated(database_url)
+    with stack(
+        tmp_path, redis_url, database_url, market, aggregator={"intervals": ("1m", "5m")},
+        audit={"full": True, "weight_per_minute": WEIGHT},
+    ) as running:  # fmt: skip
+        running.start("writer", "snapshot", "clock", "aggregator", "ingest", "auditor-exchange")
+        first = eventually(lambda: next((each for each in findings(running) if "id" in each), None), 120, 0.2)
+        before = counts(database)
+        assert (first["kind"], first["severity"], first["interval"]) == ("LOCAL_GAP", "warning", "1m")
+        assert before["1m"]["exact"] > 0, "what came before the loss is right"
+        asked = [each for each in entries(running, "requests:{0}") if each["id"].startswith("audit-")]
+        assert any(each["symbol"] == first["symbol"] for each in asked)
+        assert {(each["kind"], each["interval"]) for each in asked} == {("klines", "1m")}
+
+        running.start("repair")
+        gaps = {each["id"]: each for each in findings(running) if each["kind"] == "LOCAL_GAP"}
+
+        def closed() -> set[str]:
+            return {each["id"] for each in findings(running) if each.get("closed") == "1"}
+
+        eventually(lambda: closed() >= gaps.keys(), 120, 0.3)
+        for each in gaps.values():
+            open_ms = int(each["open_time"])
+            with database.transaction():
+                (row,) = database.query(AMENDED, {"symbol": each["symbol"], "open_ms": open_ms})
+            assert row["found"] > 0 or each["interval"] != "1m", each
+        eventually(lambda: len(database.query(CLOSED)) >= len(gaps), 30, 0.3)
+        eventually(lambda: not counts(database)["1m"]["local_gap"], 60, 0.3)
+
+        # Killed, it goes on where it was, and says nothing twice.
+        said = len(findings(running))
+        assert running.children["auditor-exchange"].end(signal.SIGKILL) == -signal.SIGKILL
+        bars = counts(database)["1m"]["bars"]
+        running.start("auditor-exchange")
+        eventually(lambda: counts(database)["1m"]["bars"] >= bars + 8, 60, 0.3)
+        assert [each for each in findings(running)[said:] if "id" in each] == []
+        after = counts(database)
+        for each in after.values():
+            assert each["bars"] == each["exact"] + each["edge_shift"] + each["late"] > 0, after
+        assert after["1m"]["exact"] > 10
+        streams = running.streams()
+        used = [int(value) for name, value in streams.hash_of(WEIGHTS_KEY).items() if name.endswith(b":audit")]
+        streams.close()
+        assert 0 < max(used) <= WEIGHT
+        ended = running.stop("auditor-exchange", "ingest", "repair", "clock", "aggregator", "snapshot", "writer")
+        assert set(ended.values()) == {0}
+        told = running.children["auditor-exchange"].text()
+    database.close()
+    print(after, next(line for line in reversed(told.splitlines()) if "summary: " in line))
+    assert int(first["open_time"]) % MINUTE_MS == 0
