@@ -26,6 +26,7 @@ from auditors.classify import VERDICTS, puzzling
 from auditors.exchange import DATABASE, EXCHANGE, PROCESS, ExchangeAudit, Outcome
 from auditors.exchange_store import ExchangeStore
 from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
+from auditors.resting import rest_async
 from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.contract import Fields, Keys, Request, request_entry, shard_of, stamp
@@ -284,7 +285,8 @@ async def body(context: AsyncContext) -> None:
     """Audit until asked to stop."""
     settings = context.settings
     if not settings.audit.full:
-        raise ConfigError("audit.full is false: do not start this process")
+        await rest_async(context)
+        return
     if not settings.database.enabled:
         raise ConfigError("database.enabled is false, so there are no klines to compare: do not start this process")
     streams = context.connect()

@@ -163,6 +163,15 @@ async def test_the_verdict_of_the_scoreboard(page: Page) -> None:
     assert (await page.evaluate(BOARD, [board(audited=0, exact=0)]))[2] == "off"
 
 
+async def test_an_auditor_that_is_switched_off_is_no_trouble_and_no_check(page: Page) -> None:
+    resting = {"process": "auditor-lifecycle", "state": "off (audit.full is false)", "gauges": {}}
+    told = status(processes=[each for each in status()["processes"] if not each["process"].startswith("auditor")])
+    told["expected"] = [each["process"] for each in told["processes"]]
+    told["processes"] = [*told["processes"], resting]
+    found = await page.evaluate(CHECKS, [told, [], []])
+    assert (found["levels"]["Processes"], found["levels"]["Audits"], found["worst"]) == ("good", "off", "good")
+
+
 async def test_without_a_database_nobody_looks_but_nothing_is_wrong(page: Page) -> None:
     found = await page.evaluate(CHECKS, [status(database=False), None, None])
     assert (found["levels"]["Table"], found["levels"]["Findings"], found["worst"]) == ("off", "off", "good")

@@ -27,7 +27,7 @@ function processes(status) {
   const names = status.processes.map((each) => each.process);
   const gone = (status.expected ?? []).filter((name) => !names.includes(name));
   const alarms = status.processes.filter((each) => each.alarm);
-  const halting = status.processes.filter((each) => each.state !== "running");
+  const halting = status.processes.filter((each) => each.state !== "running" && (status.expected ?? [each.process]).includes(each.process));
   if (gone.length) {
     const needed = gone.some((name) => /^(aggregator|clock)/.test(name)) || !names.some((name) => name.startsWith("ingest"));
     return { level: needed ? "bad" : "warn", title, text: `${gone.join(", ")} ${gone.length === 1 ? "does" : "do"} not show a sign of life.` };
@@ -75,7 +75,7 @@ const kinds = (found) => [...new Set(found.map((each) => each.kind))].slice(0, 3
 
 function audits(status) {
   const title = "Audits";
-  const names = status.processes.map((each) => each.process).filter((name) => name.startsWith("auditor"));
+  const names = status.processes.filter((each) => !each.state.startsWith("off")).map((each) => each.process).filter((name) => name.startsWith("auditor"));
   if (!names.length) return { level: "off", title, text: "No auditor runs: nobody checks the result a second time." };
   return { level: "good", title, text: `${names.join(", ")} ${names.length === 1 ? "checks" : "check"} the result.` };
 }
