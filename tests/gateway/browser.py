@@ -8,9 +8,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Page, async_playwright, expect
 
 from klagg.embedded.prefix import bring_prefix
+
+expect.set_options(timeout=30_000)  # what is waited for comes at once, but not on every machine
 
 
 def chromium() -> str:
