@@ -139,7 +139,7 @@ class Api:
         """`unwritten_ms`: how far the table is behind live state; None where nobody writes one."""
         shard = self.market.shards[number]
         oldest_ms, behind = survey.unwritten_ms.get(number), None
-        if self.store is not None and shard.position:
+        if self.store is not None and shard.position and number in survey.unwritten_ms:
             behind = 0 if oldest_ms is None else max(0, told_ms(shard.position) - oldest_ms)
         return {
             "shard": number, "position": shard.position, "time": shard.state.time_ms,

@@ -20,7 +20,7 @@ STREAMS: Final = ("feed", "klines", "live", "events", "requests", "findings", "d
 @dataclass(frozen=True, slots=True)
 class Survey:
     """`heartbeats` are what processes say of themselves, `lengths` entries by stream, `unwritten_ms` by shard the time
-    of Redis of the oldest final that the table lacks (None: it lacks none, or nobody writes a table)."""
+    of Redis of the oldest final that the table lacks (None: it lacks none); a shard that nobody writes is not there."""
 
     heartbeats: Sequence[dict[str, Any]] = ()
     lengths: dict[str, int] = field(default_factory=dict)
@@ -41,7 +41,8 @@ def survey(streams: Streams, shards: int) -> Survey:
             lengths[key] = streams.length(key)
         newest = streams.newest(keys.findings, count=FINDINGS_SHOWN)
         findings += ({"stream": keys.findings, "id": entry.id, **texts_of(entry.fields)} for entry in newest)
-        unwritten[shard] = oldest_unwritten_ms(streams, keys)
+        if GROUP_WRITERS in streams.groups(keys.klines):
+            unwritten[shard] = oldest_unwritten_ms(streams, keys)
     return Survey([each for each in heartbeats if each], lengths, findings, unwritten)
 
 
