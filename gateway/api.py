@@ -50,6 +50,9 @@ class Api:
     survey: Callable[[], Survey]
     stats: Stats
     token: bool
+    exchange: str
+    """Host of the exchange whose trades these are."""
+
     expected: Sequence[str] = ()
     """The processes that the configuration asks for, by the names of their heartbeats."""
 
@@ -128,7 +131,7 @@ class Api:
         stale_ms = self.market.stale_for_ms(now_ms)
         return {
             "version": klagg.__version__, "time": self.market.time_ms(now_ms), "stale": stale_ms > 0,
-            "stale_for_ms": stale_ms, "database": self.store is not None,
+            "stale_for_ms": stale_ms, "exchange": self.exchange, "database": self.store is not None,
             "intervals": [interval.name for interval in self.market.intervals],
             "shards": [self._shard(number, now_ms, survey) for number in range(len(self.market.shards))],
             "expected": list(self.expected), "processes": list(survey.heartbeats),

@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from gateway.page import CHARTS, FOLDER, read_files
-from klagg.contract import heartbeat_key
+from klagg.contract import GROUP_WRITERS, Keys, heartbeat_key
 from klagg.database import Database
 from klagg.redisio import Streams
 from tests.gateway.browser import browsing, visiting
@@ -226,6 +226,22 @@ async def test_a_paused_aggregator_is_said_and_its_return_too(redis_url: str, te
         assert troubles == []
 
 
+async def test_a_market_that_is_not_the_exchanges_is_marked(redis_url: str, teller: Teller, browser: Browser) -> None:
+    teller.tell({BTC: {}})
+    for exchange, shown in (("", False), ("ws://127.0.0.1:9", True)):
+        async with (
+            running(redis_url, exchange=exchange, stale_ms=60_000) as client,
+            visiting(browser, client.url) as (page, _),
+        ):
+            await expect(page.locator("#live")).to_have_text("live")
+            source = page.locator("#source")
+            if shown:
+                await expect(source).to_have_text("not Binance")
+                assert "127.0.0.1:9" in (await source.get_attribute("title") or "")
+            else:
+                await expect(source).to_be_hidden()
+
+
 async def test_an_unreachable_gateway_is_said(redis_url: str, teller: Teller, browser: Browser) -> None:
     teller.tell({BTC: {}})
     async with running(redis_url, stale_ms=60_000) as client, visiting(browser, client.url) as (page, _):
@@ -243,6 +259,7 @@ async def test_the_pipeline_page_gives_its_verdict(
 ) -> None:
     teller.tell({BTC: {}})
     async with running(redis_url, database_url, stale_ms=60_000) as client:
+        streams.ensure_group(Keys(0).klines, GROUP_WRITERS)
         for name in client.gateway.expected:
             streams.set_with_ttl(heartbeat_key(name), heartbeat(name), 60)
         async with visiting(browser, f"{client.url}/#/pipeline") as (page, troubles):

@@ -30,6 +30,8 @@ def test_processes_lengths_and_findings(streams: Streams, teller: Teller) -> Non
     assert (row["id"], row["kind"], row["symbol"], row["said_at"], row["evidence"]) == (
         "0:x:1", "DATA_LOSS", None, None, "gone",
     )  # fmt: skip
+    streams.ensure_group(KEYS.klines, GROUP_WRITERS)
+    assert survey(streams, 1).unwritten_ms == {0: int(streams.range(KEYS.klines)[0].id.split("-")[0])}
     assert findings_of(found, "BTCUSDT", None) == findings_of(found, None, "info") == []
 
 
