@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from gateway.page import CHARTS, FOLDER, read_files
+from gateway.page import CHARTS, read_files
 from klagg.contract import GROUP_WRITERS, Keys, heartbeat_key
 from klagg.database import Database
 from klagg.redisio import Streams
-from tests.gateway.browser import browsing, visiting
+from tests.gateway.browser import bring_charts, browsing, visiting
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, kline, running
 from writers.kline_table import upsert
 
@@ -60,12 +58,7 @@ def rising(number: int, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def charts() -> None:
     """The chart library, which `make page` brings from npm."""
-    if CHARTS in read_files():
-        return
-    if shutil.which("npm") is None:
-        pytest.skip("the chart library of the page is not installed, and npm, which brings it, is missing")
-    done = subprocess.run(["make", "page"], cwd=FOLDER.parent.parent, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    bring_charts()
 
 
 @pytest.fixture
