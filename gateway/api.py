@@ -51,6 +51,9 @@ class Api:
     survey: Callable[[], Survey]
     stats: Stats
     token: bool
+    exchange: str
+    """Host of the exchange whose trades these are."""
+
     expected: Sequence[str] = ()
     """The processes that the configuration asks for, by the names of their heartbeats."""
 
@@ -143,7 +146,7 @@ class Api:
         stale_ms = self.market.stale_for_ms(now_ms)
         return {
             "version": klagg.__version__, "time": self.market.time_ms(now_ms), "stale": stale_ms > 0,
-            "stale_for_ms": stale_ms, "database": self.store is not None,
+            "stale_for_ms": stale_ms, "exchange": self.exchange, "database": self.store is not None,
             "intervals": [interval.name for interval in self.market.intervals],
             "shards": [self._shard(number, now_ms, survey) for number in range(len(self.market.shards))],
             "expected": list(self.expected), "processes": list(survey.heartbeats),
@@ -154,7 +157,7 @@ class Api:
         """`unwritten_ms`: how far the table is behind live state; None where nobody writes one."""
         shard = self.market.shards[number]
         oldest_ms, behind = survey.unwritten_ms.get(number), None
-        if self.store is not None and shard.position:
+        if self.store is not None and shard.position and number in survey.unwritten_ms:
             behind = 0 if oldest_ms is None else max(0, told_ms(shard.position) - oldest_ms)
         return {
             "shard": number, "position": shard.position, "time": shard.state.time_ms,

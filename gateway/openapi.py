@@ -109,7 +109,8 @@ def _schemas() -> dict[str, Schema]:
             "alarm": BOOLEAN, "bars": INTEGER, "unwritten_ms": MAYBE_INTEGER,
         }),
         "Status": _object({
-            "version": TEXT, "time": TIME, "stale": BOOLEAN, "stale_for_ms": INTEGER, "database": BOOLEAN,
+            "version": TEXT, "time": TIME, "stale": BOOLEAN, "stale_for_ms": INTEGER, "exchange": TEXT,
+            "database": BOOLEAN,
             "intervals": _list(TEXT), "shards": _list(_ref("Shard")),
             "expected": _list(TEXT), "processes": _list(ANY_OBJECT),
             "streams": {"type": "object", "additionalProperties": INTEGER}, "clients": INTEGER,

@@ -185,6 +185,7 @@ async def test_the_status_shows_processes_streams_and_shards(redis_url: str, tel
         await eventually(lambda: client.gateway.survey.heartbeats)
         found = await described(client, "status")
         assert (found["stale"], found["clients"], found["database"]) == (False, 1, False)
+        assert found["exchange"] == "fstream.binance.com"
         assert [each["process"] for each in found["processes"]] == ["clock"]
         assert found["streams"]["live:{0}"] == 1
         (shard,) = found["shards"]

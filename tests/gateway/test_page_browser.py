@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from gateway.page import CHARTS, FOLDER, read_files
-from klagg.contract import heartbeat_key
+from gateway.page import CHARTS, read_files
+from klagg.contract import GROUP_WRITERS, Keys, heartbeat_key
 from klagg.database import Database
 from klagg.redisio import Streams
-from tests.gateway.browser import browsing, visiting
+from tests.gateway.browser import bring_charts, browsing, visiting
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, kline, running
 from writers.kline_table import upsert
 
@@ -60,12 +58,7 @@ def rising(number: int, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def charts() -> None:
     """The chart library, which `make page` brings from npm."""
-    if CHARTS in read_files():
-        return
-    if shutil.which("npm") is None:
-        pytest.skip("the chart library of the page is not installed, and npm, which brings it, is missing")
-    done = subprocess.run(["make", "page"], cwd=FOLDER.parent.parent, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    bring_charts()
 
 
 @pytest.fixture
@@ -76,7 +69,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 async def bars(page: Page, count: int) -> None:
     """Wait until the chart has so many bars."""
-    await expect(page.locator("#chart")).to_have_attribute("data-bars", str(count), timeout=10_000)
+    await expect(page.locator("#chart")).to_have_attribute("data-bars", str(count))
 
 
 async def test_the_list_fills_is_live_and_is_searched_by_keys(redis_url: str, teller: Teller, browser: Browser) -> None:
@@ -226,6 +219,22 @@ async def test_a_paused_aggregator_is_said_and_its_return_too(redis_url: str, te
         assert troubles == []
 
 
+async def test_a_market_that_is_not_the_exchanges_is_marked(redis_url: str, teller: Teller, browser: Browser) -> None:
+    teller.tell({BTC: {}})
+    for exchange, shown in (("", False), ("ws://127.0.0.1:9", True)):
+        async with (
+            running(redis_url, exchange=exchange, stale_ms=60_000) as client,
+            visiting(browser, client.url) as (page, _),
+        ):
+            await expect(page.locator("#live")).to_have_text("live")
+            source = page.locator("#source")
+            if shown:
+                await expect(source).to_have_text("not Binance")
+                assert "127.0.0.1:9" in (await source.get_attribute("title") or "")
+            else:
+                await expect(source).to_be_hidden()
+
+
 async def test_an_unreachable_gateway_is_said(redis_url: str, teller: Teller, browser: Browser) -> None:
     teller.tell({BTC: {}})
     async with running(redis_url, stale_ms=60_000) as client, visiting(browser, client.url) as (page, _):
@@ -243,12 +252,13 @@ async def test_the_pipeline_page_gives_its_verdict(
 ) -> None:
     teller.tell({BTC: {}})
     async with running(redis_url, database_url, stale_ms=60_000) as client:
+        streams.ensure_group(Keys(0).klines, GROUP_WRITERS)
         for name in client.gateway.expected:
             streams.set_with_ttl(heartbeat_key(name), heartbeat(name), 60)
         async with visiting(browser, f"{client.url}/#/pipeline") as (page, troubles):
             verdict = page.locator("#verdict")
             await expect(verdict).to_contain_text("The data can be trusted")
-            await expect(page.locator(".checks")).to_contain_text("auditor-lifecycle check the result")
+            await expect(page.locator(".checks")).to_contain_text("check the result")
             await expect(page.locator("#view-pipeline")).to_contain_text("No trade was ever missing.")
             database.execute(
                 "INSERT INTO gaps (symbol, generation, ids, from_id, to_id, opened_at) VALUES"

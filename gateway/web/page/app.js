@@ -12,6 +12,7 @@ import { Truth } from "./truth.js";
 const STATUS_EVERY_MS = 1000;
 const STATUS_EVERY_MS_HIDDEN = 15_000;
 const CUT_AFTER_MS = 3000; // a reconnect within this time needs no alarm
+const EXCHANGE = "fstream.binance.com";
 const FAVOURED = ["1m", "5m", "1h"];
 const PAGES = ["pipeline", "truth"];
 
@@ -95,13 +96,21 @@ function showIntervals(found) {
   }));
 }
 
-// ---- how live it is
+// ---- whose trades these are, and how live they are
+
+function showSource(exchange) {
+  const pill = byId("source");
+  pill.hidden = exchange === EXCHANGE;
+  say(pill, "not Binance");
+  pill.title = `These trades come from ${exchange}: they are invented, or a recording.`;
+}
 
 async function look() {
   try {
     status = await get("status");
     failure = null;
     showIntervals(status.intervals);
+    showSource(status.exchange);
     if (!shown.symbol) follow();
   } catch (problem) {
     [status, failure] = [null, problem];
