@@ -10,6 +10,7 @@ from typing import Final
 from auditors.classify import EXCHANGE_HOLE, LOCAL_GAP, UNEXPLAINED
 from klagg.contract import Fields
 from klagg.findings import ERROR, finding_entry
+from klagg.intervals import INTERVALS
 from klagg.stats import Stats
 
 MALFORMED: Final = "MALFORMED"
@@ -101,6 +102,13 @@ class Finding:
             self.kind, self.severity, self.evidence, symbol=self.symbol, time_ms=self.time_ms, finding_id=self.id,
             interval=self.interval, open_time=self.open_time, closed=self.closed,
         )  # fmt: skip
+
+
+def bar_of(place: str) -> tuple[str, int]:
+    """Interval and open time (ms) of the bar that a place begins with, of several the first; ("", 0) if with none."""
+    interval, _, rest = place.partition("/")
+    opening = rest.partition("/")[0].partition("-")[0]
+    return (interval, int(opening)) if interval in INTERVALS and opening.isdecimal() else ("", 0)
 
 
 def count(stats: Stats, findings: Iterable[Finding]) -> None:

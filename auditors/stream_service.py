@@ -195,7 +195,10 @@ class ShardAuditor:
     def _count(self, found: Sequence[Finding]) -> None:
         count(self._context.stats, found)
         for each in found:
-            self._context.log.error("%s %s %s: %s", each.severity, each.kind, each.symbol, each.evidence)
+            if each.closed:
+                self._context.log.info("settled %s %s: %s", each.kind, each.place, each.evidence)
+            else:
+                self._context.log.error("%s %s %s: %s", each.severity, each.kind, each.symbol, each.evidence)
 
     def _look(self) -> None:
         """What only a clock can tell: lag, ticks that stay away, groups without a consumer."""

@@ -120,7 +120,7 @@ TROUBLES: list[tuple[dict[str, Any], list[Any], list[Any], str, str]] = [
     (status(), [], [finding("error")], "Findings", "bad"),
     (status(), [], [finding("error", closed_at=NOW_MS)], "Findings", "good"),
     (status(), [], [finding("error", said_at=NOW_MS - 90_000_000)], "Findings", "good"),
-    (status(), [], [finding("error", said_at=NOW_MS - 90_000_000, standing=True)], "Findings", "warn"),
+    (status(), [], [finding("error", said_at=NOW_MS - 90_000_000, standing=True, open_time=1)], "Findings", "warn"),
     (status(), [], [finding("error", said_at=NOW_MS - 90_000_000, standing=True, closed_at=1)], "Findings", "good"),
     (status(), [], [finding("info", said_at=NOW_MS - 90_000_000, standing=True)], "Findings", "good"),
 ]

@@ -66,7 +66,7 @@ function findings(found, now) {
   const warnings = recent.filter((each) => each.severity === "warning");
   if (errors.length) return { level: "bad", title, text: `${count(errors.length, "error")} in the last day: ${kinds(errors)}.` };
   if (warnings.length) return { level: "warn", title, text: `${count(warnings.length, "warning")} in the last day: ${kinds(warnings)}.` };
-  const standing = found.filter((each) => each.standing && !each.closed_at && each.severity !== "info");
+  const standing = found.filter((each) => each.standing && each.open_time && !each.closed_at && each.severity !== "info");
   if (standing.length) return { level: "warn", title, text: `${count(standing.length, "finding stands", "findings stand")} from before: ${kinds(standing)}.` };
   return { level: "good", title, text: "Nothing wrong was found in the last day." };
 }
