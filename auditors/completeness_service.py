@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import Final
 
 from auditors.completeness import Completeness
+from auditors.resting import rest
 from auditors.stream_service import Kind, StreamAuditors
 from klagg.contract import GROUP_COMPLETENESS
-from klagg.errors import ConfigError
 from klagg.service import Context, run
 from klagg.stats import Alarm
 
@@ -23,7 +23,8 @@ KIND: Final = Kind("completeness", GROUP_COMPLETENESS, Completeness, groups=True
 def body(context: Context) -> None:
     """Audit until asked to stop."""
     if not context.settings.audit.full:
-        raise ConfigError("audit.full is false, so nothing is kept for this process: do not start it")
+        rest(context)
+        return
     StreamAuditors(context, KIND).run()
 
 

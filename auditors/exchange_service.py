@@ -25,7 +25,8 @@ from auditors.agenda import Look
 from auditors.classify import VERDICTS, puzzling
 from auditors.exchange import DATABASE, EXCHANGE, PROCESS, ExchangeAudit, Outcome
 from auditors.exchange_store import ExchangeStore
-from auditors.findings import FINDING_ENTRIES, Finding
+from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
+from auditors.resting import rest_async
 from klagg.backoff import Backoff
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.contract import Fields, Keys, Request, request_entry, shard_of, stamp
@@ -87,6 +88,7 @@ class ExchangeAuditor:
         self._clock_s = self._listings_s = self._stored_s = 0.0
         self._place_ms = 0
         self._summary_s = time.monotonic()
+        count_from_zero(self._stats)
         for kind in VERDICTS:  # Prometheus sees growth only in what it saw before
             self._stats.add("verdicts", 0, verdict=kind)
 
@@ -205,8 +207,8 @@ class ExchangeAuditor:
         ]
         if writes:
             await self._streams.append_all(writes)
+        count(self._stats, findings)
         for each in findings:
-            self._stats.add("closed" if each.closed else "findings", kind=each.kind)
             level = logging.INFO if each.closed else LEVELS.get(each.severity, logging.WARNING)
             what = "settled" if each.closed else each.severity
             self._context.log.log(level, "%s %s %s %s: %s", what, each.kind, each.symbol, each.place, each.evidence)
@@ -283,7 +285,8 @@ async def body(context: AsyncContext) -> None:
     """Audit until asked to stop."""
     settings = context.settings
     if not settings.audit.full:
-        raise ConfigError("audit.full is false: do not start this process")
+        await rest_async(context)
+        return
     if not settings.database.enabled:
         raise ConfigError("database.enabled is false, so there are no klines to compare: do not start this process")
     streams = context.connect()

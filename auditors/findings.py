@@ -9,7 +9,9 @@ from typing import Final
 
 from auditors.classify import EXCHANGE_HOLE, LOCAL_GAP, UNEXPLAINED
 from klagg.contract import Fields
-from klagg.findings import finding_entry
+from klagg.findings import ERROR, finding_entry
+from klagg.intervals import INTERVALS
+from klagg.stats import Stats
 
 MALFORMED: Final = "MALFORMED"
 """An entry that does not keep the contract."""
@@ -100,6 +102,25 @@ class Finding:
             self.kind, self.severity, self.evidence, symbol=self.symbol, time_ms=self.time_ms, finding_id=self.id,
             interval=self.interval, open_time=self.open_time, closed=self.closed,
         )  # fmt: skip
+
+
+def bar_of(place: str) -> tuple[str, int]:
+    """Interval and open time (ms) of the bar that a place begins with, of several the first; ("", 0) if with none."""
+    interval, _, rest = place.partition("/")
+    opening = rest.partition("/")[0].partition("-")[0]
+    return (interval, int(opening)) if interval in INTERVALS and opening.isdecimal() else ("", 0)
+
+
+def count(stats: Stats, findings: Iterable[Finding]) -> None:
+    """Count findings for the statistics, by kind and severity; those that are settled by themselves."""
+    for each in findings:
+        stats.add("closed" if each.closed else "findings", kind=each.kind, severity=each.severity)
+
+
+def count_from_zero(stats: Stats) -> None:
+    """Show what can be counted before it is: Prometheus sees growth only in what it saw before."""
+    for kind in KINDS:
+        stats.add("findings", 0, kind=kind, severity=ERROR)
 
 
 def joined(findings: Iterable[Finding]) -> list[Finding]:

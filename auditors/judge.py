@@ -11,7 +11,7 @@ from collections import Counter
 from typing import Any, ClassVar, Final
 
 from auditors.continuity import Continuity
-from auditors.findings import DATA_LOSS, GAP, MALFORMED, ORDER, TIME_BACK, Finding, joined
+from auditors.findings import DATA_LOSS, GAP, MALFORMED, ORDER, TIME_BACK, Finding, bar_of, joined
 from auditors.roster import Member, Roster, Terms
 from auditors.shelf import PAGE_MS, Shelf
 from klagg import contract
@@ -81,7 +81,7 @@ class Judge:
 
     def say(self, kind: str, symbol: str, place: str, evidence: str, severity: str = ERROR) -> None:
         """Something was found; it goes out at the next tick, together with what else is."""
-        self._moment.append(Finding(kind, severity, symbol, place, self.time_ms, evidence))
+        self._moment.append(Finding(kind, severity, symbol, place, self.time_ms, evidence, *bar_of(place)))
 
     def tick(self, time_ms: int) -> None:
         """The end of a moment: judge what came, and speak."""

@@ -20,7 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from auditors.findings import DATA_LOSS, FINDING_ENTRIES, Finding
+from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
 from auditors.judge import Judge
 from auditors.watch import GroupWatch, LagWatch
 from auditors.weave import Weave
@@ -193,9 +193,12 @@ class ShardAuditor:
         return Append(self._keys.findings, stamped, FINDING_ENTRIES)
 
     def _count(self, found: Sequence[Finding]) -> None:
+        count(self._context.stats, found)
         for each in found:
-            self._context.stats.add("findings", kind=each.kind)
-            self._context.log.error("%s %s %s: %s", each.severity, each.kind, each.symbol, each.evidence)
+            if each.closed:
+                self._context.log.info("settled %s %s: %s", each.kind, each.place, each.evidence)
+            else:
+                self._context.log.error("%s %s %s: %s", each.severity, each.kind, each.symbol, each.evidence)
 
     def _look(self) -> None:
         """What only a clock can tell: lag, ticks that stay away, groups without a consumer."""
@@ -235,7 +238,7 @@ class StreamAuditors:
         self._all = [ShardAuditor(context, self._streams, shard, kind) for shard in range(shards)]
         self._block_ms = max(1, context.settings.redis.block_ms // shards)
         self._summary_s = time.monotonic()
-        context.stats.add("findings", 0, kind=DATA_LOSS)  # Prometheus sees growth only in what it saw before
+        count_from_zero(context.stats)
 
     def run(self) -> None:
         """Until asked to stop. Errors of Redis end the process: the next start goes on from what was settled."""

@@ -11,7 +11,7 @@ from typing import Any, Final
 from aiohttp import web
 
 import klagg
-from gateway.endpoints import ApiProblem, Endpoint, endpoints
+from gateway.endpoints import BOARD_DAYS, BOARD_DAYS_MAX, TIME_MAX, ApiProblem, Endpoint, endpoints
 from gateway.fapi import History
 from gateway.files import MEDIA, encoder, fields_of, formats
 from gateway.history import Range
@@ -22,9 +22,10 @@ from gateway.openapi import openapi
 from gateway.reader import told_ms
 from gateway.store import Store, StoreBusy
 from gateway.survey import Survey, findings_of
-from klagg.clock import steady_ms
+from klagg.clock import local_ms, steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.exchange.wire import compact
+from klagg.intervals import DAY_MS
 from klagg.kline import Kline
 from klagg.stats import Stats
 
@@ -50,6 +51,9 @@ class Api:
     survey: Callable[[], Survey]
     stats: Stats
     token: bool
+    exchange: str
+    """Host of the exchange whose trades these are."""
+
     expected: Sequence[str] = ()
     """The processes that the configuration asks for, by the names of their heartbeats."""
 
@@ -65,7 +69,7 @@ class Api:
         """The paths."""
         answers: dict[str, Callable[[Values], Awaitable[object]]] = {
             "klines": self._klines, "symbols": self._symbols, "gaps": self._gaps, "findings": self._findings,
-            "status": self._status, "openapi": self._openapi,
+            "scoreboard": self._scoreboard, "status": self._status, "openapi": self._openapi,
         }  # fmt: skip
         routes = [web.get(self._endpoints[name].path, self._json(name, answer)) for name, answer in answers.items()]
         download = web.get(self._endpoints["download"].path, self._download)
@@ -119,6 +123,19 @@ class Api:
         wanted = values["symbol"], values["severity"], values["open"], values["limit"]
         return {"findings": await self._stored().findings(*wanted)}
 
+    async def _scoreboard(self, values: Values) -> object:
+        last_ms = values["end"] if values["end"] is not None else self.market.time_ms(steady_ms()) or int(local_ms())
+        end_ms = last_ms // DAY_MS * DAY_MS + DAY_MS
+        first_ms = end_ms - BOARD_DAYS * DAY_MS if values["start"] is None else values["start"] // DAY_MS * DAY_MS
+        if not 0 < end_ms - first_ms <= BOARD_DAYS_MAX * DAY_MS:
+            raise ApiProblem(400, "bad_parameter", f"start and end must span 1 to {BOARD_DAYS_MAX} days")
+        intervals = [values["interval"]] if values["interval"] else [each.name for each in self.market.intervals]
+        span = max(first_ms, 0), min(end_ms, TIME_MAX)
+        days, symbols = await self._stored().scoreboard(span, values["symbol"], intervals, values["limit"])
+        return {
+            "first": span[0], "last": end_ms - DAY_MS, "intervals": intervals, "days": days, "symbols": symbols,
+        }  # fmt: skip
+
     def _stored(self) -> Store:
         if self.store is None:
             raise ApiProblem(503, "no_database", "klagg runs without a database (database.enabled is false)")
@@ -129,7 +146,7 @@ class Api:
         stale_ms = self.market.stale_for_ms(now_ms)
         return {
             "version": klagg.__version__, "time": self.market.time_ms(now_ms), "stale": stale_ms > 0,
-            "stale_for_ms": stale_ms, "database": self.store is not None,
+            "stale_for_ms": stale_ms, "exchange": self.exchange, "database": self.store is not None,
             "intervals": [interval.name for interval in self.market.intervals],
             "shards": [self._shard(number, now_ms, survey) for number in range(len(self.market.shards))],
             "expected": list(self.expected), "processes": list(survey.heartbeats),
@@ -140,7 +157,7 @@ class Api:
         """`unwritten_ms`: how far the table is behind live state; None where nobody writes one."""
         shard = self.market.shards[number]
         oldest_ms, behind = survey.unwritten_ms.get(number), None
-        if self.store is not None and shard.position:
+        if self.store is not None and shard.position and number in survey.unwritten_ms:
             behind = 0 if oldest_ms is None else max(0, told_ms(shard.position) - oldest_ms)
         return {
             "shard": number, "position": shard.position, "time": shard.state.time_ms,

@@ -14,6 +14,10 @@ TEXT, INTEGER, BOOLEAN = "string", "integer", "boolean"
 TIME_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 
+BOARD_DAYS: Final = 30
+"""So many days of the scoreboard, where none are named."""
+BOARD_DAYS_MAX: Final = 366
+
 JSON: Final = "application/json"
 
 EVERYWHERE: Final = frozenset({"token"})
@@ -170,6 +174,18 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
                 SYMBOL, Parameter("severity", "Of this severity alone.", choices=("info", "warning", "error")),
                 Parameter("open", "Only those that stand and are not settled.", BOOLEAN, default=False),
                 limit(100, 1000),
+            ),
+            problems=unavailable,
+        ),
+        "scoreboard": Endpoint(
+            "/api/scoreboard",
+            "Completeness and truth: what is there and what the exchange's own klines say of it, by UTC day (newest "
+            f"first) and by symbol (worst first), over {BOARD_DAYS_MAX} days at most.", "Scoreboard",
+            (
+                SYMBOL, Parameter("interval", "Of these bars alone; without it of all.", choices=tuple(intervals)),
+                replace(START, description=f"A time of the first day, in UTC ms; else it is {BOARD_DAYS} days."),
+                replace(END, description="A time of the last day, in UTC ms; else today."),
+                limit(50, 1000),
             ),
             problems=unavailable,
         ),

@@ -47,6 +47,19 @@ DECIMAL: Schema = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$", "descr
 MAYBE_DECIMAL: Schema = {**DECIMAL, "type": ["string", "null"]}
 TIME: Schema = {"type": "integer", "description": "UTC ms."}
 MAYBE_TIME: Schema = {"type": ["integer", "null"], "description": "UTC ms."}
+BOARD: Schema = {
+    name: {**INTEGER, "description": text} for name, text in (
+        ("expected", "Bars that should be there."), ("bars", "Finals that are there."),
+        ("complete", "Finals that are proven to hold every trade."), ("amended", "Finals that were amended."),
+        ("gaps", "Bars that should be there and are not."),
+        ("audited", "Bars that were compared with the exchange's own."), ("exact", "Of them equal."),
+        ("edge_shift", "Different by fills at a close, which the exchange counts in the next bar."),
+        ("exchange_hole", "Different because the exchange lacks trades."),
+        ("local_gap", "Different because trades are missing here."), ("late", "To be compared again."),
+        ("unexplained", "Different, and nothing explains it."), ("open_findings", "Findings that stand."),
+    )
+} | {"counted_at": {**MAYBE_TIME}, "audited_at": {**MAYBE_TIME}}  # fmt: skip
+"""What the scoreboard says of a day or a symbol."""
 ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
 
 
@@ -85,12 +98,19 @@ def _schemas() -> dict[str, Schema]:
             "standing": {**BOOLEAN, "description": "Whether it stands until it is settled; else a notice."},
         }),
         "Findings": _object({"findings": _list(_ref("Finding"))}),
+        "BoardDay": _object({"day": TIME, "symbols": INTEGER, **BOARD}),
+        "BoardSymbol": _object({"symbol": TEXT, "days": INTEGER, **BOARD}),
+        "Scoreboard": _object({
+            "first": TIME, "last": TIME, "intervals": _list(TEXT), "days": _list(_ref("BoardDay")),
+            "symbols": _list(_ref("BoardSymbol")),
+        }),
         "Shard": _object({
             "shard": INTEGER, "position": TEXT, "time": TIME, "stale_for_ms": INTEGER, "timeouts": INTEGER,
             "alarm": BOOLEAN, "bars": INTEGER, "unwritten_ms": MAYBE_INTEGER,
         }),
         "Status": _object({
-            "version": TEXT, "time": TIME, "stale": BOOLEAN, "stale_for_ms": INTEGER, "database": BOOLEAN,
+            "version": TEXT, "time": TIME, "stale": BOOLEAN, "stale_for_ms": INTEGER, "exchange": TEXT,
+            "database": BOOLEAN,
             "intervals": _list(TEXT), "shards": _list(_ref("Shard")),
             "expected": _list(TEXT), "processes": _list(ANY_OBJECT),
             "streams": {"type": "object", "additionalProperties": INTEGER}, "clients": INTEGER,

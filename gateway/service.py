@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Sequence
 from typing import Final
+from urllib.parse import urlsplit
 
 from gateway.api import Api
 from gateway.fapi import Fapi, History
@@ -66,6 +67,7 @@ class Gateway:
         fapi = Fapi(self.market, history, context.stats, config.weight_per_minute)
         api = Api(
             self.market, history, self.store, self.hub, lambda: self.survey, context.stats, token=bool(config.token),
+            exchange=urlsplit(context.settings.exchange.websocket_url).netloc.rpartition("@")[2],
             expected=self.expected,
         )  # fmt: skip
         page = Page(read_files())

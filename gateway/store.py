@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
@@ -24,6 +24,10 @@ WAITING_FOR_EACH: Final = 16
 """How many queries may wait for each connection."""
 
 T = TypeVar("T")
+Span = tuple[int, int]
+"""From the first ms on, and before the second."""
+Board = tuple[list[Row], list[Row]]
+"""Days and symbols of the scoreboard."""
 
 
 class StoreBusy(KlaggError):
@@ -61,7 +65,7 @@ class Store:
 
     async def _ask(self, question: Callable[[Database], T]) -> T:
         if self._places <= 0:
-            raise StoreBusy
+            raise StoreBusy("the database is asked too much at once; come again later")
         self._places -= 1
         try:
             loop = asyncio.get_running_loop()
@@ -98,6 +102,13 @@ class Store:
     async def findings(self, symbol: str | None, severity: str | None, open_only: bool, limit: int) -> list[Row]:
         """Findings, the newest first; of one symbol or severity, or all; `open_only`: those that stand."""
         return await self._rows("findings", symbol=symbol, severity=severity, open_only=open_only, limit=limit)
+
+    async def scoreboard(self, span: Span, symbol: str | None, intervals: Sequence[str], limit: int) -> Board:
+        """Completeness and truth by day, the newest first, and by symbol, the worst first and `limit` at most; of one
+        symbol, or all."""
+        values = {"first_ms": span[0], "end_ms": span[1], "symbol": symbol, "intervals": list(intervals)}
+        days = await self._rows("board_days", **values)
+        return days, await self._rows("board_symbols", **values, limit=limit)
 
     async def _rows(self, name: str, **values: object) -> list[Row]:
         return await self._ask(lambda database: database.query(QUERIES[name], values))

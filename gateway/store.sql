@@ -78,3 +78,44 @@ WHERE (%(symbol)s::text IS NULL OR symbol = %(symbol)s)
     AND (NOT %(open_only)s OR (standing AND findings.closed_at IS NULL))
 ORDER BY findings.said_at DESC NULLS LAST, id DESC
 LIMIT %(limit)s;
+
+-- name: board_days
+-- The scoreboard of each UTC day in [first, end), the newest first.
+SELECT
+    (extract(epoch FROM day) * 1000)::bigint AS day, count(DISTINCT symbol) AS symbols,
+    sum(expected)::bigint AS expected, sum(bars)::bigint AS bars, sum(complete)::bigint AS complete,
+    sum(amended)::bigint AS amended, sum(gaps)::bigint AS gaps, sum(audited)::bigint AS audited,
+    sum(exact)::bigint AS exact, sum(edge_shift)::bigint AS edge_shift, sum(exchange_hole)::bigint AS exchange_hole,
+    sum(local_gap)::bigint AS local_gap, sum(late)::bigint AS late, sum(unexplained)::bigint AS unexplained,
+    sum(open_findings)::bigint AS open_findings,
+    (extract(epoch FROM max(counted_at)) * 1000)::bigint AS counted_at,
+    (extract(epoch FROM max(audited_at)) * 1000)::bigint AS audited_at
+FROM scoreboard
+WHERE "interval" = ANY(%(intervals)s::text[])
+    AND day >= timestamptz 'epoch' + %(first_ms)s * INTERVAL '1 millisecond'
+    AND day < timestamptz 'epoch' + %(end_ms)s * INTERVAL '1 millisecond'
+    AND (%(symbol)s::text IS NULL OR symbol = %(symbol)s)
+GROUP BY scoreboard.day
+ORDER BY scoreboard.day DESC;
+
+-- name: board_symbols
+-- The scoreboard of each symbol over these days, the worst first.
+SELECT
+    symbol, count(DISTINCT day) AS days,
+    sum(expected)::bigint AS expected, sum(bars)::bigint AS bars, sum(complete)::bigint AS complete,
+    sum(amended)::bigint AS amended, sum(gaps)::bigint AS gaps, sum(audited)::bigint AS audited,
+    sum(exact)::bigint AS exact, sum(edge_shift)::bigint AS edge_shift, sum(exchange_hole)::bigint AS exchange_hole,
+    sum(local_gap)::bigint AS local_gap, sum(late)::bigint AS late, sum(unexplained)::bigint AS unexplained,
+    sum(open_findings)::bigint AS open_findings,
+    (extract(epoch FROM max(counted_at)) * 1000)::bigint AS counted_at,
+    (extract(epoch FROM max(audited_at)) * 1000)::bigint AS audited_at
+FROM scoreboard
+WHERE "interval" = ANY(%(intervals)s::text[])
+    AND day >= timestamptz 'epoch' + %(first_ms)s * INTERVAL '1 millisecond'
+    AND day < timestamptz 'epoch' + %(end_ms)s * INTERVAL '1 millisecond'
+    AND (%(symbol)s::text IS NULL OR symbol = %(symbol)s)
+GROUP BY symbol
+ORDER BY
+    sum(unexplained) DESC, sum(open_findings) DESC, sum(local_gap) DESC, sum(gaps) DESC,
+    sum(expected) - sum(complete) DESC, symbol
+LIMIT %(limit)s;

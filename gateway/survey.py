@@ -21,7 +21,7 @@ STREAMS: Final = ("feed", "klines", "live", "events", "requests", "findings", "d
 class Survey:
     """`heartbeats` are what processes say of themselves, `lengths` entries by stream, `findings` the newest entries of
     each shard, newest first (as `_finding_of`), `unwritten_ms` by shard the time of Redis of the oldest final that the
-    table lacks (None: it lacks none, or nobody writes a table)."""
+    table lacks (None: it lacks none); a shard that nobody writes is not there."""
 
     heartbeats: Sequence[dict[str, Any]] = ()
     lengths: dict[str, int] = field(default_factory=dict)
@@ -42,7 +42,8 @@ def survey(streams: Streams, shards: int) -> Survey:
             lengths[key] = streams.length(key)
         newest = streams.newest(keys.findings, count=FINDINGS_SHOWN)
         findings += map(_finding_of, (keys.findings for _ in newest), newest)
-        unwritten[shard] = oldest_unwritten_ms(streams, keys)
+        if GROUP_WRITERS in streams.groups(keys.klines):
+            unwritten[shard] = oldest_unwritten_ms(streams, keys)
     return Survey([each for each in heartbeats if each], lengths, findings, unwritten)
 
 

@@ -271,6 +271,15 @@ SELECT
     (extract(epoch FROM loaded_until) * 1000)::bigint AS until_ms
 FROM backfilled;
 
+-- name: count_days
+-- The days of a part that is loaded to its end.
+SELECT refresh_symbol_days(
+    timestamptz 'epoch' + %(from_ms)s * interval '1 millisecond',
+    timestamptz 'epoch' + %(to_ms)s * interval '1 millisecond',
+    %(symbol)s,
+    %(interval)s
+) AS changed;
+
 -- name: note_loaded
 INSERT INTO backfilled (symbol, "interval", part, mark, loaded_from, loaded_until)
 VALUES (

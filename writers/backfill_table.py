@@ -92,7 +92,7 @@ class HistoryTable:
         }
 
     def store(self, batch: Batch, say: Say) -> Stored:
-        """Store a batch and how far its part is loaded with it.
+        """Store a batch and how far its part is loaded with it; at the part's end its days are counted (symbol_days).
 
         What it found goes to `say` before the commit: a crash in between has it said again, and never not at all.
         """
@@ -130,6 +130,11 @@ class HistoryTable:
                     "from_ms": part.from_ms, "until_ms": batch.until_ms,
                 },
             )  # fmt: skip
+            if batch.until_ms >= part.to_ms > part.from_ms:
+                span = {"from_ms": part.from_ms, "to_ms": part.to_ms}
+                self._database.query(
+                    _QUERIES["count_days"], {"symbol": part.symbol, "interval": part.interval.name, **span}
+                )
         return stored
 
     def _upsert(self, stored: Stored, batch: Batch, about: Mapping[str, object]) -> None:

@@ -10,6 +10,7 @@ import ujson
 
 from klagg.cli import (
     bench_aggregator,
+    bench_audit,
     bench_backfill,
     bench_chunks,
     bench_core,
@@ -22,7 +23,7 @@ from klagg.cli import (
 BENCHES = {
     "core": bench_core, "aggregator": bench_aggregator, "ingest": bench_ingest, "writer": bench_writer,
     "chunks": bench_chunks, "backfill": bench_backfill, "grafana": bench_grafana,
-    "gateway": bench_gateway,
+    "gateway": bench_gateway, "audit": bench_audit,
 }  # fmt: skip
 
 

@@ -1,9 +1,9 @@
 """`klagg bench grafana`: every panel of the dashboards, asked as Grafana asks, of a market's worth of rows.
 
 A fresh embedded PostgreSQL with TimescaleDB is filled with bars of 1m (and the 1h and 1d bars above them), amendments,
-gaps, findings and symbol-days. Each panel and variable is then asked over the range with which its dashboard opens, and
-over the whole of the time that was loaded, by the role klagg_reader, warm, the median of five. The load takes some
-minutes, and the database about 10 GB of the temporary folder.
+gaps, findings, symbol-days and audits. Each panel and variable is then asked over the range with which its dashboard
+opens, and over the whole of the time that was loaded, by the role klagg_reader, warm, the median of five. The load
+takes some minutes, and the database about 10 GB of the temporary folder.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TARGET_MS: Final = 300
 ROUNDS: Final = 5
 TIMEOUT_MS: Final = 1_800_000
 BY_DAY: Final = ("klines_minutes", "klines_hours", "klines_days", "confirmations", "amendments")
-AT_ONCE: Final = ("gaps", "findings", "symbol_days")
+AT_ONCE: Final = ("gaps", "findings", "symbol_days", "audits")
 
 _QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
 

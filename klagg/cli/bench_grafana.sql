@@ -99,13 +99,13 @@ FROM (
 ) AS holes;
 
 -- name: findings
-INSERT INTO findings (id, shard, kind, severity, symbol, "interval", open_time, writer, said_at, closed_at, evidence)
+INSERT INTO findings (id, shard, kind, severity, symbol, "interval", open_time, writer, said_at, closed_at, evidence, standing)
 SELECT
     '0:auditor-exchange@1:' || number || '-' || extract(epoch FROM at), 0,
     (ARRAY['UNREPAIRED', 'EDGE_SHIFT', 'EXCHANGE_HOLE', 'DATA_LOSS'])[1 + mixed %% 4],
     (ARRAY['error', 'info', 'warning', 'error'])[1 + mixed %% 4], symbol, '1m', at, 'auditor-exchange@1',
     at + INTERVAL '2 minutes', CASE WHEN mixed %% 3 = 0 THEN NULL ELSE at + INTERVAL '5 minutes' END,
-    jsonb_build_object('expected', mixed, 'found', mixed - 2)
+    jsonb_build_object('expected', mixed, 'found', mixed - 2), true
 FROM (
     SELECT number, symbol, at, (extract(epoch FROM at)::bigint / 3600 + number) %% 97 AS mixed
     FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz - INTERVAL '1 hour', INTERVAL '12 hours') AS at
@@ -114,6 +114,22 @@ FROM (
 
 -- name: symbol_days
 SELECT refresh_symbol_days(%(since)s, %(until)s) AS days;
+
+-- name: audits
+-- Every day was compared; two bars in it differ by fills at a close, and a few by something else.
+INSERT INTO audits (
+    symbol, day, "interval", bars, exact, edge_shift, exchange_hole, local_gap, late, unexplained, audited_at
+)
+SELECT
+    symbol, day, "interval", bars, greatest(bars - 2 - hole - odd, 0), least(bars, 2), hole, 0, 0, odd,
+    day + INTERVAL '26 hours'
+FROM (
+    SELECT
+        symbol, day, "interval", bars,
+        (bars > 9 AND (hashtext(symbol) + extract(epoch FROM day)::bigint / 86400) %% 11 = 0)::integer AS hole,
+        (bars > 9 AND (hashtext(symbol) + extract(epoch FROM day)::bigint / 86400) %% 97 = 0)::integer AS odd
+    FROM symbol_days
+) AS counted;
 
 -- name: tidy
 -- What autovacuum does in its own time.

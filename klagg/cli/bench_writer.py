@@ -62,7 +62,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """See TITLE. `rows_per_s` counts rows that were new, `entries_per_s` redelivered entries too; `ratio` is the
     writer's rows to the bare ones. `cpu_s_per_million` is the writer's processor time for a million entries."""
-    with _bench() as bench:
+    with servers() as bench:
         if args.rollover:
             return _rollover(args, bench)
         entries = with_redelivered(final_bars(args.symbols, args.rows), args.redelivered)
@@ -82,7 +82,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class _Bench:
+class Bench:
     """Both servers, ready, and the configuration that names them."""
 
     streams: Streams
@@ -93,7 +93,7 @@ class _Bench:
 
 
 @contextmanager
-def _bench() -> Iterator[_Bench]:
+def servers() -> Iterator[Bench]:
     with tempfile.TemporaryDirectory(prefix="klagg-bench-") as folder:
         Path(folder).chmod(0o755)  # PostgreSQL runs as another user where this is root
         with RedisServer(Path(folder) / "redis", maxmemory_mb=8192) as redis, PostgresServer(folder) as postgres:
@@ -104,7 +104,7 @@ def _bench() -> Iterator[_Bench]:
             config.write_text(to_toml(settings), encoding="utf-8")
             with closing(Database(url)) as database, closing(Streams(redis.url, timeout_ms=60_000)) as streams:
                 migrate(database)
-                yield _Bench(streams, postgres, database, config, settings.persistence.finalized_buffer_size)
+                yield Bench(streams, postgres, database, config, settings.persistence.finalized_buffer_size)
 
 
 def with_redelivered(bars: Sequence[Kline], percent: int) -> list[Kline]:
@@ -118,9 +118,9 @@ def with_redelivered(bars: Sequence[Kline], percent: int) -> list[Kline]:
     return entries + list(bars[: max(0, missing)])
 
 
-def _bare(bench: _Bench, entries: Sequence[Kline]) -> float:
+def _bare(bench: Bench, entries: Sequence[Kline]) -> float:
     """Rows a second of COPY and upsert alone, sorted and without doubles inside a batch, as the upsert needs them."""
-    bench.database.execute(_QUERIES["empty"])
+    empty(bench)
     row_of, size = attrgetter(*FIELDS), bench.buffer_size
     batches = [
         [row_of(bar) for _, bar in sorted({bar.key: bar for bar in entries[start : start + size]}.items())]
@@ -133,17 +133,23 @@ def _bare(bench: _Bench, entries: Sequence[Kline]) -> float:
             bench.database.copy_rows(_QUERIES["copy_bare"], _TYPES, batch)
             bench.database.execute(_QUERIES["upsert_bare"])
     took_s = time.perf_counter() - began
-    return _rows(bench) / took_s
+    return rows_there(bench) / took_s
 
 
-def _rows(bench: _Bench) -> int:
+def empty(bench: Bench) -> None:
+    """No rows any more."""
+    bench.database.execute(_QUERIES["empty"])
+
+
+def rows_there(bench: Bench) -> int:
+    """How many rows are in the table."""
     return int(bench.database.query(_QUERIES["count"])[0]["rows"])
 
 
 _seq = itertools.count(1)
 
 
-def _publish(bench: _Bench, bars: Sequence[Kline]) -> None:
+def _publish(bench: Bench, bars: Sequence[Kline]) -> None:
     for start in range(0, len(bars), WRITE_ENTRIES):
         bench.streams.write(
             [
@@ -153,7 +159,7 @@ def _publish(bench: _Bench, bars: Sequence[Kline]) -> None:
         )
 
 
-def _settled(bench: _Bench, published: int) -> int:
+def settled(bench: Bench, published: int) -> int:
     """How many of the published entries are acknowledged."""
     unread = bench.streams.group_lag(KLINES, GROUP_WRITERS)
     if unread is None:
@@ -161,28 +167,28 @@ def _settled(bench: _Bench, published: int) -> int:
     return published - unread - bench.streams.pending_count(KLINES, GROUP_WRITERS)
 
 
-def _whole(bench: _Bench, entries: Sequence[Kline], rows: int) -> tuple[float, float]:
+def _whole(bench: Bench, entries: Sequence[Kline], rows: int) -> tuple[float, float]:
     """(rows a second, processor seconds for a million entries) of a writer that finds all entries in the stream.
 
     It is measured from its first acknowledgement to its last, and every row must be there.
     """
-    bench.database.execute(_QUERIES["empty"])
+    empty(bench)
     bench.streams.delete(KLINES)
     _publish(bench, entries)
     bench.streams.ensure_group(KLINES, GROUP_WRITERS)
-    with _writer(bench) as process:
-        first = _until(process, lambda: _settled(bench, len(entries)))
+    with writer(bench) as process:
+        first = until(process, lambda: settled(bench, len(entries)))
         began, used_s = time.perf_counter(), cpu_s_of(process.pid)
-        _until(process, lambda: _settled(bench, len(entries)) == len(entries))
+        until(process, lambda: settled(bench, len(entries)) == len(entries))
         took_s, used_s = time.perf_counter() - began, cpu_s_of(process.pid) - used_s
-    if (found := _rows(bench)) != rows:
+    if (found := rows_there(bench)) != rows:
         raise BenchFailed(f"{found} rows are in the table instead of {rows}")
     measured = len(entries) - first
     return measured / took_s * rows / len(entries), used_s / measured * 1e6
 
 
 @contextmanager
-def _writer(bench: _Bench) -> Iterator[subprocess.Popen[bytes]]:
+def writer(bench: Bench) -> Iterator[subprocess.Popen[bytes]]:
     command = [sys.executable, "-m", "writers.final_service", "--config", str(bench.config)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     try:
@@ -192,7 +198,7 @@ def _writer(bench: _Bench) -> Iterator[subprocess.Popen[bytes]]:
         process.communicate(timeout=TIMEOUT_S)
 
 
-def _until(process: subprocess.Popen[bytes], condition: Callable[[], int]) -> int:
+def until(process: subprocess.Popen[bytes], condition: Callable[[], int]) -> int:
     """Wait until a condition gives something, and what; BenchFailed if the process ends, or it takes too long."""
     deadline = time.monotonic() + TIMEOUT_S
     while not (found := condition()):
@@ -204,16 +210,16 @@ def _until(process: subprocess.Popen[bytes], condition: Callable[[], int]) -> in
     return found
 
 
-def _rollover(args: argparse.Namespace, bench: _Bench) -> dict[str, Any]:
+def _rollover(args: argparse.Namespace, bench: Bench) -> dict[str, Any]:
     """How long after its last entry is in the stream a burst of finals is in the table, for an idle writer."""
     delays_ms, whole_ms = [], []
-    with _writer(bench) as process:
+    with writer(bench) as process:
         for week in range(max(5, args.rounds) + 1):
             bars = rollover_bars(args.symbols, week)
             began = time.perf_counter()
             _publish(bench, bars)
             written = time.perf_counter()
-            _until(process, lambda bars=bars: _visible(bench, bars) == len(bars))  # type: ignore[misc]
+            until(process, lambda bars=bars: _visible(bench, bars) == len(bars))  # type: ignore[misc]
             delays_ms.append((time.perf_counter() - written) * 1000)
             whole_ms.append((time.perf_counter() - began) * 1000)
     return {
@@ -223,21 +229,21 @@ def _rollover(args: argparse.Namespace, bench: _Bench) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _visible(bench: _Bench, bars: Sequence[Kline]) -> int:
+def _visible(bench: Bench, bars: Sequence[Kline]) -> int:
     """How many of these bars are in the table; no others have their open times."""
     times = sorted({bar.open_time for bar in bars})
     return sum(int(bench.database.query(_QUERIES["count_of"], {"open_time": each})[0]["rows"]) for each in times)
 
 
-def _outage(args: argparse.Namespace, bench: _Bench, rate: float) -> dict[str, Any]:
+def _outage(args: argparse.Namespace, bench: Bench, rate: float) -> dict[str, Any]:
     """Stop the database under a working writer, let entries go on, start it again: how the backlog drains."""
     bars = final_bars(args.symbols, args.rate * args.outage)
-    bench.database.execute(_QUERIES["empty"])
+    empty(bench)
     bench.streams.delete(KLINES)
     bench.streams.ensure_group(KLINES, GROUP_WRITERS)
-    with _writer(bench) as process:
+    with writer(bench) as process:
         _publish(bench, bars[:WRITE_ENTRIES])
-        _until(process, lambda: _settled(bench, WRITE_ENTRIES) == WRITE_ENTRIES)
+        until(process, lambda: settled(bench, WRITE_ENTRIES) == WRITE_ENTRIES)
         before_mb = _resident_mb(process.pid)
         bench.database.close()
         bench.postgres.stop()
@@ -245,12 +251,12 @@ def _outage(args: argparse.Namespace, bench: _Bench, rate: float) -> dict[str, A
         during_mb, redis_mb = _resident_mb(process.pid), bench.streams.memory(KLINES) / 2**20
         bench.postgres.start()
         back = time.perf_counter()
-        first = _until(process, lambda: max(0, _settled(bench, len(bars)) - WRITE_ENTRIES))
+        first = until(process, lambda: max(0, settled(bench, len(bars)) - WRITE_ENTRIES))
         began, used_s = time.perf_counter(), cpu_s_of(process.pid)
-        _until(process, lambda: _settled(bench, len(bars)) == len(bars))
+        until(process, lambda: settled(bench, len(bars)) == len(bars))
         took_s, used_s = time.perf_counter() - began, cpu_s_of(process.pid) - used_s
         after_mb = _resident_mb(process.pid)
-    if (found := _rows(bench)) != len(bars):
+    if (found := rows_there(bench)) != len(bars):
         raise BenchFailed(f"{found} rows are in the table after the outage instead of {len(bars)}")
     left = len(bars) - WRITE_ENTRIES - first
     drained = left / took_s
@@ -263,7 +269,7 @@ def _outage(args: argparse.Namespace, bench: _Bench, rate: float) -> dict[str, A
     }  # fmt: skip
 
 
-def _publish_evenly(bench: _Bench, bars: Sequence[Kline], seconds: int) -> None:
+def _publish_evenly(bench: Bench, bars: Sequence[Kline], seconds: int) -> None:
     began, size = time.monotonic(), -(-len(bars) // seconds)
     for second in range(seconds):
         _publish(bench, bars[second * size : (second + 1) * size])

@@ -170,6 +170,34 @@ def test_what_a_group_has_not_done_with_stays(streams: Streams, client: redis.Re
 
 
 @pytest.mark.servers
+@pytest.mark.parametrize(
+    ("name", "group"),
+    [("klines", GROUP_COMPLETENESS), ("events", GROUP_COMPLETENESS), ("events", GROUP_LIFECYCLE)],
+)
+def test_the_switch_decides_whether_auditors_hold_entries_back(
+    streams: Streams, client: redis.Redis, name: str, group: str
+) -> None:
+    key, kept = getattr(KEYS, name), KEPT_ENTRIES[name]
+    unstored = settings.Database(enabled=False)
+    audited = Trimmer(streams, KEYS, Settings(database=unstored), LOG)
+    audited.ensure_groups()
+    entries = kept + 2000
+    ids = put(client, key, entries, first_ms=10**12, step_ms=1000)
+    for other in streams.groups(key).keys() - {group}:
+        streams.read_group([key], other, "one", count=entries)
+        streams.ack(key, other, ids)
+    rounds(audited)
+    assert streams.length(key) == entries, f"{group} has read nothing"
+    unaudited = Trimmer(streams, KEYS, replace(UNAUDITED, database=unstored), LOG)
+    unaudited.ensure_groups()
+    assert group in streams.groups(key), "left from the time before the switch"
+    rounds(unaudited)
+    assert streams.length(key) <= kept + NODE
+    findings, _ = unaudited.take()
+    assert any(group in each["evidence"] and each["severity"] == "warning" for each in findings)
+
+
+@pytest.mark.servers
 def test_streams_for_people_keep_their_newest_entries(streams: Streams, client: redis.Redis) -> None:
     trimmer = Trimmer(streams, KEYS, Settings(database=settings.Database(enabled=False)), LOG)
     trimmer.ensure_groups()

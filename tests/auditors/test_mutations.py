@@ -616,7 +616,8 @@ def test_a_group_without_a_consumer(idle_ms: int | None) -> None:
     for now_ms in range(0, 40_000, 1_000):
         found += watch.note({("klines:{0}", "writers"): idle_ms, ("klines:{0}", "other"): 200}, now_ms, BEGIN)
     assert [(each.kind, each.place) for each in found] == [(found_as.GROUP_SILENT, "klines:{0}/writers")]
-    assert not watch.note({("klines:{0}", "writers"): 5}, 41_000, BEGIN)
+    (settled,) = watch.note({("klines:{0}", "writers"): 5}, 41_000, BEGIN)
+    assert (settled.id, settled.closed) == (found[0].id, True)
     watch.note({("klines:{0}", "writers"): None}, 42_000, BEGIN)
     assert watch.note({("klines:{0}", "writers"): None}, 90_000, BEGIN), "silent again is news"
 
@@ -627,7 +628,8 @@ def test_an_auditor_that_falls_behind_and_one_to_which_nothing_comes() -> None:
     (behind,) = watch.note(BEGIN, BEGIN + 61_000, 1234, 1_000)
     assert (behind.kind, "61000 ms" in behind.evidence, "1234 entries" in behind.evidence) == ("LAGGING", True, True)
     assert not watch.note(BEGIN, BEGIN + 62_000, 1300, 2_000), "said once"
-    assert not watch.note(BEGIN + 62_000, BEGIN + 62_000, 0, 3_000)
+    (settled,) = watch.note(BEGIN + 62_000, BEGIN + 62_000, 0, 3_000)
+    assert (settled.id, settled.closed) == (behind.id, True)
     (stalled,) = watch.note(BEGIN + 62_000, BEGIN + 62_000, 0, 2_000 + STALLED_MS + 1_000)
     assert stalled.kind == "STALLED"
 

@@ -254,11 +254,23 @@ def test_the_process(streams: Streams, redis_url: str, tmp_path: Path, name: str
     assert streams.values_like(key) == {}
 
 
-def test_an_auditor_that_is_switched_off_refuses_to_start(
-    redis_url: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("name", ["completeness", "lifecycle", "exchange"])
+def test_an_auditor_that_is_switched_off_rests_and_nothing_is_kept_for_it(
+    redis_url: str, tmp_path: Path, streams: Streams, name: str
 ) -> None:
     config = tmp_path / "klagg.toml"
     config.write_text(f'[redis]\nurl = "{redis_url}"\n[audit]\nfull = false\n', encoding="utf-8")
-    command = [sys.executable, "-m", "auditors.lifecycle_service", "--config", str(config)]
-    assert subprocess.run(command, cwd=ROOT, check=False).returncode == 2
-    assert "audit.full is false" in capfd.readouterr().err
+    command = [sys.executable, "-m", f"auditors.{name}_service", "--config", str(config)]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE)
+    try:
+        key = heartbeat_key(f"auditor-{name}")
+        eventually(lambda: "off (audit.full is false)" in streams.values_like(key).get(key, ""), 20)
+        assert streams.length(KEYS.klines) == streams.length(KEYS.events) == 0
+        assert streams.groups(KEYS.klines) == streams.groups(KEYS.events) == {}
+        process.terminate()
+        _, said = process.communicate(timeout=20)
+    finally:
+        if process.poll() is None:
+            process.kill()
+            process.wait()
+    assert process.returncode == 0, said.decode()

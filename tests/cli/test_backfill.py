@@ -76,6 +76,26 @@ def counted(database: Database) -> dict[tuple[str, str], int]:
     return {(row["symbol"], row["interval"]): row["bars"] for row in found}
 
 
+def days_of(database: Database, symbol: str, interval: str) -> list[tuple[int, int]]:
+    """(expected, complete) of each day of a series, as the table symbol_days has them."""
+    found = database.query(
+        'SELECT expected, complete FROM symbol_days WHERE symbol = %(symbol)s AND "interval" = %(interval)s'
+        " ORDER BY day",
+        {"symbol": symbol, "interval": interval},
+    )
+    return [(row["expected"], row["complete"]) for row in found]
+
+
+def test_what_is_loaded_is_counted_by_day_and_nothing_else_is(
+    database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    upsert(database, [own(1, symbol="BUSDT")])
+    write_dump(tmp_path, [*rows(1440), *rows(10, first=2880)])
+    run(capsys, "--dir", tmp_path)
+    assert days_of(database, "BTCUSDT", "1m")[:4] == [(1440, 1440), (1440, 0), (1440, 10), (1440, 0)]
+    assert days_of(database, "BUSDT", "1m") == []
+
+
 def test_recorded_dumps_of_a_quarter(database: Database, realdata: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Every bar of every month, to the last digit; a second run finds nothing left to do."""
     folder = realdata / "official_um_klines_1m"
@@ -245,6 +265,8 @@ def test_ended_in_the_middle_of_a_file_it_goes_on_there(
     found = json.loads(rest.stdout)
     assert (found["rows"], found["written"], found["known"]) == (7000 - kept, 7000 - kept, 0)
     assert counted(database) == {("BTCUSDT", "1m"): 5000, ("CUSDT", "1m"): 2000}
+    assert days_of(database, "BTCUSDT", "1m") == [(1440, 1440)] * 3 + [(1440, 680)] + [(1440, 0)] * 26
+    assert days_of(database, "CUSDT", "1m")[:3] == [(1440, 1440), (1440, 560), (1440, 0)]
 
 
 def test_progress_without_a_terminal(

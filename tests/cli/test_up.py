@@ -16,9 +16,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
+from klagg.contract import Keys
 from klagg.database import Database
 from klagg.embedded import running_url
 from klagg.embedded.traces import free_port
+from klagg.redisio import Streams
 from tests.cli.upkit import MARKET, PIPELINE, data_directory, is_alive, refused, up
 from tests.kit import eventually
 
@@ -101,6 +103,22 @@ def test_a_killed_process_comes_back_and_nobody_else_may_start(data: Path) -> No
         assert running.pids(PIPELINE)["aggregator-0"] != pids["aggregator-0"]
         assert "aggregator-0 ended with exit code -9; it starts again in 0.5 s" in running.said()
         assert running.end(signal.SIGTERM) == 0
+
+
+def test_without_the_switch_no_auditor_runs_and_nothing_is_kept_for_them(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("KLAGG_AUDIT__FULL", "false")
+    wanted = {name for name in PIPELINE if not name.startswith("auditor")}
+    with up(data, "--plain", "--no-database", *MARKET) as running:
+        assert set(running.pids(wanted)) == wanted
+        running.kline()
+        streams = Streams(running.settings().redis.url)
+        assert streams.groups(Keys(0).klines) == streams.groups(Keys(0).events) == {}
+        assert streams.values_like("heartbeat:auditor*") == {}
+        streams.close()
+        assert running.end(signal.SIGTERM) == 0
+    assert "auditor" not in running.said()
 
 
 def test_kill_9_of_klagg_ends_its_processes_and_the_next_start_works(data: Path) -> None:

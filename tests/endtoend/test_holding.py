@@ -14,19 +14,22 @@ from tests.kit import eventually
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(400)]
 
+FEED_PERCENT = 2
+"""Little enough to be full soon, and enough for what comes between two trims while the aggregator keeps up."""
+
 
 def test_an_aggregator_that_stands_still_costs_no_trade(tmp_path: Path, redis_url: str, database_url: str) -> None:
     """It is stopped until the feed is full and the buffer overflows; Redis never refuses, and numbers have no gap."""
-    symbols, rate = 20, 3000
+    symbols, rate = 20, 2000
     market = ["--symbols", str(symbols), "--rate", str(rate), "--seed", str(SEED)]
     database = migrated(database_url)
     with stack(
         tmp_path, redis_url, database_url, market, aggregator={"intervals": ("1m",)},
-        streams={"feed_percent": 1}, ingest={"buffer_s_max": 3},
+        streams={"feed_percent": FEED_PERCENT}, ingest={"buffer_s_max": 3},
     ) as running:  # fmt: skip
         running.start("clock", "repair", "aggregator", "writer", "ingest")
         run = Run(running, database)
-        cap = (int(run.streams.information("memory")["maxmemory"]) or 2048 << 20) // 100
+        cap = (int(run.streams.information("memory")["maxmemory"]) or 2048 << 20) * FEED_PERCENT // 100
         eventually(lambda: run.streams.hash_of("bars:{0}"), 60, 0.1)
         aggregator, ingest = running.children["aggregator"], running.children["ingest"]
         aggregator.process.send_signal(signal.SIGSTOP)

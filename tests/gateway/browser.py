@@ -4,19 +4,34 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-from playwright.async_api import Browser, Page, async_playwright
+import pytest
+from playwright.async_api import Browser, Page, async_playwright, expect
 
+from gateway.page import CHARTS, FOLDER, read_files
 from klagg.embedded.prefix import bring_prefix
+
+expect.set_options(timeout=30_000)  # what is waited for comes at once, but not on every machine
 
 
 def chromium() -> str:
     """The program: KLAGG_CHROMIUM, else one of the host's, else Debian's in a private folder. PrefixUnavailable."""
     named = os.environ.get("KLAGG_CHROMIUM") or shutil.which("chromium-headless-shell") or shutil.which("chromium")
     return named or str(bring_prefix("chromium") / "bin" / "chromium-headless-shell")
+
+
+def bring_charts() -> None:
+    """The chart library, which `make page` brings from npm; without npm the test is skipped."""
+    if CHARTS in read_files():
+        return
+    if shutil.which("npm") is None:
+        pytest.skip("the chart library of the page is not installed, and npm, which brings it, is missing")
+    done = subprocess.run(["make", "page"], cwd=FOLDER.parent.parent, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @asynccontextmanager

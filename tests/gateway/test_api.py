@@ -11,11 +11,13 @@ import aiohttp
 import pytest
 
 from gateway import api
+from gateway.endpoints import TIME_MAX
 from gateway.store import Store
 from klagg.contract import Keys, stamp
 from klagg.database import Database
 from klagg.errors import DatabaseUnavailable
 from klagg.findings import finding_entry
+from klagg.intervals import DAY_MS
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, eventually, kline, running
 from writers.history_findings import Finding, finding_of
 from writers.history_table import keep
@@ -137,6 +139,43 @@ async def test_gaps_and_findings(redis_url: str, database_url: str, database: Da
         assert (await described(client, "findings", open="true"))["findings"] == [gap]
 
 
+async def test_the_scoreboard(redis_url: str, database_url: str, database: Database, teller: Teller) -> None:
+    day_ms = NOW_MS // DAY_MS * DAY_MS
+    database.execute(
+        'INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own)'
+        " SELECT symbol, kind, to_timestamp(%(day_s)s) - ago * INTERVAL '1 day', 10, 9, 8, 1, 7"
+        " FROM unnest(ARRAY['BTCUSDT', 'ETHUSDT']) AS symbol, unnest(ARRAY['1m', '1d', '15m']) AS kind,"
+        " unnest(ARRAY[0, 1, 29, 30]) AS ago",
+        {"day_s": day_ms // 1000},
+    )
+    database.execute(
+        "INSERT INTO audits VALUES ('ETHUSDT', to_timestamp(%(day_s)s), '1m', 9, 6, 1, 0, 0, 1, 1, now())",
+        {"day_s": day_ms // 1000},
+    )
+    teller.tell({BTC: {}})
+    async with running(redis_url, database_url) as client:
+        found = await described(client, "scoreboard")
+        assert [(day_ms - each["day"]) // DAY_MS for each in found["days"]] == [0, 1, 29]
+        assert (found["first"], found["last"]) == (day_ms - 29 * DAY_MS, day_ms)
+        assert "15m" not in found["intervals"], "only what klagg makes counts"
+        today = found["days"][0]
+        assert (today["symbols"], today["expected"], today["gaps"], today["audited"]) == (2, 40, 4, 9)
+        assert (today["exact"], today["unexplained"], found["days"][1]["audited_at"]) == (6, 1, None)
+        assert [(each["symbol"], each["days"], each["unexplained"]) for each in found["symbols"]] == [
+            ("ETHUSDT", 3, 1), ("BTCUSDT", 3, 0),
+        ]  # fmt: skip
+        one = await described(
+            client, "scoreboard", symbol="BTCUSDT", interval="1m", start=day_ms - 30 * DAY_MS, end=day_ms - 1, limit=1
+        )
+        assert [each["expected"] for each in one["days"]] == [10, 10, 10]
+        assert [each["symbol"] for each in one["symbols"]] == ["BTCUSDT"]
+        for query in (f"start={day_ms}&end={day_ms - 1}", f"start=0&end={day_ms}", "interval=7m", "limit=0", "day=1"):
+            status, _, body = await client.ask(f"/api/scoreboard?{query}")
+            assert status == 400, body
+        assert (await described(client, "scoreboard", start=0, end=1))["days"] == []
+        assert (await described(client, "scoreboard", start=TIME_MAX, end=TIME_MAX))["days"] == []
+
+
 async def test_the_status_shows_processes_streams_and_shards(redis_url: str, teller: Teller) -> None:
     teller.tell({BTC: {}})
     finding = finding_entry("DATA_LOSS", "error", "gone", time_ms=7)
@@ -146,6 +185,7 @@ async def test_the_status_shows_processes_streams_and_shards(redis_url: str, tel
         await eventually(lambda: client.gateway.survey.heartbeats)
         found = await described(client, "status")
         assert (found["stale"], found["clients"], found["database"]) == (False, 1, False)
+        assert found["exchange"] == "fstream.binance.com"
         assert [each["process"] for each in found["processes"]] == ["clock"]
         assert found["streams"]["live:{0}"] == 1
         (shard,) = found["shards"]

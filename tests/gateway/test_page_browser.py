@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import re
-import shutil
-import subprocess
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from playwright.async_api import Browser, Page, expect
 
-from gateway.page import CHARTS, FOLDER, read_files
-from klagg.contract import heartbeat_key
+from gateway.page import CHARTS, read_files
+from klagg.contract import GROUP_WRITERS, Keys, heartbeat_key
 from klagg.database import Database
 from klagg.redisio import Streams
-from tests.gateway.browser import browsing, visiting
+from tests.gateway.browser import bring_charts, browsing, visiting
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, kline, running
 from writers.kline_table import upsert
 
@@ -60,12 +58,7 @@ def rising(number: int, **changes: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def charts() -> None:
     """The chart library, which `make page` brings from npm."""
-    if CHARTS in read_files():
-        return
-    if shutil.which("npm") is None:
-        pytest.skip("the chart library of the page is not installed, and npm, which brings it, is missing")
-    done = subprocess.run(["make", "page"], cwd=FOLDER.parent.parent, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
+    bring_charts()
 
 
 @pytest.fixture
@@ -76,7 +69,7 @@ async def browser() -> AsyncIterator[Browser]:
 
 async def bars(page: Page, count: int) -> None:
     """Wait until the chart has so many bars."""
-    await expect(page.locator("#chart")).to_have_attribute("data-bars", str(count), timeout=10_000)
+    await expect(page.locator("#chart")).to_have_attribute("data-bars", str(count))
 
 
 async def test_the_list_fills_is_live_and_is_searched_by_keys(redis_url: str, teller: Teller, browser: Browser) -> None:
@@ -226,6 +219,22 @@ async def test_a_paused_aggregator_is_said_and_its_return_too(redis_url: str, te
         assert troubles == []
 
 
+async def test_a_market_that_is_not_the_exchanges_is_marked(redis_url: str, teller: Teller, browser: Browser) -> None:
+    teller.tell({BTC: {}})
+    for exchange, shown in (("", False), ("ws://127.0.0.1:9", True)):
+        async with (
+            running(redis_url, exchange=exchange, stale_ms=60_000) as client,
+            visiting(browser, client.url) as (page, _),
+        ):
+            await expect(page.locator("#live")).to_have_text("live")
+            source = page.locator("#source")
+            if shown:
+                await expect(source).to_have_text("not Binance")
+                assert "127.0.0.1:9" in (await source.get_attribute("title") or "")
+            else:
+                await expect(source).to_be_hidden()
+
+
 async def test_an_unreachable_gateway_is_said(redis_url: str, teller: Teller, browser: Browser) -> None:
     teller.tell({BTC: {}})
     async with running(redis_url, stale_ms=60_000) as client, visiting(browser, client.url) as (page, _):
@@ -243,12 +252,13 @@ async def test_the_pipeline_page_gives_its_verdict(
 ) -> None:
     teller.tell({BTC: {}})
     async with running(redis_url, database_url, stale_ms=60_000) as client:
+        streams.ensure_group(Keys(0).klines, GROUP_WRITERS)
         for name in client.gateway.expected:
             streams.set_with_ttl(heartbeat_key(name), heartbeat(name), 60)
         async with visiting(browser, f"{client.url}/#/pipeline") as (page, troubles):
             verdict = page.locator("#verdict")
             await expect(verdict).to_contain_text("The data can be trusted")
-            await expect(page.locator(".checks")).to_contain_text("No auditor runs")
+            await expect(page.locator(".checks")).to_contain_text("check the result")
             await expect(page.locator("#view-pipeline")).to_contain_text("No trade was ever missing.")
             database.execute(
                 "INSERT INTO gaps (symbol, generation, ids, from_id, to_id, opened_at) VALUES"
@@ -268,6 +278,105 @@ def heartbeat(name: str) -> str:
         f'{{"process":"{name}","pid":1,"state":"running","alarm":"","started_ms":1,"time_ms":2,"counters":{{}},'
         '"rates":{"trades":12.5},"gauges":{"open_holes":0}}'
     )
+
+
+BOARD_DAYS = (
+    'INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own)'
+    " SELECT symbol, '1m', to_timestamp(%(day_s)s) - ago * INTERVAL '1 day', 1440, 1440, 1440, 1, 1400"
+    " FROM unnest(ARRAY['BTCUSDT', '币安人生USDT']) AS symbol, generate_series(0, 4) AS ago"
+)
+BOARD_AUDITS = (
+    'INSERT INTO audits SELECT symbol, day, "interval", 1440, 1437, 2, 1, 0, 0, 0, counted_at FROM symbol_days'
+)
+BOARD_FINDING = (
+    'INSERT INTO findings (id, shard, kind, severity, symbol, "interval", open_time, writer, said_at, evidence,'
+    " standing) VALUES ('0:f', 0, 'UNEXPLAINED', 'error', '币安人生USDT', '1m', to_timestamp(%(day_s)s), 'w',"
+    " to_timestamp(%(day_s)s), '\"volume 3 instead of 5\"', true)"
+)
+
+
+async def test_the_truth_page_goes_from_nothing_to_a_fault_that_is_found(
+    redis_url: str, database_url: str, database: Database, teller: Teller, browser: Browser
+) -> None:
+    day = {"day_s": DAY_MS // 1000}
+    teller.tell({BTC: {}})
+    async with (
+        running(redis_url, database_url, stale_ms=60_000) as client,
+        visiting(browser, f"{client.url}/#/truth") as (page, troubles),
+    ):
+        view, verdict = page.locator("#view-truth"), page.locator("#board-verdict")
+        await expect(view).to_contain_text("No day was counted or audited yet")
+        await expect(page.locator("#symbols")).to_be_hidden()
+        database.execute(BOARD_DAYS, day)
+        await page.reload()
+        await expect(verdict).to_contain_text("Complete, but not audited")
+        database.execute(BOARD_AUDITS)
+        await page.reload()
+        await expect(verdict).to_contain_text("Complete and confirmed")
+        await expect(view).to_contain_text("No finding stands.")
+        database.execute("UPDATE audits SET exact = 1436, unexplained = 1 WHERE symbol <> 'BTCUSDT' AND day = ("
+                         "SELECT max(day) FROM audits)")  # fmt: skip
+        database.execute(BOARD_FINDING, day)
+        await page.reload()
+        await expect(verdict).to_contain_text("1 bar differs from the exchange's own")
+        days, symbols, findings = (view.locator("table").nth(number).locator("tbody tr") for number in range(3))
+        await expect(days).to_have_count(5)
+        await expect(days.first).to_have_class("bad")
+        await expect(symbols.first.locator("td").first).to_have_text("币安人生USDT")
+        await expect(symbols.first).to_contain_text("100.00 %")
+        await expect(symbols.first).to_contain_text("99.77 %")
+        await expect(findings).to_contain_text("volume 3 instead of 5")
+        assert troubles == []
+
+
+async def test_the_truth_page_is_walked_by_keys(
+    redis_url: str, database_url: str, database: Database, teller: Teller, browser: Browser
+) -> None:
+    database.execute(BOARD_DAYS, {"day_s": DAY_MS // 1000})
+    teller.tell({BTC: {}})
+    async with (
+        running(redis_url, database_url, stale_ms=60_000) as client,
+        visiting(browser, client.url) as (page, troubles),
+    ):
+        await expect(page.locator("#live")).to_have_text("live")
+        await page.keyboard.press("a")
+        view = page.locator("#view-truth")
+        await expect(view.locator("tbody tr")).to_have_count(7)
+        await expect(page.locator("#nav-truth")).to_have_attribute("aria-current", "")
+        await page.keyboard.press("]")
+        await expect(page).to_have_url(re.compile(r"#/truth/1m$"))
+        await expect(view.locator("tbody tr")).to_have_count(7)
+        await page.keyboard.press("]")
+        await expect(view).to_contain_text(re.compile("No day of .* bars was counted"))
+        await page.keyboard.press("[")
+        await view.get_by_role("link", name="币安人生USDT").focus()
+        await page.keyboard.press("Enter")
+        await expect(view.locator("h2").first).to_contain_text("币安人生USDT")
+        await expect(view.locator("tbody tr")).to_have_count(5)
+        assert troubles == []
+        await page.keyboard.press("p")
+        await expect(view).to_be_hidden()
+
+
+async def test_the_truth_page_says_what_it_cannot_know(
+    redis_url: str, database_url: str, database: Database, teller: Teller, browser: Browser
+) -> None:
+    database.execute(BOARD_DAYS, {"day_s": DAY_MS // 1000})
+    teller.tell({BTC: {}})
+    async with running(redis_url, stale_ms=60_000) as client, visiting(browser, f"{client.url}/#/truth") as (page, _):
+        await expect(page.locator("#view-truth [role=alert]")).to_contain_text("klagg runs without a database")
+    async with running(redis_url, database_url, stale_ms=60_000) as client, visiting(browser, client.url) as (page, _):
+        await page.clock.install()
+        await page.goto(f"{client.url}/#/truth")
+        view = page.locator("#view-truth")
+        await expect(view.locator("tbody tr")).to_have_count(7)
+        await page.context.set_offline(True)
+        await page.clock.fast_forward(61_000)
+        await expect(view.locator("[role=alert]")).to_contain_text("What you see was known")
+        await expect(view.locator("tbody tr")).to_have_count(7)
+        await page.context.set_offline(False)
+        await page.clock.fast_forward(11_000)
+        await expect(view.locator("[role=alert]")).to_have_count(0)
 
 
 async def test_without_the_chart_library_all_else_works(
@@ -313,7 +422,9 @@ async def test_a_phone_has_room_for_everything(redis_url: str, teller: Teller, b
         await expect(page.locator("#symbol")).to_have_text("ETHUSDT")
         await page.tap("#nav-pipeline")
         await expect(page.locator("#verdict")).to_be_visible()
-        for place in ("#/ETHUSDT/1m", "#/pipeline"):
+        await page.tap("#nav-truth")
+        await expect(page.locator("#view-truth")).to_be_visible()
+        for place in ("#/ETHUSDT/1m", "#/pipeline", "#/truth"):
             await page.goto(f"{client.url}/{place}")
             assert await page.evaluate("document.documentElement.scrollWidth <= innerWidth"), place
 

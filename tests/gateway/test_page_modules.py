@@ -120,6 +120,9 @@ TROUBLES: list[tuple[dict[str, Any], list[Any], list[Any], str, str]] = [
     (status(), [], [finding("error")], "Findings", "bad"),
     (status(), [], [finding("error", closed_at=NOW_MS)], "Findings", "good"),
     (status(), [], [finding("error", said_at=NOW_MS - 90_000_000)], "Findings", "good"),
+    (status(), [], [finding("error", said_at=NOW_MS - 90_000_000, standing=True, open_time=1)], "Findings", "warn"),
+    (status(), [], [finding("error", said_at=NOW_MS - 90_000_000, standing=True, closed_at=1)], "Findings", "good"),
+    (status(), [], [finding("info", said_at=NOW_MS - 90_000_000, standing=True)], "Findings", "good"),
 ]
 """What is told of the pipeline, open gaps, findings; the check that says so, and how bad it is."""
 
@@ -130,6 +133,43 @@ async def test_each_trouble_lowers_the_verdict(page: Page) -> None:
         assert found["levels"].pop(title) == level, title
         assert set(found["levels"].values()) == {"good"}, title
         assert found["worst"] == level, title
+
+
+BOARD = """
+async (rows) => {
+  const { boardVerdict, levelOf, totalOf } = await import("/page/trust.js");
+  const total = totalOf(rows);
+  return [total, levelOf(total), ...boardVerdict(total)];
+}
+"""
+
+
+def board(**changes: Any) -> dict[str, Any]:
+    """A row of the scoreboard with nothing wrong in it."""
+    zeros = dict.fromkeys(("amended", "gaps", "edge_shift", "exchange_hole", "local_gap", "late", "unexplained"), 0)
+    whole = dict.fromkeys(("expected", "bars", "complete", "audited", "exact"), 10)
+    return {**zeros, **whole, "open_findings": 0, "counted_at": 5, "audited_at": None, **changes}
+
+
+async def test_the_verdict_of_the_scoreboard(page: Page) -> None:
+    total, level, told, _, _ = await page.evaluate(BOARD, [board(), board(audited_at=9, exact=9, edge_shift=1)])
+    assert (total["exact"], total["counted_at"], total["audited_at"], level, told) == (19, 5, 9, "good", "good")
+    *_, told, _, text = await page.evaluate(BOARD, [board(), board(exact=9, unexplained=1)])
+    assert (told, text) == ("bad", "1 bar differs from the exchange's own, and nothing explains it.")
+    row = board(bars=8, complete=7, gaps=2, local_gap=1, open_findings=2)
+    *_, told, _, text = await page.evaluate(BOARD, [row])
+    assert told == "warn"
+    assert text == "2 bars are missing, 1 bar is not proven, 1 bar waits for repair, 2 findings stand."
+    assert (await page.evaluate(BOARD, [board(audited=0, exact=0)]))[2] == "off"
+
+
+async def test_an_auditor_that_is_switched_off_is_no_trouble_and_no_check(page: Page) -> None:
+    resting = {"process": "auditor-lifecycle", "state": "off (audit.full is false)", "gauges": {}}
+    told = status(processes=[each for each in status()["processes"] if not each["process"].startswith("auditor")])
+    told["expected"] = [each["process"] for each in told["processes"]]
+    told["processes"] = [*told["processes"], resting]
+    found = await page.evaluate(CHECKS, [told, [], []])
+    assert (found["levels"]["Processes"], found["levels"]["Audits"], found["worst"]) == ("good", "off", "good")
 
 
 async def test_without_a_database_nobody_looks_but_nothing_is_wrong(page: Page) -> None:

@@ -27,11 +27,13 @@ def test_processes_lengths_and_findings(streams: Streams, teller: Teller) -> Non
     assert found.heartbeats == [{"process": "clock"}]
     assert (found.lengths[KEYS.live], found.lengths[KEYS.klines], found.lengths[KEYS.dead]) == (1, 1, 0)
     assert [(each["kind"], each["stream"]) for each in found.findings] == [("DATA_LOSS", KEYS.findings)]
-    assert found.unwritten_ms == {0: None}, "nobody writes a table"
+    assert found.unwritten_ms == {}, "nobody writes a table"
     (row,) = findings_of(found, None, "error")
     assert (row["id"], row["kind"], row["symbol"], row["said_at"], row["evidence"]) == (
         "0:x:1", "DATA_LOSS", None, None, "gone",
     )  # fmt: skip
+    streams.ensure_group(KEYS.klines, GROUP_WRITERS)
+    assert survey(streams, 1).unwritten_ms == {0: int(streams.range(KEYS.klines)[0].id.split("-")[0])}
     assert findings_of(found, "BTCUSDT", None) == findings_of(found, None, "info") == []
 
 

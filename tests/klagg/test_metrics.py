@@ -19,12 +19,14 @@ from typing import Any
 import pytest
 import ujson
 
+from klagg.database import Database
 from klagg.embedded import bring_prefix
 from klagg.errors import ConfigError
 from klagg.metrics import PORTS, MetricsServer, StatsCollector, port_of
 from klagg.stats import Stats
 from tests import kit
 from tests.ingest.kit import SmallExchange, agg_trade, eventually, frame_of
+from writers.migrate import migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 FILES = ROOT / "config" / "prometheus"
@@ -170,16 +172,23 @@ def test_a_blocking_process_serves_its_metrics_until_it_ends(redis_url: str) -> 
 
 
 @pytest.mark.servers
-async def test_what_rules_look_at_is_there_from_the_start_and_counts_from_0(redis_url: str) -> None:
+async def test_what_rules_look_at_is_there_from_the_start_and_counts_from_0(redis_url: str, database_url: str) -> None:
     """increase() misses the first sample of a series: a counter born at 5 would have lost 5 that nobody hears of."""
     base = free_port()
-    modules = {"ingest-A": "ingest.service", "repair": "ingest.repair_service", "aggregator-0": "aggregator.service"}
+    modules = {
+        "ingest-A": "ingest.service", "repair": "ingest.repair_service", "aggregator-0": "aggregator.service",
+        "auditor-completeness": "auditors.completeness_service", "auditor-exchange": "auditors.exchange_service",
+    }  # fmt: skip
+    database = Database(database_url)
+    migrate(database)
+    database.close()
     wanted = {name for expression in EXPRESSIONS.values() for name in NAME.findall(expression)}
-    assert {name.split("_")[1] for name in wanted} == {"ingest", "repair", "aggregator", "process"}
+    assert {name.split("_")[1] for name in wanted} == {"ingest", "repair", "aggregator", "auditor", "process"}
     async with SmallExchange().running() as exchange:
         environment = os.environ | {
             "PYTHONPATH": str(ROOT), "KLAGG_REDIS__URL": redis_url, "KLAGG_METRICS__PORT_BASE": str(base),
             "KLAGG_EXCHANGE__WEBSOCKET_URL": exchange.websocket_url, "KLAGG_EXCHANGE__REST_URL": exchange.rest_url,
+            "KLAGG_DATABASE__URL": database_url,
         }  # fmt: skip
         found: dict[str, list[float]] = {}
         with ExitStack() as stack:

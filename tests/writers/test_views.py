@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -142,12 +142,56 @@ def test_symbol_days_know_days_without_a_bar(database: Database) -> None:
     assert counted(database, "symbol_days")["BTCUSDT", "1h", 1][:2] == (24, 1)
 
 
+def test_symbol_days_of_one_symbol_and_interval_alone(database: Database) -> None:
+    upsert(database, [each for name in ("1h", "4h") for each in bars(name, range(3))])
+    upsert(database, bars("1h", range(3), symbol="AUSDT"))
+    refresh = "SELECT refresh_symbol_days(%(day)s, %(day)s::timestamptz + INTERVAL '1 day', %(symbol)s, %(interval)s)"
+    database.query(refresh, {"day": DAY, "symbol": "BTCUSDT", "interval": "1h"})
+    assert list(counted(database, "symbol_days")) == [("BTCUSDT", "1h", 0)]
+    database.query(refresh, {"day": DAY, "symbol": "BTCUSDT", "interval": None})
+    assert set(counted(database, "symbol_days")) == {("BTCUSDT", "1h", 0), ("BTCUSDT", "4h", 0)}
+    database.query(refresh, {"day": DAY + timedelta(days=1), "symbol": "AUSDT", "interval": None})
+    assert len(counted(database, "symbol_days")) == 2, "nothing is known of it before"
+
+
 def test_symbol_days_go_on_for_a_series_that_fell_silent(database: Database) -> None:
     upsert(database, bars("1h", range(24)))
     refresh = "SELECT refresh_symbol_days(%(since)s, %(since)s::timestamptz + INTERVAL '1 day') AS changed"
     assert database.query(refresh, {"since": DAY}) == [{"changed": 1}]
     assert database.query(refresh, {"since": "2026-03-03Z"}) == [{"changed": 1}]
     assert counted(database, "symbol_days")["BTCUSDT", "1h", 1][:2] == (24, 0)
+
+
+def test_the_scoreboard_sets_what_is_there_beside_what_was_audited(database: Database) -> None:
+    upsert(database, bars("1h", range(22)))
+    database.query("SELECT refresh_symbol_days(%(day)s, %(day)s)", {"day": DAY + timedelta(hours=1)})
+    database.execute("INSERT INTO audits VALUES ('BTCUSDT', %(day)s, '1h', 22, 19, 1, 1, 1, 0, 0, now())", {"day": DAY})
+    database.execute("INSERT INTO audits VALUES ('GONEUSDT', %(day)s, '1h', 2, 0, 0, 0, 0, 1, 1, now())", {"day": DAY})
+    database.execute(
+        'INSERT INTO findings (id, shard, kind, severity, symbol, "interval", open_time, writer, said_at, evidence,'
+        " standing, closed_at) VALUES"
+        " ('a', 0, 'K', 'error', 'BTCUSDT', '1h', %(day)s, 'w', '2026-04-01Z', '1', true, NULL),"
+        " ('b', 0, 'K', 'error', 'BTCUSDT', '1h', %(day)s, 'w', '2026-04-01Z', '1', true, '2026-04-02Z'),"
+        " ('c', 0, 'K', 'error', 'BTCUSDT', '1h', %(day)s, 'w', '2026-04-01Z', '1', false, NULL)",
+        {"day": DAY},
+    )
+    names = ("symbol", "expected", "bars", "complete", "gaps", "audited", "exact", "edge_shift", "exchange_hole",
+             "local_gap", "late", "unexplained", "open_findings")  # fmt: skip
+    rows = database.query(
+        "SELECT * FROM scoreboard WHERE \"interval\" = '1h' AND day = %(day)s ORDER BY symbol", {"day": DAY}
+    )
+    assert [tuple(row[name] for name in names) for row in rows] == [
+        ("BTCUSDT", 24, 22, 22, 2, 22, 19, 1, 1, 1, 0, 0, 1), ("GONEUSDT", 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 1, 0),
+    ]  # fmt: skip
+
+
+def test_the_scoreboard_of_some_days_is_found_by_keys(database: Database) -> None:
+    where = "\"interval\" = '1m' AND day >= '2026-03-01Z' AND day < '2026-03-31Z'"
+    plan = database.query(f"EXPLAIN SELECT symbol, sum(exact) FROM scoreboard WHERE {where} GROUP BY symbol")
+    text = "\n".join(row["QUERY PLAN"] for row in plan)
+    conditions = re.findall(r"Index Cond: \(\(\"interval\" = '1m'::text\) AND \(day >= ", text)
+    assert len(conditions) == 2, text
+    assert "findings_open" in text
 
 
 AMENDMENT = """

@@ -7,11 +7,14 @@ import { decimal, direction, percent, span } from "./format.js";
 import { Pipeline } from "./pipeline.js";
 import { Socket } from "./socket.js";
 import { Symbols } from "./symbols.js";
+import { Truth } from "./truth.js";
 
 const STATUS_EVERY_MS = 1000;
 const STATUS_EVERY_MS_HIDDEN = 15_000;
 const CUT_AFTER_MS = 3000; // a reconnect within this time needs no alarm
+const EXCHANGE = "fstream.binance.com";
 const FAVOURED = ["1m", "5m", "1h"];
+const PAGES = ["pipeline", "truth"];
 
 let intervals = [];
 let shown = { symbol: "", interval: "" };
@@ -32,9 +35,10 @@ onToken(() => new Promise((resolve) => {
 const socket = new Socket();
 const symbols = new Symbols(socket, (symbol) => go(symbol, shown.interval));
 const pipeline = new Pipeline();
+const truth = new Truth();
 const chart = new Chart(socket, (kline) => headline(kline.c));
 
-// ---- where the reader is: #/SYMBOL/INTERVAL or #/pipeline
+// ---- where the reader is: #/SYMBOL/INTERVAL, #/pipeline or #/truth/INTERVAL/SYMBOL
 
 const address = (symbol, interval) => `#/${encodeURIComponent(symbol)}/${interval}`;
 
@@ -44,20 +48,20 @@ function go(symbol, interval) {
 }
 
 function follow() {
-  let [first, second] = ["", ""];
+  let [first, second, third] = ["", "", ""];
   try {
-    [first, second] = location.hash.slice(2).split("/").map(decodeURIComponent);
+    [first, second = "", third = ""] = location.hash.slice(2).split("/").map(decodeURIComponent);
   } catch {
     // an address that was cut in the middle of a character
   }
-  const onPipeline = first === "pipeline";
-  byId("view-chart").hidden = onPipeline;
-  document.body.classList.toggle("on-pipeline", onPipeline);
-  pipeline.show(onPipeline);
-  byId("nav-pipeline").toggleAttribute("aria-current", onPipeline);
-  byId("nav-chart").toggleAttribute("aria-current", !onPipeline);
-  if (onPipeline) {
-    document.title = "Pipeline – klagg";
+  const page = PAGES.includes(first) ? first : "chart";
+  byId("view-chart").hidden = page !== "chart";
+  document.body.classList.toggle("no-list", page !== "chart");
+  pipeline.show(page === "pipeline");
+  truth.show(page === "truth", second, third);
+  for (const name of ["chart", ...PAGES]) byId(`nav-${name}`).toggleAttribute("aria-current", name === page);
+  if (page !== "chart") {
+    document.title = `${page === "truth" ? "Truth" : "Pipeline"} – klagg`;
     return;
   }
   const symbol = first || shown.symbol || symbols.first;
@@ -84,6 +88,7 @@ function headline(price) {
 function showIntervals(found) {
   if (found.join() === intervals.join()) return;
   intervals = found;
+  truth.take(intervals);
   byId("intervals").replaceChildren(...intervals.map((name) => {
     const button = make("button", { type: "button", "data-interval": name, "aria-pressed": "false", text: name });
     button.addEventListener("click", () => go(shown.symbol, name));
@@ -91,13 +96,21 @@ function showIntervals(found) {
   }));
 }
 
-// ---- how live it is
+// ---- whose trades these are, and how live they are
+
+function showSource(exchange) {
+  const pill = byId("source");
+  pill.hidden = exchange === EXCHANGE;
+  say(pill, "not Binance");
+  pill.title = `These trades come from ${exchange}: they are invented, or a recording.`;
+}
 
 async function look() {
   try {
     status = await get("status");
     failure = null;
     showIntervals(status.intervals);
+    showSource(status.exchange);
     if (!shown.symbol) follow();
   } catch (problem) {
     [status, failure] = [null, problem];
@@ -149,6 +162,10 @@ function openList(open) {
 }
 
 function stepInterval(by) {
+  if (!byId("view-truth").hidden) {
+    truth.step(by);
+    return;
+  }
   const index = intervals.indexOf(shown.interval) + by;
   if (intervals[index]) go(shown.symbol, intervals[index]);
 }
@@ -158,6 +175,7 @@ const KEYS = {
   "[": () => stepInterval(-1),
   "]": () => stepInterval(1),
   p: () => { location.hash = "#/pipeline"; },
+  a: () => { location.hash = "#/truth"; },
   c: () => { location.hash = address(shown.symbol, shown.interval); },
   t: () => window.klaggTheme(),
   "?": () => byId("keys").showModal(),

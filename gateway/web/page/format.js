@@ -27,6 +27,9 @@ export function percent(value) {
 /** "up", "down" or "flat". */
 export const direction = (value) => (Number(value) > 0 ? "up" : Number(value) < 0 ? "down" : "flat");
 
+/** A part of a whole in percent, rounded down: only all of it is 100 %, and more than all is not more. */
+export const part = (some, all) => (all ? `${(Math.floor(Math.min(1, some / all) * 10_000) / 100).toFixed(2)} %` : "–");
+
 /** A time in ms as 2026-11-21 15:04:05 UTC; ms are written where there are some. */
 export function utc(ms) {
   if (ms === null || ms === undefined) return "–";

@@ -1,12 +1,12 @@
 // The pipeline page: whether the data can be trusted, at a glance, and what that rests on.
 
 import { get } from "./api.js";
+import { MARKS, quiet, section, tableOf, tileList, verdict } from "./blocks.js";
 import { byId, make } from "./dom.js";
 import { clock, count, short, span, utc, whole } from "./format.js";
 import { VERDICTS, checks, openHoles, worst } from "./trust.js";
 
 const STORED_EVERY_MS = 10_000;
-const MARKS = { good: "✓", warn: "!", bad: "✕", off: "–" };
 const RATES_SHOWN = 4;
 
 export class Pipeline {
@@ -65,7 +65,7 @@ export class Pipeline {
     if (!this.#shown) return;
     const box = byId("view-pipeline");
     const { scrollLeft } = box.querySelector(".scroll") ?? { scrollLeft: 0 };
-    box.replaceChildren(verdict(level), checkList(found), ...(this.#status ? this.#rest() : []));
+    box.replaceChildren(verdict("verdict", level, ...VERDICTS[level]), checkList(found), ...(this.#status ? this.#rest() : []));
     const scroller = box.querySelector(".scroll");
     if (scroller) scroller.scrollLeft = scrollLeft;
   }
@@ -81,19 +81,6 @@ export class Pipeline {
       make("p", { class: "quiet end", text: `klagg ${status.version} · exchange time ${status.time ? clock(status.time) : "unknown"} UTC` }),
     ];
   }
-}
-
-const quiet = (text) => make("p", { class: "quiet", text });
-
-const section = (title, content) => make("section", { class: "block" }, make("h2", { text: title }), content);
-
-function verdict(level) {
-  const [title, text] = VERDICTS[level];
-  return make(
-    "div", { class: `verdict ${level}`, id: "verdict" },
-    make("span", { class: "mark", text: MARKS[level], "aria-hidden": "true" }),
-    make("div", {}, make("h1", { text: title }), make("p", { text })),
-  );
 }
 
 const checkList = (found) => make("ul", { class: "checks" }, ...found.map(({ level, title, text }) => make(
@@ -116,16 +103,7 @@ function tiles(status, open) {
     ["Open gaps", whole(Math.max(openHoles(status), open?.length ?? 0))],
     ["Clients", whole(status.clients)],
   ];
-  return make("dl", { class: "tiles" }, ...values.map(([name, text]) => make("div", {}, make("dt", { text: name }), make("dd", { text }))));
-}
-
-function tableOf(heads, rows, nothing) {
-  if (!rows.length) return quiet(nothing);
-  return make("div", { class: "scroll", tabindex: "0" }, make(
-    "table", {},
-    make("thead", {}, make("tr", {}, ...heads.map((text) => make("th", { text, scope: "col" })))),
-    make("tbody", {}, ...rows.map(({ kind, cells }) => make("tr", { class: kind }, ...cells.map((each) => make("td", { text: each }))))),
-  ));
+  return tileList(values);
 }
 
 function processTable(status) {

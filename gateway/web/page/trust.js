@@ -27,7 +27,7 @@ function processes(status) {
   const names = status.processes.map((each) => each.process);
   const gone = (status.expected ?? []).filter((name) => !names.includes(name));
   const alarms = status.processes.filter((each) => each.alarm);
-  const halting = status.processes.filter((each) => each.state !== "running");
+  const halting = status.processes.filter((each) => each.state !== "running" && (status.expected ?? [each.process]).includes(each.process));
   if (gone.length) {
     const needed = gone.some((name) => /^(aggregator|clock)/.test(name)) || !names.some((name) => name.startsWith("ingest"));
     return { level: needed ? "bad" : "warn", title, text: `${gone.join(", ")} ${gone.length === 1 ? "does" : "do"} not show a sign of life.` };
@@ -66,7 +66,7 @@ function findings(found, now) {
   const warnings = recent.filter((each) => each.severity === "warning");
   if (errors.length) return { level: "bad", title, text: `${count(errors.length, "error")} in the last day: ${kinds(errors)}.` };
   if (warnings.length) return { level: "warn", title, text: `${count(warnings.length, "warning")} in the last day: ${kinds(warnings)}.` };
-  const standing = found.filter((each) => each.standing && !each.closed_at && each.severity !== "info");
+  const standing = found.filter((each) => each.standing && each.open_time && !each.closed_at && each.severity !== "info");
   if (standing.length) return { level: "warn", title, text: `${count(standing.length, "finding stands", "findings stand")} from before: ${kinds(standing)}.` };
   return { level: "good", title, text: "Nothing wrong was found in the last day." };
 }
@@ -75,7 +75,7 @@ const kinds = (found) => [...new Set(found.map((each) => each.kind))].slice(0, 3
 
 function audits(status) {
   const title = "Audits";
-  const names = status.processes.map((each) => each.process).filter((name) => name.startsWith("auditor"));
+  const names = status.processes.filter((each) => !each.state.startsWith("off")).map((each) => each.process).filter((name) => name.startsWith("auditor"));
   if (!names.length) return { level: "off", title, text: "No auditor runs: nobody checks the result a second time." };
   return { level: "good", title, text: `${names.join(", ")} ${names.length === 1 ? "checks" : "check"} the result.` };
 }
@@ -90,3 +90,42 @@ export const VERDICTS = {
   warn: ["Trust with reservations", "The bars are right as far as they are marked complete; see below what is not."],
   bad: ["Do not rely on this now", "What is shown may be old or wrong; see below why."],
 };
+
+// ---- the scoreboard
+
+const SUMS = [
+  "expected", "bars", "complete", "amended", "gaps", "audited", "exact", "edge_shift", "exchange_hole", "local_gap", "late",
+  "unexplained", "open_findings",
+];
+
+/** All rows of the scoreboard together; the times of the newest. */
+export function totalOf(rows) {
+  const total = Object.fromEntries(SUMS.map((name) => [name, rows.reduce((sum, each) => sum + each[name], 0)]));
+  for (const name of ["counted_at", "audited_at"]) total[name] = Math.max(0, ...rows.map((each) => each[name] ?? 0)) || null;
+  return total;
+}
+
+/** How bad a row of the scoreboard is. */
+export function levelOf(row) {
+  if (row.unexplained) return "bad";
+  return row.open_findings || row.local_gap || row.complete < row.expected ? "warn" : "good";
+}
+
+/** The level of the whole scoreboard, its title, and a sentence. */
+export function boardVerdict(total) {
+  if (total.unexplained) {
+    return ["bad", "Something is unexplained", `${count(total.unexplained, "bar differs", "bars differ")} from the exchange's own, and nothing explains it.`];
+  }
+  if (levelOf(total) === "warn") {
+    const unproven = total.expected - total.complete - total.gaps;
+    const parts = [
+      total.gaps && count(total.gaps, "bar is missing", "bars are missing"),
+      unproven > 0 && count(unproven, "bar is not proven", "bars are not proven"),
+      total.local_gap && count(total.local_gap, "bar waits for repair", "bars wait for repair"),
+      total.open_findings && count(total.open_findings, "finding stands", "findings stand"),
+    ].filter(Boolean);
+    return ["warn", "True as far as it is complete", `${parts.join(", ")}.`];
+  }
+  if (!total.audited) return ["off", "Complete, but not audited", "Every bar is there; none was compared with the exchange's own yet."];
+  return ["good", "Complete and confirmed", "Every bar is there, and every audited one is the exchange's own or explained."];
+}
