@@ -7,6 +7,8 @@ wrong with a bar that is not HEAL_MS old yet is not said: repair may be at work,
 what follows it, is looked at again with the next look at its series. So are edge shifts up to the newest bar, which
 only the bar behind it proves wholly. What is wrong later than that becomes a finding or a count (auditors.standing).
 
+A bar that is amended after it was compared is compared again (auditors.amended).
+
 Where the bars of a symbol begin is known from the first one that the table has. A symbol that is traded and has none
 is owed bars from BEGIN_MS on after it was listed, or first seen here.
 """
@@ -19,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from auditors.agenda import Agenda, Key, Look, Series
+from auditors.amended import Amended
 from auditors.classify import EDGE_SHIFT, EXACT, LATE, VERDICTS, Comparison, Verdict
 from auditors.findings import LAGGING, MALFORMED, UNREACHABLE, Finding
 from auditors.standing import Book
@@ -76,6 +79,7 @@ class ExchangeAudit:
         self._weight = settings.audit.weight_per_minute
         self.agenda = Agenda()
         self.book = Book(config.window_minutes * MINUTE_MS)
+        self.amended = Amended()
         self.counts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
         self.bars = self.looks = self._began_ms = 0
         self._seen_ms: dict[str, int] = {}
@@ -171,7 +175,7 @@ class ExchangeAudit:
         """The next look. `stored_ms` is the open time of the newest final minute in the table, of any symbol: what
         closed by its end is taken to be stored."""
         settled_ms = min(now_ms - LOOK_AFTER_MS, MINUTE.close_time(stored_ms) + 1)
-        return self.agenda.next(now_ms, settled_ms, lambda: self.book.again(now_ms))
+        return self.agenda.next(now_ms, settled_ms, lambda: self.book.again(now_ms) or self.amended.again())
 
     def judge(
         self, look: Look, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int,
@@ -203,6 +207,7 @@ class ExchangeAudit:
             judged.append(Judged(young.open_time, LATE))
             self.counts[LATE] += 1
         if look.again:
+            self.amended.done(look)
             self.agenda.done(look, 0, 0, now_ms)
             self.book.put_off(look, now_ms + MINUTE_MS)
         self.looks += 1
@@ -246,6 +251,7 @@ class ExchangeAudit:
             self.agenda.drop(look.symbol)
         self.agenda.rest(look, now_ms + BEGIN_MS, now_ms)
         if look.again:
+            self.amended.done(look)
             self.book.put_off(look, now_ms + BEGIN_MS)
 
     # What is said of the auditor itself.

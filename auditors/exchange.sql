@@ -62,6 +62,27 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS found;
 
+-- name: amended
+-- Bars that were amended in their values since a time by the clock of this database, and in its last three hours, the
+-- first ones; with the version that came. The condition on the values is that of the index.
+SELECT
+    symbol,
+    "interval",
+    (extract(epoch FROM open_time) * 1000)::bigint AS open_ms,
+    epoch,
+    revision,
+    complete::integer AS complete,
+    (extract(epoch FROM stored_at) * 1000)::bigint AS stored_ms
+FROM amendments
+WHERE
+    "interval" = ANY(%(intervals)s::text[])
+    AND open_time >= timestamptz 'epoch' + %(oldest_ms)s * interval '1 millisecond'
+    AND (replaced_epoch IS NULL OR was <> '{}' OR became <> '{}')
+    AND replaced_epoch IS NOT NULL
+    AND stored_at >= greatest(timestamptz 'epoch' + %(since_ms)s * interval '1 millisecond', now() - interval '3 hours')
+ORDER BY stored_at
+LIMIT %(rows)s;
+
 -- name: audits
 -- The tallies of the days since a time.
 SELECT symbol, "interval", ranges, different

@@ -50,6 +50,7 @@ LISTINGS_S: Final = 120.0
 STORED_S: Final = 5.0
 PLACE_MS: Final = 30_000
 """Exchange time between two questions to the table where series begin."""
+AMENDED_REACH_MS: Final = 40 * 24 * 3_600_000
 IDLE_S: Final = 0.5
 """How long to wait when nothing is due."""
 
@@ -127,6 +128,7 @@ class ExchangeAuditor:
             since_ms = self._stored_ms or self.now_ms - STORED_REACH_MS
             self._stored_ms = await self._ask(lambda: self._store.newest_minute(since_ms)) or self._stored_ms
             self._stored_s = now_s + (STORED_S if self._clock.speed <= 1 else IDLE_S)
+            await self._amended()
             await self._outages[DATABASE].worked()
         await self._place()
         look = self.audit.next(self.now_ms, self._stored_ms) if self._stored_ms else None
@@ -155,6 +157,12 @@ class ExchangeAuditor:
             return
         chosen = [each for each in listings if not choice.symbols or each.symbol in choice.symbols]
         self.audit.carry(chosen, self.now_ms)
+
+    async def _amended(self) -> None:
+        """Bars that were amended of late, within the time in which an aggregator can do that to bars of any length."""
+        amended, oldest_ms = self.audit.amended, self.now_ms - AMENDED_REACH_MS
+        found = await self._ask(lambda: self._store.amended(self.audit.intervals, oldest_ms, amended.since_ms))
+        amended.note(found, self.audit.agenda)
 
     async def _place(self) -> None:
         if self.now_ms < self._place_ms or not self.audit.unplaced:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Final
 
 from auditors.agenda import Key, Look, Series
+from auditors.amended import Amendment
 from auditors.tally import Judged, Tally, by_day
 from klagg.database import Database, load_queries
 from klagg.intervals import DAY_MS, INTERVALS, MINUTE, Interval
@@ -20,6 +21,11 @@ _QUERIES: Final = load_queries(Path(__file__).with_name("exchange.sql"))
 
 KEPT_MS: Final = 70 * DAY_MS
 """Tallies since then are read at the start: the last whole month, and the one before it, are among them."""
+
+COMMIT_MS: Final = 10_000
+"""A transaction that began so long ago may have been committed only now."""
+AMENDED_ROWS: Final = 20_000
+"""Amendments of one question; the next one goes on."""
 
 
 class ExchangeStore:
@@ -62,6 +68,23 @@ class ExchangeStore:
             },
         )  # fmt: skip
         return {(row["symbol"], row["interval"]): row["open_ms"] for row in rows}
+
+    def amended(self, intervals: Sequence[Interval], oldest_ms: int, since_ms: int) -> list[Amendment]:
+        """Bars that open at or after a time and were amended since another one, by the database's clock."""
+        rows = self._database.query(
+            _QUERIES["amended"],
+            {
+                "intervals": [each.name for each in intervals], "oldest_ms": oldest_ms,
+                "since_ms": max(0, since_ms - COMMIT_MS), "rows": AMENDED_ROWS,
+            },
+        )  # fmt: skip
+        return [
+            Amendment(
+                row["symbol"], row["interval"], row["open_ms"], (row["epoch"], row["revision"], row["complete"]),
+                row["stored_ms"],
+            )
+            for row in rows
+        ]  # fmt: skip
 
     def tallies(self, now_ms: int) -> list[tuple[str, Interval, Tally]]:
         """What was audited of late: symbol, interval, and the tally of a day."""

@@ -18,6 +18,7 @@ import pytest
 
 from auditors import exchange_service
 from auditors.agenda import Key, Look, Series
+from auditors.amended import Amendment
 from auditors.exchange import DATABASE, EXCHANGE
 from auditors.exchange_service import ExchangeAuditor
 from auditors.exchange_store import ExchangeStore
@@ -28,7 +29,7 @@ from klagg.clock import ExchangeClock, steady_ms
 from klagg.contract import Keys, heartbeat_key, request_of, shard_of, texts_of
 from klagg.database import Database
 from klagg.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable
-from klagg.intervals import DAY_MS, MINUTE, MINUTE_MS
+from klagg.intervals import DAY_MS, MINUTE, MINUTE_MS, Interval
 from klagg.kline import Kline
 from klagg.redisio import Streams
 from klagg.service import AsyncContext
@@ -89,6 +90,7 @@ class Store:
 
     def __init__(self, world: World) -> None:
         self.world, self.away, self.stood = world, False, set[str]()
+        self.changed: list[Amendment] = []
 
     def _there(self) -> None:
         if self.away:
@@ -108,6 +110,9 @@ class Store:
 
     def first_bars(self, series: Sequence[Series], since_ms: Sequence[int]) -> dict[Key, int]:
         return {each.key: min(self.world.ours[each.key]) for each in series if each.key in self.world.ours}
+
+    def amended(self, intervals: Sequence[Interval], oldest_ms: int, since_ms: int) -> list[Amendment]:
+        return self.changed
 
     def tallies(self, now_ms: int) -> list[Any]:
         self._there()
@@ -262,6 +267,20 @@ async def test_what_stood_about_itself_before_a_restart_is_settled(streams: Stre
         assert (each["id"], each["closed"]) == (ids[EXCHANGE], "1")
 
 
+async def test_what_is_amended_after_it_was_compared_is_compared_again(streams: Streams, redis_url: str) -> None:
+    world = clean(edges=False)
+    at = busy(world)
+    async with auditing(world, redis_url) as (auditor, _, store):
+        await until(lambda: auditor.audit.agenda.laps)
+        put(world, NAME, at, high="999.00", revision=2)
+        store.changed = [Amendment(NAME, "1m", at, (1, 2, 1), 5)]
+        await until(lambda: entries(streams, "findings:{0}"))
+        asked = len(auditor.audit.amended)
+    (found,) = entries(streams, "findings:{0}")
+    assert (found["kind"], found["open_time"]) == ("UNEXPLAINED", str(at))
+    assert (asked, world.counts["unexplained"]) == (0, 1)
+
+
 # --- the store ---
 
 
@@ -314,7 +333,27 @@ def test_the_store_reads_and_writes_the_real_database(database: Database, databa
     assert int(rows[0]["audited_at"].timestamp() * 1000) == SOUND_MS
     assert store.standing(["0:x"]) == set()
     store.record(look, [], SOUND_MS)
+
+    assert store.amended([MINUTE], first, 0) == []
+    database.execute(AMEND, {"symbol": NAME, "at_ms": first})
+    (amended,) = store.amended([MINUTE], first, 0)
+    assert (amended.symbol, amended.interval, amended.open_time, amended.version) == (NAME, "1m", first, (1, 2, 1))
+    assert store.amended([MINUTE], first, amended.stored_ms) == [amended]
+    assert store.amended([MINUTE], first + 1, 0) == []
+    assert store.amended([MINUTE], first, amended.stored_ms + 3 * MINUTE_MS) == []
     store.close()
+
+
+AMEND = """
+INSERT INTO amendments (
+    symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
+    replaced_complete, was, became
+)
+SELECT %(symbol)s, '1m', timestamptz 'epoch' + %(at_ms)s * interval '1 millisecond', 1, revision, true, 'mixed', 1,
+    revision - 1, true, was, '{}'
+FROM (VALUES (2, '{"high": "1"}'::jsonb), (3, '{}'::jsonb)) AS versions (revision, was)
+"""
+"""An amendment, and a confirmation of it."""
 
 
 # --- the process ---
@@ -326,20 +365,13 @@ def process(config: Path) -> subprocess.Popen[bytes]:
     return subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE)
 
 
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("[audit]\nfull = false\n", "audit.full is false"),
-        ("[database]\nenabled = false\n", "database.enabled is false"),
-    ],
-)
-def test_what_it_needs_must_be_on(redis_url: str, tmp_path: Path, text: str, said: str) -> None:
+def test_without_a_database_it_refuses_to_start(redis_url: str, tmp_path: Path) -> None:
     config = tmp_path / "klagg.toml"
-    config.write_text(f'[redis]\nurl = "{redis_url}"\n{text}', encoding="utf-8")
+    config.write_text(f'[redis]\nurl = "{redis_url}"\n[database]\nenabled = false\n', encoding="utf-8")
     started = process(config)
     _, told = started.communicate(timeout=30)
     assert started.returncode == 2
-    assert said in told.decode()
+    assert "database.enabled is false" in told.decode()
 
 
 def test_it_lives_without_the_exchange_and_ends_when_asked(

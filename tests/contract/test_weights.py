@@ -15,15 +15,17 @@ from klagg import weights
 from klagg.contract import WEIGHTS_KEY
 from klagg.errors import ExchangeRefused, RedisRefused, RedisUnavailable
 from klagg.redisio import AsyncStreams
-from klagg.settings import Rest
+from klagg.settings import Audit, Rest
 from klagg.stats import Stats
 from klagg.weights import (
+    ROLE_AUDIT,
     ROLE_BACKFILL,
     ROLE_CLOCK,
     ROLE_REPAIR,
     HastyGate,
     PatientGate,
     Share,
+    audit_share,
     note_weight,
     share_of,
     take_weight,
@@ -184,3 +186,16 @@ def test_shares() -> None:
     assert share_of(ROLE_BACKFILL, Rest(share_backfill_percent=25)) == Share(600, 2160)
     assert share_of("audit", Rest(share_repair_percent=30, share_clock_percent=20)) == Share(720, 1920)
     assert share_of(ROLE_CLOCK, Rest()) == Share(2400, 2400)
+
+
+async def test_the_auditor_of_the_exchange_has_a_weight_of_its_own(streams: AsyncStreams) -> None:
+    """A percent of the limit, beside all others, and never out of what is left for the clock."""
+    share = audit_share(Rest(), Audit())
+    assert share == Share(24, 2160)
+    for _ in range(24):
+        assert (await take_weight(streams, ROLE_AUDIT, 1, share)).granted
+    assert not (await take_weight(streams, ROLE_AUDIT, 1, share)).granted
+    assert (await take_weight(streams, ROLE_REPAIR, 20, share_of(ROLE_REPAIR, Rest()))).granted
+    gate = PatientGate(streams, ROLE_AUDIT, Rest(), Stats(), share=Share(60, 90))
+    await gate.enter(20)
+    assert max((await account(streams)).values()) >= 44
