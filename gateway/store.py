@@ -65,7 +65,7 @@ class Store:
 
     async def _ask(self, question: Callable[[Database], T]) -> T:
         if self._places <= 0:
-            raise StoreBusy("the database is asked too much at once; come again later")
+            raise StoreBusy
         self._places -= 1
         try:
             loop = asyncio.get_running_loop()

@@ -250,7 +250,7 @@ def test_history_becomes_rows(start: Start, database: Database, streams: Streams
         events_entry("tick", T, []),
         events_entry("listed", T, [("AUSDT", T - 1000, "TRADING", 2, 3)]),
         events_entry("hole_opened", T + 1, [(*HOLE, T - 5, T - 4)]),
-        events_entry("close", T + 2, [("AUSDT", "1m", T, "clock", 0, 1, "open", "waiting")]),
+        events_entry("close", T + 2, [("AUSDT", "1m", T, "clock", 0, 1, "open", "waiting", "own")]),
         events_entry("hole_closed", T + 3, [(*HOLE, "repaired")]),
     ]
     streams.write([Append(KEYS.events, stamp(each, "a@1", seq)) for seq, each in enumerate(entries, 1)])
