@@ -45,11 +45,12 @@ ANYWHERE: Final = frozenset({"rest_429", "rest_418", "rest_down", "clock_skew"})
 """Kinds that know no lines."""
 
 
-def plan(seed: int, seconds: int) -> str:
-    """The text of a fault script (TOML) for a soak of so many seconds of exchange time."""
+def plan(seed: int, seconds: int, calm_s: int = CALM_S) -> str:
+    """The text of a fault script (TOML) for a soak of so many seconds of exchange time, `calm_s` of them before any
+    fault."""
     rng = random.Random(seed)
     tables = [f"seed = {seed}"]
-    at_s = CALM_S
+    at_s = calm_s
     kinds: list[str] = []
     while True:
         if not kinds:  # every kind comes before any comes again

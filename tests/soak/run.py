@@ -61,7 +61,8 @@ class Soak:
     ) -> None:
         """`act` is called every now and then, with the seconds since the exchange began."""
         self._folder, self._market, self._seconds, self._speed = folder, market, minutes * 60, speed
-        self._script, self._act = script or plan(market.seed, self._seconds), act
+        self._calm_s = int(CALM_S * speed)  # processes need real time to start
+        self._script, self._act = script or plan(market.seed, self._seconds, self._calm_s), act
         self._memory = Memory()
         self.events: Counter[str] = Counter()
         """Holes that opened and ended, so far."""
@@ -78,7 +79,7 @@ class Soak:
             began_ms = int(running.ask("/klagg/state")["startTime"])
             running.start(*PROCESSES)
             end_ms = (began_ms + self._seconds * 1000) // MINUTE_MS * MINUTE_MS
-            first_ms = ((began_ms + CALM_S * 1000) // MINUTE_MS + 1) * MINUTE_MS
+            first_ms = ((began_ms + self._calm_s * 1000) // MINUTE_MS + 1) * MINUTE_MS
             self._last(running, began_ms, end_ms)
             faults: Counter[str] = Counter()
             for each in running.ask("/klagg/state")["faults"]:

@@ -66,5 +66,5 @@ def test_memory_is_flat_or_not() -> None:
 def test_a_short_soak_is_sound(tmp_path: Path, redis_server: RedisServer, postgres_server: PostgresServer) -> None:
     redis_server.command("FLUSHALL")
     url = postgres_server.create_database("soak")
-    assert Soak(tmp_path, Market(40, 200, 4), minutes=6, speed=4).run(redis_server.url, url) == []
+    assert Soak(tmp_path, Market(40, 200, 4), minutes=9, speed=4).run(redis_server.url, url) == []
     postgres_server.drop_database("soak")
