@@ -126,7 +126,7 @@ class Comparison:
         return [each for opening, each in verdicts.items() if each is not None and opening >= from_ms]
 
     def _alone(self, opening: int) -> Verdict | None:
-        """The verdict on a bar that needs no neighbours; None for one that both sides have, whole, and that differs."""
+        """The verdict on a bar that needs no neighbours; None for one that both sides have and that differs."""
         ours, theirs = self._ours.get(opening), self._theirs.get(opening)
         late = self._now_ms is not None and self._now_ms < self._interval.close_time(opening) + 1 + LATE_MS
         if ours is None:
@@ -144,8 +144,6 @@ class Comparison:
             return Verdict(opening, LATE, f"the exchange's row is not final yet: {said}")
         if theirs_trades == 0 and ours.trades > 0 and not theirs.get("volume"):
             return Verdict(opening, EXCHANGE_HOLE, f"the exchange's row is flat, and trades were seen: {said}")
-        if not ours.complete:
-            return Verdict(opening, LOCAL_GAP, f"our bar is not complete: {said}")
         return None
 
     def _run(self, opening: int) -> list[Verdict]:
@@ -156,7 +154,7 @@ class Comparison:
         possible = []
         for came, source in self._came_from_outside(opening):
             verdicts = self._walk(opening, came, source)
-            if verdicts[0].kind != UNEXPLAINED:
+            if verdicts[0].kind in (EDGE_SHIFT, LATE):
                 following = self._interval.close_time(verdicts[-1].open_time) + 1
                 if following not in self._ours or self._alone(following) is not None:
                     return verdicts
@@ -178,6 +176,8 @@ class Comparison:
             if leaving is None:
                 why = why or f"no aggTrade at its close can have taken {_words(gone)} with it"
             if why or leaving is None:
+                if verdicts and not self._ours[at].complete:
+                    return [*verdicts, self._unexplained(at, why)]
                 return [self._unexplained(opening, why)]
             moved = [(came, source, "in from the bar before"), (gone, leaving, "out to the next bar")]
             verdicts.append(Verdict(at, EDGE_SHIFT, "; ".join(_proof(*each) for each in moved if each[1])))
@@ -256,8 +256,12 @@ class Comparison:
         return ""
 
     def _unexplained(self, opening: int, why: str) -> Verdict:
+        """A bar that no shift explains. One that is not proven may be right all the same, and only wait for the next
+        trade of a quiet symbol; that it is not is known when it differs by more than a shift."""
         wrong = differences(values_of(self._ours[opening]), self._theirs[opening])
         said = "; ".join(f"{each.name} {each.ours} instead of {each.theirs}" for each in wrong)
+        if not self._ours[opening].complete:
+            return Verdict(opening, LOCAL_GAP, f"our bar is not complete: {said}")
         return Verdict(opening, UNEXPLAINED, f"{said}; {why}")
 
 

@@ -261,3 +261,26 @@ def test_evidence_that_is_none() -> None:
     ours, _, at = plain()
     with pytest.raises(ContractError, match="edge evidence has 2 parts"):
         edges_of(replace(ours[at], edge="1:2"))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_a_bar_that_only_waits_for_its_proof_may_be_shifted(seed: int) -> None:
+    """That of a quiet symbol waits for the next trade; what it differs by is a shift all the same."""
+    rows, fills = market(seed)
+    ours = folded(rows)
+    waiting = {opening: replace(kline, complete=0) for opening, kline in ours.items()}
+    found = verdicts(waiting, official(fills))
+    assert found == verdicts(ours, official(fills))
+    assert found.keys() == {EXACT, EDGE_SHIFT}
+
+
+def test_beside_a_gap_a_shift_is_still_one() -> None:
+    """The fills that left a bar went into one that is not complete."""
+    rows, fills = market(1)
+    ours, theirs = folded(rows), official(fills)
+    found = Comparison(MINUTE, ours, theirs).verdicts(T0, T0 + LASTING * MINUTE_MS)
+    shifted = next(each.open_time for each in found if "out to the next bar" in each.evidence)
+    gap = shifted + MINUTE_MS
+    ours[gap] = replace(ours[gap], complete=0, trades=0, volume="0", edge="")
+    kinds = {each.open_time: each.kind for each in Comparison(MINUTE, ours, theirs).verdicts(T0, gap + MINUTE_MS)}
+    assert (kinds[shifted], kinds[gap]) == (EDGE_SHIFT, LOCAL_GAP)

@@ -122,3 +122,24 @@ def test_a_lost_stretch_ends_in_an_amendment_and_its_finding_is_closed(
     database.close()
     print(after, next(line for line in reversed(told.splitlines()) if "summary: " in line))
     assert int(first["open_time"]) % MINUTE_MS == 0
+
+
+def test_where_nothing_is_lost_nothing_is_said(tmp_path: Path, redis_url: str, database_url: str) -> None:
+    """A quarter of an hour with quiet symbols, whose bars wait long for their proof: every minute is compared."""
+    speed, symbols, minutes = 30, 10, 15
+    market = ["--symbols", str(symbols), "--rate", "40", "--speed", str(speed), "--seed", "11"]
+    database = migrated(database_url)
+    with stack(
+        tmp_path, redis_url, database_url, market, aggregator={"intervals": ("1m", "5m")},
+        audit={"full": True, "weight_per_minute": 900},
+    ) as running:  # fmt: skip
+        processes = ("writer", "snapshot", "clock", "aggregator", "repair", "ingest", "ingest-b", "auditor-exchange")
+        running.start(*processes)
+        wanted = (minutes - 3) * symbols
+        eventually(lambda: running.alive() or counts(database).get("1m", Counter())["bars"] >= wanted, 90, 0.5)
+        assert [each for each in findings(running) if "id" in each] == []
+        found = counts(database)
+        for each in found.values():
+            assert each["bars"] == each["exact"] + each["edge_shift"] + each["late"] > 0, found
+        assert set(running.stop(*reversed(processes)).values()) == {0}
+    database.close()
