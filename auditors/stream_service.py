@@ -40,9 +40,6 @@ HELD_MAX: Final = 5_000
 LOOK_EVERY_S: Final = 1.0
 NICENESS: Final = 19
 """On a core that others keep busy this still gives 1.5 % of it, which is more than an auditor needs."""
-PAUSES: Final = 3
-"""So many times as long as it worked an auditor pauses: with a backlog it takes a quarter of a core, which is dozens of
-times what it needs to keep up, and leaves the rest to those who write."""
 GROUPS_EVERY_S: Final = 5.0
 
 
@@ -243,13 +240,15 @@ class StreamAuditors:
         shards = context.settings.shards
         self._all = [ShardAuditor(context, self._streams, shard, kind) for shard in range(shards)]
         self._block_ms = max(1, context.settings.redis.block_ms // shards)
+        self._pauses = 100 / context.settings.audit.core_percent - 1
         self._summary_s = time.monotonic()
         count_from_zero(context.stats)
 
     def run(self) -> None:
         """Until asked to stop. Errors of Redis end the process: the next start goes on from what was settled.
 
-        The process steps back for all others, and pauses between turns.
+        The process steps back for all others, and pauses after each turn for several times what it took: a backlog of
+        its own then does not slow those who write.
         """
         os.nice(NICENESS)
         for each in self._all:
@@ -259,7 +258,7 @@ class StreamAuditors:
             for each in self._all:
                 each.turn(self._block_ms)
             self._show()
-            self._context.wait((time.process_time() - began_s) * PAUSES)
+            self._context.wait((time.process_time() - began_s) * self._pauses)
         for each in self._all:
             each.close()
         self._summary()

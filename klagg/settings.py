@@ -280,6 +280,7 @@ class Audit:
     owed_ms: int = 5000
     lag_ms_max: int = 60_000
     settle_ms: int = 5000
+    core_percent: int = 10
     group_silent_s: int = 30
     summary_s: int = 300
     weight_per_minute: int = 24
@@ -288,6 +289,7 @@ class Audit:
         between("audit.owed_ms", self.owed_ms, 0, 3_600_000)
         between("audit.lag_ms_max", self.lag_ms_max, 1000, 3_600_000)
         between("audit.settle_ms", self.settle_ms, 100, 60_000)
+        between("audit.core_percent", self.core_percent, 1, 100)
         between("audit.group_silent_s", self.group_silent_s, 5, 3600)
         between("audit.summary_s", self.summary_s, 1, 86_400)
         # The dearest page of klines weighs 2, and a look at the clock 1.

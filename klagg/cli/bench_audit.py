@@ -139,6 +139,21 @@ def _left(streams: Streams) -> int:
     return left
 
 
+def _unread(streams: Streams) -> int:
+    """How many entries the auditors' groups have not read."""
+    return sum(streams.group_lag(key, group) or 0 for key, group in GROUPS)
+
+
+def _moved(streams: Streams, processes: Sequence[subprocess.Popen[bytes]], before: int) -> int:
+    """Wait until fewer than `before` entries are unread, and how many are; BenchFailed if nothing moves."""
+    deadline_s = time.monotonic() + TIMEOUT_S
+    while (left := _unread(streams)) >= before:
+        if any(each.poll() is not None for each in processes) or time.monotonic() > deadline_s:
+            raise BenchFailed("the auditors do not work beside the writer")
+        time.sleep(PROBE_S)
+    return left
+
+
 def _consumed(streams: Streams, processes: Sequence[subprocess.Popen[bytes]]) -> None:
     """Wait until everything is settled; BenchFailed if a process ends, or nothing moves for a while."""
     least, moved_s = -1, time.monotonic()
@@ -186,14 +201,14 @@ def _drained(bench: Bench, commits: Sequence[Commit], *, audited: bool) -> float
     published = sum(len(each.klines) for each in commits)
     if not audited:
         return _writer_alone(bench, published)
+    for key, group in GROUPS:
+        streams.ensure_group(key, group)
+    before = _unread(streams)
     with _auditors(bench.config) as processes:
-        before = sum(len(each.klines) + len(each.events) for each in commits)
-        while _left(streams) in (1, before):  # both have begun
-            if any(each.poll() is not None for each in processes):
-                raise BenchFailed("an auditor ended before it began")
-            time.sleep(PROBE_S)
+        begun = _moved(streams, processes, before)
         rate = _writer_alone(bench, published)
-        _consumed(streams, processes)
+        if _unread(streams):
+            _moved(streams, processes, begun)  # they were at work all the time, and still are
     return rate
 
 

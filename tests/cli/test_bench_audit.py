@@ -38,7 +38,7 @@ def test_its_market_is_what_auditors_find_nothing_in() -> None:
 
 @pytest.mark.servers
 def test_it_tells_the_share_of_a_core_and_the_ratio_of_the_writer(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--symbols", "400", "--rate", "200", "--lead", "14", "--minutes", "2", "--speed", "30", "--rounds", "1"]
+    options = ["--symbols", "400", "--rate", "200", "--lead", "10", "--minutes", "2", "--speed", "30", "--rounds", "1"]
     assert main(["bench", "audit", "--json", *options]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["name"], found["symbols"], found["minutes"], found["rounds"]) == ("audit", 400, 2, 1)
