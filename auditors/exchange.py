@@ -82,6 +82,8 @@ class ExchangeAudit:
         self.amended = Amended()
         self.counts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
         self.bars = self.looks = self._began_ms = 0
+        self.speed = 1.0
+        """How fast the exchange's clock runs; weight is counted in real minutes."""
         self._seen_ms: dict[str, int] = {}
         """By symbol that is traded, since when that is known."""
         self._generations: dict[str, int] = {}
@@ -260,7 +262,7 @@ class ExchangeAudit:
     def lag_ms_max(self) -> int:
         """An oldest minute older than this means that the auditor is behind."""
         lap_ms = len(self.agenda.minutes) * MINUTE_MS // self._weight
-        return max(LAG_MS_MIN, LAG_LAPS * lap_ms)
+        return int(max(LAG_MS_MIN, LAG_LAPS * lap_ms) * max(1.0, self.speed))
 
     def _lag(self, now_ms: int) -> list[Finding]:
         """What is new about being behind; said once, and closed at half of it."""

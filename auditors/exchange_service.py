@@ -116,6 +116,7 @@ class ExchangeAuditor:
         now_s = time.monotonic()
         if now_s >= self._clock_s:
             await self._rest.synchronise(self._clock)
+            self.audit.speed = self._clock.speed
             self._stats.add("answers")
             self._clock_s = now_s + (CLOCK_S if self._clock.speed else HELD_S)
             await self._outages[EXCHANGE].worked()

@@ -397,6 +397,15 @@ def test_an_auditor_that_falls_behind_says_by_how_much_and_when_it_has_caught_up
     assert (caught_up.kind, caught_up.closed, caught_up.id) == (LAGGING, True, behind.id)
 
 
+def test_where_the_clock_runs_faster_than_the_weight_grows_an_auditor_may_be_further_behind() -> None:
+    world = clean(edges=False)
+    slow_ms = world.audit.lag_ms_max
+    world.audit.speed = 20.0
+    assert world.audit.lag_ms_max == 20 * slow_ms
+    world.audit.speed = 0.0
+    assert world.audit.lag_ms_max == slow_ms, "a clock that is held"
+
+
 def test_what_cannot_be_asked_is_said_once() -> None:
     audit = clean().audit
     (away,) = audit.unreachable("the database", "no answer", T0)
