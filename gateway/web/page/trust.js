@@ -126,6 +126,7 @@ export function boardVerdict(total) {
     ].filter(Boolean);
     return ["warn", "True as far as it is complete", `${parts.join(", ")}.`];
   }
+  if (!total.expected) return ["off", "Not counted yet", "What is audited is the exchange's own or explained; how many bars should be there is counted every few minutes."];
   if (!total.audited) return ["off", "Complete, but not audited", "Every bar is there; none was compared with the exchange's own yet."];
   return ["good", "Complete and confirmed", "Every bar is there, and every audited one is the exchange's own or explained."];
 }
