@@ -18,6 +18,8 @@ SECOND_MS = 1_000
 MINUTE_MS = 60 * SECOND_MS
 HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
+EVER_MS = 4_102_444_800_000
+"""The end of a range that names none: 2100."""
 
 Ints = npt.NDArray[np.int64]
 

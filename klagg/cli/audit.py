@@ -20,7 +20,7 @@ from klagg.cli.replay import newest_of
 from klagg.compare import Values
 from klagg.database import Database, load_queries
 from klagg.errors import ConfigError
-from klagg.intervals import MINUTE, Interval, ordered
+from klagg.intervals import EVER_MS, MINUTE, Interval, ordered
 from klagg.kline import Kline
 from klagg.recordings import open_klines, open_trades
 from klagg.settings import Settings, load
@@ -29,8 +29,6 @@ from writers.backfill_parts import span_of
 from writers.migrate import require_schema
 
 _QUERIES: Final = load_queries(Path(__file__).with_name("audit.sql"))
-EVER_MS: Final = 4_102_444_800_000
-"""The end of a range that names none: 2100."""
 
 Key = tuple[str, Interval]
 

@@ -12,7 +12,7 @@ import ujson
 
 from klagg.clock import local_ms
 from klagg.database import Database, load_queries
-from klagg.intervals import DAY_MS, INTERVALS
+from klagg.intervals import DAY_MS, EVER_MS, INTERVALS
 from writers.migrate import require_schema
 
 _QUERIES: Final = load_queries(Path(__file__).with_suffix(".sql"))
@@ -44,8 +44,8 @@ def show(
 ) -> int:
     """Print the days that begin in [from, to), the worst symbols, and a JSON object with the sums; 1 if anything is
     unexplained. Empty `symbols` and `intervals` are all. Errors of `Database`."""
-    until_ms = int(local_ms()) + 1 if to_ms is None else to_ms
-    since_ms = until_ms - DAYS * DAY_MS if from_ms is None else from_ms
+    until_ms = EVER_MS if to_ms is None else to_ms  # a simulated market may be ahead of this machine's clock
+    since_ms = min(int(local_ms()), until_ms) - DAYS * DAY_MS if from_ms is None else from_ms
     values = {
         "from_ms": since_ms // DAY_MS * DAY_MS, "to_ms": until_ms, "symbols": list(symbols),
         "intervals": list(intervals) or list(INTERVALS), "limit": WORST_SHOWN,

@@ -17,7 +17,7 @@ from klagg.clock import local_ms
 from klagg.database import Database
 from klagg.errors import ConfigError, KlaggError
 from klagg.exchange.klinerows import told_by_rest
-from klagg.intervals import MINUTE_MS, Interval, ordered
+from klagg.intervals import EVER_MS, MINUTE_MS, Interval, ordered
 from klagg.settings import Settings, load
 from klagg.stats import Stats
 from writers.backfill import Totals, from_dumps
@@ -28,8 +28,6 @@ from writers.backfill_table import HistoryTable
 from writers.migrate import require_schema
 
 PASSED_OVER_SHOWN: Final = 5
-EVER_MS: Final = 4_102_444_800_000
-"""The end of a range that names none: 2100."""
 
 
 class NothingFound(KlaggError):
