@@ -16,9 +16,11 @@ from klagg.kline import Kline
 
 RATES = (
     ("trades", "trades"), ("messages", "messages"), ("ticks", "ticks"), ("finals", "finals"), ("rows", "rows"),
-    ("served", "served"), ("snapshots", "snapshots"), ("history", "history"),
+    ("served", "served"), ("snapshots", "snapshots"), ("history", "history"), ("looks", "looks"), ("bars", "bars"),
 )  # fmt: skip
-GAUGES = ("delay_ms", "clock_delay_ms", "open_holes", "commit_ms", "lag", "waiting")
+GAUGES = (
+    "delay_ms", "clock_delay_ms", "open_holes", "commit_ms", "lag", "lag_ms", "standing", "clients", "streams", "waiting",
+)  # fmt: skip
 WIDE = 110
 MESSAGES = 3
 
