@@ -19,7 +19,8 @@ RATES = (
     ("served", "served"), ("snapshots", "snapshots"), ("history", "history"), ("looks", "looks"), ("bars", "bars"),
 )  # fmt: skip
 GAUGES = (
-    "delay_ms", "clock_delay_ms", "open_holes", "commit_ms", "lag", "lag_ms", "standing", "clients", "streams", "waiting",
+    "delay_ms", "clock_delay_ms", "open_holes", "commit_ms", "lag", "lag_ms", "standing", "clients", "streams",
+    "waiting",
 )  # fmt: skip
 WIDE = 110
 MESSAGES = 3
