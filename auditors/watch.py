@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
@@ -26,14 +27,16 @@ class GroupWatch:
         self._silent_ms = silent_ms
         self._since: dict[Group, float] = {}
         self._said: set[Group] = set()
+        self._began_ms = math.inf
 
     def note(self, idle_ms: Mapping[Group, int | None], now_ms: float, time_ms: int) -> list[Finding]:
         """A look at all of them: how long ago any consumer of each did something, None without a consumer (or group).
 
         What is new: groups silent for longer than is allowed, and those heard of again after that, which settles it.
-        What was before the first look counts where Redis knows it; a group without any consumer is given its time.
+        What was before the first look does not count: everything may just have been started again.
         """
         found = []
+        self._began_ms = min(self._began_ms, now_ms)
         for group, idle in idle_ms.items():
             if idle is not None and idle <= self._silent_ms:
                 self._since.pop(group, None)
@@ -41,7 +44,7 @@ class GroupWatch:
                     self._said.discard(group)
                     found.append(_silent(group, time_ms, f"a consumer was heard of {idle} ms ago", closed=True))
                 continue
-            since_ms = self._since.setdefault(group, now_ms - (idle or 0))
+            since_ms = self._since.setdefault(group, max(self._began_ms, now_ms - (idle or 0)))
             if group not in self._said and now_ms - since_ms > self._silent_ms:
                 self._said.add(group)
                 stream, name = group

@@ -20,6 +20,14 @@ def test_a_group_that_is_heard_of_again_settles_its_finding() -> None:
     assert (again.id, again.closed) == (silent.id, False)
 
 
+def test_after_a_pause_of_everything_each_group_is_given_its_time() -> None:
+    watch = GroupWatch(silent_ms=30_000)
+    assert watch.note({GROUP: 600_000}, 1_000, T) == []
+    assert watch.note({GROUP: 630_000}, 31_000, T) == []
+    (silent,) = watch.note({GROUP: 631_000}, 32_000, T)
+    assert "631000 ms" in silent.evidence
+
+
 def test_an_auditor_that_catches_up_settles_its_lag() -> None:
     watch = LagWatch("auditor-completeness", 60_000)
     (behind,) = watch.note(T, T + 61_000, 5, 0)
