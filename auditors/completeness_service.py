@@ -10,8 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from auditors.completeness import Completeness
-from auditors.resting import rest
-from auditors.stream_service import Kind, StreamAuditors
+from auditors.stream_service import Kind, audit
 from klagg.contract import GROUP_COMPLETENESS
 from klagg.service import Context, run
 from klagg.stats import Alarm
@@ -22,10 +21,7 @@ KIND: Final = Kind("completeness", GROUP_COMPLETENESS, Completeness, groups=True
 
 def body(context: Context) -> None:
     """Audit until asked to stop."""
-    if not context.settings.audit.full:
-        rest(context)
-        return
-    StreamAuditors(context, KIND).run()
+    audit(context, KIND)
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -28,6 +28,12 @@ AMENDED_ROWS: Final = 20_000
 """Amendments of one question; the next one goes on."""
 
 
+def finals_of(database: Database, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> dict[int, Kline]:
+    """The newest versions of one series' finals with open times in [from, to), by open time."""
+    place = {"symbol": symbol, "interval": interval.name, "from_ms": from_ms, "to_ms": to_ms}
+    return {row["open_time"]: Kline(**row) for row in database.query(_QUERIES["klines"], place)}
+
+
 class ExchangeStore:
     """One connection; it serves one call at a time."""
 
@@ -40,18 +46,14 @@ class ExchangeStore:
 
     def klines(self, look: Look) -> dict[int, Kline]:
         """Our finals that a look needs, by open time."""
-        return self._series(look.symbol, look.interval, look.ours_from_ms, look.end_ms)
+        return finals_of(self._database, look.symbol, look.interval, look.ours_from_ms, look.end_ms)
 
     def minutes_of(self, look: Look, opens: Sequence[int]) -> dict[int, Kline]:
         """Our minutes in these bars of a look, by open time."""
         found: dict[int, Kline] = {}
         for opening in opens:
-            found |= self._series(look.symbol, MINUTE, opening, look.interval.close_time(opening) + 1)
+            found |= finals_of(self._database, look.symbol, MINUTE, opening, look.interval.close_time(opening) + 1)
         return found
-
-    def _series(self, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> dict[int, Kline]:
-        place = {"symbol": symbol, "interval": interval.name, "from_ms": from_ms, "to_ms": to_ms}
-        return {row["open_time"]: Kline(**row) for row in self._database.query(_QUERIES["klines"], place)}
 
     def newest_minute(self, since_ms: int) -> int | None:
         """The open time of the newest final minute of any symbol since a time; None if there is none."""

@@ -23,6 +23,7 @@ from typing import Final
 
 from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
 from auditors.judge import Judge
+from auditors.resting import rest
 from auditors.watch import GroupWatch, LagWatch
 from auditors.weave import Weave
 from klagg import contract
@@ -279,3 +280,11 @@ class StreamAuditors:
 def _order(entry_id: str) -> tuple[int, int]:
     milliseconds, _, number = entry_id.partition("-")
     return int(milliseconds), int(number)
+
+
+def audit(context: Context, kind: Kind) -> None:
+    """The body of a process: audit until asked to stop. Where audit.full is off, it rests."""
+    if context.settings.audit.full:
+        StreamAuditors(context, kind).run()
+    else:
+        rest(context)

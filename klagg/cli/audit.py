@@ -8,17 +8,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
 
 import ujson
 
 from auditors.classify import EXACT, UNEXPLAINED, VERDICTS, Comparison, puzzling
+from auditors.exchange_store import finals_of
 from klagg.cli import audit_rest, audit_summary, locate
 from klagg.cli.backfill import words
 from klagg.cli.comparison import values_of_official
 from klagg.cli.replay import newest_of
 from klagg.compare import Values
-from klagg.database import Database, load_queries
+from klagg.database import Database
 from klagg.errors import ConfigError
 from klagg.intervals import EVER_MS, MINUTE, Interval, ordered
 from klagg.kline import Kline
@@ -27,8 +27,6 @@ from klagg.settings import Settings, load
 from writers.backfill_dumps import find_dumps
 from writers.backfill_parts import span_of
 from writers.migrate import require_schema
-
-_QUERIES: Final = load_queries(Path(__file__).with_name("audit.sql"))
 
 Key = tuple[str, Interval]
 
@@ -128,11 +126,7 @@ class _Stored:
 
     def klines(self, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> dict[int, Kline]:
         """Finals with open times in [from, to)."""
-        parameters: dict[str, Any] = {
-            "symbol": symbol, "interval": interval.name, "from_ms": from_ms, "to_ms": to_ms
-        }  # fmt: skip
-        rows = self._database.query(_QUERIES["klines"], parameters)
-        return {row["open_time"]: Kline(**row) for row in rows}
+        return finals_of(self._database, symbol, interval, from_ms, to_ms)
 
     def close(self) -> None:
         self._database.close()
