@@ -108,7 +108,7 @@ SELECT
     jsonb_build_object('expected', mixed, 'found', mixed - 2), true
 FROM (
     SELECT number, symbol, at, (extract(epoch FROM at)::bigint / 3600 + number) %% 97 AS mixed
-    FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz - INTERVAL '1 hour', INTERVAL '12 hours') AS at
+    FROM generate_series(%(since)s::timestamptz, %(until)s::timestamptz - INTERVAL '1 hour', INTERVAL '4 hours') AS at
     CROSS JOIN made_symbols
 ) AS said;
 
