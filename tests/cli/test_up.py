@@ -140,7 +140,7 @@ def test_kill_9_of_klagg_ends_its_processes_and_the_next_start_works(data: Path)
 
 def test_a_screen_shows_the_market_and_ends_with_its_terminal(data: Path) -> None:
     ours, theirs = pty.openpty()
-    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 80, 0, 0))
     seen = bytearray()
 
     def read() -> None:
