@@ -45,6 +45,8 @@ OWN: Final = "own"
 AMOUNTS: Final = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
 PRICES: Final = ("open", "high", "low", "close")
 _NOTHING: Final = dict.fromkeys(AMOUNTS, Decimal(0))
+UNSEEN_ID: Final = -1
+"""The id of an aggTrade that is only known by its later fills."""
 RUN_MAX: Final = 30
 """Bars of a run over which it is looked for what came into the first one."""
 _EXACTLY: Final = Context(prec=120)
@@ -159,7 +161,26 @@ class Comparison:
                 if following not in self._ours or self._alone(following) is not None:
                     return verdicts
                 possible.append(verdicts)  # something else may also explain the bar behind it
-        return possible[0] if possible else self._walk(opening, dict(_NOTHING), [])
+        if possible:
+            return possible[0]
+        verdicts = self._walk(opening, dict(_NOTHING), [])
+        if verdicts[0].kind == UNEXPLAINED and self._now_ms is not None and self._is_open_ended(opening):
+            waits = "what came into it out of a healed bar is only known from the bars behind it"
+            return [Verdict(opening, LATE, f"{waits}: {verdicts[0].evidence}")]
+        return verdicts
+
+    def _is_open_ended(self, opening: int) -> bool:
+        """Whether a run that begins behind a healed bar reaches up to the newest bar."""
+        earlier, at = self._interval.open_time(opening - 1), opening
+        if earlier not in self._ours or self._ours[earlier].source == OWN:
+            return False
+        for _ in range(RUN_MAX):
+            if at not in self._ours or at not in self._theirs:
+                return True
+            if self._alone(at) is not None:
+                return False
+            at = self._interval.close_time(at) + 1
+        return False
 
     def _walk(self, opening: int, came: dict[str, Decimal], source: list[Edge]) -> list[Verdict]:
         """A run into whose first bar this came.
@@ -198,17 +219,21 @@ class Comparison:
         and right.
 
         Where the exchange's rows begin, and behind a bar that holds official rows, it may be all by which our bar is
-        short; or all by which it is short together with the next ones, if the run ends behind these.
+        short; or all by which it is short together with the next ones, if the run ends behind these. The aggTrade at
+        the close of a healed bar may be lost with the others: then its price is the exchange's open.
         """
         earlier = self._interval.open_time(opening - 1)
         if earlier not in self._ours or (earlier in self._theirs and self._ours[earlier].source == OWN):
             return
         edges, came, at = edges_of(self._ours[earlier]), dict(_NOTHING), opening
-        for _ in range(RUN_MAX if edges else 0):
+        healed = self._ours[earlier].source != OWN
+        for _ in range(RUN_MAX if edges or healed else 0):
             if at not in self._ours or at not in self._theirs:
                 return
             came = {name: came[name] - value for name, value in self._shifted(at, _NOTHING).items()}
             source = fills_of(came, edges) if any(came.values()) else None
+            if healed and not source:
+                source = unseen(came, Decimal(self._theirs[opening].get("open") or 0))
             if source:
                 yield came, source
             at = self._interval.close_time(at) + 1
@@ -320,6 +345,18 @@ def fills_of(moved: Mapping[str, Decimal], edges: Sequence[Edge]) -> list[Edge] 
     return None
 
 
+def unseen(moved: Mapping[str, Decimal], price: Decimal) -> list[Edge]:
+    """The one aggTrade, lost in a gap that the exchange's rows healed, whose later fills are these amounts: all of them
+    at this price, and on one side. Empty if there can be none."""
+    volume, quote = moved["volume"], moved["quote_volume"]
+    taken = moved["taker_buy_volume"], moved["taker_buy_quote_volume"]
+    if volume <= 0 or moved["trades"] < 1 or quote != _EXACTLY.multiply(price, volume):
+        return []
+    if taken not in ((0, 0), (volume, quote)):
+        return []
+    return [Edge(UNSEEN_ID, int(moved["trades"]) + 1, 0, price, volume, taken[0] == 0)]
+
+
 def _can_move(moved: Mapping[str, Decimal], some: Sequence[Edge]) -> bool:
     volume, quote, trades = moved["volume"], moved["quote_volume"], moved["trades"]
     if not len(some) <= trades <= sum(each.fills - 1 for each in some):
@@ -343,7 +380,8 @@ def _between(amount: Decimal, paid: Decimal, some: Sequence[Edge]) -> bool:
 
 
 def _proof(moved: Mapping[str, Decimal], some: Sequence[Edge], where: str) -> str:
-    return f"{_words(moved)} {where}: later fills of aggTrade {', '.join(str(each.id) for each in some)}"
+    names = ", ".join("that was never seen" if each.id == UNSEEN_ID else str(each.id) for each in some)
+    return f"{_words(moved)} {where}: later fills of aggTrade {names}"
 
 
 def _words(moved: Mapping[str, Decimal]) -> str:

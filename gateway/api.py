@@ -127,13 +127,13 @@ class Api:
         last_ms = values["end"] if values["end"] is not None else self.market.time_ms(steady_ms()) or int(local_ms())
         end_ms = last_ms // DAY_MS * DAY_MS + DAY_MS
         first_ms = end_ms - BOARD_DAYS * DAY_MS if values["start"] is None else values["start"] // DAY_MS * DAY_MS
-        if not 0 < end_ms - first_ms <= BOARD_DAYS_MAX * DAY_MS:
-            raise ApiProblem(400, "bad_parameter", f"start and end must span 1 to {BOARD_DAYS_MAX} days")
+        end_ms = min(end_ms, first_ms + BOARD_DAYS_MAX * DAY_MS)
         intervals = [values["interval"]] if values["interval"] else [each.name for each in self.market.intervals]
         span = max(first_ms, 0), min(end_ms, TIME_MAX)
         days, symbols = await self._stored().scoreboard(span, values["symbol"], intervals, values["limit"])
         return {
-            "first": span[0], "last": end_ms - DAY_MS, "intervals": intervals, "days": days, "symbols": symbols,
+            "first": span[0], "last": max(span[0], end_ms - DAY_MS), "intervals": intervals, "days": days,
+            "symbols": symbols,
         }  # fmt: skip
 
     def _stored(self) -> Store:

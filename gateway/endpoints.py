@@ -180,7 +180,8 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
         "scoreboard": Endpoint(
             "/api/scoreboard",
             "Completeness and truth: what is there and what the exchange's own klines say of it, by UTC day (newest "
-            f"first) and by symbol (worst first), over {BOARD_DAYS_MAX} days at most.", "Scoreboard",
+            f"first) and by symbol (worst first), over the first {BOARD_DAYS_MAX} days of a range at most.",
+            "Scoreboard",
             (
                 SYMBOL, Parameter("interval", "Of these bars alone; without it of all.", choices=tuple(intervals)),
                 replace(START, description=f"A time of the first day, in UTC ms; else it is {BOARD_DAYS} days."),

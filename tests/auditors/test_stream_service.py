@@ -34,6 +34,7 @@ KEYS = Keys(0)
 CALM = replace(SETTINGS, audit=settings.Audit(lag_ms_max=3_600_000))
 """An hour that is read in a second is behind by an hour at first."""
 COMPLETENESS, LIFECYCLE = completeness_service.KIND, lifecycle_service.KIND
+BY_NAME = {each.name: each for each in (COMPLETENESS, LIFECYCLE)}
 KINDS = pytest.mark.parametrize("kind", [COMPLETENESS, LIFECYCLE], ids=["completeness", "lifecycle"])
 BEHIND_A_TICK = next(at for at in range(3000, 4000) if clean_hour()[at].fields.get("kind") == "tick") + 1
 
@@ -242,7 +243,10 @@ def test_the_process(streams: Streams, redis_url: str, tmp_path: Path, name: str
     key = heartbeat_key(f"auditor-{name}")
     try:
         eventually(lambda: '"ticks":' in streams.values_like(key).get(key, ""), 30)
-        eventually(lambda: streams.hash_of(KEYS.audit(name)), 30)
+        group = BY_NAME[name].group
+        eventually(
+            lambda: (streams.group_lag(KEYS.events, group), streams.pending_count(KEYS.events, group)) == (0, 0), 90
+        )
         process.send_signal(signal.SIGTERM)
         _, said = process.communicate(timeout=30)
     finally:

@@ -169,10 +169,13 @@ async def test_the_scoreboard(redis_url: str, database_url: str, database: Datab
         )
         assert [each["expected"] for each in one["days"]] == [10, 10, 10]
         assert [each["symbol"] for each in one["symbols"]] == ["BTCUSDT"]
-        for query in (f"start={day_ms}&end={day_ms - 1}", f"start=0&end={day_ms}", "interval=7m", "limit=0", "day=1"):
+        for query in ("interval=7m", "limit=0", "day=1"):
             status, _, body = await client.ask(f"/api/scoreboard?{query}")
             assert status == 400, body
         assert (await described(client, "scoreboard", start=0, end=1))["days"] == []
+        assert (await described(client, "scoreboard", start=day_ms, end=day_ms - 1))["days"] == []
+        long = await described(client, "scoreboard", start=0, end=day_ms)
+        assert (long["first"], long["last"], long["days"]) == (0, 365 * DAY_MS, [])
         assert (await described(client, "scoreboard", start=TIME_MAX, end=TIME_MAX))["days"] == []
 
 
