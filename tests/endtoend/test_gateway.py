@@ -42,10 +42,9 @@ REST = (
 Finals = dict[tuple[str, str, int], dict[str, Any]]
 
 
-async def finals_of(url: str, symbols: list[str], seconds: float) -> Finals:
-    """The newest closing event of each bar that a client of all symbols hears in so many seconds."""
+async def finals_of(url: str, symbols: list[str], seconds: float, found: Finals) -> Finals:
+    """The newest closing event of each bar that a client of all symbols hears in so many seconds, as they come."""
     names = [f"{symbol.lower()}@kline_{interval}" for symbol in symbols for interval in ("5s", "1m")]
-    found: Finals = {}
     end = time.monotonic() + seconds
     async with (
         aiohttp.ClientSession() as session,
@@ -98,8 +97,11 @@ async def until(url: str, *, stale: bool) -> None:
 
 async def finals_over_a_stall(url: str, symbols: list[str], aggregator: int) -> Finals:
     """The finals of fifteen seconds, in which the aggregator stands still for a while."""
-    hearing = asyncio.create_task(finals_of(url, symbols, 15))
-    await asyncio.sleep(3)
+    found: Finals = {}
+    hearing = asyncio.create_task(finals_of(url, symbols, 15, found))
+    async with asyncio.timeout(10):
+        while len(found) < len(symbols):
+            await asyncio.sleep(0.05)
     await stalled(url, aggregator)
     return await hearing
 
