@@ -29,8 +29,8 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEED ?= 1
 KILLS ?= 200
-# Tests wait more than they compute, so there are more of them at a time than cores on a small machine.
-WORKERS ?= 3
+# As many at a time as a small machine has cores: the real processes of a test need them in time.
+WORKERS ?= 2
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
