@@ -58,7 +58,7 @@ def test_finals_reach_the_table_and_a_second_start_goes_on(data: Path) -> None:
         database = Database(first.settings().database.url)
         before = eventually(lambda: found if len(found := rows(database)) >= 10 else None, 40, every_s=0.2)
         assert database.query(HYPERTABLE)[0]["found"] == 1
-        everything = {*PIPELINE, "writer-final", "writer-snapshot", "auditor-exchange", "gateway"}
+        everything = {*PIPELINE, "writer-final", "writer-snapshot", "auditor-exchange"}
         assert set(first.pids(everything)) == everything
         database.close()
         last = first.kline()

@@ -28,7 +28,7 @@ MARKET = ("--source", "sim", "--symbols", "5", "--rate", "200", "--speed", "20")
 """A market whose minutes take three seconds."""
 
 PIPELINE = {
-    "aggregator-0", "auditor-completeness", "auditor-lifecycle", "repair", "clock", "ingest-A", "ingest-B"
+    "aggregator-0", "auditor-completeness", "auditor-lifecycle", "gateway", "repair", "clock", "ingest-A", "ingest-B",
 }  # fmt: skip
 
 
