@@ -159,7 +159,9 @@ class EmbeddedServer(ABC):
 
     def is_running(self) -> bool:
         """Whether the server was started and has not ended since."""
-        return self._process is not None and self._process.poll() is None
+        # A handler that raises inside of poll can leave Popen's own lock taken, and every later wait would hang.
+        with _undisturbed():
+            return self._process is not None and self._process.poll() is None
 
     # How.
 
