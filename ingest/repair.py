@@ -33,6 +33,10 @@ TRADES_WEIGHT: Final = 20
 TRADES_PER_CALL: Final = 1000
 TRADES_PER_ENTRY: Final = 512
 
+BEHIND_TRIES: Final = 4
+"""How often the exchange is asked again for the end of a range of trades that it does not show: its REST answers may be
+behind its streams. Then it counts as gone."""
+
 KLINES_PER_CALL: Final = 1500
 KLINES_PER_ENTRY: Final = 1000
 
@@ -91,6 +95,8 @@ class TradePages:
     missing: int = 0
     gone: list[tuple[int, int]] = field(default_factory=list)
     _next: int = field(init=False)
+    _behind: int = 0
+    """How often nothing was shown of the end of the range."""
 
     def __post_init__(self) -> None:
         self._next = self.first
@@ -103,11 +109,15 @@ class TradePages:
         return Call(TRADES_PATH, TRADES_WEIGHT, {"symbol": self.symbol, "fromId": self._next, "limit": limit})
 
     def take(self, answer: Any, now_ms: int) -> list[Fields]:
-        """As `Pages`. Ids that the exchange leaves out are counted as missing: it no longer has them."""
+        """As `Pages`. Ids that the exchange leaves out are counted as missing: it no longer has them. NotYet while it
+        shows nothing at the end of the range."""
         asked = min(TRADES_PER_CALL, self.last - self._next + 1)
         rows = trades_of(answer, self.symbol, self._next, asked)
+        if not rows and self._behind < BEHIND_TRIES:
+            self._behind += 1
+            raise NotYet(f"the exchange shows no trade of {self.symbol} from {self._next} on yet")
         wanted = [row for row in rows if row.id <= self.last]
-        covered = wanted[-1].id if len(rows) == asked and wanted else self.last
+        covered = min(rows[-1].id, self.last) if rows else self.last
         self._note_gone([row.id for row in wanted], covered)
         self.trades += len(wanted)
         self._next = covered + 1

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.repair import (
+    BEHIND_TRIES,
     SURE_MS,
     TRADES_PATH,
     Call,
@@ -76,11 +77,23 @@ def test_trades_are_paged_by_a_thousand_and_cut_into_entries() -> None:
 
 def test_ids_that_the_exchange_no_longer_has_are_counted() -> None:
     pages = TradePages("AUSDT", 10, 19)
-    assert ids_of(pages.take([trade(14), trade(15), trade(17)], T)) == [14, 15, 17]
+    assert ids_of(pages.take([trade(14), trade(15), trade(17), trade(20)], T)) == [14, 15, 17]
     assert (pages.call(T), pages.trades, pages.missing) == (None, 3, 7)
-    gone = TradePages("AUSDT", 10, 19)
-    assert gone.take([], T) == []
-    assert (gone.call(T), gone.missing) == (None, 10)
+    assert pages.gone == [(10, 13), (16, 16), (18, 19)]
+
+
+def test_the_end_of_a_range_that_is_not_shown_is_asked_for_again_before_it_counts_as_gone() -> None:
+    pages = TradePages("AUSDT", 10, 19)
+    assert ids_of(pages.take([trade(10), trade(11)], T)) == [10, 11]
+    for _ in range(BEHIND_TRIES - 1):
+        assert asked(pages.call(T)) == {"symbol": "AUSDT", "fromId": 12, "limit": 8}
+        with pytest.raises(NotYet, match="shows no trade of AUSDT from 12 on yet"):
+            pages.take([], T)
+    assert ids_of(pages.take([trade(12)], T)) == [12]
+    with pytest.raises(NotYet, match="from 13 on"):
+        pages.take([], T)
+    assert pages.take([], T) == []
+    assert (pages.call(T), pages.trades, pages.missing, pages.gone) == (None, 3, 7, [(13, 19)])
 
 
 def test_trades_behind_the_range_stay_out() -> None:
