@@ -14,6 +14,7 @@ from gateway.market import Listed
 from klagg.database import Database, Row, load_queries
 from klagg.errors import KlaggError
 from klagg.kline import Kline
+from klagg.scoreboard import Board, board
 
 QUERIES: Final = load_queries(Path(__file__).with_name("store.sql"))
 
@@ -26,8 +27,6 @@ WAITING_FOR_EACH: Final = 16
 T = TypeVar("T")
 Span = tuple[int, int]
 """From the first ms on, and before the second."""
-Board = tuple[list[Row], list[Row]]
-"""Days and symbols of the scoreboard."""
 
 
 class StoreBusy(KlaggError):
@@ -106,9 +105,8 @@ class Store:
     async def scoreboard(self, span: Span, symbol: str | None, intervals: Sequence[str], limit: int) -> Board:
         """Completeness and truth by day, the newest first, and by symbol, the worst first and `limit` at most; of one
         symbol, or all."""
-        values = {"first_ms": span[0], "end_ms": span[1], "symbol": symbol, "intervals": list(intervals)}
-        days = await self._rows("board_days", **values)
-        return days, await self._rows("board_symbols", **values, limit=limit)
+        symbols = [] if symbol is None else [symbol]
+        return await self._ask(lambda each: board(each, *span, symbols=symbols, intervals=intervals, worst=limit))
 
     async def _rows(self, name: str, **values: object) -> list[Row]:
         return await self._ask(lambda database: database.query(QUERIES[name], values))

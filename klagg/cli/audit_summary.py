@@ -13,6 +13,7 @@ import ujson
 from klagg.clock import local_ms
 from klagg.database import Database, load_queries
 from klagg.intervals import DAY_MS, EVER_MS, INTERVALS
+from klagg.scoreboard import board
 from writers.migrate import require_schema
 
 _QUERIES: Final = load_queries(Path(__file__).with_suffix(".sql"))
@@ -46,18 +47,15 @@ def show(
     unexplained. Empty `symbols` and `intervals` are all. Errors of `Database`."""
     until_ms = EVER_MS if to_ms is None else to_ms  # a simulated market may be ahead of this machine's clock
     since_ms = min(int(local_ms()), until_ms) - DAYS * DAY_MS if from_ms is None else from_ms
-    values = {
-        "from_ms": since_ms // DAY_MS * DAY_MS, "to_ms": until_ms, "symbols": list(symbols),
-        "intervals": list(intervals) or list(INTERVALS), "limit": WORST_SHOWN,
-    }  # fmt: skip
+    first_ms, wanted = since_ms // DAY_MS * DAY_MS, intervals or list(INTERVALS)
     database = Database(url, application="klagg-audit")
     try:
         require_schema(database)
-        days = [row | {"day": _date(row["day"])} for row in database.query(_QUERIES["days"], values)]
-        worst = database.query(_QUERIES["symbols"], values)
+        found = board(database, first_ms, until_ms, symbols=symbols, intervals=wanted, worst=WORST_SHOWN)
         (elsewhere,) = database.query(_QUERIES["elsewhere"])
     finally:
         database.close()
+    days, worst = [row | {"day": _date(row["day"])} for row in reversed(found.days)], found.symbols
     if as_json:
         for row in (*days, *worst):
             print(ujson.dumps(row, ensure_ascii=False))
