@@ -17,8 +17,8 @@ from klagg.contract import Fields, Listing, TradeRow
 from klagg.intervals import DAY_MS, interval
 from klagg.kline import Kline
 from tests.aggregator.kit import T0, klines, newest, raw, tick, trade, values
+from tests.aggregator.listingkit import FAR, events
 from tests.aggregator.oracle import fold
-from tests.aggregator.test_listings import FAR, events
 
 INTERVALS = ("1m", "5m")
 NAMES = ("AAAUSDT", "BBBUSDT", "CCCUSDT", "DDDUSDT")

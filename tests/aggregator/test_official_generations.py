@@ -9,8 +9,8 @@ from aggregator.outputs import Outputs
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
 from klagg.kline import Kline
 from tests.aggregator.kit import T0, feed, klines, mark, new_core, newest, steps, tick, trade
+from tests.aggregator.listingkit import NAME, list_, listed
 from tests.aggregator.officialkit import Row, send
-from tests.aggregator.test_listings import NAME, list_, listed
 
 AGAIN = T0 + HOUR_MS + 500
 """The onboard time of the second generation."""

@@ -419,10 +419,7 @@ async def test_a_malformed_answer_kills_its_request_alone(streams: Streams, redi
     assert b"the request t1 for the trades with the ids 1 to 5 is given up: " in finding.fields[b"evidence"]
 
 
-async def test_ids_that_the_exchange_no_longer_has_are_named(
-    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(repair_service, "NOT_YET_S", 0.01)
+async def test_ids_that_the_exchange_no_longer_has_are_named(streams: Streams, redis_url: str) -> None:
 
     def answer(request: web.Request, number: int) -> web.Response:
         rows = ujson.loads(good_trades(request).body)  # type: ignore[arg-type]
