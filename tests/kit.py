@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from klagg.embedded import RedisServer
 
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], deadline_s: float = 10.0, every_s: float = 0.01) -> T:
+def eventually(condition: Callable[[], T], deadline_s: float = 30.0, every_s: float = 0.01) -> T:
     """The first true value of CONDITION, polled; fails with the last value (or AssertionError) after DEADLINE_S."""
     deadline = time.monotonic() + deadline_s
     while True:
@@ -27,6 +28,19 @@ def eventually(condition: Callable[[], T], deadline_s: float = 10.0, every_s: fl
         if time.monotonic() > deadline:
             raise AssertionError(f"still not so after {deadline_s} s; the last value was {value!r}") from failed
         time.sleep(every_s)
+
+
+async def eventually_async(condition: Callable[[], T | Awaitable[T]], deadline_s: float = 30.0) -> T:
+    """`eventually` on the event loop; CONDITION may be a coroutine function."""
+    deadline = time.monotonic() + deadline_s
+    while True:
+        found: Any = condition()
+        if asyncio.iscoroutine(found):
+            found = await found
+        if found:
+            return found  # type: ignore[no-any-return]
+        assert time.monotonic() < deadline, f"still not so after {deadline_s} s; the last value was {found!r}"
+        await asyncio.sleep(0.005)
 
 
 @contextmanager

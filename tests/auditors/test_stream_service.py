@@ -24,7 +24,7 @@ from klagg.redisio import Append, Streams
 from klagg.settings import Settings, to_toml
 from klagg.stats import Stats
 from tests.auditors.kit import SETTINGS, Said, clean_hour, numbered
-from tests.auditors.test_mutations import drop_a_bar, one_row
+from tests.auditors.plants import drop_a_bar, one_row
 from tests.conftest import ROOT
 from tests.kit import eventually
 

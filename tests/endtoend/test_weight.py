@@ -16,7 +16,7 @@ from klagg.redisio import Append, Streams
 from klagg.service import AsyncContext
 from klagg.settings import from_tree
 from klagg.weights import ROLE_REPAIR, share_of
-from tests.ingest.kit import eventually
+from tests.kit import eventually_async as eventually
 from tests.localexchange.kit import START_MS, running
 
 SYMBOLS = 750

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import aiohttp
 
@@ -20,8 +19,7 @@ from klagg.kline import Kline
 from klagg.redisio import Append, HashUpdate, Streams, Write
 from klagg.service import AsyncContext
 from klagg.settings import from_tree
-
-T = TypeVar("T")
+from tests.kit import eventually_async as eventually
 
 MINUTE_MS = 60_000
 NOW_MS = 1_794_000_000_000 // MINUTE_MS * MINUTE_MS
@@ -137,16 +135,3 @@ async def running(redis_url: str, database_url: str = "", exchange: str = "", **
         context.stopping.set()
         await asyncio.wait_for(task, 15)
         await context.farewell()
-
-
-async def eventually(condition: Callable[[], T | Awaitable[T]], deadline_s: float = 10.0) -> T:
-    """The first true value of CONDITION, polled; it may be a coroutine function."""
-    deadline = time.monotonic() + deadline_s
-    while True:
-        found: Any = condition()
-        if asyncio.iscoroutine(found):
-            found = await found
-        if found:
-            return found  # type: ignore[no-any-return]
-        assert time.monotonic() < deadline, f"still not so after {deadline_s} s: {found!r}"
-        await asyncio.sleep(0.01)

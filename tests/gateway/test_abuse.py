@@ -16,8 +16,9 @@ import pytest
 
 from klagg.embedded.traces import free_port
 from klagg.settings import from_tree, to_toml
-from tests.gateway.kit import Teller, eventually
+from tests.gateway.kit import Teller
 from tests.gateway.test_fuzz import command
+from tests.kit import eventually_async as eventually
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 

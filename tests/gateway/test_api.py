@@ -18,7 +18,8 @@ from klagg.database import Database
 from klagg.errors import DatabaseUnavailable
 from klagg.findings import finding_entry
 from klagg.intervals import DAY_MS
-from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, eventually, kline, running
+from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, kline, running
+from tests.kit import eventually_async as eventually
 from writers.history_findings import Finding, finding_of
 from writers.history_table import keep
 from writers.kline_table import upsert

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, eventually, running
+from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, running
+from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
 
@@ -46,9 +47,9 @@ def command(pick: random.Random) -> str:
 async def serves(client: Client, teller: Teller, trades: int) -> None:
     """A fresh client still gets what is told."""
     async with client.socket("/ws/btcusdt@kline_1m") as peer:
-        await peer.receive_json(timeout=5)
+        await peer.receive_json(timeout=30)
         teller.tell({BTC: {"trades": trades}})
-        while (await peer.receive_json(timeout=5))["k"]["n"] != trades:
+        while (await peer.receive_json(timeout=30))["k"]["n"] != trades:
             pass
 
 
@@ -62,9 +63,9 @@ async def test_any_command_has_an_answer(redis_url: str, teller: Teller) -> None
             for _ in range(400):
                 text = command(pick)
                 await (peer.send_bytes(text.encode()) if pick.random() < 0.1 else peer.send_str(text))
-                answer = await peer.receive_json(timeout=5)
+                answer = await peer.receive_json(timeout=30)
                 while "e" in answer or "stream" in answer:
-                    answer = await peer.receive_json(timeout=5)
+                    answer = await peer.receive_json(timeout=30)
                 assert set(answer) in ({"result", "id"}, {"error", "id"}), (text, answer)
         await serves(client, teller, 7)
 
@@ -130,11 +131,11 @@ async def test_ten_thousand_subscriptions(redis_url: str, teller: Teller) -> Non
         for number, peer in enumerate(sockets):
             seen = set()
             while ("BTCUSDT", 77) not in seen or (number == 3 and ("S3X500USDT", 5) not in seen):
-                message = await peer.receive_json(timeout=5)
+                message = await peer.receive_json(timeout=30)
                 if "k" in message:
                     seen.add((message["s"], message["k"]["n"]))
         await sockets[0].send_json({"method": "SUBSCRIBE", "params": ["one@more"], "id": 1})
-        closing = await sockets[0].receive(timeout=5)
+        closing = await sockets[0].receive(timeout=30)
         assert closing.type == aiohttp.WSMsgType.CLOSE
         assert closing.extra == "too many streams"
         for peer in sockets:
@@ -167,7 +168,7 @@ async def test_a_client_that_never_reads_is_told_why_and_cut_off_while_others_ge
                 teller.tell({each: {"open_time": opening, "trades": told, **FINAL} for each in series})
                 finals = 0
                 while finals < len(series):
-                    event = (await reading.receive_json(timeout=5))["data"]["k"]
+                    event = (await reading.receive_json(timeout=30))["data"]["k"]
                     finals += event["x"] and event["t"] == opening
             await eventually(lambda: len(client.gateway.hub.clients) == 1)
         stuck.close()

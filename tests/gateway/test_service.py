@@ -13,7 +13,8 @@ from klagg.contract import Keys
 from klagg.database import Database
 from klagg.embedded import RedisServer
 from klagg.redisio import HashUpdate
-from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, eventually, kline, running
+from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, kline, running
+from tests.kit import eventually_async as eventually
 from writers.kline_table import upsert
 
 pytestmark = pytest.mark.servers
@@ -145,17 +146,17 @@ async def test_streams_tell_every_change_raw_and_combined(redis_url: str, teller
         client.socket("/ws/btcusdt@kline_1m") as raw,
         client.socket("/market/stream?streams=btcusdt@kline_1m/ethusdt@kline_1m") as combined,
     ):
-        assert (await raw.receive_json(timeout=5))["k"]["n"] == 1
-        assert (await combined.receive_json(timeout=5))["stream"] == "btcusdt@kline_1m"
+        assert (await raw.receive_json(timeout=30))["k"]["n"] == 1
+        assert (await combined.receive_json(timeout=30))["stream"] == "btcusdt@kline_1m"
         teller.tell({BTC: {"trades": 2, **FINAL}, ETH: {"trades": 9}}, time_ms=at(1) + 5)
-        final = await raw.receive_json(timeout=5)
+        final = await raw.receive_json(timeout=30)
         assert (final["e"], final["E"], final["k"]["n"], final["k"]["x"]) == ("kline", at(1) + 5, 2, True)
-        found = [await combined.receive_json(timeout=5) for _ in range(2)]
+        found = [await combined.receive_json(timeout=30) for _ in range(2)]
         assert {each["stream"]: each["data"]["k"]["n"] for each in found} == {
             "btcusdt@kline_1m": 2, "ethusdt@kline_1m": 9,
         }  # fmt: skip
         teller.tell({BTC: {"trades": 3, "closed": 1, "revision": 2, "complete": 1}})
-        assert (await raw.receive_json(timeout=5))["k"]["revision"] == 2
+        assert (await raw.receive_json(timeout=30))["k"]["revision"] == 2
 
 
 async def test_control_messages(redis_url: str, teller: Teller) -> None:
@@ -164,12 +165,12 @@ async def test_control_messages(redis_url: str, teller: Teller) -> None:
 
         async def ask(**message: Any) -> Any:
             await socket.send_json(message)
-            return await socket.receive_json(timeout=5)
+            return await socket.receive_json(timeout=30)
 
         assert await ask(method="SUBSCRIBE", params=["btcusdt@kline_1m", "nosuch@kline_1m"], id=1) == {
             "result": None, "id": 1,
         }  # fmt: skip
-        assert (await socket.receive_json(timeout=5))["s"] == "BTCUSDT"
+        assert (await socket.receive_json(timeout=30))["s"] == "BTCUSDT"
         assert await ask(method="LIST_SUBSCRIPTIONS", id="a-text") == {
             "result": ["btcusdt@kline_1m", "nosuch@kline_1m"], "id": "a-text",
         }  # fmt: skip
@@ -178,7 +179,7 @@ async def test_control_messages(redis_url: str, teller: Teller) -> None:
         teller.tell({BTC: {"trades": 9}})
         assert (await ask(method="LIST_SUBSCRIPTIONS", id=5))["result"] == ["nosuch@kline_1m"]
         await socket.send_bytes(b"\xff\x00")
-        assert (await socket.receive_json(timeout=5))["error"]["code"] == 3
+        assert (await socket.receive_json(timeout=30))["error"]["code"] == 3
 
 
 async def test_limits_of_a_socket(redis_url: str, teller: Teller) -> None:
@@ -188,19 +189,19 @@ async def test_limits_of_a_socket(redis_url: str, teller: Teller) -> None:
             with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
                 await client.socket("/ws")
             await socket.send_json({"method": "SUBSCRIBE", "params": ["a@x", "b@x", "c@x"], "id": 1})
-            assert (await socket.receive(timeout=5)).type == aiohttp.WSMsgType.CLOSE
+            assert (await socket.receive(timeout=30)).type == aiohttp.WSMsgType.CLOSE
             assert socket.close_code == 1008
         await eventually(lambda: not client.gateway.hub.clients)
         async with client.socket("/ws") as socket:
             for _ in range(4):
                 await socket.send_str("nonsense")
-            kinds = [(await socket.receive(timeout=5)).type for _ in range(4)]
+            kinds = [(await socket.receive(timeout=30)).type for _ in range(4)]
             assert kinds[-1] == aiohttp.WSMsgType.CLOSE
             assert socket.close_code == 1008
         await eventually(lambda: not client.gateway.hub.clients)
         async with client.socket("/ws") as socket:
             await socket.send_str("x" * 100_000)
-            assert (await socket.receive(timeout=5)).type == aiohttp.WSMsgType.CLOSE
+            assert (await socket.receive(timeout=30)).type == aiohttp.WSMsgType.CLOSE
             assert socket.close_code == 1009
 
 
@@ -216,7 +217,7 @@ async def test_a_token_is_asked_for_where_one_is_set(redis_url: str, teller: Tel
         with pytest.raises(aiohttp.WSServerHandshakeError, match="401"):
             await client.socket("/ws/btcusdt@kline_1m")
         async with client.socket("/ws/btcusdt@kline_1m?token=a-long-secret") as socket:
-            assert (await socket.receive_json(timeout=5))["s"] == "BTCUSDT"
+            assert (await socket.receive_json(timeout=30))["s"] == "BTCUSDT"
 
 
 async def test_pages_of_other_origins_are_kept_out_unless_configured(redis_url: str, teller: Teller) -> None:
@@ -248,9 +249,9 @@ async def test_a_connection_that_sends_its_header_slowly_is_closed(redis_url: st
         async with client.socket("/ws/btcusdt@kline_1m") as socket:
             with contextlib.suppress(ConnectionResetError):
                 assert await asyncio.wait_for(reader.read(), 10) == b""
-            await socket.receive_json(timeout=5)
+            await socket.receive_json(timeout=30)
             teller.tell({BTC: {"trades": 5}})
-            assert (await socket.receive_json(timeout=5))["k"]["n"] == 5, "a socket at work stays"
+            assert (await socket.receive_json(timeout=30))["k"]["n"] == 5, "a socket at work stays"
         writer.close()
 
 
@@ -259,7 +260,7 @@ async def test_a_stalled_redis_is_served_from_the_last_good_state_and_caught_up(
 ) -> None:
     teller.tell({BTC: {"trades": 1}})
     async with running(redis_url) as client, client.socket("/ws/btcusdt@kline_1m") as socket:
-        assert (await socket.receive_json(timeout=5))["k"]["n"] == 1
+        assert (await socket.receive_json(timeout=30))["k"]["n"] == 1
         redis_server.command("CLIENT", "PAUSE", "2500", "ALL")
         health = client.gateway.market.shards[0].health
         await eventually(lambda: health.alarmed)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 from urllib.parse import unquote, urlsplit
@@ -74,15 +74,6 @@ def mini_ticker(symbol: str, time_ms: int, volume: int, close: str = "85266.00")
 def alarms_of(stats: Stats, kind: str) -> int:
     """How many alarms of a kind there were."""
     return stats.labelled_counters.get(("alarms", (("kind", kind),)), 0)
-
-
-async def eventually(condition: Callable[[], T], within_s: float = 30.0) -> T:
-    """The first true value of `condition`, polled on the event loop; fails after `within_s`."""
-    deadline = time.monotonic() + within_s
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not so within {within_s} s; the last value was {value!r}"
-        await asyncio.sleep(0.005)
-    return value
 
 
 class SmallExchange:

@@ -32,7 +32,8 @@ from klagg.redisio import AsyncStreams, Entry, Streams
 from klagg.service import AsyncContext
 from klagg.settings import from_tree
 from klagg.weights import note_weight
-from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, contract_news, eventually, feed_of
+from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, contract_news, feed_of
+from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
 

@@ -26,7 +26,8 @@ from klagg.exchange.endpoints import Endpoint, Way, stream_name
 from klagg.exchange.limits import Limits
 from klagg.localexchange import LocalExchange, SyntheticMarket
 from klagg.stats import Stats
-from tests.ingest.kit import SYMBOLS, Relay, SmallExchange, agg_trade, alarms_of, eventually, frame_of
+from tests.ingest.kit import SYMBOLS, Relay, SmallExchange, agg_trade, alarms_of, frame_of
+from tests.kit import eventually_async as eventually
 from tests.localexchange.kit import running
 
 STREAMS = [stream_name(symbol, "aggTrade") for symbol in SYMBOLS]

@@ -9,8 +9,9 @@ from websockets.protocol import State
 
 from ingest import connection, line, liveness, session, universe
 from klagg.redisio import Streams
-from tests.ingest.kit import SYMBOLS, SmallExchange, alarms_of, column_of, contract_news, eventually, feed_of
+from tests.ingest.kit import SYMBOLS, SmallExchange, alarms_of, column_of, contract_news, feed_of
 from tests.ingest.linekit import Market, a_context, a_line
+from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
 

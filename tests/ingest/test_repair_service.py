@@ -41,7 +41,8 @@ from klagg.redisio import Append, Streams
 from klagg.service import AsyncContext
 from klagg.settings import from_tree
 from tests.contract.kit import closed_port
-from tests.ingest.kit import Relay, column_of, eventually, feed_of
+from tests.ingest.kit import Relay, column_of, feed_of
+from tests.kit import eventually_async as eventually
 from tests.localexchange.kit import START_MS, running
 
 pytestmark = pytest.mark.servers

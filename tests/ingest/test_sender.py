@@ -19,7 +19,7 @@ from klagg.embedded import RedisServer
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
 from klagg.redisio import Append, AsyncStreams
 from klagg.stats import Stats
-from tests.ingest.kit import eventually
+from tests.kit import eventually_async as eventually
 from tests.kit import nearly_full
 
 

@@ -24,12 +24,12 @@ from tests.ingest.kit import (
     SmallExchange,
     agg_trade,
     column_of,
-    eventually,
     feed_of,
     fill,
     frame_of,
 )  # fmt: skip
 from tests.ingest.linekit import a_context, a_line
+from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
 

@@ -25,7 +25,8 @@ from klagg.errors import ConfigError
 from klagg.metrics import PORTS, MetricsServer, StatsCollector, port_of
 from klagg.stats import Stats
 from tests import kit
-from tests.ingest.kit import SmallExchange, agg_trade, eventually, frame_of
+from tests.ingest.kit import SmallExchange, agg_trade, frame_of
+from tests.kit import eventually_async as eventually
 from writers.migrate import migrate
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -242,7 +243,7 @@ async def test_more_than_10_parse_errors_in_a_minute_fire(redis_url: str, tmp_pa
         command = [sys.executable, "-m", "ingest.service"]
         ingest = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)  # noqa: ASYNC220
         try:
-            await eventually(lambda: exchange.connections, within_s=30)
+            await eventually(lambda: exchange.connections, deadline_s=30)
             deadline = time.monotonic() + 90
             while await asyncio.to_thread(scrapes_of, port) < 2:
                 assert time.monotonic() < deadline, "Prometheus does not see the process"

@@ -20,7 +20,8 @@ from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
 from klagg.exchange.endpoints import Endpoint, Way
 from klagg.exchange.rest import ExchangeRest
 from klagg.stats import Stats
-from tests.ingest.kit import SmallExchange, agg_trade, eventually, frame_of, port_of
+from tests.ingest.kit import SmallExchange, agg_trade, frame_of, port_of
+from tests.kit import eventually_async as eventually
 from tests.klagg_exchange.proxies import SmallProxy, self_signed
 
 SCHEMES = ("http", "socks5", "socks5h")

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -35,14 +34,6 @@ def trade(
     return MarketTrade(symbol, trade_id, price, qty, qty, first, trade_id, time_ms, time_ms + 5, maker, execution)
 
 
-async def eventually(condition: Callable[[], bool], within_s: float = 10.0) -> None:
-    """Waits until `condition` holds; fails after `within_s`."""
-    deadline = time.monotonic() + within_s
-    while not condition():
-        assert time.monotonic() < deadline, "the condition did not come true in time"
-        await asyncio.sleep(0.005)
-
-
 @asynccontextmanager
 async def running(exchange: LocalExchange) -> AsyncIterator[LocalExchange]:
     """A started exchange that must not have failed by the end."""
@@ -63,7 +54,7 @@ async def connected(exchange: LocalExchange, path: str) -> AsyncIterator[ClientC
         yield client
 
 
-async def receive(client: ClientConnection, within_s: float = 10.0) -> Any:
+async def receive(client: ClientConnection, within_s: float = 30.0) -> Any:
     """The next message as JSON."""
     return json.loads(await asyncio.wait_for(client.recv(), within_s))
 

@@ -17,7 +17,8 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 
 from klagg.localexchange import Limits, LocalExchange, SyntheticMarket
 from klagg.localexchange.faults import FaultScript, read_faults
-from tests.localexchange.kit import START_MS, ask, connected, eventually, receive, running
+from tests.kit import eventually_async as eventually
+from tests.localexchange.kit import START_MS, ask, connected, receive, running
 
 BTC = "/market/stream?streams=btcusdt@aggTrade"
 
@@ -98,7 +99,7 @@ async def test_a_moment_comes_again_and_takes_the_chosen() -> None:
     async with running(exchange(table)) as server, line(server, "A") as spared:
         async with line(server, "B") as one, line(server, "B") as two:
             await asyncio.wait(
-                [asyncio.create_task(one.wait_closed()), asyncio.create_task(two.wait_closed())], timeout=8
+                [asyncio.create_task(one.wait_closed()), asyncio.create_task(two.wait_closed())], timeout=30
             )
             assert acted(server) == 2
         assert len(await ids(spared, 20)) == 20

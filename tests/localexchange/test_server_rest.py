@@ -13,7 +13,8 @@ import pytest
 from klagg.localexchange import Limits, LocalExchange, RecordedMarket, SyntheticMarket
 from klagg.localexchange.bars import fold
 from klagg.localexchange.market import MarketTrade
-from tests.localexchange.kit import START_MS, eventually, running
+from tests.kit import eventually_async as eventually
+from tests.localexchange.kit import START_MS, running
 
 
 @asynccontextmanager

@@ -11,7 +11,8 @@ import websockets
 from websockets.exceptions import ConnectionClosed
 
 from klagg.localexchange import Limits, LocalExchange, RecordedMarket, SyntheticMarket
-from tests.localexchange.kit import ask, connected, eventually, receive, running
+from tests.kit import eventually_async as eventually
+from tests.localexchange.kit import ask, connected, receive, running
 
 
 def exchange(**options: object) -> LocalExchange:
