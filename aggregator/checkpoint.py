@@ -166,7 +166,7 @@ def _official(core: Core) -> dict[str, Any]:
     count, official = core.symbols.count, core.official
     return {
         "live_from": official.live_from[:count].tolist(),
-        "marked_from": official.marked_from[:count].tolist(),
+        "marked_from": core.finality.marked_from[:count].tolist(),
         "official_until": core.finality.official_until[:count].tolist(),
         "begun": core.finality.begun[:count].tolist(),
         "coverage": _ranges_out(core.ledger.coverage),
@@ -178,10 +178,9 @@ def _official(core: Core) -> dict[str, Any]:
 
 def _restore_official(core: Core, state: dict[str, Any]) -> None:
     count, official = core.symbols.count, core.official
-    for owner, name in (
-        (official, "live_from"), (official, "marked_from"), (core.finality, "official_until"), (core.finality, "begun"),
-    ):  # fmt: skip
-        getattr(owner, name)[:count] = state[name]
+    official.live_from[:count] = state["live_from"]
+    for name in ("marked_from", "official_until", "begun"):
+        getattr(core.finality, name)[:count] = state[name]
     for coverage, name in ((core.ledger.coverage, "coverage"), (official.nothing, "nothing")):
         for slot, starts, ends in state[name]:
             coverage.add(slot, np.array(starts, np.int64), np.array(ends, np.int64))

@@ -149,8 +149,7 @@ class Core:
         if marked:
             slots = self.symbols.slots_of(list(marked))
             times = np.fromiter(marked.values(), np.int64, len(slots))
-            self.finality.alive_until[slots] = np.maximum(self.finality.alive_until[slots], times)
-            self.official.note_marks(slots, times)
+            self.finality.note_marks(slots, times)
         self._listed, self._marked = [], {}
 
     def grow(self) -> None:

@@ -54,13 +54,15 @@ class Graces:
 class Finality:
     """Decides over a ring and a ledger.
 
-    By slot, `alive_until` is the exchange time until which a line carried it, `official_until` that until which
-    official minutes continue what is proven, and `begun` the minute with which its bars begin (NO_BUCKET: none yet).
+    By slot, `marked_from` is the first whole minute (ms) since a line first carried it, `alive_until` the exchange time
+    until which one did, `official_until` that until which official minutes continue what is proven, and `begun` the
+    minute with which its bars begin (NO_BUCKET: none yet).
     """
 
     def __init__(self, ring: Ring, ledger: Ledger, graces: Graces) -> None:
         self._ring, self._ledger, self._graces = ring, ledger, graces
-        self.alive_until: Ints = np.full(ring.capacity, np.iinfo(np.int64).min, np.int64)
+        self.marked_from: Ints = np.full(ring.capacity, NO_TIME, np.int64)
+        self.alive_until: Ints = np.full(ring.capacity, NO_TIME, np.int64)
         self.official_until: Ints = np.full(ring.capacity, NO_TIME, np.int64)
         self.begun: Ints = np.full(ring.capacity, NO_BUCKET, np.int64)
         self._time_ms = 0
@@ -73,7 +75,7 @@ class Finality:
 
     def clear_slot(self, slot: int) -> None:
         """As if the slot had never been used."""
-        self.alive_until[slot] = self.official_until[slot] = NO_TIME
+        self.marked_from[slot] = self.alive_until[slot] = self.official_until[slot] = NO_TIME
         self.begun[slot] = NO_BUCKET
         self._waiting = self._waiting[self._waiting % len(self.alive_until) != slot]
 
@@ -81,10 +83,17 @@ class Finality:
         """Room for more slots."""
         rows, slots = np.divmod(self._waiting, len(self.alive_until))
         self._waiting = rows * capacity + slots
-        more = np.full(capacity - len(self.alive_until), np.iinfo(np.int64).min, np.int64)
+        more = np.full(capacity - len(self.alive_until), NO_TIME, np.int64)
+        self.marked_from = np.concatenate([self.marked_from, more])
         self.alive_until = np.concatenate([self.alive_until, more])
         self.official_until = np.concatenate([self.official_until, more])
         self.begun = np.concatenate([self.begun, more])
+
+    def note_marks(self, slots: Ints, times: Ints) -> None:
+        """Lines carried these symbols until these times."""
+        first = self.marked_from[slots] == NO_TIME
+        self.marked_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
+        self.alive_until[slots] = np.maximum(self.alive_until[slots], times)
 
     def start(self, interval: int, buckets: Ints, slots: Ints) -> None:
         """Bars with trades begin a symbol's bars, or reach back before what began them: the cursor goes there."""

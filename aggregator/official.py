@@ -40,7 +40,8 @@ LAST_TIME = np.iinfo(np.int64).max
 ROWS_MAX = 2_000_000
 """Official rows that may gather without a tick."""
 WAITING_MAX = 5_000
-"""Rows of one symbol that may wait for its bars to begin: a cold start needs about 115."""
+"""Rows of one symbol that may wait for its bars to begin: a cold start needs about 115, and a minute more for each that
+it waits."""
 REACH_MS = 2 * MINUTE_MS
 """So near to the first whole minute since a symbol's first mark its official rows must come to begin its bars."""
 
@@ -67,8 +68,8 @@ class Official:
     """Applies official rows to a ring and its ledger.
 
     `waiting` are rows of symbols whose bars have not begun. By slot: `live_from` is the first whole minute whose own
-    trades were all seen live (ms; LAST_TIME: no trade yet, NO_TIME: seen from the first trade on), `marked_from` the
-    first whole minute since its first mark. `nothing` holds the times at which the exchange has no rows.
+    trades were all seen live (ms; LAST_TIME: no trade yet, NO_TIME: seen from the first trade on). `nothing` holds the
+    times at which the exchange has no rows.
     """
 
     def __init__(self, ring: Ring, ledger: Ledger, finality: Finality, symbols: SymbolTable, window_ms: int) -> None:
@@ -84,17 +85,15 @@ class Official:
         self.waiting = OfficialRows.none()
         self.nothing = Coverage()
         self.live_from: Ints = np.full(ring.capacity, LAST_TIME, np.int64)
-        self.marked_from: Ints = np.full(ring.capacity, NO_TIME, np.int64)
 
     def grow(self, capacity: int) -> None:
         """Room for more slots."""
         more = capacity - len(self.live_from)
         self.live_from = np.concatenate([self.live_from, np.full(more, LAST_TIME, np.int64)])
-        self.marked_from = np.concatenate([self.marked_from, np.full(more, NO_TIME, np.int64)])
 
     def clear_slot(self, slot: int) -> None:
         """As if the slot had never been used."""
-        self.live_from[slot], self.marked_from[slot] = LAST_TIME, NO_TIME
+        self.live_from[slot] = LAST_TIME
         self.nothing.forget(slot)
         self.waiting = self.waiting.take(self.waiting.slot != slot)
 
@@ -107,11 +106,6 @@ class Official:
         if self._gathered > ROWS_MAX:
             raise OfficialPilesUp(f"{self._gathered} official rows came without a tick: is klagg-clock running?")
         self._answers.append(answer)
-
-    def note_marks(self, slots: Ints, times: Ints) -> None:
-        """Lines carried these symbols at these times."""
-        first = self.marked_from[slots] == NO_TIME
-        self.marked_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
 
     def take(
         self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], is_freed: Callable[[str], bool]
@@ -217,7 +211,7 @@ class Official:
                 self._find(slot, "OVERFLOW", "error", lost, "do not fit 64 bits at the symbol's scales")
             self.waiting, values = self.waiting.take(~unfit), values[:, ~unfit]
         scaled = _Scaled(self.waiting, values)
-        self._begin(scaled)
+        self._begin(scaled, step_ms)
         scaled = self._begin_earlier(scaled, step_ms)
         ready = self._ready(scaled.rows)
         scaled, self.waiting = scaled.take(ready), scaled.rows.take(~ready)
@@ -234,22 +228,26 @@ class Official:
                 self._past(part)
         return slots
 
-    def _begin(self, scaled: _Scaled) -> None:
-        """Symbols without a trade begin their bars behind the newest official row, which gives the close to carry."""
+    def _begin(self, scaled: _Scaled, step_ms: int) -> None:
+        """Symbols without a trade begin their bars behind an official row, which gives the close to carry: with the
+        first whole minute since their first mark, or behind the newest row, if minutes do not reach back so far."""
         rows, finality, ring = scaled.rows, self._finality, self._ring
         quiet = (finality.begun[rows.slot] == NO_BUCKET) & (self._ledger.last_id[rows.slot] == NONE)
         for slot in np.unique(rows.slot[quiet]).tolist():
             own = np.flatnonzero(rows.slot == slot)
-            end_ms = int(rows.end[own].max())
-            if end_ms + REACH_MS < self.marked_from[slot]:
+            if int(rows.end[own].max()) + REACH_MS < finality.marked_from[slot]:
                 continue
-            newest = own[rows.end[own] == end_ms][0]
-            ring.carry[:, slot] = scaled.values[CLOSE, newest]
+            begin_ms = int(rows.end[own].max())
+            if finality.marked_from[slot] != NO_TIME:
+                wanted_ms = max(int(finality.marked_from[slot]), self._floor_ms(step_ms))
+                begin_ms = _earliest_begin(rows.take(own), wanted_ms)
+            before = own[rows.end[own] == begin_ms][0]
+            ring.carry[:, slot] = scaled.values[CLOSE, before]
             for at, kind in enumerate(ring.intervals):
-                ring.cursor[at, slot] = max(kind.bucket_of(end_ms), ring.oldest(at))
-            finality.begun[slot] = end_ms // MINUTE_MS
-            finality.official_until[slot] = end_ms
-            self._ledger.start_time[slot] = end_ms - 1
+                ring.cursor[at, slot] = max(kind.bucket_of(begin_ms), ring.oldest(at))
+            finality.begun[slot] = begin_ms // MINUTE_MS
+            finality.official_until[slot] = begin_ms
+            self._ledger.start_time[slot] = begin_ms - 1
             finality.look_again()
 
     def _begin_earlier(self, scaled: _Scaled, step_ms: int) -> _Scaled:
@@ -414,6 +412,19 @@ class Official:
         """One finding of a symbol for rows that are not used."""
         span = f"{len(rows)} official rows, open times {rows.open_time.min()} to {rows.open_time.max()}"
         self._findings.append((slot, kind, severity, f"{span}, {why}"))
+
+
+def _earliest_begin(rows: OfficialRows, wanted_ms: int) -> int:
+    """The end of one of these rows of a symbol, behind which minutes follow without a gap up to the newest row's end:
+    the earliest from `wanted_ms` on, or else that newest end."""
+    begin_ms, ends = int(rows.end.max()), set(rows.end.tolist())
+    minutes = set(rows.open_time[rows.length == MINUTE_MS].tolist())
+    earlier_ms = begin_ms - MINUTE_MS
+    while earlier_ms >= wanted_ms and earlier_ms in minutes:
+        if earlier_ms in ends:
+            begin_ms = earlier_ms
+        earlier_ms -= MINUTE_MS
+    return begin_ms
 
 
 def _by_slot(rows: OfficialRows) -> Iterable[tuple[int, OfficialRows]]:

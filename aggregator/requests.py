@@ -257,8 +257,16 @@ class Asker:
         """Those of a symbol's `start_ranges` whose beginning is not known; and the minutes, from `floor_ms` on, that
         its bars closed empty before it ever traded, as no id proves these."""
         start_ms, official_ms = int(self._ledger.start_time[slot]), int(self._finality.official_until[slot])
+        first_ms = minute_ms
+        if self.joined[slot] == BY_MARK:  # the past ends where its bars begin, or are to begin
+            begun_ms = int(self._finality.begun[slot]) * MINUTE_MS
+            begins_ms = begun_ms if official_ms != NO_TIME else int(self._finality.marked_from[slot])
+            if begins_ms - MINUTE_MS >= floor_ms:
+                first_ms = min(minute_ms, begins_ms - MINUTE_MS)
         unknown = []
-        for interval, first, last in start_ranges(minute_ms, self._intervals):
+        for interval, first, last in start_ranges(first_ms, self._intervals):
+            if interval == MINUTE.name:
+                last = minute_ms + MINUTE_MS
             if interval == MINUTE.name and official_ms != NO_TIME:
                 since_ms = max(official_ms, floor_ms)
                 if self.joined[slot] == BY_MARK and start_ms < first:

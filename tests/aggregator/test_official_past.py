@@ -241,6 +241,27 @@ def test_without_rows_up_to_its_first_mark_it_waits_for_them() -> None:
     assert int(cold.core.ledger.start_time[0]) == NEW_YEAR - 3 * HOUR - 1
 
 
+@pytest.mark.parametrize(("lacking", "begins"), [(None, -19), (15, -13), (20, -18)])
+def test_a_late_answer_begins_a_symbol_without_trades_with_its_first_mark(lacking: int | None, begins: int) -> None:
+    """With its first whole minute, or behind the first row that has no gap behind it."""
+    cold = ColdStart()
+    mark(cold.core, NEW_YEAR - 20 * MINUTE + 30_000, NAME)
+    for minute in (20, 15, 10, 5):
+        cold.tick(NEW_YEAR - minute * MINUTE + 2000)
+    rows: list[Row] = [
+        (NEW_YEAR - each * MINUTE, str(each), str(each), str(each), str(each), "0", "0", 0, "0", "0")
+        for each in range(60, 5, -1) if each != lacking
+    ]  # fmt: skip
+    rows[-3] = (NEW_YEAR - 8 * MINUTE, "8", "9", "8", "8", "3", "25", 2, "3", "25")
+    send(cold.core, NAME, "1m", rows)
+    cold.tick(NEW_YEAR - 5 * MINUTE + 3000)
+    found = {opening // MINUTE: each for (name, opening), each in found_of(cold).items() if name == "1m"}
+    assert sorted(found) == list(range(begins, -5))
+    assert {(each.source, each.complete) for each in found.values()} == {("exchange", 1)}
+    assert [found[minute].close for minute in sorted(found)] == [str(-minute) for minute in sorted(found)]
+    assert (found[-8].trades, found[-8].high) == (2, "9")
+
+
 def test_the_first_trade_of_a_quiet_symbol_joins_up_with_its_official_past() -> None:
     cold = quiet()
     first = TradeRow(NAME, 77, "7", "2", 77, 77, NEW_YEAR - 10 * MINUTE + 5_000, False)
@@ -275,6 +296,30 @@ def test_only_where_the_exchange_has_nothing_at_all_it_was_listed_then(answered:
     cold.tick(joined_ms + 12 * MINUTE)
     start_ms = int(cold.core.ledger.start_time[0])
     assert start_ms == (-(2**63) if answered else NEW_YEAR - 30 * MINUTE - 1)
+
+
+def test_a_symbol_without_trades_misses_no_minute_while_the_exchange_does_not_answer() -> None:
+    """Not even over the turn of an hour: what is asked for then reaches back to its first mark."""
+    joined_ms, core, said = NEW_YEAR + 26 * HOUR - 7 * MINUTE + 10_000, new_core("1m", "1h", "1d"), []
+    before = TradeRow(NAME, 40, "6.50", "1.0", 40, 40, joined_ms - 2 * HOUR, False)
+    for each in contract.listing_entries([contract.Listing(NAME, NEW_YEAR, 2, 1, "TRADING", 4 * 10**12)]):
+        assert not list(core.apply("1-1", raw(each)))
+    wanted: list[contract.Request] = []
+    for second in range(0, 2 * 3600, 2):
+        now_ms = joined_ms + second * 1000
+        mark(core, now_ms, NAME)
+        for one in wanted if second > 15 * 60 else []:
+            rows = exchange_rows([before], one.interval, one.first, one.last)
+            send(core, NAME, one.interval, rows, one.first, one.last)
+        said.append(tick(core, now_ms))
+        wanted = [contract.request_of(raw(each)) for each in said[-1].requests]
+    assert not [finding for each in said for finding in each.findings]
+    found, first_ms = newest(klines(said)), joined_ms // MINUTE * MINUTE + MINUTE
+    minutes = [key[2] for key in found if key[1] == "1m"]
+    assert minutes == list(range(first_ms, minutes[-1] + MINUTE, MINUTE))
+    proven = [key for key in found if key[2] <= joined_ms + HOUR]
+    assert {(found[key].complete, found[key].close) for key in proven} == {(1, "6.50")}
+    assert {key[1] for key in proven} == {"1m", "1h"}
 
 
 @pytest.mark.parametrize("first_seen_s", [500, 3650, 10**6])

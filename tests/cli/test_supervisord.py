@@ -160,7 +160,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
         database, streams = Database(database_url), running.streams()
         with supervised(running, tmp_path) as supervisor:
             before = eventually(supervisor.pids, 40, 0.2)
-            eventually(lambda: table(database), 40, 0.2)  # the first minute
+            eventually(lambda: table(database, "1m") and table(database, "5s"), 40, 0.2)
 
             name = AGGREGATOR
             os.kill(before[name], signal.SIGKILL)
