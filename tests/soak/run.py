@@ -91,9 +91,7 @@ class Soak:
             found = expected(self._market, first_ms - 10 * MINUTE_MS, end_ms)
             say(f"{len(found.bars)} bars expected")
             unproven = self._settle(running, database, found, first_ms)
-            streams = running.streams()
-            self._count(streams)
-            streams.close()
+            self._end_holes(running)
             rows, wrong = self._rows(database), [f"not proven: {each}" for each in unproven]
             sources: Counter[str] = Counter()
             for key in sorted(bar for bar in found.bars if bar[2] >= first_ms):
@@ -175,6 +173,19 @@ class Soak:
             eventually(proven, SETTLE_S, 1)
         say(f"{len(wanted) - len(lacking)} of {len(wanted)} bars are proven")
         return lacking
+
+    def _end_holes(self, running: Stack) -> None:
+        """Wait until every hole that opened has ended; those of the last moments may lie behind the last bar."""
+        streams = running.streams()
+
+        def ended() -> bool:
+            running.alive()
+            self._count(streams)
+            return self.events[EVENT_HOLE_CLOSED] >= self.events[EVENT_HOLE_OPENED]
+
+        with suppress(AssertionError):  # the caller holds the numbers against each other
+            eventually(ended, SETTLE_S, 1)
+        streams.close()
 
     def _differences(self, running: Stack, rows: Rows, found: Expected, first_ms: int, end_ms: int) -> list[str]:
         """Bars that are not what their trades, or the exchange's klines that healed them, say."""
