@@ -235,12 +235,11 @@ class Official:
         quiet = (finality.begun[rows.slot] == NO_BUCKET) & (self._ledger.last_id[rows.slot] == NONE)
         for slot in np.unique(rows.slot[quiet]).tolist():
             own = np.flatnonzero(rows.slot == slot)
-            if int(rows.end[own].max()) + REACH_MS < finality.marked_from[slot]:
+            begin_ms, marked_ms = int(rows.end[own].max()), int(finality.marked_from[slot])
+            if begin_ms + REACH_MS < marked_ms:
                 continue
-            begin_ms = int(rows.end[own].max())
-            if finality.marked_from[slot] != NO_TIME:
-                wanted_ms = max(int(finality.marked_from[slot]), self._floor_ms(step_ms))
-                begin_ms = _earliest_begin(rows.take(own), wanted_ms)
+            if marked_ms != NO_TIME:
+                begin_ms = _earliest_begin(rows.take(own), max(marked_ms, self._floor_ms(step_ms)))
             before = own[rows.end[own] == begin_ms][0]
             ring.carry[:, slot] = scaled.values[CLOSE, before]
             for at, kind in enumerate(ring.intervals):
