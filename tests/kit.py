@@ -30,7 +30,9 @@ def eventually(condition: Callable[[], T], deadline_s: float = 30.0, every_s: fl
         time.sleep(every_s)
 
 
-async def eventually_async(condition: Callable[[], T | Awaitable[T]], deadline_s: float = 30.0) -> T:
+async def eventually_async(
+    condition: Callable[[], T | Awaitable[T]], deadline_s: float = 30.0, every_s: float = 0.005
+) -> T:
     """`eventually` on the event loop; CONDITION may be a coroutine function."""
     deadline = time.monotonic() + deadline_s
     while True:
@@ -40,7 +42,7 @@ async def eventually_async(condition: Callable[[], T | Awaitable[T]], deadline_s
         if found:
             return found  # type: ignore[no-any-return]
         assert time.monotonic() < deadline, f"still not so after {deadline_s} s; the last value was {found!r}"
-        await asyncio.sleep(0.005)
+        await asyncio.sleep(every_s)
 
 
 @contextmanager

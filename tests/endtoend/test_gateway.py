@@ -18,7 +18,7 @@ from klagg.embedded.traces import free_port
 from klagg.intervals import INTERVALS
 from klagg.redisio import Streams
 from tests.endtoend.kit import migrated, stack, table
-from tests.kit import eventually
+from tests.kit import eventually, eventually_async
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.servers]
 
@@ -90,18 +90,18 @@ async def stalled(url: str, aggregator: int) -> None:
 
 async def until(url: str, *, stale: bool) -> None:
     """Wait for the status to say so."""
-    async with asyncio.timeout(20):
-        while (await rest(url, "/api/status"))["stale"] is not stale:
-            await asyncio.sleep(0.1)
+
+    async def says_so() -> bool:
+        return (await rest(url, "/api/status"))["stale"] is stale
+
+    await eventually_async(says_so, every_s=0.1)
 
 
 async def finals_over_a_stall(url: str, symbols: list[str], aggregator: int) -> Finals:
     """The finals of fifteen seconds, in which the aggregator stands still for a while."""
     found: Finals = {}
     hearing = asyncio.create_task(finals_of(url, symbols, 15, found))
-    async with asyncio.timeout(10):
-        while len(found) < len(symbols):
-            await asyncio.sleep(0.05)
+    await eventually_async(lambda: len(found) >= len(symbols))
     await stalled(url, aggregator)
     return await hearing
 
