@@ -38,6 +38,13 @@ PAINTED = """
 """
 """How many pixels of the chart have a colour."""
 
+IN_ONE_TASK = """
+(keys) => {
+  for (const key of keys) document.body.dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true }));
+}
+"""
+"""Keys that come faster than the browser tells the page that its address is another."""
+
 UP, DOWN, UNPROVEN = "0a8f6a", "d23f4f", "d69a1c"
 """Colours of the light theme."""
 
@@ -123,8 +130,8 @@ async def test_the_chart_draws_and_the_last_candle_is_live(
         await bars(page, 6)
         details = page.locator("#bar")
         await expect(details).to_contain_text("in progress")
-        assert await page.evaluate(PAINTED, UP) > 500
-        assert await page.evaluate(PAINTED, UNPROVEN) > 50
+        assert await until(page, UP, 500)
+        assert await until(page, UNPROVEN, 50)
         red = await page.evaluate(PAINTED, DOWN)
         teller.tell({BTC: rising(5, close="64001.60", low="64001.50")}, time_ms=at(5) + 500)
         await expect(details).to_contain_text("64 001.60")
@@ -356,6 +363,23 @@ async def test_the_truth_page_is_walked_by_keys(
         assert troubles == []
         await page.keyboard.press("p")
         await expect(view).to_be_hidden()
+
+
+async def test_keys_pressed_in_one_breath_all_count(redis_url: str, teller: Teller, browser: Browser) -> None:
+    teller.tell({BTC: {}})
+    async with (
+        running(redis_url, stale_ms=60_000) as client,
+        visiting(browser, f"{client.url}/#/BTCUSDT/1m") as (page, _),
+    ):
+        await expect(page.locator("#live")).to_have_text("live")
+        await expect(page.locator("#symbol")).to_have_text("BTCUSDT")
+        for keys, place in ("]]", "/BTCUSDT/30m"), ("a]]", "/truth/5m"), ("[p", "/pipeline"), ("c[", "/BTCUSDT/5m"):
+            await page.evaluate(IN_ONE_TASK, keys)
+            await expect(page).to_have_url(f"{client.url}/#{place}")
+        await page.go_back()
+        await expect(page.locator("[data-interval='30m']")).to_have_attribute("aria-pressed", "true")
+        await page.go_back()
+        await expect(page.locator("#view-pipeline")).to_be_visible()
 
 
 async def test_the_truth_page_says_what_it_cannot_know(

@@ -35,15 +35,22 @@ onToken(() => new Promise((resolve) => {
 const socket = new Socket();
 const symbols = new Symbols(socket, (symbol) => go(symbol, shown.interval));
 const pipeline = new Pipeline();
-const truth = new Truth();
+const truth = new Truth(visit);
 const chart = new Chart(socket, (kline) => headline(kline.c));
 
 // ---- where the reader is: #/SYMBOL/INTERVAL, #/pipeline or #/truth/INTERVAL/SYMBOL
 
 const address = (symbol, interval) => `#/${encodeURIComponent(symbol)}/${interval}`;
 
+/** Goes to an address at once: the next key already starts from there (`hashchange` comes only later). */
+function visit(hash) {
+  if (location.hash === hash) return;
+  history.pushState(null, "", hash);
+  follow();
+}
+
 function go(symbol, interval) {
-  location.hash = address(symbol, interval);
+  visit(address(symbol, interval));
   openList(false);
 }
 
@@ -174,9 +181,9 @@ const KEYS = {
   "/": () => { openList(true); byId("search").focus(); },
   "[": () => stepInterval(-1),
   "]": () => stepInterval(1),
-  p: () => { location.hash = "#/pipeline"; },
-  a: () => { location.hash = "#/truth"; },
-  c: () => { location.hash = address(shown.symbol, shown.interval); },
+  p: () => visit("#/pipeline"),
+  a: () => visit("#/truth"),
+  c: () => visit(address(shown.symbol, shown.interval)),
   t: () => window.klaggTheme(),
   "?": () => byId("keys").showModal(),
   Escape: () => openList(false),

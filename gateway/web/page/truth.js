@@ -32,6 +32,11 @@ export class Truth {
   #timer = 0;
   #asking = null;
   #shown = false;
+  #visit;
+
+  constructor(visit) {
+    this.#visit = visit;
+  }
 
   /** The page comes (with the words of its address: an interval, a symbol) or goes. */
   show(shown, interval, symbol) {
@@ -58,7 +63,7 @@ export class Truth {
   step(by) {
     const choices = ["", ...this.#intervals];
     const at = choices.indexOf(this.#interval) + by;
-    if (at >= 0 && at < choices.length) location.hash = address(choices[at], this.#symbol);
+    if (at >= 0 && at < choices.length) this.#visit(address(choices[at], this.#symbol));
   }
 
   async #ask() {
