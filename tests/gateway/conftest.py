@@ -1,11 +1,13 @@
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from playwright.async_api import Browser
 
 from klagg.database import Database
 from klagg.redisio import Streams
+from tests.gateway.browser import browsing
 from tests.gateway.kit import Teller
 from writers.migrate import migrate
 
@@ -30,3 +32,9 @@ def database(database_url: str) -> Iterator[Database]:
     migrate(database)
     yield database
     database.close()
+
+
+@pytest.fixture
+async def browser() -> AsyncIterator[Browser]:
+    async with browsing() as browser:
+        yield browser

@@ -18,6 +18,7 @@ from ingest.parser import Rules
 from klagg.exchange.endpoints import Endpoint
 from klagg.redisio import Entry, Streams
 from klagg.stats import Stats
+from tests.webkit import serving
 
 T = TypeVar("T")
 
@@ -154,16 +155,13 @@ class SmallExchange:
         application = web.Application()
         application.router.add_get("/fapi/v1/time", self.time)
         application.router.add_get("/fapi/v1/exchangeInfo", self.exchange_info)
-        runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        self.rest_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        try:
-            async with serve(self.accept, "127.0.0.1", port, compression=None) as server:
-                self.websocket_url = f"ws://127.0.0.1:{port_of(server)}"
-                yield self
-        finally:
-            await runner.cleanup()
+        async with (
+            serving(application) as rest_port,
+            serve(self.accept, "127.0.0.1", port, compression=None) as server,
+        ):
+            self.rest_url = f"http://127.0.0.1:{rest_port}"
+            self.websocket_url = f"ws://127.0.0.1:{port_of(server)}"
+            yield self
 
 
 def port_of(server: Server) -> int:

@@ -33,6 +33,7 @@ from klagg.redisio import Append, Streams
 from klagg.service import AsyncContext
 from klagg.settings import from_tree
 from tests.localexchange.kit import START_MS
+from tests.webkit import serving
 
 KEYS = Keys(0)
 NOW_MS = START_MS + 30 * MINUTE_MS
@@ -133,14 +134,9 @@ class Stub:
         application = web.Application()
         application.router.add_get("/fapi/v1/time", self._time)
         application.router.add_get("/fapi/v1/{name}", self._data)
-        runner = web.AppRunner(application, shutdown_timeout=0.1)
-        await runner.setup()
-        await web.TCPSite(runner, "127.0.0.1", port).start()
-        self.rest_url = f"http://127.0.0.1:{runner.addresses[0][1]}"
-        try:
+        async with serving(application, port) as taken:
+            self.rest_url = f"http://127.0.0.1:{taken}"
             yield self
-        finally:
-            await runner.cleanup()
 
 
 def good_trades(request: web.Request) -> web.Response:

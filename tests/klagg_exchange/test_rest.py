@@ -13,6 +13,7 @@ from aiohttp import web
 from klagg.clock import ExchangeClock
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
 from klagg.exchange.rest import ExchangeRest
+from tests.webkit import serving
 
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -22,16 +23,8 @@ async def answering(answer: Answer, **options: Any) -> AsyncIterator[ExchangeRes
     """A client of a server that gives `answer` to everything."""
     application = web.Application()
     application.router.add_get("/{path:.*}", answer)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
-    try:
-        async with ExchangeRest(f"http://127.0.0.1:{port}/", **options) as rest:
-            yield rest
-    finally:
-        await runner.cleanup()
+    async with serving(application) as port, ExchangeRest(f"http://127.0.0.1:{port}/", **options) as rest:
+        yield rest
 
 
 async def test_time_and_path() -> None:

@@ -23,6 +23,7 @@ from klagg.stats import Stats
 from tests.ingest.kit import SmallExchange, agg_trade, frame_of, port_of
 from tests.kit import eventually_async as eventually
 from tests.klagg_exchange.proxies import SmallProxy, self_signed
+from tests.webkit import serving
 
 SCHEMES = ("http", "socks5", "socks5h")
 
@@ -104,15 +105,9 @@ async def test_an_untrusted_certificate_is_refused_with_a_sentence(
 
     application = web.Application()
     application.router.add_get("/{path:.*}", answer)
-    runner = web.AppRunner(application, shutdown_timeout=0.1)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-    try:
-        async with ExchangeRest(f"https://localhost:{runner.addresses[0][1]}") as rest:
-            with pytest.raises(ExchangeUnavailable, match=r"certificate of the exchange at .* is not trusted"):
-                await rest.time()
-    finally:
-        await runner.cleanup()
+    async with serving(application, tls=context) as port, ExchangeRest(f"https://localhost:{port}") as rest:
+        with pytest.raises(ExchangeUnavailable, match=r"certificate of the exchange at .* is not trusted"):
+            await rest.time()
     async with (
         serve(SmallExchange().accept, "127.0.0.1", 0, ssl=context) as server,
         connecting(f"wss://localhost:{port_of(server)}") as (connection, _, stats),
