@@ -52,12 +52,14 @@ def test_an_aggregator_that_stands_still_costs_no_trade(tmp_path: Path, redis_ur
             {k.decode(): v.decode() for k, v in each.fields.items()} for each in run.streams.range("findings:{0}")
         ]
         assert {each["kind"] for each in findings} == {"INGEST_DROPPED"}, findings
-        names = sorted({each["symbol"] for each in findings})
+        minute = stopped_ms // MINUTE_MS * MINUTE_MS
+        expected = own_values(symbols, rate, [minute])
+        # A symbol that trades seldom may not trade again in time, and then nothing proves its bar.
+        names = sorted({each["symbol"] for each in findings if expected[each["symbol"], minute][6] > 20})
         assert len(names) > 0.6 * symbols
         assert "OOM" not in ingest.text()
-        minute = stopped_ms // MINUTE_MS * MINUTE_MS
         eventually(lambda: run.whole(names, [minute]), 240, 0.5)
-        sources = compare(run, names, [minute], own_values(symbols, rate, [minute]))
+        sources = compare(run, names, [minute], expected)
         kinds = {each.fields[b"kind"] for each in run.streams.range("findings:{0}")}
         assert kinds == {b"INGEST_DROPPED"}, "no DATA_LOSS beside what was told"
         run.end()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from decimal import Decimal
 from pathlib import Path
@@ -58,11 +58,14 @@ class Soak:
         script: str = "",
         speed: float = 1.0,
         act: Act | None = None,
+        doubtful: Sequence[tuple[int, int]] = (),
     ) -> None:
-        """`act` is called every now and then, with the seconds since the exchange began."""
+        """`act` is called every now and then, with the seconds since the exchange began. `doubtful` are spans of these
+        in which a trade may be lost on all lines at once: nobody can know that until its symbol trades again."""
         self._folder, self._market, self._seconds, self._speed = folder, market, minutes * 60, speed
         self._calm_s = int(CALM_S * speed)  # processes need real time to start
         self._script, self._act = script or plan(market.seed, self._seconds, self._calm_s), act
+        self._doubtful = doubtful
         self._memory = Memory()
         self.events: Counter[str] = Counter()
         """Holes that opened and ended, so far."""
@@ -88,7 +91,8 @@ class Soak:
             for each in running.ask("/klagg/state")["faults"]:
                 faults[each["kind"]] += each["acted"]
             say(f"the faults are over: {_told(faults)}")
-            found = expected(self._market, first_ms - 10 * MINUTE_MS, end_ms)
+            doubtful = [(began_ms + first * 1000, began_ms + last * 1000) for first, last in self._doubtful]
+            found = expected(self._market, first_ms - 10 * MINUTE_MS, end_ms, doubtful=doubtful)
             say(f"{len(found.bars)} bars expected")
             unproven = self._settle(running, database, found, first_ms)
             self._end_holes(running)
@@ -158,7 +162,7 @@ class Soak:
         """Wait until every bar behind which its symbol traded again is proven; those that are not in time."""
         wanted = [
             key for key in found.bars
-            if key[2] >= first_ms and key[2] + (interval(key[1]).length_ms or 0) <= found.last_ms[key[0]]
+            if key[2] >= first_ms and key[2] + (interval(key[1]).length_ms or 0) <= found.proof_ms[key[0]]
         ]  # fmt: skip
         lacking = wanted
 
