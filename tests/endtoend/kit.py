@@ -12,10 +12,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import ujson
 
 from klagg import settings
+from klagg.contract import TradeRow
 from klagg.database import Database
 from klagg.redisio import Streams
 from klagg.settings import Audit, Settings, to_toml
@@ -24,6 +26,9 @@ from writers.migrate import migrate
 
 ROOT = Path(__file__).resolve().parents[2]
 
+SILENT_S = 1500
+"""In so many seconds of exchange time every symbol of a synthetic market trades: the quietest do so once in 150 of them
+on average. What came before, and may have been lost, is proven by a symbol's next trade."""
 MODULES = {
     "clock": ["ingest.clock_service"],
     "repair": ["ingest.repair_service"],
@@ -87,6 +92,16 @@ class Stack:
         """The local exchange's answer."""
         with urllib.request.urlopen(self.rest_url + path, timeout=10) as answer:
             return ujson.loads(answer.read())
+
+    def recorded(self, symbol: str, first_ms: int, last_ms: int) -> list[TradeRow]:
+        """The local exchange's own record: its aggregate trades of these times."""
+        query = f"symbol={quote(symbol)}&from={first_ms}&to={last_ms}"
+        with urllib.request.urlopen(f"{self.rest_url}/klagg/trades?{query}", timeout=30) as answer:
+            trades = [ujson.loads(line) for line in answer.read().splitlines()]
+        return [
+            TradeRow(symbol, *(each[name] for name in ("id", "price", "qty", "first", "last", "time_ms", "maker")))
+            for each in trades
+        ]
 
     def streams(self) -> Streams:
         return Streams(self.settings.redis.url)

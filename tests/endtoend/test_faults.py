@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import re
 import tempfile
-import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -16,14 +15,12 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-import ujson
 
-from klagg.contract import TradeRow
 from klagg.embedded import PostgresServer, RedisServer
 from klagg.intervals import MINUTE_MS
 from klagg.kline import NINE_VALUES
 from tests.aggregator.oracle import fold
-from tests.endtoend.kit import Stack, migrated, stack, table
+from tests.endtoend.kit import SILENT_S, Stack, migrated, stack, table
 from tests.kit import eventually
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(900)]
@@ -33,8 +30,6 @@ SYMBOLS, RATE, SPEED = 24, 240, 5
 FAULTS_END_S = 825
 PLAIN_S = 120
 """From then on all processes run, as long as the machine is not much slower than ours."""
-SILENT_S = 400
-"""In so many real seconds every symbol trades: the quietest do so once in 30 of them on average."""
 ASKING = ("repair", "clock", "ingest", "ingest-b")
 """Who asks the exchange. One of them gets a refusal, and then all of them pause."""
 CHANGING = {"XRPUSDT", "DOGEUSDT"}
@@ -84,20 +79,9 @@ def klines(running: Stack, symbol: str, first: int, last: int) -> dict[tuple[str
     return {(symbol, row[0]): tuple(Decimal(str(row[at])) for at in OFFICIAL) for row in rows}
 
 
-def recorded(running: Stack, symbol: str, first: int, last: int) -> list[TradeRow]:
-    """The exchange's own record: its aggregate trades of these times."""
-    query = f"symbol={quote(symbol)}&from={first}&to={last}"
-    with urllib.request.urlopen(f"{running.rest_url}/klagg/trades?{query}", timeout=30) as answer:
-        trades = [ujson.loads(line) for line in answer.read().splitlines()]
-    return [
-        TradeRow(symbol, *(each[name] for name in ("id", "price", "qty", "first", "last", "time_ms", "maker")))
-        for each in trades
-    ]
-
-
 def folded(running: Stack, symbol: str, first: int, last: int) -> dict[tuple[str, int], Nine]:
     """The minutes that the exchange's record gives: an aggregate trade stands in the minute of its first fill."""
-    rows = recorded(running, symbol, first - 10 * MINUTE_MS, last + MINUTE_MS)
+    rows = running.recorded(symbol, first - 10 * MINUTE_MS, last + MINUTE_MS)
     return {(symbol, open_ms): values[:9] for (_, _, open_ms), values in fold(rows, ("1m",), last).items()}  # type: ignore[misc]
 
 
@@ -143,13 +127,12 @@ def season(redis_server: RedisServer, postgres_server: PostgresServer) -> Iterat
         silent = [name for name in names if name not in CHANGING]
 
         def all_traded_again() -> bool:
-            """What came before is proven by a symbol's next trade, and the last one before may have been lost."""
             nonlocal silent
             now = now_ms()
-            silent = [name for name in silent if not recorded(running, name, over, now)]
+            silent = [name for name in silent if not running.recorded(name, over, now)]
             return not silent
 
-        eventually(all_traded_again, SILENT_S, 1)
+        eventually(all_traded_again, SILENT_S / SPEED, 1)
 
         def healed() -> dict[tuple[str, int], Row]:
             now_ms()

@@ -36,11 +36,9 @@ ACTS = {
     130: ("kill", "ingest"), 150: ("start", "ingest"), 170: ("kill", "ingest-b"), 190: ("start", "ingest-b"),
 }  # fmt: skip
 """By the second since the exchange began. Losses begin after the look."""
-ALONE = ((125, 160), (165, 200))
-"""Seconds in which one line is alone and loses trades, with time for processes to end and to start."""
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(2400)
 def test_one_percent_lost_on_both_lines_then_either_line_lost(
     tmp_path: Path, redis_url: str, database_url: str
 ) -> None:
@@ -58,7 +56,7 @@ def test_one_percent_lost_on_both_lines_then_either_line_lost(
             else:
                 calm.append(soak.events[EVENT_HOLE_OPENED])
 
-    soak = Soak(tmp_path, Market(600, 5000, 11), minutes=5, script=LOSSES, act=act, doubtful=ALONE)
+    soak = Soak(tmp_path, Market(600, 5000, 11), minutes=5, script=LOSSES, act=act)
     assert soak.run(redis_url, database_url) == []
     assert calm == [0], "a line that died while the other lived lost something"
     assert soak.events[EVENT_HOLE_OPENED] > 1000

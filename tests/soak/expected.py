@@ -27,51 +27,41 @@ class Market(NamedTuple):
     seed: int
 
 
-Spans = Sequence[tuple[int, int]]
-"""Times [from, to) in ms."""
 Nine = tuple[Decimal | int, ...]
 """Open, high, low, close, volume, quote volume, trades, taker's volume and quote volume."""
 
 
-def minute_of(market: Market, opened_ms: int, doubtful: Spans = ()) -> dict[str, tuple[Nine, int]]:
-    """The nine values of every symbol that traded in a minute, and when its last trade was that is not `doubtful`."""
+def minute_of(market: Market, opened_ms: int) -> dict[str, tuple[Nine, int]]:
+    """The nine values of every symbol that traded in a minute, and the time of its last trade."""
     bars: dict[str, OracleBar] = {}
     source = SyntheticMarket(*market)
     for each in source.aggregates(opened_ms - 1, opened_ms + MINUTE_MS + LATE_MS):
         if opened_ms <= each.time_ms < opened_ms + MINUTE_MS:
             row = TradeRow(each.symbol, each.id, each.price, each.qty, each.first, each.last, each.time_ms, each.maker)
             bars.setdefault(each.symbol, OracleBar()).rows[0, each.id] = row
-
-    def proof_ms(bar: OracleBar) -> int:
-        times = (row.time for row in bar.rows.values())
-        return max((at for at in times if not any(first <= at < end for first, end in doubtful)), default=0)
-
-    return {name: (bar.values()[:9], proof_ms(bar)) for name, bar in bars.items()}
+    return {name: (bar.values()[:9], max(row.time for row in bar.rows.values())) for name, bar in bars.items()}
 
 
 class Expected(NamedTuple):
-    """`bars` by (symbol, interval, open time), empty ones included from a symbol's first trade on; `proof_ms` is the
-    time of each symbol's last trade that cannot have been lost without a trace."""
+    """`bars` by (symbol, interval, open time), empty ones included from a symbol's first trade on; `last_ms` is the
+    time of each symbol's last trade."""
 
     bars: dict[tuple[str, str, int], Nine]
-    proof_ms: dict[str, int]
+    last_ms: dict[str, int]
 
 
-def expected(market: Market, first_ms: int, end_ms: int, longer: str = "5m", doubtful: Spans = ()) -> Expected:
-    """The bars of 1m, and those of a longer interval that lie wholly in [first, end), both whole minutes.
-
-    In `doubtful` a trade may be lost; until its symbol trades again nobody can know, so it proves nothing.
-    """
+def expected(market: Market, first_ms: int, end_ms: int, longer: str = "5m") -> Expected:
+    """The bars of 1m, and those of a longer interval that lie wholly in [first, end), both whole minutes."""
     minutes = range(first_ms, end_ms, MINUTE_MS)
     with ProcessPoolExecutor() as pool:
-        found = list(pool.map(partial(minute_of, market, doubtful=doubtful), minutes))
+        found = list(pool.map(partial(minute_of, market), minutes))
     bars: dict[tuple[str, str, int], Nine] = {}
     closes: dict[str, Decimal | int] = {}
-    proof_ms: dict[str, int] = {}
+    last_ms: dict[str, int] = {}
     for opened_ms, traded in zip(minutes, found, strict=True):
         for name, (values, time_ms) in traded.items():
             bars[name, "1m", opened_ms] = values
-            closes[name], proof_ms[name] = values[3], max(time_ms, proof_ms.get(name, 0))
+            closes[name], last_ms[name] = values[3], time_ms
         for name in closes.keys() - traded.keys():
             bars[name, "1m", opened_ms] = (*[closes[name]] * 4, *FLAT)
     kind = interval(longer)
@@ -80,7 +70,7 @@ def expected(market: Market, first_ms: int, end_ms: int, longer: str = "5m", dou
         parts = [bars[key] for key in keys]
         if len(parts) == kind.length_ms // MINUTE_MS:
             bars[name, longer, opened_ms] = joined(parts)
-    return Expected(bars, proof_ms)
+    return Expected(bars, last_ms)
 
 
 def joined(parts: Sequence[Nine]) -> Nine:

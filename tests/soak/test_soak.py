@@ -62,7 +62,7 @@ def test_memory_is_flat_or_not() -> None:
 
 @pytest.mark.endtoend
 @pytest.mark.servers
-@pytest.mark.timeout(500)
+@pytest.mark.timeout(900)
 def test_a_short_soak_is_sound(tmp_path: Path, redis_server: RedisServer, postgres_server: PostgresServer) -> None:
     redis_server.command("FLUSHALL")
     url = postgres_server.create_database("soak")
