@@ -16,9 +16,9 @@ import numpy as np
 import ujson
 
 from aggregator.core import Core
-from aggregator.coverage import Coverage
 from aggregator.fold import Rows
-from aggregator.ledger import Hole
+from aggregator.ledger import Gap
+from aggregator.official_coverage import Coverage
 from aggregator.official_rows import OfficialRows
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
@@ -89,8 +89,8 @@ def _header(core: Core) -> str:
                 name: getattr(symbols, name)[:count].tolist() for name in ("price_scale", "qty_scale", "generation")
             },
             "ledger": {name: getattr(ledger, name)[:count].tolist() for name in _OF_LEDGER},
-            "holes": _holes_out(ledger.holes),
-            "lost": _holes_out(ledger.lost),
+            "gaps": _gaps_out(ledger.gaps),
+            "lost": _gaps_out(ledger.lost),
             "listings": _listings_out(core),
             "parked": len(core.listings.parking.rows),
             "end_ms": core.ring.end_ms[:count].tolist(),
@@ -131,7 +131,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     for owner, part in ((symbols, "symbols"), (ledger, "ledger")):
         for name, values in state[part].items():
             getattr(owner, name)[:count] = values
-    ledger.holes, ledger.lost = _holes_in(state["holes"]), _holes_in(state["lost"])
+    ledger.gaps, ledger.lost = _gaps_in(state["gaps"]), _gaps_in(state["lost"])
     _listings_in(core, state["listings"])
     ring.end_ms[:count] = state["end_ms"]
     core.finality.alive_until[:count] = state["alive_until"]
@@ -166,7 +166,7 @@ def _official(core: Core) -> dict[str, Any]:
     count, official = core.symbols.count, core.official
     return {
         "live_from": official.live_from[:count].tolist(),
-        "marked_from": core.finality.marked_from[:count].tolist(),
+        "carried_from": core.finality.carried_from[:count].tolist(),
         "official_until": core.finality.official_until[:count].tolist(),
         "begun": core.finality.begun[:count].tolist(),
         "coverage": _ranges_out(core.ledger.coverage),
@@ -179,7 +179,7 @@ def _official(core: Core) -> dict[str, Any]:
 def _restore_official(core: Core, state: dict[str, Any]) -> None:
     count, official = core.symbols.count, core.official
     official.live_from[:count] = state["live_from"]
-    for name in ("marked_from", "official_until", "begun"):
+    for name in ("carried_from", "official_until", "begun"):
         getattr(core.finality, name)[:count] = state[name]
     for coverage, name in ((core.ledger.coverage, "coverage"), (official.nothing, "nothing")):
         for slot, starts, ends in state[name]:
@@ -231,12 +231,12 @@ def _listings_in(core: Core, state: dict[str, Any]) -> None:
     listings.freed, listings.first_tick_ms = state["freed"], state["first_tick_ms"]
 
 
-def _holes_out(holes: Mapping[int, Sequence[Hole]]) -> list[list[Any]]:
-    return [[slot, [list(astuple(hole)) for hole in found]] for slot, found in holes.items()]
+def _gaps_out(gaps: Mapping[int, Sequence[Gap]]) -> list[list[Any]]:
+    return [[slot, [list(astuple(gap)) for gap in found]] for slot, found in gaps.items()]
 
 
-def _holes_in(state: list[list[Any]]) -> dict[int, list[Hole]]:
-    return {slot: [Hole(*hole) for hole in found] for slot, found in state}
+def _gaps_in(state: list[list[Any]]) -> dict[int, list[Gap]]:
+    return {slot: [Gap(*gap) for gap in found] for slot, found in state}
 
 
 def block_keys(prefix: str, count: int) -> Iterator[str]:

@@ -11,15 +11,15 @@ from dataclasses import dataclass, fields
 import numpy as np
 import numpy.typing as npt
 
-from klagg import contract
-from klagg.contract import RawFields
 from klagg.decimals import DIGITS_MAX, POWERS, parse_column, parse_integers
 from klagg.errors import ContractError
+from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
+from klagg.wire.fields import RawFields, check_version, integer_of, text_of
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
 
-_COLUMNS = tuple(name.encode() for name in contract.TRADE_COLUMNS)
+_COLUMNS = tuple(name.encode() for name in TRADE_COLUMNS)
 _COLUMN_BYTES_MAX = 16 << 20
 FILLS_MAX = 1_000_000_000
 """More fills in one trade are nonsense; below it no sum of fill counts that can gather comes near 64 bits."""
@@ -49,9 +49,9 @@ class Columns:
 
 def check_entry(raw: RawFields) -> int:
     """The number of trades in a `trades` entry; ContractError unless every column has exactly that many values."""
-    contract.check_version(raw)
-    count = contract.integer_of(raw, "n")
-    if contract.text_of(raw, "ids") not in (contract.AGG_IDS, contract.TRADE_IDS):
+    check_version(raw)
+    count = integer_of(raw, "n")
+    if text_of(raw, "ids") not in (AGG_IDS, TRADE_IDS):
         raise ContractError(f"a trades entry has ids {raw[b'ids']!r}")
     for name in _COLUMNS:
         column = raw.get(name)
@@ -64,7 +64,7 @@ def check_entry(raw: RawFields) -> int:
 
 def decode(entries: Sequence[RawFields]) -> Columns:
     """The trades of checked entries, in order; ContractError if a value is not what its column holds."""
-    counts = [contract.integer_of(raw, "n") for raw in entries]
+    counts = [integer_of(raw, "n") for raw in entries]
     total = sum(counts)
     joined = {name: b",".join([raw[name] for raw in entries]) for name in _COLUMNS}
     price, price_decimals = parse_column(joined[b"price"], total)
@@ -82,11 +82,21 @@ def decode(entries: Sequence[RawFields]) -> Columns:
     names = joined[b"symbol"].split(b",")
     if b"" in names:
         raise ContractError("a trades entry holds an empty symbol")
-    agg = np.repeat(np.array([raw[b"ids"] == contract.AGG_IDS.encode() for raw in entries]), counts)
+    agg = np.repeat(np.array([raw[b"ids"] == AGG_IDS.encode() for raw in entries]), counts)
     return Columns(
-        names, integers[b"id"], price, price_decimals, qty, qty_decimals, integers[b"first"], integers[b"last"],
-        integers[b"time"], _flags(joined[b"maker"], total), _flags(joined[b"counts"], total), agg,
-    )  # fmt: skip
+        names,
+        integers[b"id"],
+        price,
+        price_decimals,
+        qty,
+        qty_decimals,
+        integers[b"first"],
+        integers[b"last"],
+        integers[b"time"],
+        _flags(joined[b"maker"], total),
+        _flags(joined[b"counts"], total),
+        agg,
+    )
 
 
 def joined(parts: Sequence[Columns]) -> Columns:

@@ -17,17 +17,18 @@ import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from aggregator.outputs import Outputs
-from klagg import contract
-from klagg.contract import Fields, Keys
+from aggregator.publisher import Outputs
+from klagg.drivers.redis_streams import Append, HashUpdate, Streams, Write
 from klagg.errors import CommitConflict, ContractError, RedisOlder, RedisRefused, RedisUnavailable
-from klagg.findings import finding_entry
-from klagg.redisio import Append, HashUpdate, Streams, Write
+from klagg.wire.entries import BARS_POSITION, DEAD_ENTRIES
+from klagg.wire.fields import Fields, integer_of, stamp, text_of
+from klagg.wire.findings import finding_entry
+from klagg.wire.keys import Keys
 
 START = "0-0"
 REDIS_OLDER = "REDIS_OLDER"
 """The kind of the finding that Redis came back older than a process had left it."""
-ENTRIES_MAX = {"dead": contract.DEAD_ENTRIES}
+ENTRIES_MAX = {"dead": DEAD_ENTRIES}
 """What no group reads and other processes write too is bounded at every append; the rest is trimmed."""
 STREAMS = ("klines", "live", "events", "requests", "findings", "dead")
 """Streams that a commit appends to, in this order; each has its own running number."""
@@ -54,11 +55,14 @@ class Position:
         """The position in `commit:{n}`; the start if there is none. ContractError if it is damaged."""
         if not raw:
             return cls()
-        numbers = {name: contract.integer_of(raw, f"seq_{name}") for name in STREAMS}
+        numbers = {name: integer_of(raw, f"seq_{name}") for name in STREAMS}
         position = cls(
-            contract.integer_of(raw, "epoch"), contract.integer_of(raw, "seq"), contract.text_of(raw, "feed"),
-            contract.integer_of(raw, "step"), numbers,
-        )  # fmt: skip
+            integer_of(raw, "epoch"),
+            integer_of(raw, "seq"),
+            text_of(raw, "feed"),
+            integer_of(raw, "step"),
+            numbers,
+        )
         if not all(part.isdigit() for part in position.feed.split("-")) or position.feed.count("-") != 1:
             raise ContractError(f"the commit hash holds the feed id {position.feed!r}")
         return position
@@ -104,10 +108,10 @@ class Committer:
         for name in STREAMS:
             for fields in getattr(outputs, name):
                 numbers[name] += 1
-                stamped = contract.stamp(fields, self._writer, numbers[name])
+                stamped = stamp(fields, self._writer, numbers[name])
                 writes.append(Append(getattr(self._keys, name), stamped, ENTRIES_MAX.get(name, 0)))
         if outputs.bars:
-            writes.append(HashUpdate(self._keys.bars, {**outputs.bars, contract.BARS_POSITION: self._live_id}))
+            writes.append(HashUpdate(self._keys.bars, {**outputs.bars, BARS_POSITION: self._live_id}))
         if outputs.bars_gone:
             writes.append(HashUpdate(self._keys.bars, remove=outputs.bars_gone))
         was = self.position
@@ -153,7 +157,7 @@ class Committer:
         evidence = f"{where}, while this process had committed {_place(self.position)}"
         entry = finding_entry(REDIS_OLDER, "error", evidence)
         with contextlib.suppress(RedisUnavailable, RedisRefused):
-            stamped = contract.stamp(entry, f"{self._writer}/older", 1)
+            stamped = stamp(entry, f"{self._writer}/older", 1)
             self._streams.append(self._keys.findings, stamped)
         return RedisOlder(f"Redis came back older than this process: {evidence}", found=found)
 

@@ -13,24 +13,38 @@ import numpy.typing as npt
 
 from aggregator import columns as feed
 from aggregator.columns import Columns
-from aggregator.continuity import Continuity
 from aggregator.counts import Counts
 from aggregator.edges import Edges
+from aggregator.feed_sequences import Continuity
 from aggregator.finality import Finality, Graces
 from aggregator.fold import Prepared, Rows, quotes_of
 from aggregator.folding import Folder
 from aggregator.ledger import Ledger
-from aggregator.listings import OLD_GENERATION, UNLISTED, Listings, listings_of
+from aggregator.listings import OLD_GENERATION, UNLISTED, Listings, usable_listings
 from aggregator.official import Official
-from aggregator.outputs import Outputs, Speaker
-from aggregator.requests import Asker
+from aggregator.publisher import Outputs, Speaker
+from aggregator.repair_requests import Asker
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.symbols import SymbolTable
-from klagg import contract, settings
-from klagg.contract import Listing, RawFields
+from klagg import settings
 from klagg.errors import ArithmeticOverflow, ConfigError, ContractError, KlaggError
-from klagg.findings import finding_entry
 from klagg.intervals import MINUTE_MS, ordered
+from klagg.wire.entries import (
+    EVENT_FIRST_TRADE,
+    EVENT_TICK,
+    LISTING,
+    OFFICIAL,
+    TICK,
+    TRADES,
+    WATERMARK,
+    Listing,
+    dead_entry,
+    events_entry,
+    request_entry,
+)
+from klagg.wire.fields import RawFields, check_version, integer_of, text_of
+from klagg.wire.findings import finding_entry
+from klagg.wire.keys import FEED
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -64,7 +78,7 @@ class Core:
         window_ms = config.window_minutes * MINUTE_MS
         self.ring = Ring(intervals, window_ms, self.symbols.capacity)
         self.ledger = Ledger(self.symbols.capacity)
-        self.finality = Finality(self.ring, self.ledger, Graces(config.grace_ms, config.grace_unmarked_ms))
+        self.finality = Finality(self.ring, self.ledger, Graces(config.grace_ms, config.grace_without_watermark_ms))
         finest_ms = min(each.shortest_ms for each in intervals)
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self.folder = Folder(self.ring, self.finality)
@@ -75,14 +89,14 @@ class Core:
         self._speaker = Speaker(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
-        if self._step_ms <= config.grace_unmarked_ms:
-            raise ConfigError("aggregator.grace_unmarked_ms is too long for the shortest interval's window")
+        if self._step_ms <= config.grace_without_watermark_ms:
+            raise ConfigError("aggregator.grace_without_watermark_ms is too long for the shortest interval's window")
         self._live_long_ms = config.live_long_ms
         self.live_long_due = 0
         self._gathered: list[tuple[str, RawFields]] = []
         self._gathered_count = 0
         self._prepared: list[Prepared] = []
-        self._marked: dict[bytes, int] = {}
+        self._watermarks: dict[bytes, int] = {}
         self._listed: list[Listing] = []
         self.held = Rows.none()
         self.agg_ids = np.zeros(self.symbols.capacity, np.int64)
@@ -99,19 +113,19 @@ class Core:
         caller takes all of them before it applies the next entry.
         """
         try:
-            contract.check_version(raw)
+            check_version(raw)
             if loss := self.continuity.note(entry_id, raw, self.time_ms):
                 self._pending.findings.append(loss)
-            kind = contract.text_of(raw, "kind")
-            if kind == contract.TRADES:
+            kind = text_of(raw, "kind")
+            if kind == TRADES:
                 self._gather(entry_id, raw)
-            elif kind == contract.TICK:
-                return self._tick(contract.integer_of(raw, "time"))
-            elif kind == contract.MARK:
-                self._mark(raw)
-            elif kind == contract.LISTING:
-                self._listed += listings_of(raw)
-            elif kind == contract.OFFICIAL:
+            elif kind == TICK:
+                return self._tick(integer_of(raw, "time"))
+            elif kind == WATERMARK:
+                self._watermark(raw)
+            elif kind == LISTING:
+                self._listed += usable_listings(raw)
+            elif kind == OFFICIAL:
                 self.official.gather(raw)
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
@@ -122,7 +136,7 @@ class Core:
     def _bury(self, entry_id: str, raw: RawFields, reason: ContractError) -> None:
         """An entry that cannot be used goes to `dead` with the reason; the rest goes on."""
         self.counts.bad_entries += 1
-        self._pending.dead.append(contract.dead_entry(contract.FEED, entry_id, "aggregator", str(reason), raw))
+        self._pending.dead.append(dead_entry(FEED, entry_id, "aggregator", str(reason), raw))
 
     def _gather(self, entry_id: str, raw: RawFields) -> None:
         self._gathered_count += feed.check_entry(raw)
@@ -130,15 +144,15 @@ class Core:
             raise TicksMissing(f"{self._gathered_count} trades came without a tick: is klagg-clock running?")
         self._gathered.append((entry_id, raw))
 
-    def _mark(self, raw: RawFields) -> None:
-        time_ms = contract.integer_of(raw, "time")
-        contract.text_of(raw, "symbols")
+    def _watermark(self, raw: RawFields) -> None:
+        time_ms = integer_of(raw, "time")
+        text_of(raw, "symbols")
         for name in filter(None, raw[b"symbols"].split(b",")):
-            self._marked[name] = max(time_ms, self._marked.get(name, time_ms))
+            self._watermarks[name] = max(time_ms, self._watermarks.get(name, time_ms))
 
-    def _take_marks_and_listings(self, time_ms: int) -> None:
-        """What marks and listings said since the last tick. A mark does not bring back a name whose slot was freed."""
-        marked = {name: until for name, until in self._marked.items() if not self.listings.is_freed(name.decode())}
+    def _take_watermarks_and_listings(self, time_ms: int) -> None:
+        """Apply watermarks and listings since the last tick. A watermark does not revive a name with a freed slot."""
+        marked = {name: until for name, until in self._watermarks.items() if not self.listings.is_freed(name.decode())}
         listed = self.listings.usable(self._listed, time_ms)
         self.symbols.add_all([*marked, *(listing.symbol.encode() for listing in listed)])
         self.grow()
@@ -149,8 +163,8 @@ class Core:
         if marked:
             slots = self.symbols.slots_of(list(marked))
             times = np.fromiter(marked.values(), np.int64, len(slots))
-            self.finality.note_marks(slots, times)
-        self._listed, self._marked = [], {}
+            self.finality.note_watermarks(slots, times)
+        self._listed, self._watermarks = [], {}
 
     def grow(self) -> None:
         """Follow the symbol table with every array."""
@@ -166,8 +180,18 @@ class Core:
 
     def clear_slot(self, slot: int) -> None:
         """Nothing of the symbol that had the slot is left anywhere: the next one starts from nothing."""
-        for part in (self.ring, self.folder, self.ledger, self.finality, self.edges, self._speaker, self.listings,
-                     self.official, self.asker, self.symbols):  # fmt: skip
+        for part in (
+            self.ring,
+            self.folder,
+            self.ledger,
+            self.finality,
+            self.edges,
+            self._speaker,
+            self.listings,
+            self.official,
+            self.asker,
+            self.symbols,
+        ):
             part.clear_slot(slot)
         self.agg_ids[slot] = 0
 
@@ -180,9 +204,7 @@ class Core:
         if not price_more and not qty_more:
             return
         own = self.held.slot == slot
-        held = [
-            (self.held.price, price_more), (self.held.qty, qty_more), (self.held.quote, price_more + qty_more)
-        ]  # fmt: skip
+        held = [(self.held.price, price_more), (self.held.qty, qty_more), (self.held.quote, price_more + qty_more)]
         try:
             check_multiply([(values[own], more) for values, more in held])
             self.ring.rescale(slot, price_more, qty_more)
@@ -206,7 +228,7 @@ class Core:
         if time_ms < self.time_ms:
             return
         self.listings.first_tick_ms = self.listings.first_tick_ms or time_ms
-        self._take_marks_and_listings(time_ms)
+        self._take_watermarks_and_listings(time_ms)
         self.official.take(self.grow, self._raise_scales, self.listings.is_freed)
         rows = self._admitted(time_ms)
         for step_ms in self._steps(time_ms, rows):
@@ -230,7 +252,7 @@ class Core:
                 self._ask(outputs)
                 self._say_live(outputs, due=due)
                 self._let_go(outputs)
-                outputs.events.append(contract.events_entry(contract.EVENT_TICK, time_ms, []))
+                outputs.events.append(events_entry(EVENT_TICK, time_ms, []))
             self._pending = Outputs(0)
             yield outputs
 
@@ -284,11 +306,9 @@ class Core:
         quote, quote_bad = quotes_of(price, qty)
         rows = Rows(
             slots, decoded.id, price, qty, quote, decoded.first, decoded.last, decoded.time, decoded.maker, decoded.agg
-        )  # fmt: skip
+        )
         unfit = price_bad | qty_bad | quote_bad
-        prepared = Prepared(
-            rows, None if decoded.counts.all() else decoded.counts, unfit if unfit.any() else None
-        )  # fmt: skip
+        prepared = Prepared(rows, None if decoded.counts.all() else decoded.counts, unfit if unfit.any() else None)
         return prepared if usable.all() else prepared.take(usable)
 
     def _admit(self, prepared: Prepared, time_ms: int) -> Rows:
@@ -391,7 +411,7 @@ class Core:
             (self.symbols.names[slot], interval, opening) for slot, interval, opening in self.folder.take_first_trades()
         ]
         if rows:
-            outputs.events.append(contract.events_entry(contract.EVENT_FIRST_TRADE, outputs.time_ms, sorted(rows)))
+            outputs.events.append(events_entry(EVENT_FIRST_TRADE, outputs.time_ms, sorted(rows)))
 
     def _speak(self, outputs: Outputs, step_ms: int) -> None:
         """What finality decides at this step, and what the ledger has to say."""
@@ -404,9 +424,9 @@ class Core:
         events = self.ledger.take_events()
         if self._asks:
             self.asker.note(events)
-        opened, closed = self._speaker.holes(outputs, events)
-        self.counts.holes_opened += opened
-        self.counts.holes_closed += closed
+        opened, closed = self._speaker.gaps(outputs, events)
+        self.counts.gaps_opened += opened
+        self.counts.gaps_closed += closed
 
     def _let_go(self, outputs: Outputs) -> None:
         """At a tick's end: symbols that are over leave `bars`, and later their slots."""
@@ -418,7 +438,7 @@ class Core:
     def _ask(self, outputs: Outputs) -> None:
         """What is missing and is asked for at this tick."""
         if self._asks:
-            outputs.requests += map(contract.request_entry, self.asker.ask(self.time_ms, self.agg_ids))
+            outputs.requests += map(request_entry, self.asker.ask(self.time_ms, self.agg_ids))
             self.counts.requests += len(outputs.requests)
 
     def _say_live(self, outputs: Outputs, *, due: bool) -> None:
@@ -428,14 +448,14 @@ class Core:
         self._speaker.changes(outputs, range(len(self.ring.intervals)) if due else (0,), with_bars=due)
 
     @property
-    def open_holes(self) -> int:
-        """Holes that are open now, over all symbols."""
-        return sum(len(holes) for holes in self.ledger.holes.values())
+    def open_gaps(self) -> int:
+        """Gaps that are open now, over all symbols."""
+        return sum(len(gaps) for gaps in self.ledger.gaps.values())
 
     @property
-    def oldest_hole_ms(self) -> int:
-        """How long ago (exchange time) the trade behind the oldest open hole took place; 0 if no hole is open."""
-        seen_ms = min((holes[0].after_time for holes in self.ledger.holes.values()), default=self.time_ms)
+    def oldest_gap_ms(self) -> int:
+        """How long ago (exchange time) the trade behind the oldest open gap took place; 0 if no gap is open."""
+        seen_ms = min((gaps[0].after_time for gaps in self.ledger.gaps.values()), default=self.time_ms)
         return max(0, self.time_ms - seen_ms)
 
     @property

@@ -14,8 +14,8 @@ class Counts:
     refused: int = 0
     ticks: int = 0
     finals: int = 0
-    holes_opened: int = 0
-    holes_closed: int = 0
+    gaps_opened: int = 0
+    gaps_closed: int = 0
     requests: int = 0
     bad_entries: int = 0
     covered: int = 0

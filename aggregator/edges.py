@@ -68,9 +68,7 @@ class Edges:
 
     def expire(self, floor_ms: int, fine_floor_ms: int) -> None:
         """Forget what no bar can ask for any more: bars shorter than a minute are kept since `fine_floor_ms` only."""
-        for boundary in [
-            each for each in self.found if each < (fine_floor_ms if each % MINUTE_MS else floor_ms)
-        ]:  # fmt: skip
+        for boundary in [each for each in self.found if each < (fine_floor_ms if each % MINUTE_MS else floor_ms)]:
             del self.found[boundary]
 
     def clear_slot(self, slot: int) -> None:

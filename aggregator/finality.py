@@ -1,6 +1,6 @@
 """Finality: which bars are published at a tick, and as what (DESIGN §4).
 
-A bar is *proven* when a trade at or after the next bar's open has been seen and no hole taints it; a proven bar is
+A bar is *proven* when a trade at or after the next bar's open has been seen and no gap taints it; a proven bar is
 final with complete=1. Otherwise it is *closed by the clock* after a grace, with complete=0, and *confirmed* under the
 same revision once it is proven. A late or repaired trade *amends*: one revision more, and a changed close is carried on
 into the empty bars that follow. All of this is decided over arrays, for all symbols of an interval at once.
@@ -47,21 +47,21 @@ class Published:
 class Graces:
     """How long after its close a bar waits for its proof, in ms: with a live line that carries it, and without."""
 
-    marked_ms: int
-    unmarked_ms: int
+    carried_ms: int
+    without_watermark_ms: int
 
 
 class Finality:
     """Decides over a ring and a ledger.
 
-    By slot, `marked_from` is the first whole minute (ms) since a line first carried it, `alive_until` the exchange time
+    By slot: `carried_from` is the first whole minute (ms) since a line carried it, `alive_until` the exchange time
     until which one did, `official_until` that until which official minutes continue what is proven, and `begun` the
     minute with which its bars begin (NO_BUCKET: none yet).
     """
 
     def __init__(self, ring: Ring, ledger: Ledger, graces: Graces) -> None:
         self._ring, self._ledger, self._graces = ring, ledger, graces
-        self.marked_from: Ints = np.full(ring.capacity, NO_TIME, np.int64)
+        self.carried_from: Ints = np.full(ring.capacity, NO_TIME, np.int64)
         self.alive_until: Ints = np.full(ring.capacity, NO_TIME, np.int64)
         self.official_until: Ints = np.full(ring.capacity, NO_TIME, np.int64)
         self.begun: Ints = np.full(ring.capacity, NO_BUCKET, np.int64)
@@ -75,7 +75,7 @@ class Finality:
 
     def clear_slot(self, slot: int) -> None:
         """As if the slot had never been used."""
-        self.marked_from[slot] = self.alive_until[slot] = self.official_until[slot] = NO_TIME
+        self.carried_from[slot] = self.alive_until[slot] = self.official_until[slot] = NO_TIME
         self.begun[slot] = NO_BUCKET
         self._waiting = self._waiting[self._waiting % len(self.alive_until) != slot]
 
@@ -84,15 +84,15 @@ class Finality:
         rows, slots = np.divmod(self._waiting, len(self.alive_until))
         self._waiting = rows * capacity + slots
         more = np.full(capacity - len(self.alive_until), NO_TIME, np.int64)
-        self.marked_from = np.concatenate([self.marked_from, more])
+        self.carried_from = np.concatenate([self.carried_from, more])
         self.alive_until = np.concatenate([self.alive_until, more])
         self.official_until = np.concatenate([self.official_until, more])
         self.begun = np.concatenate([self.begun, more])
 
-    def note_marks(self, slots: Ints, times: Ints) -> None:
+    def note_watermarks(self, slots: Ints, times: Ints) -> None:
         """Lines carried these symbols until these times."""
-        first = self.marked_from[slots] == NO_TIME
-        self.marked_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
+        first = self.carried_from[slots] == NO_TIME
+        self.carried_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
         self.alive_until[slots] = np.maximum(self.alive_until[slots], times)
 
     def start(self, interval: int, buckets: Ints, slots: Ints) -> None:
@@ -128,7 +128,7 @@ class Finality:
         latest_ms = int(self._passed(np.arange(len(self.alive_until))).max())
         for interval in range(len(self._ring.intervals)):
             # Some bar at a cursor of the interval may be over; between two closes only this is looked at.
-            if max(latest_ms, time_ms - self._graces.marked_ms) >= self._next_close[interval]:
+            if max(latest_ms, time_ms - self._graces.carried_ms) >= self._next_close[interval]:
                 published += self._close_interval(interval, time_ms)
         return published
 
@@ -167,30 +167,30 @@ class Finality:
         return below
 
     def _price_unsure(self, interval: int, buckets: Ints, slots: Ints, which: Bools) -> Bools:
-        """Which of `which` bars are empty and carry a price that an earlier hole may still change.
+        """Which of `which` bars are empty and carry a price that an earlier gap may still change.
 
-        As a rule the trade behind a hole says what the price was after it; a fill that counts in no kline says nothing.
+        As a rule the trade behind a gap says what the price was after it; a fill that counts in no kline says nothing.
         """
         ring, kind, ledger = self._ring, self._ring.intervals[interval], self._ledger
         unsure = np.zeros(len(slots), np.bool_)
-        if not ledger.holes and not ledger.lost:
+        if not ledger.gaps and not ledger.lost:
             return unsure
-        which = which & np.isin(slots, [*ledger.holes, *ledger.lost])
+        which = which & np.isin(slots, [*ledger.gaps, *ledger.lost])
         which[which] = ring.lacks_price(ring.rows_of(interval, buckets[which]), slots[which])
         for row in np.flatnonzero(which):
             slot, bucket = int(slots[row]), int(buckets[row])
-            for hole in (*ledger.holes.get(slot, ()), *ledger.lost.get(slot, ())):
-                behind = kind.bucket_of(hole.after_time)
+            for gap in (*ledger.gaps.get(slot, ()), *ledger.lost.get(slot, ())):
+                behind = kind.bucket_of(gap.after_time)
                 if ring.oldest(interval) <= behind < bucket:
                     rows = ring.rows_of(interval, np.arange(behind, bucket))
-                    known = (ring.close_id[rows, slot] > hole.to_id) | ring.official[rows, slot]
+                    known = (ring.close_id[rows, slot] > gap.to_id) | ring.official[rows, slot]
                     unsure[row] |= not known.any()
         return unsure
 
     def _over(self, slots: Ints, next_opens: Ints) -> Bools:
         """Whether these bars may be said: a trade behind them was seen, or they or their symbol ended a grace ago."""
         closes = np.minimum(next_opens, self._ring.end_ms[slots])
-        over: Bools = (self._passed(slots) >= next_opens) | (self._time_ms >= closes + self._graces.marked_ms)
+        over: Bools = (self._passed(slots) >= next_opens) | (self._time_ms >= closes + self._graces.carried_ms)
         return over
 
     def _close_interval(self, interval: int, time_ms: int) -> list[Published]:
@@ -208,7 +208,9 @@ class Finality:
             proven = self.proven(slots, opens, next_opens)
             proven &= ~self._price_unsure(interval, buckets, slots, proven)
             closes = np.minimum(next_opens, ring.end_ms[slots])
-            grace = np.where(self.alive_until[slots] >= closes, self._graces.marked_ms, self._graces.unmarked_ms)
+            grace = np.where(
+                self.alive_until[slots] >= closes, self._graces.carried_ms, self._graces.without_watermark_ms
+            )
             closing = proven | (time_ms >= closes + grace)
             slots, proven, buckets = slots[closing], proven[closing], buckets[closing]
             if len(slots):

@@ -204,7 +204,7 @@ def _starts(slot: Ints, bucket: Ints | None) -> Ints:
 
 
 def _sum(values: Ints, starts: Ints) -> Ints:
-    """Sums per segment; one that may not fit stands at its limit, never wrapped: `merge` marks its bar."""
+    """Sums per segment; one that may not fit stands at its limit, never wrapped: `merge` watermarks its bar."""
     sums: Ints = np.add.reduceat(values, starts)
     if values.dtype != np.object_ and int(values.max()) * len(values) > SUM_MAX:
         beyond = np.add.reduceat(values.astype(np.float64), starts) >= QUOTE_MAX

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.coverage import Coverage
+from aggregator.official_coverage import Coverage
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -19,11 +19,11 @@ Bools = npt.NDArray[np.bool_]
 NONE = -1
 FIRST_ID = 1
 """The first id of every generation."""
-HOLES_MAX = 1_000
-"""Open holes of one symbol; beyond it the oldest is given up as lost, which is an event and a finding."""
+GAPS_MAX = 1_000
+"""Open gaps of one symbol; beyond it the oldest is given up as lost, which is an event and a finding."""
 
 LOST_MAX = 100
-"""Lost holes of one symbol that are kept apart; beyond it the oldest two become one that taints what lies between."""
+"""Lost gaps of one symbol that are kept apart; beyond it the oldest two become one that taints what lies between."""
 
 REPAIRED = "repaired"
 HEALED = "healed"
@@ -33,7 +33,7 @@ LAST_TIME = np.iinfo(np.int64).max
 
 
 @dataclass(frozen=True, slots=True)
-class Hole:
+class Gap:
     """Missing ids `from_id`…`to_id`. The trades have times between `before_time` and `after_time`, its neighbours'."""
 
     from_id: int
@@ -43,16 +43,16 @@ class Hole:
 
 
 @dataclass(frozen=True, slots=True)
-class HoleEvent:
-    """A hole that opened (`reason` empty) or ended."""
+class GapEvent:
+    """A gap that opened (`reason` empty) or ended."""
 
     slot: int
-    hole: Hole
+    gap: Gap
     reason: str
 
 
 class Ledger:
-    """Frontier and holes by slot.
+    """Frontier and gaps by slot.
 
     `last_id` is the highest id seen (−1: none), `near_time` its exchange time, `last_time` the latest one seen,
     `start_time` the time of the first trade seen: a bar that opened at or before it can never be proven, unless the
@@ -64,9 +64,9 @@ class Ledger:
         self.last_time: Ints = np.full(capacity, NO_TIME, np.int64)
         self.near_time: Ints = np.full(capacity, NO_TIME, np.int64)
         self.start_time: Ints = np.full(capacity, NO_TIME, np.int64)
-        self.holes: dict[int, list[Hole]] = {}
-        self.lost: dict[int, list[Hole]] = {}
-        self.events: list[HoleEvent] = []
+        self.gaps: dict[int, list[Gap]] = {}
+        self.lost: dict[int, list[Gap]] = {}
+        self.events: list[GapEvent] = []
         self.coverage = Coverage()
         self.strange: list[int] = []
         """Rows of the last `admit` that are not new and cannot be duplicates: later than all that was seen before."""
@@ -75,24 +75,24 @@ class Ledger:
         """As if the slot had never been used."""
         self.last_id[slot] = NONE
         self.last_time[slot] = self.near_time[slot] = self.start_time[slot] = NO_TIME
-        self.holes.pop(slot, None)
+        self.gaps.pop(slot, None)
         self.lost.pop(slot, None)
         self.coverage.forget(slot)
 
     def begin(self, slot: int, generation_ms: int, ended_ms: int) -> None:
-        """A new generation, whose ids begin at 1: what of them is missed at the front is a hole like any other.
+        """A new generation, whose ids begin at 1: what of them is missed at the front is a gap like any other.
 
-        What the ids of the generation before left open stays open: its holes are lost, and so are the times before its
+        What the ids of the generation before left open stays open: its gaps are lost, and so are the times before its
         first known trade and from its last known one to its end, `ended_ms`. No trade of the new one proves them.
         """
-        for hole in self.holes.pop(slot, []):
-            self._give_up(slot, hole)
+        for gap in self.gaps.pop(slot, []):
+            self._give_up(slot, gap)
         if self.last_id[slot] > 0:
             spans = [(int(self.near_time[slot]), ended_ms - 1)]
             if self.start_time[slot] != NO_TIME:
                 spans.append((0, int(self.start_time[slot])))
             for low_ms, high_ms in spans:
-                self._keep_lost(slot, Hole(NONE, NONE, low_ms, max(low_ms, high_ms)))
+                self._keep_lost(slot, Gap(NONE, NONE, low_ms, max(low_ms, high_ms)))
         self.last_id[slot], self.near_time[slot], self.start_time[slot] = 0, generation_ms, NO_TIME
 
     def grow(self, capacity: int) -> None:
@@ -104,7 +104,7 @@ class Ledger:
         self.start_time = np.concatenate([self.start_time, np.full(more, NO_TIME, np.int64)])
 
     def admit(self, slots: Ints, ids: Ints, times: Ints) -> Bools:
-        """Which of these trades (N rows sorted by slot) are new; holes open, shrink and end on the way."""
+        """Which of these trades (N rows sorted by slot) are new; gaps open, shrink and end on the way."""
         change = slots[1:] != slots[:-1]
         starts = np.concatenate([[0], np.flatnonzero(change) + 1])
         ends = np.append(starts[1:], len(slots))
@@ -149,8 +149,8 @@ class Ledger:
         strange: Bools = (ids <= self.last_id[slot]) & (times > self.last_time[slot])
         if not strange.any():
             return None
-        for hole in self.holes.get(slot, ()):
-            strange &= (ids < hole.from_id) | (ids > hole.to_id)
+        for gap in self.gaps.get(slot, ()):
+            strange &= (ids < gap.from_id) | (ids > gap.to_id)
         return ~strange
 
     @staticmethod
@@ -181,91 +181,96 @@ class Ledger:
         return keep
 
     def _extend(self, slot: int, last: int, ids: Ints, times: Ints) -> None:
-        """Ids beyond the frontier, ascending and unique: each jump opens a hole."""
+        """Ids beyond the frontier, ascending and unique: each jump opens a gap."""
         before_ids = np.concatenate([[last], ids[:-1]])
         before_times = np.concatenate([[self.near_time[slot]], times[:-1]])
         for jump in np.flatnonzero(ids - before_ids > 1):
             near, far = int(before_times[jump]), int(times[jump])
-            hole = Hole(int(before_ids[jump]) + 1, int(ids[jump]) - 1, min(near, far), max(near, far))
-            self.holes.setdefault(slot, []).append(hole)
-            self.events.append(HoleEvent(slot, hole, ""))
+            gap = Gap(int(before_ids[jump]) + 1, int(ids[jump]) - 1, min(near, far), max(near, far))
+            self.gaps.setdefault(slot, []).append(gap)
+            self.events.append(GapEvent(slot, gap, ""))
         self.last_id[slot], self.near_time[slot] = ids[-1], times[-1]
 
     def _bound(self, slot: int) -> None:
-        """Jumps and half repaired holes may leave too many."""
-        holes = self.holes.get(slot, [])
-        for hole in holes[: max(0, len(holes) - HOLES_MAX)]:
-            self._give_up(slot, hole)
-        del holes[: max(0, len(holes) - HOLES_MAX)]
+        """Jumps and half repaired gaps may leave too many."""
+        gaps = self.gaps.get(slot, [])
+        for gap in gaps[: max(0, len(gaps) - GAPS_MAX)]:
+            self._give_up(slot, gap)
+        del gaps[: max(0, len(gaps) - GAPS_MAX)]
 
     def _fill(self, slot: int, ids: Ints, times: Ints) -> Bools:
         """Ids at or below the frontier, ascending and unique: which of them were missing."""
         missing = np.zeros(len(ids), np.bool_)
-        remaining: list[Hole] = []
-        for hole in self.holes.get(slot, []):
-            low, high = np.searchsorted(ids, [hole.from_id, hole.to_id + 1])
+        remaining: list[Gap] = []
+        for gap in self.gaps.get(slot, []):
+            low, high = np.searchsorted(ids, [gap.from_id, gap.to_id + 1])
             if low == high:
-                remaining.append(hole)
+                remaining.append(gap)
                 continue
             missing[low:high] = True
-            parts = _split(hole, ids[low:high], times[low:high])
+            parts = _split(gap, ids[low:high], times[low:high])
             remaining += parts
-            self.events.append(HoleEvent(slot, hole, REPAIRED))
-            self.events += [HoleEvent(slot, part, "") for part in parts]
+            self.events.append(GapEvent(slot, gap, REPAIRED))
+            self.events += [GapEvent(slot, part, "") for part in parts]
         if remaining:
-            self.holes[slot] = remaining
+            self.gaps[slot] = remaining
         else:
-            self.holes.pop(slot, None)
+            self.gaps.pop(slot, None)
         return missing
 
-    def _give_up(self, slot: int, hole: Hole) -> None:
-        self.events.append(HoleEvent(slot, hole, LOST))
-        self._keep_lost(slot, hole)
+    def _give_up(self, slot: int, gap: Gap) -> None:
+        self.events.append(GapEvent(slot, gap, LOST))
+        self._keep_lost(slot, gap)
 
-    def _keep_lost(self, slot: int, hole: Hole) -> None:
+    def _keep_lost(self, slot: int, gap: Gap) -> None:
         lost = self.lost.setdefault(slot, [])
-        lost.append(hole)
+        lost.append(gap)
         while len(lost) > LOST_MAX:
             one, other = lost.pop(0), lost.pop(0)
-            lost.insert(0, Hole(
-                min(one.from_id, other.from_id), max(one.to_id, other.to_id),
-                min(one.before_time, other.before_time), max(one.after_time, other.after_time),
-            ))  # fmt: skip
+            lost.insert(
+                0,
+                Gap(
+                    min(one.from_id, other.from_id),
+                    max(one.to_id, other.to_id),
+                    min(one.before_time, other.before_time),
+                    max(one.after_time, other.after_time),
+                ),
+            )
 
     def lose(self, slots: Ints, ids: Ints, times: Ints) -> None:
-        """Trades that were admitted since the last `take_events` and cannot be used: they taint bars as lost holes do,
-        one for a run of ids. Between the neighbours of the hole that they filled no close is sure."""
+        """Trades that were admitted since the last `take_events` and cannot be used: they taint bars as lost gaps do,
+        one for a run of ids. Between the neighbours of the gap that they filled no close is sure."""
         order = np.lexsort((ids, slots))
         slots, ids, times = slots[order], ids[order], times[order]
         cuts = np.flatnonzero((np.diff(slots) != 0) | (np.diff(ids) != 1)) + 1
         for run in np.split(np.arange(len(slots)), cuts):
             if len(run):
                 slot, during = int(slots[run[0]]), times[run]
-                hole = self._bracketed(slot, int(ids[run[0]]), int(ids[run[-1]]), int(during.min()), int(during.max()))
-                self.events.append(HoleEvent(slot, hole, ""))
-                self._give_up(slot, hole)
+                gap = self._bracketed(slot, int(ids[run[0]]), int(ids[run[-1]]), int(during.min()), int(during.max()))
+                self.events.append(GapEvent(slot, gap, ""))
+                self._give_up(slot, gap)
 
-    def _bracketed(self, slot: int, from_id: int, to_id: int, low_ms: int, high_ms: int) -> Hole:
+    def _bracketed(self, slot: int, from_id: int, to_id: int, low_ms: int, high_ms: int) -> Gap:
         for event in self.events:
-            filled = event.hole
+            filled = event.gap
             if event.slot == slot and event.reason == REPAIRED and filled.from_id <= from_id and to_id <= filled.to_id:
                 low_ms, high_ms = min(low_ms, filled.before_time), max(high_ms, filled.after_time)
-        return Hole(from_id, to_id, low_ms, high_ms)
+        return Gap(from_id, to_id, low_ms, high_ms)
 
     def expire(self, floor_ms: int, forget_ms: int) -> None:
-        """Holes older than `floor_ms`, whose trades are refused from now on, are lost. Lost ones go on tainting until
+        """Gaps older than `floor_ms`, whose trades are refused from now on, are lost. Lost ones go on tainting until
         no bar is kept that reaches back to them: those older than `forget_ms` are forgotten."""
-        for slot in [slot for slot, holes in self.holes.items() if holes[0].after_time < floor_ms]:
-            holes = self.holes[slot]
-            for hole in [hole for hole in holes if hole.after_time < floor_ms]:
-                self._give_up(slot, hole)
-            left = [hole for hole in holes if hole.after_time >= floor_ms]
+        for slot in [slot for slot, gaps in self.gaps.items() if gaps[0].after_time < floor_ms]:
+            gaps = self.gaps[slot]
+            for gap in [gap for gap in gaps if gap.after_time < floor_ms]:
+                self._give_up(slot, gap)
+            left = [gap for gap in gaps if gap.after_time >= floor_ms]
             if left:
-                self.holes[slot] = left
+                self.gaps[slot] = left
             else:
-                del self.holes[slot]
-        for slot in [slot for slot, holes in self.lost.items() if holes[0].after_time < forget_ms]:
-            left = [hole for hole in self.lost[slot] if hole.after_time >= forget_ms]
+                del self.gaps[slot]
+        for slot in [slot for slot, gaps in self.lost.items() if gaps[0].after_time < forget_ms]:
+            left = [gap for gap in self.lost[slot] if gap.after_time >= forget_ms]
             if left:
                 self.lost[slot] = left
             else:
@@ -274,58 +279,60 @@ class Ledger:
     def begin_later(self, slot: int, from_ms: int, to_ms: int) -> None:
         """The exchange has nothing in [from, to): what is missing at the front of a symbol's ids, and may be as old as
         its listing, came later than that."""
-        front = self.front_hole(slot)
+        front = self.front_gap(slot)
         if front and from_ms <= front.before_time < to_ms:
-            self.holes[slot][0] = replace(front, before_time=min(to_ms, front.after_time))
+            self.gaps[slot][0] = replace(front, before_time=min(to_ms, front.after_time))
 
-    def front_hole(self, slot: int) -> Hole | None:
+    def front_gap(self, slot: int) -> Gap | None:
         """What is missing of a generation that was seen to begin, up to its first known trade."""
-        holes = self.holes.get(slot)
-        return holes[0] if holes and holes[0].from_id == FIRST_ID else None
+        gaps = self.gaps.get(slot)
+        return gaps[0] if gaps and gaps[0].from_id == FIRST_ID else None
 
     def heal(self, slot: int) -> None:
-        """Holes of a symbol all of whose minutes are official end; what was lost there taints no more."""
-        for held in (self.holes, self.lost):
-            left = [hole for hole in held.get(slot, ()) if not self._covered(slot, hole)]
-            if held is self.holes:
-                gone = (hole for hole in held.get(slot, ()) if hole not in left)
-                self.events += [HoleEvent(slot, hole, HEALED) for hole in gone]
+        """Gaps of a symbol all of whose minutes are official end; what was lost there taints no more."""
+        for held in (self.gaps, self.lost):
+            left = [gap for gap in held.get(slot, ()) if not self._covered(slot, gap)]
+            if held is self.gaps:
+                gone = (gap for gap in held.get(slot, ()) if gap not in left)
+                self.events += [GapEvent(slot, gap, HEALED) for gap in gone]
             if left:
                 held[slot] = left
             else:
                 held.pop(slot, None)
 
-    def _covered(self, slot: int, hole: Hole, opening: int = NO_TIME, closing: int = LAST_TIME) -> bool:
-        """Whether the hole touches nothing of [opening, closing) but official minutes."""
-        first_ms, last_ms = max(hole.before_time, opening), min(hole.after_time, closing - 1)
+    def _covered(self, slot: int, gap: Gap, opening: int = NO_TIME, closing: int = LAST_TIME) -> bool:
+        """Whether the gap touches nothing of [opening, closing) but official minutes."""
+        first_ms, last_ms = max(gap.before_time, opening), min(gap.after_time, closing - 1)
         return self.coverage.holds_minutes(slot, first_ms, last_ms)
 
-    def take_events(self) -> list[HoleEvent]:
-        """The hole events since the last call."""
+    def take_events(self) -> list[GapEvent]:
+        """The gap events since the last call."""
         events, self.events = self.events, []
         return events
 
     def tainted(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
-        """Which of these bars [open, next_open) overlap an open or lost hole of their symbol, and not in official
+        """Which of these bars [open, next_open) overlap an open or lost gap of their symbol, and not in official
         minutes alone."""
         taint = np.zeros(len(slots), np.bool_)
-        if not self.holes and not self.lost:
+        if not self.gaps and not self.lost:
             return taint
-        for row in np.flatnonzero(np.isin(slots, [*self.holes, *self.lost])):
+        for row in np.flatnonzero(np.isin(slots, [*self.gaps, *self.lost])):
             slot, opening, closing = int(slots[row]), int(opens[row]), int(next_opens[row])
-            holes = [*self.holes.get(slot, ()), *self.lost.get(slot, ())]
+            gaps = [*self.gaps.get(slot, ()), *self.lost.get(slot, ())]
             taint[row] = any(
-                hole.before_time < closing and hole.after_time >= opening
-                and not self._covered(slot, hole, opening, closing) for hole in holes
-            )  # fmt: skip
+                gap.before_time < closing
+                and gap.after_time >= opening
+                and not self._covered(slot, gap, opening, closing)
+                for gap in gaps
+            )
         return taint
 
 
-def _split(hole: Hole, ids: Ints, times: Ints) -> list[Hole]:
-    """What is left of `hole` once `ids` (inside it, ascending, unique) are there."""
-    edges = np.concatenate([[hole.from_id - 1], ids, [hole.to_id + 1]])
-    edge_times = np.concatenate([[hole.before_time], times, [hole.after_time]])
+def _split(gap: Gap, ids: Ints, times: Ints) -> list[Gap]:
+    """What is left of `gap` once `ids` (inside it, ascending, unique) are there."""
+    edges = np.concatenate([[gap.from_id - 1], ids, [gap.to_id + 1]])
+    edge_times = np.concatenate([[gap.before_time], times, [gap.after_time]])
     return [
-        Hole(int(edges[at]) + 1, int(edges[at + 1]) - 1, *sorted((int(edge_times[at]), int(edge_times[at + 1]))))
+        Gap(int(edges[at]) + 1, int(edges[at + 1]) - 1, *sorted((int(edge_times[at]), int(edge_times[at + 1]))))
         for at in np.flatnonzero(np.diff(edges) > 1)
     ]

@@ -18,10 +18,10 @@ from aggregator.ledger import Ledger
 from aggregator.parking import Parking
 from aggregator.ring import ENDLESS, NO_BUCKET, Ring
 from aggregator.symbols import SymbolTable
-from klagg import contract
-from klagg.contract import Fields, Listing, RawFields
+from klagg.binance.payloads import SUBSCRIBABLE
 from klagg.errors import ContractError
-from klagg.exchange.payloads import SUBSCRIBABLE
+from klagg.wire.entries import EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, Listing, events_entry, listings_of
+from klagg.wire.fields import Fields, RawFields
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -38,9 +38,9 @@ UNLISTED = "begins the ids anew, and no listing says so"
 Row = tuple[object, ...]
 
 
-def listings_of(raw: RawFields) -> list[Listing]:
-    """The listings of an entry; ContractError if one of them cannot be used, and then none is."""
-    listings = contract.listings_of(raw)
+def usable_listings(raw: RawFields) -> list[Listing]:
+    """The listings of a `listing` entry. ContractError if one of them cannot be used; then none of them is."""
+    listings = listings_of(raw)
     for listing in listings:
         if not (0 <= listing.price_scale <= SCALE_MAX and 0 <= listing.qty_scale <= SCALE_MAX):
             raise ContractError(f"{listing.symbol} is listed with scales that cannot be used")
@@ -92,22 +92,27 @@ class Listings:
         return sorted(
             {each for each in listings if each.symbol.encode() in index or not is_over(each, time_ms)},
             key=lambda each: (
-                each.symbol, each.generation, is_over(each, time_ms), each.status, each.delivery, each.price_scale,
+                each.symbol,
+                each.generation,
+                is_over(each, time_ms),
+                each.status,
+                each.delivery,
+                each.price_scale,
                 each.qty_scale,
             ),
-        )  # fmt: skip
+        )
 
     def take(self, listings: Iterable[Listing], time_ms: int) -> list[Fields]:
         """Take in the usable listings of a tick, whose names have slots; the events of what they change. Scales are the
         caller's to raise."""
-        rows: dict[str, list[Row]] = {contract.EVENT_LISTED: [], contract.EVENT_DELISTED: []}
+        rows: dict[str, list[Row]] = {EVENT_LISTED: [], EVENT_DELISTED: []}
         for listing in listings:
             kind = self._take(listing, time_ms)
             if kind:
-                rows[kind].append((
-                    listing.symbol, listing.generation, listing.status, listing.price_scale, listing.qty_scale
-                ))  # fmt: skip
-        return [contract.events_entry(kind, time_ms, found) for kind, found in rows.items() if found]
+                rows[kind].append(
+                    (listing.symbol, listing.generation, listing.status, listing.price_scale, listing.qty_scale)
+                )
+        return [events_entry(kind, time_ms, found) for kind, found in rows.items() if found]
 
     def take_begun(self) -> list[int]:
         """Slots whose ids began anew since the last call."""
@@ -137,7 +142,7 @@ class Listings:
             self._go_on(slot)
         if not changed and (ended or not over):
             return ""
-        return contract.EVENT_DELISTED if over else contract.EVENT_LISTED
+        return EVENT_DELISTED if over else EVENT_LISTED
 
     def _begin(self, slot: int, listing: Listing, known: int) -> None:
         """A generation that is new to the slot: whether its ids begin at 1 or simply go on.
@@ -189,9 +194,16 @@ class Listings:
         counts = np.ones(len(rows), np.bool_) if strange.counts is None else strange.counts
         names = [self._symbols.names[slot] for slot in rows.slot.tolist()]
         columns = (
-            rows.price, self._symbols.price_scale[rows.slot], rows.qty, self._symbols.qty_scale[rows.slot], rows.first,
-            rows.last, rows.maker, counts, rows.agg,
-        )  # fmt: skip
+            rows.price,
+            self._symbols.price_scale[rows.slot],
+            rows.qty,
+            self._symbols.qty_scale[rows.slot],
+            rows.first,
+            rows.last,
+            rows.maker,
+            counts,
+            rows.agg,
+        )
         values = zip(*(column.astype(np.int64).tolist() for column in columns), strict=True)
         keys = zip(names, rows.id.tolist(), rows.time.tolist(), strict=True)
         waiting = {key: each for key, each, unfit in zip(keys, values, over.tolist(), strict=True) if not unfit}
@@ -241,12 +253,16 @@ class Listings:
             own = np.flatnonzero(rows.slot == slot)
             if len(own):
                 first = int(own[np.argmin(rows.id[own])])
-                found.append((
-                    self._symbols.names[slot], int(self._symbols.generation[slot]), int(rows.id[first]),
-                    int(rows.time[first]),
-                ))  # fmt: skip
+                found.append(
+                    (
+                        self._symbols.names[slot],
+                        int(self._symbols.generation[slot]),
+                        int(rows.id[first]),
+                        int(rows.time[first]),
+                    )
+                )
                 self.genesis_due[slot] = False
-        return [contract.events_entry(contract.EVENT_GENESIS, time_ms, found)] if found else []
+        return [events_entry(EVENT_GENESIS, time_ms, found)] if found else []
 
     @property
     def ending(self) -> bool:

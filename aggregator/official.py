@@ -17,20 +17,20 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from aggregator.coverage import Coverage
 from aggregator.finality import Finality
 from aggregator.fold import Rows
 from aggregator.ledger import NONE, Ledger
+from aggregator.official_coverage import Coverage
 from aggregator.official_fold import Parts, close_shorter, fold_in, replace_minutes, same_values
 from aggregator.official_rows import CLOSE, Answer, OfficialRows, decode
-from aggregator.outputs import Outputs
+from aggregator.publisher import Outputs
 from aggregator.ring import FIELD, NO_BUCKET, Ring
 from aggregator.symbols import SymbolTable
-from klagg.contract import RawFields
 from klagg.decimals import to_text
 from klagg.errors import ContractError, KlaggError
-from klagg.findings import finding_entry
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS
+from klagg.wire.fields import RawFields
+from klagg.wire.findings import finding_entry
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -43,9 +43,9 @@ WAITING_MAX = 5_000
 """Rows of one symbol that may wait for its bars to begin: a cold start needs about 115, and a minute more for each that
 it waits."""
 REACH_MS = 2 * MINUTE_MS
-"""So near to the first whole minute since a symbol's first mark its official rows must come to begin its bars."""
+"""So near to the first whole minute since a symbol's first watermark its official rows must come to begin its bars."""
 
-EXCHANGE_HOLE = "EXCHANGE_HOLE"
+EXCHANGE_GAP = "EXCHANGE_GAP"
 REFUSED = "OFFICIAL_REFUSED"
 
 
@@ -230,16 +230,17 @@ class Official:
 
     def _begin(self, scaled: _Scaled, step_ms: int) -> None:
         """Symbols without a trade begin their bars behind an official row, which gives the close to carry: with the
-        first whole minute since their first mark, or behind the newest row, if minutes do not reach back so far."""
+        first whole minute since their first watermark, or behind the newest row, if minutes do not reach back so
+        far."""
         rows, finality, ring = scaled.rows, self._finality, self._ring
         quiet = (finality.begun[rows.slot] == NO_BUCKET) & (self._ledger.last_id[rows.slot] == NONE)
         for slot in np.unique(rows.slot[quiet]).tolist():
             own = np.flatnonzero(rows.slot == slot)
-            begin_ms, marked_ms = int(rows.end[own].max()), int(finality.marked_from[slot])
-            if begin_ms + REACH_MS < marked_ms:
+            begin_ms, carried_ms = int(rows.end[own].max()), int(finality.carried_from[slot])
+            if begin_ms + REACH_MS < carried_ms:
                 continue
-            if marked_ms != NO_TIME:
-                begin_ms = _earliest_begin(rows.take(own), max(marked_ms, self._floor_ms(step_ms)))
+            if carried_ms != NO_TIME:
+                begin_ms = _earliest_begin(rows.take(own), max(carried_ms, self._floor_ms(step_ms)))
             before = own[rows.end[own] == begin_ms][0]
             ring.carry[:, slot] = scaled.values[CLOSE, before]
             for at, kind in enumerate(ring.intervals):
@@ -255,7 +256,7 @@ class Official:
         ring, ledger, rows = self._ring, self._ledger, scaled.rows
         idle = np.zeros(len(rows), np.bool_)
         for slot in np.unique(rows.slot).tolist():
-            front = ledger.front_hole(slot)
+            front = ledger.front_gap(slot)
             begun_ms = int(self._finality.begun[slot]) * MINUTE_MS
             if front is None:
                 continue
@@ -297,7 +298,7 @@ class Official:
         same = same_values(ring, cells, parts) & ~official
         flat = ~whole & ~official & (rows.trades == 0) & (held > 0)
         known = official & (rows.trades <= held)
-        self._say_exchange_holes(scaled.take(flat), cells[flat])
+        self._say_exchange_gaps(scaled.take(flat), cells[flat])
         usable = ~whole & ~flat & ~known & ~same
         if usable.any():
             differences = replace_minutes(ring, at, parts.take(usable))
@@ -379,7 +380,7 @@ class Official:
                     finality.official_until[slot] = max(found[1], int(finality.official_until[slot]))
 
     def expire(self, floor_ms: int) -> None:
-        """Forget covered minutes that were seen live, too, once they are older than `floor_ms` and no hole is there."""
+        """Forget covered minutes that were seen live, too, once they are older than `floor_ms` and no gap is there."""
         coverage, ledger = self._ledger.coverage, self._ledger
         for slot in list(coverage.ranges):
             low, high = coverage.ranges[slot]
@@ -388,11 +389,11 @@ class Official:
                 continue
             old = (high <= floor_ms) & (low >= max(begun * MINUTE_MS, NO_TIME if live_from == LAST_TIME else live_from))
             if old.any():
-                for hole in (*ledger.holes.get(slot, ()), *ledger.lost.get(slot, ())):
-                    old &= (high <= hole.before_time) | (low > hole.after_time)
+                for gap in (*ledger.gaps.get(slot, ()), *ledger.lost.get(slot, ())):
+                    old &= (high <= gap.before_time) | (low > gap.after_time)
                 coverage.keep(slot, ~old)
 
-    def _say_exchange_holes(self, scaled: _Scaled, cells: Ints) -> None:
+    def _say_exchange_gaps(self, scaled: _Scaled, cells: Ints) -> None:
         """The exchange's rows are flat where trades were seen: one finding a symbol, with the own first minute."""
         for slot in np.unique(scaled.rows.slot).tolist():
             own = np.flatnonzero(scaled.rows.slot == slot)
@@ -401,7 +402,7 @@ class Official:
             close = to_text(int(bar[FIELD["close"]]), int(self._symbols.price_scale[slot]))
             ours = f"{bar[FIELD['trades']]} trades, volume {volume}, close {close}"
             why = f"are flat where trades were seen, in the first of them {ours}"
-            self._find(slot, EXCHANGE_HOLE, "warning", scaled.rows.take(own), why)
+            self._find(slot, EXCHANGE_GAP, "warning", scaled.rows.take(own), why)
 
     def _refuse(self, rows: OfficialRows, why: str) -> None:
         for slot, own in _by_slot(rows):

@@ -47,9 +47,15 @@ class Parts:
         """Rows that replace nothing. `values` is [8, n]."""
         sums = np.stack([values[VOLUME], values[QUOTE], rows.trades, values[TAKER], values[TAKER_QUOTE]])
         return cls(
-            rows.slot, rows.open_time, rows.length, values[OPEN : CLOSE + 1], sums, rows.trades, rows.trades == 0,
+            rows.slot,
+            rows.open_time,
+            rows.length,
+            values[OPEN : CLOSE + 1],
+            sums,
+            rows.trades,
+            rows.trades == 0,
             np.full((2, len(rows)), NO_ID, np.int64),
-        )  # fmt: skip
+        )
 
     def __len__(self) -> int:
         return len(self.slot)
@@ -79,9 +85,15 @@ def replace_minutes(ring: Ring, at: int, parts: Parts) -> Parts:
     ring.touch(cells[(bars != before).any(axis=1)])
     already = np.where(was_official, before[:, FIELD["trades"]], 0)
     return Parts(
-        parts.slot, parts.open_time, parts.length, parts.prices, (bars - before)[:, TOTALS].T,
-        parts.borrowed - already, flat, before[:, IDS].T,
-    )  # fmt: skip
+        parts.slot,
+        parts.open_time,
+        parts.length,
+        parts.prices,
+        (bars - before)[:, TOTALS].T,
+        parts.borrowed - already,
+        flat,
+        before[:, IDS].T,
+    )
 
 
 def close_shorter(ring: Ring, at: int, parts: Parts) -> None:

@@ -13,11 +13,11 @@ import numpy.typing as npt
 
 from aggregator.columns import at_scale, significant_decimals
 from aggregator.symbols import SymbolTable
-from klagg import contract
-from klagg.contract import RawFields
 from klagg.decimals import parse_column, parse_integers
 from klagg.errors import ContractError
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
+from klagg.wire.entries import official_of
+from klagg.wire.fields import RawFields
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -125,7 +125,7 @@ class Answer:
 
 def decode(raw: RawFields) -> Answer:
     """The content of an entry; ContractError if it is not what a row of the exchange can be."""
-    entry = contract.official_of(raw)
+    entry = official_of(raw)
     length = LENGTHS.get(entry.interval)
     if not entry.symbol or length is None:
         raise ContractError(f"official rows of {entry.symbol!r} at {entry.interval!r} mean nothing to an aggregator")

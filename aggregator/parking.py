@@ -1,6 +1,6 @@
 """Trades that wait for their listing: ids that begin anew while the ledger knows of no new generation.
 
-A duplicate carries the time of its original. So a trade at or below the frontier, in no hole, that is later than
+A duplicate carries the time of its original. So a trade at or below the frontier, in no gap, that is later than
 everything seen of its symbol is no duplicate: a new generation trades before its listing entry is here. Such trades
 wait, a bounded number of them for a bounded time, and are admitted once the listing comes.
 """
@@ -99,7 +99,16 @@ def columns_of(rows: list[tuple[Key, Values]]) -> Columns:
     part = {name: values[:, at] for at, name in enumerate(_VALUES)}
     flag = {name: part[name].astype(np.bool_) for name in ("maker", "counts", "agg")}
     return Columns(
-        [key[0].encode() for key, _ in rows], np.array([key[1] for key, _ in rows], np.int64), part["price"],
-        part["price_decimals"], part["qty"], part["qty_decimals"], part["first"], part["last"],
-        np.array([key[2] for key, _ in rows], np.int64), flag["maker"], flag["counts"], flag["agg"],
-    )  # fmt: skip
+        [key[0].encode() for key, _ in rows],
+        np.array([key[1] for key, _ in rows], np.int64),
+        part["price"],
+        part["price_decimals"],
+        part["qty"],
+        part["qty_decimals"],
+        part["first"],
+        part["last"],
+        np.array([key[2] for key, _ in rows], np.int64),
+        flag["maker"],
+        flag["counts"],
+        flag["agg"],
+    )

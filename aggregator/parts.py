@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from aggregator.outputs import Outputs
+from aggregator.publisher import Outputs
 
 KLINES_MAX = 500
 """Klines in one commit. A position that stands within a tick counts parts of this size: a version that changes it must

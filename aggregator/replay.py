@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from aggregator.core import Core
-from klagg import contract, settings
-from klagg.contract import Fields, TradeRow
+from klagg import settings
 from klagg.errors import ContractError
 from klagg.intervals import Interval
 from klagg.kline import Kline
+from klagg.wire.entries import TradeRow, tick_entry, trades_entry_of_rows
+from klagg.wire.fields import Fields, stamp
 
 BATCH_ROWS = 4096
 BATCH_MS = 60_000
@@ -28,12 +29,12 @@ def replay(rows: Iterable[TradeRow], ids: str, interval: Interval) -> Iterator[K
     core = Core(settings.Aggregator(intervals=(interval.name,)), asks=False)
     last_ms = 0
     for batch in _batches(rows):
-        core.apply("", _raw(contract.trades_entry_of_rows(batch, line="replay", ids=ids, recv_ms=batch[-1].time)))
+        core.apply("", _raw(trades_entry_of_rows(batch, line="replay", ids=ids, recv_ms=batch[-1].time)))
         last_ms = max(last_ms, *(row.time for row in batch))
         yield from _ticked(core, last_ms)
     if last_ms:
         ending = interval.open_of(interval.bucket_of(last_ms) + 1)
-        end_ms = ending + settings.Aggregator().grace_unmarked_ms
+        end_ms = ending + settings.Aggregator().grace_without_watermark_ms
         yield from (kline for kline in _ticked(core, end_ms) if kline.open_time < ending)
 
 
@@ -49,11 +50,11 @@ def _batches(rows: Iterable[TradeRow]) -> Iterator[list[TradeRow]]:
 
 
 def _raw(fields: Fields) -> dict[bytes, bytes]:
-    return {name.encode(): value.encode() for name, value in contract.stamp(fields, "replay", 0).items()}
+    return {name.encode(): value.encode() for name, value in stamp(fields, "replay", 0).items()}
 
 
 def _ticked(core: Core, time_ms: int) -> Iterator[Kline]:
-    for outputs in core.apply("", _raw(contract.tick_entry(time_ms))):
+    for outputs in core.apply("", _raw(tick_entry(time_ms))):
         for bad in outputs.dead:
             raise ContractError(bad["reason"])
         for finding in outputs.findings:

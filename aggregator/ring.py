@@ -36,10 +36,23 @@ SUM_MAX = 1 << 62
 PRICES = ("open", "high", "low", "close")
 SUMS = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
 BAR_INTEGERS: dict[str, int] = {
-    "open_minute": _LARGEST, "open_id": NO_ID, "open": 0, "close_minute": NO_ID, "close_id": NO_ID, "close": 0,
-    "volume": 0, "quote_volume": 0, "trades": 0, "taker_buy_volume": 0, "taker_buy_quote_volume": 0,
-    "high": 0, "low": 0, "first_trade_id": NO_ID, "last_trade_id": NO_ID, "revision": 0,
-}  # fmt: skip
+    "open_minute": _LARGEST,
+    "open_id": NO_ID,
+    "open": 0,
+    "close_minute": NO_ID,
+    "close_id": NO_ID,
+    "close": 0,
+    "volume": 0,
+    "quote_volume": 0,
+    "trades": 0,
+    "taker_buy_volume": 0,
+    "taker_buy_quote_volume": 0,
+    "high": 0,
+    "low": 0,
+    "first_trade_id": NO_ID,
+    "last_trade_id": NO_ID,
+    "revision": 0,
+}
 """Every integer field of a bar and its value in an empty one. `open_id`/`close_id` are the ids of the first and last
 trade by (minute, id); `revision` is 0 while the bar is in progress."""
 BAR_FLAGS = ("agg", "waiting", "changed", "live_changed", "broken", "official")

@@ -58,13 +58,20 @@ def roll_up(bars: Sequence[SourceBar], to: Interval, origin: str) -> list[Source
     ordinal = np.arange(len(bars), dtype=np.int64)
     whole = longer(
         Segments(
-            slot=np.zeros(len(bars), np.int64), bucket=times // MINUTE_MS, open_minute=times // MINUTE_MS,
-            open_id=ordinal, close_minute=times // MINUTE_MS, close_id=ordinal, first_trade_id=ordinal,
-            last_trade_id=ordinal, trades=np.array([bar.trades or 0 for bar in bars], np.int64),
-            agg=np.zeros(len(bars), np.bool_), **values,
+            slot=np.zeros(len(bars), np.int64),
+            bucket=times // MINUTE_MS,
+            open_minute=times // MINUTE_MS,
+            open_id=ordinal,
+            close_minute=times // MINUTE_MS,
+            close_id=ordinal,
+            first_trade_id=ordinal,
+            last_trade_id=ordinal,
+            trades=np.array([bar.trades or 0 for bar in bars], np.int64),
+            agg=np.zeros(len(bars), np.bool_),
+            **values,
         ),
         to.buckets_of(times),
-    )  # fmt: skip
+    )
     lacking = {name for name in (*SUMS, "trades") if getattr(bars[0], name) is None}
     texts = {
         name: [None if name in lacking else to_text(value, columns[name][1]) for value in getattr(whole, name).tolist()]
@@ -72,13 +79,14 @@ def roll_up(bars: Sequence[SourceBar], to: Interval, origin: str) -> list[Source
     }
     return [
         SourceBar(
-            open_time=open_time, trades=None if "trades" in lacking else trades,
+            open_time=open_time,
+            trades=None if "trades" in lacking else trades,
             **{name: column[at] for name, column in texts.items()},  # type: ignore[arg-type]
         )
         for at, (open_time, trades) in enumerate(
             zip(to.opens_of(whole.bucket).tolist(), whole.trades.tolist(), strict=True)
         )
-    ]  # fmt: skip
+    ]
 
 
 def _column(bars: Sequence[SourceBar], name: str) -> tuple[Ints, int]:

@@ -12,33 +12,42 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from aggregator.budget import PAGE_WEIGHT
 from aggregator.checkpoint import Checkpoint, CheckpointDamaged, block_keys, fits, restore
 from aggregator.commit import REDIS_OLDER, START, Committer, after
-from aggregator.continuity import DATA_LOSS
 from aggregator.core import Core
-from aggregator.outputs import Outputs
+from aggregator.feed_sequences import DATA_LOSS
 from aggregator.parts import parts_of
+from aggregator.publisher import Outputs
+from aggregator.repair_budget import PAGE_WEIGHT
 from aggregator.trimming import Trimmer
-from klagg import contract
+from klagg.binance.weight_account import ROLE_REPAIR, share_of
 from klagg.clock import local_ms
-from klagg.contract import Fields, Keys
+from klagg.drivers.redis_streams import Delete, Entry, HashUpdate, Write
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
-from klagg.findings import finding_entry
-from klagg.memory import keep_freed_memory
-from klagg.redisio import Delete, Entry, HashUpdate, Write
-from klagg.service import Context, run
+from klagg.process.memory import keep_freed_memory
+from klagg.process.service import Context, run
+from klagg.process.stats import Alarm
 from klagg.settings import Aggregator, Settings
-from klagg.stats import Alarm
-from klagg.weights import ROLE_REPAIR, share_of
+from klagg.wire.entries import TRADES
+from klagg.wire.fields import Fields
+from klagg.wire.findings import finding_entry
+from klagg.wire.keys import Keys
 
 READ_ENTRIES = 256
 CHECKPOINT_S = 60.0
 LOOK_BACK_S = 5.0
 """How long a process that lost Redis waits for it, to see whether it came back older."""
 COUNTED = (
-    "trades", "duplicates", "refused", "ticks", "finals", "requests", "bad_entries", "holes_opened", "holes_closed",
-)  # fmt: skip
+    "trades",
+    "duplicates",
+    "refused",
+    "ticks",
+    "finals",
+    "requests",
+    "bad_entries",
+    "gaps_opened",
+    "gaps_closed",
+)
 """What is shown of the core's counts."""
 UNSAID_MAX = 1_000
 """Findings of a restart that wait for the first commit."""
@@ -181,7 +190,7 @@ class Service:
     def _take(self, entry: Entry) -> None:
         stats = self._context.stats
         stats.add("entries")
-        if entry.fields.get(b"kind") == contract.TRADES.encode():
+        if entry.fields.get(b"kind") == TRADES.encode():
             stats.add("trade_entries")
         skip = self._out_of_next
         for outputs in self._core.apply(entry.id, entry.fields):
@@ -233,8 +242,8 @@ class Service:
         for name, count in self._counts().items():
             stats.counters[name] = count - self._counted[name]
         stats.show("symbols", core.started)
-        stats.show("open_holes", core.open_holes)
-        stats.show("oldest_hole_ms", core.oldest_hole_ms)
+        stats.show("open_gaps", core.open_gaps)
+        stats.show("oldest_gap_ms", core.oldest_gap_ms)
         stats.show("exchange_ms", core.time_ms)
 
     def _counts(self) -> dict[str, int]:
@@ -275,8 +284,12 @@ class Service:
             self._streams.set_bytes(key, checkpoint.block(number))
             yield []
         pointer = {
-            "feed": feed_id, "prefix": prefix, "blocks": str(len(keys)), "header": checkpoint.header, "writing": ""
-        }  # fmt: skip
+            "feed": feed_id,
+            "prefix": prefix,
+            "blocks": str(len(keys)),
+            "header": checkpoint.header,
+            "writing": "",
+        }
         yield [HashUpdate(self._keys.checkpoint, pointer)]
         stale, self._blocks = self._blocks, keys
         yield [Delete(stale)] if stale else []
@@ -321,9 +334,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the process; the exit code."""
     keep_freed_memory()
     return run(
-        "aggregator", "Turns the trades of the feed into klines.", _body,
-        argv=argv, configure=_configure, name=_name, alarm=Alarm("trade_entries", "trades"),
-    )  # fmt: skip
+        "aggregator",
+        "Turns the trades of the feed into klines.",
+        _body,
+        argv=argv,
+        configure=_configure,
+        name=_name,
+        alarm=Alarm("trade_entries", "trades"),
+    )
 
 
 if __name__ == "__main__":

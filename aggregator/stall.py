@@ -14,13 +14,14 @@ from multiprocessing.connection import Connection
 
 from aggregator.commit import Committer
 from aggregator.core import Core
-from aggregator.outputs import Outputs
 from aggregator.parts import KLINES_MAX, parts_of
-from klagg import contract
-from klagg.contract import Fields, Keys, TradeRow
+from aggregator.publisher import Outputs
+from klagg.drivers.redis_streams import Streams
 from klagg.errors import RedisUnavailable
-from klagg.redisio import Streams
 from klagg.settings import Aggregator
+from klagg.wire.entries import AGG_IDS, TradeRow, tick_entry, trades_entry_of_rows
+from klagg.wire.fields import Fields, stamp
+from klagg.wire.keys import Keys
 
 ROLLOVER_MS = 1_699_833_600_000
 """A Monday 00:00 UTC: bars of every interval up to a week close."""
@@ -95,8 +96,8 @@ def rollover(symbols: int = 750) -> Outputs:
             for number, name in enumerate(names)
         ]
         for fields in (
-            contract.trades_entry_of_rows(rows, line="A", ids=contract.AGG_IDS, recv_ms=time_ms),
-            contract.tick_entry(time_ms),
+            trades_entry_of_rows(rows, line="A", ids=AGG_IDS, recv_ms=time_ms),
+            tick_entry(time_ms),
         ):
             said = [outputs.encode() for outputs in core.apply("1-1", _raw(fields, at))]
     (outputs,) = said
@@ -104,7 +105,7 @@ def rollover(symbols: int = 750) -> Outputs:
 
 
 def _raw(fields: Fields, number: int) -> dict[bytes, bytes]:
-    stamped = contract.stamp(fields, "bench", number)
+    stamped = stamp(fields, "bench", number)
     return {name.encode(): value.encode() for name, value in stamped.items()}
 
 

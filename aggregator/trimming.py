@@ -15,15 +15,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from aggregator.commit import after
-from aggregator.continuity import DATA_LOSS
-from aggregator.outputs import Outputs
-from klagg import contract
-from klagg.contract import Fields, Keys
+from aggregator.feed_sequences import DATA_LOSS
+from aggregator.publisher import Outputs
+from klagg.drivers.redis_streams import Entry, Streams, Trim, Write, next_id
 from klagg.errors import ContractError
-from klagg.findings import finding_entry
-from klagg.groups import groups_of
-from klagg.redisio import Entry, Streams, Trim, Write, next_id
 from klagg.settings import Settings
+from klagg.wire.fields import Fields, integer_of, text_of
+from klagg.wire.findings import finding_entry
+from klagg.wire.groups import groups_of
+from klagg.wire.keys import FEED, Keys
 
 UNKNOWN_GROUP = "UNKNOWN_GROUP"
 """The kind of the finding that a consumer group was met which the configuration does not know."""
@@ -71,10 +71,14 @@ def streams_of(settings: Settings, keys: Keys) -> list[Trimmed]:
     """The streams of one shard."""
     config, groups = settings.streams, groups_of(settings)
     caps = {
-        contract.FEED: config.feed_percent, "klines": config.klines_percent, "events": config.events_percent,
-        "live": config.live_percent, "requests": config.requests_percent, "findings": config.findings_percent,
+        FEED: config.feed_percent,
+        "klines": config.klines_percent,
+        "events": config.events_percent,
+        "live": config.live_percent,
+        "requests": config.requests_percent,
+        "findings": config.findings_percent,
         "dead": config.dead_percent,
-    }  # fmt: skip
+    }
     return [Trimmed(name, getattr(keys, name), groups.get(name, ()), percent) for name, percent in caps.items()]
 
 
@@ -96,9 +100,7 @@ def ranges(entries: Sequence[Entry]) -> str:
     found: dict[str, list[int]] = {}
     for entry in entries:
         try:
-            found.setdefault(contract.text_of(entry.fields, "writer"), []).append(
-                contract.integer_of(entry.fields, "seq")
-            )
+            found.setdefault(text_of(entry.fields, "writer"), []).append(integer_of(entry.fields, "seq"))
         except ContractError:
             found.setdefault("an unknown writer", []).append(0)
     return ", ".join(f"seq {min(numbers)} to {max(numbers)} of {writer}" for writer, numbers in found.items())
@@ -161,7 +163,7 @@ class Trimmer:
         if not length:
             return
         excess = length
-        if stream.name == contract.FEED:
+        if stream.name == FEED:
             floor = back(checkpoint_id, KEPT_MS)
         elif stream.groups:
             floor = back(needed, KEPT_MS)
@@ -173,19 +175,21 @@ class Trimmer:
         if self._slices(stream.key, floor, excess, used // length):
             used = self._streams.memory(stream.key)
         low = cap * FEED_PERCENT // 100
-        if used > low and stream.name == contract.FEED:
+        if used > low and stream.name == FEED:
             excess = -(-length * (used - low) // used)
             if self._slices(stream.key, checkpoint_id, excess, used // length):
                 used = self._streams.memory(stream.key)
-        if stream.name == contract.FEED:
+        if stream.name == FEED:
             self.pressed = used > low
-        if used >= cap and stream.name == contract.FEED:
+        if used >= cap and stream.name == FEED:
             # Cut by nobody: it is the only copy of trades that are not folded yet.
             self._log.error(
                 "ALARM: %s takes %d MB of its cap of %d MB (streams.feed_percent), so trades are held back: "
                 "the aggregator falls behind",
-                stream.key, used >> 20, cap >> 20,
-            )  # fmt: skip
+                stream.key,
+                used >> 20,
+                cap >> 20,
+            )
         elif used > cap:
             self._hold(stream, needed, used, cap, time_ms)
 

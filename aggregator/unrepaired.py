@@ -5,25 +5,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
-from aggregator.ledger import Hole
+from aggregator.ledger import Gap
 from klagg.intervals import MINUTE_MS
 
 UNREPAIRED = "UNREPAIRED"
 """The kind of the finding that trades are missing for good: bars that overlap them stay incomplete."""
 
 
-def evidence_of(holes: Sequence[Hole]) -> str:
-    """One sentence about the lost holes of a symbol."""
-    count = sum(hole.to_id - hole.from_id + 1 for hole in holes)
-    ids = ", ".join(_span(hole.from_id, hole.to_id) for hole in holes)
-    minutes = ", ".join(_span(_minute(first), _minute(last)) for first, last in minutes_of(holes))
+def evidence_of(gaps: Sequence[Gap]) -> str:
+    """One sentence about the lost gaps of a symbol."""
+    count = sum(gap.to_id - gap.from_id + 1 for gap in gaps)
+    ids = ", ".join(_span(gap.from_id, gap.to_id) for gap in gaps)
+    minutes = ", ".join(_span(_minute(first), _minute(last)) for first, last in minutes_of(gaps))
     return f"{count} trades could not be had any more: ids {ids}; they belong to the minutes {minutes} (UTC)"
 
 
-def minutes_of(holes: Sequence[Hole]) -> list[tuple[int, int]]:
-    """The minutes that holes touch, as [first, last] runs of open times in ms, ascending."""
+def minutes_of(gaps: Sequence[Gap]) -> list[tuple[int, int]]:
+    """The minutes that gaps touch, as [first, last] runs of open times in ms, ascending."""
     found: list[tuple[int, int]] = []
-    for low, high in sorted((each.before_time, each.after_time) for each in holes):
+    for low, high in sorted((each.before_time, each.after_time) for each in gaps):
         first, last = low - low % MINUTE_MS, high - high % MINUTE_MS
         if found and first <= found[-1][1] + MINUTE_MS:
             found[-1] = found[-1][0], max(found[-1][1], last)

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
 
-from auditors.agenda import AGAIN_LEAD, AGAIN_TAIL, CHEAP_ROWS, Agenda, Key, Look, look_at
+from auditors.schedule import AGAIN_LEAD, AGAIN_TAIL, CHEAP_ROWS, Agenda, Key, Look, look_at
 from klagg.intervals import INTERVALS
 
 WAITING_MAX: Final = 20_000

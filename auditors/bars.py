@@ -9,10 +9,10 @@ from decimal import Context, Decimal
 from typing import Any, Final
 
 from auditors.findings import ALIGNMENT, INVARIANT, MALFORMED, SCALE
-from klagg.contract import RawFields, check_version, texts_of
 from klagg.errors import ContractError
 from klagg.intervals import INTERVALS
 from klagg.kline import DECIMAL_FIELDS, Kline
+from klagg.wire.fields import RawFields, check_version, texts_of
 
 OWN, EXCHANGE, MIXED = "own", "exchange", "mixed"
 _DECIMAL = re.compile(r"[0-9]{1,38}(?:\.[0-9]{1,38})?", re.ASCII)
@@ -20,10 +20,24 @@ _EXACT: Final = Context(prec=120)
 """Products of two values of 38 digits are exact in it."""
 
 KEPT: Final = (
-    "epoch", "revision", "complete", "open", "high", "low", "close", "volume", "quote_volume", "trades",
-    "taker_buy_volume", "taker_buy_quote_volume", "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id",
+    "epoch",
+    "revision",
+    "complete",
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "quote_volume",
+    "trades",
+    "taker_buy_volume",
+    "taker_buy_quote_volume",
+    "first_agg_id",
+    "last_agg_id",
+    "first_trade_id",
+    "last_trade_id",
     "source",
-)  # fmt: skip
+)
 _NUMBERS: Final = frozenset(
     {"epoch", "revision", "complete", "trades", "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id"}
 )
@@ -106,9 +120,13 @@ def _scale_faults(kline: Kline) -> Iterator[str]:
 
     price, qty = decimals("open"), decimals("volume")
     wanted = {
-        "high": price, "low": price, "close": price, "taker_buy_volume": qty, "quote_volume": price + qty,
+        "high": price,
+        "low": price,
+        "close": price,
+        "taker_buy_volume": qty,
+        "quote_volume": price + qty,
         "taker_buy_quote_volume": price + qty,
-    }  # fmt: skip
+    }
     for name, scale in wanted.items():
         if decimals(name) != scale:
             yield f"{name} {getattr(kline, name)} has {decimals(name)} decimals instead of {scale}"
@@ -133,9 +151,7 @@ def _value_faults(bar: Bar) -> Iterator[str]:
             yield f"{bar.trades} trades with the ids {bar.first_trade_id} to {bar.last_trade_id}"
         if bar.first_agg_id > bar.last_agg_id or (bar.first_agg_id < 0) != (bar.last_agg_id < 0):
             yield f"ids of aggTrades from {bar.first_agg_id} to {bar.last_agg_id}"
-        for amount, paid in (
-            (bar.volume, bar.quote_volume), (bar.taker_buy_volume, bar.taker_buy_quote_volume)
-        ):  # fmt: skip
+        for amount, paid in ((bar.volume, bar.quote_volume), (bar.taker_buy_volume, bar.taker_buy_quote_volume)):
             if not _EXACT.multiply(bar.low, amount) <= paid <= _EXACT.multiply(bar.high, amount):
                 yield f"{amount} at prices from {bar.low} to {bar.high} cannot cost {paid}"
 
@@ -193,9 +209,21 @@ class Fold:
 
     def differences(self, bar: Bar) -> list[str]:
         """Where the longer bar is something else than this fold."""
-        names = ("open", "high", "low", "close", "volume", "quote_volume", "taker_buy_volume",
-                 "taker_buy_quote_volume", "trades", "first_agg_id", "last_agg_id", "first_trade_id",
-                 "last_trade_id")  # fmt: skip
+        names = (
+            "open",
+            "high",
+            "low",
+            "close",
+            "volume",
+            "quote_volume",
+            "taker_buy_volume",
+            "taker_buy_quote_volume",
+            "trades",
+            "first_agg_id",
+            "last_agg_id",
+            "first_trade_id",
+            "last_trade_id",
+        )
         folded = [*self.prices, *self.sums, self.trades, *self.ids]
         return [
             f"{name} {getattr(bar, name)} instead of {value}"
@@ -206,15 +234,31 @@ class Fold:
     def to_json(self) -> list[Any]:
         """What a restart needs."""
         return [
-            self.first_ms, self.last_ms, self.count, int(self.known), self.open_ms, self.close_ms,
-            [str(each) for each in self.prices], [str(each) for each in self.sums], self.trades, self.ids,
-        ]  # fmt: skip
+            self.first_ms,
+            self.last_ms,
+            self.count,
+            int(self.known),
+            self.open_ms,
+            self.close_ms,
+            [str(each) for each in self.prices],
+            [str(each) for each in self.sums],
+            self.trades,
+            self.ids,
+        ]
 
     @classmethod
     def of_json(cls, saved: list[Any]) -> Fold:
         """As it was when `to_json` was called."""
         first, last, count, known, open_ms, close_ms, prices, sums, trades, ids = saved
         return cls(
-            first, last, count, bool(known), open_ms, close_ms, list(map(Decimal, prices)), list(map(Decimal, sums)),
-            trades, list(ids),
-        )  # fmt: skip
+            first,
+            last,
+            count,
+            bool(known),
+            open_ms,
+            close_ms,
+            list(map(Decimal, prices)),
+            list(map(Decimal, sums)),
+            trades,
+            list(ids),
+        )

@@ -27,14 +27,14 @@ from klagg.kline import DECIMAL_FIELDS, Kline
 EXACT: Final = "EXACT"
 EDGE_SHIFT: Final = "EDGE_SHIFT"
 """Fills of an aggTrade at the close, which the exchange counts in the next bar; the bars' `edge` proves it."""
-EXCHANGE_HOLE: Final = "EXCHANGE_HOLE"
+EXCHANGE_GAP: Final = "EXCHANGE_GAP"
 """The exchange has no row, or a flat one, where trades were seen."""
 LOCAL_GAP: Final = "LOCAL_GAP"
 """We have no bar, or one that is not complete: to be repaired."""
 LATE: Final = "LATE"
 """The exchange may not be done with the bar yet: to be looked at again."""
 UNEXPLAINED: Final = "UNEXPLAINED"
-VERDICTS: Final = (EXACT, EDGE_SHIFT, EXCHANGE_HOLE, LOCAL_GAP, LATE, UNEXPLAINED)
+VERDICTS: Final = (EXACT, EDGE_SHIFT, EXCHANGE_GAP, LOCAL_GAP, LATE, UNEXPLAINED)
 
 LATE_MS: Final = 60_000
 """For so long after its close an official row that lacks something is not held against anybody."""
@@ -65,7 +65,7 @@ class Edge:
 
 
 def edges_of(kline: Kline) -> list[Edge]:
-    """The edge evidence of a kline (aggregator.outputs.edge_text); ContractError if it is none."""
+    """The edge evidence of a kline (aggregator.publisher.edge_text); ContractError if it is none."""
     found = []
     for text in filter(None, kline.edge.split(";")):
         parts = text.split(":")
@@ -99,9 +99,13 @@ class Comparison:
     """
 
     def __init__(
-        self, interval: Interval, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int | None = None,
+        self,
+        interval: Interval,
+        ours: Mapping[int, Kline],
+        theirs: Mapping[int, Values],
+        now_ms: int | None = None,
         minutes: Mapping[int, Kline] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """`minutes` are ours in longer bars, as far as they may be needed (`puzzling`)."""
         self._interval, self._ours, self._theirs, self._now_ms = interval, ours, theirs, now_ms
         self._minutes = minutes or {}
@@ -136,7 +140,7 @@ class Comparison:
             return Verdict(opening, LOCAL_GAP, f"a bar that {what.format(**theirs or {})}")
         if theirs is None:
             what = f"the exchange has no row, we have {ours.trades} trades and the volume {ours.volume}"
-            return Verdict(opening, LATE if late else EXCHANGE_HOLE, what)
+            return Verdict(opening, LATE if late else EXCHANGE_GAP, what)
         wrong = differences(values_of(ours), theirs)
         if not wrong:
             return Verdict(opening, EXACT, "")
@@ -145,7 +149,7 @@ class Comparison:
         if late and (theirs_trades is None or ours.trades > int(theirs_trades)):
             return Verdict(opening, LATE, f"the exchange's row is not final yet: {said}")
         if theirs_trades == 0 and ours.trades > 0 and not theirs.get("volume"):
-            return Verdict(opening, EXCHANGE_HOLE, f"the exchange's row is flat, and trades were seen: {said}")
+            return Verdict(opening, EXCHANGE_GAP, f"the exchange's row is flat, and trades were seen: {said}")
         return None
 
     def _run(self, opening: int) -> list[Verdict]:
@@ -256,9 +260,7 @@ class Comparison:
     def _shifted(self, opening: int, carried: Mapping[str, Decimal]) -> dict[str, Decimal]:
         """What leaves a bar for the next, given what came into it from the one before."""
         ours, theirs = values_of(self._ours[opening]), self._theirs[opening]
-        return {
-            name: Decimal(ours[name] or 0) + carried[name] - Decimal(theirs.get(name) or 0) for name in AMOUNTS
-        }  # fmt: skip
+        return {name: Decimal(ours[name] or 0) + carried[name] - Decimal(theirs.get(name) or 0) for name in AMOUNTS}
 
     def _odd_prices(self, opening: int, came: Sequence[Edge]) -> str:
         """Why the exchange's prices of a bar cannot be ours with the fills that came in first; empty if they can.
@@ -272,9 +274,11 @@ class Comparison:
         if prices:
             inside = [held["high"], held["low"]] if ours["trades"] else []
             possible = {
-                "open": set(prices), "high": {max(prices + inside)}, "low": {min(prices + inside)},
+                "open": set(prices),
+                "high": {max(prices + inside)},
+                "low": {min(prices + inside)},
                 "close": {held["close"]} if inside else set(prices),
-            }  # fmt: skip
+            }
         for name, values in possible.items():
             if theirs.get(name) not in values:
                 return f"{name} {held[name]} instead of {theirs.get(name)} is no matter of an edge"
@@ -295,9 +299,10 @@ def puzzling(interval: Interval, ours: Mapping[int, Kline], theirs: Mapping[int,
     if interval is MINUTE:
         return []
     return [
-        opening for opening, kline in ours.items()
+        opening
+        for opening, kline in ours.items()
         if kline.source != OWN and opening in theirs and differences(values_of(kline), theirs[opening])
-    ]  # fmt: skip
+    ]
 
 
 def healed_edges(minutes: Mapping[int, Kline], from_ms: int, to_ms: int) -> tuple[list[Edge], list[Edge]]:

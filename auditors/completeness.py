@@ -11,18 +11,18 @@ from __future__ import annotations
 from typing import Any, Final
 
 from auditors.bars import OWN, Bar, Fold, faults_of, kline_of, text_of_kline
+from auditors.expected_bars import BEHIND, PASSED, Trouble
 from auditors.findings import ABSENT, CARRY, DUPLICATE, FOLD, IDS, MALFORMED, VERSION
 from auditors.judge import Judge
-from auditors.roster import BEHIND, PASSED, Trouble
-from klagg import contract
-from klagg.contract import RawFields
 from klagg.errors import ContractError
-from klagg.findings import WARNING
 from klagg.intervals import MINUTE, MINUTE_MS
 from klagg.kline import Kline
 from klagg.settings import Settings
+from klagg.wire.entries import EVENT_COLUMNS, EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, EVENT_TICK, event_rows
+from klagg.wire.fields import RawFields, integer_of, text_of, texts_of
+from klagg.wire.findings import WARNING
 
-LISTING_EVENTS: Final = frozenset({contract.EVENT_GENESIS, contract.EVENT_LISTED, contract.EVENT_DELISTED})
+LISTING_EVENTS: Final = frozenset({EVENT_GENESIS, EVENT_LISTED, EVENT_DELISTED})
 
 Key = tuple[str, str, int]
 """Symbol, interval, open time."""
@@ -54,13 +54,13 @@ class Completeness(Judge):
         if stream == "klines":
             self._kline(kline_of(raw))
             return
-        kind = contract.text_of(raw, "kind")
-        if kind == contract.EVENT_TICK:
-            self.tick(contract.integer_of(raw, "time"))
+        kind = text_of(raw, "kind")
+        if kind == EVENT_TICK:
+            self.tick(integer_of(raw, "time"))
         elif kind in LISTING_EVENTS:
-            for row in contract.event_rows(contract.texts_of(raw)):
+            for row in event_rows(texts_of(raw)):
                 self.roster.take(kind, row)
-        elif kind not in contract.EVENT_COLUMNS:
+        elif kind not in EVENT_COLUMNS:
             raise ContractError(f"unknown event kind {kind!r}")
 
     def _kline(self, kline: Kline) -> None:
@@ -68,8 +68,12 @@ class Completeness(Judge):
         bar = Bar.of_text(text := text_of_kline(kline))
         place, faults = f"{kline.interval}/{kline.open_time}", list(faults_of(kline, bar))
         for kind, why in faults:
-            self.say(kind, kline.symbol, f"{place}/{kline.epoch}.{kline.revision}.{kline.complete}",
-                     f"{kline.interval} {kline.open_time}: {why}")  # fmt: skip
+            self.say(
+                kind,
+                kline.symbol,
+                f"{place}/{kline.epoch}.{kline.revision}.{kline.complete}",
+                f"{kline.interval} {kline.open_time}: {why}",
+            )
         interval = self.roster.intervals.get(kline.interval)
         if interval is None:
             self.say(MALFORMED, kline.symbol, kline.interval, f"klines of {kline.interval}, which is not configured")
@@ -105,8 +109,12 @@ class Completeness(Judge):
             return False
         confirmed = now == (was[0], was[1], 1)
         if now[0] == was[0] and not confirmed and now[1] != was[1] + 1:
-            self.say(VERSION, kline.symbol, f"{place}/{now}",
-                     f"{kline.interval} {kline.open_time}: revision {now[1]} after {was[1]}")  # fmt: skip
+            self.say(
+                VERSION,
+                kline.symbol,
+                f"{place}/{now}",
+                f"{kline.interval} {kline.open_time}: revision {now[1]} after {was[1]}",
+            )
         self.counts["confirmed" if confirmed else "amended"] += 1
         return True
 

@@ -11,9 +11,9 @@ from typing import Final
 
 from auditors.completeness import Completeness
 from auditors.stream_service import Kind, audit
-from klagg.contract import GROUP_COMPLETENESS
-from klagg.service import Context, run
-from klagg.stats import Alarm
+from klagg.process.service import Context, run
+from klagg.process.stats import Alarm
+from klagg.wire.keys import GROUP_COMPLETENESS
 
 PROCESS: Final = "auditor-completeness"
 KIND: Final = Kind("completeness", GROUP_COMPLETENESS, Completeness, groups=True)

@@ -5,7 +5,7 @@ Pure: listings, our bars, the exchange's rows and the time come in; looks, findi
 A bar is due LOOK_AFTER_MS after its close, once the table has the minute of any symbol that closed with it. What is
 wrong with a bar that is not HEAL_MS old yet is not said: repair may be at work, or the exchange late. Such a bar, and
 what follows it, is looked at again with the next look at its series. So are edge shifts up to the newest bar, which
-only the bar behind it proves wholly. What is wrong later than that becomes a finding or a count (auditors.standing).
+only the bar behind it proves wholly. What is wrong later than that becomes a finding or a count (`open_findings`).
 
 A bar that is amended after it was compared is compared again (auditors.amended).
 
@@ -20,25 +20,25 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from auditors.agenda import Agenda, Key, Look, Series
 from auditors.amended import Amended
 from auditors.classify import EDGE_SHIFT, EXACT, LATE, VERDICTS, Comparison, Verdict
+from auditors.day_counts import Judged, Tally
 from auditors.findings import LAGGING, MALFORMED, UNREACHABLE, Finding
-from auditors.standing import Book
-from auditors.tally import Judged, Tally
+from auditors.open_findings import Book
+from auditors.schedule import Agenda, Key, Look, Series
+from klagg.binance.kline_rows import told_by_rest
+from klagg.binance.payloads import SUBSCRIBABLE
 from klagg.compare import Values
-from klagg.contract import Listing, Request
 from klagg.errors import ContractError
-from klagg.exchange.klinerows import told_by_rest
-from klagg.exchange.payloads import SUBSCRIBABLE
-from klagg.findings import ERROR, WARNING
 from klagg.intervals import HOUR_MS, MINUTE, MINUTE_MS, Interval, ordered
 from klagg.kline import Kline
 from klagg.settings import Settings
+from klagg.wire.entries import Listing, Request
+from klagg.wire.findings import ERROR, WARNING
 
 LOOK_AFTER_MS: Final = 30_000
 HEAL_MS: Final = 3 * MINUTE_MS
-"""A hole of a few seconds heals within three minutes: tests/endtoend/test_losses.py."""
+"""A gap of a few seconds heals within three minutes: tests/endtoend/test_losses.py."""
 YOUNG_REST_MS: Final = 20_000
 """A series whose newest bars are not judged yet is left alone for so long."""
 SHIFTS_MAX: Final = 60
@@ -180,9 +180,13 @@ class ExchangeAudit:
         return self.agenda.next(now_ms, settled_ms, lambda: self.book.again(now_ms) or self.amended.again())
 
     def judge(
-        self, look: Look, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int,
+        self,
+        look: Look,
+        ours: Mapping[int, Kline],
+        theirs: Mapping[int, Values],
+        now_ms: int,
         minutes: Mapping[int, Kline] | None = None,
-    ) -> Outcome:  # fmt: skip
+    ) -> Outcome:
         """What a look showed. `now_ms` is when the exchange was asked; `ours` reaches one bar further back; `minutes`
         are ours in the bars that classify.puzzling names."""
         try:

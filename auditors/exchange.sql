@@ -101,7 +101,7 @@ FOR UPDATE;
 
 -- name: put_audit
 INSERT INTO audits (
-    symbol, day, "interval", bars, exact, edge_shift, exchange_hole, local_gap, late, unexplained, audited_at, ranges,
+    symbol, day, "interval", bars, exact, edge_shift, exchange_gap, local_gap, late, unexplained, audited_at, ranges,
     different
 )
 VALUES (
@@ -111,7 +111,7 @@ VALUES (
     %(bars)s,
     %(exact)s,
     %(edge_shift)s,
-    %(exchange_hole)s,
+    %(exchange_gap)s,
     %(local_gap)s,
     %(late)s,
     %(unexplained)s,
@@ -123,7 +123,7 @@ ON CONFLICT (symbol, day, "interval") DO UPDATE SET
     bars = excluded.bars,
     exact = excluded.exact,
     edge_shift = excluded.edge_shift,
-    exchange_hole = excluded.exchange_hole,
+    exchange_gap = excluded.exchange_gap,
     local_gap = excluded.local_gap,
     late = excluded.late,
     unexplained = excluded.unexplained,

@@ -21,24 +21,26 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from auditors.agenda import Look
 from auditors.classify import VERDICTS, puzzling
 from auditors.exchange import DATABASE, EXCHANGE, PROCESS, ExchangeAudit, Outcome
 from auditors.exchange_store import ExchangeStore
 from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
 from auditors.resting import rest_async
+from auditors.schedule import Look
 from klagg.backoff import Backoff
+from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of, values_of_row
+from klagg.binance.payloads import listings_of
+from klagg.binance.rest_client import ExchangeRest
+from klagg.binance.weight_account import ROLE_AUDIT, PatientGate, audit_share
 from klagg.clock import ExchangeClock, steady_ms
-from klagg.contract import Fields, Keys, Request, request_entry, shard_of, stamp
+from klagg.drivers.redis_streams import Append, AsyncStreams
 from klagg.errors import ConfigError, DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable, KlaggError
-from klagg.exchange.klinerows import KLINES_PATH, Malformed, klines_of, values_of_row
-from klagg.exchange.payloads import listings_of
-from klagg.exchange.rest import ExchangeRest
-from klagg.findings import ERROR, INFO
-from klagg.redisio import Append, AsyncStreams
-from klagg.service import AsyncContext, run_async, until_stopping
-from klagg.stats import Alarm
-from klagg.weights import ROLE_AUDIT, PatientGate, audit_share
+from klagg.process.service import AsyncContext, run_async, until_stopping
+from klagg.process.stats import Alarm
+from klagg.wire.entries import Request, request_entry
+from klagg.wire.fields import Fields, stamp
+from klagg.wire.findings import ERROR, INFO
+from klagg.wire.keys import Keys, shard_of
 
 REST_TIMEOUT_MS: Final = 20_000
 
@@ -74,9 +76,7 @@ T = TypeVar("T")
 class ExchangeAuditor:
     """The loop. `run` until cancelled; errors of Redis end it, what the exchange or the database lack is waited for."""
 
-    def __init__(
-        self, context: AsyncContext, streams: AsyncStreams, rest: ExchangeRest, store: ExchangeStore
-    ) -> None:  # fmt: skip
+    def __init__(self, context: AsyncContext, streams: AsyncStreams, rest: ExchangeRest, store: ExchangeStore) -> None:
         self._context, self._streams, self._rest, self._store = context, streams, rest, store
         self._settings, self._stats = context.settings, context.stats
         self.audit = ExchangeAudit(context.settings)
@@ -179,9 +179,14 @@ class ExchangeAuditor:
         now_ms = self.now_ms
         try:
             answer = await self._rest.get(
-                KLINES_PATH, look.weight, symbol=look.symbol, interval=look.interval.name, startTime=look.start_ms,
-                endTime=look.end_ms - 1, limit=look.rows,
-            )  # fmt: skip
+                KLINES_PATH,
+                look.weight,
+                symbol=look.symbol,
+                interval=look.interval.name,
+                startTime=look.start_ms,
+                endTime=look.end_ms - 1,
+                limit=look.rows,
+            )
             rows = klines_of(answer, look.interval, look.start_ms, look.rows)
         except Malformed as bad:
             self._stats.add("malformed")

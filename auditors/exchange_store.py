@@ -1,6 +1,6 @@
 """The database as the auditor of the exchange uses it: klines are read, tallies read and written.
 
-Errors are those of klagg.database: DatabaseUnavailable and DatabaseRefused.
+Errors are those of klagg.drivers.postgres: DatabaseUnavailable and DatabaseRefused.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final
 
-from auditors.agenda import Key, Look, Series
 from auditors.amended import Amendment
-from auditors.tally import Judged, Tally, by_day
-from klagg.database import Database, load_queries
+from auditors.day_counts import Judged, Tally, by_day
+from auditors.schedule import Key, Look, Series
+from klagg.drivers.postgres import Database, load_queries
 from klagg.intervals import DAY_MS, INTERVALS, MINUTE, Interval
 from klagg.kline import Kline
 
@@ -65,10 +65,11 @@ class ExchangeStore:
         rows = self._database.query(
             _QUERIES["first_bars"],
             {
-                "symbols": [each.symbol for each in series], "intervals": [each.interval.name for each in series],
+                "symbols": [each.symbol for each in series],
+                "intervals": [each.interval.name for each in series],
                 "since_ms": list(since_ms),
             },
-        )  # fmt: skip
+        )
         return {(row["symbol"], row["interval"]): row["open_ms"] for row in rows}
 
     def amended(self, intervals: Sequence[Interval], oldest_ms: int, since_ms: int) -> list[Amendment]:
@@ -76,17 +77,22 @@ class ExchangeStore:
         rows = self._database.query(
             _QUERIES["amended"],
             {
-                "intervals": [each.name for each in intervals], "oldest_ms": oldest_ms,
-                "since_ms": max(0, since_ms - COMMIT_MS), "rows": AMENDED_ROWS,
+                "intervals": [each.name for each in intervals],
+                "oldest_ms": oldest_ms,
+                "since_ms": max(0, since_ms - COMMIT_MS),
+                "rows": AMENDED_ROWS,
             },
-        )  # fmt: skip
+        )
         return [
             Amendment(
-                row["symbol"], row["interval"], row["open_ms"], (row["epoch"], row["revision"], row["complete"]),
+                row["symbol"],
+                row["interval"],
+                row["open_ms"],
+                (row["epoch"], row["revision"], row["complete"]),
                 row["stored_ms"],
             )
             for row in rows
-        ]  # fmt: skip
+        ]
 
     def tallies(self, now_ms: int) -> list[tuple[str, Interval, Tally]]:
         """What was audited of late: symbol, interval, and the tally of a day."""
@@ -110,9 +116,12 @@ class ExchangeStore:
                 tally = Tally.of(look.interval, saved["ranges"], saved["different"])
                 tally.take(each)
                 row = {
-                    **place, **tally.counts, "audited_ms": now_ms, "ranges": json.dumps(tally.saved_ranges),
+                    **place,
+                    **tally.counts,
+                    "audited_ms": now_ms,
+                    "ranges": json.dumps(tally.saved_ranges),
                     "different": json.dumps(tally.saved_different),
-                }  # fmt: skip
+                }
                 self._database.execute(_QUERIES["put_audit"], row)
 
     def standing(self, ids: Iterable[str]) -> set[str]:

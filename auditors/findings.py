@@ -7,11 +7,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from auditors.classify import EXCHANGE_HOLE, LOCAL_GAP, UNEXPLAINED
-from klagg.contract import Fields
-from klagg.findings import ERROR, finding_entry
+from auditors.classify import EXCHANGE_GAP, LOCAL_GAP, UNEXPLAINED
 from klagg.intervals import INTERVALS
-from klagg.stats import Stats
+from klagg.process.stats import Stats
+from klagg.wire.fields import Fields
+from klagg.wire.findings import ERROR, finding_entry
 
 MALFORMED: Final = "MALFORMED"
 """An entry that does not keep the contract."""
@@ -25,7 +25,7 @@ DUPLICATE: Final = "DUPLICATE"
 """The same version of a bar twice."""
 VERSION: Final = "VERSION"
 """A version that is lower than one before it, or that leaves a revision out."""
-GAP: Final = "GAP"
+MISSING_KLINE: Final = "MISSING_KLINE"
 """Bars that were passed over."""
 ORDER: Final = "ORDER"
 """A bar that came behind its successors."""
@@ -61,10 +61,33 @@ UNREACHABLE: Final = "UNREACHABLE"
 """What an auditor needs and cannot ask: the exchange's REST API, the database."""
 
 KINDS: Final = (
-    MALFORMED, ALIGNMENT, INVARIANT, SCALE, DUPLICATE, VERSION, GAP, ORDER, ABSENT, CARRY, FOLD, IDS, ILLEGAL,
-    NO_FIRST_TRADE, NEVER_CLOSED, TRIGGER, GAP_FILL, TIME_BACK, DATA_LOSS, LAGGING, STALLED, GROUP_SILENT, UNREACHABLE,
-    LOCAL_GAP, EXCHANGE_HOLE, UNEXPLAINED,
-)  # fmt: skip
+    MALFORMED,
+    ALIGNMENT,
+    INVARIANT,
+    SCALE,
+    DUPLICATE,
+    VERSION,
+    MISSING_KLINE,
+    ORDER,
+    ABSENT,
+    CARRY,
+    FOLD,
+    IDS,
+    ILLEGAL,
+    NO_FIRST_TRADE,
+    NEVER_CLOSED,
+    TRIGGER,
+    GAP_FILL,
+    TIME_BACK,
+    DATA_LOSS,
+    LAGGING,
+    STALLED,
+    GROUP_SILENT,
+    UNREACHABLE,
+    LOCAL_GAP,
+    EXCHANGE_GAP,
+    UNEXPLAINED,
+)
 
 FINDING_ENTRIES: Final = 10_000
 """About how many entries the stream of findings keeps."""
@@ -99,9 +122,16 @@ class Finding:
     def to_fields(self) -> Fields:
         """The entry for `findings:{n}`, without its stamp."""
         return finding_entry(
-            self.kind, self.severity, self.evidence, symbol=self.symbol, time_ms=self.time_ms, finding_id=self.id,
-            interval=self.interval, open_time=self.open_time, closed=self.closed,
-        )  # fmt: skip
+            self.kind,
+            self.severity,
+            self.evidence,
+            symbol=self.symbol,
+            time_ms=self.time_ms,
+            finding_id=self.id,
+            interval=self.interval,
+            open_time=self.open_time,
+            closed=self.closed,
+        )
 
 
 def bar_of(place: str) -> tuple[str, int]:

@@ -10,16 +10,15 @@ import json
 from collections import Counter
 from typing import Any, ClassVar, Final
 
-from auditors.continuity import Continuity
-from auditors.findings import DATA_LOSS, GAP, MALFORMED, ORDER, TIME_BACK, Finding, bar_of, joined
-from auditors.roster import Member, Roster, Terms
-from auditors.shelf import PAGE_MS, Shelf
-from klagg import contract
-from klagg.contract import RawFields
+from auditors.entry_sequence import Continuity
+from auditors.expected_bars import Member, Roster, Terms
+from auditors.findings import DATA_LOSS, MALFORMED, MISSING_KLINE, ORDER, TIME_BACK, Finding, bar_of, joined
+from auditors.hour_pages import PAGE_MS, Shelf
 from klagg.errors import ContractError
-from klagg.findings import ERROR
 from klagg.intervals import MINUTE_MS, ordered
 from klagg.settings import Settings
+from klagg.wire.fields import RawFields, check_version
+from klagg.wire.findings import ERROR
 
 SELF: Final = "#judge"
 """The field of what is remembered of no single symbol; no symbol begins with that character."""
@@ -37,7 +36,7 @@ class Judge:
         config = settings.aggregator
         self.intervals = ordered(config.intervals)
         self.window_ms = config.window_minutes * MINUTE_MS
-        due_ms = max(config.grace_ms, config.grace_unmarked_ms) + settings.audit.owed_ms
+        due_ms = max(config.grace_ms, config.grace_without_watermark_ms) + settings.audit.owed_ms
         self.roster = Roster(self.intervals, Terms(due_ms, self.window_ms))
         self.due_ms = due_ms
         self.time_ms = 0
@@ -53,15 +52,17 @@ class Judge:
         """Take in the next entry of one of the streams. What it shows goes to `found` at the next tick."""
         self.counts[f"{stream} entries"] += 1
         try:
-            contract.check_version(raw)
+            check_version(raw)
             jump = self._continuity[stream].note(entry_id, raw)
             if jump is not None:
                 self.counts["lost entries"] += jump.count
                 self.say(
-                    DATA_LOSS, "", f"{stream}/{jump.first}-{jump.last}",
+                    DATA_LOSS,
+                    "",
+                    f"{stream}/{jump.first}-{jump.last}",
                     f"{jump.count} entries of {stream} were gone before this auditor was given them: seq {jump.first} "
                     f"to {jump.last}, behind {jump.after or 'the beginning'} and before {jump.before}",
-                )  # fmt: skip
+                )
                 self._lost = True
                 self.lose(stream)
             self.roster.watched = self.watched
@@ -135,7 +136,7 @@ class Judge:
         """Bars did not come."""
         self.counts["gaps"] += 1
         span = f"{interval} {first}" if first == last else f"{interval} from {first} to {last}"
-        self.say(GAP, symbol, f"{interval}/{first}-{last}", f"{span} was passed over")
+        self.say(MISSING_KLINE, symbol, f"{interval}/{first}-{last}", f"{span} was passed over")
 
     @property
     def summary(self) -> str:
@@ -148,9 +149,11 @@ class Judge:
         """Fields that changed since the last call, and fields that are gone: together what `restore` needs."""
         put, gone = {SELF: json.dumps(self.to_json())}, []
         for name in self.roster.changed:
-            put[name] = json.dumps(self.roster.members[name].to_json(), separators=(",", ":")) if (
-                name in self.roster.members
-            ) else ""  # fmt: skip
+            put[name] = (
+                json.dumps(self.roster.members[name].to_json(), separators=(",", ":"))
+                if (name in self.roster.members)
+                else ""
+            )
         self.roster.changed = set()
         for name, shelf in self._shelves.items():
             if not shelf.dirty:
@@ -166,9 +169,12 @@ class Judge:
     def to_json(self) -> dict[str, Any]:
         """What is remembered of no single symbol."""
         return {
-            "time": self.time_ms, "lost": self._lost, "roster": self.roster.to_json(), "counts": dict(self.counts),
+            "time": self.time_ms,
+            "lost": self._lost,
+            "roster": self.roster.to_json(),
+            "counts": dict(self.counts),
             "continuity": {name: each.to_list() for name, each in self._continuity.items()},
-        }  # fmt: skip
+        }
 
     def restore(self, saved: dict[str, str]) -> None:
         """Everything as `dump` wrote it."""

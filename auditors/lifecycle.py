@@ -15,13 +15,24 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from auditors.bars import OWN
+from auditors.expected_bars import BEHIND, PASSED, Trouble
 from auditors.findings import GAP_FILL, ILLEGAL, NEVER_CLOSED, NO_FIRST_TRADE, TRIGGER
 from auditors.judge import Judge
-from auditors.roster import BEHIND, PASSED, Trouble
-from klagg import contract
-from klagg.contract import RawFields
 from klagg.errors import ContractError
 from klagg.settings import Settings
+from klagg.wire.entries import (
+    EVENT_CLOSE,
+    EVENT_CONFIRMED,
+    EVENT_DELISTED,
+    EVENT_FIRST_TRADE,
+    EVENT_GAP_CLOSED,
+    EVENT_GAP_OPENED,
+    EVENT_GENESIS,
+    EVENT_LISTED,
+    EVENT_TICK,
+    event_rows,
+)
+from klagg.wire.fields import RawFields, integer_of, text_of, texts_of
 
 NONE, OPEN, WAITING, FINAL = "none", "open", "waiting", "final"
 CLOSED: Final = (WAITING, FINAL)
@@ -43,14 +54,14 @@ class Lifecycle(Judge):
         self._told_ms = settings.aggregator.live_long_ms
         self._untold: dict[Key, int] = {}
         """Bars that closed with trades before a first one was told, and until when it may be."""
-        self._holes: dict[str, set[tuple[int, int]]] = {}
+        self._gaps: dict[str, set[tuple[int, int]]] = {}
 
     def take_entry(self, stream: str, entry_id: str, raw: RawFields) -> None:
         """The events of one kind of one tick."""
-        fields = contract.texts_of(raw)
-        kind, rows = contract.text_of(raw, "kind"), contract.event_rows(fields)
-        if kind == contract.EVENT_TICK:
-            self.tick(contract.integer_of(raw, "time"))
+        fields = texts_of(raw)
+        kind, rows = text_of(raw, "kind"), event_rows(fields)
+        if kind == EVENT_TICK:
+            self.tick(integer_of(raw, "time"))
             return
         self.counts[kind] += len(rows)
         for row in rows:
@@ -60,12 +71,12 @@ class Lifecycle(Judge):
                 raise ContractError(f"a {kind} event holds what is no number: {bad}") from None
 
     def _event(self, kind: str, row: Row) -> None:
-        if kind == contract.EVENT_GENESIS:
+        if kind == EVENT_GENESIS:
             self._genesis(row)
-        elif kind in (contract.EVENT_LISTED, contract.EVENT_DELISTED):
+        elif kind in (EVENT_LISTED, EVENT_DELISTED):
             self.roster.take(kind, dict(row))
-        elif kind in (contract.EVENT_HOLE_OPENED, contract.EVENT_HOLE_CLOSED):
-            self._hole(kind, row)
+        elif kind in (EVENT_GAP_OPENED, EVENT_GAP_CLOSED):
+            self._gap(kind, row)
         else:
             self._life(kind, row)
 
@@ -77,21 +88,21 @@ class Lifecycle(Judge):
             self._illegal(
                 name, f"genesis/{generation}", "genesis", "begun", "begun", f"generation {generation} begins again"
             )
-        self._holes.pop(name, None)  # those of the generation before are nobody's any more
-        self.roster.take(contract.EVENT_GENESIS, dict(row))
+        self._gaps.pop(name, None)  # those of the generation before are nobody's any more
+        self.roster.take(EVENT_GENESIS, dict(row))
 
-    def _hole(self, kind: str, row: Row) -> None:
+    def _gap(self, kind: str, row: Row) -> None:
         name, span = row["symbol"], (int(row["from_id"]), int(row["to_id"]))
-        held = self._holes.setdefault(name, set())
-        place = f"hole/{span[0]}-{span[1]}"
-        if kind == contract.EVENT_HOLE_OPENED:
+        held = self._gaps.setdefault(name, set())
+        place = f"gap/{span[0]}-{span[1]}"
+        if kind == EVENT_GAP_OPENED:
             if span in held or span[0] > span[1]:
-                self._illegal(name, place, kind, "opened", "opened", f"the hole from {span[0]} to {span[1]}")
+                self._illegal(name, place, kind, "opened", "opened", f"the gap from {span[0]} to {span[1]}")
             held.add(span)
         elif span in held:
             held.discard(span)
         elif self.watched:
-            self._illegal(name, place, kind, NONE, "closed", f"the hole from {span[0]} to {span[1]} was never opened")
+            self._illegal(name, place, kind, NONE, "closed", f"the gap from {span[0]} to {span[1]} was never opened")
 
     def _life(self, kind: str, row: Row) -> None:
         """A step in the life of a bar."""
@@ -103,11 +114,11 @@ class Lifecycle(Judge):
             return
         key = name, interval_name, opening
         held = self.shelf(name).get(f"life/{interval_name}", opening)
-        if kind == contract.EVENT_FIRST_TRADE:
+        if kind == EVENT_FIRST_TRADE:
             self._first_trade(key, held)
-        elif kind == contract.EVENT_CLOSE:
+        elif kind == EVENT_CLOSE:
             self._close(key, held, row)
-        elif kind == contract.EVENT_CONFIRMED:
+        elif kind == EVENT_CONFIRMED:
             self._confirmed(key, held, row)
         else:
             self._amended(key, held, row)
@@ -122,13 +133,19 @@ class Lifecycle(Judge):
         elif held is None:
             member = self.roster.members.get(name)
             if member is None and self.watched:
-                place = f"{contract.EVENT_FIRST_TRADE}/{interval_name}/{opening}"
-                self._illegal(name, place, contract.EVENT_FIRST_TRADE, NONE, OPEN, "the symbol has had no genesis")
+                place = f"{EVENT_FIRST_TRADE}/{interval_name}/{opening}"
+                self._illegal(name, place, EVENT_FIRST_TRADE, NONE, OPEN, "the symbol has had no genesis")
             self._put(key, OPEN, 0, 1)
         elif not self._unknown(key):
             why = "a second first trade" if held[2] else "a first trade behind the close"
-            self._illegal(name, f"{contract.EVENT_FIRST_TRADE}/{interval_name}/{opening}",
-                          contract.EVENT_FIRST_TRADE, held[0], OPEN, f"{interval_name} {opening}: {why}")  # fmt: skip
+            self._illegal(
+                name,
+                f"{EVENT_FIRST_TRADE}/{interval_name}/{opening}",
+                EVENT_FIRST_TRADE,
+                held[0],
+                OPEN,
+                f"{interval_name} {opening}: {why}",
+            )
 
     def _unknown(self, key: Key) -> bool:
         """Whether the bar may have had a life that this auditor has not seen."""
@@ -175,8 +192,14 @@ class Lifecycle(Judge):
         state, known, told = held or [NONE, 0, 0]
         legal = state == row["before"] == WAITING and row["after"] == FINAL and revision == known
         if not legal:
-            self._illegal(name, f"confirmed/{what}/{revision}", "confirmed", f"{state} ({row['before']})", row["after"],
-                          f"{what}, revision {revision} after {known}")  # fmt: skip
+            self._illegal(
+                name,
+                f"confirmed/{what}/{revision}",
+                "confirmed",
+                f"{state} ({row['before']})",
+                row["after"],
+                f"{what}, revision {revision} after {known}",
+            )
         if state in CLOSED:
             self._put(key, FINAL, revision, told)
 
@@ -191,8 +214,14 @@ class Lifecycle(Judge):
         state, known, told = held or [NONE, 0, 0]
         legal = state in CLOSED and row["before"] == state and row["after"] in CLOSED and revision == known + 1
         if not legal:
-            self._illegal(name, f"amended/{what}/{revision}", "amended", f"{state} ({row['before']})", row["after"],
-                          f"{what}, revision {revision} after {known}")  # fmt: skip
+            self._illegal(
+                name,
+                f"amended/{what}/{revision}",
+                "amended",
+                f"{state} ({row['before']})",
+                row["after"],
+                f"{what}, revision {revision} after {known}",
+            )
         if state in CLOSED:
             self._put(key, after, revision, told)
 
@@ -230,15 +259,19 @@ class Lifecycle(Judge):
             held = self.shelf(name).get(table, trouble.first)
             state = held[0] if held else NONE
             self.counts["never closed"] += 1
-            self.say(NEVER_CLOSED, name, f"{interval_name}/{trouble.first}",
-                     f"{interval_name} {trouble.first} is over and still {state} at {self.time_ms}")  # fmt: skip
+            self.say(
+                NEVER_CLOSED,
+                name,
+                f"{interval_name}/{trouble.first}",
+                f"{interval_name} {trouble.first} is over and still {state} at {self.time_ms}",
+            )
 
     def lose(self, stream: str) -> None:
         """Lost events may have been of any bar."""
         super().lose(stream)
         for shelf in self._shelves.values():
             shelf.drop([f"life/{each.name}" for each in self.intervals])
-        self._untold, self._holes = {}, {}
+        self._untold, self._gaps = {}, {}
         self._first_tick_ms = 0
 
     def kept_from(self, symbol: str) -> dict[str, int]:
@@ -250,12 +283,12 @@ class Lifecycle(Judge):
         """What is remembered of no single symbol; only right behind a tick is it everything."""
         return super().to_json() | {
             "untold": [[*key, until_ms] for key, until_ms in self._untold.items()],
-            "holes": {name: sorted(held) for name, held in self._holes.items() if held},
+            "gaps": {name: sorted(held) for name, held in self._gaps.items() if held},
             "first_tick": self._first_tick_ms,
-        }  # fmt: skip
+        }
 
     def of_json(self, saved: dict[str, Any]) -> None:
         super().of_json(saved)
         self._untold = {(name, interval, opening): until_ms for name, interval, opening, until_ms in saved["untold"]}
-        self._holes = {name: {(low, high) for low, high in held} for name, held in saved["holes"].items()}
+        self._gaps = {name: {(low, high) for low, high in held} for name, held in saved["gaps"].items()}
         self._first_tick_ms = saved["first_tick"]

@@ -11,9 +11,9 @@ from typing import Final
 
 from auditors.lifecycle import Lifecycle
 from auditors.stream_service import Kind, audit
-from klagg.contract import GROUP_LIFECYCLE
-from klagg.service import Context, run
-from klagg.stats import Alarm
+from klagg.process.service import Context, run
+from klagg.process.stats import Alarm
+from klagg.wire.keys import GROUP_LIFECYCLE
 
 PROCESS: Final = "auditor-lifecycle"
 KIND: Final = Kind("lifecycle", GROUP_LIFECYCLE, Lifecycle)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from klagg.service import AsyncContext, Context
+from klagg.process.service import AsyncContext, Context
 
 OFF: Final = "off (audit.full is false)"
 """The state that the heartbeat tells."""

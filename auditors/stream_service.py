@@ -21,18 +21,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from auditors.consumer_groups import GroupWatch, LagWatch
 from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
 from auditors.judge import Judge
 from auditors.resting import rest
-from auditors.watch import GroupWatch, LagWatch
-from auditors.weave import Weave
-from klagg import contract
-from klagg.contract import Keys
+from auditors.stream_merge import Weave
+from klagg.drivers.redis_streams import Append, Delete, Entry, HashUpdate, Streams, Write
 from klagg.errors import ContractError
-from klagg.groups import groups_of
-from klagg.redisio import Append, Delete, Entry, HashUpdate, Streams, Write
-from klagg.service import Context
+from klagg.process.service import Context
 from klagg.settings import Settings
+from klagg.wire.entries import EVENT_TICK
+from klagg.wire.fields import integer_of, stamp
+from klagg.wire.groups import groups_of
+from klagg.wire.keys import Keys
 
 READ_ENTRIES: Final = 500
 """The most entries of one read of one stream."""
@@ -153,7 +154,7 @@ class ShardAuditor:
             self._at[key] = entry.id
             self._done[key].append(entry.id)
             stats.add("entries")
-            self._behind_tick = entry.fields.get(b"kind") == contract.EVENT_TICK.encode()
+            self._behind_tick = entry.fields.get(b"kind") == EVENT_TICK.encode()
             if not self._behind_tick:
                 continue
             stats.add("ticks")
@@ -193,7 +194,7 @@ class ShardAuditor:
 
     def _finding(self, finding: Finding) -> Append:
         self._numbers[self._keys.findings] += 1
-        stamped = contract.stamp(finding.to_fields(), self._context.writer, self._numbers[self._keys.findings])
+        stamped = stamp(finding.to_fields(), self._context.writer, self._numbers[self._keys.findings])
         return Append(self._keys.findings, stamped, FINDING_ENTRIES)
 
     def _count(self, found: Sequence[Finding]) -> None:
@@ -214,7 +215,7 @@ class ShardAuditor:
         newest_ms = 0
         if newest:
             try:
-                newest_ms = contract.integer_of(newest[0].fields, "time")
+                newest_ms = integer_of(newest[0].fields, "time")
             except ContractError:
                 newest_ms = self.judge.time_ms  # it is found when it is read
         unread = self._streams.group_lag(self._keys.events, self._kind.group)

@@ -22,12 +22,12 @@ from gateway.openapi import openapi
 from gateway.reader import told_ms
 from gateway.store import Store, StoreBusy
 from gateway.survey import Survey, findings_of
+from klagg.binance.serving.payloads import compact
 from klagg.clock import local_ms, steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
-from klagg.exchange.wire import compact
 from klagg.intervals import DAY_MS
 from klagg.kline import Kline
-from klagg.stats import Stats
+from klagg.process.stats import Stats
 
 PAGE_ROWS: Final = 5000
 """Rows of a download that are in memory at once."""
@@ -68,9 +68,14 @@ class Api:
     def routes(self) -> list[web.RouteDef]:
         """The paths."""
         answers: dict[str, Callable[[Values], Awaitable[object]]] = {
-            "klines": self._klines, "symbols": self._symbols, "gaps": self._gaps, "findings": self._findings,
-            "scoreboard": self._scoreboard, "status": self._status, "openapi": self._openapi,
-        }  # fmt: skip
+            "klines": self._klines,
+            "symbols": self._symbols,
+            "gaps": self._gaps,
+            "findings": self._findings,
+            "scoreboard": self._scoreboard,
+            "status": self._status,
+            "openapi": self._openapi,
+        }
         routes = [web.get(self._endpoints[name].path, self._json(name, answer)) for name, answer in answers.items()]
         download = web.get(self._endpoints["download"].path, self._download)
         return [*routes, download, web.get("/api", self._unknown), web.get("/api/{path:.*}", self._unknown)]
@@ -95,9 +100,11 @@ class Api:
         wanted = Range(values["start"], values["end"], values["limit"])
         found = await self.history.klines(values["symbol"], values["interval"], wanted)
         return {
-            "symbol": values["symbol"], "interval": values["interval"],
-            "stale_for_ms": self.market.stale_for_ms(steady_ms()), "klines": [fields_of(each) for each in found],
-        }  # fmt: skip
+            "symbol": values["symbol"],
+            "interval": values["interval"],
+            "stale_for_ms": self.market.stale_for_ms(steady_ms()),
+            "klines": [fields_of(each) for each in found],
+        }
 
     def _check_symbol(self, symbol: str) -> None:
         if symbol not in self.market:
@@ -132,9 +139,12 @@ class Api:
         span = max(first_ms, 0), min(end_ms, TIME_MAX)
         days, symbols = await self._stored().scoreboard(span, values["symbol"], intervals, values["limit"])
         return {
-            "first": span[0], "last": max(span[0], end_ms - DAY_MS), "intervals": intervals, "days": days,
+            "first": span[0],
+            "last": max(span[0], end_ms - DAY_MS),
+            "intervals": intervals,
+            "days": days,
             "symbols": symbols,
-        }  # fmt: skip
+        }
 
     def _stored(self) -> Store:
         if self.store is None:
@@ -145,13 +155,19 @@ class Api:
         now_ms, survey = steady_ms(), self.survey()
         stale_ms = self.market.stale_for_ms(now_ms)
         return {
-            "version": klagg.__version__, "time": self.market.time_ms(now_ms), "stale": stale_ms > 0,
-            "stale_for_ms": stale_ms, "exchange": self.exchange, "database": self.store is not None,
+            "version": klagg.__version__,
+            "time": self.market.time_ms(now_ms),
+            "stale": stale_ms > 0,
+            "stale_for_ms": stale_ms,
+            "exchange": self.exchange,
+            "database": self.store is not None,
             "intervals": [interval.name for interval in self.market.intervals],
             "shards": [self._shard(number, now_ms, survey) for number in range(len(self.market.shards))],
-            "expected": list(self.expected), "processes": list(survey.heartbeats),
-            "streams": survey.lengths, "clients": len(self.hub.clients),
-        }  # fmt: skip
+            "expected": list(self.expected),
+            "processes": list(survey.heartbeats),
+            "streams": survey.lengths,
+            "clients": len(self.hub.clients),
+        }
 
     def _shard(self, number: int, now_ms: float, survey: Survey) -> dict[str, object]:
         """`unwritten_ms`: how far the table is behind live state; None where nobody writes one."""
@@ -160,10 +176,15 @@ class Api:
         if self.store is not None and shard.position and number in survey.unwritten_ms:
             behind = 0 if oldest_ms is None else max(0, told_ms(shard.position) - oldest_ms)
         return {
-            "shard": number, "position": shard.position, "time": shard.state.time_ms,
-            "stale_for_ms": shard.health.stale_for_ms(now_ms), "timeouts": shard.health.timeouts_total,
-            "alarm": shard.health.alarmed, "bars": len(shard.state), "unwritten_ms": behind,
-        }  # fmt: skip
+            "shard": number,
+            "position": shard.position,
+            "time": shard.state.time_ms,
+            "stale_for_ms": shard.health.stale_for_ms(now_ms),
+            "timeouts": shard.health.timeouts_total,
+            "alarm": shard.health.alarmed,
+            "bars": len(shard.state),
+            "unwritten_ms": behind,
+        }
 
     async def _openapi(self, _: Values) -> object:
         return openapi(self._endpoints, token=self.token)
@@ -234,12 +255,18 @@ def _row_of_symbol(symbol: str, last: LiveBar | None, day: LiveBar | None) -> di
     if last is not None and day is not None and Decimal(day.open):
         change = str(round((Decimal(last.close) / Decimal(day.open) - 1) * 100, 2))
     return {
-        "symbol": symbol, "live": last is not None, "time": last.at_ms if last else None,
-        "price": last.close if last else None, "open": day.open if day else None, "high": day.high if day else None,
-        "low": day.low if day else None, "volume": day.volume if day else None,
-        "quote_volume": day.quote_volume if day else None, "change_percent": change,
+        "symbol": symbol,
+        "live": last is not None,
+        "time": last.at_ms if last else None,
+        "price": last.close if last else None,
+        "open": day.open if day else None,
+        "high": day.high if day else None,
+        "low": day.low if day else None,
+        "volume": day.volume if day else None,
+        "quote_volume": day.quote_volume if day else None,
+        "change_percent": change,
         "trades": day.trades if day else None,
-    }  # fmt: skip
+    }
 
 
 def _file_response(values: Values) -> web.StreamResponse:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from klagg.exchange.wire import compact
+from klagg.binance.serving.payloads import compact
 
 TEXT, INTEGER, BOOLEAN = "string", "integer", "boolean"
 
@@ -147,15 +147,24 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
     unavailable = (503,)
     return {
         "klines": Endpoint(
-            "/api/klines", "Klines with their provenance: without start the newest.", "Klines",
-            (*series, START, END, limit(500, 5000)), problems=(404, 503),
+            "/api/klines",
+            "Klines with their provenance: without start the newest.",
+            "Klines",
+            (*series, START, END, limit(500, 5000)),
+            problems=(404, 503),
         ),
         "download": Endpoint(
-            "/api/download", "All klines of a range as a file.", "KlineRows",
+            "/api/download",
+            "All klines of a range as a file.",
+            "KlineRows",
             (
-                *series, replace(START, description="All bars that open from then on, in UTC ms.", required=True), END,
+                *series,
+                replace(START, description="All bars that open from then on, in UTC ms.", required=True),
+                END,
                 Parameter(
-                    "format", "Of the file; arrow and parquet are there where pyarrow is installed.", default="csv",
+                    "format",
+                    "Of the file; arrow and parquet are there where pyarrow is installed.",
+                    default="csv",
                     choices=tuple(formats),
                 ),
             ),
@@ -164,14 +173,19 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
         ),
         "symbols": Endpoint("/api/symbols", "Every symbol, with its price and its day so far (UTC).", "Symbols"),
         "gaps": Endpoint(
-            "/api/gaps", "Trades that were missing, the newest first.", "Gaps",
+            "/api/gaps",
+            "Trades that were missing, the newest first.",
+            "Gaps",
             (SYMBOL, Parameter("open", "Only those that are still missing.", BOOLEAN, default=False), limit(100, 1000)),
             problems=unavailable,
         ),
         "findings": Endpoint(
-            "/api/findings", "What auditors and other processes found, the newest first.", "Findings",
+            "/api/findings",
+            "What auditors and other processes found, the newest first.",
+            "Findings",
             (
-                SYMBOL, Parameter("severity", "Of this severity alone.", choices=("info", "warning", "error")),
+                SYMBOL,
+                Parameter("severity", "Of this severity alone.", choices=("info", "warning", "error")),
                 Parameter("open", "Only those that stand and are not settled.", BOOLEAN, default=False),
                 limit(100, 1000),
             ),
@@ -183,7 +197,8 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
             f"first) and by symbol (worst first), over the first {BOARD_DAYS_MAX} days of a range at most.",
             "Scoreboard",
             (
-                SYMBOL, Parameter("interval", "Of these bars alone; without it of all.", choices=tuple(intervals)),
+                SYMBOL,
+                Parameter("interval", "Of these bars alone; without it of all.", choices=tuple(intervals)),
                 replace(START, description=f"A time of the first day, in UTC ms; else it is {BOARD_DAYS} days."),
                 replace(END, description="A time of the last day, in UTC ms; else today."),
                 limit(50, 1000),
@@ -192,4 +207,4 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
         ),
         "status": Endpoint("/api/status", "Processes, streams and how live the live state is.", "Status"),
         "openapi": Endpoint("/api/openapi.json", "This description.", "Anything"),
-    }  # fmt: skip
+    }

@@ -12,16 +12,16 @@ from aiohttp import web
 from gateway.history import Range, joined, wire_of
 from gateway.market import Market
 from gateway.store import Store, StoreBusy
+from klagg.binance.serving import errors
+from klagg.binance.serving.errors import ApiError
+from klagg.binance.serving.limits import Limits, WeightLimiter, klines_weight
+from klagg.binance.serving.parameters import KlinesRequest, continuous_klines_request, klines_request, requested_limit
+from klagg.binance.serving.payloads import compact, exchange_info, rest_kline
 from klagg.clock import local_ms, steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
-from klagg.exchange import apierrors
-from klagg.exchange.apierrors import ApiError
-from klagg.exchange.limits import Limits, WeightLimiter, klines_weight
-from klagg.exchange.params import KlinesRequest, continuous_klines_request, klines_request, requested_limit
-from klagg.exchange.wire import compact, exchange_info, rest_kline
 from klagg.intervals import INTERVALS
 from klagg.kline import Kline
-from klagg.stats import Stats
+from klagg.process.stats import Stats
 
 STALE_HEADER: Final = "X-Klagg-Stale-Ms"
 """For how long live state has stood still; not there while it is live."""
@@ -96,18 +96,18 @@ class Fapi:
             if verdict.status != 200:
                 headers["Retry-After"] = str(verdict.retry_after_s)
                 if verdict.status == 418:
-                    return _refused(apierrors.banned(address, verdict.banned_until_ms), headers)
-                return _refused(apierrors.too_many_requests(self.weight_per_minute), headers)
+                    return _refused(errors.banned(address, verdict.banned_until_ms), headers)
+                return _refused(errors.too_many_requests(self.weight_per_minute), headers)
             try:
                 return _json(await answer(request.query), 200, headers)
             except ApiError as error:
                 return _refused(error, headers)
             except StoreBusy:
                 self.stats.add("requests_refused")
-                return _refused(apierrors.busy(), headers)
+                return _refused(errors.busy(), headers)
             except (DatabaseUnavailable, DatabaseRefused):
                 self.stats.add("requests_failed")
-                return _refused(apierrors.unavailable(), headers)
+                return _refused(errors.unavailable(), headers)
 
         return handle
 
@@ -144,7 +144,7 @@ class Fapi:
         if symbol is None:
             return [self._price(each) for each in self.market.live_symbols()]
         if not self.market.last(symbol):
-            raise apierrors.invalid_symbol()
+            raise errors.invalid_symbol()
         return self._price(symbol)
 
     def _price(self, symbol: str) -> dict[str, object]:
@@ -152,7 +152,7 @@ class Fapi:
         return {"symbol": symbol, "price": bar.close if bar else "0", "time": bar.at_ms if bar else 0}
 
     async def _unknown(self, request: web.Request) -> web.StreamResponse:
-        return _refused(apierrors.unknown_path(request.path, request.method), {})
+        return _refused(errors.unknown_path(request.path, request.method), {})
 
 
 def _json(body: object, status: int, headers: Mapping[str, str]) -> web.Response:

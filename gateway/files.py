@@ -9,13 +9,15 @@ from decimal import Decimal
 from typing import Any, Final, Protocol
 
 from gateway.openapi import KLINE_FIELDS, NULLABLE_IDS
-from klagg.exchange.wire import compact
+from klagg.binance.serving.payloads import compact
 from klagg.kline import DECIMAL_FIELDS, Kline
 
 MEDIA: Final = {
-    "csv": "text/csv", "json": "application/json", "arrow": "application/vnd.apache.arrow.stream",
+    "csv": "text/csv",
+    "json": "application/json",
+    "arrow": "application/vnd.apache.arrow.stream",
     "parquet": "application/vnd.apache.parquet",
-}  # fmt: skip
+}
 
 
 def formats() -> tuple[str, ...]:
@@ -141,8 +143,11 @@ class ParquetFile(ArrowFile):
 def encoder(name: str) -> Encoder:
     """A file of that format, one of `formats`."""
     makers: dict[str, type[CsvFile] | type[JsonFile] | type[ArrowFile]] = {
-        "csv": CsvFile, "json": JsonFile, "arrow": ArrowFile, "parquet": ParquetFile,
-    }  # fmt: skip
+        "csv": CsvFile,
+        "json": JsonFile,
+        "arrow": ArrowFile,
+        "parquet": ParquetFile,
+    }
     return makers[name]()
 
 
@@ -154,10 +159,14 @@ def _csv(value: Any) -> str:
 
 def _schema(arrow: Any) -> Any:
     kinds = {
-        "open_time": arrow.timestamp("ms", "UTC"), "close_time": arrow.timestamp("ms", "UTC"),
-        "closed": arrow.bool_(), "complete": arrow.bool_(), "source": arrow.string(), "edge": arrow.string(),
+        "open_time": arrow.timestamp("ms", "UTC"),
+        "close_time": arrow.timestamp("ms", "UTC"),
+        "closed": arrow.bool_(),
+        "complete": arrow.bool_(),
+        "source": arrow.string(),
+        "edge": arrow.string(),
         **dict.fromkeys(DECIMAL_FIELDS, arrow.decimal128(38, 18)),
-    }  # fmt: skip
+    }
     return arrow.schema([(name, kinds.get(name, arrow.int64())) for name in KLINE_FIELDS])
 
 

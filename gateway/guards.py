@@ -9,8 +9,8 @@ from typing import Any, Final
 from aiohttp import web
 
 from gateway.endpoints import ApiProblem
-from klagg.exchange import apierrors
-from klagg.exchange.wire import compact
+from klagg.binance.serving import errors
+from klagg.binance.serving.payloads import compact
 from klagg.settings import Gateway
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -33,7 +33,7 @@ def _not_authorized(path: str) -> web.Response:
     if path.startswith("/api"):
         problem = ApiProblem(401, "not_authorized", "the token is missing or wrong")
         return web.Response(text=problem.body(), status=401, content_type="application/json")
-    error = apierrors.not_authorized()
+    error = errors.not_authorized()
     return web.Response(text=compact(error.body()), status=error.status, content_type="application/json")
 
 

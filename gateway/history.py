@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from gateway.live import LiveBar
-from klagg.exchange.wire import WireKline
+from klagg.binance.serving.payloads import WireKline
 from klagg.intervals import Interval
 from klagg.kline import Kline
 
@@ -50,16 +50,45 @@ def kline_of(bar: LiveBar, symbol: str, interval: Interval) -> Kline:
     """A bar of live state as a record. What `live` does not tell is empty: the source and the edge, epoch 0, aggTrade
     ids −1; the table has them a moment later."""
     return Kline(
-        symbol, interval.name, bar.open_time, interval.close_time(bar.open_time), bar.open, bar.high, bar.low,
-        bar.close, bar.volume, bar.quote_volume, bar.trades, bar.taker_buy_volume, bar.taker_buy_quote_volume, -1, -1,
-        bar.first_trade_id, bar.last_trade_id, bar.complete, 0, bar.revision, "", "",
-    )  # fmt: skip
+        symbol,
+        interval.name,
+        bar.open_time,
+        interval.close_time(bar.open_time),
+        bar.open,
+        bar.high,
+        bar.low,
+        bar.close,
+        bar.volume,
+        bar.quote_volume,
+        bar.trades,
+        bar.taker_buy_volume,
+        bar.taker_buy_quote_volume,
+        -1,
+        -1,
+        bar.first_trade_id,
+        bar.last_trade_id,
+        bar.complete,
+        0,
+        bar.revision,
+        "",
+        "",
+    )
 
 
 def wire_of(kline: Kline) -> WireKline:
     """A record as Binance's payloads have it."""
     return WireKline(
-        kline.open_time, kline.close_time, kline.open, kline.high, kline.low, kline.close, kline.volume,
-        kline.quote_volume, kline.trades, kline.taker_buy_volume, kline.taker_buy_quote_volume, kline.first_trade_id,
+        kline.open_time,
+        kline.close_time,
+        kline.open,
+        kline.high,
+        kline.low,
+        kline.close,
+        kline.volume,
+        kline.quote_volume,
+        kline.trades,
+        kline.taker_buy_volume,
+        kline.taker_buy_quote_volume,
+        kline.first_trade_id,
         kline.last_trade_id,
-    )  # fmt: skip
+    )

@@ -14,8 +14,8 @@ from typing import Final
 
 from gateway.live import Change
 from gateway.streams import Kind, Stream, event_of, names_of, parse_stream, worth_telling
-from klagg.exchange.control import Subscriptions
-from klagg.exchange.wire import combined, text_frame
+from klagg.binance.serving.payloads import combined, text_frame
+from klagg.binance.serving.subscriptions import Subscriptions
 
 UNSENT_BYTES_MAX: Final = 64 * 1024
 """While more than this waits in the socket's own buffer, the client's queue is held back and coalesces."""

@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from klagg.contract import BARS_POSITION, LIVE_META, LIVE_VALUE
+from klagg.binance.serving.payloads import WireKline
 from klagg.errors import ContractError
-from klagg.exchange.wire import WireKline
 from klagg.intervals import INTERVALS, Interval
 from klagg.kline import Kline
+from klagg.wire.entries import BARS_POSITION, LIVE_META, LIVE_VALUE
 
 Series = tuple[str, str]
 """Symbol and name of the interval."""
@@ -54,8 +54,10 @@ class LiveBar(NamedTuple):
     def wire(self, interval: Interval) -> WireKline:
         """The values as Binance's payloads have them."""
         return WireKline(
-            self.open_time, interval.close_time(self.open_time), *self[1:12],
-        )  # fmt: skip
+            self.open_time,
+            interval.close_time(self.open_time),
+            *self[1:12],
+        )
 
 
 class Change(NamedTuple):
@@ -75,9 +77,24 @@ def bar_of(text: str, at_ms: int, told_ms: int) -> LiveBar:
     opening, open_, high, low, close, volume, quote, trades, taker, taker_quote, *rest = parts
     try:
         return LiveBar(
-            int(opening), open_, high, low, close, volume, quote, int(trades), taker, taker_quote, int(rest[0]),
-            int(rest[1]), rest[2] == "1", int(rest[3]), int(rest[4]), at_ms, told_ms,
-        )  # fmt: skip
+            int(opening),
+            open_,
+            high,
+            low,
+            close,
+            volume,
+            quote,
+            int(trades),
+            taker,
+            taker_quote,
+            int(rest[0]),
+            int(rest[1]),
+            rest[2] == "1",
+            int(rest[3]),
+            int(rest[4]),
+            at_ms,
+            told_ms,
+        )
     except ValueError as bad:
         raise ContractError(f"a live value has a part that is not an integer: {bad}") from None
 
@@ -85,10 +102,24 @@ def bar_of(text: str, at_ms: int, told_ms: int) -> LiveBar:
 def bar_of_kline(kline: Kline, told_ms: int) -> LiveBar:
     """The bar in an entry of `klines`: always a final. Its tick is not told: its close stands for it."""
     return LiveBar(
-        kline.open_time, kline.open, kline.high, kline.low, kline.close, kline.volume, kline.quote_volume, kline.trades,
-        kline.taker_buy_volume, kline.taker_buy_quote_volume, kline.first_trade_id, kline.last_trade_id, True,
-        kline.revision, kline.complete, kline.close_time + 1, told_ms,
-    )  # fmt: skip
+        kline.open_time,
+        kline.open,
+        kline.high,
+        kline.low,
+        kline.close,
+        kline.volume,
+        kline.quote_volume,
+        kline.trades,
+        kline.taker_buy_volume,
+        kline.taker_buy_quote_volume,
+        kline.first_trade_id,
+        kline.last_trade_id,
+        True,
+        kline.revision,
+        kline.complete,
+        kline.close_time + 1,
+        told_ms,
+    )
 
 
 def series_of(field: str) -> Series | None:

@@ -8,9 +8,9 @@ from typing import Final
 
 from gateway.health import Health
 from gateway.live import LiveBar, LiveState
-from klagg.contract import shard_of
-from klagg.exchange.wire import unit
+from klagg.binance.serving.payloads import unit
 from klagg.intervals import Interval
+from klagg.wire.keys import shard_of
 
 FAR_MS: Final = 4_133_404_800_000
 """The delivery time that the exchange gives perpetual contracts: 2100-12-25."""

@@ -12,19 +12,38 @@ from klagg.kline import DECIMAL_FIELDS, INTEGER_FIELDS
 Schema = dict[str, Any]
 
 _PROBLEMS = {
-    400: "The query cannot be understood.", 401: "The token is missing or wrong.",
+    400: "The query cannot be understood.",
+    401: "The token is missing or wrong.",
     404: "klagg does not know the symbol.",
     503: "The database is away, or asked too much at once.",
-}  # fmt: skip
+}
 
 NULLABLE_IDS = ("first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id", "epoch")
 """Fields of a kline that are null where there is none, or live state does not tell."""
 
 KLINE_FIELDS = (
-    "open_time", "close_time", "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume",
-    "taker_buy_quote_volume", "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id", "closed", "complete",
-    "epoch", "revision", "source", "edge",
-)  # fmt: skip
+    "open_time",
+    "close_time",
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "quote_volume",
+    "trades",
+    "taker_buy_volume",
+    "taker_buy_quote_volume",
+    "first_agg_id",
+    "last_agg_id",
+    "first_trade_id",
+    "last_trade_id",
+    "closed",
+    "complete",
+    "epoch",
+    "revision",
+    "source",
+    "edge",
+)
 """The fields of a kline in an answer, in their order."""
 
 
@@ -48,17 +67,23 @@ MAYBE_DECIMAL: Schema = {**DECIMAL, "type": ["string", "null"]}
 TIME: Schema = {"type": "integer", "description": "UTC ms."}
 MAYBE_TIME: Schema = {"type": ["integer", "null"], "description": "UTC ms."}
 BOARD: Schema = {
-    name: {**INTEGER, "description": text} for name, text in (
-        ("expected", "Bars that should be there."), ("bars", "Finals that are there."),
-        ("complete", "Finals that are proven to hold every trade."), ("amended", "Finals that were amended."),
+    name: {**INTEGER, "description": text}
+    for name, text in (
+        ("expected", "Bars that should be there."),
+        ("bars", "Finals that are there."),
+        ("complete", "Finals that are proven to hold every trade."),
+        ("amended", "Finals that were amended."),
         ("gaps", "Bars that should be there and are not."),
-        ("audited", "Bars that were compared with the exchange's own."), ("exact", "Of them equal."),
+        ("audited", "Bars that were compared with the exchange's own."),
+        ("exact", "Of them equal."),
         ("edge_shift", "Different by fills at a close, which the exchange counts in the next bar."),
-        ("exchange_hole", "Different because the exchange lacks trades."),
-        ("local_gap", "Different because trades are missing here."), ("late", "To be compared again."),
-        ("unexplained", "Different, and nothing explains it."), ("open_findings", "Findings that stand."),
+        ("exchange_gap", "Different because the exchange lacks trades."),
+        ("local_gap", "Different because trades are missing here."),
+        ("late", "To be compared again."),
+        ("unexplained", "Different, and nothing explains it."),
+        ("open_findings", "Findings that stand."),
     )
-} | {"counted_at": {**MAYBE_TIME}, "audited_at": {**MAYBE_TIME}}  # fmt: skip
+} | {"counted_at": {**MAYBE_TIME}, "audited_at": {**MAYBE_TIME}}
 """What the scoreboard says of a day or a symbol."""
 ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
 
@@ -85,38 +110,79 @@ def _schemas() -> dict[str, Schema]:
         "Klines": _object({**series, "stale_for_ms": INTEGER, "klines": _list(_ref("Kline"))}),
         "Symbol": _object({"symbol": TEXT, "live": BOOLEAN, "time": MAYBE_TIME, **price, "trades": MAYBE_INTEGER}),
         "Symbols": _object({"stale_for_ms": INTEGER, "symbols": _list(_ref("Symbol"))}),
-        "Gap": _object({
-            "symbol": TEXT, "generation": INTEGER, "ids": TEXT, "from_id": INTEGER, "to_id": INTEGER,
-            "before_time": MAYBE_TIME, "after_time": MAYBE_TIME, "opened_at": TIME, "ended_at": MAYBE_TIME,
-            "reason": MAYBE_TEXT,
-        }),
+        "Gap": _object(
+            {
+                "symbol": TEXT,
+                "generation": INTEGER,
+                "ids": TEXT,
+                "from_id": INTEGER,
+                "to_id": INTEGER,
+                "before_time": MAYBE_TIME,
+                "after_time": MAYBE_TIME,
+                "opened_at": TIME,
+                "ended_at": MAYBE_TIME,
+                "reason": MAYBE_TEXT,
+            }
+        ),
         "Gaps": _object({"gaps": _list(_ref("Gap"))}),
-        "Finding": _object({
-            "id": TEXT, "shard": INTEGER, "kind": TEXT, "severity": TEXT, "symbol": MAYBE_TEXT, "interval": MAYBE_TEXT,
-            "open_time": MAYBE_TIME, "said_at": MAYBE_TIME, "evidence": MAYBE_TEXT, "closed_by": MAYBE_TEXT,
-            "closed_at": {**MAYBE_TIME, "description": "UTC ms at which it was settled; null while it is not."},
-            "standing": {**BOOLEAN, "description": "Whether it stands until it is settled; else a notice."},
-        }),
+        "Finding": _object(
+            {
+                "id": TEXT,
+                "shard": INTEGER,
+                "kind": TEXT,
+                "severity": TEXT,
+                "symbol": MAYBE_TEXT,
+                "interval": MAYBE_TEXT,
+                "open_time": MAYBE_TIME,
+                "said_at": MAYBE_TIME,
+                "evidence": MAYBE_TEXT,
+                "closed_by": MAYBE_TEXT,
+                "closed_at": {**MAYBE_TIME, "description": "UTC ms at which it was settled; null while it is not."},
+                "standing": {**BOOLEAN, "description": "Whether it stands until it is settled; else a notice."},
+            }
+        ),
         "Findings": _object({"findings": _list(_ref("Finding"))}),
         "BoardDay": _object({"day": TIME, "symbols": INTEGER, **BOARD}),
         "BoardSymbol": _object({"symbol": TEXT, "days": INTEGER, **BOARD}),
-        "Scoreboard": _object({
-            "first": TIME, "last": TIME, "intervals": _list(TEXT), "days": _list(_ref("BoardDay")),
-            "symbols": _list(_ref("BoardSymbol")),
-        }),
-        "Shard": _object({
-            "shard": INTEGER, "position": TEXT, "time": TIME, "stale_for_ms": INTEGER, "timeouts": INTEGER,
-            "alarm": BOOLEAN, "bars": INTEGER, "unwritten_ms": MAYBE_INTEGER,
-        }),
-        "Status": _object({
-            "version": TEXT, "time": TIME, "stale": BOOLEAN, "stale_for_ms": INTEGER, "exchange": TEXT,
-            "database": BOOLEAN,
-            "intervals": _list(TEXT), "shards": _list(_ref("Shard")),
-            "expected": _list(TEXT), "processes": _list(ANY_OBJECT),
-            "streams": {"type": "object", "additionalProperties": INTEGER}, "clients": INTEGER,
-        }),
+        "Scoreboard": _object(
+            {
+                "first": TIME,
+                "last": TIME,
+                "intervals": _list(TEXT),
+                "days": _list(_ref("BoardDay")),
+                "symbols": _list(_ref("BoardSymbol")),
+            }
+        ),
+        "Shard": _object(
+            {
+                "shard": INTEGER,
+                "position": TEXT,
+                "time": TIME,
+                "stale_for_ms": INTEGER,
+                "timeouts": INTEGER,
+                "alarm": BOOLEAN,
+                "bars": INTEGER,
+                "unwritten_ms": MAYBE_INTEGER,
+            }
+        ),
+        "Status": _object(
+            {
+                "version": TEXT,
+                "time": TIME,
+                "stale": BOOLEAN,
+                "stale_for_ms": INTEGER,
+                "exchange": TEXT,
+                "database": BOOLEAN,
+                "intervals": _list(TEXT),
+                "shards": _list(_ref("Shard")),
+                "expected": _list(TEXT),
+                "processes": _list(ANY_OBJECT),
+                "streams": {"type": "object", "additionalProperties": INTEGER},
+                "clients": INTEGER,
+            }
+        ),
         "Anything": ANY_OBJECT,
-    }  # fmt: skip
+    }
 
 
 def _operation(name: str, endpoint: Endpoint) -> Schema:
@@ -128,11 +194,14 @@ def _operation(name: str, endpoint: Endpoint) -> Schema:
         answers[str(status)] = {"description": _PROBLEMS[status], "content": problem}
     parameters = [
         {
-            "name": each.name, "in": "query", "required": each.required, "description": each.description,
+            "name": each.name,
+            "in": "query",
+            "required": each.required,
+            "description": each.description,
             "schema": each.schema(),
         }
         for each in endpoint.parameters
-    ]  # fmt: skip
+    ]
     return {"operationId": name, "summary": endpoint.summary, "parameters": parameters, "responses": answers}
 
 
@@ -141,12 +210,13 @@ def openapi(endpoints: Mapping[str, Endpoint], *, token: bool) -> Schema:
     described: Schema = {
         "openapi": "3.1.0",
         "info": {
-            "title": "klagg", "version": klagg.__version__,
+            "title": "klagg",
+            "version": klagg.__version__,
             "description": "Klines with their provenance. Binance's own paths are served beside it under /fapi/v1.",
         },
         "paths": {each.path: {"get": _operation(name, each)} for name, each in endpoints.items()},
         "components": {"schemas": _schemas()},
-    }  # fmt: skip
+    }
     if token:
         described["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         described["security"] = [{"token": []}]

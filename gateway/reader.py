@@ -15,11 +15,13 @@ from typing import Final
 from gateway.live import Change, LiveState
 from gateway.market import Shard
 from gateway.survey import oldest_unwritten_ms
-from klagg.contract import BARS_POSITION, Keys, check_version, integer_of, texts_of
+from klagg.drivers.redis_streams import AsyncStreams, Entry, Streams
 from klagg.errors import ContractError, RedisRefused, RedisUnavailable
 from klagg.kline import Kline
-from klagg.redisio import AsyncStreams, Entry, Streams
-from klagg.stats import Stats
+from klagg.process.stats import Stats
+from klagg.wire.entries import BARS_POSITION
+from klagg.wire.fields import check_version, integer_of, texts_of
+from klagg.wire.keys import Keys
 
 START: Final = "0-0"
 NAME: Final = "gateway"
@@ -49,9 +51,16 @@ class ShardReader:
     """Keeps one shard's live state. `turn` pulls once; errors of Redis are counted there and never raised."""
 
     def __init__(
-        self, shard: Shard, keys: Keys, streams: AsyncStreams, blocking: Streams, publish: Publish, kept_ms: int,
-        stats: Stats, log: logging.Logger,
-    ) -> None:  # fmt: skip
+        self,
+        shard: Shard,
+        keys: Keys,
+        streams: AsyncStreams,
+        blocking: Streams,
+        publish: Publish,
+        kept_ms: int,
+        stats: Stats,
+        log: logging.Logger,
+    ) -> None:
         self._shard, self._keys, self._publish, self._kept_ms = shard, keys, publish, kept_ms
         self._streams, self._blocking = streams, blocking
         self._stats, self._log = stats, log

@@ -29,9 +29,14 @@ class Server:
         app = web.Application(middlewares=[self._guard.middleware], client_max_size=BODY_BYTES_MAX)
         app.add_routes(routes)
         self._runner = web.AppRunner(
-            app, access_log=None, handle_signals=False, shutdown_timeout=SHUTDOWN_S, max_line_size=LINE_BYTES_MAX,
-            max_field_size=LINE_BYTES_MAX, keepalive_timeout=config.idle_s,
-        )  # fmt: skip
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=SHUTDOWN_S,
+            max_line_size=LINE_BYTES_MAX,
+            max_field_size=LINE_BYTES_MAX,
+            keepalive_timeout=config.idle_s,
+        )
         self.port = config.port
 
     @property

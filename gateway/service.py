@@ -23,12 +23,12 @@ from gateway.store import Store, StoreBusy
 from gateway.survey import Survey, survey
 from gateway.ws import Sockets
 from klagg.clock import steady_ms
-from klagg.contract import Keys
+from klagg.drivers.redis_streams import AsyncStreams, Streams
 from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.intervals import ordered
-from klagg.processes import processes
-from klagg.redisio import AsyncStreams, Streams
-from klagg.service import AsyncContext, run_async
+from klagg.process.catalogue import processes
+from klagg.process.service import AsyncContext, run_async
+from klagg.wire.keys import Keys
 
 SURVEY_S: Final = 2.0
 NAMES_S: Final = 60.0
@@ -45,9 +45,10 @@ class Gateway:
         config = self._config = settings.gateway
         health = [Health(config.pull_timeout_ms, config.stale_ms, steady_ms()) for _ in range(settings.shards)]
         self.market = Market(
-            [Shard(LiveState(), each) for each in health], ordered(settings.aggregator.intervals),
+            [Shard(LiveState(), each) for each in health],
+            ordered(settings.aggregator.intervals),
             settings.exchange.quote_assets,
-        )  # fmt: skip
+        )
         self.hub = Hub(config.client_buffer_kb * 1024)
         self.survey = Survey()
         url, timeout_ms = settings.redis.url, config.pull_timeout_ms
@@ -55,21 +56,33 @@ class Gateway:
         self._pulling = [AsyncStreams(url, timeout_ms=timeout_ms) for _ in self.market.shards]
         self._readers = [
             ShardReader(
-                shard, Keys(number), self._pulling[number], self._blocking, self._publish, config.finals_kept_s * 1000,
-                context.stats, context.log,
+                shard,
+                Keys(number),
+                self._pulling[number],
+                self._blocking,
+                self._publish,
+                config.finals_kept_s * 1000,
+                context.stats,
+                context.log,
             )
             for number, shard in enumerate(self.market.shards)
-        ]  # fmt: skip
+        ]
         self.store = self._store()
         self.expected = [each.name for each in processes(settings)]
         self.sockets = Sockets(self.hub, self.market, config, context.stats)
         history = History(self.market, self.store)
         fapi = Fapi(self.market, history, context.stats, config.weight_per_minute)
         api = Api(
-            self.market, history, self.store, self.hub, lambda: self.survey, context.stats, token=bool(config.token),
+            self.market,
+            history,
+            self.store,
+            self.hub,
+            lambda: self.survey,
+            context.stats,
+            token=bool(config.token),
             exchange=urlsplit(context.settings.exchange.websocket_url).netloc.rpartition("@")[2],
             expected=self.expected,
-        )  # fmt: skip
+        )
         page = Page(read_files())
         if not page.has_charts:
             context.log.warning("the page has no charts: their library is not installed (make page)")

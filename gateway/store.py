@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from gateway.history import Range
 from gateway.market import Listed
-from klagg.database import Database, Row, load_queries
+from klagg.drivers.postgres import Database, Row, load_queries
 from klagg.errors import KlaggError
 from klagg.kline import Kline
 from klagg.scoreboard import Board, board
@@ -95,7 +95,7 @@ class Store:
         }
 
     async def gaps(self, symbol: str | None, open_only: bool, limit: int) -> list[Row]:
-        """Holes of the ledger, the newest first; of one symbol, or all."""
+        """Gaps of the ledger, the newest first; of one symbol, or all."""
         return await self._rows("gaps", symbol=symbol, open_only=open_only, limit=limit)
 
     async def findings(self, symbol: str | None, severity: str | None, open_only: bool, limit: int) -> list[Row]:

@@ -50,7 +50,7 @@ FROM symbols
 ORDER BY symbol, generation DESC;
 
 -- name: gaps
--- Holes of the ledger, the newest first.
+-- Gaps of the ledger, the newest first.
 SELECT
     symbol, generation, ids, from_id, to_id,
     (extract(epoch FROM before_time) * 1000)::bigint AS before_time,

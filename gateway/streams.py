@@ -7,7 +7,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from gateway.live import Change
-from klagg.exchange.wire import continuous_kline_event, kline_event
+from klagg.binance.serving.payloads import continuous_kline_event, kline_event
 from klagg.intervals import INTERVALS
 
 _PERPETUAL = "_perpetual"
@@ -61,6 +61,4 @@ def event_of(kind: Kind, change: Change) -> str:
     bar, interval = change.bar, INTERVALS[change.interval]
     revision = bar.revision if bar.closed and bar.revision > 1 else 0
     write = kline_event if kind is Kind.KLINE else continuous_kline_event
-    return write(
-        change.symbol, change.interval, bar.wire(interval), bar.at_ms, closed=bar.closed, revision=revision
-    )  # fmt: skip
+    return write(change.symbol, change.interval, bar.wire(interval), bar.at_ms, closed=bar.closed, revision=revision)

@@ -8,8 +8,9 @@ from typing import Any, Final
 
 import ujson
 
-from klagg.contract import GROUP_WRITERS, HEARTBEAT_PATTERN, Keys, texts_of
-from klagg.redisio import Entry, Streams
+from klagg.drivers.redis_streams import Entry, Streams
+from klagg.wire.fields import texts_of
+from klagg.wire.keys import GROUP_WRITERS, HEARTBEAT_PATTERN, Keys
 
 FINDINGS_SHOWN: Final = 200
 """The newest findings of each shard that are looked up."""
@@ -78,10 +79,12 @@ def findings_of(
     for row in rows.values():
         row["evidence"] = row["closed_by"] if row["evidence"] is None else row["evidence"]
     wanted = [
-        row for row in rows.values()
-        if symbol in (None, row["symbol"]) and severity in (None, row["severity"])
+        row
+        for row in rows.values()
+        if symbol in (None, row["symbol"])
+        and severity in (None, row["severity"])
         and not (open_only and (row["closed_at"] or not row["standing"]))
-    ]  # fmt: skip
+    ]
     return sorted(wanted, key=lambda row: row["said_at"] or 0, reverse=True)
 
 
@@ -91,12 +94,19 @@ def _row_of_finding(each: dict[str, str]) -> dict[str, Any]:
     closed, said_ms, entry_ms = each.get("closed") == "1", _time_of(each, "time"), int(each["id"].partition("-")[0])
     name = each["finding"] or f"{each.get('writer')}:{each.get('seq')}"
     return {
-        "id": f"{shard}:{name}", "shard": shard, "kind": each.get("kind", ""), "severity": each.get("severity", ""),
-        "symbol": each.get("symbol") or None, "interval": each.get("interval") or None,
-        "open_time": _time_of(each, "open_time"), "said_at": said_ms, "standing": bool(each["finding"]),
-        "closed_at": (said_ms or entry_ms) if closed else None, "evidence": None if closed else each.get("evidence"),
+        "id": f"{shard}:{name}",
+        "shard": shard,
+        "kind": each.get("kind", ""),
+        "severity": each.get("severity", ""),
+        "symbol": each.get("symbol") or None,
+        "interval": each.get("interval") or None,
+        "open_time": _time_of(each, "open_time"),
+        "said_at": said_ms,
+        "standing": bool(each["finding"]),
+        "closed_at": (said_ms or entry_ms) if closed else None,
+        "evidence": None if closed else each.get("evidence"),
         "closed_by": each.get("evidence") if closed else None,
-    }  # fmt: skip
+    }
 
 
 def _time_of(entry: dict[str, str], name: str) -> int | None:

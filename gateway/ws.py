@@ -14,10 +14,10 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from gateway.hub import Client, Hub
 from gateway.live import Change
 from gateway.market import Market
-from klagg.exchange.control import Subscriptions, TooManyStreamsError, answer
-from klagg.exchange.limits import MessageLimiter
+from klagg.binance.serving.limits import MessageLimiter
+from klagg.binance.serving.subscriptions import Subscriptions, TooManyStreamsError, answer
+from klagg.process.stats import Stats
 from klagg.settings import Gateway
-from klagg.stats import Stats
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024
 """A longer message ends the connection with code 1009."""
@@ -59,9 +59,12 @@ class Sockets:
         text = request.query.get("streams", "") if is_combined else unquote(request.match_info.get("names", ""))
         names = [name for name in text.split("/") if name]
         socket = web.WebSocketResponse(
-            heartbeat=self.config.ping_interval_s, autoping=False, compress=False, max_msg_size=MESSAGE_BYTES_MAX,
+            heartbeat=self.config.ping_interval_s,
+            autoping=False,
+            compress=False,
+            max_msg_size=MESSAGE_BYTES_MAX,
             timeout=CLOSE_S,
-        )  # fmt: skip
+        )
         await socket.prepare(request)
         if request.transport is None:
             return socket

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from klagg.stats import Stats
+from klagg.process.stats import Stats
 
 STALLED: Final = "stalled"
 """A connection gives no sign of life, not even an answer to a ping."""

@@ -11,7 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from ingest.parser import Columns, Rejection, Reply, Rules, parse_frames
-from klagg.contract import TRADE_COLUMNS, Fields, shard_of, trades_entry
+from klagg.wire.entries import TRADE_COLUMNS, trades_entry
+from klagg.wire.fields import Fields
+from klagg.wire.keys import shard_of
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,32 +19,30 @@ from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
 from ingest.clock import Ticker, WallWatch, tick_s
-from ingest.pen import Pen
+from ingest.control_connection import Watch
+from ingest.sequenced_writer import Pen
 from ingest.session import Manner
 from ingest.synchroniser import Synchroniser
 from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
-from ingest.watch import Watch
 from klagg.backoff import Backoff
+from klagg.binance.endpoints import CONTRACT_INFO
+from klagg.binance.payloads import ContractNews
+from klagg.binance.rest_client import ExchangeRest
+from klagg.binance.weight_account import ROLE_CLOCK, HastyGate
 from klagg.clock import ExchangeClock, local_ms, steady_ms
-from klagg.contract import (
-    CLOCK_KEY,
+from klagg.drivers.redis_streams import Append
+from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
+from klagg.process.service import AsyncContext, run_async
+from klagg.wire.entries import (
     TRIGGER_DAYS,
     TRIGGER_RETENTION,
     TRIGGER_SNAPSHOT,
-    Keys,
     Listing,
     listing_entries,
-    shard_of,
     tick_entry,
     trigger_entry,
 )
-from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
-from klagg.exchange.endpoints import CONTRACT_INFO
-from klagg.exchange.payloads import ContractNews
-from klagg.exchange.rest import ExchangeRest
-from klagg.redisio import Append
-from klagg.service import AsyncContext, run_async
-from klagg.weights import ROLE_CLOCK, HastyGate
+from klagg.wire.keys import CLOCK_KEY, Keys, shard_of
 
 SYNC: Final = "sync"
 TICK: Final = "tick"
@@ -68,9 +66,13 @@ class ClockJobs:
         self._clock = ExchangeClock()
         self._ticker = Ticker(steady_ms())
         self._synchroniser = Synchroniser(
-            rest, self._clock, sync_s=self._settings.clock.sync_s, lost_s=self._settings.clock.lost_s,
-            stats=self._stats, log=self._log,
-        )  # fmt: skip
+            rest,
+            self._clock,
+            sync_s=self._settings.clock.sync_s,
+            lost_s=self._settings.clock.lost_s,
+            stats=self._stats,
+            log=self._log,
+        )
         self._backoff = Backoff(LISTINGS_RETRY_FIRST_S, LISTINGS_RETRY_CAP_S, random.random)
         self._ticking_s = tick_s(self._settings.clock.tick_ms, 1.0)
         self._dropping = False
@@ -79,9 +81,14 @@ class ClockJobs:
         self._telling: set[asyncio.Task[None]] = set()
         self._doubts = Doubts()
         self._watch_news = Watch(
-            "clock0", self._settings, Manner("klagg-clock", self._settings.exchange.proxy), (CONTRACT_INFO,),
-            on_news=self.news, stats=self._stats, log=self._log,
-        )  # fmt: skip
+            "clock0",
+            self._settings,
+            Manner("klagg-clock", self._settings.exchange.proxy),
+            (CONTRACT_INFO,),
+            on_news=self.news,
+            stats=self._stats,
+            log=self._log,
+        )
         self._listed = False
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A tick that is late is still the newest one; several that are late are one.
@@ -239,8 +246,9 @@ class ClockJobs:
             self._stats.add("time_went_back")
             self._log.error(
                 "ALARM: the exchange's time went back by %d ms: ticks stand still, and nothing is closed by the clock "
-                "until it has caught up", behind_ms,
-            )  # fmt: skip
+                "until it has caught up",
+                behind_ms,
+            )
         elif behind_ms:
             self._log.warning("the exchange's time has caught up: ticks go on")
         time_ms = self._ticker.next_ms(estimate_ms)

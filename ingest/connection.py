@@ -12,12 +12,12 @@ from typing import Final
 from websockets.exceptions import WebSocketException
 
 from ingest.alarms import HAND_OVER, STALLED, alarm, expect
-from ingest.losses import ENDED, REASONS, Loss, SessionLost, loss_of
+from ingest.reasons import ENDED, REASONS, Loss, SessionLost, loss_of
 from ingest.session import Manner, Received, Session, Take
 from klagg.backoff import Backoff
+from klagg.binance.endpoints import Way
 from klagg.clock import ExchangeClock, steady_ms
-from klagg.exchange.endpoints import Way
-from klagg.stats import Stats
+from klagg.process.stats import Stats
 
 RECONNECT_FIRST_S: Final = 0.5
 RECONNECT_CAP_S: Final = 30.0
@@ -45,9 +45,16 @@ class Connection:
     """
 
     def __init__(
-        self, name: str, way: Way, streams: Collection[str], take: Take, *, manner: Manner, stats: Stats,
+        self,
+        name: str,
+        way: Way,
+        streams: Collection[str],
+        take: Take,
+        *,
+        manner: Manner,
+        stats: Stats,
         log: logging.Logger,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.name = name
         self.streams = frozenset(streams)
         self.serial = 0

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
-from klagg.contract import Fields
-from klagg.findings import finding_entry
+from klagg.wire.fields import Fields
+from klagg.wire.findings import finding_entry
 
 INGEST_DROPPED: Final = "INGEST_DROPPED"
 """The kind of the finding that a process held trades, or was about to write them, and had to let them go."""
@@ -82,13 +82,15 @@ class Dropped:
         """One finding a symbol: its ids and the exchange times between which they lie."""
         return [
             finding_entry(
-                INGEST_DROPPED, "warning",
+                INGEST_DROPPED,
+                "warning",
                 f"{writer} dropped {ranges.count} trades before they were in the feed, {ranges}, of {ranges.first_ms} "
                 f"to {ranges.last_ms} ms: {reason}",
-                symbol=symbol, time_ms=time_ms,
+                symbol=symbol,
+                time_ms=time_ms,
             )
             for symbol, ranges in sorted(self.symbols.items())
-        ]  # fmt: skip
+        ]
 
 
 def sentence_of(dropped: Iterable[Dropped], reason: str) -> str:

@@ -12,8 +12,9 @@ from ingest.outbox import Outbox
 from ingest.parser import KINDS
 from ingest.rejections import Sampler
 from klagg.clock import ExchangeClock, steady_ms
-from klagg.contract import Keys, mark_entry
-from klagg.stats import Stats
+from klagg.process.stats import Stats
+from klagg.wire.entries import watermark_entry
+from klagg.wire.keys import Keys
 
 
 class Intake:
@@ -70,11 +71,11 @@ class Intake:
         """Take trades of these symbols, too."""
         self._batch.admit(symbols)
 
-    def mark(self, symbols_by_shard: Mapping[int, Sequence[str]], alive_ms: int) -> None:
+    def watermark(self, symbols_by_shard: Mapping[int, Sequence[str]], alive_ms: int) -> None:
         """Say that these symbols were carried until `alive_ms` (exchange time), behind their trades up to now."""
         self.flush()
         for shard, symbols in symbols_by_shard.items():
-            self._outbox.put(Keys(shard).feed, mark_entry(self._line, symbols, alive_ms))
+            self._outbox.put(Keys(shard).feed, watermark_entry(self._line, symbols, alive_ms))
 
     def _count(self, messages: int, size: int, trades: int) -> None:
         self._stats.add("messages", messages)

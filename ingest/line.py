@@ -1,4 +1,4 @@
-"""One line's parts, put together: connections, intake, marks, and what watches over them."""
+"""One line's parts, put together: connections, intake, watermarks, and what watches over them."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import Any, Final
 
 from ingest.batch import Batch
 from ingest.connection import Connection
-from ingest.guard import Guard
+from ingest.control_connection import Watch
 from ingest.intake import Intake
 from ingest.listed import Listed
+from ingest.liveness_guard import Guard
 from ingest.parser import Rules
 from ingest.pool import Pool
 from ingest.sender import Sender
 from ingest.session import Manner
 from ingest.universe import finer_than_listed
-from ingest.watch import Watch
+from klagg.binance.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, Way, stream_name
+from klagg.binance.payloads import Ticker
 from klagg.clock import ExchangeClock, steady_ms
-from klagg.contract import shard_of
-from klagg.exchange.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, Way, stream_name
-from klagg.exchange.payloads import Ticker
-from klagg.service import AsyncContext
+from klagg.process.service import AsyncContext
 from klagg.settings import Settings
+from klagg.wire.keys import shard_of
 
 GUARD_S: Final = 1.0
 """How often a line looks over what arrives."""
 
-MARK_LEAST_S: Final = 0.05
-"""Marks come every `ingest.mark_ms` of exchange time; however fast a local exchange runs, no more often than this."""
+WATERMARK_LEAST_S: Final = 0.05
+"""A line writes a watermark every `ingest.watermark_ms` of exchange time, at most one in so many real seconds."""
 
 
 class Line:
@@ -51,9 +51,15 @@ class Line:
         self._listed = listed
         listed.follow = self.follow
         self._watch = Watch(
-            f"{self._name}0", settings, self._manner, (CONTRACT_INFO, MINI_TICKERS), on_news=listed.news,
-            on_tickers=self._on_tickers, stats=context.stats, log=context.log,
-        )  # fmt: skip
+            f"{self._name}0",
+            settings,
+            self._manner,
+            (CONTRACT_INFO, MINI_TICKERS),
+            on_news=listed.news,
+            on_tickers=self._on_tickers,
+            stats=context.stats,
+            log=context.log,
+        )
         self._guard = Guard(self.pool, self._watch.connection, settings.ingest, context.stats, context.log)
         self._finer: dict[str, tuple[int, int]] = {}
 
@@ -65,20 +71,29 @@ class Line:
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The background tasks of the line by name; none of them ends by itself."""
         return {
-            "connections": self.pool.run(), "batches": self.intake.run(), "marks": self._marks(),
-            "watch": self._watch.run(), "guard": self._guarding(), "listings": self._listed.run(),
-        }  # fmt: skip
+            "connections": self.pool.run(),
+            "batches": self.intake.run(),
+            "watermarks": self._watermarks(),
+            "watch": self._watch.run(),
+            "guard": self._guarding(),
+            "listings": self._listed.run(),
+        }
 
     def _connection(self, number: int, streams: Collection[str]) -> Connection:
         return Connection(
-            f"{self._name}{number}", self._way, streams, self.intake.take, manner=self._manner,
-            stats=self._context.stats, log=self._context.log,
-        )  # fmt: skip
+            f"{self._name}{number}",
+            self._way,
+            streams,
+            self.intake.take,
+            manner=self._manner,
+            stats=self._context.stats,
+            log=self._context.log,
+        )
 
-    async def _marks(self) -> None:
-        marked_ms: dict[str, int] = {}
+    async def _watermarks(self) -> None:
+        carried_ms: dict[str, int] = {}
         while True:
-            await asyncio.sleep(mark_s(self._settings.ingest.mark_ms, self._clock.speed))
+            await asyncio.sleep(watermark_interval_s(self._settings.ingest.watermark_ms, self._clock.speed))
             self._context.stats.show("connections", sum(each.is_up for each in self.pool.connections))
             counts = self.intake.take_counts()
             self._show(self._watch.connection)
@@ -86,11 +101,11 @@ class Line:
                 alive_ms = connection.alive_ms(self._clock)
                 self._show(connection)
                 self._show_carried(connection, symbols, counts)
-                if alive_ms is not None and alive_ms > marked_ms.get(connection.name, 0):
+                if alive_ms is not None and alive_ms > carried_ms.get(connection.name, 0):
                     alive = self._alive(connection, symbols)
                     if alive:
-                        self.intake.mark(by_shard(alive, self._settings.shards), alive_ms)
-                        marked_ms[connection.name] = alive_ms
+                        self.intake.watermark(by_shard(alive, self._settings.shards), alive_ms)
+                        carried_ms[connection.name] = alive_ms
 
     def _show(self, connection: Connection) -> None:
         stats, name = self._context.stats, connection.name
@@ -140,8 +155,10 @@ class Line:
                 self._listed.finer(symbol)
                 self._context.log.warning(
                     "%s trades at finer steps than exchangeInfo lists (%d and %d decimals): price %s, quantity %s",
-                    symbol, *scales, *latest[symbol][1:],
-                )  # fmt: skip
+                    symbol,
+                    *scales,
+                    *latest[symbol][1:],
+                )
 
 
 def manner_of(settings: Settings, line: str) -> Manner:
@@ -158,6 +175,6 @@ def by_shard(symbols: Iterable[str], shards: int) -> dict[int, list[str]]:
     return owned
 
 
-def mark_s(mark_ms: int, speed: float) -> float:
-    """Real seconds between two marks; an exchange whose clock is held (speed 0) counts as running at ×1."""
-    return max(MARK_LEAST_S, mark_ms / 1000 / (speed or 1))
+def watermark_interval_s(watermark_ms: int, speed: float) -> float:
+    """Real seconds between two watermarks; an exchange whose clock is held (speed 0) counts as running at ×1."""
+    return max(WATERMARK_LEAST_S, watermark_ms / 1000 / (speed or 1))

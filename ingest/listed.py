@@ -11,11 +11,11 @@ from typing import Final
 from ingest.alarms import NOT_CARRIED, alarm, expect
 from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
+from klagg.binance.payloads import ContractNews, Ticker
+from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import steady_ms
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
-from klagg.exchange.payloads import ContractNews, Ticker
-from klagg.exchange.rest import ExchangeRest
-from klagg.service import AsyncContext
+from klagg.process.service import AsyncContext
 
 START_TRIES: Final = 8
 START_FIRST_S: Final = 0.5

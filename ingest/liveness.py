@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
-from klagg.exchange.payloads import Ticker
+from klagg.binance.payloads import Ticker
 
 APART_MS: Final = 2_000
 """Between the two movements that prove a death: trades may be on their way for so long."""

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 from ingest.dropped import Dropped
 from klagg.clock import steady_ms
-from klagg.contract import MARK, TRADES, Fields, stamp
-from klagg.stats import Stats
+from klagg.process.stats import Stats
+from klagg.wire.entries import TRADES, WATERMARK
+from klagg.wire.fields import Fields, stamp
 
 ENTRY_OVERHEAD_BYTES = 1024
 """What a queued entry takes beside its texts, roughly: the mapping, its keys and places."""
@@ -35,18 +36,24 @@ class Queued:
 class Outbox:
     """Entries in order, at most `bytes_max` of them; while they wait, at most `age_s_max` old.
 
-    Marks are dropped before trades: an old one tells nobody anything. Anything else is never dropped; whoever puts it
+    Watermarks are dropped before trades: an old one has no use. Anything else is never dropped; whoever puts it
     sees to it that there is little of it. `on_put` is called after every put: the sender's wake-up call.
     """
 
     def __init__(
-        self, writer: str, bytes_max: int, age_s_max: float, stats: Stats, *,
-        on_put: Callable[[], None] = lambda: None, now_ms: Callable[[], float] = steady_ms,
-    ) -> None:  # fmt: skip
+        self,
+        writer: str,
+        bytes_max: int,
+        age_s_max: float,
+        stats: Stats,
+        *,
+        on_put: Callable[[], None] = lambda: None,
+        now_ms: Callable[[], float] = steady_ms,
+    ) -> None:
         self._writer, self._bytes_max, self._age_ms_max = writer, bytes_max, age_s_max * 1000
         self._stats, self._on_put, self._now_ms = stats, on_put, now_ms
         self._entries: OrderedDict[int, Queued] = OrderedDict()
-        self._droppable: dict[str, deque[int]] = {MARK: deque(), TRADES: deque()}
+        self._droppable: dict[str, deque[int]] = {WATERMARK: deque(), TRADES: deque()}
         self._last = 0
         self._seq: dict[str, int] = {}
         self._taken: list[int] = []
@@ -119,7 +126,7 @@ class Outbox:
         return gone
 
     def _make_room(self, now_ms: float) -> None:
-        for kind in (MARK, TRADES):
+        for kind in (WATERMARK, TRADES):
             while self.bytes > self._bytes_max and (place := self._oldest(kind)):
                 self._let_go(kind, place, now_ms)
             while (place := self._oldest(kind)) and now_ms - self._entries[place].put_ms > self._age_ms_max:
@@ -137,8 +144,8 @@ class Outbox:
         self._droppable[kind].remove(place)
         gone = self._forget(place)
         self.dropped_ms = now_ms
-        if kind == MARK:
-            self._stats.add("dropped_marks")
+        if kind == WATERMARK:
+            self._stats.add("dropped_watermarks")
             return
         self.dropped_because = self.trouble
         counts = self.dropped.setdefault(gone.key, Dropped()).add(gone.fields)

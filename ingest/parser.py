@@ -14,10 +14,10 @@ from operator import gt, itemgetter
 from typing import Any, Final, NoReturn
 
 from ingest.layout import Layout, layout_of
-from klagg.contract import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
+from klagg.binance.endpoints import Endpoint
 from klagg.decimals import checked
 from klagg.errors import BadDecimal
-from klagg.exchange.endpoints import Endpoint
+from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
 
 INT64_MAX: Final = 2**63 - 1
 
@@ -35,9 +35,18 @@ BAD_NUMBER: Final = "bad_number"
 FUTURE: Final = "future"
 
 KINDS: Final = (
-    NOT_JSON, NOT_OBJECT, WRONG_WRAPPER, UNKNOWN_EVENT, COIN_MARGINED, MISSING_FIELD, BAD_SYMBOL, BAD_PRICE, BAD_QTY,
-    BAD_NUMBER, FUTURE,
-)  # fmt: skip
+    NOT_JSON,
+    NOT_OBJECT,
+    WRONG_WRAPPER,
+    UNKNOWN_EVENT,
+    COIN_MARGINED,
+    MISSING_FIELD,
+    BAD_SYMBOL,
+    BAD_PRICE,
+    BAD_QTY,
+    BAD_NUMBER,
+    FUTURE,
+)
 
 COUNTED: Final = frozenset({"MARKET", "RPI"})
 """`X` of the fills that klines count; the others (INSURANCE_FUND, ADL, NA) only keep the ids contiguous (DESIGN §5)."""

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Collection, Sequence
 
 from ingest.connection import Connection
-from klagg.exchange.endpoints import stream_name
+from klagg.binance.endpoints import stream_name
 
 
 def placed(parts: Sequence[frozenset[str]], wanted: Collection[str], size: int) -> list[frozenset[str]]:

@@ -15,24 +15,18 @@ import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
-from ingest.pen import Pen
-from ingest.repair import Call, NotYet
-from ingest.room import FeedFull, FeedRoom
+from ingest.feed_capacity import FeedFull, FeedRoom
+from ingest.repair_pages import Call, NotYet
+from ingest.repair_queue import Job, WaitingRoom, Wanted, wanted_of
+from ingest.sequenced_writer import Pen
 from ingest.synchroniser import Synchroniser
 from ingest.unrepaired import given_up, gone
-from ingest.wanted import Job, WaitingRoom, Wanted, wanted_of
 from klagg.backoff import Backoff
+from klagg.binance.kline_rows import Malformed
+from klagg.binance.rest_client import ExchangeRest
+from klagg.binance.weight_account import ROLE_CLOCK, ROLE_REPAIR, HastyGate, PatientGate
 from klagg.clock import ExchangeClock, steady_ms
-from klagg.contract import (
-    DEAD_ENTRIES,
-    GROUP_REPAIR,
-    REQUEST_TRADES,
-    Fields,
-    Keys,
-    check_version,
-    dead_entry,
-    request_of,
-)
+from klagg.drivers.redis_streams import Append, AsyncStreams, Entry
 from klagg.errors import (
     ContractError,
     ExchangeRefused,
@@ -42,12 +36,11 @@ from klagg.errors import (
     RedisUnavailable,
     UnknownInterval,
 )
-from klagg.exchange.klinerows import Malformed
-from klagg.exchange.rest import ExchangeRest
-from klagg.redisio import Append, AsyncStreams, Entry
-from klagg.service import AsyncContext, run_async, until_stopping
-from klagg.stats import Alarm
-from klagg.weights import ROLE_CLOCK, ROLE_REPAIR, HastyGate, PatientGate
+from klagg.process.service import AsyncContext, run_async, until_stopping
+from klagg.process.stats import Alarm
+from klagg.wire.entries import DEAD_ENTRIES, REQUEST_TRADES, dead_entry, request_of
+from klagg.wire.fields import Fields, check_version
+from klagg.wire.keys import GROUP_REPAIR, Keys
 
 PROCESS: Final = "repair"
 
@@ -119,9 +112,13 @@ class Repair:
     """The parts of the process: a reader that fills the waiting room, and workers that empty it."""
 
     def __init__(
-        self, context: AsyncContext, reading: AsyncStreams, writing: AsyncStreams, rest: ExchangeRest,
+        self,
+        context: AsyncContext,
+        reading: AsyncStreams,
+        writing: AsyncStreams,
+        rest: ExchangeRest,
         clock: ExchangeClock,
-    ) -> None:  # fmt: skip
+    ) -> None:
         settings = context.settings
         self._context, self._stats, self._log = context, context.stats, context.log
         self._reading, self._writing, self._rest, self._clock = reading, writing, rest, clock
@@ -195,9 +192,13 @@ class Repair:
             start = ""
             while start != "0-0":
                 start, entries = await self._reading.claim_idle(
-                    stream, GROUP_REPAIR, PROCESS,
-                    idle_ms=RECLAIM_IDLE_MS, count=await self._some_room(), start=start or "0-0",
-                )  # fmt: skip
+                    stream,
+                    GROUP_REPAIR,
+                    PROCESS,
+                    idle_ms=RECLAIM_IDLE_MS,
+                    count=await self._some_room(),
+                    start=start or "0-0",
+                )
                 await self._admit(stream, entries)
 
     async def _admit(self, stream: str, entries: Iterable[Entry]) -> None:
@@ -388,9 +389,13 @@ async def repair(context: AsyncContext) -> None:
         ExchangeRest(url, timeout_ms=REST_TIMEOUT_MS, gate=patient, proxy=proxy) as rest,
     ):
         synchroniser = Synchroniser(
-            time_rest, clock, sync_s=settings.clock.sync_s, lost_s=settings.clock.lost_s, stats=context.stats,
+            time_rest,
+            clock,
+            sync_s=settings.clock.sync_s,
+            lost_s=settings.clock.lost_s,
+            stats=context.stats,
             log=context.log,
-        )  # fmt: skip
+        )
         body = Repair(context, reading, writing, rest, clock)
         await until_stopping(context, context.together({**body.tasks(), "time": _keep_time(synchroniser)}))
     await reading.close()

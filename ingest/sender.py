@@ -7,7 +7,7 @@ have to take for lost.
 
 Receiving never waits for this. While Redis is away, or a feed is at its cap, entries are held as long as the outbox may
 hold them; then the oldest are dropped. What was dropped is told when Redis takes entries again: the ledger sees the
-same ids as holes and asks for them.
+same ids as gaps and asks for them.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from ingest.dropped import sentence_of
 from ingest.outbox import Outbox
 from klagg.backoff import Backoff
 from klagg.clock import steady_ms
+from klagg.drivers.redis_streams import Append
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
-from klagg.redisio import Append
-from klagg.service import Deadline
-from klagg.stats import Stats
+from klagg.process.service import Deadline
+from klagg.process.stats import Stats
 
 PIPELINE_ENTRIES: Final = 64
 PIPELINE_BYTES: Final = 2 << 20
@@ -51,13 +51,13 @@ class Leftover(KlaggError):
 
 
 class Writer(Protocol):
-    """What the sender needs of klagg.redisio.AsyncStreams."""
+    """What the sender needs of klagg.drivers.redis_streams.AsyncStreams."""
 
     async def append_all(self, entries: Sequence[Append]) -> None: ...
 
 
 class Room(Protocol):
-    """What the sender needs of ingest.room.FeedRoom: streams that are full, and where findings about a feed go."""
+    """What the sender needs of `feed_capacity.FeedRoom`: streams that are full, and where findings about a feed go."""
 
     @property
     def full(self) -> Mapping[str, KlaggError]: ...
@@ -72,9 +72,17 @@ class Sender:
     """Owns the outbox of one process. `run` ends after `finish`, when everything is written."""
 
     def __init__(
-        self, streams: Writer, room: Room, *, writer: str, bytes_max: int, age_s_max: float, shutdown_s: float,
-        stats: Stats, log: logging.Logger,
-    ) -> None:  # fmt: skip
+        self,
+        streams: Writer,
+        room: Room,
+        *,
+        writer: str,
+        bytes_max: int,
+        age_s_max: float,
+        shutdown_s: float,
+        stats: Stats,
+        log: logging.Logger,
+    ) -> None:
         self._streams, self._room, self._stats, self._log = streams, room, stats, log
         self._writer, self._shutdown_s = writer, shutdown_s
         self._wake = asyncio.Event()

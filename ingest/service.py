@@ -8,17 +8,17 @@ import gc
 import sys
 from collections.abc import Sequence
 
+from ingest.feed_capacity import FeedRoom
 from ingest.line import Line, manner_of
 from ingest.listed import Listed
-from ingest.room import FeedRoom
 from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
+from klagg.binance.rest_client import ExchangeRest
+from klagg.binance.weight_account import ROLE_CLOCK, HastyGate
 from klagg.clock import ExchangeClock
-from klagg.exchange.rest import ExchangeRest
-from klagg.service import AsyncContext, run_async, until_stopping
+from klagg.process.service import AsyncContext, run_async, until_stopping
+from klagg.process.stats import Alarm
 from klagg.settings import LINE_NAME
-from klagg.stats import Alarm
-from klagg.weights import ROLE_CLOCK, HastyGate
 
 
 async def _keep_time(synchroniser: Synchroniser) -> None:
@@ -59,17 +59,26 @@ async def ingest(context: AsyncContext) -> None:
         if not symbols:
             return
         sender = Sender(
-            streams, FeedRoom(streams, settings, stats=context.stats, log=context.log), writer=context.writer,
-            bytes_max=settings.ingest.buffer_mb_max << 20, age_s_max=settings.ingest.buffer_s_max,
-            shutdown_s=settings.service.shutdown_s, stats=context.stats, log=context.log,
-        )  # fmt: skip
+            streams,
+            FeedRoom(streams, settings, stats=context.stats, log=context.log),
+            writer=context.writer,
+            bytes_max=settings.ingest.buffer_mb_max << 20,
+            age_s_max=settings.ingest.buffer_s_max,
+            shutdown_s=settings.service.shutdown_s,
+            stats=context.stats,
+            log=context.log,
+        )
         line = Line(context, clock, sender, listed)
         line.follow(symbols)
         context.log.info(
-            "line %s: %s of %d symbols over %d connections to %s (%s)", context.arguments.line,
-            settings.exchange.source, len(symbols), len(line.pool.connections), settings.exchange.websocket_url,
+            "line %s: %s of %d symbols over %d connections to %s (%s)",
+            context.arguments.line,
+            settings.exchange.source,
+            len(symbols),
+            len(line.pool.connections),
+            settings.exchange.websocket_url,
             settings.exchange.endpoint,
-        )  # fmt: skip
+        )
         await context.together({"receiving": _receive(context, line, sender, synchroniser), "sender": sender.run()})
     await streams.close()
     counted = context.stats.counters

@@ -13,10 +13,10 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidURI
 
 from ingest.alarms import STALLED
-from ingest.losses import UNACKNOWLEDGED, SessionLost
 from ingest.pace import Pace
+from ingest.reasons import UNACKNOWLEDGED, SessionLost
+from klagg.binance.endpoints import MESSAGES_PER_S, PARAMS_MAX, Way, request
 from klagg.errors import ConfigError
-from klagg.exchange.endpoints import MESSAGES_PER_S, PARAMS_MAX, Way, request
 
 FRAME_BYTES_MAX: Final = 1 << 16
 """A trade has about 200 bytes; whoever sends more than this is not the exchange that we know."""
@@ -88,9 +88,14 @@ class Session:
     """Carries `streams` over `way`; its frames go to `take` as they come. `on_up` is called once when it is `up`."""
 
     def __init__(
-        self, way: Way, streams: Collection[str], take: Take, manner: Manner, on_up: Callable[[], None],
+        self,
+        way: Way,
+        streams: Collection[str],
+        take: Take,
+        manner: Manner,
+        on_up: Callable[[], None],
         received: Received,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self._way, self._take, self._manner, self._on_up, self._received = way, take, manner, on_up, received
         self._wanted = set(streams)
         self._asked: set[str] = set()

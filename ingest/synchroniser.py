@@ -5,10 +5,10 @@ from __future__ import annotations
 import logging
 from typing import Final
 
+from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import JUMP_MS, ExchangeClock, steady_ms
 from klagg.errors import ExchangeRefused, ExchangeUnavailable
-from klagg.exchange.rest import ExchangeRest
-from klagg.stats import Stats
+from klagg.process.stats import Stats
 
 RETRY_S: Final = 1.0
 """After a failure; a refusal that asks for a longer pause gets it."""
@@ -25,9 +25,15 @@ class Synchroniser:
     """One clock, kept by whoever calls `once` as often as `wait_s` says."""
 
     def __init__(
-        self, rest: ExchangeRest, clock: ExchangeClock, *, sync_s: float, lost_s: float, stats: Stats,
+        self,
+        rest: ExchangeRest,
+        clock: ExchangeClock,
+        *,
+        sync_s: float,
+        lost_s: float,
+        stats: Stats,
         log: logging.Logger,
-    ) -> None:  # fmt: skip
+    ) -> None:
         """The clock unread for `lost_s` is an alarm."""
         self._rest, self._clock = rest, clock
         self._lost_ms, self._lost, self._paused_until_ms = lost_s * 1000, False, 0.0

@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from klagg import settings
-from klagg.contract import Listing
+from klagg.binance.payloads import SUBSCRIBABLE, ContractNews, Selection, Ticker, listings_of, names_of, subscribable
 from klagg.errors import ExchangeUnavailable
-from klagg.exchange.payloads import SUBSCRIBABLE, ContractNews, Selection, Ticker, listings_of, names_of, subscribable
+from klagg.wire.entries import Listing
 
 VANISHED: Final = "CLOSE"
 """The exchange's status of a symbol whose trading is over; vanished ones get it."""

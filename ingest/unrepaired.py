@@ -10,8 +10,9 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from klagg.contract import REQUEST_TRADES, Fields, Request
-from klagg.findings import finding_entry
+from klagg.wire.entries import REQUEST_TRADES, Request
+from klagg.wire.fields import Fields
+from klagg.wire.findings import finding_entry
 
 UNREPAIRED: Final = "UNREPAIRED"
 """The kind of the finding that the exchange did not give what was asked for."""

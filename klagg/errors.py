@@ -38,7 +38,7 @@ class BadDecimal(KlaggError):
 
 
 class ContractError(KlaggError):
-    """A stream entry does not keep the contract of klagg.contract."""
+    """A stream entry does not keep the contract of klagg.wire.entries."""
 
 
 class RedisUnavailable(KlaggError):

@@ -70,9 +70,24 @@ class Kline:
 FIELDS: tuple[str, ...] = tuple(field.name for field in fields(Kline))
 INTEGER_FIELDS: frozenset[str] = frozenset(field.name for field in fields(Kline) if field.type == "int")
 DECIMAL_FIELDS: tuple[str, ...] = (
-    "open", "high", "low", "close", "volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume",
-)  # fmt: skip
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "quote_volume",
+    "taker_buy_volume",
+    "taker_buy_quote_volume",
+)
 NINE_VALUES: tuple[str, ...] = (
-    "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume",
-)  # fmt: skip
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "quote_volume",
+    "trades",
+    "taker_buy_volume",
+    "taker_buy_quote_volume",
+)
 """The values that the exchange publishes, and that klagg must equal to the last digit."""

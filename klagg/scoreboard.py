@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from klagg.database import Database, Row, load_queries
+from klagg.drivers.postgres import Database, Row, load_queries
 
 _BOARD: Final = load_queries(Path(__file__).with_suffix(".sql"))["board"]
 
@@ -27,8 +27,10 @@ def board(
     values: dict[str, Any] = {"first_ms": first_ms, "end_ms": end_ms}
     rows = database.query(_BOARD, values | {"symbols": list(symbols), "intervals": list(intervals)})
     days = [row for row in rows if row["day"] is not None]
-    return Board([_without(row, "symbol", "days") for row in days],
-                 [_without(row, "day", "symbols") for row in rows[len(days) :][:worst]])  # fmt: skip
+    return Board(
+        [_without(row, "symbol", "days") for row in days],
+        [_without(row, "day", "symbols") for row in rows[len(days) :][:worst]],
+    )
 
 
 def _without(row: Row, *names: str) -> Row:

@@ -8,7 +8,7 @@ SELECT
     count(DISTINCT day) AS days, count(DISTINCT symbol) AS symbols,
     sum(expected)::bigint AS expected, sum(bars)::bigint AS bars, sum(complete)::bigint AS complete,
     sum(amended)::bigint AS amended, sum(gaps)::bigint AS gaps, sum(audited)::bigint AS audited,
-    sum(exact)::bigint AS exact, sum(edge_shift)::bigint AS edge_shift, sum(exchange_hole)::bigint AS exchange_hole,
+    sum(exact)::bigint AS exact, sum(edge_shift)::bigint AS edge_shift, sum(exchange_gap)::bigint AS exchange_gap,
     sum(local_gap)::bigint AS local_gap, sum(late)::bigint AS late, sum(unexplained)::bigint AS unexplained,
     sum(open_findings)::bigint AS open_findings,
     (extract(epoch FROM max(counted_at)) * 1000)::bigint AS counted_at,

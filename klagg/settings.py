@@ -78,7 +78,7 @@ class Ingest:
     batch_ms: int = 5
     batch_rows: int = 512
     future_ms_max: int = 10_000
-    mark_ms: int = 1000
+    watermark_ms: int = 1000
     buffer_mb_max: int = 64
     lines: tuple[str, ...] = ("A", "B")
     dead_symbol_ms: int = 10_000
@@ -90,7 +90,7 @@ class Ingest:
         between("ingest.batch_ms", self.batch_ms, 1, 1000)
         between("ingest.batch_rows", self.batch_rows, 1, 65_536)
         between("ingest.future_ms_max", self.future_ms_max, 0, 600_000)
-        between("ingest.mark_ms", self.mark_ms, 100, 60_000)
+        between("ingest.watermark_ms", self.watermark_ms, 100, 60_000)
         between("ingest.buffer_mb_max", self.buffer_mb_max, 1, 65_536)
         between("ingest.dead_symbol_ms", self.dead_symbol_ms, 1000, 3_600_000)
         between("ingest.stalled_ms", self.stalled_ms, 1000, 600_000)
@@ -154,7 +154,7 @@ class Aggregator:
     intervals: tuple[str, ...] = ("1m", "5m", "30m", "1h", "4h", "1d", "1w")
     window_minutes: int = 180
     grace_ms: int = 2000
-    grace_unmarked_ms: int = 10_000
+    grace_without_watermark_ms: int = 10_000
     live_long_ms: int = 1000
     ask_after_ms: int = 1000
     ask_trades_max: int = 20_000
@@ -167,7 +167,7 @@ class Aggregator:
             raise ConfigError("aggregator.intervals lacks 1m: the minute is the unit in which the exchange's rows heal")
         between("aggregator.window_minutes", self.window_minutes, 5, 24 * 60)
         between("aggregator.grace_ms", self.grace_ms, 0, 600_000)
-        between("aggregator.grace_unmarked_ms", self.grace_unmarked_ms, self.grace_ms, 3_600_000)
+        between("aggregator.grace_without_watermark_ms", self.grace_without_watermark_ms, self.grace_ms, 3_600_000)
         between("aggregator.live_long_ms", self.live_long_ms, 0, 60_000)
         between("aggregator.ask_after_ms", self.ask_after_ms, 0, 60_000)
         between("aggregator.ask_trades_max", self.ask_trades_max, 1, 10_000_000)
@@ -330,9 +330,21 @@ class Settings:
     def check(self) -> None:
         between("shards", self.shards, 1, 1024)
         for section in (
-            self.exchange, self.redis, self.database, self.ingest, self.clock, self.rest, self.repair, self.aggregator,
-            self.persistence, self.gateway, self.streams, self.service, self.audit, self.metrics,
-        ):  # fmt: skip
+            self.exchange,
+            self.redis,
+            self.database,
+            self.ingest,
+            self.clock,
+            self.rest,
+            self.repair,
+            self.aggregator,
+            self.persistence,
+            self.gateway,
+            self.streams,
+            self.service,
+            self.audit,
+            self.metrics,
+        ):
             section.check()
 
 

@@ -71,9 +71,19 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder into which the wheel alone is installed."""
     folder = tmp_path_factory.mktemp("installed")
     run(
-        sys.executable, "-m", "pip", "--disable-pip-version-check", "install", "--quiet", "--no-deps", "--no-index",
-        "--target", str(folder), str(wheel), cwd=folder,
-    )  # fmt: skip
+        sys.executable,
+        "-m",
+        "pip",
+        "--disable-pip-version-check",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-index",
+        "--target",
+        str(folder),
+        str(wheel),
+        cwd=folder,
+    )
     return folder
 
 
@@ -90,8 +100,16 @@ def test_the_packages_are_those_of_the_project() -> None:
 def test_the_wheel_holds_every_module_statement_and_marker(wheel: Path) -> None:
     expected = {path.as_posix() for path in sources()}
     assert {Path(name).suffix for name in expected} == {
-        ".py", ".sql", ".sh", ".typed", ".html", ".css", ".js", ".svg", ".json",
-    }  # fmt: skip
+        ".py",
+        ".sql",
+        ".sh",
+        ".typed",
+        ".html",
+        ".css",
+        ".js",
+        ".svg",
+        ".json",
+    }
     assert {name for name in expected if name.endswith("py.typed")} == {f"{package}/py.typed" for package in PACKAGES}
     assert names_in(wheel) == expected
 
@@ -127,9 +145,15 @@ def test_installed_every_console_script_is_there_to_call(installed: Path, tmp_pa
         "print(inspect.getfile(call))"
     )
     found = run(
-        sys.executable, "-c", program, str(installed), script,
-        cwd=tmp_path, PYTHONSAFEPATH="1", PYTHONPATH=str(installed),
-    )  # fmt: skip
+        sys.executable,
+        "-c",
+        program,
+        str(installed),
+        script,
+        cwd=tmp_path,
+        PYTHONSAFEPATH="1",
+        PYTHONPATH=str(installed),
+    )
     module, _, _ = SCRIPTS[script].partition(":")
     assert found.strip() == str(installed / (module.replace(".", "/") + ".py"))
     assert (installed / "bin" / script).is_file()

@@ -14,7 +14,7 @@ from klagg.backoff import Backoff
 from klagg.errors import DatabaseRefused, DatabaseUnavailable, KlaggError, RecordingError
 from writers.backfill_dumps import read_dump
 from writers.backfill_parts import Batch, Failure, Part
-from writers.backfill_table import EXCHANGE_HOLE, Disagreement, HistoryTable, Say, Stored
+from writers.backfill_table import EXCHANGE_GAP, Disagreement, HistoryTable, Say, Stored
 from writers.kline_table import value_is_to_blame
 
 AHEAD_MAX: Final = 2
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Totals:
-    """What a run did. The counters are those of `Stored`; `holes` are EXCHANGE_HOLE, `different` all others."""
+    """What a run did. The counters are those of `Stored`; `gaps` are EXCHANGE_GAP, `different` all others."""
 
     rows: int = 0
     written: int = 0
@@ -41,7 +41,7 @@ class Totals:
     own: int = 0
     incomplete: int = 0
     different: int = 0
-    holes: int = 0
+    gaps: int = 0
     examples: list[Disagreement] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
 
@@ -49,9 +49,9 @@ class Totals:
         """Count a batch in."""
         for name in ("rows", "written", "healed", "known", "own", "incomplete"):
             setattr(self, name, getattr(self, name) + getattr(stored, name))
-        holes = sum(each.kind == EXCHANGE_HOLE for each in stored.disagreements)
-        self.holes += holes
-        self.different += len(stored.disagreements) - holes
+        gaps = sum(each.kind == EXCHANGE_GAP for each in stored.disagreements)
+        self.gaps += gaps
+        self.different += len(stored.disagreements) - gaps
         self.examples += stored.disagreements[: EXAMPLES_MAX - len(self.examples)]
 
 

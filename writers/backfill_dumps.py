@@ -138,9 +138,12 @@ def _checked(lines: bytes, part: Part) -> Block:
     good = (
         (part.interval.opens_of(buckets) == opens)
         & (part.interval.opens_of(buckets + 1) - 1 == closes)
-        & (opens >= part.span[0]) & (opens < part.span[1])
-        & (low > 0) & (low <= np.minimum(opened, close)) & (np.maximum(opened, close) <= high)
-    )  # fmt: skip
+        & (opens >= part.span[0])
+        & (opens < part.span[1])
+        & (low > 0)
+        & (low <= np.minimum(opened, close))
+        & (np.maximum(opened, close) <= high)
+    )
     if not good.all() or (np.diff(opens) <= 0).any():
         raise _Odd
     return opens, rows
@@ -171,10 +174,18 @@ def _block_of(rows: list[OfficialRow]) -> Block:
 
 def _row_of(kline: OfficialKline, bars: Interval) -> OfficialRow:
     return (
-        str(kline.open_time_ms), kline.open, kline.high, kline.low, kline.close, kline.volume,
-        str(bars.close_time(kline.open_time_ms)), str(kline.quote_volume), str(kline.trades),
-        str(kline.taker_buy_volume), str(kline.taker_buy_quote_volume),
-    )  # fmt: skip
+        str(kline.open_time_ms),
+        kline.open,
+        kline.high,
+        kline.low,
+        kline.close,
+        kline.volume,
+        str(bars.close_time(kline.open_time_ms)),
+        str(kline.quote_volume),
+        str(kline.trades),
+        str(kline.taker_buy_volume),
+        str(kline.taker_buy_quote_volume),
+    )
 
 
 def problem(kline: OfficialKline, part: Part, before_ms: int) -> str:

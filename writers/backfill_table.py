@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from klagg.compare import differences
-from klagg.database import Database, Row, load_queries
+from klagg.drivers.postgres import Database, Row, load_queries
 from klagg.errors import DatabaseRefused
 from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
 from writers.backfill_parts import Batch, Loaded
 from writers.kline_classes import CLASSES, for_table, table_of
 
-EXCHANGE_HOLE: Final = "EXCHANGE_HOLE"
+EXCHANGE_GAP: Final = "EXCHANGE_GAP"
 """The official row is flat, with no trades, where klagg saw trades."""
 
 DIFFERENT: Final = "DIFFERENT"
@@ -38,7 +38,7 @@ _TYPES: Final = ("text",) * 11
 class Disagreement:
     """A bar of klagg's own, which stays, and the official row that says otherwise.
 
-    `kind` is EXCHANGE_HOLE or DIFFERENT. `own` and `official` hold the nine values, decimals as texts; `fields` names
+    `kind` is EXCHANGE_GAP or DIFFERENT. `own` and `official` hold the nine values, decimals as texts; `fields` names
     those that differ. `version` is (epoch, revision, complete) of the own bar, `source` and `edge` are its own.
     """
 
@@ -110,9 +110,12 @@ class HistoryTable:
         with self._database.transaction():
             if rows:
                 about = {
-                    "symbol": part.symbol, "interval": part.interval.name, "settled_ms": self._settled_ms,
-                    "first_ms": int(rows[0][0]), "last_ms": int(rows[-1][0]),
-                }  # fmt: skip
+                    "symbol": part.symbol,
+                    "interval": part.interval.name,
+                    "settled_ms": self._settled_ms,
+                    "first_ms": int(rows[0][0]),
+                    "last_ms": int(rows[-1][0]),
+                }
                 self._database.execute(_QUERIES["create_official"])
                 self._database.copy_rows(_QUERIES["copy_official"], _TYPES, rows)
                 queries = _OF_CLASS[table_of(part.interval.name)]
@@ -126,10 +129,14 @@ class HistoryTable:
             self._database.execute(
                 _QUERIES["note_loaded"],
                 {
-                    "symbol": part.symbol, "interval": part.interval.name, "part": part.name, "mark": part.mark,
-                    "from_ms": part.from_ms, "until_ms": batch.until_ms,
+                    "symbol": part.symbol,
+                    "interval": part.interval.name,
+                    "part": part.name,
+                    "mark": part.mark,
+                    "from_ms": part.from_ms,
+                    "until_ms": batch.until_ms,
                 },
-            )  # fmt: skip
+            )
             if batch.until_ms >= part.to_ms > part.from_ms:
                 span = {"from_ms": part.from_ms, "to_ms": part.to_ms}
                 self._database.query(
@@ -158,16 +165,24 @@ def judged(row: Mapping[str, Any], symbol: str, interval: str) -> Disagreement |
     """What a row of the query `own` says; None if the two agree, or the own bar is incomplete and says nothing yet."""
     own: dict[str, str | int] = {name: row[f"own_{name}"] for name in NINE_VALUES}
     official: dict[str, str | int] = {name: row[f"official_{name}"] for name in NINE_VALUES}
-    hole = official["trades"] == 0 and int(own["trades"]) > 0
-    if not hole and not row["complete"]:
+    gap = official["trades"] == 0 and int(own["trades"]) > 0
+    if not gap and not row["complete"]:
         return None
     unlike = tuple(each.name for each in differences(_numbers(own), _numbers(official)))
     if not unlike:
         return None
     return Disagreement(
-        EXCHANGE_HOLE if hole else DIFFERENT, symbol, interval, row["open_time"], unlike, own, official,
-        (row["epoch"], row["revision"], int(row["complete"])), row["source"], row["edge"],
-    )  # fmt: skip
+        EXCHANGE_GAP if gap else DIFFERENT,
+        symbol,
+        interval,
+        row["open_time"],
+        unlike,
+        own,
+        official,
+        (row["epoch"], row["revision"], int(row["complete"])),
+        row["source"],
+        row["edge"],
+    )
 
 
 def _numbers(values: Mapping[str, str | int]) -> dict[str, Decimal | int]:

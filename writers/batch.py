@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from klagg.contract import RawFields
 from klagg.kline import Kline
+from klagg.wire.fields import RawFields
 
 
 @dataclass(frozen=True, slots=True)

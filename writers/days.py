@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from klagg.database import Database, load_queries
+from klagg.drivers.postgres import Database, load_queries
 from klagg.intervals import DAY_MS
 
 AGAIN_MS: Final = DAY_MS

@@ -20,17 +20,19 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
-from klagg import service
 from klagg.backoff import Backoff
-from klagg.contract import DEAD_ENTRIES, GROUP_WRITERS, Keys, dead_entry, stamp
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Append, Entry, next_id
 from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisRefused, RedisUnavailable
-from klagg.redisio import Append, Entry, next_id
-from klagg.service import Context, Deadline
-from klagg.stats import Alarm
+from klagg.process import service
+from klagg.process.service import Context, Deadline
+from klagg.process.stats import Alarm
+from klagg.wire.entries import DEAD_ENTRIES, dead_entry
+from klagg.wire.fields import stamp
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from writers.batch import Batch, Rejected, Taken
-from writers.continuity import Continuity, Jump
-from writers.intake import kline_of
+from writers.kline_entries import kline_of
+from writers.klines_sequence import Continuity, Jump
 from writers.reclaim import idle_pages
 from writers.store import Store
 
@@ -156,9 +158,10 @@ class FinalWriter:
         if self._streams.range(stream, next_id(jump.after), f"({jump.before}", count=1):
             return
         self._say_lost(
-            jump.count, f"entries of {stream} were gone before this writer was given them: seq {jump.first} to "
-            f"{jump.last} of {jump.writer}, behind {jump.after} and before {jump.before}"
-        )  # fmt: skip
+            jump.count,
+            f"entries of {stream} were gone before this writer was given them: seq {jump.first} to "
+            f"{jump.last} of {jump.writer}, behind {jump.after} and before {jump.before}",
+        )
 
     def _say_lost(self, count: int, what: str) -> None:
         self._context.stats.add("lost", count)
@@ -200,8 +203,10 @@ class FinalWriter:
         found = {entry.id for entry in entries}
         gone = [each for each in ids if each not in found]
         if gone:
-            self._say_lost(len(gone), f"pending entries of {stream} were gone before they were stored, with ids from "
-                           f"{gone[0]} to {gone[-1]}")  # fmt: skip
+            self._say_lost(
+                len(gone),
+                f"pending entries of {stream} were gone before they were stored, with ids from {gone[0]} to {gone[-1]}",
+            )
             self._streams.ack(stream, GROUP_WRITERS, gone)
         return entries
 

@@ -10,14 +10,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-from klagg import contract
-from klagg.contract import RawFields, check_version, event_rows, integer_of, text_of, texts_of
 from klagg.errors import ContractError
+from klagg.wire.entries import (
+    EVENT_COLUMNS,
+    EVENT_DELISTED,
+    EVENT_GAP_CLOSED,
+    EVENT_GAP_OPENED,
+    EVENT_GENESIS,
+    EVENT_LISTED,
+    EVENT_TICK,
+    event_rows,
+)
+from klagg.wire.fields import RawFields, check_version, integer_of, text_of, texts_of
 
-_ABOUT_SYMBOLS: Final = (contract.EVENT_LISTED, contract.EVENT_DELISTED, contract.EVENT_GENESIS)
-_ABOUT_GAPS: Final = (contract.EVENT_HOLE_OPENED, contract.EVENT_HOLE_CLOSED)
+_ABOUT_SYMBOLS: Final = (EVENT_LISTED, EVENT_DELISTED, EVENT_GENESIS)
+_ABOUT_GAPS: Final = (EVENT_GAP_OPENED, EVENT_GAP_CLOSED)
 
-Hole = tuple[str, int, int]
+GapKey = tuple[str, int, int]
 """Symbol, first and last missing id: what events call a gap by."""
 
 
@@ -53,7 +62,7 @@ class Gap:
     reason: str | None = None
 
     @property
-    def hole(self) -> Hole:
+    def gap_key(self) -> GapKey:
         """What events call it by."""
         return self.symbol, self.from_id, self.to_id
 
@@ -85,8 +94,8 @@ class Event:
         return self.kind in _ABOUT_GAPS
 
     @property
-    def hole(self) -> Hole:
-        """The hole that it is about."""
+    def gap_key(self) -> GapKey:
+        """The gap_key that it is about."""
         return self.columns["symbol"], self.integer("from_id"), self.integer("to_id")
 
 
@@ -94,7 +103,7 @@ def events_of(raw: RawFields) -> list[Event]:
     """The events of an entry of `events:{n}` that the tables keep; ContractError if it cannot be read."""
     check_version(raw)
     kind = text_of(raw, "kind")
-    if kind not in contract.EVENT_COLUMNS and kind != contract.EVENT_TICK:
+    if kind not in EVENT_COLUMNS and kind != EVENT_TICK:
         raise ContractError(f"unknown event kind {kind[:40]!r}")
     if kind not in _ABOUT_SYMBOLS and kind not in _ABOUT_GAPS:
         return []
@@ -106,22 +115,32 @@ def events_of(raw: RawFields) -> list[Event]:
     return events
 
 
-_INTEGERS: Final = frozenset({
-    "generation", "price_scale", "qty_scale", "id", "trade_time", "from_id", "to_id", "before_time", "after_time",
-})  # fmt: skip
+_INTEGERS: Final = frozenset(
+    {
+        "generation",
+        "price_scale",
+        "qty_scale",
+        "id",
+        "trade_time",
+        "from_id",
+        "to_id",
+        "before_time",
+        "after_time",
+    }
+)
 
 
 @dataclass(slots=True)
 class Record:
     """The rows of some symbols and gaps as the tables have them, and what becomes of them: those that `changed`.
 
-    `symbols` are by name and generation, `gaps` by hole. It begins with all generations of the symbols that are told
-    of, and with all gaps of their holes.
+    `symbols` are by name and generation, `gaps` by gap_key. It begins with all generations of the symbols that are told
+    of, and with all gaps of their gap_keys.
     """
 
     ids: str
     symbols: dict[str, dict[int, Symbol]] = field(default_factory=dict)
-    gaps: dict[Hole, list[Gap]] = field(default_factory=dict)
+    gaps: dict[GapKey, list[Gap]] = field(default_factory=dict)
     _known: frozenset[Symbol | Gap] = frozenset()
 
     @classmethod
@@ -133,7 +152,7 @@ class Record:
             record.symbols.setdefault(symbol.symbol, {})[symbol.generation] = symbol
             rows.append(symbol)
         for gap in gaps:
-            record.gaps.setdefault(gap.hole, []).append(gap)
+            record.gaps.setdefault(gap.gap_key, []).append(gap)
             rows.append(gap)
         record._known = frozenset(rows)
         return record
@@ -163,22 +182,22 @@ class Record:
         for event in by_kind[True]:
             self._tell_symbol(event)
         for event in by_kind[False]:
-            if event.kind == contract.EVENT_HOLE_OPENED:
+            if event.kind == EVENT_GAP_OPENED:
                 self._open(event)
-        self._close([event for event in by_kind[False] if event.kind == contract.EVENT_HOLE_CLOSED])
+        self._close([event for event in by_kind[False] if event.kind == EVENT_GAP_CLOSED])
 
     def _tell_symbol(self, event: Event) -> None:
         name, generation = event.columns["symbol"], event.integer("generation")
         rows = self.symbols.setdefault(name, {})
         row = rows.get(generation) or Symbol(name, generation)
-        if event.kind != contract.EVENT_GENESIS:
+        if event.kind != EVENT_GENESIS:
             row = self._listed(row, event)
         elif row.first_id is None:
             row = replace(row, first_id=event.integer("id"), first_trade_ms=event.integer("trade_time"))
         rows[generation] = replace(row, last_seen_ms=max(row.last_seen_ms, event.time_ms))
 
     def _listed(self, row: Symbol, event: Event) -> Symbol:
-        over = event.kind == contract.EVENT_DELISTED
+        over = event.kind == EVENT_DELISTED
         if not over:
             row = replace(row, listed_ms=min(row.listed_ms or event.time_ms, event.time_ms))
         if row.status and event.time_ms < row.last_seen_ms:
@@ -192,12 +211,12 @@ class Record:
         )
 
     def _open(self, event: Event) -> None:
-        hole = event.hole
-        rows = self.gaps.setdefault(hole, [])
+        gap_key = event.gap_key
+        rows = self.gaps.setdefault(gap_key, [])
         if any(gap.opened_ms == event.time_ms for gap in rows):
             return
         before_ms, after_ms = (_time_of(event.integer(each)) for each in ("before_time", "after_time"))
-        made = self._gap(hole, before_ms, after_ms, event.time_ms)
+        made = self._gap(gap_key, before_ms, after_ms, event.time_ms)
         ends = [row for row in rows if row.lacks_opening and row.opened_ms >= event.time_ms]
         if ends:
             end = min(ends, key=lambda row: row.opened_ms)
@@ -205,30 +224,30 @@ class Record:
             made = replace(made, ended_ms=end.ended_ms, reason=end.reason)
         rows.append(made)
 
-    def _gap(self, hole: Hole, before_ms: int | None, after_ms: int | None, time_ms: int) -> Gap:
+    def _gap(self, gap_key: GapKey, before_ms: int | None, after_ms: int | None, time_ms: int) -> Gap:
         """A gap of the newest generation that was listed by then; 0 if none is known."""
-        name, from_id, to_id = hole
+        name, from_id, to_id = gap_key
         listed = (row for row in self.symbols.get(name, {}).values() if row.listed_ms is not None)
         generation = max((row.generation for row in listed if (row.listed_ms or 0) <= time_ms), default=0)
         return Gap(name, generation, self.ids, from_id, to_id, before_ms, after_ms, time_ms)
 
     def _close(self, events: Iterable[Event]) -> None:
-        ends: dict[tuple[int, Hole], list[str]] = {}
+        ends: dict[tuple[int, GapKey], list[str]] = {}
         for event in events:
-            ends.setdefault((event.time_ms, event.hole), []).append(event.columns["reason"])
-        for (time_ms, hole), reasons in sorted(ends.items()):
-            self._end(hole, time_ms, reasons)
+            ends.setdefault((event.time_ms, event.gap_key), []).append(event.columns["reason"])
+        for (time_ms, gap_key), reasons in sorted(ends.items()):
+            self._end(gap_key, time_ms, reasons)
 
-    def _end(self, hole: Hole, time_ms: int, reasons: list[str]) -> None:
-        """A hole's ends of one tick end as many of its rows, the oldest first: in one tick it may end, open and end
+    def _end(self, gap_key: GapKey, time_ms: int, reasons: list[str]) -> None:
+        """A gap_key's ends of one tick end as many of its rows, the oldest first: in one tick it may end, open and end
         again, and the stream tells all openings before all ends. Ends that were told before are not told again."""
-        rows = self.gaps.setdefault(hole, [])
+        rows = self.gaps.setdefault(gap_key, [])
         rows.sort(key=lambda gap: gap.opened_ms)
         told = sum(gap.ended_ms == time_ms for gap in rows)
         left = [at for at, gap in enumerate(rows) if gap.opened_ms <= time_ms and gap.ended_ms is None]
         if not left and not told:
             # Its opening was cut from the stream, or comes later, from what a dead consumer left.
-            rows.append(self._gap(hole, None, None, time_ms))
+            rows.append(self._gap(gap_key, None, None, time_ms))
             left = [len(rows) - 1]
         reasons = reasons[told:]
         for number, at in enumerate(left[: len(reasons)]):

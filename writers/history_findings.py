@@ -12,8 +12,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from klagg.contract import RawFields, check_version, integer_of, text_of
 from klagg.errors import ContractError
+from klagg.wire.fields import RawFields, check_version, integer_of, text_of
 
 NEVER: Final = ""
 """The place in the stream of what was not said."""

@@ -7,7 +7,7 @@ from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 
-from klagg.database import Database, load_queries
+from klagg.drivers.postgres import Database, load_queries
 from writers.history import Event, Gap, Record, Symbol
 from writers.history_findings import Finding, changed
 
@@ -39,8 +39,8 @@ def keep(database: Database, events: Sequence[Event], findings: Sequence[Finding
 def _record(database: Database, events: Sequence[Event], ids: str) -> Record:
     """The rows that these events are about."""
     symbols = sorted({event.columns["symbol"] for event in events})
-    holes = sorted({event.hole for event in events if event.is_about_gap})
-    names, first, last = zip(*holes, strict=True) if holes else ((), (), ())
+    gap_keys = sorted({event.gap_key for event in events if event.is_about_gap})
+    names, first, last = zip(*gap_keys, strict=True) if gap_keys else ((), (), ())
     return Record.begin(
         ids,
         [Symbol(**row) for row in database.query(_QUERIES["known_symbols"], {"symbols": symbols})],

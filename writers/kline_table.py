@@ -9,7 +9,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
-from klagg.database import DATA_EXCEPTION, Database, load_queries
+from klagg.drivers.postgres import DATA_EXCEPTION, Database, load_queries
 from klagg.errors import DatabaseRefused
 from klagg.kline import FIELDS, INTEGER_FIELDS, Kline
 from writers.kline_classes import CLASSES, for_table, table_of
@@ -84,8 +84,11 @@ def _store(database: Database, part: _Part) -> int:
     for over_finals in (False, True):
         if written < part.rows:
             parameters = {
-                "part": part.number, "over_finals": over_finals, "first_ms": part.first_ms, "last_ms": part.last_ms
-            }  # fmt: skip
+                "part": part.number,
+                "over_finals": over_finals,
+                "first_ms": part.first_ms,
+                "last_ms": part.last_ms,
+            }
             (found,) = database.query(_STORES[part.table], parameters)
             written += found["written"]
     return written

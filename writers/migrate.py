@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from klagg.database import Database, load_queries
+from klagg.drivers.postgres import Database, load_queries
 from klagg.errors import DatabaseRefused
 from writers.migrations import Migration, MigrationError, load_migrations, pending
 

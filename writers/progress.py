@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from klagg.contract import BARS_POSITION, VERSION, live_value_of
 from klagg.errors import ContractError, UnknownInterval
 from klagg.intervals import interval
 from klagg.kline import Kline
-from writers.intake import kline_of
+from klagg.wire.entries import BARS_POSITION, live_value_of
+from klagg.wire.fields import VERSION
+from writers.kline_entries import kline_of
 
 _POSITION: Final = BARS_POSITION.encode()
 NO_ID: Final = -1
@@ -95,7 +96,15 @@ def _kline_of(name: bytes, value: bytes, epoch: int) -> Kline | None:
     except (ValueError, OverflowError) as bad:
         raise ContractError(f"the open time of a bar in progress is none: {bad}") from None
     fields = values | {
-        "v": str(VERSION), "symbol": symbol, "interval": called, "close_time": str(close_time), "complete": "0",
-        "epoch": str(epoch), "first_agg_id": str(NO_ID), "last_agg_id": str(NO_ID), "source": "own", "edge": "",
-    }  # fmt: skip
+        "v": str(VERSION),
+        "symbol": symbol,
+        "interval": called,
+        "close_time": str(close_time),
+        "complete": "0",
+        "epoch": str(epoch),
+        "first_agg_id": str(NO_ID),
+        "last_agg_id": str(NO_ID),
+        "source": "own",
+        "edge": "",
+    }
     return kline_of({key.encode(): text.encode() for key, text in fields.items()})

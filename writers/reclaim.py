@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from klagg.redisio import Streams
-from klagg.service import Context
-from klagg.writes import Entry
+from klagg.drivers.commands import Entry
+from klagg.drivers.redis_streams import Streams
+from klagg.process.service import Context
 
 IDLE_MS: Final = 60_000
 """An entry that another consumer holds for this long without acknowledging it is taken over. A living one that only

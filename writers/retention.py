@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from klagg.database import Database, load_queries
+from klagg.drivers.postgres import Database, load_queries
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS
 from klagg.settings import Settings
 from writers.kline_classes import CLASSES, for_table

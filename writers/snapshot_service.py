@@ -13,15 +13,16 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from klagg import service
 from klagg.backoff import Backoff
 from klagg.clock import local_ms
-from klagg.contract import CLOCK_KEY, GROUP_WRITERS, TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, Keys
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError, DatabaseUnavailable, KlaggError, RedisRefused, RedisUnavailable
-from klagg.service import Context, Deadline
+from klagg.process import service
+from klagg.process.service import Context, Deadline
+from klagg.wire.entries import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT
+from klagg.wire.keys import CLOCK_KEY, GROUP_WRITERS, Keys
 from writers.days import Days
-from writers.historian import Historian
+from writers.history_consumer import Historian
 from writers.migrate import require_schema
 from writers.retention import Retention, Step
 from writers.snapshots import Snapshots

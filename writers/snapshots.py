@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from klagg.contract import GROUP_WRITERS, Keys, integer_of
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.errors import DatabaseRefused
-from klagg.redisio import Streams
-from klagg.service import Context
+from klagg.process.service import Context
+from klagg.wire.fields import integer_of
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from writers.kline_table import upsert, value_is_to_blame
 from writers.progress import Bar, Shown, bars_of
 

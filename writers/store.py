@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from typing import Final, TypeVar
 
 from klagg.backoff import Backoff
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
-from klagg.service import Context
+from klagg.process.service import Context
 from writers.batch import Taken
 from writers.kline_table import upsert, value_is_to_blame
 from writers.migrate import require_schema

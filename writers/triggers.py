@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from klagg.contract import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, RawFields, trigger_of
 from klagg.errors import ContractError
+from klagg.wire.entries import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, trigger_of
+from klagg.wire.fields import RawFields
 
 
 class Triggers:

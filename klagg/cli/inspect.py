@@ -11,14 +11,15 @@ from typing import Any, Final
 import ujson
 from rich.cells import cell_len
 
-from klagg import contract
 from klagg.cli import locate
-from klagg.cli.screen import moment
-from klagg.contract import Keys, RawFields, shard_of
+from klagg.cli.up.screen import moment
+from klagg.drivers.redis_streams import Entry, Streams
 from klagg.errors import ConfigError, ContractError
 from klagg.intervals import interval
 from klagg.kline import DECIMAL_FIELDS, Kline
-from klagg.redisio import Entry, Streams
+from klagg.wire.entries import EVENT_TICK, LIVE_META, LIVE_VALUE, TRADE_COLUMNS, TRADES, event_rows, live_value_of
+from klagg.wire.fields import RawFields, check_version, integer_of, text_of, texts_of
+from klagg.wire.keys import Keys, shard_of
 
 PAGE: Final = 100
 """Entries of one read; one of the feed holds up to 512 trades."""
@@ -34,45 +35,45 @@ Record = dict[str, Any]
 
 def trades(raw: RawFields) -> list[Record]:
     """The trades of a feed entry, one record each; none for entries of other kinds."""
-    if raw.get(b"kind") != contract.TRADES.encode():
+    if raw.get(b"kind") != TRADES.encode():
         return []
-    columns = [contract.text_of(raw, name).split(",") for name in contract.TRADE_COLUMNS]
+    columns = [text_of(raw, name).split(",") for name in TRADE_COLUMNS]
     if len({len(column) for column in columns}) > 1:
         raise ContractError("the columns of a trades entry differ in length")
-    head = {"line": contract.text_of(raw, "line"), "ids": contract.text_of(raw, "ids")}
+    head = {"line": text_of(raw, "line"), "ids": text_of(raw, "ids")}
     whole = {"id", "first", "last", "time", "maker", "counts"}
     return [
-        {**_numbered(dict(zip(contract.TRADE_COLUMNS, values, strict=True)), whole), **head}
+        {**_numbered(dict(zip(TRADE_COLUMNS, values, strict=True)), whole), **head}
         for values in zip(*columns, strict=True)
     ]
 
 
 def klines(raw: RawFields) -> list[Record]:
     """The kline of a `klines` entry."""
-    return [asdict(Kline.from_fields(contract.texts_of(raw)))]
+    return [asdict(Kline.from_fields(texts_of(raw)))]
 
 
 def live(raw: RawFields) -> list[Record]:
     """The bars of a `live` entry."""
     records = []
-    whole = set(contract.LIVE_VALUE) - set(DECIMAL_FIELDS)
-    for name, text in contract.texts_of(raw).items():
-        if name not in contract.LIVE_META:
+    whole = set(LIVE_VALUE) - set(DECIMAL_FIELDS)
+    for name, text in texts_of(raw).items():
+        if name not in LIVE_META:
             symbol, _, length = name.rpartition(":")
-            value = _numbered(contract.live_value_of(text), whole)
+            value = _numbered(live_value_of(text), whole)
             records.append({"symbol": symbol, "interval": length, **value})
     return records
 
 
 def events(raw: RawFields) -> list[Record]:
     """The events of an `events` entry, the tick itself included."""
-    fields = contract.texts_of(raw)
-    head: Record = {"event": contract.text_of(raw, "kind"), "at": contract.integer_of(raw, "time")}
-    if head["event"] == contract.EVENT_TICK:
+    fields = texts_of(raw)
+    head: Record = {"event": text_of(raw, "kind"), "at": integer_of(raw, "time")}
+    if head["event"] == EVENT_TICK:
         return [head]
     whole = {"generation", "id", "time", "open_time", "empty", "revision", "price_scale", "qty_scale"}
     whole |= {"from_id", "to_id", "before_time", "after_time"}
-    return [{**head, **_numbered(row, whole)} for row in contract.event_rows(fields)]
+    return [{**head, **_numbered(row, whole)} for row in event_rows(fields)]
 
 
 def _numbered(row: Mapping[str, str], whole: set[str]) -> Record:
@@ -162,7 +163,7 @@ class Wish:
         return (
             (not self.symbol or record.get("symbol") == self.symbol)
             and (not self.interval or record.get("interval") == self.interval)
-            and (self.ticks or record.get("event") != contract.EVENT_TICK)
+            and (self.ticks or record.get("event") != EVENT_TICK)
         )
 
 
@@ -276,7 +277,7 @@ class View:
 
     def _wanted(self, key: str, entry: Entry) -> list[Record]:
         try:
-            contract.check_version(entry.fields)
+            check_version(entry.fields)
             return [record for record in self._kind.records(entry.fields) if self._wish.takes(record)]
         except ContractError as bad:
             print(f"entry {entry.id} of {key} is left out: {bad}", file=sys.stderr)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from klagg.drivers.redis_streams import Streams
 from klagg.embedded import running_url, traces, usable_data_directory
 from klagg.errors import ConfigError, KlaggError, RedisRefused, RedisUnavailable
-from klagg.redisio import Streams
 from klagg.settings import Settings, load
 
 EFFECTIVE = "klagg.toml"

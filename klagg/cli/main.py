@@ -6,35 +6,35 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from klagg import __version__
 from klagg.errors import KlaggError
 
-COMMANDS = (
-    "up",
-    "status",
-    "doctor",
-    "inspect",
-    "replay",
-    "rollup",
-    "simulate",
-    "migrate",
-    "backfill",
-    "audit",
-    "bench",
-)
-"""Each is a module of klagg.cli with `register(commands)` and `run(args)`."""
+COMMANDS = {
+    "up": "klagg.cli.up.command",
+    "status": "klagg.cli.status",
+    "doctor": "klagg.cli.doctor",
+    "inspect": "klagg.cli.inspect",
+    "replay": "klagg.cli.replay",
+    "rollup": "klagg.cli.rollup",
+    "simulate": "klagg.cli.simulate",
+    "migrate": "klagg.cli.migrate",
+    "backfill": "klagg.cli.backfill.command",
+    "audit": "klagg.cli.audit.command",
+    "bench": "klagg.bench.command",
+}
+"""The module of each command; it has `register(commands)` and `run(args)`."""
 
 
-def _parser(names: Sequence[str]) -> argparse.ArgumentParser:
+def _parser(names: Iterable[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="klagg", description="Provably right klines for every trade of Binance's USDⓈ-M perpetual futures."
     )
     parser.add_argument("--version", action="version", version=f"klagg {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for name in names:
-        importlib.import_module(f"klagg.cli.{name}").register(commands)
+        importlib.import_module(COMMANDS[name]).register(commands)
     return parser
 
 

@@ -6,7 +6,7 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.errors import KlaggError
 from klagg.settings import load
 from writers.migrate import TIMEOUT_MS, Report, migrate

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 import ujson
 
 from klagg.cli.comparison import Comparison, values_of_kline, values_of_official
-from klagg.contract import TradeRow
 from klagg.errors import ConfigError
 from klagg.intervals import Interval, interval
 from klagg.kline import FIELDS, Kline
 from klagg.recordings import OfficialKline, TradeIds, TradeRecording, open_klines, open_trades
+from klagg.wire.entries import TradeRow
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -102,9 +102,16 @@ def _rows(recordings: list[TradeRecording], symbol: str | None) -> Iterator[Trad
         for trade in recording:
             if symbol is None or trade.symbol == symbol:
                 yield TradeRow(
-                    trade.symbol, trade.id, trade.price, trade.qty, trade.first, trade.last, trade.time_ms, trade.maker,
+                    trade.symbol,
+                    trade.id,
+                    trade.price,
+                    trade.qty,
+                    trade.first,
+                    trade.last,
+                    trade.time_ms,
+                    trade.maker,
                     trade.counts,
-                )  # fmt: skip
+                )
 
 
 def _line(kline: Kline) -> str:

@@ -63,16 +63,33 @@ def run(args: argparse.Namespace) -> int:
 
 def _source(row: OfficialKline) -> SourceBar:
     return SourceBar(
-        row.open_time_ms, row.open, row.high, row.low, row.close, row.volume, row.quote_volume, row.trades,
-        row.taker_buy_volume, row.taker_buy_quote_volume,
-    )  # fmt: skip
+        row.open_time_ms,
+        row.open,
+        row.high,
+        row.low,
+        row.close,
+        row.volume,
+        row.quote_volume,
+        row.trades,
+        row.taker_buy_volume,
+        row.taker_buy_quote_volume,
+    )
 
 
 def _official(bar: SourceBar) -> OfficialKline:
     return OfficialKline(
-        bar.open_time, None, bar.open, bar.high, bar.low, bar.close, bar.volume, bar.quote_volume, bar.trades,
-        bar.taker_buy_volume, bar.taker_buy_quote_volume,
-    )  # fmt: skip
+        bar.open_time,
+        None,
+        bar.open,
+        bar.high,
+        bar.low,
+        bar.close,
+        bar.volume,
+        bar.quote_volume,
+        bar.trades,
+        bar.taker_buy_volume,
+        bar.taker_buy_quote_volume,
+    )
 
 
 def _values(row: OfficialKline | None) -> Values | None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from klagg.errors import RecordingError
-from klagg.localexchange import (
+from klagg.simulator import (
     FaultScript,
     FaultScriptError,
     LocalExchange,
@@ -20,7 +20,7 @@ from klagg.localexchange import (
     SyntheticMarket,
     read_faults,
 )
-from klagg.localexchange.faults import KINDS
+from klagg.simulator.faults import KINDS
 
 _STATISTICS_S = 10.0
 _FAULTS_S = 0.25

@@ -14,11 +14,11 @@ from rich.table import Table
 from rich.text import Text
 
 from klagg.cli import locate
-from klagg.cli.screen import duration
+from klagg.cli.up.screen import duration
 from klagg.clock import local_ms
-from klagg.contract import HEARTBEAT_PATTERN, heartbeat_key
-from klagg.processes import processes
+from klagg.process.catalogue import processes
 from klagg.settings import Service
+from klagg.wire.keys import HEARTBEAT_PATTERN, heartbeat_key
 
 RATES = ("messages", "trades", "ticks", "finals", "klines", "rows")
 """The telling counters, in the order of a trade's way; a row shows the first few that its process has."""
@@ -156,9 +156,7 @@ def lines(found: Report) -> list[str]:
     """The table in plain lines."""
     rows = [HEADINGS, *(cells(each) for each in found.seen)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
-    return [
-        "  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    ]  # fmt: skip
+    return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
 def table(found: Report) -> Table:

@@ -163,9 +163,15 @@ class PostgresServer(EmbeddedServer):
         command += ["--auth=scram-sha-256", f"--pwfile={self.home / 'password'}"]
         command += [] if self.fsync else ["--no-sync"]
         done = subprocess.run(
-            command, cwd=self.home, env=server_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True,
-            check=False, **self._popen_options(),
-        )  # fmt: skip
+            command,
+            cwd=self.home,
+            env=server_environment(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            **self._popen_options(),
+        )
         if done.returncode != 0:
             said = done.stderr.strip().splitlines() or [f"status {done.returncode}"]
             reason = next((line for line in said if "error" in line or "FATAL" in line), said[-1])
@@ -200,9 +206,11 @@ class PostgresServer(EmbeddedServer):
                 "timescaledb.max_background_workers": str(self.background_workers),
             }
         return [
-            str(self.build.programs / "postgres"), "-D", str(self.cluster),
+            str(self.build.programs / "postgres"),
+            "-D",
+            str(self.cluster),
             *(part for name, value in settings.items() for part in ("-c", f"{name}={value}")),
-        ]  # fmt: skip
+        ]
 
     def _is_ready(self, port: int, pid: int) -> bool:
         try:

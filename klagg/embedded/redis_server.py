@@ -75,8 +75,10 @@ class RedisServer(EmbeddedServer):
         try:
             done = subprocess.run(
                 [cli, "-e", "-h", "127.0.0.1", "-p", str(self.port), *words],
-                capture_output=True, text=True, check=False,
-            )  # fmt: skip
+                capture_output=True,
+                text=True,
+                check=False,
+            )
         except OSError as bad:
             raise EmbeddedServerError(f"{cli} cannot be run: {bad.strerror}.") from None
         if done.returncode != 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import redis
 
-from klagg.redisio import Streams
+from klagg.drivers.redis_streams import Streams
 from klagg.settings import Aggregator, Database, Redis, Settings
 from tests.aggregator.shardkit import INTERVALS, Shard
 
@@ -16,9 +16,10 @@ from tests.aggregator.shardkit import INTERVALS, Shard
 @pytest.fixture
 def shard(tmp_path: Path, redis_url: str) -> Iterator[Shard]:
     chosen = Settings(
-        redis=Redis(url=redis_url, block_ms=20), database=Database(enabled=False),
+        redis=Redis(url=redis_url, block_ms=20),
+        database=Database(enabled=False),
         aggregator=Aggregator(intervals=INTERVALS),
-    )  # fmt: skip
+    )
     made = Shard(tmp_path, redis_url, redis.Redis.from_url(redis_url), Streams(redis_url), settings=chosen)
     yield made
     for child in made.children:

@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from aggregator.core import Core
-from aggregator.outputs import Outputs
-from klagg import contract, settings
-from klagg.contract import Fields, TradeRow
+from aggregator.publisher import Outputs
+from klagg import settings
 from klagg.kline import Kline
+from klagg.wire.entries import TradeRow, tick_entry, trades_entry_of_rows, watermark_entry
+from klagg.wire.fields import Fields, stamp
 
 T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
 """A whole hour."""
@@ -17,7 +18,7 @@ T0 = 1_700_000_000_000 // 3_600_000 * 3_600_000
 
 def raw(fields: Fields) -> dict[bytes, bytes]:
     """An entry as Redis gives it."""
-    return {name.encode(): value.encode() for name, value in contract.stamp(fields, "test", 1).items()}
+    return {name.encode(): value.encode() for name, value in stamp(fields, "test", 1).items()}
 
 
 def new_core(*intervals: str, **changes: int) -> Core:
@@ -44,18 +45,18 @@ def trade(
 def feed(core: Core, rows: Sequence[TradeRow], ids: str = "agg") -> None:
     """Trades as one entry."""
     if rows:
-        entry = contract.trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=rows[0].time)
+        entry = trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=rows[0].time)
         assert not list(core.apply("1-1", raw(entry)))
 
 
-def mark(core: Core, time_ms: int, *symbols: str) -> None:
+def watermark(core: Core, time_ms: int, *symbols: str) -> None:
     """A line carries these symbols until `time_ms`."""
-    core.apply("1-1", raw(contract.mark_entry("A", symbols or ("BTCUSDT",), time_ms)))
+    core.apply("1-1", raw(watermark_entry("A", symbols or ("BTCUSDT",), time_ms)))
 
 
 def steps(core: Core, time_ms: int) -> list[Outputs]:
     """What a tick put out: one, or after a long gap one for each step of the jump."""
-    said = [each.encode() for each in core.apply("1-1", raw(contract.tick_entry(time_ms)))]
+    said = [each.encode() for each in core.apply("1-1", raw(tick_entry(time_ms)))]
     assert [each.last for each in said] == [*[False] * (len(said) - 1), True]
     return said
 
@@ -86,8 +87,17 @@ def newest(published: Iterable[Kline]) -> dict[tuple[str, str, int], Kline]:
 def values(kline: Kline) -> tuple[Decimal | int, ...]:
     """A kline in the words of the oracle."""
     return (
-        Decimal(kline.open), Decimal(kline.high), Decimal(kline.low), Decimal(kline.close), Decimal(kline.volume),
-        Decimal(kline.quote_volume), kline.trades, Decimal(kline.taker_buy_volume),
-        Decimal(kline.taker_buy_quote_volume), kline.first_agg_id, kline.last_agg_id, kline.first_trade_id,
+        Decimal(kline.open),
+        Decimal(kline.high),
+        Decimal(kline.low),
+        Decimal(kline.close),
+        Decimal(kline.volume),
+        Decimal(kline.quote_volume),
+        kline.trades,
+        Decimal(kline.taker_buy_volume),
+        Decimal(kline.taker_buy_quote_volume),
+        kline.first_agg_id,
+        kline.last_agg_id,
+        kline.first_trade_id,
         kline.last_trade_id,
-    )  # fmt: skip
+    )

@@ -6,11 +6,10 @@ from collections.abc import Iterable
 
 from aggregator.checkpoint import Checkpoint, restore
 from aggregator.core import Core
-from aggregator.outputs import Outputs
-from klagg import contract
-from klagg.contract import Listing
+from aggregator.publisher import Outputs
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
 from klagg.kline import Kline
+from klagg.wire.entries import Listing, event_rows, listing_entries
 from tests.aggregator.kit import T0, feed, new_core, raw, tick, trade
 
 NAME = "BTCUSDT"
@@ -21,7 +20,7 @@ LONG = T0 - 1_000 * DAY_MS
 
 def list_(core: Core, *listings: Listing) -> None:
     """Listings as one entry."""
-    for entry in contract.listing_entries(listings):
+    for entry in listing_entries(listings):
         assert not list(core.apply("1-1", raw(entry)))
 
 
@@ -31,9 +30,7 @@ def listed(status: str = "TRADING", generation: int = LONG, delivery: int = FAR,
 
 def events(outputs: Outputs | Iterable[Outputs], kind: str) -> list[dict[str, str]]:
     every = [outputs] if isinstance(outputs, Outputs) else outputs
-    return [
-        row for each in every for fields in each.events if fields["kind"] == kind for row in contract.event_rows(fields)
-    ]
+    return [row for each in every for fields in each.events if fields["kind"] == kind for row in event_rows(fields)]
 
 
 def findings(outputs: Outputs, kind: str) -> list[str]:

@@ -7,10 +7,9 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from aggregator.core import Core
-from klagg import contract
-from klagg.contract import TradeRow
 from klagg.intervals import interval
 from klagg.kline import NINE_VALUES, Kline
+from klagg.wire.entries import TradeRow, official_entry
 from tests.aggregator.kit import raw
 from tests.aggregator.oracle import OracleBar
 
@@ -44,7 +43,7 @@ def send(core: Core, symbol: str, name: str, rows: Iterable[Row], from_ms: int =
     if not to_ms:
         times = [int(str(row[0])) for row in rows]
         from_ms, to_ms = times[0], times[-1] + interval(name).length_ms
-    assert not list(core.apply("1-1", raw(contract.official_entry(symbol, name, from_ms, to_ms, rows))))
+    assert not list(core.apply("1-1", raw(official_entry(symbol, name, from_ms, to_ms, rows))))
 
 
 def nine(kline: Kline) -> tuple[Decimal, ...]:

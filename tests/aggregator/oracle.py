@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
-from klagg.contract import TradeRow
 from klagg.intervals import interval
+from klagg.wire.entries import TradeRow
 
 
 @dataclass
@@ -24,11 +24,20 @@ class OracleBar:
         amounts = [Decimal(row.price) * Decimal(row.qty) for row in rows]
         taker = [(Decimal(row.qty), amount) for row, amount in zip(rows, amounts, strict=True) if not row.maker]
         return (
-            prices[0], max(prices), min(prices), prices[-1], sum((Decimal(row.qty) for row in rows), Decimal(0)),
-            sum(amounts, Decimal(0)), sum(row.last - row.first + 1 for row in rows),
-            sum((qty for qty, _ in taker), Decimal(0)), sum((amount for _, amount in taker), Decimal(0)),
-            rows[0].id, rows[-1].id, min(row.first for row in rows), max(row.last for row in rows),
-        )  # fmt: skip
+            prices[0],
+            max(prices),
+            min(prices),
+            prices[-1],
+            sum((Decimal(row.qty) for row in rows), Decimal(0)),
+            sum(amounts, Decimal(0)),
+            sum(row.last - row.first + 1 for row in rows),
+            sum((qty for qty, _ in taker), Decimal(0)),
+            sum((amount for _, amount in taker), Decimal(0)),
+            rows[0].id,
+            rows[-1].id,
+            min(row.first for row in rows),
+            max(row.last for row in rows),
+        )
 
 
 def fold(

@@ -10,11 +10,21 @@ from pathlib import Path
 import redis
 
 from aggregator.commit import STREAMS, Position, after
-from klagg import contract
-from klagg.contract import Fields, Keys
+from klagg.drivers.redis_streams import Streams
 from klagg.kline import Kline
-from klagg.redisio import Streams
 from klagg.settings import Settings, to_toml
+from klagg.wire.entries import (
+    EVENT_TICK,
+    TICK,
+    Listing,
+    TradeRow,
+    listing_entries,
+    tick_entry,
+    trades_entry_of_rows,
+    watermark_entry,
+)
+from klagg.wire.fields import Fields, stamp, texts_of
+from klagg.wire.keys import Keys
 from tests.aggregator.kit import T0, klines, newest, raw
 from tests.aggregator.kit import new_core as core_of
 from tests.aggregator.test_core import market
@@ -28,10 +38,10 @@ SHORT = "0.05"
 
 
 def log_of(seed: int, minutes: int, every_ms: int = 2000) -> list[tuple[str, Fields]]:
-    """A feed with its ids: duplicates, losses, some repaired late, marks, a listing, and ticks as barriers."""
+    """A feed with its ids: duplicates, losses, some repaired late, watermarks, a listing, and ticks as barriers."""
     rng, rows, entries = random.Random(seed), market(seed, 5, minutes * 60, minutes * 60_000), []
-    late: list[contract.TradeRow] = []
-    listing = contract.listing_entries([contract.Listing("S0USDT", T0, 2, 1, "TRADING", 10**13)])
+    late: list[TradeRow] = []
+    listing = listing_entries([Listing("S0USDT", T0, 2, 1, "TRADING", 10**13)])
     entries += [(f"{T0}-{at}", each) for at, each in enumerate(listing)]
     at = 0
     for time_ms in range(T0, T0 + minutes * 60_000 + 20_000, every_ms):
@@ -45,11 +55,11 @@ def log_of(seed: int, minutes: int, every_ms: int = 2000) -> list[tuple[str, Fie
         if late and rng.random() < 0.1:
             part, late = part + late, []
         if part:
-            entry = contract.trades_entry_of_rows(part, line="A", ids="agg", recv_ms=time_ms)
+            entry = trades_entry_of_rows(part, line="A", ids="agg", recv_ms=time_ms)
             entries.append((f"{time_ms}-1", entry))
         if rng.random() < 0.3:
-            entries.append((f"{time_ms}-2", contract.mark_entry("A", ("S0USDT", "S1USDT"), time_ms)))
-        entries.append((f"{time_ms}-3", contract.tick_entry(time_ms)))
+            entries.append((f"{time_ms}-2", watermark_entry("A", ("S0USDT", "S1USDT"), time_ms)))
+        entries.append((f"{time_ms}-3", tick_entry(time_ms)))
     return entries
 
 
@@ -80,7 +90,7 @@ class Shard:
     def put(self, entries: list[tuple[str, Fields]], first_seq: int = 0) -> None:
         pipe = self.client.pipeline(transaction=False)
         for number, (entry_id, fields) in enumerate(entries, first_seq):
-            pipe.xadd(KEYS.feed, contract.stamp(fields, "test", number), id=entry_id)  # type: ignore[arg-type]
+            pipe.xadd(KEYS.feed, stamp(fields, "test", number), id=entry_id)  # type: ignore[arg-type]
         pipe.execute()
 
     def position(self) -> Position:
@@ -97,7 +107,7 @@ class Shard:
         return True
 
     def klines(self) -> list[Kline]:
-        return [Kline.from_fields(contract.texts_of(each.fields)) for each in self.streams.range(KEYS.klines)]
+        return [Kline.from_fields(texts_of(each.fields)) for each in self.streams.range(KEYS.klines)]
 
 
 def check_end(shard: Shard, entries: list[tuple[str, Fields]]) -> None:
@@ -112,6 +122,6 @@ def check_end(shard: Shard, entries: list[tuple[str, Fields]]) -> None:
         assert numbers == list(range(position.numbers[name] - len(numbers) + 1, position.numbers[name] + 1)), name
         assert len(numbers) == position.numbers[name] or name == "live", "only `live` was long enough to be trimmed"
     spoken = [each.fields for each in shard.streams.range(KEYS.events)]
-    ticks = [int(each[b"time"]) for each in spoken if each[b"kind"] == contract.EVENT_TICK.encode()]
-    assert ticks == [int(fields["time"]) for _, fields in entries if fields["kind"] == contract.TICK]
+    ticks = [int(each[b"time"]) for each in spoken if each[b"kind"] == EVENT_TICK.encode()]
+    assert ticks == [int(fields["time"]) for _, fields in entries if fields["kind"] == TICK]
     assert position.seq == len(ticks) + len(shard.children), "one for each take-over and each commit"

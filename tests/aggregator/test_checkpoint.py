@@ -18,9 +18,19 @@ from hypothesis import strategies as st
 
 from aggregator.checkpoint import BLOCK_SYMBOLS, Checkpoint, CheckpointDamaged, fits, restore
 from aggregator.core import Core
-from aggregator.outputs import Outputs
-from klagg import contract
-from klagg.contract import Fields, TradeRow
+from aggregator.publisher import Outputs
+from klagg.wire.entries import (
+    LIVE_META,
+    TICK,
+    Listing,
+    TradeRow,
+    listing_entries,
+    official_entry,
+    tick_entry,
+    trades_entry_of_rows,
+    watermark_entry,
+)
+from klagg.wire.fields import Fields
 from tests.aggregator.kit import T0, feed, new_core, raw, tick, trade
 from tests.aggregator.officialkit import HOUR, MINUTE, exchange_rows
 from tests.aggregator.test_core import market
@@ -29,7 +39,7 @@ INTERVALS = ("15s", "1m", "1h", "1M")
 
 
 def entries_of(seed: int, symbols: int, ticks: int) -> list[Fields]:
-    """A feed: losses, late repairs, trades ahead of the tick, edges, scales that rise, marks, listings and official
+    """A feed: losses, late repairs, trades ahead of the tick, edges, rising scales, watermarks, listings and official
     rows: minutes that heal, a symbol's past, and one that has no trade."""
     rng = random.Random(seed)
     step_ms = rng.choice((250, 1000, 20_000))
@@ -44,14 +54,14 @@ def entries_of(seed: int, symbols: int, ticks: int) -> list[Fields]:
         if late and rng.random() < 0.1:
             part, late = part + late[:3], late[3:]
         if part:
-            entries.append(contract.trades_entry_of_rows(part, line="A", ids="agg", recv_ms=time_ms))
+            entries.append(trades_entry_of_rows(part, line="A", ids="agg", recv_ms=time_ms))
         if rng.random() < 0.3:
-            entries.append(contract.mark_entry("A", ("S0USDT", "S1USDT"), time_ms))
+            entries.append(watermark_entry("A", ("S0USDT", "S1USDT"), time_ms))
         if rng.random() < 0.05:
             name = f"S{rng.randrange(symbols)}USDT"
-            entries += contract.listing_entries([contract.Listing(name, T0, rng.randrange(6), 3, "TRADING", T0)])
+            entries += listing_entries([Listing(name, T0, rng.randrange(6), 3, "TRADING", T0)])
         entries += official_entries(rng, rows, time_ms)
-        entries.append(contract.tick_entry(time_ms))
+        entries.append(tick_entry(time_ms))
     return entries
 
 
@@ -63,15 +73,15 @@ def official_entries(rng: random.Random, rows: Sequence[TradeRow], time_ms: int)
     kind, name = rng.choice(("minutes", "minutes", "hours", "quiet")), rng.choice(rows).symbol
     if kind == "quiet":
         opens = range(T0 - rng.randrange(1, 90) * MINUTE, T0 - rng.randrange(60) * MINUTE, MINUTE)
-        return [contract.official_entry("QUIETUSDT", "1m", T0 - HOUR * 2, T0, [(each, *flat) for each in opens])]
+        return [official_entry("QUIETUSDT", "1m", T0 - HOUR * 2, T0, [(each, *flat) for each in opens])]
     if kind == "hours":
         opens = range(T0 - rng.randrange(1, 9) * HOUR, T0, HOUR)
         hours = [(each, "7", "8", "6", "7", "5", "35", 9, "1", "7") for each in opens]
-        return [contract.official_entry(name, "1h", T0 - 9 * HOUR, T0, hours)]
+        return [official_entry(name, "1h", T0 - 9 * HOUR, T0, hours)]
     known = [row for row in rows if row.symbol == name and row.time < time_ms // MINUTE * MINUTE]
     minutes = exchange_rows(known, "1m", T0, time_ms // MINUTE * MINUTE)
     start = rng.randrange(len(minutes) + 1)
-    return [contract.official_entry(name, "1m", T0, T0 + 100 * HOUR, minutes[start : start + 3])]
+    return [official_entry(name, "1m", T0, T0 + 100 * HOUR, minutes[start : start + 3])]
 
 
 def copy_of(core: Core) -> Core:
@@ -90,18 +100,20 @@ def numbers(value: str) -> tuple[Decimal, ...]:
 def apply_live(shown: dict[str, dict[int, tuple[Decimal, ...]]], outputs: Outputs) -> None:
     for entry in outputs.live:
         for name, value in entry.items():
-            if name not in contract.LIVE_META:
+            if name not in LIVE_META:
                 shown.setdefault(name, {})[int(value.partition(",")[0])] = numbers(value)
 
 
 @hypothesis_settings(max_examples=20)
 @given(
-    seed=st.integers(0, 2**32), symbols=st.sampled_from([2, BLOCK_SYMBOLS + 1, 70]), ticks=st.integers(2, 80),
+    seed=st.integers(0, 2**32),
+    symbols=st.sampled_from([2, BLOCK_SYMBOLS + 1, 70]),
+    ticks=st.integers(2, 80),
     data=st.data(),
-)  # fmt: skip
+)
 def test_restored_at_any_tick_it_goes_on_the_same(seed: int, symbols: int, ticks: int, data: st.DataObject) -> None:
     entries = entries_of(seed, symbols, ticks)
-    places = [at for at, each in enumerate(entries) if each["kind"] == contract.TICK]
+    places = [at for at, each in enumerate(entries) if each["kind"] == TICK]
     cut = data.draw(st.sampled_from(places)) + 1
     core = new_core(*INTERVALS)
     bars: dict[str, tuple[Decimal, ...]] = {}

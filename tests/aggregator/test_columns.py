@@ -10,9 +10,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.columns import FILLS_MAX, Columns, at_scale, check_entry, decode, significant_decimals
-from klagg import contract
-from klagg.contract import TradeRow
 from klagg.errors import ContractError
+from klagg.wire.entries import (
+    TRADE_COLUMNS,
+    Listing,
+    TradeRow,
+    listing_entries,
+    tick_entry,
+    trades_entry_of_rows,
+    watermark_entry,
+)
 from tests.aggregator.kit import T0, new_core, raw, tick, trade
 
 INT64_MAX = 2**63 - 1
@@ -32,14 +39,20 @@ def decimals(draw: st.DrawFn) -> str:
 def trade_rows(draw: st.DrawFn) -> TradeRow:
     first = draw(st.integers(0, INT64_MAX - FILLS_MAX))
     return TradeRow(
-        draw(NAMES), draw(st.integers(0, INT64_MAX - 1)), draw(decimals()), draw(decimals()), first,
-        first + draw(st.integers(0, FILLS_MAX - 1)), draw(st.integers(0, INT64_MAX - 1)), draw(st.booleans()),
+        draw(NAMES),
+        draw(st.integers(0, INT64_MAX - 1)),
+        draw(decimals()),
+        draw(decimals()),
+        first,
+        first + draw(st.integers(0, FILLS_MAX - 1)),
+        draw(st.integers(0, INT64_MAX - 1)),
         draw(st.booleans()),
-    )  # fmt: skip
+        draw(st.booleans()),
+    )
 
 
 def entry(rows: list[TradeRow], ids: str = "agg") -> dict[bytes, bytes]:
-    return raw(contract.trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=T0))
+    return raw(trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=T0))
 
 
 def checked_and_decoded(entries: list[dict[bytes, bytes]]) -> Columns:
@@ -51,9 +64,10 @@ def checked_and_decoded(entries: list[dict[bytes, bytes]]) -> Columns:
 @given(
     st.lists(
         st.tuples(st.lists(trade_rows(), min_size=1, max_size=8), st.sampled_from(["agg", "trade"])),
-        min_size=1, max_size=5,
+        min_size=1,
+        max_size=5,
     )
-)  # fmt: skip
+)
 def test_decoding_gives_back_what_was_written(batches: list[tuple[list[TradeRow], str]]) -> None:
     entries = [entry(rows, ids) for rows, ids in batches]
     assert [check_entry(each) for each in entries] == [len(rows) for rows, _ in batches]
@@ -71,7 +85,7 @@ def test_decoding_gives_back_what_was_written(batches: list[tuple[list[TradeRow]
         assert bool(found.agg[at]) == (ids == "agg")
 
 
-@pytest.mark.parametrize("column", contract.TRADE_COLUMNS)
+@pytest.mark.parametrize("column", TRADE_COLUMNS)
 @pytest.mark.parametrize("wrong", ["", "1", "1,2", "1,2,3,4", ",,,"])
 def test_a_column_of_another_length_is_refused(column: str, wrong: str) -> None:
     good = entry([trade(1, T0), trade(2, T0), trade(3, T0)])
@@ -89,9 +103,24 @@ def test_a_count_that_is_no_plain_number_is_refused(wrong: str) -> None:
 
 BAD_INTEGERS = ["", " 1", "1 ", "+1", "-1", "1.0", "1e3", "0x1", "--1", "\n1", "9223372036854775808", "9" * 30, "x"]
 BAD_DECIMALS = [
-    "", ".", "-1", "+1", " 1.5", "1.5 ", "1. 5", "1.5\t", "\n1", "1e3", "NaN", "inf", "1.2.3", "1" * 19,
-    "0." + "0" * 18, "1-", "1,5",
-]  # fmt: skip
+    "",
+    ".",
+    "-1",
+    "+1",
+    " 1.5",
+    "1.5 ",
+    "1. 5",
+    "1.5\t",
+    "\n1",
+    "1e3",
+    "NaN",
+    "inf",
+    "1.2.3",
+    "1" * 19,
+    "0." + "0" * 18,
+    "1-",
+    "1,5",
+]
 
 
 @pytest.mark.parametrize(
@@ -143,13 +172,13 @@ def test_at_scale_is_exact_or_says_that_it_does_not_fit(values: list[tuple[str, 
 @pytest.mark.parametrize(
     "fields",
     [
-        {**contract.tick_entry(T0), "time": "1" * 30},
-        {**contract.mark_entry("A", ("BTCUSDT",), T0), "time": "9" * 25},
-        {**contract.mark_entry("A", ("BTCUSDT",), T0), "time": "1_000"},
-        contract.listing_entries([contract.Listing("AUSDT", 10**30, 1, 1, "TRADING", 1)])[0],
-        contract.listing_entries([contract.Listing("", 1, 1, 1, "TRADING", 1)])[0],
-        contract.listing_entries([contract.Listing("AUSDT", 1, 18, 1, "TRADING", 1)])[0],
-        contract.listing_entries([contract.Listing("AUSDT", 1, 1, -1, "TRADING", 1)])[0],
+        {**tick_entry(T0), "time": "1" * 30},
+        {**watermark_entry("A", ("BTCUSDT",), T0), "time": "9" * 25},
+        {**watermark_entry("A", ("BTCUSDT",), T0), "time": "1_000"},
+        listing_entries([Listing("AUSDT", 10**30, 1, 1, "TRADING", 1)])[0],
+        listing_entries([Listing("", 1, 1, 1, "TRADING", 1)])[0],
+        listing_entries([Listing("AUSDT", 1, 18, 1, "TRADING", 1)])[0],
+        listing_entries([Listing("AUSDT", 1, 1, -1, "TRADING", 1)])[0],
     ],
 )
 def test_numbers_beyond_all_sense_in_other_entries_kill_the_entry_and_not_the_process(fields: dict[str, str]) -> None:
@@ -162,17 +191,17 @@ def test_numbers_beyond_all_sense_in_other_entries_kill_the_entry_and_not_the_pr
 def test_a_listing_entry_is_taken_whole_or_not_at_all() -> None:
     core = new_core("1m")
     good, bad = (
-        contract.Listing("AUSDT", 1, 1, 1, "TRADING", 1),
-        contract.Listing("BUSDT", 1, 99, 1, "TRADING", 1),
+        Listing("AUSDT", 1, 1, 1, "TRADING", 1),
+        Listing("BUSDT", 1, 99, 1, "TRADING", 1),
     )
-    (both,) = contract.listing_entries([good, bad])
+    (both,) = listing_entries([good, bad])
     core.apply("7-1", raw(both))
     tick(core, T0)
     assert core.symbols.count == 0
 
 
-def test_a_mark_without_symbols_makes_none() -> None:
+def test_a_watermark_without_symbols_makes_none() -> None:
     core = new_core("1m")
-    core.apply("1-1", raw(contract.mark_entry("A", (), T0)))
+    core.apply("1-1", raw(watermark_entry("A", (), T0)))
     assert not tick(core, T0).dead
     assert core.symbols.count == 0

@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.commit import START, STREAMS, Committer, Position, after
-from aggregator.outputs import Outputs
-from klagg import contract
-from klagg.contract import DEAD_ENTRIES, Keys
+from aggregator.publisher import Outputs
+from klagg.drivers.redis_streams import Append, HashUpdate, Streams
 from klagg.errors import CommitConflict, CommitDoubt, ContractError, RedisOlder
-from klagg.redisio import Append, HashUpdate, Streams
+from klagg.wire.entries import BARS_POSITION, DEAD_ENTRIES
+from klagg.wire.fields import texts_of
+from klagg.wire.keys import Keys
 
 KEYS = Keys(0)
 IDS = st.tuples(st.integers(0, 2**63), st.integers(0, 2**63)).map(lambda parts: f"{parts[0]}-{parts[1]}")
@@ -117,7 +118,7 @@ def test_epochs_follow_the_wall_clock_and_never_go_back(streams: Streams) -> Non
 def test_what_is_published_after_redis_came_back_older_beats_what_was_before(streams: Streams) -> None:
     """The lost process took its epoch at 5,000; the Redis that came back knows of 1,000 alone."""
     Committer(streams, KEYS, "one").take_over(1000)
-    older = contract.texts_of(streams.hash_of(KEYS.commit))
+    older = texts_of(streams.hash_of(KEYS.commit))
     lost = Committer(streams, KEYS, "two").take_over(5000)
     streams.delete(KEYS.commit)
     streams.write([HashUpdate(KEYS.commit, older)])
@@ -141,7 +142,7 @@ def test_a_redis_that_is_not_where_it_was_left_ends_the_commit(streams: Streams,
 def test_a_redis_that_came_back_older_is_told_from_another_process(streams: Streams, change: str) -> None:
     committer = Committer(streams, KEYS, "one@7")
     committer.take_over(5000)
-    first = contract.texts_of(streams.hash_of(KEYS.commit))
+    first = texts_of(streams.hash_of(KEYS.commit))
     committer.commit(outputs_of(1), "1-1")
     committer.commit(outputs_of(2), "1-2")
     if change == "flushed":
@@ -213,9 +214,9 @@ def test_bars_that_are_gone_leave_the_hash(streams: Streams) -> None:
     committer.take_over(0)
     committer.commit(Outputs(1, bars={"A:1m": "1", "B:1m": "1"}), "1-1")
     committer.commit(Outputs(2, bars={"A:1m": "2"}, bars_gone=["B:1m", "B:1h"]), "1-2")
-    assert set(streams.hash_of(KEYS.bars)) == {b"A:1m", contract.BARS_POSITION.encode()}
+    assert set(streams.hash_of(KEYS.bars)) == {b"A:1m", BARS_POSITION.encode()}
     committer.commit(Outputs(3, bars_gone=["A:1m"]), "1-3")
-    assert set(streams.hash_of(KEYS.bars)) == {contract.BARS_POSITION.encode()}
+    assert set(streams.hash_of(KEYS.bars)) == {BARS_POSITION.encode()}
 
 
 def test_bars_say_from_where_to_read_live(streams: Streams) -> None:
@@ -224,10 +225,10 @@ def test_bars_say_from_where_to_read_live(streams: Streams) -> None:
     newest = [START]
     for number in range(4):
         committer.commit(Outputs(number, live=[{"A:1m": str(number)}], bars={"A:1m": str(number)}), f"1-{number}")
-        position = streams.hash_of(KEYS.bars)[contract.BARS_POSITION.encode()].decode()
+        position = streams.hash_of(KEYS.bars)[BARS_POSITION.encode()].decode()
         assert position == newest[-1], "what came before is in the hash; this commit's own entries come once more"
         newest.append(streams.newest(KEYS.live)[0].id)
     other = Committer(streams, KEYS, "two")
     other.take_over(0)
     other.commit(Outputs(9, bars={"A:1m": "9"}), "1-9")
-    assert streams.hash_of(KEYS.bars)[contract.BARS_POSITION.encode()].decode() == newest[-1]
+    assert streams.hash_of(KEYS.bars)[BARS_POSITION.encode()].decode() == newest[-1]

@@ -9,9 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klagg import contract
-from klagg.contract import TradeRow
-from tests.aggregator.kit import T0, feed, klines, mark, new_core, newest, raw, tick, trade, values
+from klagg.wire.entries import (
+    EVENT_GAP_OPENED,
+    EVENT_LISTED,
+    Listing,
+    TradeRow,
+    listing_entries,
+    live_value_of,
+    tick_entry,
+    trades_entry_of_rows,
+)
+from tests.aggregator.kit import T0, feed, klines, new_core, newest, raw, tick, trade, values, watermark
 from tests.aggregator.oracle import fold
 
 INTERVALS = ("1m", "5m", "1h", "1d", "1w", "1M")
@@ -117,13 +125,13 @@ def test_after_all_repairs_the_last_versions_are_those_of_an_undisturbed_run(see
     for key, kline in one.items():
         assert values(kline) == values(other[key]), key
         assert kline.complete == other[key].complete, key
-    assert not disturbed.ledger.holes
+    assert not disturbed.ledger.gaps
 
 
 def test_a_proven_bar_is_final_at_once_and_an_unproven_one_after_the_grace() -> None:
     core = new_core("1m")
     feed(core, [trade(1, T0 + 1000, "10.5", "2"), trade(2, T0 + 59_000, "11", "1")])
-    mark(core, T0 + 60_500)
+    watermark(core, T0 + 60_500)
     assert klines(tick(core, T0 + 61_999)) == []
     closed = klines(tick(core, T0 + 62_000))
     assert [(each.open_time, each.revision, each.complete, each.close) for each in closed] == [(T0, 1, 0, "11.0")]
@@ -135,7 +143,7 @@ def test_a_proven_bar_is_final_at_once_and_an_unproven_one_after_the_grace() -> 
     assert [(each.open_time, each.revision, each.complete) for each in proven] == [(T0 + 60_000, 1, 1)]
 
 
-def test_without_a_mark_the_grace_is_longer() -> None:
+def test_without_a_watermark_the_grace_is_longer() -> None:
     core = new_core("1m")
     feed(core, [trade(1, T0)])
     assert klines(tick(core, T0 + 69_999)) == []
@@ -147,30 +155,39 @@ def test_quiet_intervals_carry_the_close_and_a_late_trade_carries_it_on_again() 
     feed(core, [trade(1, T0, "5"), trade(3, T0 + 240_000, "9")])
     said = klines(tick(core, T0 + 240_000)) + klines(tick(core, T0 + 250_000))
     assert [(each.open_time - T0, each.close, each.trades, each.complete) for each in said] == [
-        (0, "5", 1, 0), (60_000, "5", 0, 0), (120_000, "5", 0, 0), (180_000, "5", 0, 0)]  # fmt: skip
+        (0, "5", 1, 0),
+        (60_000, "5", 0, 0),
+        (120_000, "5", 0, 0),
+        (180_000, "5", 0, 0),
+    ]
     assert [(each.first_agg_id, each.last_trade_id) for each in said[1:]] == [(-1, -1)] * 3
     feed(core, [trade(2, T0 + 61_000, "7")])
     amended = klines(tick(core, T0 + 251_000))
     assert [(e.open_time - T0, e.close, e.revision, e.complete) for e in amended] == [
-        (60_000, "7", 2, 1), (120_000, "7", 2, 1), (180_000, "7", 2, 1), (0, "5", 1, 1)]  # fmt: skip
+        (60_000, "7", 2, 1),
+        (120_000, "7", 2, 1),
+        (180_000, "7", 2, 1),
+        (0, "5", 1, 1),
+    ]
 
 
-def test_a_hole_taints_only_the_bars_between_its_neighbours() -> None:
+def test_a_gap_taints_only_the_bars_between_its_neighbours() -> None:
     core = new_core("1m")
     feed(
         core,
         [trade(1, T0), trade(2, T0 + 61_000), trade(4, T0 + 62_000), trade(5, T0 + 121_000), trade(6, T0 + 181_000)],
     )
     outputs = tick(core, T0 + 181_000)
-    assert core.oldest_hole_ms == 119_000, "since trade 4, which showed that 3 is missing"
+    assert core.oldest_gap_ms == 119_000, "since trade 4, which showed that 3 is missing"
     assert [(each.open_time - T0, each.complete) for each in klines(outputs)] == [(0, 1), (60_000, 0), (120_000, 1)]
-    opened = next(each for each in outputs.events if each["kind"] == contract.EVENT_HOLE_OPENED)
+    opened = next(each for each in outputs.events if each["kind"] == EVENT_GAP_OPENED)
     assert (opened["from_id"], opened["to_id"]) == ("3", "3")
     feed(core, [trade(3, T0 + 61_500, "8")])
     outputs = tick(core, T0 + 182_000)
     assert [(each.open_time - T0, each.revision, each.complete, each.high) for each in klines(outputs)] == [
-        (60_000, 2, 1, "8")]  # fmt: skip
-    assert core.open_holes == core.oldest_hole_ms == 0
+        (60_000, 2, 1, "8")
+    ]
+    assert core.open_gaps == core.oldest_gap_ms == 0
 
 
 def test_a_trade_older_than_the_window_is_refused_with_a_finding() -> None:
@@ -183,7 +200,7 @@ def test_a_trade_older_than_the_window_is_refused_with_a_finding() -> None:
     outputs = tick(core, T0 + 60 * 60_000)
     assert klines(outputs)
     assert all(each.open_time > T0 for each in klines(outputs))
-    assert core.counts.duplicates == 1, "its hole was lost with the window"
+    assert core.counts.duplicates == 1, "its gap was lost with the window"
     feed(core, [trade(4, T0 + 2000)])
     outputs = tick(core, T0 + 60 * 60_000 + 250)
     assert [each["kind"] for each in outputs.findings] == ["TOO_OLD"]
@@ -218,19 +235,32 @@ def test_fills_that_do_not_count_enter_the_ledger_but_not_the_fold() -> None:
     (kline,) = klines(tick(core, T0 + 60_000))
     assert (kline.high, kline.trades, kline.first_trade_id, kline.last_trade_id) == ("1", 2, 1, 3)
     assert (kline.first_agg_id, kline.last_agg_id) == (-1, -1)
-    assert core.open_holes == 0
+    assert core.open_gaps == 0
 
 
 @pytest.mark.parametrize(
     ("column", "value"),
-    [("price", "abc"), ("qty", "-1"), ("price", "1.2.3"), ("id", "x"), ("time", "-5"), ("maker", "7"), ("n", "2"),
-     ("price", "1" * 19), ("kind", "other"), ("v", "9"), ("ids", "both"), ("symbol", ""), ("qty", "1,2")],
-)  # fmt: skip
+    [
+        ("price", "abc"),
+        ("qty", "-1"),
+        ("price", "1.2.3"),
+        ("id", "x"),
+        ("time", "-5"),
+        ("maker", "7"),
+        ("n", "2"),
+        ("price", "1" * 19),
+        ("kind", "other"),
+        ("v", "9"),
+        ("ids", "both"),
+        ("symbol", ""),
+        ("qty", "1,2"),
+    ],
+)
 def test_a_bad_entry_dies_alone(column: str, value: str) -> None:
     core = new_core("1m")
-    good = contract.trades_entry_of_rows([trade(1, T0)], line="A", ids="agg", recv_ms=T0)
+    good = trades_entry_of_rows([trade(1, T0)], line="A", ids="agg", recv_ms=T0)
     core.apply("5-1", raw(good))
-    bad = raw(contract.trades_entry_of_rows([trade(2, T0)], line="A", ids="agg", recv_ms=T0))
+    bad = raw(trades_entry_of_rows([trade(2, T0)], line="A", ids="agg", recv_ms=T0))
     core.apply("5-2", {**bad, column.encode(): value.encode()})
     outputs = tick(core, T0 + 1000)
     assert [each["id"] for each in outputs.dead] == ["5-2"]
@@ -249,14 +279,14 @@ def test_scales_rise_exactly_when_more_decimals_come() -> None:
 
 def test_a_listing_gives_the_scales_of_the_exchange() -> None:
     core = new_core("1m")
-    listing = contract.Listing("BTCUSDT", T0 - 10**9, 2, 3, "TRADING", 10**13)
-    for entry in contract.listing_entries([listing, contract.Listing("币安人生USDT", 1, 7, 0, "TRADING", 10**13)]):
+    listing = Listing("BTCUSDT", T0 - 10**9, 2, 3, "TRADING", 10**13)
+    for entry in listing_entries([listing, Listing("币安人生USDT", 1, 7, 0, "TRADING", 10**13)]):
         core.apply("1-1", raw(entry))
     feed(core, [trade(1, T0, "100.5", "2"), trade(2, T0 + 60_000)])
     outputs = tick(core, T0 + 60_000)
     (kline,) = klines(outputs)
     assert (kline.open, kline.volume, kline.quote_volume) == ("100.50", "2.000", "201.00000")
-    assert [each["kind"] for each in outputs.events].count(contract.EVENT_LISTED) == 1
+    assert [each["kind"] for each in outputs.events].count(EVENT_LISTED) == 1
 
 
 def test_a_product_beyond_64_bits_is_refused_not_wrapped() -> None:
@@ -272,7 +302,7 @@ def test_a_product_beyond_64_bits_is_refused_not_wrapped() -> None:
 def test_ticks_from_the_past_say_nothing() -> None:
     core = new_core("1m")
     tick(core, T0)
-    assert not list(core.apply("1-1", raw(contract.tick_entry(T0 - 1))))
+    assert not list(core.apply("1-1", raw(tick_entry(T0 - 1))))
 
 
 def test_edge_evidence_names_the_trades_that_may_straddle_a_close() -> None:
@@ -286,14 +316,14 @@ def test_live_shows_open_bars_and_finals_end_them() -> None:
     core = new_core("1m", "5m")
     feed(core, [trade(1, T0, "7", "3")])
     outputs = tick(core, T0 + 250)
-    shown = contract.live_value_of(outputs.live[0]["BTCUSDT:1m"])
+    shown = live_value_of(outputs.live[0]["BTCUSDT:1m"])
     assert (shown["close"], shown["closed"], shown["open_time"]) == ("7", "0", str(T0))
     assert outputs.bars.keys() == {"BTCUSDT:1m", "BTCUSDT:5m"}
     feed(core, [trade(2, T0 + 60_000, "8", "1")])
     outputs = tick(core, T0 + 60_000)
-    values_shown = [contract.live_value_of(each["BTCUSDT:1m"]) for each in outputs.live]
+    values_shown = [live_value_of(each["BTCUSDT:1m"]) for each in outputs.live]
     assert [(each["open_time"], each["closed"]) for each in values_shown] == [(str(T0), "1"), (str(T0 + 60_000), "0")]
-    mark(core, T0 + 125_000)
+    watermark(core, T0 + 125_000)
     outputs = tick(core, T0 + 125_000)
-    empty = contract.live_value_of(outputs.live[-1]["BTCUSDT:1m"])
+    empty = live_value_of(outputs.live[-1]["BTCUSDT:1m"])
     assert (empty["open_time"], empty["close"], empty["trades"], empty["closed"]) == (str(T0 + 120_000), "8", "0", "0")

@@ -27,9 +27,11 @@ def expected(plain: list[Plain], finest_ms: int) -> dict[tuple[int, int], list[t
 
 
 @given(
-    seed=st.integers(0, 2**32), finest_ms=st.sampled_from([1000, 60_000]), spread=st.sampled_from([150, 3000, 90_000]),
+    seed=st.integers(0, 2**32),
+    finest_ms=st.sampled_from([1000, 60_000]),
+    spread=st.sampled_from([150, 3000, 90_000]),
     parts=st.integers(1, 5),
-)  # fmt: skip
+)
 def test_the_nearest_by_id_are_kept_in_any_order(seed: int, finest_ms: int, spread: int, parts: int) -> None:
     plain = [{**row, "time": row["time"] + MINUTE_MS - EDGE_MS} for row in trades(seed, 120, spread)]
     edges, rng = Edges(finest_ms), random.Random(seed)

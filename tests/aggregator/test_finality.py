@@ -12,12 +12,21 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from aggregator.outputs import Outputs
-from klagg import contract
-from klagg.contract import TradeRow
+from aggregator.publisher import Outputs
 from klagg.intervals import interval
 from klagg.kline import Kline
-from tests.aggregator.kit import T0, feed, klines, mark, new_core, newest, steps, tick, trade, values
+from klagg.wire.entries import (
+    EVENT_AMENDED,
+    EVENT_CLOSE,
+    EVENT_CONFIRMED,
+    EVENT_GAP_CLOSED,
+    EVENT_GAP_OPENED,
+    EVENT_TICK,
+    TradeRow,
+    event_rows,
+    live_value_of,
+)
+from tests.aggregator.kit import T0, feed, klines, new_core, newest, steps, tick, trade, values, watermark
 from tests.aggregator.oracle import fold
 from tests.aggregator.test_core import market
 
@@ -25,8 +34,8 @@ MINUTE = 60_000
 HOUR = 3_600_000
 
 
-def test_a_bar_with_a_hole_that_expired_is_never_complete() -> None:
-    """Not the minute, whose row outlives the hole a little, nor the hour and the day, which end after it."""
+def test_a_bar_with_a_gap_that_expired_is_never_complete() -> None:
+    """Not the minute, whose row outlives the gap a little, nor the hour and the day, which end after it."""
     core, said = new_core("1m", "1h", "1d", window_minutes=30), []
     feed(core, [trade(1, T0), trade(3, T0 + 1000)])
     for minute in range(26 * 60):
@@ -38,11 +47,11 @@ def test_a_bar_with_a_hole_that_expired_is_never_complete() -> None:
     whole = [each for each in newest(klines(said)).values() if each.open_time > T0 + 1000]
     assert whole
     assert all(each.complete for each in whole)
-    assert core.open_holes == 0
+    assert core.open_gaps == 0
 
 
 def test_a_bar_that_lacks_a_refused_old_trade_is_never_complete() -> None:
-    """Ids far ahead in time first, so that the old trades are no hole when they come."""
+    """Ids far ahead in time first, so that the old trades are no gap when they come."""
     core, said = new_core("1m", "1d", window_minutes=30), []
     feed(core, [trade(1, T0)])
     said += [tick(core, T0 + minute * MINUTE) for minute in range(60)]
@@ -75,7 +84,7 @@ def lossy_run(seed: int, minutes: int) -> tuple[list[TradeRow], set[tuple[str, i
             feed(core, late[: len(late) // 2 + 1])
             late = late[len(late) // 2 + 1 :]
         if rng.random() < 0.5:
-            mark(core, time_ms, *rng.sample(["S0USDT", "S1USDT", "S2USDT"], 2))
+            watermark(core, time_ms, *rng.sample(["S0USDT", "S1USDT", "S2USDT"], 2))
         said += steps(core, time_ms)
     return rows, {(row.symbol, row.id) for row in late}, said
 
@@ -122,23 +131,23 @@ def test_versions_rise_and_every_bar_comes_at_most_once_a_reason_and_tick(seed: 
 
 @hypothesis_settings(max_examples=25)
 @given(seed=st.integers(0, 2**32), minutes=st.integers(5, 40))
-def test_holes_end_as_they_opened_and_events_name_the_state_before(seed: int, minutes: int) -> None:
+def test_gaps_end_as_they_opened_and_events_name_the_state_before(seed: int, minutes: int) -> None:
     _, _, said = lossy_run(seed, minutes)
     states: dict[tuple[str, str, str], str] = {}
-    holes: Counter[tuple[str, str, str]] = Counter()
+    gaps: Counter[tuple[str, str, str]] = Counter()
     for entry in (each for outputs in said for each in outputs.events):
-        if entry["kind"] == contract.EVENT_TICK:  # the last of its tick
-            assert set(holes.values()) <= {0, 1}
-        for row in contract.event_rows(entry):
-            if entry["kind"] in (contract.EVENT_CLOSE, contract.EVENT_CONFIRMED, contract.EVENT_AMENDED):
+        if entry["kind"] == EVENT_TICK:  # the last of its tick
+            assert set(gaps.values()) <= {0, 1}
+        for row in event_rows(entry):
+            if entry["kind"] in (EVENT_CLOSE, EVENT_CONFIRMED, EVENT_AMENDED):
                 key = row["symbol"], row["interval"], row["open_time"]
                 before = states.get(key, "none")
                 assert row["before"] == before or (before == "none" and row["before"] == "open")
                 states[key] = row["after"]
-            elif entry["kind"] == contract.EVENT_HOLE_OPENED:
-                holes[row["symbol"], row["from_id"], row["to_id"]] += 1
-            elif entry["kind"] == contract.EVENT_HOLE_CLOSED:
-                holes[row["symbol"], row["from_id"], row["to_id"]] -= 1
+            elif entry["kind"] == EVENT_GAP_OPENED:
+                gaps[row["symbol"], row["from_id"], row["to_id"]] += 1
+            elif entry["kind"] == EVENT_GAP_CLOSED:
+                gaps[row["symbol"], row["from_id"], row["to_id"]] -= 1
 
 
 def test_trades_before_a_symbols_first_bar_move_its_beginning_back() -> None:
@@ -150,12 +159,12 @@ def test_trades_before_a_symbols_first_bar_move_its_beginning_back() -> None:
     assert [(each.open_time - T0, each.close) for each in said] == [(MINUTE, "3"), (2 * MINUTE, "3"), (3 * MINUTE, "5")]
 
 
-def test_a_mark_must_reach_the_close_to_shorten_the_grace() -> None:
+def test_a_watermark_must_reach_the_close_to_shorten_the_grace() -> None:
     core = new_core("1m")
     feed(core, [trade(1, T0)])
-    mark(core, T0 + MINUTE - 1)
+    watermark(core, T0 + MINUTE - 1)
     assert klines(tick(core, T0 + MINUTE + 2000)) == []
-    mark(core, T0 + MINUTE)
+    watermark(core, T0 + MINUTE)
     assert len(klines(tick(core, T0 + MINUTE + 2001))) == 1
 
 
@@ -166,7 +175,10 @@ def test_a_changed_close_runs_through_a_chain_and_stops_at_the_first_trade() -> 
     feed(core, [trade(2, T0 + 30_000, "7")])
     amended = [each for each in klines(tick(core, T0 + 6 * MINUTE + 1)) if each.revision == 2]
     assert [(each.open_time - T0, each.open, each.close, each.complete) for each in amended] == [
-        (0, "5", "7", 1), (MINUTE, "7", "7", 1), (2 * MINUTE, "7", "7", 1)]  # fmt: skip
+        (0, "5", "7", 1),
+        (MINUTE, "7", "7", 1),
+        (2 * MINUTE, "7", "7", 1),
+    ]
 
 
 def test_an_open_empty_bar_shows_the_amended_close() -> None:
@@ -175,7 +187,7 @@ def test_an_open_empty_bar_shows_the_amended_close() -> None:
     tick(core, T0 + MINUTE + 20_000)
     feed(core, [trade(2, T0 + 500, "4"), trade(4, T0 + 2000, "8")])
     outputs = tick(core, T0 + MINUTE + 21_000)
-    shown = contract.live_value_of(outputs.bars["BTCUSDT:1m"])
+    shown = live_value_of(outputs.bars["BTCUSDT:1m"])
     assert (shown["open_time"], shown["close"], shown["trades"]) == (str(T0 + MINUTE), "8", "0")
 
 
@@ -190,7 +202,7 @@ def test_seconds_go_on_over_a_long_silence() -> None:
     assert {each.close for each in said} == {"5"}
 
 
-def test_a_fill_that_counts_nowhere_does_not_prove_the_price_behind_a_hole() -> None:
+def test_a_fill_that_counts_nowhere_does_not_prove_the_price_behind_a_gap() -> None:
     """What the missing fill before it did to the close, the empty bars carry on."""
     core, said = new_core("15s", "1m"), []
     rows = [trade(7, T0 + 1_000, "5"), trade(8, T0 + 2_000, "6"), trade(9, T0 + 2_001, "9")]

@@ -22,10 +22,12 @@ Plain = dict[str, int]
 
 def rows_of(plain: list[Plain]) -> Rows:
     flags = ("maker", "agg")
-    return Rows(**{
-        each.name: np.array([row[each.name] for row in plain], np.bool_ if each.name in flags else np.int64)
-        for each in fields(Rows)
-    })  # fmt: skip
+    return Rows(
+        **{
+            each.name: np.array([row[each.name] for row in plain], np.bool_ if each.name in flags else np.int64)
+            for each in fields(Rows)
+        }
+    )
 
 
 def trades(seed: int, count: int, spread_ms: int) -> list[Plain]:
@@ -34,11 +36,20 @@ def trades(seed: int, count: int, spread_ms: int) -> list[Plain]:
     made = []
     for number in rng.sample(range(10 * count), count):
         price, qty, first = rng.randrange(1, 10**6), rng.randrange(10**6), rng.randrange(10**6)
-        made.append({
-            "slot": rng.randrange(3), "id": number, "price": price, "qty": qty, "quote": price * qty, "first": first,
-            "last": first + rng.randrange(4), "time": T0 + rng.randrange(spread_ms), "maker": rng.randrange(2),
-            "agg": 1,
-        })  # fmt: skip
+        made.append(
+            {
+                "slot": rng.randrange(3),
+                "id": number,
+                "price": price,
+                "qty": qty,
+                "quote": price * qty,
+                "first": first,
+                "last": first + rng.randrange(4),
+                "time": T0 + rng.randrange(spread_ms),
+                "maker": rng.randrange(2),
+                "agg": 1,
+            }
+        )
     return made
 
 
@@ -47,16 +58,23 @@ def bar_of(rows: list[Plain]) -> Plain:
     rows = sorted(rows, key=lambda row: (row["time"] // MINUTE_MS, row["id"]))
     first, last, taker = rows[0], rows[-1], [row for row in rows if not row["maker"]]
     return {
-        "open_minute": first["time"] // MINUTE_MS, "open_id": first["id"], "open": first["price"],
-        "close_minute": last["time"] // MINUTE_MS, "close_id": last["id"], "close": last["price"],
-        "high": max(row["price"] for row in rows), "low": min(row["price"] for row in rows),
-        "volume": sum(row["qty"] for row in rows), "quote_volume": sum(row["quote"] for row in rows),
+        "open_minute": first["time"] // MINUTE_MS,
+        "open_id": first["id"],
+        "open": first["price"],
+        "close_minute": last["time"] // MINUTE_MS,
+        "close_id": last["id"],
+        "close": last["price"],
+        "high": max(row["price"] for row in rows),
+        "low": min(row["price"] for row in rows),
+        "volume": sum(row["qty"] for row in rows),
+        "quote_volume": sum(row["quote"] for row in rows),
         "trades": sum(row["last"] - row["first"] + 1 for row in rows),
         "taker_buy_volume": sum(row["qty"] for row in taker),
         "taker_buy_quote_volume": sum(row["quote"] for row in taker),
-        "first_trade_id": min(row["first"] for row in rows), "last_trade_id": max(row["last"] for row in rows),
+        "first_trade_id": min(row["first"] for row in rows),
+        "last_trade_id": max(row["last"] for row in rows),
         "agg": 1,
-    }  # fmt: skip
+    }
 
 
 def oracle(rows: list[Plain], name: str) -> dict[tuple[int, int], Plain]:
@@ -70,10 +88,7 @@ def plain(part: Segments) -> dict[tuple[int, int], Plain]:
     keys = list(zip(part.slot.tolist(), part.bucket.tolist(), strict=True))
     assert keys == sorted(set(keys)), "sorted, one segment per bar"
     columns = [getattr(part, name).tolist() for name in FIELDS]
-    return {
-        key: dict(zip(FIELDS, map(int, values), strict=True))
-        for key, *values in zip(keys, *columns, strict=True)
-    }  # fmt: skip
+    return {key: dict(zip(FIELDS, map(int, values), strict=True)) for key, *values in zip(keys, *columns, strict=True)}
 
 
 def segments(rows: list[Plain], name: str) -> Segments:

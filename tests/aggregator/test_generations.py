@@ -8,9 +8,9 @@ import pytest
 from aggregator import parking
 from aggregator.checkpoint import Checkpoint
 from aggregator.core import Core
-from klagg import contract
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS, interval
-from tests.aggregator.kit import T0, feed, klines, mark, new_core, steps, tick, trade
+from klagg.wire.entries import EVENT_DELISTED, EVENT_GAP_CLOSED, EVENT_GAP_OPENED, EVENT_GENESIS
+from tests.aggregator.kit import T0, feed, klines, new_core, steps, tick, trade, watermark
 from tests.aggregator.listingkit import LONG, NAME, brief, copy_of, events, findings, list_, listed, relisted
 
 # What comes again.
@@ -21,7 +21,7 @@ def test_a_new_generation_begins_at_id_1_in_the_same_slot() -> None:
     generation = relisted(core)
     feed(core, [trade(1, generation + 1000, "7"), trade(2, generation + 2000, "8"), trade(3, generation + 60_000)])
     outputs = tick(core, generation + 60_000)
-    assert events(outputs, contract.EVENT_GENESIS)[0]["id"] == "1"
+    assert events(outputs, EVENT_GENESIS)[0]["id"] == "1"
     # No empty bar between the generations, and the first bar of the new one is whole.
     assert brief(klines(outputs)) == [("1m", 60, 2, 1, 1)]
     assert core.symbols.names == [NAME]
@@ -40,10 +40,10 @@ def test_late_trades_of_the_generation_before_are_told_apart_by_their_time() -> 
     assert core.counts.duplicates == 1
     assert findings(outputs, "OLD_GENERATION") == [NAME]
     assert core.ledger.last_id[0] == 1
-    assert not core.ledger.holes
+    assert not core.ledger.gaps
 
 
-def test_open_holes_of_the_generation_before_are_lost() -> None:
+def test_open_gaps_of_the_generation_before_are_lost() -> None:
     core = new_core("1m")
     feed(core, [trade(10, T0 + 1000), trade(13, T0 + 2000)])
     tick(core, T0 + 2000)
@@ -52,7 +52,7 @@ def test_open_holes_of_the_generation_before_are_lost() -> None:
     list_(core, listed(generation=T0 + 3000))
     outputs = tick(core, T0 + 3000)
     closed = {"symbol": NAME, "from_id": "11", "to_id": "12", "reason": "lost"}
-    assert events(outputs, contract.EVENT_HOLE_CLOSED) == [closed]
+    assert events(outputs, EVENT_GAP_CLOSED) == [closed]
     # The generation before had not ended: bars go on without a gap, and what it left open taints.
     feed(core, [trade(1, T0 + 61_000), trade(2, T0 + 121_000)])
     assert brief(klines(tick(core, T0 + 121_000))) == [("1m", 0, 2, 1, 0), ("1m", 1, 1, 1, 1)]
@@ -109,8 +109,8 @@ def test_trades_of_a_new_generation_wait_for_their_listing(ids: str, stored: boo
     list_(core, listed(generation=T0 + 20_000))
     feed(core, [trade(4, T0 + 42_000)], ids)
     outputs = tick(core, T0 + 42_000)
-    assert events(outputs, contract.EVENT_GENESIS)[0]["trade_time"] == str(T0 + 20_000)
-    assert [(each["from_id"], each["to_id"]) for each in events(outputs, contract.EVENT_HOLE_OPENED)] == [("3", "3")]
+    assert events(outputs, EVENT_GENESIS)[0]["trade_time"] == str(T0 + 20_000)
+    assert [(each["from_id"], each["to_id"]) for each in events(outputs, EVENT_GAP_OPENED)] == [("3", "3")]
     assert not core.listings.parking.rows
     feed(core, [trade(3, T0 + 41_000), trade(5, T0 + 61_000)], ids)
     (bar,) = klines(tick(core, T0 + 75_000))
@@ -193,7 +193,7 @@ def slot_state(core: Core, slot: int) -> dict[str, object]:
 def test_a_cleared_slot_holds_nothing_of_its_symbol() -> None:
     core = new_core("15s", "1m", "1w")
     generation = relisted(core)
-    mark(core, generation + 1000)
+    watermark(core, generation + 1000)
     edge = generation // MINUTE_MS * MINUTE_MS + MINUTE_MS - 10
     feed(core, [trade(3, generation + 1000), trade(6, edge, first=6, last=9)])
     tick(core, edge)
@@ -212,9 +212,17 @@ def test_a_cleared_slot_holds_nothing_of_its_symbol() -> None:
     differs = {name for name, value in before.items() if value != empty[name]}
     assert differs >= {name for name, value in before.items() if not isinstance(value, list | dict)}
     assert differs >= {
-        "ledger.holes", "ledger.lost", "edges.found", "listings.before", "symbols.index", "finality._waiting",
-        "ring.published", "ring.end_ms", "listings.genesis_due", "core.agg_ids",
-    }  # fmt: skip
+        "ledger.gaps",
+        "ledger.lost",
+        "edges.found",
+        "listings.before",
+        "symbols.index",
+        "finality._waiting",
+        "ring.published",
+        "ring.end_ms",
+        "listings.genesis_due",
+        "core.agg_ids",
+    }
 
 
 def test_a_slot_is_freed_when_the_ring_holds_nothing_of_it_and_another_symbol_takes_it() -> None:
@@ -232,10 +240,10 @@ def test_a_slot_is_freed_when_the_ring_holds_nothing_of_it_and_another_symbol_ta
     core = copy_of(core, "1m", "1d")
     # The exchange goes on listing what is over, and a line may go on marking it: neither takes a slot.
     list_(core, listed("CLOSE"))
-    mark(core, T0 + 4 * DAY_MS)
+    watermark(core, T0 + 4 * DAY_MS)
     outputs = tick(core, T0 + 4 * DAY_MS + 1000)
     assert core.symbols.names == ["", "ETHUSDT"]
-    assert events(outputs, contract.EVENT_DELISTED) == []
+    assert events(outputs, EVENT_DELISTED) == []
     feed(core, [trade(9, T0 + 4 * DAY_MS + 2000, "3", symbol="XRPUSDT")])
     outputs = tick(core, T0 + 4 * DAY_MS + 2000)
     assert core.symbols.names == ["XRPUSDT", "ETHUSDT"]
@@ -247,7 +255,7 @@ def test_a_slot_is_freed_when_the_ring_holds_nothing_of_it_and_another_symbol_ta
 
 
 def test_a_name_freed_and_listed_anew_begins_at_id_1_and_an_old_generation_does_not() -> None:
-    for generation, holes in ((T0 + 4 * DAY_MS + 500, [("1", "2")]), (LONG, [])):
+    for generation, gaps in ((T0 + 4 * DAY_MS + 500, [("1", "2")]), (LONG, [])):
         core = new_core("1m")
         list_(core, listed())
         feed(core, [trade(100, T0)])
@@ -259,7 +267,7 @@ def test_a_name_freed_and_listed_anew_begins_at_id_1_and_an_old_generation_does_
         list_(core, listed(generation=generation))
         feed(core, [trade(3, T0 + 4 * DAY_MS + 1000)])
         outputs = tick(core, T0 + 4 * DAY_MS + 1000)
-        assert [(each["from_id"], each["to_id"]) for each in events(outputs, contract.EVENT_HOLE_OPENED)] == holes
+        assert [(each["from_id"], each["to_id"]) for each in events(outputs, EVENT_GAP_OPENED)] == gaps
 
 
 def test_a_month_delisted_freed_and_listed_again_keeps_its_revisions() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.ledger import HOLES_MAX, LOST, LOST_MAX, NO_TIME, REPAIRED, Hole, HoleEvent, Ledger
+from aggregator.ledger import GAPS_MAX, LOST, LOST_MAX, NO_TIME, REPAIRED, Gap, GapEvent, Ledger
 
 FAR = 10**15
 
@@ -49,17 +49,17 @@ class Oracle:
         return set(range(min(seen), max(seen))) - seen
 
 
-def pair(events: list[HoleEvent]) -> dict[int, list[Hole]]:
-    """Every end is that of a hole that opened and did not end before; what is still open, by slot."""
-    live: dict[int, list[Hole]] = {}
+def pair(events: list[GapEvent]) -> dict[int, list[Gap]]:
+    """Every end is that of a gap that opened and did not end before; what is still open, by slot."""
+    live: dict[int, list[Gap]] = {}
     for event in events:
-        holes = live.setdefault(event.slot, [])
+        gaps = live.setdefault(event.slot, [])
         if event.reason:
-            holes.remove(event.hole)
+            gaps.remove(event.gap)
         else:
-            assert event.hole not in holes
-            holes.append(event.hole)
-    return {slot: sorted(holes, key=lambda hole: hole.from_id) for slot, holes in live.items() if holes}
+            assert event.gap not in gaps
+            gaps.append(event.gap)
+    return {slot: sorted(gaps, key=lambda gap: gap.from_id) for slot, gaps in live.items() if gaps}
 
 
 ROWS = st.tuples(st.integers(0, 3), st.integers(0, 60))
@@ -74,22 +74,22 @@ def test_any_sequence_of_ids_equals_the_sets(batches: list[list[tuple[int, int]]
         assert found == oracle.admit(batch)
         events += ledger.take_events()
         still = pair(events)
-        assert {slot: sorted(holes, key=lambda each: each.from_id) for slot, holes in ledger.holes.items()} == still
+        assert {slot: sorted(gaps, key=lambda each: each.from_id) for slot, gaps in ledger.gaps.items()} == still
         for slot, seen in oracle.seen.items():
             assert ledger.last_id[slot] == max(seen)
             assert ledger.last_time[slot] == time_of(max(seen))
             first = oracle.first[slot]
             assert ledger.start_time[slot] == (NO_TIME if first <= 1 else time_of(first))
-            holes = ledger.holes.get(slot, [])
-            assert {number for hole in holes for number in range(hole.from_id, hole.to_id + 1)} == oracle.missing(slot)
-            for hole in holes:
-                assert {hole.from_id - 1, hole.to_id + 1} <= seen
-                assert (hole.before_time, hole.after_time) == (time_of(hole.from_id - 1), time_of(hole.to_id + 1))
+            gaps = ledger.gaps.get(slot, [])
+            assert {number for gap in gaps for number in range(gap.from_id, gap.to_id + 1)} == oracle.missing(slot)
+            for gap in gaps:
+                assert {gap.from_id - 1, gap.to_id + 1} <= seen
+                assert (gap.before_time, gap.after_time) == (time_of(gap.from_id - 1), time_of(gap.to_id + 1))
     assert {event.reason for event in events} <= {"", REPAIRED}
 
 
 @given(st.integers(0, 2**32))
-def test_a_hole_carries_its_neighbours_times_also_where_times_run_against_ids(seed: int) -> None:
+def test_a_gap_carries_its_neighbours_times_also_where_times_run_against_ids(seed: int) -> None:
     rng = random.Random(seed)
     times = {number: rng.randrange(1000, 2000) for number in range(2, 60)}
     kept = sorted(number for number in times if rng.random() < 0.7)
@@ -101,9 +101,9 @@ def test_a_hole_carries_its_neighbours_times_also_where_times_run_against_ids(se
         ledger.admit(np.zeros(len(part), np.int64), part, np.array([times[each] for each in part.tolist()], np.int64))
         reached = kept[: at + 5]
         assert ledger.last_time[0] == max(times[each] for each in reached)
-        for hole in ledger.holes.get(0, []):
-            near, far = times[hole.from_id - 1], times[hole.to_id + 1]
-            assert (hole.before_time, hole.after_time) == (min(near, far), max(near, far))
+        for gap in ledger.gaps.get(0, []):
+            near, far = times[gap.from_id - 1], times[gap.to_id + 1]
+            assert (gap.before_time, gap.after_time) == (min(near, far), max(near, far))
 
 
 @given(st.integers(0, 2**32))
@@ -118,13 +118,11 @@ def test_whatever_the_order_of_batches_the_same_is_missing_in_the_end(seed: int)
         admit(ledger, [(0, first[0])])
         for at in range(0, len(others), 9):
             admit(ledger, [(0, number) for number in others[at : at + 9]])
-        found.append(sorted(ledger.holes.get(0, []), key=lambda hole: hole.from_id))
+        found.append(sorted(ledger.gaps.get(0, []), key=lambda gap: gap.from_id))
     assert found[0] == found[1]
 
 
-@given(
-    st.lists(st.integers(1, 40), min_size=2, unique=True), st.integers(900, 1300), st.integers(1, 200)
-)  # fmt: skip
+@given(st.lists(st.integers(1, 40), min_size=2, unique=True), st.integers(900, 1300), st.integers(1, 200))
 def test_exactly_the_bars_that_may_lack_a_trade_are_tainted(ids: list[int], opening: int, length: int) -> None:
     ledger = Ledger(2)
     for number in sorted(ids):
@@ -132,33 +130,33 @@ def test_exactly_the_bars_that_may_lack_a_trade_are_tainted(ids: list[int], open
     missing = set(range(min(ids), max(ids))) - set(ids)
     slots, opens = np.array([0, 1], np.int64), np.array([opening] * 2, np.int64)
     found = ledger.tainted(slots, opens, opens + length).tolist()
-    assert not found[0], "another symbol's holes are no one else's"
+    assert not found[0], "another symbol's gaps are no one else's"
     if any(opening <= time_of(number) < opening + length for number in missing):
         assert found[1]
-    spans = [(time_of(hole.from_id - 1), time_of(hole.to_id + 1)) for hole in ledger.holes.get(1, [])]
+    spans = [(time_of(gap.from_id - 1), time_of(gap.to_id + 1)) for gap in ledger.gaps.get(1, [])]
     assert found[1] == any(low < opening + length and high >= opening for low, high in spans)
 
 
-def test_too_many_holes_give_up_the_oldest() -> None:
+def test_too_many_gaps_give_up_the_oldest() -> None:
     ledger = Ledger(1)
-    admit(ledger, [(0, 2 * number) for number in range(1, HOLES_MAX + 12)])
-    assert len(ledger.holes[0]) == HOLES_MAX
+    admit(ledger, [(0, 2 * number) for number in range(1, GAPS_MAX + 12)])
+    assert len(ledger.gaps[0]) == GAPS_MAX
     events = ledger.take_events()
-    assert [event.hole.from_id for event in events if event.reason == LOST] == [3 + 2 * at for at in range(10)]
-    assert pair(events)[0] == ledger.holes[0]
+    assert [event.gap.from_id for event in events if event.reason == LOST] == [3 + 2 * at for at in range(10)]
+    assert pair(events)[0] == ledger.gaps[0]
     assert admit(ledger, [(0, 3)]) == [False], "a lost trade that comes after all is no longer wanted"
-    assert admit(ledger, [(0, 2 * HOLES_MAX + 1)]) == [True]
+    assert admit(ledger, [(0, 2 * GAPS_MAX + 1)]) == [True]
 
 
-def test_repairs_that_split_holes_keep_the_bound_too() -> None:
+def test_repairs_that_split_gaps_keep_the_bound_too() -> None:
     ledger = Ledger(1)
-    admit(ledger, [(0, 1), (0, 10 * HOLES_MAX)])
-    admit(ledger, [(0, number) for number in range(3, 4 * HOLES_MAX, 2)])
-    assert len(ledger.holes[0]) == HOLES_MAX
-    assert pair(ledger.take_events())[0] == ledger.holes[0]
+    admit(ledger, [(0, 1), (0, 10 * GAPS_MAX)])
+    admit(ledger, [(0, number) for number in range(3, 4 * GAPS_MAX, 2)])
+    assert len(ledger.gaps[0]) == GAPS_MAX
+    assert pair(ledger.take_events())[0] == ledger.gaps[0]
 
 
-def test_lost_holes_taint_until_no_bar_reaches_back_to_them() -> None:
+def test_lost_gaps_taint_until_no_bar_reaches_back_to_them() -> None:
     ledger = Ledger(1)
     admit(ledger, [(0, 2), (0, 10), (0, 20)])
     at = np.array([0], np.int64)
@@ -167,12 +165,12 @@ def test_lost_holes_taint_until_no_bar_reaches_back_to_them() -> None:
         return bool(ledger.tainted(at, np.array([opening]), np.array([closing]))[0])
 
     ledger.expire(time_of(10), 0)
-    assert [hole.from_id for hole in ledger.holes[0]] == [3, 11], "its last trade may still come"
+    assert [gap.from_id for gap in ledger.gaps[0]] == [3, 11], "its last trade may still come"
     ledger.expire(time_of(10) + 1, 0)
-    assert [hole.from_id for hole in ledger.holes[0]] == [11]
+    assert [gap.from_id for gap in ledger.gaps[0]] == [11]
     assert tainted(time_of(2), time_of(2) + 1)
     ledger.expire(FAR, time_of(10))
-    assert not ledger.holes
+    assert not ledger.gaps
     assert tainted(0, time_of(4))
     ledger.expire(FAR, time_of(10) + 1)
     assert not tainted(0, time_of(4))
@@ -189,23 +187,23 @@ def test_lost_trades_taint_their_own_bars_by_runs() -> None:
     ledger = Ledger(3)
     slots, ids, times = ([2, 0, 2, 2], [7, 5, 6, 9], [70, 50, 60, 90])
     ledger.lose(*(np.array(column, np.int64) for column in (slots, ids, times)))
-    assert ledger.lost == {0: [Hole(5, 5, 50, 50)], 2: [Hole(6, 7, 60, 70), Hole(9, 9, 90, 90)]}
+    assert ledger.lost == {0: [Gap(5, 5, 50, 50)], 2: [Gap(6, 7, 60, 70), Gap(9, 9, 90, 90)]}
     assert pair(ledger.take_events()) == {}
     ledger.lose(*(np.zeros(0, np.int64) for _ in range(3)))
     assert ledger.take_events() == []
 
 
-def test_a_repair_that_cannot_be_used_leaves_the_whole_hole_in_doubt() -> None:
+def test_a_repair_that_cannot_be_used_leaves_the_whole_gap_in_doubt() -> None:
     ledger = Ledger(1)
     admit(ledger, [(0, 2), (0, 10)])
     admit(ledger, [(0, 5)])
     ledger.lose(*(np.array([each], np.int64) for each in (0, 5, time_of(5))))
-    assert ledger.lost == {0: [Hole(5, 5, time_of(2), time_of(10))]}
+    assert ledger.lost == {0: [Gap(5, 5, time_of(2), time_of(10))]}
     assert [each.from_id for each in pair(ledger.take_events())[0]] == [3, 6]
 
 
 @given(st.lists(st.integers(0, 1000), min_size=LOST_MAX + 1, max_size=2 * LOST_MAX, unique=True))
-def test_lost_holes_are_bounded_and_nothing_is_untainted_by_it(numbers: list[int]) -> None:
+def test_lost_gaps_are_bounded_and_nothing_is_untainted_by_it(numbers: list[int]) -> None:
     ledger = Ledger(1)
     for number in numbers:
         ledger.lose(*(np.array([each], np.int64) for each in (0, number * 2, number * 10)))
@@ -236,11 +234,17 @@ def test_an_old_id_with_a_new_time_is_no_duplicate() -> None:
     assert ledger.strange == []
     # 3 and 5 begin something new; 11 is missing, whatever its time; 10 is a duplicate, and 15 twice is one trade.
     assert admit_at(ledger, (3, 300), (10, 100), (5, 310), (11, 201), (15, 320), (15, 320), (4, 200)) == [
-        False, False, False, True, True, False, False
-    ]  # fmt: skip
+        False,
+        False,
+        False,
+        True,
+        True,
+        False,
+        False,
+    ]
     assert ledger.strange == [0, 2]
     assert (ledger.last_id[0], ledger.last_time[0]) == (15, 320)
-    assert [(hole.from_id, hole.to_id) for hole in ledger.holes[0]] == [(12, 13)]
+    assert [(gap.from_id, gap.to_id) for gap in ledger.gaps[0]] == [(12, 13)]
     assert admit_at(ledger, (16, 330)) == [True]
     assert ledger.strange == []
     assert admit_at(ledger, (1, 400), (2, 401)) == [False, False]
@@ -252,9 +256,9 @@ def test_a_new_generation_begins_at_1_and_proves_nothing_of_the_one_before() -> 
     admit_at(ledger, (10, 100), (13, 200))
     ledger.take_events()
     ledger.begin(0, 500, 300)
-    assert ledger.take_events() == [HoleEvent(0, Hole(11, 12, 100, 200), LOST)]
+    assert ledger.take_events() == [GapEvent(0, Gap(11, 12, 100, 200), LOST)]
     assert admit_at(ledger, (3, 620)) == [True]
-    assert ledger.take_events() == [HoleEvent(0, Hole(1, 2, 500, 620), "")]
+    assert ledger.take_events() == [GapEvent(0, Gap(1, 2, 500, 620), "")]
     bars = [(0, 50), (50, 101), (101, 200), (201, 300), (300, 400), (400, 500), (500, 600), (620, 700), (700, 800)]
     opens, nexts = (np.array(column, np.int64) for column in zip(*bars, strict=True))
     tainted = ledger.tainted(np.zeros(len(bars), np.int64), opens, nexts).tolist()

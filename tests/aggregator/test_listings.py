@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from aggregator.ring import ENDLESS
-from klagg import contract
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS, interval
+from klagg.wire.entries import EVENT_DELISTED, EVENT_GAP_OPENED, EVENT_GENESIS, EVENT_LISTED
 from tests.aggregator.kit import T0, feed, klines, new_core, steps, tick, trade
 from tests.aggregator.listingkit import NAME, brief, events, list_, listed
 
@@ -18,28 +18,28 @@ def test_the_first_trade_of_a_generation_is_its_genesis() -> None:
     tick(core, T0)
     list_(core, listed(generation=T0 + 1000))
     outputs = tick(core, T0 + 500)
-    assert events(outputs, contract.EVENT_LISTED) == [
+    assert events(outputs, EVENT_LISTED) == [
         {"symbol": NAME, "generation": str(T0 + 1000), "status": "TRADING", "price_scale": "2", "qty_scale": "3"}
     ]
-    assert events(outputs, contract.EVENT_GENESIS) == []
+    assert events(outputs, EVENT_GENESIS) == []
     feed(core, [trade(2, T0 + 2000), trade(1, T0 + 1500)])
     genesis = {"symbol": NAME, "generation": str(T0 + 1000), "id": "1", "trade_time": str(T0 + 1500)}
-    assert events(tick(core, T0 + 2000), contract.EVENT_GENESIS) == [genesis]
+    assert events(tick(core, T0 + 2000), EVENT_GENESIS) == [genesis]
     feed(core, [trade(3, T0 + 3000)])
-    assert events(tick(core, T0 + 3000), contract.EVENT_GENESIS) == []
+    assert events(tick(core, T0 + 3000), EVENT_GENESIS) == []
     list_(core, listed(generation=T0 + 1000))
-    assert events(tick(core, T0 + 3500), contract.EVENT_LISTED) == []
+    assert events(tick(core, T0 + 3500), EVENT_LISTED) == []
 
 
-def test_what_is_missed_at_the_front_of_a_new_generation_is_a_hole() -> None:
+def test_what_is_missed_at_the_front_of_a_new_generation_is_a_gap() -> None:
     core = new_core("1m")
     tick(core, T0)
     list_(core, listed(generation=T0 + 1000))
     feed(core, [trade(4, T0 + 70_000)])
     outputs = tick(core, T0 + 70_000)
-    assert events(outputs, contract.EVENT_HOLE_OPENED) == [{
-        "symbol": NAME, "from_id": "1", "to_id": "3", "before_time": str(T0 + 1000), "after_time": str(T0 + 70_000)
-    }]  # fmt: skip
+    assert events(outputs, EVENT_GAP_OPENED) == [
+        {"symbol": NAME, "from_id": "1", "to_id": "3", "before_time": str(T0 + 1000), "after_time": str(T0 + 70_000)}
+    ]
     feed(core, [trade(at, T0 + 30_000 + at) for at in (1, 2, 3)] + [trade(5, T0 + 125_000)])
     assert brief(klines(tick(core, T0 + 125_000))) == [("1m", 0, 3, 1, 1), ("1m", 1, 1, 1, 1)]
 
@@ -50,14 +50,14 @@ def test_nothing_is_known_of_generations_older_than_klagg() -> None:
     tick(core, T0)
     feed(core, [trade(4, T0 + 1000), trade(5, T0 + 61_000)])
     outputs = tick(core, T0 + 61_000)
-    assert events(outputs, contract.EVENT_HOLE_OPENED) == []
+    assert events(outputs, EVENT_GAP_OPENED) == []
     assert brief(klines(tick(core, T0 + 62_000 + 20_000))) == [("1m", 0, 1, 1, 0)]
 
 
 def test_trades_before_their_first_listing_stay_where_they_are() -> None:
     core = new_core("1m")
     feed(core, [trade(1, T0 + 1000, "1.25")])
-    assert events(tick(core, T0 + 1000), contract.EVENT_GENESIS)[0]["generation"] == "0"
+    assert events(tick(core, T0 + 1000), EVENT_GENESIS)[0]["generation"] == "0"
     list_(core, listed(generation=T0 + 500))
     feed(core, [trade(2, T0 + 61_000)])
     outputs = tick(core, T0 + 61_000)
@@ -76,7 +76,7 @@ def test_an_onboard_time_that_is_corrected_begins_nothing_anew() -> None:
     outputs = tick(core, T0 + 61_000)
     assert core.symbols.generation[0] == T0 + 4000
     assert brief(klines(outputs)) == [("1m", 0, 1, 1, 1)]
-    assert not core.ledger.holes
+    assert not core.ledger.gaps
 
 
 # What ends.
@@ -92,8 +92,8 @@ def test_a_status_or_its_delivery_time_ends_a_symbol(status: str, over: int, pas
     list_(core, listed(status, delivery=T0 + 2000 if passed else T0 + 10_000_000))
     outputs = tick(core, T0 + 5000)
     ended = over or passed
-    assert bool(events(outputs, contract.EVENT_DELISTED)) == ended
-    assert bool(events(outputs, contract.EVENT_LISTED)) != ended
+    assert bool(events(outputs, EVENT_DELISTED)) == ended
+    assert bool(events(outputs, EVENT_LISTED)) != ended
     assert core.ring.end_ms[0] == ((T0 + 2000 if passed else T0 + 5000) if ended else ENDLESS)
 
 
@@ -117,7 +117,7 @@ def test_a_delivery_time_that_passes_ends_a_symbol_whose_status_stays() -> None:
     core = new_core("1m")
     for time_ms, over in ((T0 + 1000, False), (T0 + 5000, True), (T0 + 6000, False)):
         list_(core, listed("PRE_SETTLE", delivery=T0 + 4000))
-        assert bool(events(tick(core, time_ms), contract.EVENT_DELISTED)) == over
+        assert bool(events(tick(core, time_ms), EVENT_DELISTED)) == over
 
 
 def test_early_closes_hold_what_longer_bars_would_get_once_a_second() -> None:
@@ -147,7 +147,7 @@ def test_an_amendment_does_not_show_what_was_open_when_the_symbol_left() -> None
     assert not outputs.bars
     assert [value.split(",")[0] for each in outputs.live for name, value in each.items() if name.startswith(NAME)] == [
         str(T0)
-    ]  # fmt: skip
+    ]
 
 
 def test_an_end_between_the_bars_begins_no_empty_one() -> None:
@@ -198,7 +198,7 @@ def test_trading_again_under_the_same_generation_goes_on_where_it_stopped() -> N
     assert brief(klines(tick(core, T0 + 30_000))) == [("1m", 0, 1, 1, 0), ("1h", 0, 1, 1, 0)]
     list_(core, listed())
     outputs = tick(core, T0 + 200_000)
-    assert events(outputs, contract.EVENT_LISTED)
+    assert events(outputs, EVENT_LISTED)
     assert brief(klines(outputs)) == [("1m", 1, 0, 1, 0), ("1m", 2, 0, 1, 0)]
     assert klines(outputs)[0].close == "5.00"
     # The hour was closed early: its trades are told once more when it is over, not at every tick.

@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 
 from aggregator.checkpoint import Checkpoint, restore
 from aggregator.core import Core
-from aggregator.outputs import Outputs
-from klagg import contract, settings
-from klagg.contract import Fields, Listing, TradeRow
+from aggregator.publisher import Outputs
+from klagg import settings
 from klagg.intervals import DAY_MS, interval
 from klagg.kline import Kline
+from klagg.wire.entries import EVENT_GENESIS, Listing, TradeRow, listing_entries, trades_entry_of_rows
+from klagg.wire.fields import Fields
 from tests.aggregator.kit import T0, klines, newest, raw, tick, trade, values
 from tests.aggregator.listingkit import FAR, events
 from tests.aggregator.oracle import fold
@@ -65,10 +66,16 @@ def lives_of(rng: random.Random, symbol: str, step_ms: int) -> list[Life]:
             again = _tick_after(times[last + 1], step_ms) + rng.choice((-1, 0, 2)) * step_ms
             halt = _tick_after(times[last], step_ms) + step_ms, again
         rows = [
-            trade(first_id + n, time, f"{rng.randrange(1, 999) / 10:.1f}", f"{rng.randrange(1, 99) / 100:.2f}",
-                  symbol=symbol, maker=rng.randrange(2))
+            trade(
+                first_id + n,
+                time,
+                f"{rng.randrange(1, 999) / 10:.1f}",
+                f"{rng.randrange(1, 99) / 100:.2f}",
+                symbol=symbol,
+                maker=rng.randrange(2),
+            )
             for n, time in enumerate(times)
-        ]  # fmt: skip
+        ]
         end_ms = at + rng.randrange(1, 30_000)
         # Fewer trades come before their listing than the generation before had: their ids tell that it is another.
         listed_ms = rng.choice((begin, times[0] - step_ms, times[rng.randrange(1, 25)]))
@@ -98,7 +105,7 @@ def world_of(seed: int) -> World:
             late = rng.choice((0, 0, 0, 1, 3)) if number else 0
             due = _tick_after(row.time, step_ms) + late * step_ms
             for again in (0, *[rng.randrange(1, 20)] * (rng.random() < 0.3)):
-                entry = contract.trades_entry_of_rows([row], line="A", ids=ids, recv_ms=row.time)
+                entry = trades_entry_of_rows([row], line="A", ids=ids, recv_ms=row.time)
                 said.setdefault(due + again * step_ms, []).append(entry)
         for at, status in ((life.listed_at, "TRADING"), (life.closed_at, "CLOSE")):
             delivery = FAR if status == "TRADING" else life.end_ms
@@ -107,10 +114,10 @@ def world_of(seed: int) -> World:
             if status == "TRADING" and life.closed_at and at + again >= life.closed_at:
                 again = 0  # it would trade again
             for when in {at, at + again} if at else ():
-                said.setdefault(when, []).extend(contract.listing_entries([listing]))
+                said.setdefault(when, []).extend(listing_entries([listing]))
         for at, status in zip(life.halt or (), ("CLOSE", "TRADING"), strict=False):
             listing = Listing(life.symbol, life.generation, 1, 2, status, FAR)
-            said.setdefault(at, []).extend(contract.listing_entries([listing]))
+            said.setdefault(at, []).extend(listing_entries([listing]))
     last = max(said)
     return World(lives, [(time, said.get(time, [])) for time in range(T0, last + 1_500_000, step_ms)], ids)
 
@@ -154,7 +161,7 @@ def test_any_lives_give_the_bars_of_an_oracle(seed: int) -> None:
     assert not [each for outputs in said for each in outputs.findings]
     for name in NAMES:
         lives = [life for life in world.lives if life.symbol == name]
-        genesis = [each for each in events(said, contract.EVENT_GENESIS) if each["symbol"] == name]
+        genesis = [each for each in events(said, EVENT_GENESIS) if each["symbol"] == name]
         assert [int(each["id"]) for each in genesis] == [life.rows[0].id for life in lives]
         for number, life in enumerate(lives):
             _check_life(found, life, lives[number + 1] if number + 1 < len(lives) else None, first=not number)

@@ -11,15 +11,14 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from aggregator.outputs import Outputs
-from klagg import contract
+from aggregator.publisher import Outputs
 from klagg.cli.comparison import values_of_kline, values_of_official
 from klagg.compare import differences
-from klagg.contract import TradeRow
 from klagg.intervals import interval
 from klagg.kline import Kline
 from klagg.recordings import open_klines, open_trades
-from tests.aggregator.kit import T0, feed, klines, mark, new_core, newest, raw, tick, trade
+from klagg.wire.entries import Listing, TradeRow, event_rows, listing_entries, official_entry, trades_entry_of_rows
+from tests.aggregator.kit import T0, feed, klines, new_core, newest, raw, tick, trade, watermark
 from tests.aggregator.officialkit import MINUTE, exchange_rows, nine, nine_of, send
 from tests.aggregator.test_core import market
 
@@ -59,7 +58,7 @@ def healed_run(seed: int, minutes: int) -> tuple[dict[str, list[TradeRow]], int,
         said.append(tick(core, end_ms + 1000))
     feed(core, late)
     said += [tick(core, end_ms + 15_000), tick(core, end_ms + 20_000)]
-    assert not core.ledger.holes
+    assert not core.ledger.gaps
     return trades, end_ms, said
 
 
@@ -116,9 +115,9 @@ def test_the_order_of_entries_between_two_ticks_does_not_matter(seed: int) -> No
             official = exchange_rows(own, "1m", T0, time_ms)
             for row in rng.sample(official, len(official) // 2):
                 opening = int(str(row[0]))
-                entries.append(contract.official_entry(name, "1m", opening, opening + MINUTE, [row]))
+                entries.append(official_entry(name, "1m", opening, opening + MINUTE, [row]))
         part = [row for row in rows if time_ms - 5 * MINUTE <= row.time < time_ms and rng.random() < 0.8]
-        entries += [contract.trades_entry_of_rows([row], line="A", ids="agg", recv_ms=0) for row in part]
+        entries += [trades_entry_of_rows([row], line="A", ids="agg", recv_ms=0) for row in part]
         mixed = [*entries, *rng.sample(entries, len(entries) // 3)]
         rng.shuffle(mixed)
         for core, order in ((one, entries), (other, mixed)):
@@ -127,24 +126,27 @@ def test_the_order_of_entries_between_two_ticks_does_not_matter(seed: int) -> No
         assert tick(one, time_ms) == tick(other, time_ms)
 
 
-def test_a_hole_all_of_whose_minutes_are_official_ends_as_healed() -> None:
+def test_a_gap_all_of_whose_minutes_are_official_ends_as_healed() -> None:
     core = new_core("15s", "1m", "5m")
     rows = [trade(each, T0 + each * 20_000, str(each), "2") for each in range(1, 20)]
     feed(core, [row for row in rows if row.id not in (5, 6)])
     tick(core, T0 + 400_000)
     send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0 + MINUTE, T0 + 3 * MINUTE))
     outputs = tick(core, T0 + 400_250)
-    closed = [row for each in outputs.events if each["kind"] == "hole_closed" for row in contract.event_rows(each)]
+    closed = [row for each in outputs.events if each["kind"] == "gap_closed" for row in event_rows(each)]
     assert [(row["from_id"], row["to_id"], row["reason"]) for row in closed] == [("5", "6", "healed")]
     said = [(each.interval, each.open_time - T0, each.complete, each.source) for each in klines(outputs)]
     assert said == [
-        ("15s", 105_000, 0, "exchange"), ("15s", 120_000, 0, "own"), ("1m", MINUTE, 1, "exchange"),
-        ("1m", 2 * MINUTE, 1, "exchange"), ("5m", 0, 1, "mixed"),
-    ], "of 15s the minute's close alone, and what carries it"  # fmt: skip
+        ("15s", 105_000, 0, "exchange"),
+        ("15s", 120_000, 0, "own"),
+        ("1m", MINUTE, 1, "exchange"),
+        ("1m", 2 * MINUTE, 1, "exchange"),
+        ("5m", 0, 1, "mixed"),
+    ], "of 15s the minute's close alone, and what carries it"
     feed(core, rows[4:6])
     outputs = tick(core, T0 + 401_000)
-    assert not klines(outputs), "ids of a healed hole are known"
-    assert (core.counts.duplicates, core.open_holes) == (2, 0)
+    assert not klines(outputs), "ids of a healed gap are known"
+    assert (core.counts.duplicates, core.open_gaps) == (2, 0)
 
 
 def test_parts_of_an_official_minute_are_never_called_complete() -> None:
@@ -161,30 +163,32 @@ def test_parts_of_an_official_minute_are_never_called_complete() -> None:
     assert {found["BTCUSDT", "1m", T0 + each * MINUTE].complete for each in range(6)} == {1}
 
 
-def test_a_trade_that_comes_after_its_official_minute_fills_its_hole_and_no_bar() -> None:
+def test_a_trade_that_comes_after_its_official_minute_fills_its_gap_and_no_bar() -> None:
     core = new_core("1m", "5m")
     rows = [trade(each, T0 + each * 20_000, str(each), "2") for each in range(1, 20)]
     feed(core, [row for row in rows if row.id not in (4, 5, 6, 7)])
     tick(core, T0 + 400_000)
     send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0 + MINUTE, T0 + 2 * MINUTE))
-    assert core.open_holes == 1
+    assert core.open_gaps == 1
     tick(core, T0 + 400_250)
     feed(core, rows[3:5])
     outputs = tick(core, T0 + 400_500)
-    assert (core.counts.covered, core.open_holes, klines(outputs)) == (2, 1, [])
+    assert (core.counts.covered, core.open_gaps, klines(outputs)) == (2, 1, [])
     feed(core, rows[5:7])
     assert [(each.open_time - T0, each.complete, each.source) for each in klines(tick(core, T0 + 400_750))] == [
-        (2 * MINUTE, 1, "own"), (0, 1, "mixed")]  # fmt: skip
+        (2 * MINUTE, 1, "own"),
+        (0, 1, "mixed"),
+    ]
 
 
-def test_flat_official_rows_beside_own_trades_are_an_exchange_hole() -> None:
+def test_flat_official_rows_beside_own_trades_are_an_exchange_gap() -> None:
     core = new_core("1m")
     feed(core, [trade(1, T0, "5"), trade(3, T0 + 1000, "6"), trade(4, T0 + MINUTE, "7")])
     before = klines(tick(core, T0 + 80_000))
     send(core, "BTCUSDT", "1m", [(T0, "5", "5", "5", "5", "0", "0", 0, "0", "0")])
     outputs = tick(core, T0 + 80_250)
     (finding,) = outputs.findings
-    assert (finding["kind"], finding["severity"], finding["symbol"]) == ("EXCHANGE_HOLE", "warning", "BTCUSDT")
+    assert (finding["kind"], finding["severity"], finding["symbol"]) == ("EXCHANGE_GAP", "warning", "BTCUSDT")
     assert "flat where trades were seen, in the first of them 2 trades, volume 2, close 6" in finding["evidence"]
     assert before
     assert klines(outputs) == []
@@ -192,7 +196,8 @@ def test_flat_official_rows_beside_own_trades_are_an_exchange_hole() -> None:
     outputs = tick(core, T0 + 80_500)
     assert not outputs.findings, "the exchange may count a fill of the minute's edge in the next one"
     assert [(each.trades, each.close, each.complete, each.source) for each in klines(outputs)] == [
-        (1, "5", 1, "exchange")]  # fmt: skip
+        (1, "5", 1, "exchange")
+    ]
 
 
 def test_the_same_values_confirm_the_own_minute() -> None:
@@ -253,7 +258,9 @@ def test_rows_that_cannot_be_used_are_refused_with_a_finding_a_symbol() -> None:
     send(core, "BTCUSDT", "1h", [(T0 + 60 * MINUTE, *flat)])
     outputs = tick(core, T0 + 40 * MINUTE + 1)
     assert [(each["kind"], each["evidence"].split(", ")[2]) for each in outputs.findings] == [
-        ("OFFICIAL_REFUSED", "are not closed yet"), ("OFFICIAL_REFUSED", "are older than the window")]  # fmt: skip
+        ("OFFICIAL_REFUSED", "are not closed yet"),
+        ("OFFICIAL_REFUSED", "are older than the window"),
+    ]
 
 
 def test_scales_rise_as_a_row_needs_and_what_does_not_fit_is_refused() -> None:
@@ -263,7 +270,8 @@ def test_scales_rise_as_a_row_needs_and_what_does_not_fit_is_refused() -> None:
     send(core, "BTCUSDT", "1m", [(T0, "5.25", "6", "5", "6.0000", "3.5", "18.125", 3, "0", "0")])
     said = klines(tick(core, T0 + 2 * MINUTE + 250))
     assert [(each.open, each.volume, each.quote_volume, each.complete) for each in said] == [
-        ("5.25", "3.5", "18.125", 1)]  # fmt: skip
+        ("5.25", "3.5", "18.125", 1)
+    ]
     send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "6", "6", "6", "6", "1", str(10**17), 1, "0", "0")])
     assert [each["kind"] for each in tick(core, T0 + 2 * MINUTE + 500).findings] == ["OVERFLOW"]
 
@@ -299,14 +307,27 @@ GOOD = (T0, "5", "6", "4", "5.5", "2", "10", 2, "1", "5")
 
 @pytest.mark.parametrize(
     "change",
-    [{0: T0 + 1}, {0: T0 - MINUTE}, {0: T0 + MINUTE}, {2: "5.2"}, {3: "5.1"}, {8: "2.1"}, {9: "10.5"}, {7: -1}, {7: 0},
-     {1: "x"}, {5: "-1"}, {6: "1" * 19}, {7: "2.5"}],
-)  # fmt: skip
+    [
+        {0: T0 + 1},
+        {0: T0 - MINUTE},
+        {0: T0 + MINUTE},
+        {2: "5.2"},
+        {3: "5.1"},
+        {8: "2.1"},
+        {9: "10.5"},
+        {7: -1},
+        {7: 0},
+        {1: "x"},
+        {5: "-1"},
+        {6: "1" * 19},
+        {7: "2.5"},
+    ],
+)
 def test_a_bad_row_kills_its_entry_alone(change: dict[int, object]) -> None:
     core = new_core("1m")
     row = [change.get(at, each) for at, each in enumerate(GOOD)]
-    core.apply("7-1", raw(contract.official_entry("BTCUSDT", "1m", T0, T0 + MINUTE, [row])))
-    core.apply("7-2", raw(contract.official_entry("BTCUSDT", "1m", T0, T0 + MINUTE, [GOOD])))
+    core.apply("7-1", raw(official_entry("BTCUSDT", "1m", T0, T0 + MINUTE, [row])))
+    core.apply("7-2", raw(official_entry("BTCUSDT", "1m", T0, T0 + MINUTE, [GOOD])))
     outputs = tick(core, T0 + 2 * MINUTE)
     assert [each["id"] for each in outputs.dead] == ["7-1"]
     assert len(core.official.waiting) == 0
@@ -315,9 +336,9 @@ def test_a_bad_row_kills_its_entry_alone(change: dict[int, object]) -> None:
 
 def test_rows_of_other_intervals_and_cores_without_minutes_refuse_the_entry() -> None:
     core, coarse = new_core("1m"), new_core("5m")
-    core.apply("7-1", raw(contract.official_entry("BTCUSDT", "5m", T0, T0 + 5 * MINUTE, [GOOD])))
-    core.apply("7-2", raw(contract.official_entry("BTCUSDT", "1m", T0, T0, [])))
-    coarse.apply("7-3", raw(contract.official_entry("BTCUSDT", "1m", T0, T0 + MINUTE, [GOOD])))
+    core.apply("7-1", raw(official_entry("BTCUSDT", "5m", T0, T0 + 5 * MINUTE, [GOOD])))
+    core.apply("7-2", raw(official_entry("BTCUSDT", "1m", T0, T0, [])))
+    coarse.apply("7-3", raw(official_entry("BTCUSDT", "1m", T0, T0 + MINUTE, [GOOD])))
     dead = [*tick(core, T0).dead, *tick(coarse, T0).dead]
     assert [each["id"] for each in dead] == ["7-1", "7-2", "7-3"]
 
@@ -337,14 +358,30 @@ def test_recorded_trades_with_a_piece_cut_out_are_healed_by_the_exchanges_rows(r
         feed(core, part, ids="trade")
         if part:
             said.append(tick(core, part[-1].time))
-            mark(core, part[-1].time)
+            watermark(core, part[-1].time)
     end_ms = rows[-1].time + 1000
     lacking = newest(klines([*said, tick(core, end_ms)]))
     assert [lacking["BTCUSDT", "1m", official[each].open_time_ms].complete for each in range(1, 6)] == [1, 0, 0, 0, 1]
-    send(core, "BTCUSDT", "1m", [
-        (row.open_time_ms, row.open, row.high, row.low, row.close, row.volume, row.quote_volume, row.trades,
-         row.taker_buy_volume, row.taker_buy_quote_volume) for row in official[1:6]
-    ])  # fmt: skip
+    send(
+        core,
+        "BTCUSDT",
+        "1m",
+        [
+            (
+                row.open_time_ms,
+                row.open,
+                row.high,
+                row.low,
+                row.close,
+                row.volume,
+                row.quote_volume,
+                row.trades,
+                row.taker_buy_volume,
+                row.taker_buy_quote_volume,
+            )
+            for row in official[1:6]
+        ],
+    )
     outputs = tick(core, end_ms + 1000)
     found = newest(klines([*said, outputs]))
     for at, row in enumerate(official[1:6], 1):
@@ -356,13 +393,15 @@ def test_recorded_trades_with_a_piece_cut_out_are_healed_by_the_exchanges_rows(r
 
 @pytest.mark.parametrize("out_ms", [64_000, 90_000], ids=["before the empty bars are out", "after"])
 def test_an_official_minute_gives_its_close_to_shorter_bars_behind_it(out_ms: int) -> None:
-    """They are empty, and proven once the hole before them is filled: they must not carry the close of a bar that lacks
+    """They are empty, and proven once the gap before them is filled: they must not carry the close of a bar that lacks
     its last trade."""
     core = new_core("15s", "1m")
     rows = [
-        trade(1, T0 + 1_000, "10"), trade(2, T0 + 50_000, "11"), trade(3, T0 + 55_000, "12"),
+        trade(1, T0 + 1_000, "10"),
+        trade(2, T0 + 50_000, "11"),
+        trade(3, T0 + 55_000, "12"),
         trade(4, T0 + 100_000, "13"),
-    ]  # fmt: skip
+    ]
     feed(core, rows[:2])
     said = [tick(core, T0 + out_ms)]
     send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + MINUTE))
@@ -381,16 +420,16 @@ def test_an_official_minute_gives_its_close_to_shorter_bars_behind_it(out_ms: in
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])
-def test_a_hole_at_the_front_of_the_ids_is_no_older_than_the_exchanges_first_row(in_pieces: bool) -> None:
+def test_a_gap_at_the_front_of_the_ids_is_no_older_than_the_exchanges_first_row(in_pieces: bool) -> None:
     """It may be as old as the listing, and the exchange has no row before the first trade, so none could cover that."""
     core = new_core("1m", "5m")
     rows = [trade(each, T0 + 120_000 + each * 10_000, str(each)) for each in range(1, 20)]
     tick(core, T0)
-    (listing,) = contract.listing_entries([contract.Listing("BTCUSDT", T0 + 1, 0, 0, "TRADING", 10**13)])
+    (listing,) = listing_entries([Listing("BTCUSDT", T0 + 1, 0, 0, "TRADING", 10**13)])
     core.apply("1-1", raw(listing))
     feed(core, rows[2:])
     tick(core, T0 + 320_000)
-    assert core.open_holes == 1
+    assert core.open_gaps == 1
     rows_of_exchange = exchange_rows(rows, "1m", T0, T0 + 3 * MINUTE)
     assert rows_of_exchange[0][0] == T0 + 2 * MINUTE
     if in_pieces:
@@ -399,7 +438,7 @@ def test_a_hole_at_the_front_of_the_ids_is_no_older_than_the_exchanges_first_row
     else:
         send(core, "BTCUSDT", "1m", rows_of_exchange, T0, T0 + 3 * MINUTE)
     outputs = tick(core, T0 + 321_000)
-    assert core.open_holes == 0
+    assert core.open_gaps == 0
     said = {(each.interval, each.open_time - T0): (each.complete, each.trades) for each in klines(outputs)}
     assert said["1m", 2 * MINUTE] == (1, 5)
     assert said["5m", 0] == (1, 17)
@@ -409,9 +448,9 @@ def test_a_listing_whose_first_trades_were_missed_begins_with_the_exchanges_firs
     core = new_core("1m", "5m")
     rows = [trade(each, T0 + 130_000 + each * 50_000, str(each)) for each in range(1, 8)]
     tick(core, T0)
-    (listing,) = contract.listing_entries([contract.Listing("BTCUSDT", T0 + 30_001, 0, 0, "TRADING", 10**13)])
+    (listing,) = listing_entries([Listing("BTCUSDT", T0 + 30_001, 0, 0, "TRADING", 10**13)])
     core.apply("1-1", raw(listing))
-    mark(core, T0 + 31_000)
+    watermark(core, T0 + 31_000)
     tick(core, T0 + 31_000)
     feed(core, rows[4:])
     said = [tick(core, T0 + 500_000)]
@@ -420,7 +459,7 @@ def test_a_listing_whose_first_trades_were_missed_begins_with_the_exchanges_firs
     flat = [(T0 + minute * MINUTE, "1", "1", "1", "1", "0", "0", 0, "0", "0") for minute in range(3)]
     send(core, "BTCUSDT", "1m", [*flat, *official], T0, T0 + 8 * MINUTE)
     said.append(tick(core, T0 + 500_250))
-    assert core.open_holes == 0
+    assert core.open_gaps == 0
     assert not [each for outputs in said for each in outputs.findings]
     found = {key: kline for key, kline in newest(klines(said)).items() if key[1] == "1m"}
     assert [key[2] - T0 for key in sorted(found)] == [minute * MINUTE for minute in (3, 4, 5, 6, 7)]

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from aggregator.core import Core
-from aggregator.outputs import Outputs
+from aggregator.publisher import Outputs
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
 from klagg.kline import Kline
-from tests.aggregator.kit import T0, feed, klines, mark, new_core, newest, steps, tick, trade
+from tests.aggregator.kit import T0, feed, klines, new_core, newest, steps, tick, trade, watermark
 from tests.aggregator.listingkit import NAME, list_, listed
 from tests.aggregator.officialkit import Row, send
 
@@ -113,13 +113,13 @@ def test_a_name_whose_slot_was_freed_is_marked_and_gets_official_rows_again_once
     steps(core, now)
     assert core.symbols.names == [""]
     send(core, NAME, "1m", [(now - MINUTE_MS, *official((0, "5", 3))[0][1:])])
-    mark(core, now + 100)
+    watermark(core, now + 100)
     tick(core, now + 100)
     assert core.symbols.names == [""], "neither brings it back"
     list_(core, listed(generation=now + 500))
     tick(core, now + 600)
     feed(core, [trade(3, now + 61_000, "7")])
-    mark(core, now + 62_000)
+    watermark(core, now + 62_000)
     assert core.finality.alive_until[0] < now
     tick(core, now + 62_000)
     assert core.finality.alive_until[0] == now + 62_000

@@ -12,12 +12,11 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from aggregator.core import Core
-from aggregator.outputs import Outputs
-from klagg import contract
-from klagg.contract import TradeRow
+from aggregator.publisher import Outputs
 from klagg.intervals import interval
 from klagg.kline import NINE_VALUES, Kline
-from tests.aggregator.kit import feed, klines, mark, new_core, newest, raw, tick
+from klagg.wire.entries import Listing, Request, TradeRow, listing_entries, live_value_of, request_of
+from tests.aggregator.kit import feed, klines, new_core, newest, raw, tick, watermark
 from tests.aggregator.officialkit import DAY, HOUR, MINUTE, Row, exchange_rows, nine, nine_of, send
 
 INTERVALS = ("5s", "1m", "5m", "1h", "4h", "1d", "3d", "1w", "1M")
@@ -67,7 +66,7 @@ class ColdStart:
     def tick(self, time_ms: int) -> None:
         outputs = tick(self.core, time_ms)
         self.said.append(outputs)
-        self.bars |= {name: contract.live_value_of(value) for name, value in outputs.bars.items()}
+        self.bars |= {name: live_value_of(value) for name, value in outputs.bars.items()}
 
     def check(self, rows: list[TradeRow], first_ms: int, now_ms: int) -> None:
         """Every bar that was open at the start or opened since is the exchange's: published or in progress."""
@@ -192,9 +191,9 @@ def test_a_row_across_used_ones_is_refused() -> None:
 
 
 def quiet(*extra: Row, joined_ms: int = NEW_YEAR - 20 * MINUTE) -> ColdStart:
-    """A symbol that is marked and has no trade; the exchange's flat rows of this hour up to its first mark."""
+    """A symbol that is marked and has no trade; the exchange's flat rows of this hour up to its first watermark."""
     cold = ColdStart()
-    mark(cold.core, joined_ms, NAME)
+    watermark(cold.core, joined_ms, NAME)
     cold.tick(joined_ms)
     flat = ("5", "5", "5", "5", "0", "0", 0, "0", "0")
     start_ms = joined_ms // HOUR * HOUR
@@ -224,9 +223,9 @@ def test_a_symbol_without_trades_begins_behind_its_official_rows() -> None:
     assert {found["1m", opening].source for opening in minutes} == {"exchange"}
 
 
-def test_without_rows_up_to_its_first_mark_it_waits_for_them() -> None:
+def test_without_rows_up_to_its_first_watermark_it_waits_for_them() -> None:
     cold = ColdStart()
-    mark(cold.core, NEW_YEAR - 20 * MINUTE, NAME)
+    watermark(cold.core, NEW_YEAR - 20 * MINUTE, NAME)
     flat = ("5", "5", "5", "5", "0", "0", 0, "0", "0")
     send(cold.core, NAME, "1h", [(NEW_YEAR - each * HOUR, *flat) for each in (3, 2)])
     cold.tick(NEW_YEAR - 18 * MINUTE)
@@ -242,16 +241,19 @@ def test_without_rows_up_to_its_first_mark_it_waits_for_them() -> None:
 
 
 @pytest.mark.parametrize(("lacking", "begins"), [(None, -19), (15, -13), (20, -18)])
-def test_a_late_answer_begins_a_symbol_without_trades_with_its_first_mark(lacking: int | None, begins: int) -> None:
+def test_a_late_answer_begins_a_symbol_without_trades_with_its_first_watermark(
+    lacking: int | None, begins: int
+) -> None:
     """With its first whole minute, or behind the first row that has no gap behind it."""
     cold = ColdStart()
-    mark(cold.core, NEW_YEAR - 20 * MINUTE + 30_000, NAME)
+    watermark(cold.core, NEW_YEAR - 20 * MINUTE + 30_000, NAME)
     for minute in (20, 15, 10, 5):
         cold.tick(NEW_YEAR - minute * MINUTE + 2000)
     rows: list[Row] = [
         (NEW_YEAR - each * MINUTE, str(each), str(each), str(each), str(each), "0", "0", 0, "0", "0")
-        for each in range(60, 5, -1) if each != lacking
-    ]  # fmt: skip
+        for each in range(60, 5, -1)
+        if each != lacking
+    ]
     rows[-3] = (NEW_YEAR - 8 * MINUTE, "8", "9", "8", "8", "3", "25", 2, "3", "25")
     send(cold.core, NAME, "1m", rows)
     cold.tick(NEW_YEAR - 5 * MINUTE + 3000)
@@ -277,7 +279,13 @@ def test_the_first_trade_of_a_quiet_symbol_joins_up_with_its_official_past() -> 
     cold.tick(NEW_YEAR + 12_000)
     hour = found_of(cold)["1h", -HOUR]
     assert (hour.open, hour.high, hour.close, hour.trades, hour.complete, hour.source) == (
-        "7.0", "7.5", "7.5", 2, 1, "exchange")  # fmt: skip
+        "7.0",
+        "7.5",
+        "7.5",
+        2,
+        1,
+        "exchange",
+    )
     assert found_of(cold)["4h", -4 * HOUR].complete == 0, "nothing is known of its first three hours"
 
 
@@ -299,20 +307,20 @@ def test_only_where_the_exchange_has_nothing_at_all_it_was_listed_then(answered:
 
 
 def test_a_symbol_without_trades_misses_no_minute_while_the_exchange_does_not_answer() -> None:
-    """Not even over the turn of an hour: what is asked for then reaches back to its first mark."""
+    """Not even over the turn of an hour: what is asked for then reaches back to its first watermark."""
     joined_ms, core, said = NEW_YEAR + 26 * HOUR - 7 * MINUTE + 10_000, new_core("1m", "1h", "1d"), []
     before = TradeRow(NAME, 40, "6.50", "1.0", 40, 40, joined_ms - 2 * HOUR, False)
-    for each in contract.listing_entries([contract.Listing(NAME, NEW_YEAR, 2, 1, "TRADING", 4 * 10**12)]):
+    for each in listing_entries([Listing(NAME, NEW_YEAR, 2, 1, "TRADING", 4 * 10**12)]):
         assert not list(core.apply("1-1", raw(each)))
-    wanted: list[contract.Request] = []
+    wanted: list[Request] = []
     for second in range(0, 2 * 3600, 2):
         now_ms = joined_ms + second * 1000
-        mark(core, now_ms, NAME)
+        watermark(core, now_ms, NAME)
         for one in wanted if second > 15 * 60 else []:
             rows = exchange_rows([before], one.interval, one.first, one.last)
             send(core, NAME, one.interval, rows, one.first, one.last)
         said.append(tick(core, now_ms))
-        wanted = [contract.request_of(raw(each)) for each in said[-1].requests]
+        wanted = [request_of(raw(each)) for each in said[-1].requests]
     assert not [finding for each in said for finding in each.findings]
     found, first_ms = newest(klines(said)), joined_ms // MINUTE * MINUTE + MINUTE
     minutes = [key[2] for key in found if key[1] == "1m"]
@@ -325,7 +333,7 @@ def test_a_symbol_without_trades_misses_no_minute_while_the_exchange_does_not_an
 @pytest.mark.parametrize("first_seen_s", [500, 3650, 10**6])
 def test_what_happened_before_the_first_trade_that_is_known_is_asked_for(first_seen_s: int) -> None:
     """No id proves the minutes between the start and a symbol's first trade, and a trade that was lost among them opens
-    no hole: only the exchange's klines can tell. The hour may be over by then, or the trade may never come."""
+    no gap: only the exchange's klines can tell. The hour may be over by then, or the trade may never come."""
     joined_ms, end_s = NEW_YEAR + 26 * HOUR + 10_000, 5000
     lost = TradeRow(NAME, 41, "7.50", "2.0", 41, 41, joined_ms + 200_000, False)
     seen = TradeRow(NAME, 42, "8.50", "3.0", 42, 43, joined_ms + first_seen_s * 1000, True)
@@ -333,17 +341,17 @@ def test_what_happened_before_the_first_trade_that_is_known_is_asked_for(first_s
     before = TradeRow(NAME, 40, "6.50", "1.0", 40, 40, joined_ms - 2 * HOUR, False)
     traded = [before, lost, *([seen, later] if first_seen_s < end_s else [])]
     core, said, wanted = new_core("1m", "1h"), [], []
-    for each in contract.listing_entries([contract.Listing(NAME, NEW_YEAR, 2, 1, "TRADING", 4 * 10**12)]):
+    for each in listing_entries([Listing(NAME, NEW_YEAR, 2, 1, "TRADING", 4 * 10**12)]):
         assert not list(core.apply("1-1", raw(each)))
     for second in range(0, end_s, 2):
         now_ms = joined_ms + second * 1000
-        mark(core, now_ms, NAME)
+        watermark(core, now_ms, NAME)
         feed(core, [row for row in traded[2:] if now_ms - 2000 < row.time <= now_ms])
         for one in wanted:
             rows = exchange_rows(traded, one.interval, one.first, one.last)
             send(core, NAME, one.interval, rows, one.first, one.last)
         said.append(tick(core, now_ms))
-        wanted = [contract.request_of(raw(each)) for each in said[-1].requests]
+        wanted = [request_of(raw(each)) for each in said[-1].requests]
     found = newest(klines(said))
     whole = joined_ms // MINUTE * MINUTE
     proven_ms = later.time if len(traded) > 2 else joined_ms + (end_s - 700) * 1000

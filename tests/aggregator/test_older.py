@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import redis
 
-from aggregator.continuity import DATA_LOSS
-from klagg import contract
-from klagg.contract import Fields
+from aggregator.feed_sequences import DATA_LOSS
+from klagg.drivers.redis_streams import Streams
 from klagg.embedded import RedisServer
 from klagg.kline import Kline
-from klagg.redisio import Streams
 from klagg.settings import Redis
+from klagg.wire.entries import TICK, TRADES, tick_entry
+from klagg.wire.fields import Fields, stamp, texts_of
 from tests.aggregator.kit import newest, values
 from tests.aggregator.shardkit import KEYS, LONG, SHORT, Shard, log_of, undisturbed
 from tests.kit import eventually
@@ -30,7 +30,7 @@ Log = list[tuple[str, Fields]]
 
 
 def findings(shard: Shard, kind: str) -> list[Fields]:
-    found = [contract.texts_of(each.fields) for each in shard.streams.range(KEYS.findings)]
+    found = [texts_of(each.fields) for each in shard.streams.range(KEYS.findings)]
     return [each for each in found if each["kind"] == kind]
 
 
@@ -70,8 +70,8 @@ def test_brought_back_under_a_running_process_it_ends_and_the_next_one_heals(sha
     lost_timeline = shard.klines()
     bring_back(shard.client, older)
     assert len(lost_timeline) > len(shard.klines()), "more was published than Redis now knows of"
-    shard.client.xadd(KEYS.feed, contract.stamp(entries[half][1], "test", 0), id=entries[half][0])
-    shard.put([each for each in entries[half + 1 :] if each[1]["kind"] == contract.TICK][:1])
+    shard.client.xadd(KEYS.feed, stamp(entries[half][1], "test", 0), id=entries[half][0])
+    shard.put([each for each in entries[half + 1 :] if each[1]["kind"] == TICK][:1])
     assert shard.children[-1].process.wait(20) == 1
     (critical,) = [line for line in shard.children[-1].text().splitlines() if "CRITICAL" in line]
     assert "came back older" in critical
@@ -106,9 +106,9 @@ def test_entries_lost_with_the_tail_are_named_and_their_trades_heal_when_they_co
     (loss,) = findings(shard, DATA_LOSS)
     assert f"seq {third} to {half - 1} of test, after {entries[third - 1][0]} " in loss["evidence"]
     assert f"before {entries[half][0]} " in loss["evidence"]
-    missing = [fields for _, fields in entries[third:half] if fields["kind"] == contract.TRADES]
+    missing = [fields for _, fields in entries[third:half] if fields["kind"] == TRADES]
     last_ms = int(entries[-1][1]["time"])
-    again = [(f"{last_ms + 1}-{at}", fields) for at, fields in enumerate([*missing, contract.tick_entry(last_ms)])]
+    again = [(f"{last_ms + 1}-{at}", fields) for at, fields in enumerate([*missing, tick_entry(last_ms)])]
     shard.put(again, len(entries))
     shard.reached(again[-1][0])
     assert child.end() == 0
@@ -117,7 +117,7 @@ def test_entries_lost_with_the_tail_are_named_and_their_trades_heal_when_they_co
 
 
 def ticks(entries: Log) -> list[str]:
-    return [entry_id for entry_id, fields in entries if fields["kind"] == contract.TICK]
+    return [entry_id for entry_id, fields in entries if fields["kind"] == TICK]
 
 
 def test_flushed_under_a_running_process_it_ends_and_begins_anew(shard: Shard) -> None:
@@ -128,7 +128,7 @@ def test_flushed_under_a_running_process_it_ends_and_begins_anew(shard: Shard) -
     shard.reached(ticks(entries[:half])[-1])
     published = shard.klines()
     shard.client.flushall()
-    shard.put([each for each in entries[half:] if each[1]["kind"] == contract.TICK][:1])
+    shard.put([each for each in entries[half:] if each[1]["kind"] == TICK][:1])
     assert shard.children[-1].process.wait(20) == 1
     assert "is at nothing" in shard.children[-1].text()
     assert len(findings(shard, "REDIS_OLDER")) == 1
@@ -204,9 +204,18 @@ class OwnRedis:
 
     def __init__(self, program: str, folder: Path, port: int) -> None:
         self._command = [
-            program, "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder), "--appendonly", "yes",
-            "--save", "",
-        ]  # fmt: skip
+            program,
+            "--port",
+            str(port),
+            "--bind",
+            "127.0.0.1",
+            "--dir",
+            str(folder),
+            "--appendonly",
+            "yes",
+            "--save",
+            "",
+        ]
         self._folder = folder
         self.url = f"redis://127.0.0.1:{port}/0"
         self.client = redis.Redis.from_url(self.url)

@@ -29,8 +29,10 @@ def test_what_is_released_comes_back_as_it_came() -> None:
     assert (columns.price[0], columns.price_decimals[0], columns.qty[0], columns.qty_decimals[0]) == (125, 2, 30, 1)
     assert (columns.first[0], columns.last[0]) == (7, 9)
     assert (columns.maker.tolist(), columns.counts.tolist(), columns.agg.tolist()) == (
-        [True, True], [False, False], [True, True]
-    )  # fmt: skip
+        [True, True],
+        [False, False],
+        [True, True],
+    )
     assert lot.take_released() == []
 
 

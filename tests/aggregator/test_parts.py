@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.commit import STREAMS
-from aggregator.outputs import Outputs
 from aggregator.parts import KLINES_MAX, parts_of
+from aggregator.publisher import Outputs
 
 WHAT = st.dictionaries(st.sampled_from([*STREAMS, "bars"]), st.integers(0, 7))
 

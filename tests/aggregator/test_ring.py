@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.ring import AHEAD_MS, BAR_INTEGERS, NO_BUCKET, PRICES, Ring
-from klagg import contract
 from klagg.errors import ArithmeticOverflow
 from klagg.intervals import INTERVALS, MINUTE_MS, ordered
+from klagg.wire.entries import Listing, listing_entries
 from tests.aggregator.kit import T0, feed, klines, new_core, newest, raw, tick, trade
 
 ALL = tuple(INTERVALS)
@@ -102,7 +102,11 @@ def test_symbols_beyond_every_capacity_arrive_while_bars_are_live() -> None:
     for at in range(count):
         kline = found[f"S{at:03}USDT", "1m", T0]
         assert (kline.open, kline.close, kline.volume, kline.quote_volume) == (
-            str(at + 1), str(at + 1), "2", str(2 * (at + 1)))  # fmt: skip
+            str(at + 1),
+            str(at + 1),
+            "2",
+            str(2 * (at + 1)),
+        )
 
 
 @given(
@@ -144,13 +148,13 @@ def test_a_scale_that_cannot_be_raised_costs_a_trade_and_not_the_process() -> No
     feed(core, [trade(2, T0 + 1, "0.00000000000000001", "1"), trade(3, T0 + 2, "5", "1"), trade(4, T0 + 60_000)])
     outputs = tick(core, T0 + 60_000)
     assert {each["kind"] for each in outputs.findings} == {"OVERFLOW"}
-    (listing,) = contract.listing_entries([contract.Listing("BTCUSDT", 1, 17, 17, "TRADING", 1)])
+    (listing,) = listing_entries([Listing("BTCUSDT", 1, 17, 17, "TRADING", 1)])
     core.apply("1-1", raw(listing))
     later = tick(core, T0 + 75_000)
     assert [each["kind"] for each in later.findings] == ["OVERFLOW"]
     (kline,) = klines([outputs, later])
     assert (kline.low, kline.volume, kline.complete) == ("5", "1001", 0)
-    assert core.open_holes == 0, "the refused trade was seen: nobody needs to ask for it again"
+    assert core.open_gaps == 0, "the refused trade was seen: nobody needs to ask for it again"
 
 
 def test_trades_held_back_for_a_later_tick_follow_a_raised_scale() -> None:

@@ -15,13 +15,23 @@ from unittest.mock import patch
 import pytest
 
 from aggregator.commit import Committer, after
-from aggregator.continuity import DATA_LOSS
+from aggregator.feed_sequences import DATA_LOSS
 from aggregator.parts import KLINES_MAX, parts_of
 from aggregator.service import COUNTED, Service
-from klagg import contract
 from klagg.embedded import RedisServer
-from klagg.service import Context
+from klagg.process.service import Context
 from klagg.settings import Redis
+from klagg.wire.entries import (
+    REQUEST_KLINES,
+    REQUEST_TRADES,
+    TICK,
+    TRADES,
+    request_of,
+    tick_entry,
+    trades_entry_of_rows,
+)
+from klagg.wire.fields import Fields, stamp, texts_of
+from klagg.wire.keys import FEED, heartbeat_key
 from tests.aggregator.kit import T0, new_core, raw, trade
 from tests.aggregator.shardkit import INTERVALS, KEYS, LONG, SHORT, Shard, check_end, log_of, undisturbed
 from tests.kit import eventually
@@ -37,7 +47,7 @@ def test_killed_anywhere_it_ends_where_an_undisturbed_run_ends(shard: Shard, che
     for start, end in itertools.pairwise(cuts):
         shard.put(entries[start:end])
         child = shard.start("--checkpoint-s", checkpoint_s)
-        ticks = [entry_id for entry_id, fields in entries[start:end] if fields["kind"] == contract.TICK]
+        ticks = [entry_id for entry_id, fields in entries[start:end] if fields["kind"] == TICK]
         if end < len(entries):
             shard.reached(rng.choice(ticks[: len(ticks) // 2 + 1]))
             assert child.end(signal.SIGKILL) == -signal.SIGKILL
@@ -55,7 +65,7 @@ def test_killed_anywhere_it_ends_where_an_undisturbed_run_ends(shard: Shard, che
 def test_what_had_to_be_read_again_counts_for_the_next_checkpoint(shard: Shard) -> None:
     entries = log_of(7, 30)
     half = len(entries) // 2
-    ticks = [entry_id for entry_id, fields in entries[:half] if fields["kind"] == contract.TICK]
+    ticks = [entry_id for entry_id, fields in entries[:half] if fields["kind"] == TICK]
     shard.put(entries[:half])
     child = shard.start("--checkpoint-s", "600")
     shard.reached(ticks[-1])
@@ -75,21 +85,21 @@ def test_what_is_missing_is_asked_for_once_across_a_restart(shard: Shard) -> Non
     half = len(entries) // 2
     shard.put(entries[:half])
     shard.start("--checkpoint-s", SHORT)
-    shard.reached(next(entry_id for entry_id, each in entries[half // 2 :] if each["kind"] == contract.TICK))
+    shard.reached(next(entry_id for entry_id, each in entries[half // 2 :] if each["kind"] == TICK))
     shard.children[-1].end(signal.SIGKILL)
     shard.put(entries[half:])
     child = shard.start("--checkpoint-s", SHORT)
     shard.reached(entries[-1][0])
     assert child.end() == 0
     expected = [
-        contract.request_of(raw(each))
+        request_of(raw(each))
         for entry_id, fields in entries
         for outputs in core.apply(entry_id, raw(fields))
         for each in outputs.requests
     ]
-    found = [contract.request_of(each.fields) for each in shard.streams.range(KEYS.requests)]
+    found = [request_of(each.fields) for each in shard.streams.range(KEYS.requests)]
     assert found == expected
-    assert {each.kind for each in found} == {contract.REQUEST_TRADES, contract.REQUEST_KLINES}
+    assert {each.kind for each in found} == {REQUEST_TRADES, REQUEST_KLINES}
 
 
 def test_only_the_blocks_of_the_newest_checkpoint_stay(shard: Shard) -> None:
@@ -98,7 +108,7 @@ def test_only_the_blocks_of_the_newest_checkpoint_stay(shard: Shard) -> None:
     shard.client.hset(KEYS.checkpoint, mapping={"writing": f"{KEYS.checkpoint}:0.1", "writing_blocks": "1"})
     shard.put(entries[:-20])
     child = shard.start("--checkpoint-s", "0")
-    shard.reached(entries[-21][0] if entries[-21][1]["kind"] == contract.TICK else entries[-22][0])
+    shard.reached(entries[-21][0] if entries[-21][1]["kind"] == TICK else entries[-22][0])
     shard.put(entries[-20:])
     shard.reached(entries[-1][0])
     assert child.end() == 0
@@ -176,16 +186,16 @@ def test_a_second_aggregator_fences_the_first(shard: Shard) -> None:
 
 def test_a_bad_entry_ends_in_dead_and_the_rest_goes_on(shard: Shard) -> None:
     entries = log_of(4, 4)
-    bad = {**contract.tick_entry(T0), "kind": "trades", "n": "٣"}
-    nonsense = {**next(each for _, each in entries if each["kind"] == contract.TRADES), "price": "1 2"}
+    bad = {**tick_entry(T0), "kind": "trades", "n": "٣"}
+    nonsense = {**next(each for _, each in entries if each["kind"] == TRADES), "price": "1 2"}
     shard.put([*entries[:40], (f"{T0 + 10**6}-0", bad), (f"{T0 + 10**6}-1", nonsense)])
     later = [(f"{T0 + 10**6 + at}-9", fields) for at, (_, fields) in enumerate(entries[40:])]
     shard.put(later)
     child = shard.start()
     shard.reached(later[-1][0])
-    dead = [contract.texts_of(each.fields) for each in shard.streams.range(KEYS.dead)]
+    dead = [texts_of(each.fields) for each in shard.streams.range(KEYS.dead)]
     assert [each["id"] for each in dead] == [f"{T0 + 10**6}-0", f"{T0 + 10**6}-1"]
-    assert all(each["reason"] and each["stream"] == contract.FEED for each in dead)
+    assert all(each["reason"] and each["stream"] == FEED for each in dead)
     assert child.end() == 0
     check_end(shard, [*entries[:40], *later])
 
@@ -211,9 +221,9 @@ def test_an_unreachable_redis_and_an_unknown_shard_end_the_start_in_a_sentence(s
 
 def test_asked_to_end_it_ends_well_and_takes_its_heartbeat_away(shard: Shard, redis_server: RedisServer) -> None:
     child = shard.start()
-    eventually(lambda: shard.alive() and shard.client.exists(contract.heartbeat_key("aggregator-0")))
+    eventually(lambda: shard.alive() and shard.client.exists(heartbeat_key("aggregator-0")))
     assert child.end() == 0
-    assert not shard.client.exists(contract.heartbeat_key("aggregator-0"))
+    assert not shard.client.exists(heartbeat_key("aggregator-0"))
 
 
 @pytest.mark.parametrize("parts_out", range(1, 5))
@@ -223,8 +233,8 @@ def test_killed_between_the_parts_of_a_tick_it_says_the_rest_and_nothing_twice(s
     entries = []
     for number, time_ms in enumerate((T0 + 3_599_000, T0 + 3_600_001, T0 + 3_660_001)):
         rows = [trade(number + 1, time_ms, symbol=name) for name in names]
-        entry = contract.trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=time_ms)
-        entries += [(f"{time_ms}-1", entry), (f"{time_ms}-2", contract.tick_entry(time_ms))]
+        entry = trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=time_ms)
+        entries += [(f"{time_ms}-1", entry), (f"{time_ms}-2", tick_entry(time_ms))]
     shard.put(entries)
     core, committer = new_core(*INTERVALS), Committer(shard.streams, KEYS, "killed@1")
     committer.take_over(1)
@@ -256,9 +266,9 @@ def test_the_process_trims_and_says_what_it_found(shard: Shard) -> None:
     shard.reached(entries[-1][0])
     eventually(lambda: shard.alive() and shard.streams.length(KEYS.feed) < len(entries) - 100)
     last_ms = T0 + 10**8
-    shard.client.xadd(KEYS.feed, contract.stamp(contract.tick_entry(last_ms), "test", 0), id=f"{last_ms}-1")  # type: ignore[arg-type]
+    shard.client.xadd(KEYS.feed, stamp(tick_entry(last_ms), "test", 0), id=f"{last_ms}-1")  # type: ignore[arg-type]
     shard.reached(f"{last_ms}-1")
-    found = [contract.texts_of(each.fields) for each in shard.streams.range(KEYS.findings)]
+    found = [texts_of(each.fields) for each in shard.streams.range(KEYS.findings)]
     unknown = [each for each in found if each["kind"] == "UNKNOWN_GROUP"]
     assert len(unknown) == 1
     assert unknown[0]["writer"].startswith("aggregator-0@")
@@ -308,7 +318,7 @@ def test_killed_within_a_long_jump_it_says_every_step_once(
         (entry_id, fields)
         for entry_id, fields in log_of(13, 50)
         if not 300_000 < int(entry_id.partition("-")[0]) - T0 < 2_700_000
-        or (silent == "the clock" and fields["kind"] != contract.TICK)
+        or (silent == "the clock" and fields["kind"] != TICK)
     ]
     jump = next(at for at, (entry_id, _) in enumerate(entries) if entry_id >= f"{T0 + 2_700_000}-3")
     shard.put(entries[:jump])
@@ -323,7 +333,7 @@ def test_killed_within_a_long_jump_it_says_every_step_once(
     core = new_core(*INTERVALS)
     expected = [each.encode() for entry_id, fields in entries for each in core.apply(entry_id, raw(fields))]
     for name in ("klines", "events", "requests", "findings"):
-        found = [contract.texts_of(each.fields) for each in shard.streams.range(getattr(KEYS, name))]
+        found = [texts_of(each.fields) for each in shard.streams.range(getattr(KEYS, name))]
         assert [int(each["seq"]) for each in found] == list(range(1, len(found) + 1))
         said = [fields for outputs in expected for fields in getattr(outputs, name)]
         assert [bare(each) for each in found] == [bare(each) for each in said], name
@@ -355,6 +365,6 @@ def test_counters_are_those_of_the_process_and_begin_at_0(shard: Shard, monkeypa
     assert findings == shard.streams.length(KEYS.findings)
 
 
-def bare(fields: contract.Fields) -> contract.Fields:
+def bare(fields: Fields) -> Fields:
     """An entry without what tells one process from another."""
     return {name: value for name, value in fields.items() if name not in ("v", "writer", "seq", "epoch")}

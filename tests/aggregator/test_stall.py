@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from aggregator.stall import measure, pinging, rollover
-from klagg.contract import Keys
+from klagg.drivers.redis_streams import Streams
 from klagg.embedded import RedisServer
 from klagg.kline import Kline
-from klagg.redisio import Streams
+from klagg.wire.keys import Keys
 
 pytestmark = pytest.mark.servers
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.commit import Committer, after
-from aggregator.outputs import Outputs
+from aggregator.publisher import Outputs
 from aggregator.stall import pinging
 from aggregator.trimming import (
     BURST,
@@ -31,20 +31,13 @@ from aggregator.trimming import (
     ranges,
     streams_of,
 )
-from klagg import contract, settings
-from klagg.contract import (
-    GROUP_COMPLETENESS,
-    GROUP_HISTORY,
-    GROUP_LIFECYCLE,
-    GROUP_REPAIR,
-    GROUP_WRITERS,
-    Fields,
-    Keys,
-)
+from klagg import settings
+from klagg.drivers.redis_streams import Entry, Streams
 from klagg.embedded import RedisServer
-from klagg.groups import groups_of
-from klagg.redisio import Entry, Streams
 from klagg.settings import Settings
+from klagg.wire.fields import Fields, stamp, texts_of
+from klagg.wire.groups import groups_of
+from klagg.wire.keys import GROUP_COMPLETENESS, GROUP_HISTORY, GROUP_LIFECYCLE, GROUP_REPAIR, GROUP_WRITERS, Keys
 
 KEYS = Keys(0)
 UNAUDITED = Settings(audit=settings.Audit(full=False))
@@ -74,7 +67,7 @@ def put(client: redis.Redis, key: str, count: int, *, first_ms: int = 1, step_ms
     """Entries 1 … count with chosen ids, stamped by one writer; the ids."""
     pipe = client.pipeline(transaction=False)
     for number in range(1, count + 1):
-        entry: dict[str, str] = contract.stamp({"text": f"{number:0{size}}"}, "aggregator-0@1", number)
+        entry: dict[str, str] = stamp({"text": f"{number:0{size}}"}, "aggregator-0@1", number)
         pipe.xadd(key, entry, id=f"{first_ms + (number - 1) * step_ms}-0")  # type: ignore[arg-type]
     return [each.decode() for each in pipe.execute()]
 
@@ -121,19 +114,29 @@ def test_ranges_name_every_writer_with_its_own_numbers() -> None:
 
 def test_the_configuration_says_who_reads() -> None:
     assert groups_of(Settings()) == {
-        "klines": (GROUP_WRITERS, GROUP_COMPLETENESS), "requests": (GROUP_REPAIR,), "findings": (GROUP_HISTORY,),
-        "events": (GROUP_HISTORY, GROUP_COMPLETENESS, GROUP_LIFECYCLE),
-    }  # fmt: skip
-    assert groups_of(UNAUDITED) == {
-        "klines": (GROUP_WRITERS,), "requests": (GROUP_REPAIR,), "events": (GROUP_HISTORY,),
+        "klines": (GROUP_WRITERS, GROUP_COMPLETENESS),
+        "requests": (GROUP_REPAIR,),
         "findings": (GROUP_HISTORY,),
-    }  # fmt: skip
+        "events": (GROUP_HISTORY, GROUP_COMPLETENESS, GROUP_LIFECYCLE),
+    }
+    assert groups_of(UNAUDITED) == {
+        "klines": (GROUP_WRITERS,),
+        "requests": (GROUP_REPAIR,),
+        "events": (GROUP_HISTORY,),
+        "findings": (GROUP_HISTORY,),
+    }
     without = settings.Database(enabled=False)
     assert groups_of(replace(UNAUDITED, database=without)) == {"requests": (GROUP_REPAIR,)}
     trimmed = streams_of(Settings(), KEYS)
     assert {each.key for each in trimmed} == {
-        KEYS.feed, KEYS.klines, KEYS.events, KEYS.live, KEYS.requests, KEYS.findings, KEYS.dead,
-    }  # fmt: skip
+        KEYS.feed,
+        KEYS.klines,
+        KEYS.events,
+        KEYS.live,
+        KEYS.requests,
+        KEYS.findings,
+        KEYS.dead,
+    }
     assert sum(each.cap_percent for each in trimmed) <= 60
 
 
@@ -309,7 +312,7 @@ def test_unread_klines_over_the_cap_are_cut_in_the_commit_that_says_so(
         assert before - CUT_ENTRIES - 10 <= streams.length(KEYS.klines) < before
     assert cap // 2 < streams.memory(KEYS.klines) <= cap
     oldest_kept = int(streams.range(KEYS.klines, count=1)[0].fields[b"seq"])
-    said = [contract.texts_of(each.fields) for each in streams.range(KEYS.findings)]
+    said = [texts_of(each.fields) for each in streams.range(KEYS.findings)]
     assert {(each["kind"], each["severity"], each["time"]) for each in said} == {("DATA_LOSS", "error", "7")}
     assert "seq 11 to " in said[0]["evidence"], "10 of the first cut had been read"
     for one, other in itertools.pairwise(said):

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from auditors.agenda import Key, Look
+from auditors.day_counts import Judged, Tally
 from auditors.exchange import ExchangeAudit
 from auditors.findings import LAGGING, Finding
-from auditors.tally import Judged, Tally
+from auditors.schedule import Key, Look
 from klagg.compare import Values
-from klagg.contract import Listing, Request
 from klagg.intervals import INTERVALS, MINUTE_MS
 from klagg.kline import Kline
 from klagg.settings import Aggregator, Settings
+from klagg.wire.entries import Listing, Request
 from tests.aggregator.kit import T0
 from tests.auditors.test_classify import LASTING, folded, market, official
 

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from aggregator.core import Core
 from auditors.findings import Finding
 from auditors.judge import Judge
-from klagg import contract, settings
-from klagg.contract import Fields, Listing, RawFields, TradeRow
+from klagg import settings
 from klagg.intervals import INTERVALS
+from klagg.wire.entries import Listing, TradeRow, listing_entries, tick_entry, trades_entry_of_rows, watermark_entry
+from klagg.wire.fields import Fields, RawFields, stamp
 from tests.aggregator.kit import raw
 
 BEGIN = 1_719_790_200_000
@@ -48,10 +49,18 @@ def trades_of(name: str, rng: random.Random, from_ms: int, to_ms: int, first_id:
     while at_ms < to_ms:
         fills = rng.choice((1, 1, 2, 4))
         price = max(100, price + rng.randrange(-30, 31))
-        rows.append(TradeRow(
-            name, number, f"{price / 100:.2f}", f"{rng.randrange(1, 5_000) / 1000:.3f}", fill, fill + fills - 1, at_ms,
-            rng.random() < 0.5,
-        ))  # fmt: skip
+        rows.append(
+            TradeRow(
+                name,
+                number,
+                f"{price / 100:.2f}",
+                f"{rng.randrange(1, 5_000) / 1000:.3f}",
+                fill,
+                fill + fills - 1,
+                at_ms,
+                rng.random() < 0.5,
+            )
+        )
         number, fill = number + 1, fill + fills
         at_ms += rng.randrange(1, 2 * pause_ms) if rng.random() < 0.98 else rng.randrange(60_000, 200_000)
     return rows
@@ -73,18 +82,18 @@ def hour_feed() -> list[tuple[int, list[Fields]]]:
     for time_ms in range(BEGIN, end_ms + 40_000, TICK_MS):
         entries: list[Fields] = []
         if time_ms == BEGIN:
-            entries += contract.listing_entries([listing(name, BEGIN - 10**9) for name in carried])
+            entries += listing_entries([listing(name, BEGIN - 10**9) for name in carried])
         if BORN_MS <= time_ms < BORN_MS + TICK_MS:
-            entries += contract.listing_entries([listing(BORN, BORN_MS)])
+            entries += listing_entries([listing(BORN, BORN_MS)])
             carried = list(NAMES)
         if time_ms == ENDED_MS:
-            entries += contract.listing_entries([listing(ENDING, BEGIN - 10**9, "SETTLING")])
+            entries += listing_entries([listing(ENDING, BEGIN - 10**9, "SETTLING")])
         first = at
         while at < len(rows) and rows[at].time <= time_ms:
             at += 1
         if first < at:
-            entries.append(contract.trades_entry_of_rows(rows[first:at], line="A", ids="agg", recv_ms=time_ms))
-        entries.append(contract.mark_entry("A", carried, time_ms))
+            entries.append(trades_entry_of_rows(rows[first:at], line="A", ids="agg", recv_ms=time_ms))
+        entries.append(watermark_entry("A", carried, time_ms))
         feed.append((time_ms, entries))
     return feed
 
@@ -95,7 +104,7 @@ def clean_hour() -> tuple[Said, ...]:
     core = Core(CONFIG, epoch=1)
     said: list[Said] = []
     for time_ms, entries in hour_feed():
-        for fields in (*entries, contract.tick_entry(time_ms)):
+        for fields in (*entries, tick_entry(time_ms)):
             for each in core.apply("1-1", raw(fields)):
                 outputs = each.encode()
                 assert not outputs.findings, outputs.findings
@@ -109,7 +118,7 @@ def numbered(said: Iterable[Said]) -> list[tuple[str, str, RawFields]]:
     numbers, entries = {"klines": 0, "events": 0}, []
     for at, each in enumerate(said):
         numbers[each.stream] += 1
-        stamped = contract.stamp(each.fields, "aggregator-0@1", numbers[each.stream])
+        stamped = stamp(each.fields, "aggregator-0@1", numbers[each.stream])
         entries.append((each.stream, f"{BEGIN + at}-0", {n.encode(): v.encode() for n, v in stamped.items()}))
     return entries
 

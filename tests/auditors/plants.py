@@ -6,9 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from decimal import Decimal
 
-from klagg import contract
-from klagg.contract import Fields
 from klagg.intervals import DAY_MS, INTERVALS, MINUTE_MS
+from klagg.wire.entries import (
+    EVENT_AMENDED,
+    EVENT_CLOSE,
+    EVENT_COLUMNS,
+    EVENT_CONFIRMED,
+    EVENT_FIRST_TRADE,
+    EVENT_GAP_CLOSED,
+    EVENT_GENESIS,
+    EVENT_TICK,
+    event_rows,
+    events_entry,
+)
+from klagg.wire.fields import Fields
 from tests.auditors.kit import BEGIN, BORN, QUIET, Said
 
 BUSY = "AAAUSDT"
@@ -41,9 +52,12 @@ def first(log: Log, interval: str = "1m", symbol: str = BUSY, **wanted: str) -> 
 def traded(log: Log, interval: str = "1m") -> int:
     """A kline of the busy symbol with several trades, proven at once."""
     return next(
-        at for at in klines(log, interval, complete="1") if int(log[at].fields["trades"]) > 3 and not confirms(log, at)
+        at
+        for at in klines(log, interval, complete="1")
+        if int(log[at].fields["trades"]) > 3
+        and not confirms(log, at)
         and log[at].fields["first_agg_id"] != log[at].fields["last_agg_id"]
-    )  # fmt: skip
+    )
 
 
 def empty(log: Log, symbol: str = QUIET) -> int:
@@ -65,14 +79,14 @@ def with_rows(log: Log, change: Callable[[str, Row, int], list[Row]]) -> Log:
     said = []
     for each in log:
         kind = each.fields.get("kind", "")
-        if each.stream == "klines" or kind == contract.EVENT_TICK:
+        if each.stream == "klines" or kind == EVENT_TICK:
             said.append(each)
             continue
         time_ms = int(each.fields["time"])
-        rows = [new for row in contract.event_rows(each.fields) for new in change(kind, row, time_ms)]
-        values = [tuple(row[name] for name in contract.EVENT_COLUMNS[kind]) for row in rows]
+        rows = [new for row in event_rows(each.fields) for new in change(kind, row, time_ms)]
+        values = [tuple(row[name] for name in EVENT_COLUMNS[kind]) for row in rows]
         if values:
-            said.append(replace(each, fields=contract.events_entry(kind, time_ms, values)))
+            said.append(replace(each, fields=events_entry(kind, time_ms, values)))
     return said
 
 
@@ -95,8 +109,8 @@ def one_row(log: Log, kind: str, change: Callable[[Row], list[Row]], **wanted: s
 def inserted(log: Log, kind: str, **values: object) -> Log:
     """The log with one more event, right behind the tick of the middle."""
     at = tick_at(log, MIDDLE_MS)
-    row = tuple(values[name] for name in contract.EVENT_COLUMNS[kind])
-    return [*log[: at + 1], Said("events", contract.events_entry(kind, MIDDLE_MS, [row])), *log[at + 1 :]]
+    row = tuple(values[name] for name in EVENT_COLUMNS[kind])
+    return [*log[: at + 1], Said("events", events_entry(kind, MIDDLE_MS, [row])), *log[at + 1 :]]
 
 
 def tick_at(log: Log, time_ms: int) -> int:
@@ -189,9 +203,10 @@ def lose_a_trade_in_a_minute(log: Log) -> Log:
     fields = log[at].fields
     price = Decimal(fields["low"])
     less = {
-        "trades": str(int(fields["trades"]) - 1), "volume": more(fields, "volume", "-0.001"),
+        "trades": str(int(fields["trades"]) - 1),
+        "volume": more(fields, "volume", "-0.001"),
         "quote_volume": more(fields, "quote_volume", str(-price * Decimal("0.001"))),
-    }  # fmt: skip
+    }
     return altered(log, at, **less)
 
 
@@ -206,8 +221,9 @@ def count_a_trade_twice(log: Log) -> Log:
     fields = log[at].fields
     price, qty = Decimal(fields["high"]), Decimal("0.004")
     doubled = {
-        "volume": more(fields, "volume", str(qty)), "quote_volume": more(fields, "quote_volume", str(price * qty)),
-    }  # fmt: skip
+        "volume": more(fields, "volume", str(qty)),
+        "quote_volume": more(fields, "quote_volume", str(price * qty)),
+    }
     return altered(log, at, **doubled)
 
 
@@ -251,9 +267,11 @@ def go_back_in_versions(log: Log) -> Log:
 def amend_a_minute_and_not_its_hour(log: Log) -> Log:
     at, fields = traded(log), log[traded(log)].fields
     late = {
-        **fields, "revision": "2", "volume": more(fields, "volume", "0.010"),
+        **fields,
+        "revision": "2",
+        "volume": more(fields, "volume", "0.010"),
         "quote_volume": more(fields, "quote_volume", str(Decimal(fields["high"]) * Decimal("0.010"))),
-    }  # fmt: skip
+    }
     behind = tick_at(log, int(fields["open_time"]) + 10 * MINUTE_MS)
     assert at < behind
     return [*log[: behind + 1], Said("klines", late), *log[behind + 1 :]]
@@ -304,15 +322,18 @@ def an_interval_is_never_published(log: Log) -> Log:
 
 def a_new_symbol_begins_late(log: Log) -> Log:
     at = next(
-        at for at, each in enumerate(log)
+        at
+        for at, each in enumerate(log)
         if each.stream == "klines" and (each.fields["symbol"], each.fields["interval"]) == (BORN, "1m")
-    )  # fmt: skip
+    )
     opening = log[at].fields["open_time"]
     return [
-        each for each in log
-        if each.stream != "klines" or (each.fields["symbol"], each.fields["open_time"]) != (BORN, opening)
+        each
+        for each in log
+        if each.stream != "klines"
+        or (each.fields["symbol"], each.fields["open_time"]) != (BORN, opening)
         or each.fields["interval"] != "1m"
-    ]  # fmt: skip
+    ]
 
 
 # --- faults of events ---
@@ -323,101 +344,106 @@ def confirm_what_is_final(log: Log) -> Log:
     opening = log[at].fields["open_time"]
     behind = tick_at(log, int(opening) + 3 * MINUTE_MS)
     row = (BUSY, "1m", opening, 1, "waiting", "final")
-    said = Said("events", contract.events_entry(contract.EVENT_CONFIRMED, MIDDLE_MS, [row]))
+    said = Said("events", events_entry(EVENT_CONFIRMED, MIDDLE_MS, [row]))
     return [*log[: behind + 1], said, *log[behind + 1 :]]
 
 
 def amend_before_the_close(log: Log) -> Log:
     opening = MIDDLE_MS // MINUTE_MS * MINUTE_MS + 5 * MINUTE_MS
     return inserted(
-        log, contract.EVENT_AMENDED, symbol=BUSY, interval="1m", open_time=opening, revision=2, before="final",
+        log,
+        EVENT_AMENDED,
+        symbol=BUSY,
+        interval="1m",
+        open_time=opening,
+        revision=2,
+        before="final",
         after="final",
-    )  # fmt: skip
-
-
-def close_twice(log: Log) -> Log:
-    return one_row(log, contract.EVENT_CLOSE, lambda row: [row, row], symbol=BUSY, interval="1m")
-
-
-def close_from_a_state_that_was_not(log: Log) -> Log:
-    return one_row(
-        log, contract.EVENT_CLOSE, lambda row: [{**row, "before": "waiting"}], symbol=BUSY, interval="1m", empty="0"
     )
 
 
+def close_twice(log: Log) -> Log:
+    return one_row(log, EVENT_CLOSE, lambda row: [row, row], symbol=BUSY, interval="1m")
+
+
+def close_from_a_state_that_was_not(log: Log) -> Log:
+    return one_row(log, EVENT_CLOSE, lambda row: [{**row, "before": "waiting"}], symbol=BUSY, interval="1m", empty="0")
+
+
 def skip_a_revision_in_the_events(log: Log) -> Log:
-    return one_row(log, contract.EVENT_CONFIRMED, lambda row: [{**row, "revision": "2"}])
+    return one_row(log, EVENT_CONFIRMED, lambda row: [{**row, "revision": "2"}])
 
 
 def confirm_into_waiting(log: Log) -> Log:
-    return one_row(log, contract.EVENT_CONFIRMED, lambda row: [{**row, "after": "waiting"}])
+    return one_row(log, EVENT_CONFIRMED, lambda row: [{**row, "after": "waiting"}])
 
 
 def close_by_a_trade_and_wait(log: Log) -> Log:
-    return one_row(log, contract.EVENT_CLOSE, lambda row: [{**row, "after": "waiting"}], trigger="trade", symbol=BUSY)
+    return one_row(log, EVENT_CLOSE, lambda row: [{**row, "after": "waiting"}], trigger="trade", symbol=BUSY)
 
 
 def close_by_nobody(log: Log) -> Log:
-    return one_row(log, contract.EVENT_CLOSE, lambda row: [{**row, "trigger": ""}], trigger="clock")
+    return one_row(log, EVENT_CLOSE, lambda row: [{**row, "trigger": ""}], trigger="clock")
 
 
 def fill_a_gap_that_is_none(log: Log) -> Log:
     return one_row(
-        log, contract.EVENT_CLOSE, lambda row: [{**row, "empty": "1", "before": "none"}], symbol=BUSY, interval="1m",
+        log,
+        EVENT_CLOSE,
+        lambda row: [{**row, "empty": "1", "before": "none"}],
+        symbol=BUSY,
+        interval="1m",
         empty="0",
-    )  # fmt: skip
+    )
 
 
 def final_without_a_first_trade(log: Log) -> Log:
-    return one_row(log, contract.EVENT_FIRST_TRADE, lambda row: [], symbol=BUSY, interval="1m")
+    return one_row(log, EVENT_FIRST_TRADE, lambda row: [], symbol=BUSY, interval="1m")
 
 
 def a_first_trade_twice(log: Log) -> Log:
-    return one_row(log, contract.EVENT_FIRST_TRADE, lambda row: [row, row], symbol=BUSY, interval="5m")
+    return one_row(log, EVENT_FIRST_TRADE, lambda row: [row, row], symbol=BUSY, interval="5m")
 
 
 def a_close_is_missing(log: Log) -> Log:
-    return one_row(log, contract.EVENT_CLOSE, lambda row: [], symbol=BUSY, interval="1m")
+    return one_row(log, EVENT_CLOSE, lambda row: [], symbol=BUSY, interval="1m")
 
 
 def a_close_is_one_interval_off(log: Log) -> Log:
     def shifted(row: Row) -> list[Row]:
         return [{**row, "open_time": str(int(row["open_time"]) + MINUTE_MS)}]
 
-    return one_row(log, contract.EVENT_CLOSE, shifted, symbol=BUSY, interval="1m")
+    return one_row(log, EVENT_CLOSE, shifted, symbol=BUSY, interval="1m")
 
 
 def a_bar_opens_off_the_grid(log: Log) -> Log:
-    return one_row(
-        log, contract.EVENT_CLOSE, lambda row: [{**row, "open_time": str(int(row["open_time"]) + 1)}], interval="1m"
-    )
+    return one_row(log, EVENT_CLOSE, lambda row: [{**row, "open_time": str(int(row["open_time"]) + 1)}], interval="1m")
 
 
 def bars_never_close(log: Log) -> Log:
-    return with_rows(log, lambda kind, row, time_ms: (
-        [] if kind == contract.EVENT_CLOSE and row["symbol"] == BUSY and time_ms > MIDDLE_MS else [row]
-    ))  # fmt: skip
-
-
-def a_symbol_without_genesis(log: Log) -> Log:
     return with_rows(
-        log, lambda kind, row, _: [] if kind == contract.EVENT_GENESIS and row["symbol"] == BORN else [row]
+        log,
+        lambda kind, row, time_ms: (
+            [] if kind == EVENT_CLOSE and row["symbol"] == BUSY and time_ms > MIDDLE_MS else [row]
+        ),
     )
 
 
+def a_symbol_without_genesis(log: Log) -> Log:
+    return with_rows(log, lambda kind, row, _: [] if kind == EVENT_GENESIS and row["symbol"] == BORN else [row])
+
+
 def two_geneses(log: Log) -> Log:
-    return inserted(
-        log, contract.EVENT_GENESIS, symbol=BORN, generation=BEGIN + 600_500, id=1, trade_time=MIDDLE_MS
-    )  # fmt: skip
+    return inserted(log, EVENT_GENESIS, symbol=BORN, generation=BEGIN + 600_500, id=1, trade_time=MIDDLE_MS)
 
 
-def close_a_hole_that_never_was(log: Log) -> Log:
-    return inserted(log, contract.EVENT_HOLE_CLOSED, symbol=BUSY, from_id=5, to_id=9, reason="repaired")
+def close_a_gap_that_never_was(log: Log) -> Log:
+    return inserted(log, EVENT_GAP_CLOSED, symbol=BUSY, from_id=5, to_id=9, reason="repaired")
 
 
 def time_goes_back(log: Log) -> Log:
     at = tick_at(log, MIDDLE_MS)
-    said = Said("events", contract.events_entry(contract.EVENT_TICK, MIDDLE_MS - 5_000, []))
+    said = Said("events", events_entry(EVENT_TICK, MIDDLE_MS - 5_000, []))
     return [*log[: at + 1], said, *log[at + 1 :]]
 
 

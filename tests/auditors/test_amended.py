@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from auditors import amended as module
-from auditors.agenda import Agenda
 from auditors.amended import Amended, Amendment
+from auditors.schedule import Agenda
 from klagg.intervals import MINUTE, MINUTE_MS
 from tests.aggregator.kit import T0
 

@@ -11,16 +11,36 @@ import numpy as np
 import pytest
 
 from auditors.bars import Bar, Fold, faults_of, kline_of, text_of_kline
-from klagg.contract import stamp
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE_MS, interval
 from klagg.kline import Kline
+from klagg.wire.fields import stamp
 from tests.aggregator.kit import T0
 
 GOOD = Kline(
-    "BTCUSDT", "1m", T0, T0 + MINUTE_MS - 1, "10.00", "12.00", "9.00", "11.00", "3.000", "31.50000", 4, "1.000",
-    "12.00000", 5, 7, 50, 53, 1, 1, 1, "own", "",
-)  # fmt: skip
+    "BTCUSDT",
+    "1m",
+    T0,
+    T0 + MINUTE_MS - 1,
+    "10.00",
+    "12.00",
+    "9.00",
+    "11.00",
+    "3.000",
+    "31.50000",
+    4,
+    "1.000",
+    "12.00000",
+    5,
+    7,
+    50,
+    53,
+    1,
+    1,
+    1,
+    "own",
+    "",
+)
 
 
 def kinds(kline: Kline) -> list[str]:
@@ -35,16 +55,28 @@ def test_a_good_bar_has_no_fault() -> None:
 @pytest.mark.parametrize(
     ("changes", "kind"),
     [
-        ({"high": "10.50"}, "INVARIANT"), ({"low": "10.50"}, "INVARIANT"), ({"taker_buy_volume": "3.001"}, "INVARIANT"),
-        ({"volume": "0.000"}, "INVARIANT"), ({"trades": 5}, "INVARIANT"), ({"trades": -1}, "INVARIANT"),
-        ({"first_agg_id": 8}, "INVARIANT"), ({"first_trade_id": -1}, "INVARIANT"), ({"trades": 0}, "INVARIANT"),
-        ({"quote_volume": "36.00001"}, "INVARIANT"), ({"quote_volume": "26.99999"}, "INVARIANT"),
-        ({"high": "12.0"}, "SCALE"), ({"quote_volume": "31.5000"}, "SCALE"), ({"taker_buy_volume": "1"}, "SCALE"),
-        ({"close_time": T0 + MINUTE_MS}, "ALIGNMENT"), ({"open_time": T0 + 1}, "ALIGNMENT"),
-        ({"interval": "7m"}, "MALFORMED"), ({"revision": 0}, "MALFORMED"), ({"source": "mine"}, "MALFORMED"),
+        ({"high": "10.50"}, "INVARIANT"),
+        ({"low": "10.50"}, "INVARIANT"),
+        ({"taker_buy_volume": "3.001"}, "INVARIANT"),
+        ({"volume": "0.000"}, "INVARIANT"),
+        ({"trades": 5}, "INVARIANT"),
+        ({"trades": -1}, "INVARIANT"),
+        ({"first_agg_id": 8}, "INVARIANT"),
+        ({"first_trade_id": -1}, "INVARIANT"),
+        ({"trades": 0}, "INVARIANT"),
+        ({"quote_volume": "36.00001"}, "INVARIANT"),
+        ({"quote_volume": "26.99999"}, "INVARIANT"),
+        ({"high": "12.0"}, "SCALE"),
+        ({"quote_volume": "31.5000"}, "SCALE"),
+        ({"taker_buy_volume": "1"}, "SCALE"),
+        ({"close_time": T0 + MINUTE_MS}, "ALIGNMENT"),
+        ({"open_time": T0 + 1}, "ALIGNMENT"),
+        ({"interval": "7m"}, "MALFORMED"),
+        ({"revision": 0}, "MALFORMED"),
+        ({"source": "mine"}, "MALFORMED"),
         ({"complete": 2}, "MALFORMED"),
     ],
-)  # fmt: skip
+)
 def test_every_contradiction_is_seen(changes: dict[str, object], kind: str) -> None:
     assert kind in kinds(replace(GOOD, **changes))  # type: ignore[arg-type]
 
@@ -86,10 +118,27 @@ def minutes(rng: random.Random, count: int) -> list[Bar]:
             continue
         prices = [Decimal(rng.randrange(90, 110)) for _ in range(rng.randrange(1, 5))]
         volume = Decimal(len(prices))
-        made.append(Bar(
-            1, 1, 1, prices[0], max(prices), min(prices), prices[-1], volume, sum(prices, Decimal(0)), len(prices),
-            Decimal(1), prices[0], agg, agg + len(prices) - 1, fill, fill + len(prices) - 1, "own",
-        ))  # fmt: skip
+        made.append(
+            Bar(
+                1,
+                1,
+                1,
+                prices[0],
+                max(prices),
+                min(prices),
+                prices[-1],
+                volume,
+                sum(prices, Decimal(0)),
+                len(prices),
+                Decimal(1),
+                prices[0],
+                agg,
+                agg + len(prices) - 1,
+                fill,
+                fill + len(prices) - 1,
+                "own",
+            )
+        )
         price, agg, fill = prices[-1], agg + len(prices), fill + len(prices) + 2
     return made
 
@@ -104,10 +153,24 @@ def at_once(bars: list[Bar]) -> Bar:
         for name in ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
     ]
     return Bar(
-        1, 1, 1, solid[0].open, max(bar.high for bar in solid), min(bar.low for bar in solid), solid[-1].close, sums[0],
-        sums[1], sum(bar.trades for bar in solid), sums[2], sums[3], solid[0].first_agg_id, solid[-1].last_agg_id,
-        min(bar.first_trade_id for bar in solid), max(bar.last_trade_id for bar in solid), "own",
-    )  # fmt: skip
+        1,
+        1,
+        1,
+        solid[0].open,
+        max(bar.high for bar in solid),
+        min(bar.low for bar in solid),
+        solid[-1].close,
+        sums[0],
+        sums[1],
+        sum(bar.trades for bar in solid),
+        sums[2],
+        sums[3],
+        solid[0].first_agg_id,
+        solid[-1].last_agg_id,
+        min(bar.first_trade_id for bar in solid),
+        max(bar.last_trade_id for bar in solid),
+        "own",
+    )
 
 
 @pytest.mark.parametrize("seed", range(40))

@@ -15,7 +15,7 @@ import pytest
 from auditors.classify import (
     EDGE_SHIFT,
     EXACT,
-    EXCHANGE_HOLE,
+    EXCHANGE_GAP,
     LATE,
     LATE_MS,
     LOCAL_GAP,
@@ -25,10 +25,10 @@ from auditors.classify import (
     values_of,
 )
 from klagg.compare import Values
-from klagg.contract import TradeRow
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE, MINUTE_MS
 from klagg.kline import Kline
+from klagg.wire.entries import TradeRow
 from tests.aggregator.kit import T0, feed, klines, new_core, newest, tick
 
 LASTING = 30
@@ -52,10 +52,11 @@ def market(seed: int) -> tuple[list[TradeRow], list[Fill]]:
     rng = random.Random(seed)
     rows, fills, number, fill_id, price = [], [], 1, 1, 10_000
     starts = sorted(
-        T0 + rng.randrange(LASTING * MINUTE_MS) if rng.random() < 0.6
+        T0 + rng.randrange(LASTING * MINUTE_MS)
+        if rng.random() < 0.6
         else T0 + rng.randrange(1, LASTING) * MINUTE_MS - rng.randrange(1, 60)
         for _ in range(400)
-    )  # fmt: skip
+    )
     for at, start in enumerate(starts):
         price += rng.randrange(-5, 6)
         until = min(start + 99, starts[at + 1] if at + 1 < len(starts) else start + 99)
@@ -83,12 +84,16 @@ def official(fills: list[Fill]) -> dict[int, Values]:
         prices = [each.price for each in inside] or [before[-1].price]
         taken = [each for each in inside if not each.maker]
         found[opening] = {
-            "open": prices[0], "high": max(prices), "low": min(prices), "close": prices[-1], "trades": len(inside),
+            "open": prices[0],
+            "high": max(prices),
+            "low": min(prices),
+            "close": prices[-1],
+            "trades": len(inside),
             "volume": sum((each.qty for each in inside), Decimal(0)),
             "quote_volume": sum((each.qty * each.price for each in inside), Decimal(0)),
             "taker_buy_volume": sum((each.qty for each in taken), Decimal(0)),
             "taker_buy_quote_volume": sum((each.qty * each.price for each in taken), Decimal(0)),
-        }  # fmt: skip
+        }
     return found
 
 
@@ -120,9 +125,17 @@ def test_every_shift_over_a_close_is_proven(seed: int) -> None:
 
 @pytest.mark.parametrize(
     ("name", "by"),
-    [("volume", "0.001"), ("quote_volume", "0.01"), ("trades", "1"), ("taker_buy_volume", "0.001"), ("high", "1"),
-     ("low", "-1"), ("open", "0.01"), ("close", "0.01")],
-)  # fmt: skip
+    [
+        ("volume", "0.001"),
+        ("quote_volume", "0.01"),
+        ("trades", "1"),
+        ("taker_buy_volume", "0.001"),
+        ("high", "1"),
+        ("low", "-1"),
+        ("open", "0.01"),
+        ("close", "0.01"),
+    ],
+)
 @pytest.mark.parametrize("seed", range(4))
 def test_what_is_no_shift_is_not_called_one(name: str, by: str, seed: int) -> None:
     """One value of one bar of the exchange is off, in a market full of shifts."""
@@ -142,9 +155,7 @@ def test_where_the_exchange_s_rows_begin_and_end_one_side_has_to_do(seed: int) -
     the sum does not tell what came."""
     rows, fills = market(seed)
     ours, theirs = folded(rows), official(fills)
-    whole = {
-        each.open_time: each.evidence for each in Comparison(MINUTE, ours, theirs).verdicts(T0, T0 + 10**9)
-    }  # fmt: skip
+    whole = {each.open_time: each.evidence for each in Comparison(MINUTE, ours, theirs).verdicts(T0, T0 + 10**9)}
     tried = 0
     for first in range(1, LASTING - 5):
         part = {at: theirs[at] for at in theirs if T0 + first * MINUTE_MS <= at < T0 + (first + 4) * MINUTE_MS}
@@ -183,7 +194,7 @@ def test_equal_klines_are_exact() -> None:
     assert verdicts(ours, theirs) == {EXACT: LASTING}
 
 
-def hole(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> None:
+def gap(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> None:
     theirs[at] = altered(theirs[at], trades=0, **FLAT)
 
 
@@ -209,9 +220,15 @@ def lost_trade(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> No
 
 @pytest.mark.parametrize(
     ("plant", "kind"),
-    [(hole, EXCHANGE_HOLE), (no_row, EXCHANGE_HOLE), (no_bar, LOCAL_GAP), (neither, LOCAL_GAP),
-     (incomplete, LOCAL_GAP), (lost_trade, UNEXPLAINED)],
-)  # fmt: skip
+    [
+        (gap, EXCHANGE_GAP),
+        (no_row, EXCHANGE_GAP),
+        (no_bar, LOCAL_GAP),
+        (neither, LOCAL_GAP),
+        (incomplete, LOCAL_GAP),
+        (lost_trade, UNEXPLAINED),
+    ],
+)
 def test_a_difference_has_its_class(
     plant: Callable[[dict[int, Kline], dict[int, Values], int], None], kind: str
 ) -> None:
@@ -220,11 +237,11 @@ def test_a_difference_has_its_class(
     assert verdicts(ours, theirs) == {EXACT: LASTING - 1, kind: 1}
 
 
-@pytest.mark.parametrize("plant", [hole, no_row])
+@pytest.mark.parametrize("plant", [gap, no_row])
 def test_what_the_exchange_has_not_finished_is_late(
     plant: Callable[[dict[int, Kline], dict[int, Values], int], None],
 ) -> None:
-    """A minute later it is a hole."""
+    """A minute later it is a gap."""
     ours, theirs, _ = plain()
     at = T0 + (LASTING - 1) * MINUTE_MS
     plant(ours, theirs, at)
@@ -232,7 +249,7 @@ def test_what_the_exchange_has_not_finished_is_late(
         theirs[at + MINUTE_MS] = altered(values_of(ours[at]))
         ours[at + MINUTE_MS] = replace(ours[at], open_time=at + MINUTE_MS, close_time=at + 2 * MINUTE_MS - 1)
     assert verdicts(ours, theirs, at + MINUTE_MS + 5_000)[LATE] == 1
-    assert verdicts(ours, theirs, at + MINUTE_MS + LATE_MS)[EXCHANGE_HOLE] == 1
+    assert verdicts(ours, theirs, at + MINUTE_MS + LATE_MS)[EXCHANGE_GAP] == 1
 
 
 def test_a_shift_into_a_row_that_is_not_final_is_late() -> None:
@@ -241,9 +258,10 @@ def test_a_shift_into_a_row_that_is_not_final_is_late() -> None:
     ours, theirs = folded(rows), official(fills)
     found = Comparison(MINUTE, ours, theirs).verdicts(T0, T0 + LASTING * MINUTE_MS)
     one = next(
-        each for each, after in pairwise(found) if (each.kind, after.kind) == (EDGE_SHIFT,) * 2
-        and "out to the next bar" in each.evidence
-    )  # fmt: skip
+        each
+        for each, after in pairwise(found)
+        if (each.kind, after.kind) == (EDGE_SHIFT,) * 2 and "out to the next bar" in each.evidence
+    )
     following = one.open_time + MINUTE_MS
     del theirs[following]
     theirs = {opening: values for opening, values in theirs.items() if opening <= following}

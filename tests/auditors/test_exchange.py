@@ -8,14 +8,14 @@ from decimal import Decimal
 
 import pytest
 
-from auditors.classify import EDGE_SHIFT, EXACT, EXCHANGE_HOLE, LATE, LOCAL_GAP, UNEXPLAINED
+from auditors.classify import EDGE_SHIFT, EXACT, EXCHANGE_GAP, LATE, LOCAL_GAP, UNEXPLAINED
 from auditors.findings import LAGGING, UNREACHABLE
-from auditors.standing import ASKED_MAX, DEADLINE_MS, REQUESTS_MAX
-from klagg.contract import REQUEST_KLINES
-from klagg.findings import ERROR, INFO, WARNING
+from auditors.open_findings import ASKED_MAX, DEADLINE_MS, REQUESTS_MAX
 from klagg.intervals import HOUR_MS, INTERVALS, MINUTE_MS
 from klagg.kline import Kline
 from klagg.settings import Aggregator, Audit, Settings
+from klagg.wire.entries import REQUEST_KLINES
+from klagg.wire.findings import ERROR, INFO, WARNING
 from tests.aggregator.kit import T0
 from tests.auditors.exchangekit import END, NAMES, SOUND_MS, World, clean, exact_of, listing, put, tell
 from tests.auditors.test_classify import FLAT, LASTING
@@ -137,14 +137,20 @@ class Fault:
 
 
 CATALOGUE = [
-    Fault(lost_trade, LOCAL_GAP, WARNING), Fault(bar_missing, LOCAL_GAP, WARNING),
-    Fault(lost_trade_in_a_proven_bar, UNEXPLAINED, ERROR), Fault(double_trade, UNEXPLAINED, ERROR),
-    Fault(float_rounding, UNEXPLAINED, ERROR), Fault(changed_in_the_table, UNEXPLAINED, ERROR),
-    Fault(wrong_taker, UNEXPLAINED, ERROR), Fault(close_not_carried, UNEXPLAINED, ERROR),
-    Fault(bars_swapped, UNEXPLAINED, ERROR), Fault(trade_a_minute_late, UNEXPLAINED, ERROR),
-    Fault(a_row_of_another_symbol, UNEXPLAINED, ERROR), Fault(flat_row, EXCHANGE_HOLE, INFO),
-    Fault(no_row, EXCHANGE_HOLE, INFO),
-]  # fmt: skip
+    Fault(lost_trade, LOCAL_GAP, WARNING),
+    Fault(bar_missing, LOCAL_GAP, WARNING),
+    Fault(lost_trade_in_a_proven_bar, UNEXPLAINED, ERROR),
+    Fault(double_trade, UNEXPLAINED, ERROR),
+    Fault(float_rounding, UNEXPLAINED, ERROR),
+    Fault(changed_in_the_table, UNEXPLAINED, ERROR),
+    Fault(wrong_taker, UNEXPLAINED, ERROR),
+    Fault(close_not_carried, UNEXPLAINED, ERROR),
+    Fault(bars_swapped, UNEXPLAINED, ERROR),
+    Fault(trade_a_minute_late, UNEXPLAINED, ERROR),
+    Fault(a_row_of_another_symbol, UNEXPLAINED, ERROR),
+    Fault(flat_row, EXCHANGE_GAP, INFO),
+    Fault(no_row, EXCHANGE_GAP, INFO),
+]
 
 
 @pytest.mark.parametrize("fault", CATALOGUE, ids=lambda each: each.plant.__name__)
@@ -215,12 +221,12 @@ def test_a_row_that_comes_late_is_waited_for() -> None:
     assert (world.counts["late"], world.counts["exact"]) == (0, world.counts["bars"])
 
 
-def test_a_row_that_stays_late_is_a_hole_of_the_exchange() -> None:
+def test_a_row_that_stays_late_is_a_gap_of_the_exchange() -> None:
     world = clean(edges=False)
     last = max(world.ours[NAME, "1m"])
     del world.theirs[NAME, "1m"][last]
-    assert world.lap(SOUND_MS) == [] or world.findings[0].kind == EXCHANGE_HOLE
-    assert world.counts["exchange_hole"] + world.counts["late"] <= 1
+    assert world.lap(SOUND_MS) == [] or world.findings[0].kind == EXCHANGE_GAP
+    assert world.counts["exchange_gap"] + world.counts["late"] <= 1
 
 
 def test_a_young_gap_is_not_said_before_repair_had_its_time() -> None:
@@ -387,8 +393,10 @@ def test_an_auditor_that_falls_behind_says_by_how_much_and_when_it_has_caught_up
     world.take(look, SOUND_MS)
     (behind,) = world.lags
     assert (behind.kind, behind.closed, f"{(SOUND_MS - T0 - MINUTE_MS) // 1000} s" in behind.evidence) == (
-        LAGGING, False, True
-    )  # fmt: skip
+        LAGGING,
+        False,
+        True,
+    )
     assert world.audit.of_itself_ids()[behind.id] == LAGGING
     again = clean(edges=False)
     again.audit.stood([LAGGING])

@@ -17,23 +17,25 @@ from typing import Any
 import pytest
 
 from auditors import exchange_service
-from auditors.agenda import Key, Look, Series
 from auditors.amended import Amendment
+from auditors.day_counts import Judged, Tally
 from auditors.exchange import DATABASE, EXCHANGE
 from auditors.exchange_service import ExchangeAuditor
 from auditors.exchange_store import ExchangeStore
 from auditors.findings import LAGGING, UNREACHABLE
-from auditors.tally import Judged, Tally
+from auditors.schedule import Key, Look, Series
 from klagg import settings
 from klagg.clock import ExchangeClock, steady_ms
-from klagg.contract import Keys, heartbeat_key, request_of, shard_of, texts_of
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable
 from klagg.intervals import DAY_MS, MINUTE, MINUTE_MS, Interval
 from klagg.kline import Kline
-from klagg.redisio import Streams
-from klagg.service import AsyncContext
+from klagg.process.service import AsyncContext
 from klagg.settings import to_toml
+from klagg.wire.entries import request_of
+from klagg.wire.fields import texts_of
+from klagg.wire.keys import Keys, heartbeat_key, shard_of
 from tests.auditors.exchangekit import NAMES, SOUND_MS, World, clean, put
 from tests.auditors.test_exchange import NAME, busy
 from tests.conftest import ROOT
@@ -62,12 +64,17 @@ class Rest:
     async def exchange_info(self) -> Any:
         rows = [
             {
-                "symbol": each.symbol, "status": each.status, "pricePrecision": 2, "quantityPrecision": 3,
-                "onboardDate": each.generation, "deliveryDate": each.delivery, "quoteAsset": "USDT",
+                "symbol": each.symbol,
+                "status": each.status,
+                "pricePrecision": 2,
+                "quantityPrecision": 3,
+                "onboardDate": each.generation,
+                "deliveryDate": each.delivery,
+                "quoteAsset": "USDT",
                 "contractType": "PERPETUAL",
             }
             for each in self.world.listings
-        ]  # fmt: skip
+        ]
         return {"symbols": rows}
 
     async def get(self, path: str, weight: int, **query: Any) -> Any:
@@ -78,11 +85,22 @@ class Rest:
         rows = self.world.theirs[query["symbol"], query["interval"]]
         chosen = [(at, row) for at, row in sorted(rows.items()) if query["startTime"] <= at <= query["endTime"]]
         return [
-            [at, str(row["open"]), str(row["high"]), str(row["low"]), str(row["close"]), str(row["volume"]),
-             at + MINUTE_MS - 1, str(row["quote_volume"]), int(row["trades"] or 0), str(row["taker_buy_volume"]),
-             str(row["taker_buy_quote_volume"]), "0"]
+            [
+                at,
+                str(row["open"]),
+                str(row["high"]),
+                str(row["low"]),
+                str(row["close"]),
+                str(row["volume"]),
+                at + MINUTE_MS - 1,
+                str(row["quote_volume"]),
+                int(row["trades"] or 0),
+                str(row["taker_buy_volume"]),
+                str(row["taker_buy_quote_volume"]),
+                "0",
+            ]
             for at, row in chosen[: query["limit"]]
-        ]  # fmt: skip
+        ]
 
 
 class Store:
@@ -313,10 +331,15 @@ def test_the_store_reads_and_writes_the_real_database(database: Database, databa
     assert store.tallies(SOUND_MS) == []
 
     midnight = first // DAY_MS * DAY_MS + DAY_MS
-    judged = [Judged(midnight + n * MINUTE_MS, kind, place) for n, kind, place in (
-        (-2, "EXACT", 0), (-1, "LOCAL_GAP", midnight - MINUTE_MS), (0, "LOCAL_GAP", midnight - MINUTE_MS),
-        (1, "EDGE_SHIFT", 0),
-    )]  # fmt: skip
+    judged = [
+        Judged(midnight + n * MINUTE_MS, kind, place)
+        for n, kind, place in (
+            (-2, "EXACT", 0),
+            (-1, "LOCAL_GAP", midnight - MINUTE_MS),
+            (0, "LOCAL_GAP", midnight - MINUTE_MS),
+            (1, "EDGE_SHIFT", 0),
+        )
+    ]
     for _ in range(2):
         store.record(look, judged, SOUND_MS)
     saved = store.tallies(SOUND_MS)
@@ -380,9 +403,10 @@ def test_it_lives_without_the_exchange_and_ends_when_asked(
     """Nobody answers at its address: it says so, and goes on asking."""
     config = tmp_path / "klagg.toml"
     chosen = settings.Settings(
-        redis=settings.Redis(url=redis_url), database=settings.Database(url=database_url),
+        redis=settings.Redis(url=redis_url),
+        database=settings.Database(url=database_url),
         exchange=settings.Exchange(rest_url="http://127.0.0.1:9"),
-    )  # fmt: skip
+    )
     config.write_text(to_toml(chosen), encoding="utf-8")
     started = process(config)
     try:

@@ -80,23 +80,27 @@ def test_the_aggtrade_at_the_close_may_be_lost_with_the_healed_minute(seed: int)
 
 def came_of(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> list[Edge]:
     """The aggTrade, if a single one that nobody saw tells all by which our bar is short."""
-    short = {
-        name: Decimal(theirs[at][name] or 0) - Decimal(values_of(ours[at])[name] or 0) for name in AMOUNTS
-    }  # fmt: skip
+    short = {name: Decimal(theirs[at][name] or 0) - Decimal(values_of(ours[at])[name] or 0) for name in AMOUNTS}
     return unseen(short, Decimal(theirs[at]["open"] or 0))
 
 
 def test_fills_that_no_single_aggtrade_can_have_are_none() -> None:
     fills = {
-        "trades": Decimal(2), "volume": Decimal("3"), "quote_volume": Decimal("30.3"), "taker_buy_volume": Decimal(3),
+        "trades": Decimal(2),
+        "volume": Decimal("3"),
+        "quote_volume": Decimal("30.3"),
+        "taker_buy_volume": Decimal(3),
         "taker_buy_quote_volume": Decimal("30.3"),
-    }  # fmt: skip
+    }
     (edge,) = unseen(fills, Decimal("10.1"))
     assert (edge.fills, edge.maker, edge.price) == (3, False, Decimal("10.1"))
     for wrong in (
-        {"trades": Decimal(0)}, {"volume": Decimal(0)}, {"quote_volume": Decimal("30.2")},
-        {"taker_buy_volume": Decimal(1)}, {"taker_buy_quote_volume": Decimal(0)},
-    ):  # fmt: skip
+        {"trades": Decimal(0)},
+        {"volume": Decimal(0)},
+        {"quote_volume": Decimal("30.2")},
+        {"taker_buy_volume": Decimal(1)},
+        {"taker_buy_quote_volume": Decimal(0)},
+    ):
         assert unseen(fills | wrong, Decimal("10.1")) == []
 
 
@@ -105,24 +109,30 @@ def test_beside_own_minutes_a_lost_fill_stays_unexplained() -> None:
     bars, theirs = half_an_hour(2)
     found = kinds(bars, theirs)
     at = next(
-        each for each in sorted(found)[1:-1]
+        each
+        for each in sorted(found)[1:-1]
         if found[each] == EDGE_SHIFT and found[each - MINUTE_MS] == EXACT and bars[each].edge
-    )  # fmt: skip
+    )
     ours = {**bars, at: replace(healed(bars[at], theirs[at]), source="own")}
     assert UNEXPLAINED in set(kinds(ours, theirs).values())
 
 
 def folded(minutes: list[Kline]) -> Kline:
     """Their longer bar."""
-    sums = {
-        name: str(sum(Decimal(getattr(each, name)) for each in minutes)) for name in AMOUNTS if name != "trades"
-    }  # fmt: skip
+    sums = {name: str(sum(Decimal(getattr(each, name)) for each in minutes)) for name in AMOUNTS if name != "trades"}
     source = "own" if all(each.source == "own" for each in minutes) else "mixed"
     return replace(
-        minutes[0], interval="5m", close_time=FIVE.close_time(minutes[0].open_time), close=minutes[-1].close,
-        high=str(max(Decimal(each.high) for each in minutes)), low=str(min(Decimal(each.low) for each in minutes)),
-        trades=sum(each.trades for each in minutes), source=source, edge=minutes[-1].edge, **sums,
-    )  # fmt: skip
+        minutes[0],
+        interval="5m",
+        close_time=FIVE.close_time(minutes[0].open_time),
+        close=minutes[-1].close,
+        high=str(max(Decimal(each.high) for each in minutes)),
+        low=str(min(Decimal(each.low) for each in minutes)),
+        trades=sum(each.trades for each in minutes),
+        source=source,
+        edge=minutes[-1].edge,
+        **sums,
+    )
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -12,10 +12,10 @@ import pytest
 
 from auditors import findings as found_as
 from auditors.completeness import Completeness
+from auditors.consumer_groups import STALLED_MS, GroupWatch, LagWatch
 from auditors.findings import Finding
 from auditors.judge import Judge
 from auditors.lifecycle import Lifecycle
-from auditors.watch import STALLED_MS, GroupWatch, LagWatch
 from klagg.intervals import MINUTE_MS
 from tests.auditors import plants
 from tests.auditors.kit import BEGIN, ENDED_MS, LASTING_MS, SETTINGS, clean_hour, judged, numbered
@@ -33,10 +33,10 @@ class Fault:
 
 
 CATALOGUE = [
-    Fault(plants.drop_a_bar, Completeness, found_as.GAP),
-    Fault(plants.drop_a_five_minute_bar, Completeness, found_as.GAP),
+    Fault(plants.drop_a_bar, Completeness, found_as.MISSING_KLINE),
+    Fault(plants.drop_a_five_minute_bar, Completeness, found_as.MISSING_KLINE),
     Fault(plants.double_a_bar, Completeness, found_as.DUPLICATE),
-    Fault(plants.shift_a_bar_by_one_interval, Completeness, found_as.GAP),
+    Fault(plants.shift_a_bar_by_one_interval, Completeness, found_as.MISSING_KLINE),
     Fault(plants.swap_two_bars, Completeness, found_as.ORDER),
     Fault(plants.carry_a_wrong_close, Completeness, found_as.CARRY),
     Fault(plants.carry_a_wrong_close_into_an_hour, Completeness, found_as.CARRY),
@@ -65,7 +65,7 @@ CATALOGUE = [
     Fault(plants.publish_an_interval_that_nobody_wants, Completeness, found_as.MALFORMED),
     Fault(plants.a_symbol_stops, Completeness, found_as.ABSENT),
     Fault(plants.an_interval_is_never_published, Completeness, found_as.ABSENT),
-    Fault(plants.a_new_symbol_begins_late, Completeness, found_as.GAP),
+    Fault(plants.a_new_symbol_begins_late, Completeness, found_as.MISSING_KLINE),
     Fault(plants.time_goes_back, Completeness, found_as.TIME_BACK),
     Fault(plants.confirm_what_is_final, Lifecycle, found_as.ILLEGAL),
     Fault(plants.amend_before_the_close, Lifecycle, found_as.ILLEGAL),
@@ -78,13 +78,13 @@ CATALOGUE = [
     Fault(plants.fill_a_gap_that_is_none, Lifecycle, found_as.GAP_FILL),
     Fault(plants.final_without_a_first_trade, Lifecycle, found_as.NO_FIRST_TRADE),
     Fault(plants.a_first_trade_twice, Lifecycle, found_as.ILLEGAL),
-    Fault(plants.a_close_is_missing, Lifecycle, found_as.GAP),
-    Fault(plants.a_close_is_one_interval_off, Lifecycle, found_as.GAP),
+    Fault(plants.a_close_is_missing, Lifecycle, found_as.MISSING_KLINE),
+    Fault(plants.a_close_is_one_interval_off, Lifecycle, found_as.MISSING_KLINE),
     Fault(plants.a_bar_opens_off_the_grid, Lifecycle, found_as.ILLEGAL),
     Fault(plants.bars_never_close, Lifecycle, found_as.NEVER_CLOSED),
     Fault(plants.a_symbol_without_genesis, Lifecycle, found_as.ILLEGAL),
     Fault(plants.two_geneses, Lifecycle, found_as.ILLEGAL),
-    Fault(plants.close_a_hole_that_never_was, Lifecycle, found_as.ILLEGAL),
+    Fault(plants.close_a_gap_that_never_was, Lifecycle, found_as.ILLEGAL),
     Fault(plants.time_goes_back, Lifecycle, found_as.TIME_BACK),
     Fault(plants.an_event_without_a_column, Lifecycle, found_as.MALFORMED),
 ]
@@ -95,7 +95,7 @@ ALSO = {
     plants.a_close_is_missing: {found_as.NEVER_CLOSED},
     plants.bars_never_close: {found_as.ILLEGAL},
     plants.shift_a_bar_by_one_interval: {found_as.DUPLICATE, found_as.VERSION, found_as.IDS, found_as.FOLD},
-    plants.swap_two_bars: {found_as.GAP},
+    plants.swap_two_bars: {found_as.MISSING_KLINE},
     plants.lose_a_trade_in_a_minute: {found_as.INVARIANT},
     plants.lose_the_last_trade_of_a_minute_everywhere: {found_as.FOLD},
     plants.fold_a_trade_into_two_minutes: {found_as.FOLD},
@@ -111,14 +111,14 @@ ALSO = {
     plants.carry_a_wrong_close_into_an_hour: {found_as.FOLD},
     plants.go_back_in_versions: set(),
     plants.amend_a_minute_and_not_its_hour: {found_as.CARRY},
-    plants.week_from_thursday: {found_as.ABSENT, found_as.GAP},
-    plants.month_of_thirty_days: {found_as.ABSENT, found_as.GAP},
-    plants.write_a_price_as_nan: {found_as.GAP, found_as.ABSENT},
+    plants.week_from_thursday: {found_as.ABSENT, found_as.MISSING_KLINE},
+    plants.month_of_thirty_days: {found_as.ABSENT, found_as.MISSING_KLINE},
+    plants.write_a_price_as_nan: {found_as.MISSING_KLINE, found_as.ABSENT},
     plants.publish_an_interval_that_nobody_wants: {found_as.ALIGNMENT},
     plants.a_new_symbol_begins_late: {found_as.ABSENT},
     plants.a_close_is_one_interval_off: {found_as.ILLEGAL, found_as.NO_FIRST_TRADE},
-    plants.a_bar_opens_off_the_grid: {found_as.GAP, found_as.NEVER_CLOSED},
-    plants.an_event_without_a_column: {found_as.GAP, found_as.ILLEGAL, found_as.NEVER_CLOSED},
+    plants.a_bar_opens_off_the_grid: {found_as.MISSING_KLINE, found_as.NEVER_CLOSED},
+    plants.an_event_without_a_column: {found_as.MISSING_KLINE, found_as.ILLEGAL, found_as.NEVER_CLOSED},
     plants.skip_a_revision_in_the_events: set(),
     plants.fill_a_gap_that_is_none: set(),
     plants.amend_before_the_close: set(),
@@ -160,7 +160,7 @@ def test_a_fault_is_only_found_where_it_is() -> None:
     log = list(clean_hour())
     opening = log[plants.first(log)].fields["open_time"]
     found = judged(Completeness(SETTINGS), numbered(plants.drop_a_bar(log)))
-    assert {(each.kind, each.symbol) for each in found} <= {(found_as.GAP, BUSY), (found_as.ABSENT, BUSY)}
+    assert {(each.kind, each.symbol) for each in found} <= {(found_as.MISSING_KLINE, BUSY), (found_as.ABSENT, BUSY)}
     assert opening in found[0].place
 
 

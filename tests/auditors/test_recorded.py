@@ -18,16 +18,25 @@ from auditors.classify import EXACT, LOCAL_GAP, Comparison
 from klagg.cli.comparison import values_of_official
 from klagg.cli.replay import newest_of
 from klagg.compare import Values
-from klagg.contract import TradeRow
 from klagg.intervals import MINUTE, MINUTE_MS
 from klagg.recordings import open_klines, open_trades
+from klagg.wire.entries import TradeRow
 from tests.auditors.exchangekit import World, listing
 
 CAPTURE = "um_ws_combined_2021-07-22_sushi_akro_keep_ctk.txt.gz"
 SECOND_MS = 1_626_992_760_000
 """The minute of the capture whose beginning is in it: 2021-07-22 22:26 UTC."""
-NAMES = {"open": "o", "high": "h", "low": "l", "close": "c", "volume": "v", "quote_volume": "q", "trades": "n",
-         "taker_buy_volume": "V", "taker_buy_quote_volume": "Q"}  # fmt: skip
+NAMES = {
+    "open": "o",
+    "high": "h",
+    "low": "l",
+    "close": "c",
+    "volume": "v",
+    "quote_volume": "q",
+    "trades": "n",
+    "taker_buy_volume": "V",
+    "taker_buy_quote_volume": "Q",
+}
 
 
 def events(path: Path) -> Iterator[dict[str, Any]]:
@@ -49,9 +58,9 @@ def test_every_row_that_the_exchange_told_is_confirmed(realdata: Path) -> None:
     trades: dict[str, list[TradeRow]] = {}
     for event in told:
         if event["e"] == "aggTrade":
-            trades.setdefault(event["s"], []).append(TradeRow(
-                event["s"], event["a"], event["p"], event["q"], event["f"], event["l"], event["T"], event["m"]
-            ))  # fmt: skip
+            trades.setdefault(event["s"], []).append(
+                TradeRow(event["s"], event["a"], event["p"], event["q"], event["f"], event["l"], event["T"], event["m"])
+            )
     found: Counter[tuple[str, str]] = Counter()
     cut = 0
     for event in told:

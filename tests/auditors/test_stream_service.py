@@ -18,11 +18,12 @@ import pytest
 from auditors import completeness_service, lifecycle_service, stream_service
 from auditors.stream_service import Kind, ShardAuditor
 from klagg import settings
-from klagg.contract import Keys, heartbeat_key, texts_of
+from klagg.drivers.redis_streams import Append, Streams
 from klagg.errors import CommitConflict, RedisUnavailable
-from klagg.redisio import Append, Streams
+from klagg.process.stats import Stats
 from klagg.settings import Settings, to_toml
-from klagg.stats import Stats
+from klagg.wire.fields import texts_of
+from klagg.wire.keys import Keys, heartbeat_key
 from tests.auditors.kit import SETTINGS, Said, clean_hour, numbered
 from tests.auditors.plants import drop_a_bar, one_row
 from tests.conftest import ROOT
@@ -41,7 +42,7 @@ BEHIND_A_TICK = next(at for at in range(3000, 4000) if clean_hour()[at].fields.g
 
 @dataclass
 class FakeContext:
-    """What a shard's auditor asks of klagg.service.Context."""
+    """What a shard's auditor asks of klagg.process.service.Context."""
 
     process: str
     settings: Settings = SETTINGS
@@ -72,9 +73,7 @@ def put(streams: Streams, said: list[Said], first: int = 0, last: int | None = N
     """Write a part of a log as commits do: a tick's klines, then its events."""
     entries = numbered(said)[first:last]
     for at in range(0, len(entries), 1000):
-        streams.write([
-            Append(f"{name}:{{0}}", texts_of(fields)) for name, _, fields in entries[at : at + 1000]
-        ])  # fmt: skip
+        streams.write([Append(f"{name}:{{0}}", texts_of(fields)) for name, _, fields in entries[at : at + 1000]])
 
 
 def drain(one: ShardAuditor) -> None:
@@ -122,7 +121,7 @@ def test_what_is_found_goes_out_once_over_restarts(streams: Streams, kind: Kind)
     drain(auditor(streams, kind))
     found = findings(streams)
     assert len({each["id"] for each in found}) == len(found)
-    assert {each["kind"] for each in found} <= ({"GAP", "ABSENT"} if kind is COMPLETENESS else {"TRIGGER"})
+    assert {each["kind"] for each in found} <= ({"MISSING_KLINE", "ABSENT"} if kind is COMPLETENESS else {"TRIGGER"})
     assert found
 
 
@@ -189,7 +188,7 @@ def test_each_shard_has_its_own(streams: Streams) -> None:
     drain(one)
     one.close()
     kinds = {texts_of(each.fields)["kind"] for each in streams.range(Keys(1).findings)}
-    assert {"GAP"} <= kinds <= {"GAP", "ABSENT"}
+    assert {"MISSING_KLINE"} <= kinds <= {"MISSING_KLINE", "ABSENT"}
     assert streams.hash_of(Keys(1).audit("completeness"))
     assert findings(streams) == []
 

@@ -65,8 +65,8 @@ def tell(name: str, result: Result) -> None:
     counts = result.counts
     reasons = {key.removeprefix(CLOSED): count for key, count in counts.items() if key.startswith(CLOSED)}
     print(
-        f"  duplicates dropped {counts['duplicates']} (the feed read again after restarts counts too), holes opened "
-        f"{counts['hole_opened']}, ended {counts['hole_closed']} ({_told(reasons)}), amendments {counts['amended']}"
+        f"  duplicates dropped {counts['duplicates']} (the feed read again after restarts counts too), gaps opened "
+        f"{counts['gap_opened']}, ended {counts['gap_closed']} ({_told(reasons)}), amendments {counts['amended']}"
     )
     findings = {key.removeprefix(FINDING): count for key, count in counts.items() if key.startswith(FINDING)}
     print(f"  findings: {_told(findings)}; dead entries {counts['dead entries']}")
@@ -124,9 +124,13 @@ def main() -> int:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     data = Path(os.environ.get("KLAGG_REALDATA") or ROOT.parent / "shared" / "realdata")
     shape = Shape(
-        arguments.seed, arguments.symbols, arguments.trades, arguments.minutes, arguments.warm_s * 1000,
+        arguments.seed,
+        arguments.symbols,
+        arguments.trades,
+        arguments.minutes,
+        arguments.warm_s * 1000,
         recordings=recordings_in(data),
-    )  # fmt: skip
+    )
     folder = Path(tempfile.mkdtemp(prefix="klagg-chaos-"))
     folder.chmod(0o755)
     say(f"seed {arguments.seed}, {arguments.kills} kills, recordings {list(shape.recordings)}, data in {folder}")
@@ -134,9 +138,13 @@ def main() -> int:
     try:
         with PostgresServer(folder, fsync=False) as postgres:
             calm, chaos = play(
-                shape, folder, seed=arguments.seed, kills=arguments.kills, postgres=postgres,
+                shape,
+                folder,
+                seed=arguments.seed,
+                kills=arguments.kills,
+                postgres=postgres,
                 speeds=(arguments.calm_speed, arguments.speed),
-            )  # fmt: skip
+            )
         same = verdict(shape, calm, chaos)
     except (ChaosFailed, KlaggError) as failure:
         print(failure)

@@ -2,7 +2,7 @@
 
     python -m tests.chaos.exchange SHAPE_JSON --speed 1 [--faults SEED]
 
-Its REST limit is raised: a run of minutes opens as many holes as a bad day, and what its repair would take at the
+Its REST limit is raised: a run of minutes opens as many gaps as a bad day, and what its repair would take at the
 exchange's own limit is tested elsewhere.
 """
 
@@ -12,9 +12,9 @@ import argparse
 import asyncio
 import signal
 
-from klagg.exchange.limits import Limits
-from klagg.exchange.wire import compact
-from klagg.localexchange import LocalExchange
+from klagg.binance.serving.limits import Limits
+from klagg.binance.serving.payloads import compact
+from klagg.simulator import LocalExchange
 from tests.chaos.market import ChaosMarket
 from tests.chaos.shape import Shape
 from tests.chaos.weather import FaultyHub
@@ -37,9 +37,12 @@ async def serve(shape: Shape, speed: float, faults: int | None) -> None:
         scale = max(1.0, SMALL_TRADES / shape.trades)
         hub = FaultyHub(faults, shape.window_from_ms, shape.window_to_ms, scale=scale)
     exchange = LocalExchange(
-        ChaosMarket(shape), speed, lead_ms=int(LEAD_REAL_MS * speed), hub=hub,
+        ChaosMarket(shape),
+        speed,
+        lead_ms=int(LEAD_REAL_MS * speed),
+        hub=hub,
         limits=Limits(weight_per_minute=WEIGHT_PER_MINUTE),
-    )  # fmt: skip
+    )
     stop = asyncio.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)

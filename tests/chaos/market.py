@@ -11,9 +11,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from klagg.localexchange import RecordedMarket, SyntheticMarket
-from klagg.localexchange.bars import Bar
-from klagg.localexchange.market import Listing, MarketTrade, Source
+from klagg.simulator import RecordedMarket, SyntheticMarket
+from klagg.simulator.bars import Bar
+from klagg.simulator.market import Listing, MarketTrade, Source
 from tests.chaos.shape import CANDIDATES, Shape
 
 RECORDED_LEAD_MS = 1_000

@@ -12,8 +12,15 @@ from dataclasses import dataclass
 from typing import Final
 
 AGGREGATOR, INGEST_A, INGEST_B, CLOCK, REPAIR, WRITER, SNAPSHOT, REDIS = (
-    "aggregator", "ingest-A", "ingest-B", "clock", "repair", "writer", "snapshot", "redis",
-)  # fmt: skip
+    "aggregator",
+    "ingest-A",
+    "ingest-B",
+    "clock",
+    "repair",
+    "writer",
+    "snapshot",
+    "redis",
+)
 
 KILL: Final = "kill"
 """kill -9 of `target`."""
@@ -28,9 +35,7 @@ CUT_REPLY: Final = "cut reply"
 SECOND: Final = "second aggregator"
 """Another aggregator of the same shard is started by mistake."""
 
-WEIGHTS: Final = {
-    AGGREGATOR: 6, INGEST_A: 4, INGEST_B: 4, CLOCK: 4, REPAIR: 4, WRITER: 5, SNAPSHOT: 2, REDIS: 3
-}  # fmt: skip
+WEIGHTS: Final = {AGGREGATOR: 6, INGEST_A: 4, INGEST_B: 4, CLOCK: 4, REPAIR: 4, WRITER: 5, SNAPSHOT: 2, REDIS: 3}
 """Shares of the kills; Redis gets few, because every process waits while it loads."""
 
 BLACKOUTS, CUT_TAILS, CUT_EXECS, CUT_REPLIES, SECONDS = 0.02, 0.04, 0.04, 0.04, 0.02

@@ -31,9 +31,14 @@ def spawn(command: Sequence[str], log: Path) -> subprocess.Popen[bytes]:
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
     with log.open("ab") as out:
         return subprocess.Popen(
-            [sys.executable, "-m", *command], stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-            env=environment, cwd=log.parent, start_new_session=True,
-        )  # fmt: skip
+            [sys.executable, "-m", *command],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment,
+            cwd=log.parent,
+            start_new_session=True,
+        )
 
 
 def end(process: subprocess.Popen[bytes], deadline_s: float = 30.0) -> int:

@@ -19,12 +19,13 @@ from typing import Any
 
 import ujson
 
-from klagg.contract import EVENT_AMENDED, EVENT_HOLE_CLOSED, EVENT_HOLE_OPENED, GROUP_WRITERS, Keys
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.embedded import RedisServer
 from klagg.errors import RedisRefused, RedisUnavailable
-from klagg.redisio import Streams
 from klagg.settings import Audit, Settings, to_toml
+from klagg.wire.entries import EVENT_AMENDED, EVENT_GAP_CLOSED, EVENT_GAP_OPENED
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.chaos import table
 from tests.chaos.aof import TailWatch
 from tests.chaos.cutter import Cutter
@@ -74,8 +75,8 @@ MODULES = {
 
 KEYS = Keys(0)
 
-CLOSED, FINDING = f"{EVENT_HOLE_CLOSED} ", "finding "
-"""What names of counts begin with: holes ended by their reason, findings by their kind."""
+CLOSED, FINDING = f"{EVENT_GAP_CLOSED} ", "finding "
+"""What names of counts begin with: gaps ended by their reason, findings by their kind."""
 
 
 @dataclass
@@ -125,7 +126,7 @@ class Run:
         self._seconds: list[tuple[float, subprocess.Popen[bytes]]] = []
         self._beats: dict[int, dict[str, Any]] = {}
         """By process id, the latest heartbeat of each aggregator."""
-        self._open_holes: int | None = None
+        self._open_gaps: int | None = None
         self._state: dict[str, Any] = {}
         self._state_s = 0.0
         self._ending = threading.Event()
@@ -346,7 +347,7 @@ class Run:
     # The end.
 
     def _settle(self) -> None:
-        """Wait until the table has the exchange's last ids, no hole is open and nothing pending, for some ticks."""
+        """Wait until the table has the exchange's last ids, no gap is open and nothing pending, for some ticks."""
         deadline_s, steady_from, problem = time.monotonic() + SETTLE_S, None, "not looked yet"
         streams = Streams(self._url)
         while time.monotonic() < deadline_s:
@@ -376,8 +377,8 @@ class Run:
         aggregator = self._beats.get(self._kept[AGGREGATOR].pid)
         if aggregator is None:
             return "the aggregator does not say how it is"
-        if aggregator["gauges"].get("open_holes") != 0:
-            return f"{aggregator['gauges'].get('open_holes')} holes are open"
+        if aggregator["gauges"].get("open_gaps") != 0:
+            return f"{aggregator['gauges'].get('open_gaps')} gaps are open"
         if streams.group_lag(KEYS.klines, GROUP_WRITERS) or streams.pending_count(KEYS.klines, GROUP_WRITERS):
             return "the writer has klines before it"
         return ""
@@ -387,9 +388,9 @@ class Run:
         while page := streams.range(KEYS.events, last, count=2000):
             for entry in page:
                 kind = entry.fields[b"kind"].decode()
-                if kind in {EVENT_AMENDED, EVENT_HOLE_OPENED, EVENT_HOLE_CLOSED}:
+                if kind in {EVENT_AMENDED, EVENT_GAP_OPENED, EVENT_GAP_CLOSED}:
                     counts[kind] += int(entry.fields[b"n"])
-                if kind == EVENT_HOLE_CLOSED:
+                if kind == EVENT_GAP_CLOSED:
                     for reason in entry.fields[b"reason"].decode().split(","):
                         counts[CLOSED + reason] += 1
             last = f"({page[-1].id}"

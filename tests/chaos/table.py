@@ -7,17 +7,26 @@ from collections.abc import Iterator
 from decimal import Decimal
 from typing import NamedTuple
 
-from klagg.contract import TradeRow
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.intervals import interval
+from klagg.wire.entries import TradeRow
 from tests.aggregator.oracle import fold
 from tests.chaos.market import ChaosMarket
 from tests.chaos.shape import INTERVALS, Shape
 
 VALUES = (
-    "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume",
-    "first_agg_id", "last_agg_id",
-)  # fmt: skip
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "quote_volume",
+    "trades",
+    "taker_buy_volume",
+    "taker_buy_quote_volume",
+    "first_agg_id",
+    "last_agg_id",
+)
 
 _WINDOW = f"""
 SELECT symbol, "interval" AS name, (extract(epoch FROM open_time) * 1000)::bigint AS open_ms,

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
+from klagg.binance.serving.subscriptions import Subscriptions
 from klagg.embedded import PostgresServer
-from klagg.exchange.control import Subscriptions
-from klagg.localexchange.hub import Connection
-from klagg.localexchange.market import MarketTrade
-from klagg.localexchange.streams import Route
-from klagg.localexchange.wire import agg_trade_event
+from klagg.simulator.hub import Connection
+from klagg.simulator.market import MarketTrade
+from klagg.simulator.payloads import agg_trade_event
+from klagg.simulator.streams import Route
 from tests.chaos import weather
 from tests.chaos.__main__ import play, verdict
 from tests.chaos.aof import TailWatch
@@ -37,7 +37,7 @@ SMALL = Shape(seed=7, symbols=20, trades=50_000, window_minutes=1, warm_ms=20_00
 def test_a_small_storm_leaves_the_same_table(tmp_path: Path, postgres_server: PostgresServer) -> None:
     calm, chaos = play(SMALL, tmp_path, seed=7, kills=10, speeds=(10, 5), postgres=postgres_server)
     assert sum(chaos.kills.values()) == 10
-    assert chaos.counts["hole_opened"] > 0
+    assert chaos.counts["gap_opened"] > 0
     assert chaos.counts["duplicates"] > 0
     for fault in (CUT_TAIL, CUT_EXEC, CUT_REPLY, SECOND, "doubled", "delayed", "lost to all lines"):
         assert chaos.faults[fault] > 0, fault

@@ -8,10 +8,10 @@ from collections import Counter
 from collections.abc import Callable
 from typing import TypeVar
 
-from klagg.exchange.limits import Limits
-from klagg.exchange.wire import combined, text_frame
-from klagg.localexchange.hub import Connection, Hub
-from klagg.localexchange.market import MarketTrade
+from klagg.binance.serving.limits import Limits
+from klagg.binance.serving.payloads import combined, text_frame
+from klagg.simulator.hub import Connection, Hub
+from klagg.simulator.market import MarketTrade
 
 T = TypeVar("T")
 

@@ -11,7 +11,7 @@ import ujson
 
 from klagg.cli.main import main as klagg
 from klagg.compare import Values
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.intervals import MINUTE_MS
 from tests.aggregator.kit import T0
 from tests.auditors.test_classify import LASTING, folded, market, official
@@ -36,11 +36,20 @@ def database(database_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Dat
 def write_dump(folder: Path, rows: dict[int, Values]) -> None:
     """A dump as the exchange writes it."""
     lines = [
-        ",".join(map(str, [
-            opening, *(values[name] for name in COLUMNS), opening + MINUTE_MS - 1, *(values[name] for name in REST), 0
-        ]))
+        ",".join(
+            map(
+                str,
+                [
+                    opening,
+                    *(values[name] for name in COLUMNS),
+                    opening + MINUTE_MS - 1,
+                    *(values[name] for name in REST),
+                    0,
+                ],
+            )
+        )
         for opening, values in rows.items()
-    ]  # fmt: skip
+    ]
     (folder / NAME).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -112,8 +121,14 @@ def test_a_capture_that_holds_trades_and_klines(realdata: Path, capsys: pytest.C
     assert klagg(["audit", "--trades", capture, "--klines", capture, *words]) == 0
     out = capsys.readouterr().out
     assert summary(out) == {
-        "bars": 4, "exact": 0, "edge_shift": 0, "exchange_hole": 0, "local_gap": 4, "late": 0, "unexplained": 0
-    }  # fmt: skip
+        "bars": 4,
+        "exact": 0,
+        "edge_shift": 0,
+        "exchange_gap": 0,
+        "local_gap": 4,
+        "late": 0,
+        "unexplained": 0,
+    }
     assert all(f"{name} 1m 2021-07-22 22:25:00 LOCAL_GAP: our bar is not complete" in out for name in names)
 
 

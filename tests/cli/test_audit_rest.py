@@ -11,13 +11,13 @@ import pytest_asyncio
 import ujson
 
 from klagg.cli.main import main as klagg
-from klagg.contract import WEIGHTS_KEY
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.intervals import HOUR_MS, MINUTE_MS
-from klagg.localexchange import LocalExchange, SyntheticMarket
-from klagg.redisio import Streams
+from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.wire.keys import WEIGHTS_KEY
 from tests.cli.test_backfill import MARKET
-from tests.localexchange.kit import START_MS, running
+from tests.simulator.kit import START_MS, running
 from writers.migrate import migrate
 
 pytestmark = pytest.mark.servers

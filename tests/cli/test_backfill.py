@@ -21,25 +21,25 @@ from typing import Any
 
 import pytest
 
-from klagg.cli import backfill_rest
-from klagg.cli.backfill import words
-from klagg.cli.backfill_report import COLUMNS, Meter
-from klagg.cli.backfill_rest import RestHistory, Stopped, parts_of
-from klagg.cli.bench_backfill import measure
+from klagg.bench.backfill import measure
+from klagg.binance.rest_client import ExchangeRest
+from klagg.cli.backfill import rest
+from klagg.cli.backfill.command import words
+from klagg.cli.backfill.report import COLUMNS, Meter
+from klagg.cli.backfill.rest import RestHistory, Stopped, parts_of
 from klagg.cli.main import main as klagg
-from klagg.contract import WEIGHTS_KEY
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.errors import ExchangeRefused, ExchangeUnavailable
-from klagg.exchange.rest import ExchangeRest
 from klagg.intervals import HOUR_MS, INTERVALS, MINUTE_MS
-from klagg.localexchange import LocalExchange, SyntheticMarket
-from klagg.localexchange.history import klines as told_klines
-from klagg.localexchange.wire import rest_kline
-from klagg.redisio import Streams
+from klagg.process.stats import Stats
 from klagg.settings import Settings, from_tree
-from klagg.stats import Stats
+from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator.history import klines as told_klines
+from klagg.simulator.payloads import rest_kline
+from klagg.wire.keys import WEIGHTS_KEY
 from tests.conftest import ROOT
-from tests.localexchange.kit import START_MS, running
+from tests.simulator.kit import START_MS, running
 from tests.writers.backfillkit import END_MS, minute, official, rows, write_dump
 from tests.writers.support import stored
 from tests.writers.test_backfill_table import own
@@ -135,12 +135,12 @@ def test_where_klagg_differs_is_said_and_reported(
     assert "10 written, 0 were there already, 4 stand back" in said
     assert "klagg's own bars differ in 2 cases; 1 official rows are flat" in said
     assert "DIFFERENT BTCUSDT 1m 2024-09-01 00:02:00 own: trades 8 (official 7); trades at the edge: 9:2:1" in said
-    assert "EXCHANGE_HOLE BTCUSDT 1m 2024-09-01 00:03:00 own: open 1.40 (official 1.50)" in said
+    assert "EXCHANGE_GAP BTCUSDT 1m 2024-09-01 00:03:00 own: open 1.40 (official 1.50)" in said
     lines = list(csv.DictReader(io.StringIO(report.read_text())))
     assert tuple(lines[0]) == COLUMNS
     assert [(line["kind"], line["open_time_ms"], line["own_volume"], line["official_volume"]) for line in lines] == [
         ("DIFFERENT", str(minute(2)), "3.500", "3.500"),
-        ("EXCHANGE_HOLE", str(minute(3)), "4.500", "0"),
+        ("EXCHANGE_GAP", str(minute(3)), "4.500", "0"),
         ("DIFFERENT", str(minute(4)), "0.1", "5.500"),
     ]
     assert [each for each in stored(database) if each.epoch] == bars
@@ -148,7 +148,7 @@ def test_where_klagg_differs_is_said_and_reported(
     assert len(report.read_text().splitlines()) == 7, "appended, with one header"
     as_json = tmp_path / "report.jsonl"
     found = run_json(capsys, "--dir", tmp_path, "--report", as_json, "--again")
-    assert (found["different"], found["holes"], len(found["examples"])) == (2, 1, 3)
+    assert (found["different"], found["gaps"], len(found["examples"])) == (2, 1, 3)
     assert [json.loads(line) for line in as_json.read_text().splitlines()] == found["examples"]
 
 
@@ -272,7 +272,7 @@ def test_ended_in_the_middle_of_a_file_it_goes_on_there(
 def test_progress_without_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("klagg.cli.backfill_report.PLAIN_S", 0)
+    monkeypatch.setattr("klagg.cli.backfill.report.PLAIN_S", 0)
     part = Part("BTCUSDT", INTERVALS["1m"], "REST 2024-09", minute(0), minute(100))
     other = replace(part, name="REST 2024-10")
     with Meter([part, other], lambda: "waits 3 s for the exchange") as meter:
@@ -311,7 +311,7 @@ def exchange_settings(redis_url: str, monkeypatch: pytest.MonkeyPatch) -> str:
 async def test_rest_loads_what_the_exchange_tells_and_goes_on_where_it_was(
     database: Database, exchange_settings: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(backfill_rest, "PAGE_ROWS", 50)
+    monkeypatch.setattr(rest, "PAGE_ROWS", 50)
     now_ms = START_MS + 10 * MINUTE_MS
     market = SyntheticMarket(**MARKET)  # type: ignore[arg-type]
     async with running(LocalExchange(market, start_ms=now_ms)) as exchange:
@@ -333,9 +333,22 @@ async def test_rest_loads_what_the_exchange_tells_and_goes_on_where_it_was(
                 mine = [each for each in found if (each.symbol, each.interval) == (listing.symbol, interval)]
                 told = told_klines(market, listing.symbol, interval, START_MS - 3 * HOUR_MS, None, 1000, now_ms)
                 told = told[: len(mine)]
-                assert [(each.open_time, each.close_time, each.open, each.high, each.low, each.close, each.volume,
-                         each.quote_volume, each.trades, each.taker_buy_volume, each.taker_buy_quote_volume)
-                        for each in mine] == [bar_values(bar) for bar in told]  # fmt: skip
+                assert [
+                    (
+                        each.open_time,
+                        each.close_time,
+                        each.open,
+                        each.high,
+                        each.low,
+                        each.close,
+                        each.volume,
+                        each.quote_volume,
+                        each.trades,
+                        each.taker_buy_volume,
+                        each.taker_buy_quote_volume,
+                    )
+                    for each in mine
+                ] == [bar_values(bar) for bar in told]
                 assert mine[-1].close_time < now_ms < mine[-1].close_time + 4 * MINUTE_MS + HOUR_MS
     assert {(each.epoch, each.revision, each.complete, each.source) for each in found} == {(0, 1, 1, "exchange")}
     account = {name.decode(): int(used) for name, used in Streams(exchange_settings).hash_of(WEIGHTS_KEY).items()}
@@ -397,20 +410,24 @@ def test_pauses_and_passing_troubles_are_waited_out(monkeypatch: pytest.MonkeyPa
     waits: list[float] = []
     monkeypatch.setattr(RestHistory, "_sleep", at_once)
     troubles = [
-        ExchangeRefused("slower", status=429, retry_after_s=3), ExchangeRefused("banned", status=418),
-        ExchangeUnavailable("away"), ExchangeRefused("firewall", status=403), ExchangeRefused("broken", status=502),
-    ]  # fmt: skip
+        ExchangeRefused("slower", status=429, retry_after_s=3),
+        ExchangeRefused("banned", status=418),
+        ExchangeUnavailable("away"),
+        ExchangeRefused("firewall", status=403),
+        ExchangeRefused("broken", status=502),
+    ]
     rest, source = Scripted(*troubles, [told(0), told(1), told(2)]), history()
     assert batches(rest, PART, of=source) == [Batch(PART, rows(3), minute(3))]
     assert (len(waits), source._stats.counters) == (3, {"pauses": 2})
     assert rest.asked[0] == (
-        "/fapi/v1/klines", 1,
+        "/fapi/v1/klines",
+        1,
         {"symbol": "BTCUSDT", "interval": "1m", "startTime": minute(0), "endTime": minute(3) - 1, "limit": 3},
-    )  # fmt: skip
+    )
     away = Scripted(*[ExchangeUnavailable("away")] * 50)
     with pytest.raises(ExchangeUnavailable):
         batches(away, PART)
-    assert len(away.asked) == backfill_rest.TRIES_MAX + 1
+    assert len(away.asked) == rest.TRIES_MAX + 1
 
 
 def test_a_refusal_and_a_malformed_answer_fail_the_part() -> None:
@@ -435,7 +452,7 @@ def test_waits_end_when_asked_to() -> None:
 
 def test_only_closed_bars_since_the_listing_are_asked_for() -> None:
     now_ms = minute(100)
-    market = backfill_rest.Market(now_ms, {"BTCUSDT": minute(50) + 7})
+    market = rest.Market(now_ms, {"BTCUSDT": minute(50) + 7})
     (part,) = parts_of(market, [INTERVALS["1m"]], 0, END_MS)
     assert (part.from_ms, part.to_ms) == (minute(50), minute(98))
     assert parts_of(market, [INTERVALS["4h"]], 0, END_MS) == []

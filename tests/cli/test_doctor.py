@@ -57,8 +57,12 @@ def test_bounds_that_nobody_can_judge_are_an_error() -> None:
 
 def test_packages_are_judged_one_by_one_and_extras_left_out() -> None:
     wanted = [
-        "redis<9,>=8.1", "psycopg[binary]>=3.3,<4", "numpy>=2.4,<3", "rich", 'pytest<10,>=9; extra == "test"',
-    ]  # fmt: skip
+        "redis<9,>=8.1",
+        "psycopg[binary]>=3.3,<4",
+        "numpy>=2.4,<3",
+        "rich",
+        'pytest<10,>=9; extra == "test"',
+    ]
     versions = {"redis": "8.1.0", "psycopg": "2.9.1", "rich": "15.0.0"}
     found = list(doctor.packages(wanted, versions.get))
     assert [each.verdict for each in found] == [OK, FAIL, FAIL, OK]
@@ -220,9 +224,12 @@ def test_an_exchange_that_is_away_is_a_warning() -> None:
 
 @pytest.mark.servers
 def test_all_of_it(
-    redis_url: str, database_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str],
+    redis_url: str,
+    database_url: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.setattr(doctor, "declared", lambda: ["redis>=8"])
     migrated(database_url).close()
     config = tmp_path / "klagg.toml"

@@ -14,14 +14,25 @@ import pytest
 import ujson
 from rich.cells import cell_len
 
-from klagg import contract
 from klagg.cli import inspect
 from klagg.cli.inspect import KINDS, Wish
 from klagg.cli.main import main as klagg
-from klagg.contract import Fields, Keys, RawFields, TradeRow, shard_of, stamp
+from klagg.drivers.redis_streams import Streams
 from klagg.errors import ContractError
 from klagg.kline import Kline
-from klagg.redisio import Streams
+from klagg.wire.entries import (
+    EVENT_CLOSE,
+    EVENT_LISTED,
+    EVENT_TICK,
+    TradeRow,
+    events_entry,
+    live_field,
+    tick_entry,
+    trades_entry_of_rows,
+    watermark_entry,
+)
+from klagg.wire.fields import Fields, RawFields, stamp
+from klagg.wire.keys import Keys, shard_of
 from tests.conftest import ROOT
 from tests.kit import eventually
 
@@ -35,17 +46,34 @@ def trade(symbol: str, number: int, *, maker: bool = False, counts: bool = True)
 
 
 def feed(*rows: TradeRow) -> Fields:
-    return contract.trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=T)
+    return trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=T)
 
 
 def kline(symbol: str, interval: str = "1m", open_time: int = T, **changed: Any) -> Kline:
     values: dict[str, Any] = {
-        "symbol": symbol, "interval": interval, "open_time": open_time, "close_time": open_time + 59_999, "open": "1.0",
-        "high": "2.0", "low": "0.5", "close": "1.5", "volume": "10", "quote_volume": "15.00", "trades": 7,
-        "taker_buy_volume": "4", "taker_buy_quote_volume": "6.00", "first_agg_id": 1, "last_agg_id": 5,
-        "first_trade_id": 100, "last_trade_id": 106, "complete": 1, "epoch": 1, "revision": 1, "source": "own",
+        "symbol": symbol,
+        "interval": interval,
+        "open_time": open_time,
+        "close_time": open_time + 59_999,
+        "open": "1.0",
+        "high": "2.0",
+        "low": "0.5",
+        "close": "1.5",
+        "volume": "10",
+        "quote_volume": "15.00",
+        "trades": 7,
+        "taker_buy_volume": "4",
+        "taker_buy_quote_volume": "6.00",
+        "first_agg_id": 1,
+        "last_agg_id": 5,
+        "first_trade_id": 100,
+        "last_trade_id": 106,
+        "complete": 1,
+        "epoch": 1,
+        "revision": 1,
+        "source": "own",
         "edge": "",
-    }  # fmt: skip
+    }
     return Kline(**{**values, **changed})
 
 
@@ -71,7 +99,7 @@ def test_symbols_take_the_same_room_on_a_terminal() -> None:
     assert len({cell_len(start) for start in starts}) == 1
 
 
-@pytest.mark.parametrize("fields", [contract.tick_entry(T), contract.mark_entry("A", ["BTCUSDT"], T)])
+@pytest.mark.parametrize("fields", [tick_entry(T), watermark_entry("A", ["BTCUSDT"], T)])
 def test_other_entries_of_the_feed_hold_no_trades(fields: Fields) -> None:
     assert lines("trades", fields) == []
 
@@ -91,12 +119,10 @@ def test_a_line_for_a_kline() -> None:
     assert line.endswith("waiting  revision 2  source mixed")
 
 
-@pytest.mark.parametrize(
-    ("closed", "complete", "state"), [(0, 0, "open"), (1, 0, "closed"), (1, 1, "final")]
-)  # fmt: skip
+@pytest.mark.parametrize(("closed", "complete", "state"), [(0, 0, "open"), (1, 0, "closed"), (1, 1, "final")])
 def test_a_line_for_each_live_bar(closed: int, complete: int, state: str) -> None:
     value = LIVE.format(closed=closed, complete=complete)
-    fields = {"time": str(T), contract.live_field(CJK, "1m"): value, contract.live_field("A", "1h"): value}
+    fields = {"time": str(T), live_field(CJK, "1m"): value, live_field("A", "1h"): value}
     first, second = lines("live", stamp(fields, "aggregator-0@1", 1))
     assert first == f"2027-01-15 08:00:00 {CJK}   1m  O 1.0 H 2.0 L 0.5 C 1.5  volume 10  trades 7  {state}"
     assert second.split()[2:4] == ["A", "1h"]
@@ -107,7 +133,7 @@ def test_a_line_for_each_event() -> None:
         ("BTCUSDT", "1m", T, "trade", 0, 1, "open", "final", "own"),
         (CJK, "1m", T, "clock", 1, 1, "none", "waiting", "exchange"),
     ]
-    assert lines("events", contract.events_entry(contract.EVENT_CLOSE, T + 60_250, closes)) == [
+    assert lines("events", events_entry(EVENT_CLOSE, T + 60_250, closes)) == [
         "2027-01-15 08:01:00.250 BTCUSDT        close       interval=1m open_time=2027-01-15 08:00:00 trigger=trade "
         "empty=0 revision=1 before=open after=final source=own",
         f"2027-01-15 08:01:00.250 {CJK}   close       interval=1m open_time=2027-01-15 08:00:00 trigger=clock "
@@ -116,7 +142,7 @@ def test_a_line_for_each_event() -> None:
 
 
 def test_ticks_are_left_out_unless_asked_for() -> None:
-    (tick,) = inspect.events(raw(contract.events_entry(contract.EVENT_TICK, T, [])))
+    (tick,) = inspect.events(raw(events_entry(EVENT_TICK, T, [])))
     assert not Wish().takes(tick)
     assert Wish(ticks=True).takes(tick)
     assert KINDS["events"].line(tick).endswith(" tick")
@@ -151,14 +177,23 @@ def printed(capsys: Capture, *words: str) -> list[dict[str, Any]]:
 def test_the_newest_trades_come_in_order(streams: Streams, capsys: Capture) -> None:
     for number in range(1, 1_000, 2):
         streams.append(Keys(0).feed, stamp(feed(trade("A", number), trade("B", number + 1)), "w", number))
-        streams.append(Keys(0).feed, stamp(contract.tick_entry(T), "w", number))
+        streams.append(Keys(0).feed, stamp(tick_entry(T), "w", number))
     assert [each["id"] for each in printed(capsys, "trades", "--count", "3")] == [998, 999, 1000]
     assert [each["id"] for each in printed(capsys, "trades", "b", "--count", "450")] == list(range(102, 1001, 2))
     (last,) = printed(capsys, "trades", "A", "--count", "1")
     assert last == {
-        "symbol": "A", "id": 999, "price": "1.50", "qty": "3", "first": 1998, "last": 1999, "time": T + 999, "maker": 0,
-        "counts": 1, "line": "A", "ids": "agg",
-    }  # fmt: skip
+        "symbol": "A",
+        "id": 999,
+        "price": "1.50",
+        "qty": "3",
+        "first": 1998,
+        "last": 1999,
+        "time": T + 999,
+        "maker": 0,
+        "counts": 1,
+        "line": "A",
+        "ids": "agg",
+    }
 
 
 @pytest.mark.servers
@@ -184,19 +219,24 @@ def test_klines_live_and_events_of_a_symbol_with_a_chinese_name(streams: Streams
         for name in ("1m", "1h"):
             streams.append(Keys(0).klines, stamp(kline(symbol, name).to_fields(), "w", 1))
             value = LIVE.format(closed=0, complete=0)
-            streams.append(Keys(0).live, stamp({"time": str(T), contract.live_field(symbol, name): value}, "w", 1))
+            streams.append(Keys(0).live, stamp({"time": str(T), live_field(symbol, name): value}, "w", 1))
     rows = [("BTCUSDT", 1, "TRADING", 1, 3), (CJK, 2, "TRADING", 4, 0)]
-    listed = contract.events_entry(contract.EVENT_LISTED, T, rows)
+    listed = events_entry(EVENT_LISTED, T, rows)
     streams.append(Keys(0).events, stamp(listed, "w", 1))
-    streams.append(Keys(0).events, stamp(contract.events_entry(contract.EVENT_TICK, T, []), "w", 2))
+    streams.append(Keys(0).events, stamp(events_entry(EVENT_TICK, T, []), "w", 2))
     assert [each["interval"] for each in printed(capsys, "klines", CJK)] == ["1m", "1h"]
     (bar,) = printed(capsys, "live", CJK, "--interval", "1h")
     assert (bar["symbol"], bar["open_time"], bar["close"], bar["trades"]) == (CJK, T, "1.5", 7)
     (event,) = printed(capsys, "events", CJK)
     assert event == {
-        "event": "listed", "at": T, "symbol": CJK, "generation": 2, "status": "TRADING", "price_scale": 4,
+        "event": "listed",
+        "at": T,
+        "symbol": CJK,
+        "generation": 2,
+        "status": "TRADING",
+        "price_scale": 4,
         "qty_scale": 0,
-    }  # fmt: skip
+    }
     assert [each["event"] for each in printed(capsys, "events", "--ticks")] == ["listed", "listed", "tick"]
     assert klagg(["inspect", "klines", CJK]) == 0
     assert CJK in capsys.readouterr().out
@@ -247,8 +287,10 @@ def test_follow_goes_on_until_ctrl_c(streams: Streams, tmp_path: Path) -> None:
     with output.open("wb") as out:
         process = subprocess.Popen(
             [sys.executable, "-m", "klagg", "inspect", "klines", "A", "--follow", "--json"],
-            cwd=ROOT, stdout=out, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
 
     def opened() -> list[int]:
         return [ujson.loads(line)["open_time"] for line in output.read_text(encoding="utf-8").splitlines()]

@@ -80,14 +80,18 @@ def slow(rows: list[OfficialKline], to: str) -> dict[int, tuple[Decimal | int, .
         held[kind.open_time(row.open_time_ms)].append(row)
     return {
         opened: (
-            Decimal(part[0].open), max(Decimal(row.high) for row in part), min(Decimal(row.low) for row in part),
-            Decimal(part[-1].close), sum(Decimal(row.volume) for row in part),
-            sum(Decimal(row.quote_volume or 0) for row in part), sum(row.trades or 0 for row in part),
+            Decimal(part[0].open),
+            max(Decimal(row.high) for row in part),
+            min(Decimal(row.low) for row in part),
+            Decimal(part[-1].close),
+            sum(Decimal(row.volume) for row in part),
+            sum(Decimal(row.quote_volume or 0) for row in part),
+            sum(row.trades or 0 for row in part),
             sum(Decimal(row.taker_buy_volume or 0) for row in part),
             sum(Decimal(row.taker_buy_quote_volume or 0) for row in part),
         )
         for opened, part in held.items()
-    }  # fmt: skip
+    }
 
 
 @pytest.mark.parametrize("name", ["ALGOUSDT-1m-2024-09", "FILUSDT-1m-2023-08"])
@@ -131,10 +135,18 @@ def test_rollup_equals_the_exchanges_own_rows(
     realdata: Path, capsys: pytest.CaptureFixture[str], source: str, to: str, official: str, wrong: list[str]
 ) -> None:
     folder = realdata / "official_spot_klines_rollup"
-    code = main([
-        "rollup", "--klines", str(folder / f"{source}.csv.gz"), "--to", to, "--json",
-        "--compare", str(folder / f"{official}.csv.gz"),
-    ])  # fmt: skip
+    code = main(
+        [
+            "rollup",
+            "--klines",
+            str(folder / f"{source}.csv.gz"),
+            "--to",
+            to,
+            "--json",
+            "--compare",
+            str(folder / f"{official}.csv.gz"),
+        ]
+    )
     lines = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()]
     differing = [str(line["open_time"]) for line in lines[:-1] if line["verdict"] == "different"]
     assert differing == wrong

@@ -13,11 +13,11 @@ from rich.console import Console
 from klagg.cli import status
 from klagg.cli.main import main as klagg
 from klagg.clock import local_ms
-from klagg.contract import heartbeat_key
-from klagg.processes import processes
-from klagg.redisio import Streams
+from klagg.drivers.redis_streams import Streams
+from klagg.process.catalogue import processes
+from klagg.process.stats import Alarm, Pulse, Stats
 from klagg.settings import Service, Settings
-from klagg.stats import Alarm, Pulse, Stats
+from klagg.wire.keys import heartbeat_key
 from tests.conftest import ROOT
 
 NOW_MS = 1_800_000_000_000.0
@@ -37,9 +37,7 @@ def heartbeat(process: str, now_ms: float = NOW_MS, *, silent_parser: bool = Fal
 
 def beats(*names: str, **changed: str) -> dict[str, str]:
     """Heartbeats by key; `changed` replaces those of some processes (aggregator_0 is aggregator-0)."""
-    texts = {name: heartbeat(name) for name in names} | {
-        name.replace("_", "-"): text for name, text in changed.items()
-    }  # fmt: skip
+    texts = {name: heartbeat(name) for name in names} | {name.replace("_", "-"): text for name, text in changed.items()}
     return {heartbeat_key(name): text for name, text in texts.items()}
 
 

@@ -19,21 +19,30 @@ from pathlib import Path
 import pytest
 
 from klagg.cli.main import main as klagg
-from klagg.contract import GROUP_WRITERS, Keys, texts_of
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.kline import Kline
-from klagg.redisio import Streams
 from klagg.settings import Audit, Settings, to_toml
+from klagg.wire.fields import texts_of
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.endtoend.kit import ROOT, Stack, stack, table
 from tests.kit import eventually
 
 CONFIGURATION = ROOT / "config" / "supervisord.conf"
 SCRIPTS: dict[str, str] = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["scripts"]
 NAMES = (
-    "klagg-writer-final", "klagg-writer-snapshot", "klagg-auditor-completeness", "klagg-auditor-lifecycle",
-    "klagg-auditor-exchange", "klagg-gateway",
-    "klagg-aggregator:klagg-aggregator-0", "klagg-clock", "klagg-repair", "klagg-ingest-A", "klagg-ingest-B",
-)  # fmt: skip
+    "klagg-writer-final",
+    "klagg-writer-snapshot",
+    "klagg-auditor-completeness",
+    "klagg-auditor-lifecycle",
+    "klagg-auditor-exchange",
+    "klagg-gateway",
+    "klagg-aggregator:klagg-aggregator-0",
+    "klagg-clock",
+    "klagg-repair",
+    "klagg-ingest-A",
+    "klagg-ingest-B",
+)
 """In the order of their priorities."""
 AGGREGATOR = NAMES[6]
 
@@ -65,10 +74,18 @@ def test_the_last_to_stop_are_the_writers_and_the_first_is_ingest() -> None:
     # supervisord stops from the highest priority to the lowest.
     by_priority = sorted(programs(), key=lambda name: -int(programs()[name]["priority"]))
     assert by_priority == [
-        "klagg-ingest-A", "klagg-ingest-B", "klagg-repair", "klagg-clock", "klagg-aggregator",
-        "klagg-gateway", "klagg-auditor-exchange", "klagg-auditor-lifecycle", "klagg-auditor-completeness",
-        "klagg-writer-snapshot", "klagg-writer-final",
-    ]  # fmt: skip
+        "klagg-ingest-A",
+        "klagg-ingest-B",
+        "klagg-repair",
+        "klagg-clock",
+        "klagg-aggregator",
+        "klagg-gateway",
+        "klagg-auditor-exchange",
+        "klagg-auditor-lifecycle",
+        "klagg-auditor-completeness",
+        "klagg-writer-snapshot",
+        "klagg-writer-final",
+    ]
 
 
 def bin_folder(folder: Path) -> Path:
@@ -97,8 +114,10 @@ class Supervisor:
         self._environment, self._logs = environment, logs
         self.process = subprocess.Popen(
             [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(CONFIGURATION)],
-            env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.STDOUT,
-        )  # fmt: skip
+            env=environment,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.STDOUT,
+        )
 
     def control(self, *words: str) -> str:
         command = [sys.executable, "-m", "supervisor.supervisorctl", "-c", str(CONFIGURATION), *words]
@@ -197,7 +216,11 @@ def test_supervisord_says_which_variable_is_missing(tmp_path: Path) -> None:
     environment = {name: value for name, value in os.environ.items() if not name.startswith("KLAGG_")}
     done = subprocess.run(
         [sys.executable, "-m", "supervisor.supervisord", "-n", "-c", str(CONFIGURATION)],
-        env={**environment, "KLAGG_LOGS": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=30,
-    )  # fmt: skip
+        env={**environment, "KLAGG_LOGS": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
     assert done.returncode == 2
     assert "ENV_KLAGG_BIN" in done.stdout + done.stderr

@@ -17,11 +17,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from klagg.contract import Keys
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.embedded import running_url
 from klagg.embedded.traces import free_port
-from klagg.redisio import Streams
+from klagg.wire.keys import Keys
 from tests.cli.upkit import MARKET, PIPELINE, data_directory, is_alive, refused, up
 from tests.kit import eventually
 
@@ -68,9 +68,14 @@ def test_finals_reach_the_table_and_a_second_start_goes_on(data: Path) -> None:
     assert BANNER in said
     assert "with TimescaleDB" in said
     assert in_order(
-        said, "ingest-A drained", "aggregator-0 drained", "writer-snapshot drained", "exchange drained",
-        "PostgreSQL stopped", "Redis stopped",
-    )  # fmt: skip
+        said,
+        "ingest-A drained",
+        "aggregator-0 drained",
+        "writer-snapshot drained",
+        "exchange drained",
+        "PostgreSQL stopped",
+        "Redis stopped",
+    )
     assert (first.folder / "klagg.toml").stat().st_mode & 0o777 == 0o600
     logs = {path.name: path.read_text(encoding="utf-8") for path in (first.folder / "logs").iterdir()}
     assert BANNER in logs["up.log"]
@@ -98,8 +103,9 @@ def test_a_killed_process_comes_back_and_nobody_else_may_start(data: Path) -> No
         before = running.kline()
         os.kill(pids["aggregator-0"], signal.SIGKILL)
         assert refused(data, "--no-database", *MARKET) == (
-            1, f"klagg: klagg is already up with the data directory {running.folder}",
-        )  # fmt: skip
+            1,
+            f"klagg: klagg is already up with the data directory {running.folder}",
+        )
         running.kline(behind=before.epoch, after=before)
         assert running.pids(PIPELINE)["aggregator-0"] != pids["aggregator-0"]
         assert "aggregator-0 ended with exit code -9; it starts again in 0.5 s" in running.said()

@@ -15,12 +15,13 @@ from typing import Any
 
 import ujson
 
-from klagg.contract import HEARTBEAT_PATTERN, Keys, texts_of
+from klagg.drivers.redis_streams import Streams
 from klagg.embedded import cache_directory
 from klagg.embedded.traces import recorded_process
 from klagg.kline import Kline
-from klagg.redisio import Streams
 from klagg.settings import Settings, load
+from klagg.wire.fields import texts_of
+from klagg.wire.keys import HEARTBEAT_PATTERN, Keys
 from tests.conftest import ROOT
 from tests.kit import eventually
 
@@ -28,8 +29,15 @@ MARKET = ("--source", "sim", "--symbols", "5", "--rate", "200", "--speed", "20")
 """A market whose minutes take three seconds."""
 
 PIPELINE = {
-    "aggregator-0", "auditor-completeness", "auditor-lifecycle", "gateway", "repair", "clock", "ingest-A", "ingest-B",
-}  # fmt: skip
+    "aggregator-0",
+    "auditor-completeness",
+    "auditor-lifecycle",
+    "gateway",
+    "repair",
+    "clock",
+    "ingest-A",
+    "ingest-B",
+}
 
 
 def command(data: Path, *options: str) -> list[str]:
@@ -123,9 +131,13 @@ def up(data: Path, *options: str, terminal: int | None = None, until: str = "kla
     output = data / "output"
     with output.open("wb") as out:
         process = subprocess.Popen(
-            command(data, *options), env=environment(), stdin=subprocess.DEVNULL,
-            stdout=terminal or out, stderr=terminal or out, start_new_session=True,
-        )  # fmt: skip
+            command(data, *options),
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=terminal or out,
+            stderr=terminal or out,
+            start_new_session=True,
+        )
     running = Running(process, data, output)
     try:
         if terminal is None:

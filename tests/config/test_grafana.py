@@ -15,10 +15,10 @@ from typing import Any
 
 import pytest
 
-from klagg.cli import grafana
-from klagg.cli.bench_grafana import fill
-from klagg.cli.grafana import Answering, Question
-from klagg.database import Database
+from klagg.bench import grafana_panels
+from klagg.bench.grafana import fill
+from klagg.bench.grafana_panels import Answering, Question
+from klagg.drivers.postgres import Database
 from klagg.embedded import PostgresServer, bring_prefix
 from klagg.errors import DatabaseRefused
 from tests.config.grafanakit import FOLDER, ROOT, validate
@@ -26,15 +26,15 @@ from writers.migrate import migrate
 
 SYMBOLS = 5
 DAYS = 16
-MODELS = grafana.dashboards()
-QUESTIONS = [each for model in MODELS.values() for each in grafana.questions(model)]
-PANELS = [panel for model in MODELS.values() for panel in grafana.panels_of(model)]
+MODELS = grafana_panels.dashboards()
+QUESTIONS = [each for model in MODELS.values() for each in grafana_panels.questions(model)]
+PANELS = [panel for model in MODELS.values() for panel in grafana_panels.panels_of(model)]
 EACH_QUESTION = pytest.mark.parametrize("question", QUESTIONS, ids=lambda each: each.name)
 NUMBER = int | float | Decimal
 
 
 def panel_of(question: Question) -> dict[str, Any]:
-    found = [each for each in grafana.panels_of(MODELS[question.dashboard]) if each["title"] == question.title]
+    found = [each for each in grafana_panels.panels_of(MODELS[question.dashboard]) if each["title"] == question.title]
     assert len(found) == 1
     return dict(found[0])
 
@@ -60,12 +60,12 @@ class Filled:
 
     def sql(self, question: Question, **changes: Any) -> str:
         model = MODELS[question.dashboard]
-        variables = grafana.defaults_of(model)
+        variables = grafana_panels.defaults_of(model)
         if "symbol" in variables:
             variables["symbol"] = ["BTCUSDT", "SYM0003USDT"]
-        since = self.until - grafana.range_of(model)
+        since = self.until - grafana_panels.range_of(model)
         answering = Answering(since, self.until, variables, timescaledb=self.timescaledb)
-        return grafana.expand(question, dataclasses.replace(answering, **changes))
+        return grafana_panels.expand(question, dataclasses.replace(answering, **changes))
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def check_rows(question: Question, rows: list[dict[str, Any]]) -> None:
     elif question.kind == "variable":
         model = MODELS[question.dashboard]
         (name,) = rows[0]
-        (value,) = grafana.defaults_of(model)[question.title.removeprefix("variable ")]
+        (value,) = grafana_panels.defaults_of(model)[question.title.removeprefix("variable ")]
         assert value in [row[name] for row in rows]
     else:
         assert question.kind == "table"

@@ -10,7 +10,7 @@ from typing import Any
 import fakeredis
 import pytest
 
-from klagg.redisio import AsyncStreams, Streams
+from klagg.drivers.redis_streams import AsyncStreams, Streams
 from tests.contract.kit import Blocking
 
 FAKE, REAL = "fakeredis", "redis"

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
-from klagg.redisio import AsyncStreams
+from klagg.drivers.redis_streams import AsyncStreams
 
 
 class Blocking:

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from klagg.contract import GROUP_REPAIR, Keys
+from klagg.drivers.redis_streams import Append, Entry, Streams
 from klagg.errors import RedisRefused
-from klagg.redisio import Append, Entry, Streams
+from klagg.wire.keys import GROUP_REPAIR, Keys
 from tests.contract.conftest import Place
 from tests.contract.kit import Blocking
 from tests.kit import eventually

@@ -13,10 +13,39 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.columns import FILLS_MAX, check_entry, decode
-from klagg import contract
-from klagg.contract import Fields, Keys, Listing, TradeRow
 from klagg.errors import ContractError
-from klagg.findings import finding_entry
+from klagg.wire.entries import (
+    BARS_POSITION,
+    DEAD_TEXT_CHARS,
+    EVENT_COLUMNS,
+    EVENT_LISTED,
+    EVENT_TICK,
+    LIVE_META,
+    LIVE_VALUE,
+    OFFICIAL_COLUMNS,
+    TRADE_COLUMNS,
+    Listing,
+    Request,
+    TradeRow,
+    dead_entry,
+    event_rows,
+    events_entry,
+    listing_entries,
+    listings_of,
+    live_field,
+    live_value_of,
+    official_entry,
+    official_of,
+    request_entry,
+    request_of,
+    tick_entry,
+    trades_entry_of_rows,
+    trigger_entry,
+    watermark_entry,
+)
+from klagg.wire.fields import Fields, check_version, integer_of, stamp, text_of, texts_of
+from klagg.wire.findings import finding_entry
+from klagg.wire.keys import Keys, heartbeat_key, shard_of
 
 INT64_MAX = 2**63 - 1
 
@@ -27,7 +56,7 @@ def raw(fields: Fields) -> dict[bytes, bytes]:
 
 
 def stamped(fields: Fields) -> dict[bytes, bytes]:
-    return raw(contract.stamp(fields, "test@1", 1))
+    return raw(stamp(fields, "test@1", 1))
 
 
 names = st.sampled_from(["BTCUSDT", "1000SHIBUSDT", "币安人生USDT", "BTCUSDT_260925", "Ⓢ"])
@@ -40,16 +69,23 @@ def trade_rows(draw: st.DrawFn) -> TradeRow:
     first = draw(big)
     last = draw(st.integers(first, min(INT64_MAX, first + FILLS_MAX - 1)))
     return TradeRow(
-        draw(names), draw(big), draw(decimals), draw(decimals), first, last, draw(big), draw(st.booleans()),
+        draw(names),
+        draw(big),
+        draw(decimals),
+        draw(decimals),
+        first,
+        last,
+        draw(big),
         draw(st.booleans()),
-    )  # fmt: skip
+        draw(st.booleans()),
+    )
 
 
 @given(st.lists(st.tuples(st.sampled_from(["agg", "trade"]), st.lists(trade_rows(), min_size=1)), min_size=1))
 def test_trades_come_out_of_the_aggregator_s_arrays_as_they_went_in(
     batches: Sequence[tuple[str, Sequence[TradeRow]]],
 ) -> None:
-    entries = [stamped(contract.trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=1)) for ids, rows in batches]
+    entries = [stamped(trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=1)) for ids, rows in batches]
     assert [check_entry(each) for each in entries] == [len(rows) for _, rows in batches]
     columns = decode(entries)
     found = [
@@ -80,22 +116,37 @@ def test_an_entry_of_trades_is_plain_text() -> None:
         TradeRow("BTCUSDT", 7, "85266.00", "0.158", 20, 22, 1700000000000, True),
         TradeRow("币安人生USDT", 8, "0.1", "5", 30, 30, 1700000000001, False, counts=False),
     ]
-    entry = contract.trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=1700000000009)
-    assert contract.stamp(entry, "w@1", 3) == {
-        "v": "1", "writer": "w@1", "seq": "3", "kind": "trades", "n": "2", "line": "A", "ids": "agg",
-        "recv": "1700000000009", "symbol": "BTCUSDT,币安人生USDT", "id": "7,8", "price": "85266.00,0.1",
-        "qty": "0.158,5", "first": "20,30", "last": "22,30", "time": "1700000000000,1700000000001",
-        "maker": "1,0", "counts": "1,0",
-    }  # fmt: skip
+    entry = trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=1700000000009)
+    assert stamp(entry, "w@1", 3) == {
+        "v": "1",
+        "writer": "w@1",
+        "seq": "3",
+        "kind": "trades",
+        "n": "2",
+        "line": "A",
+        "ids": "agg",
+        "recv": "1700000000009",
+        "symbol": "BTCUSDT,币安人生USDT",
+        "id": "7,8",
+        "price": "85266.00,0.1",
+        "qty": "0.158,5",
+        "first": "20,30",
+        "last": "22,30",
+        "time": "1700000000000,1700000000001",
+        "maker": "1,0",
+        "counts": "1,0",
+    }
 
 
-GOOD = contract.trades_entry_of_rows(
+GOOD = trades_entry_of_rows(
     [TradeRow("A", 1, "1.5", "2", 1, 1, 5, False), TradeRow("B", 2, "1", "2", 1, 3, 5, True)],
-    line="A", ids="agg", recv_ms=1,
-)  # fmt: skip
+    line="A",
+    ids="agg",
+    recv_ms=1,
+)
 
 
-@pytest.mark.parametrize("column", contract.TRADE_COLUMNS)
+@pytest.mark.parametrize("column", TRADE_COLUMNS)
 @pytest.mark.parametrize("values", [None, "", "1", "1,1,1"])
 def test_a_column_of_the_wrong_length_is_refused_before_anything_is_read(column: str, values: str | None) -> None:
     entry = stamped(GOOD)
@@ -110,13 +161,32 @@ def test_a_column_of_the_wrong_length_is_refused_before_anything_is_read(column:
 @pytest.mark.parametrize(
     ("column", "values"),
     [
-        ("price", "abc,1"), ("price", "-1,1"), ("price", "1e5,1"), ("price", "1..2,1"), ("price", "NaN,1"),
-        ("price", "1,+1"), ("price", "1, 1"), ("price", "1,"), ("price", "0x1,1"), ("price", "1_0,1"),
-        ("qty", "1,-0.5"), ("qty", "1234567890123456789,1"), ("id", "1,x"), ("id", "-1,1"), ("id", "1.0,2"),
-        ("id", "9223372036854775808,2"), ("time", "5,-5"), ("first", "2,1"), ("last", "1,0"), ("maker", "2,0"),
-        ("maker", "true,0"), ("counts", "1,"), ("counts", "10,"), ("symbol", "A,"),
+        ("price", "abc,1"),
+        ("price", "-1,1"),
+        ("price", "1e5,1"),
+        ("price", "1..2,1"),
+        ("price", "NaN,1"),
+        ("price", "1,+1"),
+        ("price", "1, 1"),
+        ("price", "1,"),
+        ("price", "0x1,1"),
+        ("price", "1_0,1"),
+        ("qty", "1,-0.5"),
+        ("qty", "1234567890123456789,1"),
+        ("id", "1,x"),
+        ("id", "-1,1"),
+        ("id", "1.0,2"),
+        ("id", "9223372036854775808,2"),
+        ("time", "5,-5"),
+        ("first", "2,1"),
+        ("last", "1,0"),
+        ("maker", "2,0"),
+        ("maker", "true,0"),
+        ("counts", "1,"),
+        ("counts", "10,"),
+        ("symbol", "A,"),
     ],
-)  # fmt: skip
+)
 def test_a_value_that_is_not_what_its_column_holds_is_refused(column: str, values: str) -> None:
     entry = stamped({**GOOD, column: values})
     with pytest.raises(ContractError):
@@ -149,10 +219,10 @@ def listing(number: int, name: str = "S{}USDT") -> Listing:
 @pytest.mark.parametrize(("count", "sizes"), [(0, []), (1, [1]), (512, [512]), (513, [512, 1]), (1100, [512, 512, 76])])
 def test_listings_are_split_and_come_back_as_they_were(count: int, sizes: list[int]) -> None:
     listings = [listing(number, "币{}USDT" if number % 3 else "S{}USDT") for number in range(count)]
-    entries = contract.listing_entries(listings)
+    entries = listing_entries(listings)
     assert [int(entry["n"]) for entry in entries] == sizes
     assert {entry["kind"] for entry in entries} <= {"listing"}
-    assert [each for entry in entries for each in contract.listings_of(stamped(entry))] == listings
+    assert [each for entry in entries for each in listings_of(stamped(entry))] == listings
 
 
 @pytest.mark.parametrize(
@@ -165,30 +235,33 @@ def test_listings_are_split_and_come_back_as_they_were(count: int, sizes: list[i
     ],
 )
 def test_a_damaged_listing_is_refused(change: Fields, sentence: str) -> None:
-    (entry,) = contract.listing_entries([listing(1), listing(2)])
+    (entry,) = listing_entries([listing(1), listing(2)])
     with pytest.raises(ContractError, match=sentence):
-        contract.listings_of(stamped({**entry, **change}))
+        listings_of(stamped({**entry, **change}))
 
 
 def test_a_listing_without_a_column_is_refused() -> None:
-    (entry,) = contract.listing_entries([listing(1)])
+    (entry,) = listing_entries([listing(1)])
     del entry["status"]
     with pytest.raises(ContractError, match="lacks the field status"):
-        contract.listings_of(stamped(entry))
+        listings_of(stamped(entry))
 
 
-def test_ticks_marks_and_triggers() -> None:
-    assert contract.tick_entry(250) == {"kind": "tick", "time": "250"}
-    assert contract.mark_entry("B", ["BTCUSDT", "币安人生USDT"], 9) == {
-        "kind": "mark", "line": "B", "symbols": "BTCUSDT,币安人生USDT", "time": "9",
-    }  # fmt: skip
-    assert contract.trigger_entry("snapshot", 10_000) == {"name": "snapshot", "time": "10000"}
+def test_ticks_watermarks_and_triggers() -> None:
+    assert tick_entry(250) == {"kind": "tick", "time": "250"}
+    assert watermark_entry("B", ["BTCUSDT", "币安人生USDT"], 9) == {
+        "kind": "watermark",
+        "line": "B",
+        "symbols": "BTCUSDT,币安人生USDT",
+        "time": "9",
+    }
+    assert trigger_entry("snapshot", 10_000) == {"name": "snapshot", "time": "10000"}
 
 
 def test_a_live_value_by_name() -> None:
     text = "1700000000000,1.0,1.2,0.9,1.1,10,11,7,4,4.4,100,106,1,2,0"
-    value = contract.live_value_of(text)
-    assert tuple(value) == contract.LIVE_VALUE
+    value = live_value_of(text)
+    assert tuple(value) == LIVE_VALUE
     assert ",".join(value.values()) == text
     assert (value["open_time"], value["closed"], value["revision"], value["complete"]) == (
         "1700000000000",
@@ -196,96 +269,101 @@ def test_a_live_value_by_name() -> None:
         "2",
         "0",
     )
-    assert contract.live_field("币安人生USDT", "1m") == "币安人生USDT:1m"
-    assert not contract.LIVE_META & {contract.live_field("A", "1m"), contract.BARS_POSITION}
+    assert live_field("币安人生USDT", "1m") == "币安人生USDT:1m"
+    assert not LIVE_META & {live_field("A", "1m"), BARS_POSITION}
     for damaged in ("", text + ",", text[: text.rindex(",")]):
         with pytest.raises(ContractError, match="parts instead of 15"):
-            contract.live_value_of(damaged)
+            live_value_of(damaged)
 
 
-@pytest.mark.parametrize("kind", contract.EVENT_COLUMNS)
+@pytest.mark.parametrize("kind", EVENT_COLUMNS)
 @pytest.mark.parametrize("count", [1, 3])
 def test_events_come_back_by_column_name(kind: str, count: int) -> None:
-    names = contract.EVENT_COLUMNS[kind]
+    names = EVENT_COLUMNS[kind]
     rows = [tuple(f"{name}{number}" for name in names) for number in range(count)]
-    entry = contract.events_entry(kind, 250, rows)
+    entry = events_entry(kind, 250, rows)
     assert (entry["kind"], entry["time"], entry["n"]) == (kind, "250", str(count))
-    assert contract.event_rows(entry) == [dict(zip(names, row, strict=True)) for row in rows]
+    assert event_rows(entry) == [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def test_a_tick_is_an_event_without_rows() -> None:
-    entry = contract.events_entry(contract.EVENT_TICK, 250, [])
+    entry = events_entry(EVENT_TICK, 250, [])
     assert entry == {"kind": "tick", "time": "250", "n": "0"}
-    assert contract.event_rows(entry) == []
+    assert event_rows(entry) == []
 
 
 def test_damaged_events_are_refused() -> None:
     with pytest.raises(ContractError, match="unknown event kind 'party'"):
-        contract.event_rows({"kind": "party", "time": "1", "n": "1"})
-    entry = contract.events_entry(contract.EVENT_LISTED, 1, [("A", 1, "TRADING", 2, 3), ("B", 2, "TRADING", 0, 0)])
+        event_rows({"kind": "party", "time": "1", "n": "1"})
+    entry = events_entry(EVENT_LISTED, 1, [("A", 1, "TRADING", 2, 3), ("B", 2, "TRADING", 0, 0)])
     with pytest.raises(ContractError, match="columns of a listed event differ in length"):
-        contract.event_rows({**entry, "status": "TRADING"})
+        event_rows({**entry, "status": "TRADING"})
     with pytest.raises(ContractError, match="lacks the field status"):
-        contract.event_rows({name: value for name, value in entry.items() if name != "status"})
+        event_rows({name: value for name, value in entry.items() if name != "status"})
     with pytest.raises(ContractError, match="columns of a listed event differ in length"):
-        contract.event_rows({**entry, "n": "x"})
+        event_rows({**entry, "n": "x"})
 
 
 def test_no_column_of_an_event_hides_a_field_of_its_entry() -> None:
-    for names in contract.EVENT_COLUMNS.values():
+    for names in EVENT_COLUMNS.values():
         assert not set(names) & {"v", "writer", "seq", "kind", "time", "n"}
 
 
 def test_rows_that_do_not_fit_their_kind_are_a_mistake_of_the_writer() -> None:
     with pytest.raises(ValueError, match="zip"):
-        contract.events_entry(contract.EVENT_LISTED, 1, [("A", 1)])
+        events_entry(EVENT_LISTED, 1, [("A", 1)])
 
 
 def test_a_finding() -> None:
     assert finding_entry("DATA_LOSS", "error", "seq 3 to 9", symbol="A", time_ms=5) == {
-        "kind": "DATA_LOSS", "severity": "error", "symbol": "A", "time": "5", "evidence": "seq 3 to 9",
-    }  # fmt: skip
+        "kind": "DATA_LOSS",
+        "severity": "error",
+        "symbol": "A",
+        "time": "5",
+        "evidence": "seq 3 to 9",
+    }
 
 
 def test_a_dead_entry_shows_what_it_held() -> None:
-    entry = contract.dead_entry(
-        "klines:{0}", "5-1", "writers", "no decimal", {b"open": b"\xffabc", "币".encode(): b"1"}
-    )
+    entry = dead_entry("klines:{0}", "5-1", "writers", "no decimal", {b"open": b"\xffabc", "币".encode(): b"1"})
     assert {name: entry[name] for name in ("stream", "id", "group", "reason")} == {
-        "stream": "klines:{0}", "id": "5-1", "group": "writers", "reason": "no decimal",
-    }  # fmt: skip
+        "stream": "klines:{0}",
+        "id": "5-1",
+        "group": "writers",
+        "reason": "no decimal",
+    }
     assert json.loads(entry["fields"]) == {"open": "\\xffabc", "币": "1"}
 
 
 def test_a_dead_entry_is_bounded() -> None:
-    entry = contract.dead_entry("s", "1-1", "g", "r", {b"x": b"y" * 1_000_000})
-    assert len(entry["fields"]) == contract.DEAD_TEXT_CHARS
+    entry = dead_entry("s", "1-1", "g", "r", {b"x": b"y" * 1_000_000})
+    assert len(entry["fields"]) == DEAD_TEXT_CHARS
 
 
 @pytest.mark.parametrize("version", [b"0", b"2", b"01", b"", b" 1", None])
 def test_another_version_is_refused(version: bytes | None) -> None:
     entry = {} if version is None else {b"v": version}
     with pytest.raises(ContractError, match="this process speaks 1"):
-        contract.check_version(entry)
+        check_version(entry)
 
 
 def test_this_version_is_taken() -> None:
-    contract.check_version(stamped(contract.tick_entry(1)))
+    check_version(stamped(tick_entry(1)))
 
 
 def test_fields_as_text_and_as_integers() -> None:
     entry = {b"n": b"12", b"text": "币".encode(), b"bad": b"\xff"}
-    assert contract.integer_of(entry, "n") == 12
-    assert contract.text_of(entry, "text") == "币"
+    assert integer_of(entry, "n") == 12
+    assert text_of(entry, "text") == "币"
     with pytest.raises(ContractError, match="lacks the field m"):
-        contract.text_of(entry, "m")
+        text_of(entry, "m")
     with pytest.raises(ContractError, match="the field bad is not UTF-8"):
-        contract.text_of(entry, "bad")
+        text_of(entry, "bad")
     with pytest.raises(ContractError, match="the field text is not an integer: '币'"):
-        contract.integer_of(entry, "text")
+        integer_of(entry, "text")
     with pytest.raises(ContractError, match="not UTF-8"):
-        contract.texts_of(entry)
-    assert contract.texts_of({b"a": b"1"}) == {"a": "1"}
+        texts_of(entry)
+    assert texts_of({b"a": b"1"}) == {"a": "1"}
 
 
 @pytest.mark.parametrize(
@@ -294,7 +372,7 @@ def test_fields_as_text_and_as_integers() -> None:
     [("123456789", 0xCBF43926), ("BTCUSDT", 0xAC8EA3C3), ("币安人生USDT", 0x53BF64F0), ("", 0)],
 )
 def test_the_shard_of_a_symbol(symbol: str, crc: int) -> None:
-    assert [contract.shard_of(symbol, shards) for shards in (1, 2, 7, 16, 2**32)] == [
+    assert [shard_of(symbol, shards) for shards in (1, 2, 7, 16, 2**32)] == [
         crc % shards for shards in (1, 2, 7, 16, 2**32)
     ]
 
@@ -304,7 +382,7 @@ def test_keys_hold_their_shard_in_literal_braces() -> None:
     names = ("feed", "klines", "live", "bars", "events", "requests", "findings", "dead", "commit", "checkpoint")
     assert {name: getattr(keys, name) for name in names} == {name: name + ":{12}" for name in names}
     assert {name for name, value in vars(Keys).items() if isinstance(value, property)} == set(names)
-    assert contract.heartbeat_key("ingest-A") == "heartbeat:ingest-A"
+    assert heartbeat_key("ingest-A") == "heartbeat:ingest-A"
 
 
 texts = st.text("ABC币", min_size=1)
@@ -320,41 +398,41 @@ texts = st.text("ABC币", min_size=1)
 )
 def test_a_request_comes_back_as_it_was_made(asked: tuple[str, str, int, int], name: str, deadline_ms: int) -> None:
     kind, interval, first, last = asked
-    request = contract.Request(kind, f"{name}/1", name, interval, first, last, deadline_ms)
-    assert contract.request_of(stamped(contract.request_entry(request))) == request
+    request = Request(kind, f"{name}/1", name, interval, first, last, deadline_ms)
+    assert request_of(stamped(request_entry(request))) == request
 
 
 @pytest.mark.parametrize("field", ["kind", "id", "symbol", "interval", "from", "to", "deadline"])
 def test_a_request_that_lacks_something_is_refused(field: str) -> None:
-    entry = stamped(contract.request_entry(contract.Request("klines", "1", "A", "1m", 60_000, 120_000, 1)))
+    entry = stamped(request_entry(Request("klines", "1", "A", "1m", 60_000, 120_000, 1)))
     del entry[field.encode()]
     with pytest.raises(ContractError):
-        contract.request_of(entry)
+        request_of(entry)
 
 
 @pytest.mark.parametrize(
     "wrong", [{"kind": "ticks"}, {"symbol": ""}, {"from": "120000"}, {"from": "-1"}, {"to": "x"}], ids=str
 )
 def test_a_request_that_makes_no_sense_is_refused(wrong: Fields) -> None:
-    entry = contract.request_entry(contract.Request("klines", "1", "A", "1m", 60_000, 120_000, 1))
+    entry = request_entry(Request("klines", "1", "A", "1m", 60_000, 120_000, 1))
     with pytest.raises(ContractError):
-        contract.request_of(stamped(entry | wrong))
+        request_of(stamped(entry | wrong))
 
 
 @given(st.lists(st.lists(st.integers(0, 9), min_size=10, max_size=10)))
 def test_official_klines_come_back_as_they_were_written(rows: list[list[int]]) -> None:
-    found = contract.official_of(stamped(contract.official_entry("A", "1m", 0, 60_000, rows, "r1")))
+    found = official_of(stamped(official_entry("A", "1m", 0, 60_000, rows, "r1")))
     assert (found.symbol, found.interval, found.from_ms, found.to_ms, found.request) == ("A", "1m", 0, 60_000, "r1")
     assert found.count == len(rows)
     columns = [column.decode().split(",") if column else [] for column in found.columns.values()]
     assert [list(map(int, row)) for row in zip(*columns, strict=True)] == rows
 
 
-@pytest.mark.parametrize("name", contract.OFFICIAL_COLUMNS)
+@pytest.mark.parametrize("name", OFFICIAL_COLUMNS)
 def test_official_klines_whose_columns_differ_are_refused(name: str) -> None:
-    entry = contract.official_entry("A", "1m", 0, 60_000, [[1] * 10, [2] * 10])
+    entry = official_entry("A", "1m", 0, 60_000, [[1] * 10, [2] * 10])
     with pytest.raises(ContractError):
-        contract.official_of(stamped(entry | {name: "1"}))
+        official_of(stamped(entry | {name: "1"}))
     del entry[name]
     with pytest.raises(ContractError):
-        contract.official_of(stamped(entry))
+        official_of(stamped(entry))

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 
 import pytest
 
-from klagg.contract import Keys
+from klagg.drivers.redis_streams import Append, AsyncStreams, HashUpdate, Streams, Write
 from klagg.errors import CommitConflict, CommitDoubt, RedisUnavailable
-from klagg.redisio import Append, AsyncStreams, HashUpdate, Streams, Write
+from klagg.wire.keys import Keys
 from tests.contract.conftest import REAL, Place
 from tests.contract.kit import Blocking, closed_port, cutting_proxy, silent_server
 

@@ -8,10 +8,10 @@ from typing import Any, cast
 
 import pytest
 
-from klagg.contract import Keys
+from klagg.drivers.redis_streams import Append, AsyncStreams, HashUpdate, Streams
 from klagg.embedded import RedisServer
 from klagg.errors import CommitDoubt, ConfigError, KlaggError, RedisRefused, RedisUnavailable
-from klagg.redisio import Append, AsyncStreams, HashUpdate, Streams
+from klagg.wire.keys import Keys
 from tests.contract.conftest import FAKE, REAL, Place
 from tests.contract.kit import Blocking, closed_port, silent_server
 from tests.kit import nearly_full
@@ -147,9 +147,12 @@ class TestAtMaxmemory:
             streams = Blocking(place.async_streams(), runner)
             sizes = [10, 10, 1_000_000, 10]
             with pytest.raises(RedisRefused, match="maxmemory"):
-                streams.append_all([
-                    Append(KEYS.live, {"n": "1"}), *(Append(KEYS.feed, {"n": "x" * size}) for size in sizes),
-                ])  # fmt: skip
+                streams.append_all(
+                    [
+                        Append(KEYS.live, {"n": "1"}),
+                        *(Append(KEYS.feed, {"n": "x" * size}) for size in sizes),
+                    ]
+                )
             read = streams.read({KEYS.feed: "0-0", KEYS.live: "0-0"}, count=10)
             streams.close()
         assert list(read) == [KEYS.live]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from klagg.contract import GROUP_WRITERS, Keys
+from klagg.drivers.redis_streams import Append, Streams, next_id
 from klagg.errors import RedisRefused
-from klagg.redisio import Append, Streams, next_id
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.kit import eventually
 
 KLINES = Keys(0).klines

@@ -1,4 +1,4 @@
-"""Streams, hashes and values as klagg.redisio speaks to them: blocking and asyncio, fake and real."""
+"""Streams, hashes and values as klagg.drivers.redis_streams speaks to them: blocking and asyncio, fake and real."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from klagg.contract import CLOCK_KEY, HEARTBEAT_PATTERN, Keys, heartbeat_key, stamp, tick_entry
+from klagg.drivers.redis_streams import Append, Delete, HashUpdate, Streams, Trim, next_id
 from klagg.errors import RedisRefused
-from klagg.redisio import Append, Delete, HashUpdate, Streams, Trim, next_id
+from klagg.wire.entries import tick_entry
+from klagg.wire.fields import stamp
+from klagg.wire.keys import CLOCK_KEY, HEARTBEAT_PATTERN, Keys, heartbeat_key
 from tests.contract.conftest import Place
 from tests.contract.kit import Blocking
 from tests.kit import eventually
@@ -37,8 +39,12 @@ def test_entries_are_read_in_the_order_written_with_rising_ids(either: Any) -> N
     assert [entry.id for entry in read[key]] == ids
     assert [entry.fields[b"time"] for entry in read[key]] == [b"0", b"1", b"2", b"3", b"4"]
     assert read[key][3].fields == {
-        b"v": b"1", b"writer": b"clock@1", b"seq": b"3", b"kind": b"tick", b"time": b"3",
-    }  # fmt: skip
+        b"v": b"1",
+        b"writer": b"clock@1",
+        b"seq": b"3",
+        b"kind": b"tick",
+        b"time": b"3",
+    }
 
 
 def test_entries_of_several_streams_go_out_together_in_the_order_of_each(place: Place, other: Streams) -> None:

@@ -26,6 +26,8 @@ def test_a_database_is_fresh_in_every_test(database_url: str, postgres_server: P
     assert made.returncode == 0, made.stderr
     chunk = subprocess.run(
         [*psql, "-c", f"INSERT INTO bars VALUES (now(), {round_}); SELECT count(*) FROM show_chunks('bars')"],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert chunk.stdout.split()[-1] == "1"

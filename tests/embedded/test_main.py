@@ -31,8 +31,13 @@ def _klagg(
     environment = os.environ | {"PYTHONPATH": str(root), "KLAGG_CACHE": str(cache_directory())}
     with subprocess.Popen(
         [python, "-m", "klagg.embedded", str(data)],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **options,
-    ) as parent:  # fmt: skip
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        **options,
+    ) as parent:
         try:
             eventually(lambda: parent.poll() is not None or _servers(data), deadline_s=60)
             if parent.poll() is not None:

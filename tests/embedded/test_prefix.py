@@ -20,8 +20,12 @@ pytestmark = pytest.mark.servers
 def _start(recipe: str, cache: Path, **environment: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         ["bash", str(SCRIPT), recipe, str(cache)],
-        env=os.environ | environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
 
 
 def _rest(cache: Path) -> list[str]:

@@ -17,10 +17,10 @@ from urllib.parse import quote
 import ujson
 
 from klagg import settings
-from klagg.contract import TradeRow
-from klagg.database import Database
-from klagg.redisio import Streams
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.settings import Audit, Settings, to_toml
+from klagg.wire.entries import TradeRow
 from tests.kit import eventually
 from writers.migrate import migrate
 
@@ -152,9 +152,10 @@ def stack(
     rest_url, socket_url = words[3], words[4].strip("()")
     base = Settings(audit=Audit(full=False))
     changed = {
-        "redis": {"url": redis_url}, "database": {"url": database_url},
+        "redis": {"url": redis_url},
+        "database": {"url": database_url},
         "exchange": {"rest_url": rest_url, "websocket_url": socket_url},
-    }  # fmt: skip
+    }
     for name, values in sections.items():
         changed[name] = {**changed.get(name, {}), **values}
     parts = {name: replace(getattr(base, name), **values) for name, values in changed.items()}

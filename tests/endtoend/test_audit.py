@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from klagg.contract import WEIGHTS_KEY, texts_of
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.intervals import MINUTE_MS
+from klagg.wire.fields import texts_of
+from klagg.wire.keys import WEIGHTS_KEY
 from tests.endtoend.kit import Stack, migrated, stack
 from tests.kit import eventually
 
@@ -32,7 +33,7 @@ share = 1
 """
 COUNTS = """
 SELECT "interval", sum(bars) AS bars, sum(exact) AS exact, sum(edge_shift) AS edge_shift, sum(late) AS late,
-    sum(exchange_hole) AS exchange_hole, sum(local_gap) AS local_gap, sum(unexplained) AS unexplained
+    sum(exchange_gap) AS exchange_gap, sum(local_gap) AS local_gap, sum(unexplained) AS unexplained
 FROM audits GROUP BY 1
 """
 AMENDED = """
@@ -75,9 +76,13 @@ def test_a_lost_stretch_ends_in_an_amendment_and_its_finding_is_closed(
     market = ["--symbols", "4", "--rate", "60", "--speed", str(SPEED), "--faults", str(script), "--seed", "7"]
     database = migrated(database_url)
     with stack(
-        tmp_path, redis_url, database_url, market, aggregator={"intervals": ("1m", "5m")},
+        tmp_path,
+        redis_url,
+        database_url,
+        market,
+        aggregator={"intervals": ("1m", "5m")},
         audit={"full": True, "weight_per_minute": WEIGHT},
-    ) as running:  # fmt: skip
+    ) as running:
         running.start("writer", "snapshot", "clock", "aggregator", "ingest", "auditor-exchange")
         first = eventually(lambda: next(iter(gaps_told(running)), None), 120, 0.2)
         assert first["severity"] == "warning"
@@ -130,9 +135,13 @@ def test_where_nothing_is_lost_nothing_is_said(tmp_path: Path, redis_url: str, d
     market = ["--symbols", str(symbols), "--rate", "40", "--speed", str(speed), "--seed", "11"]
     database = migrated(database_url)
     with stack(
-        tmp_path, redis_url, database_url, market, aggregator={"intervals": ("1m", "5m")},
+        tmp_path,
+        redis_url,
+        database_url,
+        market,
+        aggregator={"intervals": ("1m", "5m")},
         audit={"full": True, "weight_per_minute": 900},
-    ) as running:  # fmt: skip
+    ) as running:
         processes = ("writer", "snapshot", "clock", "aggregator", "repair", "ingest", "ingest-b", "auditor-exchange")
         running.start(*processes)
         wanted = (minutes - 3) * symbols

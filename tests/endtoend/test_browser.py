@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from playwright.async_api import Page, expect
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.embedded.traces import free_port
 from tests.endtoend.kit import migrated, stack, table
 from tests.endtoend.test_gateway import symbols_of

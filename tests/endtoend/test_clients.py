@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.embedded.traces import free_port
 from tests.endtoend.kit import migrated, stack, table
 from tests.endtoend.test_gateway import rest, symbols_of
@@ -139,8 +139,11 @@ async def test_python_binance_gets_and_hears_what_the_table_holds(
         closed = event["k"]
         row = await asyncio.to_thread(eventually, lambda: served.rows().get(closed["t"]), 20, 0.2)
         assert (Decimal(closed["c"]), closed["n"], closed["f"], closed["L"]) == (
-            row["close"], row["trades"], row["first_trade_id"], row["last_trade_id"],
-        )  # fmt: skip
+            row["close"],
+            row["trades"],
+            row["first_trade_id"],
+            row["last_trade_id"],
+        )
         assert await rest(f"http://{served.address}", "/fapi/v1/ping") == {}
     finally:
         await client.close_connection()

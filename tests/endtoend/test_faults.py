@@ -69,8 +69,8 @@ def texts(running: Stack, key: str) -> list[dict[str, str]]:
 
 
 def about(event: dict[str, str], symbol: str) -> bool:
-    """Whether an event tells of a symbol's holes."""
-    return event["kind"].startswith("hole") and symbol in event["symbol"].split(",")
+    """Whether an event tells of a symbol's gaps."""
+    return event["kind"].startswith("gap") and symbol in event["symbol"].split(",")
 
 
 def klines(running: Stack, symbol: str, first: int, last: int) -> dict[tuple[str, int], Nine]:
@@ -98,16 +98,30 @@ def season(redis_server: RedisServer, postgres_server: PostgresServer) -> Iterat
     url = postgres_server.create_database("season")
     database = migrated(url)
     market = [
-        "--symbols", str(SYMBOLS), "--rate", str(RATE), "--seed", "5", "--speed", str(SPEED), "--faults", str(SCRIPT)
-    ]  # fmt: skip
+        "--symbols",
+        str(SYMBOLS),
+        "--rate",
+        str(RATE),
+        "--seed",
+        "5",
+        "--speed",
+        str(SPEED),
+        "--faults",
+        str(SCRIPT),
+    ]
     with (
         tempfile.TemporaryDirectory() as folder,
         stack(
-            Path(folder), redis_server.url, url, market, aggregator={"intervals": ("1m", "5m")},
-            exchange={"symbols_per_connection": 8}, clock={"sync_s": 1, "listings_s": 5},
+            Path(folder),
+            redis_server.url,
+            url,
+            market,
+            aggregator={"intervals": ("1m", "5m")},
+            exchange={"symbols_per_connection": 8},
+            clock={"sync_s": 1, "listings_s": 5},
             ingest={"dead_symbol_ms": 1000, "stalled_ms": 1000, "silent_s": 5},
         ) as running,
-    ):  # fmt: skip
+    ):
         began = int(running.ask("/klagg/state")["startTime"])
         running.start("clock", "repair", "aggregator", "writer", "ingest", "ingest-b")
 
@@ -192,11 +206,11 @@ def test_dead_and_silent_ones_are_alive_again(season: Season) -> None:
     assert season.said("trades of BTCUSDT arrive again", "ingest-b")
 
 
-def test_holes_were_opened_and_all_of_them_ended(season: Season) -> None:
-    opened = sum(int(each["n"]) for each in season.events if each["kind"] == "hole_opened")
-    closed = sum(int(each["n"]) for each in season.events if each["kind"] == "hole_closed")
+def test_gaps_were_opened_and_all_of_them_ended(season: Season) -> None:
+    opened = sum(int(each["n"]) for each in season.events if each["kind"] == "gap_opened")
+    closed = sum(int(each["n"]) for each in season.events if each["kind"] == "gap_closed")
     assert opened > 0
-    assert closed >= opened, "a hole may end in pieces"
+    assert closed >= opened, "a gap may end in pieces"
 
 
 def test_nothing_was_lost_on_the_way(season: Season) -> None:

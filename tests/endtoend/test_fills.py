@@ -10,10 +10,10 @@ import pytest
 
 from klagg.cli.comparison import values_of_official
 from klagg.compare import differences
-from klagg.contract import REQUEST_TRADES
 from klagg.intervals import MINUTE_MS
 from klagg.kline import NINE_VALUES
 from klagg.recordings import open_klines
+from klagg.wire.entries import REQUEST_TRADES
 from tests.endtoend.kit import SILENT_S, Stack, migrated, stack, table
 from tests.endtoend.test_losses import Run, faults
 from tests.kit import eventually
@@ -68,16 +68,20 @@ def test_a_market_with_every_kind_of_fill(tmp_path: Path, redis_url: str, databa
     market = ["--symbols", str(symbols), "--rate", str(rate), "--speed", str(speed)]
     database = migrated(database_url)
     with stack(
-        tmp_path, redis_url, database_url, [*market, *faults(tmp_path, at_s=at_s, for_s=5, share=1)],
-        exchange={"source": "trade"}, aggregator={"intervals": ("1m",)},
-    ) as running:  # fmt: skip
+        tmp_path,
+        redis_url,
+        database_url,
+        [*market, *faults(tmp_path, at_s=at_s, for_s=5, share=1)],
+        exchange={"source": "trade"},
+        aggregator={"intervals": ("1m",)},
+    ) as running:
         began = running.ask("/fapi/v1/time")["serverTime"]
         running.start(*PROCESSES)
         run = Run(running, database)
         first = (began + 90_000) // MINUTE_MS * MINUTE_MS
         minutes = [first, first + MINUTE_MS, first + 2 * MINUTE_MS]
         eventually(lambda: run.now_ms() >= minutes[-1] + MINUTE_MS, 120, 0.5)
-        names = run.holes()
+        names = run.gaps()
         often = names & run.busy(first)
         assert len(often) > 0.6 * symbols
         eventually(lambda: run.whole(often, minutes), 90, 0.5)
@@ -93,7 +97,7 @@ def test_a_market_with_every_kind_of_fill(tmp_path: Path, redis_url: str, databa
         spared = [each for each in minutes if each + MINUTE_MS <= lost_ms - 1_000 or each >= lost_ms + 6_000]
         of_spared = [rows[name, minute]["source"] for name in names for minute in spared]
         assert spared
-        assert of_spared.count("own") > 0.6 * len(of_spared), "a hole of a quiet symbol may reach into them"
+        assert of_spared.count("own") > 0.6 * len(of_spared), "a gap of a quiet symbol may reach into them"
         assert {rows[name, minute]["source"] for name in names for minute in minutes} > {"own"}
         run.end()
     database.close()

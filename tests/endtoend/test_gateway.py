@@ -13,10 +13,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from klagg.contract import GROUP_WRITERS, Keys
+from klagg.drivers.redis_streams import Streams
 from klagg.embedded.traces import free_port
 from klagg.intervals import INTERVALS
-from klagg.redisio import Streams
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.endtoend.kit import migrated, stack, table
 from tests.kit import eventually, eventually_async
 
@@ -24,9 +24,16 @@ pytestmark = [pytest.mark.endtoend, pytest.mark.servers]
 
 MARKET = ["--symbols", "8", "--rate", "200", "--speed", "10"]
 COLUMNS = {
-    "o": "open", "h": "high", "l": "low", "c": "close", "v": "volume", "q": "quote_volume", "n": "trades",
-    "V": "taker_buy_volume", "Q": "taker_buy_quote_volume",
-}  # fmt: skip
+    "o": "open",
+    "h": "high",
+    "l": "low",
+    "c": "close",
+    "v": "volume",
+    "q": "quote_volume",
+    "n": "trades",
+    "V": "taker_buy_volume",
+    "Q": "taker_buy_quote_volume",
+}
 REST = (
     "open",
     "high",

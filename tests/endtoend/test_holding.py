@@ -24,9 +24,14 @@ def test_an_aggregator_that_stands_still_costs_no_trade(tmp_path: Path, redis_ur
     market = ["--symbols", str(symbols), "--rate", str(rate), "--seed", str(SEED)]
     database = migrated(database_url)
     with stack(
-        tmp_path, redis_url, database_url, market, aggregator={"intervals": ("1m",)},
-        streams={"feed_percent": FEED_PERCENT}, ingest={"buffer_s_max": 3},
-    ) as running:  # fmt: skip
+        tmp_path,
+        redis_url,
+        database_url,
+        market,
+        aggregator={"intervals": ("1m",)},
+        streams={"feed_percent": FEED_PERCENT},
+        ingest={"buffer_s_max": 3},
+    ) as running:
         running.start("clock", "repair", "aggregator", "writer", "ingest")
         run = Run(running, database)
         cap = (int(run.streams.information("memory")["maxmemory"]) or 2048 << 20) * FEED_PERCENT // 100

@@ -10,12 +10,13 @@ from urllib.parse import quote
 
 import pytest
 
-from klagg.contract import WEIGHTS_KEY, TradeRow
+from klagg.binance.weight_account import ROLE_REPAIR, share_of
 from klagg.intervals import MINUTE_MS
 from klagg.kline import NINE_VALUES
-from klagg.localexchange import SyntheticMarket
 from klagg.settings import Rest
-from klagg.weights import ROLE_REPAIR, share_of
+from klagg.simulator import SyntheticMarket
+from klagg.wire.entries import TradeRow
+from klagg.wire.keys import WEIGHTS_KEY
 from tests.aggregator.oracle import fold
 from tests.endtoend.kit import SILENT_S, Stack, migrated, stack, table
 from tests.kit import eventually
@@ -68,9 +69,9 @@ class Run:
         """Symbols that trade often, and so prove their bars at once."""
         return {symbol for (symbol, at), row in self.rows().items() if at == minute and row["trades"] > 20}
 
-    def holes(self) -> set[str]:
+    def gaps(self) -> set[str]:
         """The symbols in which something was missing."""
-        opened = [each for each in self.streams.range("events:{0}") if each.fields[b"kind"] == b"hole_opened"]
+        opened = [each for each in self.streams.range("events:{0}") if each.fields[b"kind"] == b"gap_opened"]
         return {name for each in opened for name in each.fields[b"symbol"].decode().split(",")}
 
     def official(self, symbol: str, minute: int) -> dict[str, Decimal]:
@@ -131,9 +132,12 @@ def test_five_seconds_of_everything_heal_from_klines_within_three_minutes(
     market = ["--symbols", str(symbols), "--rate", str(rate), "--speed", str(speed)]
     database = migrated(database_url)
     with stack(
-        tmp_path, redis_url, database_url, [*market, *faults(tmp_path, at_s=at_s, for_s=5, share=1)],
+        tmp_path,
+        redis_url,
+        database_url,
+        [*market, *faults(tmp_path, at_s=at_s, for_s=5, share=1)],
         aggregator={"intervals": ("1m", "5m"), "ask_weight_per_minute": 1080 // speed},
-    ) as running:  # fmt: skip
+    ) as running:
         began = running.ask("/fapi/v1/time")["serverTime"]
         running.start("clock", "repair", "aggregator", "writer", "ingest")
         run = Run(running, database)
@@ -142,7 +146,7 @@ def test_five_seconds_of_everything_heal_from_klines_within_three_minutes(
         # The script counts from the exchange's start, which was a moment before it was asked.
         minutes = sorted({each // MINUTE_MS * MINUTE_MS for each in (lost_ms - 20_000, lost_ms, lost_ms + 5_000)})
         # Some symbols trade so seldom that they have no bar yet, and no trade in five seconds.
-        names = run.holes()
+        names = run.gaps()
         often = names & run.busy(minutes[0] - MINUTE_MS)
         assert len(often) > 0.6 * symbols, "the loss took all that trade often"
         eventually(lambda: run.whole(often, minutes), 180 / speed + 30, 0.5)
@@ -165,16 +169,19 @@ def test_a_percent_of_loss_on_one_line_leaves_nothing_missing(
     market = ["--symbols", str(symbols), "--rate", str(rate)]
     database = migrated(database_url)
     with stack(
-        tmp_path, redis_url, database_url, [*market, *faults(tmp_path, at_s=at_s, for_s=for_s, share=0.01)],
+        tmp_path,
+        redis_url,
+        database_url,
+        [*market, *faults(tmp_path, at_s=at_s, for_s=for_s, share=0.01)],
         aggregator={"intervals": ("1m",)},
-    ) as running:  # fmt: skip
+    ) as running:
         began = running.ask("/fapi/v1/time")["serverTime"]
         running.start("clock", "repair", "aggregator", "writer", "ingest")
         run = Run(running, database)
         first = (began + 25_000) // MINUTE_MS * MINUTE_MS + MINUTE_MS
         minutes = [each for each in (first, first + MINUTE_MS) if each < began + (at_s + for_s) * 1000]
         eventually(lambda: run.now_ms() >= began + (at_s + for_s) * 1000, at_s + for_s + 60, 0.5)
-        names = run.holes()
+        names = run.gaps()
         often = names & run.busy(first - MINUTE_MS)
         assert len(often) > 0.6 * symbols
         eventually(lambda: run.whole(often, minutes), 120, 0.5)

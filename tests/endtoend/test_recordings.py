@@ -39,7 +39,11 @@ def test_recorded_trades_leave_the_exchanges_own_rows(
 
         found = eventually(rows, 90, 0.2)
         assert running.stop("ingest", "clock", "aggregator", "writer") == {
-            "ingest": 0, "clock": 0, "aggregator": 0, "writer": 0}  # fmt: skip
+            "ingest": 0,
+            "clock": 0,
+            "aggregator": 0,
+            "writer": 0,
+        }
     database.close()
     for open_time in whole:
         ours = {name: found[open_time][name] for name in NINE_VALUES}

@@ -8,9 +8,11 @@ from urllib.parse import quote
 
 import pytest
 
-from klagg.contract import GROUP_REPAIR, REQUEST_TRADES, Keys, Request, request_entry, stamp
+from klagg.drivers.redis_streams import Append
 from klagg.errors import RedisRefused
-from klagg.redisio import Append
+from klagg.wire.entries import REQUEST_TRADES, Request, request_entry
+from klagg.wire.fields import stamp
+from klagg.wire.keys import GROUP_REPAIR, Keys
 from tests.endtoend.kit import stack
 from tests.kit import eventually
 
@@ -38,11 +40,16 @@ def test_killed_again_and_again_it_answers_everything(tmp_path: Path, redis_url:
         # 15 ids each with a gap between them, so that each needs a call of its own.
         requests = [
             Request(
-                REQUEST_TRADES, f"r{number}", symbol, "", firsts[symbol] + 20 * (number // 5),
-                firsts[symbol] + 20 * (number // 5) + 14, now_ms + 3_600_000,
+                REQUEST_TRADES,
+                f"r{number}",
+                symbol,
+                "",
+                firsts[symbol] + 20 * (number // 5),
+                firsts[symbol] + 20 * (number // 5) + 14,
+                now_ms + 3_600_000,
             )
             for number, symbol in ((number, symbols[number % 5]) for number in range(REQUESTS))
-        ]  # fmt: skip
+        ]
         for at, each in enumerate(requests, 1):
             streams.write([Append(KEYS.requests, stamp(request_entry(each), "test@1", at))])
 

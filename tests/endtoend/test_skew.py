@@ -56,7 +56,10 @@ def test_time_that_goes_back_holds_ticks_and_loses_no_trade(tmp_path: Path, redi
         assert len(names) >= 3
         eventually(lambda: run.whole(names, [first]), 60, 0.5)
         assert compare(run, names, [first], own_values(symbols, rate, [first])) == {
-            "own": len(names), "mixed": 0, "exchange": 0}  # fmt: skip
+            "own": len(names),
+            "mixed": 0,
+            "exchange": 0,
+        }
         assert "rejected_" not in running.children["ingest"].text(), "no trade was taken for one from the future"
         assert set(running.stop("ingest", "repair", "clock", "aggregator", "writer").values()) == {0}
     database.close()

@@ -7,10 +7,11 @@ from typing import Any
 
 import pytest
 
-from klagg.contract import GROUP_HISTORY, Keys, texts_of
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.kline import Kline
-from klagg.redisio import Streams
+from klagg.wire.fields import texts_of
+from klagg.wire.keys import GROUP_HISTORY, Keys
 from tests.endtoend.kit import Stack, migrated, stack, table
 from tests.kit import eventually
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from klagg.contract import TradeRow
 from klagg.intervals import interval
-from klagg.localexchange import SyntheticMarket
+from klagg.simulator import SyntheticMarket
+from klagg.wire.entries import TradeRow
 from tests.aggregator.oracle import fold
 from tests.endtoend.kit import Stack, migrated, stack, table
 from tests.kit import eventually
@@ -20,9 +20,20 @@ SYMBOLS, RATE, SEED = 600, 5000, 7
 LOAD_MS = 60_000
 INTERVALS = ("5s", "15s", "1m", "5m")
 COLUMNS = (
-    "open", "high", "low", "close", "volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume",
-    "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id",
-)  # fmt: skip
+    "open",
+    "high",
+    "low",
+    "close",
+    "volume",
+    "quote_volume",
+    "trades",
+    "taker_buy_volume",
+    "taker_buy_quote_volume",
+    "first_agg_id",
+    "last_agg_id",
+    "first_trade_id",
+    "last_trade_id",
+)
 
 
 def exchange_ms(running: Stack) -> int:

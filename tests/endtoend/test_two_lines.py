@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from klagg.contract import EVENT_HOLE_CLOSED, EVENT_HOLE_OPENED
+from klagg.wire.entries import EVENT_GAP_CLOSED, EVENT_GAP_OPENED
 from tests.endtoend.kit import Stack
 from tests.soak.expected import Market
 from tests.soak.run import Soak
@@ -32,9 +32,14 @@ for_s = 120
 share = 0.01
 """
 ACTS = {
-    60: ("kill", "ingest"), 80: ("start", "ingest"), 105: ("look", ""),
-    130: ("kill", "ingest"), 150: ("start", "ingest"), 170: ("kill", "ingest-b"), 190: ("start", "ingest-b"),
-}  # fmt: skip
+    60: ("kill", "ingest"),
+    80: ("start", "ingest"),
+    105: ("look", ""),
+    130: ("kill", "ingest"),
+    150: ("start", "ingest"),
+    170: ("kill", "ingest-b"),
+    190: ("start", "ingest-b"),
+}
 """By the second since the exchange began. Losses begin after the look."""
 
 
@@ -54,10 +59,10 @@ def test_one_percent_lost_on_both_lines_then_either_line_lost(
             elif what == "start":
                 running.start(name)
             else:
-                calm.append(soak.events[EVENT_HOLE_OPENED])
+                calm.append(soak.events[EVENT_GAP_OPENED])
 
     soak = Soak(tmp_path, Market(600, 5000, 11), minutes=5, script=LOSSES, act=act)
     assert soak.run(redis_url, database_url) == []
     assert calm == [0], "a line that died while the other lived lost something"
-    assert soak.events[EVENT_HOLE_OPENED] > 1000
-    assert soak.events[EVENT_HOLE_CLOSED] == soak.events[EVENT_HOLE_OPENED]
+    assert soak.events[EVENT_GAP_OPENED] > 1000
+    assert soak.events[EVENT_GAP_CLOSED] == soak.events[EVENT_GAP_OPENED]

@@ -9,15 +9,17 @@ import time
 import pytest
 
 from ingest.repair_service import repair
-from klagg.contract import GROUP_REPAIR, REQUEST_KLINES, WEIGHTS_KEY, Keys, Request, request_entry, stamp
+from klagg.binance.weight_account import ROLE_REPAIR, share_of
+from klagg.drivers.redis_streams import Append, Streams
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
-from klagg.localexchange import LocalExchange, SyntheticMarket
-from klagg.redisio import Append, Streams
-from klagg.service import AsyncContext
+from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from klagg.weights import ROLE_REPAIR, share_of
+from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.wire.entries import REQUEST_KLINES, Request, request_entry
+from klagg.wire.fields import stamp
+from klagg.wire.keys import GROUP_REPAIR, WEIGHTS_KEY, Keys
 from tests.kit import eventually_async as eventually
-from tests.localexchange.kit import START_MS, running
+from tests.simulator.kit import START_MS, running
 
 SYMBOLS = 750
 KEYS = Keys(0)
@@ -65,6 +67,4 @@ async def test_750_symbols_are_ready_within_three_minutes_and_the_limit(redis_ur
     assert most <= share_of(ROLE_REPAIR, context.settings.rest).own
     assert streams.pending_count(KEYS.requests, GROUP_REPAIR) == 0
     answered = {entry.fields[b"request"].decode(): int(entry.fields[b"n"]) for entry in streams.range(KEYS.feed)}
-    assert answered == {
-        each.id: {"1m": 30, "1h": 2, "1d": 0}[each.interval] for each in requests
-    }  # fmt: skip
+    assert answered == {each.id: {"1m": 30, "1h": 2, "1d": 0}[each.interval] for each in requests}

@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 from playwright.async_api import Browser
 
-from klagg.database import Database
-from klagg.redisio import Streams
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from tests.gateway.browser import browsing
 from tests.gateway.kit import Teller
 from writers.migrate import migrate

@@ -13,12 +13,14 @@ import aiohttp
 
 from gateway.live import LiveBar, bar_of
 from gateway.service import Gateway
-from klagg.contract import BARS_POSITION, LIVE_VALUE, Keys, live_field, stamp
+from klagg.drivers.redis_streams import Append, HashUpdate, Streams, Write
 from klagg.intervals import INTERVALS
 from klagg.kline import Kline
-from klagg.redisio import Append, HashUpdate, Streams, Write
-from klagg.service import AsyncContext
+from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
+from klagg.wire.entries import BARS_POSITION, LIVE_VALUE, live_field
+from klagg.wire.fields import stamp
+from klagg.wire.keys import Keys
 from tests.kit import eventually_async as eventually
 
 MINUTE_MS = 60_000
@@ -26,11 +28,22 @@ NOW_MS = 1_794_000_000_000 // MINUTE_MS * MINUTE_MS
 """The beginning of a minute."""
 
 PLAIN = {
-    "open_time": NOW_MS, "open": "64100.10", "high": "64120.00", "low": "64090.90", "close": "64111.10",
-    "volume": "12.345", "quote_volume": "791234.56780", "trades": 321, "taker_buy_volume": "6.000",
-    "taker_buy_quote_volume": "384600.00000", "first_trade_id": 100, "last_trade_id": 420, "closed": 0, "revision": 0,
+    "open_time": NOW_MS,
+    "open": "64100.10",
+    "high": "64120.00",
+    "low": "64090.90",
+    "close": "64111.10",
+    "volume": "12.345",
+    "quote_volume": "791234.56780",
+    "trades": 321,
+    "taker_buy_volume": "6.000",
+    "taker_buy_quote_volume": "384600.00000",
+    "first_trade_id": 100,
+    "last_trade_id": 420,
+    "closed": 0,
+    "revision": 0,
     "complete": 0,
-}  # fmt: skip
+}
 """A live value of BTCUSDT; prices have two decimals, quantities three."""
 
 FINAL = {"closed": 1, "revision": 1, "complete": 1}

@@ -34,9 +34,10 @@ def gateway(redis_url: str, tmp_path: Path, teller: Teller) -> Iterator[tuple[su
     teller.tell({BTC: {}})
     port = free_port()
     tree = {
-        "redis": {"url": redis_url}, "database": {"enabled": False},
+        "redis": {"url": redis_url},
+        "database": {"enabled": False},
         "gateway": {"port": port, "idle_s": 1, "messages_per_second": 10_000},
-    }  # fmt: skip
+    }
     config = tmp_path / "klagg.toml"
     config.write_text(to_toml(from_tree(tree)), encoding="utf-8")
     with (tmp_path / "gateway.log").open("wb") as log:

@@ -13,11 +13,12 @@ import pytest
 from gateway import api
 from gateway.endpoints import TIME_MAX
 from gateway.store import Store
-from klagg.contract import Keys, stamp
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseUnavailable
-from klagg.findings import finding_entry
 from klagg.intervals import DAY_MS
+from klagg.wire.fields import stamp
+from klagg.wire.findings import finding_entry
+from klagg.wire.keys import Keys
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, kline, running
 from tests.kit import eventually_async as eventually
 from writers.history_findings import Finding, finding_of
@@ -29,8 +30,13 @@ pytestmark = pytest.mark.servers
 BTC = ("BTCUSDT", "1m")
 SERIES = {"symbol": "BTCUSDT", "interval": "1m"}
 KINDS: dict[str, type] = {
-    "object": dict, "array": list, "string": str, "integer": int, "boolean": bool, "null": type(None),
-}  # fmt: skip
+    "object": dict,
+    "array": list,
+    "string": str,
+    "integer": int,
+    "boolean": bool,
+    "null": type(None),
+}
 
 
 def check(value: Any, schema: dict[str, Any], schemas: dict[str, Any], where: str = "$") -> None:
@@ -96,17 +102,28 @@ async def test_symbols_have_prices_and_their_day(
         await eventually(lambda: client.gateway.market.stored)
         btc, gone = (await described(client, "symbols"))["symbols"]
         assert (btc["symbol"], btc["price"], btc["change_percent"], btc["quote_volume"], btc["live"]) == (
-            "BTCUSDT", "110.00", "10.00", "5.5", True,
-        )  # fmt: skip
+            "BTCUSDT",
+            "110.00",
+            "10.00",
+            "5.5",
+            True,
+        )
         assert (gone["symbol"], gone["live"], gone["price"]) == ("GONEUSDT", False, None)
 
 
 def stands(number: int, evidence: str, symbol: str = "BTCUSDT", closed: bool = False) -> Finding:
     """The row of a finding with an id."""
     fields = finding_entry(
-        "LOCAL_GAP", "error", evidence, symbol=symbol, time_ms=number, finding_id=f"gap {symbol}", interval="1m",
-        open_time=60_000, closed=closed,
-    )  # fmt: skip
+        "LOCAL_GAP",
+        "error",
+        evidence,
+        symbol=symbol,
+        time_ms=number,
+        finding_id=f"gap {symbol}",
+        interval="1m",
+        open_time=60_000,
+        closed=closed,
+    )
     raw = {name.encode(): value.encode() for name, value in stamp(fields, "a", number).items()}
     return finding_of(raw, 0, f"{number}-0")
 
@@ -163,8 +180,9 @@ async def test_the_scoreboard(redis_url: str, database_url: str, database: Datab
         assert (today["symbols"], today["expected"], today["gaps"], today["audited"]) == (2, 40, 4, 9)
         assert (today["exact"], today["unexplained"], found["days"][1]["audited_at"]) == (6, 1, None)
         assert [(each["symbol"], each["days"], each["unexplained"]) for each in found["symbols"]] == [
-            ("ETHUSDT", 3, 1), ("BTCUSDT", 3, 0),
-        ]  # fmt: skip
+            ("ETHUSDT", 3, 1),
+            ("BTCUSDT", 3, 0),
+        ]
         one = await described(
             client, "scoreboard", symbol="BTCUSDT", interval="1m", start=day_ms - 30 * DAY_MS, end=day_ms - 1, limit=1
         )

@@ -15,8 +15,12 @@ SERIES = [("symbol", "BTCUSDT"), ("interval", "1m")]
 
 def test_a_query_gets_its_defaults() -> None:
     assert ALL["klines"].read([*SERIES, ("token", "x")]) == {
-        "symbol": "BTCUSDT", "interval": "1m", "start": None, "end": None, "limit": 500,
-    }  # fmt: skip
+        "symbol": "BTCUSDT",
+        "interval": "1m",
+        "start": None,
+        "end": None,
+        "limit": 500,
+    }
     assert ALL["gaps"].read([("open", "true"), ("limit", "7")]) == {"symbol": None, "open": True, "limit": 7}
 
 

@@ -39,8 +39,11 @@ def test_csv_has_one_header_and_a_line_a_bar() -> None:
     found = list(csv.DictReader(io.StringIO(written("csv", ROWS[:2], ROWS[2:], [LIVE]).decode())))
     assert [row["trades"] for row in found] == ["0", "1", "2", "3", "4", "321"]
     assert (found[0]["open"], found[0]["closed"], found[-1]["source"], found[-1]["closed"]) == (
-        "64100.10", "true", "", "false",
-    )  # fmt: skip
+        "64100.10",
+        "true",
+        "",
+        "false",
+    )
     assert written("csv").decode().strip() == ",".join(KLINE_FIELDS)
 
 

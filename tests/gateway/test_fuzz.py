@@ -19,9 +19,19 @@ pytestmark = pytest.mark.servers
 BTC = ("BTCUSDT", "1m")
 METHODS = ["SUBSCRIBE", "UNSUBSCRIBE", "LIST_SUBSCRIPTIONS", "SET_PROPERTY", "GET_PROPERTY", "DANCE", None, 5]
 NAMES: list[Any] = [
-    "btcusdt@kline_1m", "BTCUSDT@kline_1m", "", "@", "x" * 200, "!miniTicker@arr", "a\0b", "💩@kline_1m", None, 7, [],
+    "btcusdt@kline_1m",
+    "BTCUSDT@kline_1m",
+    "",
+    "@",
+    "x" * 200,
+    "!miniTicker@arr",
+    "a\0b",
+    "💩@kline_1m",
+    None,
+    7,
+    [],
     {},
-]  # fmt: skip
+]
 IDS: list[Any] = [1, 0, -1, 2**70, "text", "", "x" * 100, None, 1.5, True, [], {}]
 
 
@@ -73,11 +83,18 @@ async def test_any_command_has_an_answer(redis_url: str, teller: Teller) -> None
 @pytest.mark.parametrize(
     "data",
     [
-        b"\xff" * 200, b"\x81\x05hello", b"\x89\x00", b"\xc1\x85\0\0\0\0hello", b"\x83\x80\0\0\0\0",
+        b"\xff" * 200,
+        b"\x81\x05hello",
+        b"\x89\x00",
+        b"\xc1\x85\0\0\0\0hello",
+        b"\x83\x80\0\0\0\0",
         b"\x09\x80\0\0\0\0",
-        b"\x81\xff" + (2**62).to_bytes(8) + b"\0\0\0\0", b"\x80\x81\0\0\0\0x", b"\x88\x81\0\0\0\0\x03", b"",
+        b"\x81\xff" + (2**62).to_bytes(8) + b"\0\0\0\0",
+        b"\x80\x81\0\0\0\0x",
+        b"\x88\x81\0\0\0\0\x03",
+        b"",
     ],
-)  # fmt: skip
+)
 async def test_bytes_that_are_no_frames_end_that_connection_alone(redis_url: str, teller: Teller, data: bytes) -> None:
     teller.tell({BTC: {}})
     async with running(redis_url) as client:
@@ -98,13 +115,15 @@ async def test_bytes_that_are_no_frames_end_that_connection_alone(redis_url: str
 @pytest.mark.parametrize(
     ("data", "status"),
     [
-        (b"GET /%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n", b"404"), (b"\x16\x03\x01\x02\x00\x01\x00", b"400"),
-        (b"GET / HTTP/9.9\r\n\r\n", b"400"), (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
+        (b"GET /%ff%fe HTTP/1.1\r\nHost: x\r\n\r\n", b"404"),
+        (b"\x16\x03\x01\x02\x00\x01\x00", b"400"),
+        (b"GET / HTTP/9.9\r\n\r\n", b"400"),
+        (b"GET /" + b"x" * 100_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
         (b"POST /api/status HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhello", b"405"),
         (b"GET /ws HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
         (b"GET /fapi/v1/klines?symbol=%00&interval=1m HTTP/1.1\r\nHost: x\r\n\r\n", b"400"),
     ],
-)  # fmt: skip
+)
 async def test_bad_requests_are_refused(redis_url: str, teller: Teller, data: bytes, status: bytes) -> None:
     teller.tell({BTC: {}})
     async with running(redis_url) as client:

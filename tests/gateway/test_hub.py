@@ -8,7 +8,7 @@ from typing import Any, cast
 from gateway.hub import UNSENT_BYTES_MAX, Client, Hub
 from gateway.live import Change
 from gateway.streams import Kind
-from klagg.exchange.control import Subscriptions
+from klagg.binance.serving.subscriptions import Subscriptions
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, bar
 
 
@@ -87,8 +87,12 @@ def test_a_slow_client_gets_the_newest_state_and_every_final() -> None:
     slow.stuck = False
     hub.flush()
     assert [each for each in told(slow) if each != (0, 9, False)] == [
-        (0, 4, True), (1, 4, True), (2, 4, True), (3, 8, False), (2, 5, True),
-    ]  # fmt: skip
+        (0, 4, True),
+        (1, 4, True),
+        (2, 4, True),
+        (3, 8, False),
+        (2, 5, True),
+    ]
     assert (0, 9, False) in told(slow), "the other stream's bar waited too"
     hub.flush()
     assert slow.writes == 1

@@ -32,8 +32,12 @@ def test_other_texts_are_refused(text: str) -> None:
 
 def test_fields_that_hold_no_bar_are_passed_over_and_others_refused() -> None:
     assert [series_of(name) for name in ("time", "v", "@live", "BTCUSDT:1m", "币安人生USDT:1M")] == [
-        None, None, None, ("BTCUSDT", "1m"), ("币安人生USDT", "1M"),
-    ]  # fmt: skip
+        None,
+        None,
+        None,
+        ("BTCUSDT", "1m"),
+        ("币安人生USDT", "1M"),
+    ]
     for name in ("BTCUSDT", ":1m", "BTCUSDT:7m"):
         with pytest.raises(ContractError, match="holds the field"):
             series_of(name)
@@ -84,8 +88,9 @@ def test_the_difference_of_two_states() -> None:
     old.take_entry(entry((BTC, value()), ("ETHUSDT:1m", value())), 1)
     new.take_entry(entry((BTC, value(**FINAL)), ("ETHUSDT:1m", value()), ("ADAUSDT:1m", value())), 2)
     assert [(each.symbol, each.before is None) for each in new.changes_since(old)] == [
-        ("BTCUSDT", False), ("ADAUSDT", True),
-    ]  # fmt: skip
+        ("BTCUSDT", False),
+        ("ADAUSDT", True),
+    ]
     old.replace_with(new)
     assert new.changes_since(old) == []
 

@@ -7,8 +7,8 @@ from typing import Any
 from gateway.health import Health
 from gateway.live import LiveState
 from gateway.market import Listed, Market, Shard
-from klagg.contract import shard_of
 from klagg.intervals import ordered
+from klagg.wire.keys import shard_of
 from tests.gateway.kit import NOW_MS, value
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from klagg.database import Database
-from klagg.redisio import Streams
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from tests.gateway.kit import FINAL, Teller, kline, running
 from writers.kline_table import upsert
 
@@ -31,11 +31,25 @@ async def test_every_answer_is_what_the_document_says(
     teller.tell({("BTCUSDT", "1m"): {}})
     async with running(redis_url, database_url, stale_ms=600_000, weight_per_minute=10_000_000) as client:
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "schemathesis.cli", "run", f"{client.url}/api/openapi.json", "--seed", str(seed),
-            "--max-examples", str(EXAMPLES), "--checks", "all", "--no-color", "--generation-database", ":memory:",
-            cwd=tmp_path, stdin=asyncio.subprocess.DEVNULL, stdout=asyncio.subprocess.PIPE,
+            sys.executable,
+            "-m",
+            "schemathesis.cli",
+            "run",
+            f"{client.url}/api/openapi.json",
+            "--seed",
+            str(seed),
+            "--max-examples",
+            str(EXAMPLES),
+            "--checks",
+            "all",
+            "--no-color",
+            "--generation-database",
+            ":memory:",
+            cwd=tmp_path,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
-        )  # fmt: skip
+        )
         output, _ = await process.communicate()
         said = output.decode()
         assert process.returncode == 0, said[-8000:]

@@ -88,12 +88,25 @@ async def test_files_come_with_their_policy_and_are_asked_for_anew(redis_url: st
 @pytest.mark.parametrize(
     "path",
     [
-        "/page/../service.py", "/page/%2e%2e/service.py", "/page/..%2fservice.py", "/page/..%5cservice.py",
-        "/page/vendor/../../service.py", "/page/vendor/lightweight-charts.LICENSE", "/page/package.json", "/page/",
-        "//etc/passwd", "/page//etc/passwd", "/page/%2fetc%2fpasswd", "/page/app.js%00.html", "/page/app.js/", "/web/",
-        "/gateway/web/index.html", "/../../pyproject.toml", "/page/" + "../" * 20 + "etc/passwd",
+        "/page/../service.py",
+        "/page/%2e%2e/service.py",
+        "/page/..%2fservice.py",
+        "/page/..%5cservice.py",
+        "/page/vendor/../../service.py",
+        "/page/vendor/lightweight-charts.LICENSE",
+        "/page/package.json",
+        "/page/",
+        "//etc/passwd",
+        "/page//etc/passwd",
+        "/page/%2fetc%2fpasswd",
+        "/page/app.js%00.html",
+        "/page/app.js/",
+        "/web/",
+        "/gateway/web/index.html",
+        "/../../pyproject.toml",
+        "/page/" + "../" * 20 + "etc/passwd",
     ],
-)  # fmt: skip
+)
 async def test_no_path_leads_to_another_file(redis_url: str, teller: Teller, path: str) -> None:
     teller.tell({("BTCUSDT", "1m"): {}})
     async with running(redis_url) as client, client.session.get(URL(client.url + path, encoded=True)) as response:

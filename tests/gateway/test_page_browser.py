@@ -9,9 +9,9 @@ import pytest
 from playwright.async_api import Browser, Page, expect
 
 from gateway.page import CHARTS, read_files
-from klagg.contract import GROUP_WRITERS, Keys, heartbeat_key
-from klagg.database import Database
-from klagg.redisio import Streams
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
+from klagg.wire.keys import GROUP_WRITERS, Keys, heartbeat_key
 from tests.gateway.browser import bring_charts, visiting
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, kline, running
 from writers.kline_table import upsert
@@ -56,9 +56,13 @@ def rising(number: int, **changes: Any) -> dict[str, Any]:
     """The values of a bar that rises from the bar before it."""
     price = 64_000 + number * 0.5
     return {
-        "open_time": at(number), "open": f"{price:.2f}", "high": f"{price + 2:.2f}", "low": f"{price - 1:.2f}",
-        "close": f"{price + 0.5:.2f}", **changes,
-    }  # fmt: skip
+        "open_time": at(number),
+        "open": f"{price:.2f}",
+        "high": f"{price + 2:.2f}",
+        "low": f"{price - 1:.2f}",
+        "close": f"{price + 0.5:.2f}",
+        **changes,
+    }
 
 
 @pytest.fixture(scope="module")
@@ -276,7 +280,7 @@ async def test_the_pipeline_page_gives_its_verdict(
 def heartbeat(name: str) -> str:
     return (
         f'{{"process":"{name}","pid":1,"state":"running","alarm":"","started_ms":1,"time_ms":2,"counters":{{}},'
-        '"rates":{"trades":12.5},"gauges":{"open_holes":0}}'
+        '"rates":{"trades":12.5},"gauges":{"open_gaps":0}}'
     )
 
 

@@ -91,10 +91,14 @@ async def test_newer_versions_of_a_bar_supersede_older_ones(page: Page) -> None:
 def status(**changes: Any) -> dict[str, Any]:
     names = ["aggregator-0", "ingest-A", "ingest-B", "clock", "auditor-completeness"]
     good = {
-        "time": NOW_MS, "stale": False, "stale_for_ms": 0, "database": True, "expected": names,
+        "time": NOW_MS,
+        "stale": False,
+        "stale_for_ms": 0,
+        "database": True,
+        "expected": names,
         "processes": [{"process": name, "state": "running", "alarm": "", "gauges": {}} for name in names],
         "shards": [{"unwritten_ms": 0}],
-    }  # fmt: skip
+    }
     return {**good, **changes}
 
 
@@ -146,7 +150,7 @@ async (rows) => {
 
 def board(**changes: Any) -> dict[str, Any]:
     """A row of the scoreboard with nothing wrong in it."""
-    zeros = dict.fromkeys(("amended", "gaps", "edge_shift", "exchange_hole", "local_gap", "late", "unexplained"), 0)
+    zeros = dict.fromkeys(("amended", "gaps", "edge_shift", "exchange_gap", "local_gap", "late", "unexplained"), 0)
     whole = dict.fromkeys(("expected", "bars", "complete", "audited", "exact"), 10)
     return {**zeros, **whole, "open_findings": 0, "counted_at": 5, "audited_at": None, **changes}
 
@@ -179,6 +183,18 @@ async def test_without_a_database_nobody_looks_but_nothing_is_wrong(page: Page) 
 
 async def test_values_are_written_exactly_and_times_in_utc(page: Page) -> None:
     assert await page.evaluate(FORMAT) == [
-        "1 234 567.000100", "0.1", "-1 234", "–", "0.00 %", "+1.00 %", "",
-        "1.235B", "950 ms", "119 s", "60 min", "2026-11-06 21:20:00.123", "2026-11-06 21:20:00", "1 234 567",
-    ]  # fmt: skip
+        "1 234 567.000100",
+        "0.1",
+        "-1 234",
+        "–",
+        "0.00 %",
+        "+1.00 %",
+        "",
+        "1.235B",
+        "950 ms",
+        "119 s",
+        "60 min",
+        "2026-11-06 21:20:00.123",
+        "2026-11-06 21:20:00",
+        "1 234 567",
+    ]

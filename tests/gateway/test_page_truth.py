@@ -7,7 +7,7 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.intervals import DAY_MS
 from tests.gateway.browser import visiting
 from tests.gateway.kit import NOW_MS, Teller, running
@@ -50,8 +50,10 @@ async def test_the_truth_page_goes_from_nothing_to_a_fault_that_is_found(
         await page.reload()
         await expect(verdict).to_contain_text("Complete and confirmed")
         await expect(view).to_contain_text("No finding stands.")
-        database.execute("UPDATE audits SET exact = 1436, unexplained = 1 WHERE symbol <> 'BTCUSDT' AND day = ("
-                         "SELECT max(day) FROM audits)")  # fmt: skip
+        database.execute(
+            "UPDATE audits SET exact = 1436, unexplained = 1 WHERE symbol <> 'BTCUSDT' AND day = ("
+            "SELECT max(day) FROM audits)"
+        )
         database.execute(BOARD_FINDING, TODAY)
         await page.reload()
         await expect(verdict).to_contain_text("1 bar differs from the exchange's own")

@@ -14,9 +14,10 @@ from gateway.live import Change, LiveState
 from gateway.market import Shard
 from gateway.reader import ShardReader, floor_ms, told_ms
 from klagg.clock import steady_ms
-from klagg.contract import GROUP_WRITERS, Keys, stamp
-from klagg.redisio import AsyncStreams, Streams
-from klagg.stats import Stats
+from klagg.drivers.redis_streams import AsyncStreams, Streams
+from klagg.process.stats import Stats
+from klagg.wire.fields import stamp
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, value
 
 pytestmark = pytest.mark.servers
@@ -94,10 +95,13 @@ async def test_a_gap_is_seen_by_its_number_and_the_finals_in_it_are_told(reading
 @pytest.mark.parametrize(
     "fields",
     [
-        stamp({"BTCUSDT:1m": value()}, "x", 2), stamp({"time": "1", "BTCUSDT:1m": "1,2"}, "x", 2),
-        stamp({"time": "1", "what": "ever"}, "x", 2), {"v": "9", "seq": "2", "time": "1"}, {"v": "1", "time": "1"},
+        stamp({"BTCUSDT:1m": value()}, "x", 2),
+        stamp({"time": "1", "BTCUSDT:1m": "1,2"}, "x", 2),
+        stamp({"time": "1", "what": "ever"}, "x", 2),
+        {"v": "9", "seq": "2", "time": "1"},
+        {"v": "1", "time": "1"},
     ],
-)  # fmt: skip
+)
 async def test_an_entry_that_is_none_is_left_out(reading: Reading, teller: Teller, fields: dict[str, str]) -> None:
     teller.tell({BTC: {"trades": 1}})
     await reading.turn()

@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from klagg.contract import Keys
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import HashUpdate
 from klagg.embedded import RedisServer
-from klagg.redisio import HashUpdate
+from klagg.wire.keys import Keys
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, kline, running
 from tests.kit import eventually_async as eventually
 from writers.kline_table import upsert
@@ -43,9 +43,19 @@ async def test_klines_are_one_series_from_table_and_live_state(
         assert minutes(rows) == [0, 1, 2, 3, 4, 5, 6]
         assert [row[8] for row in rows] == [0, 1, 2, 3, 4, 5, 6]
         assert rows[0] == [
-            at(0), "64100.10", "64120.00", "64090.90", "64111.10", "12.345", at(0) + 59_999, "791234.56780", 0,
-            "6.000", "384600.00000", "0",
-        ]  # fmt: skip
+            at(0),
+            "64100.10",
+            "64120.00",
+            "64090.90",
+            "64111.10",
+            "12.345",
+            at(0) + 59_999,
+            "791234.56780",
+            0,
+            "6.000",
+            "384600.00000",
+            "0",
+        ]
         for query, expected in (
             ({"limit": 2}, [5, 6]),
             ({"startTime": at(1), "limit": 3}, [1, 2, 3]),
@@ -74,8 +84,11 @@ async def test_exchange_info_has_the_listings_of_the_table(
         await eventually(lambda: client.gateway.market.listed)
         btc, eth = (await client.get("/fapi/v1/exchangeInfo"))["symbols"]
         assert (btc["onboardDate"], btc["pricePrecision"], btc["quantityPrecision"], btc["status"]) == (
-            1_569_398_400_000, 3, 4, "SETTLING",
-        )  # fmt: skip
+            1_569_398_400_000,
+            3,
+            4,
+            "SETTLING",
+        )
         assert (eth["onboardDate"], eth["pricePrecision"], eth["status"]) == (0, 2, "TRADING")
 
 
@@ -91,8 +104,11 @@ async def test_the_small_paths(redis_url: str, teller: Teller) -> None:
         assert info["timezone"] == "UTC"
         btc, eth = info["symbols"]
         assert (btc["symbol"], btc["baseAsset"], btc["quoteAsset"], btc["contractType"]) == (
-            "BTCUSDT", "BTC", "USDT", "PERPETUAL",
-        )  # fmt: skip
+            "BTCUSDT",
+            "BTC",
+            "USDT",
+            "PERPETUAL",
+        )
         assert (btc["pricePrecision"], btc["quantityPrecision"], eth["pricePrecision"]) == (2, 3, 1)
         assert (btc["filters"][0]["tickSize"], btc["status"]) == ("0.01", "TRADING")
         price = await client.get("/fapi/v1/ticker/price", symbol="BTCUSDT")
@@ -103,7 +119,8 @@ async def test_the_small_paths(redis_url: str, teller: Teller) -> None:
 @pytest.mark.parametrize(
     ("path", "query", "status", "code"),
     [
-        ("klines", {"interval": "1m"}, 400, -1102), ("klines", {"symbol": "BTCUSDT"}, 400, -1102),
+        ("klines", {"interval": "1m"}, 400, -1102),
+        ("klines", {"symbol": "BTCUSDT"}, 400, -1102),
         ("klines", {"symbol": "NOSUCH", "interval": "1m"}, 400, -1121),
         ("klines", {"symbol": "BTCUSDT", "interval": "7m"}, 400, -1120),
         ("klines", {"symbol": "BTCUSDT", "interval": "1m", "limit": "1501"}, 400, -1130),
@@ -112,9 +129,10 @@ async def test_the_small_paths(redis_url: str, teller: Teller) -> None:
         ("klines", {"symbol": "' OR 1=1 --", "interval": "1m"}, 400, -1121),
         ("continuousKlines", {"pair": "BTCUSDT", "interval": "1m"}, 400, -1102),
         ("continuousKlines", {"pair": "BTCUSDT", "contractType": "NEXT_QUARTER", "interval": "1m"}, 400, -1130),
-        ("ticker/price", {"symbol": "NOSUCH"}, 400, -1121), ("nothing", {}, 404, -5000),
+        ("ticker/price", {"symbol": "NOSUCH"}, 400, -1121),
+        ("nothing", {}, 404, -5000),
     ],
-)  # fmt: skip
+)
 async def test_errors_are_binances(
     redis_url: str, teller: Teller, path: str, query: dict[str, str], status: int, code: int
 ) -> None:
@@ -153,8 +171,9 @@ async def test_streams_tell_every_change_raw_and_combined(redis_url: str, teller
         assert (final["e"], final["E"], final["k"]["n"], final["k"]["x"]) == ("kline", at(1) + 5, 2, True)
         found = [await combined.receive_json(timeout=30) for _ in range(2)]
         assert {each["stream"]: each["data"]["k"]["n"] for each in found} == {
-            "btcusdt@kline_1m": 2, "ethusdt@kline_1m": 9,
-        }  # fmt: skip
+            "btcusdt@kline_1m": 2,
+            "ethusdt@kline_1m": 9,
+        }
         teller.tell({BTC: {"trades": 3, "closed": 1, "revision": 2, "complete": 1}})
         assert (await raw.receive_json(timeout=30))["k"]["revision"] == 2
 
@@ -168,12 +187,14 @@ async def test_control_messages(redis_url: str, teller: Teller) -> None:
             return await socket.receive_json(timeout=30)
 
         assert await ask(method="SUBSCRIBE", params=["btcusdt@kline_1m", "nosuch@kline_1m"], id=1) == {
-            "result": None, "id": 1,
-        }  # fmt: skip
+            "result": None,
+            "id": 1,
+        }
         assert (await socket.receive_json(timeout=30))["s"] == "BTCUSDT"
         assert await ask(method="LIST_SUBSCRIPTIONS", id="a-text") == {
-            "result": ["btcusdt@kline_1m", "nosuch@kline_1m"], "id": "a-text",
-        }  # fmt: skip
+            "result": ["btcusdt@kline_1m", "nosuch@kline_1m"],
+            "id": "a-text",
+        }
         assert (await ask(method="UNSUBSCRIBE", params=["btcusdt@kline_1m"], id=3))["result"] is None
         assert (await ask(method="SUBSCRIBE", params=["x" * 129], id=4))["error"]["code"] == 2
         teller.tell({BTC: {"trades": 9}})

@@ -10,7 +10,7 @@ import pytest
 
 from gateway.history import Range
 from gateway.store import QUERIES, WAITING_FOR_EACH, Store, StoreBusy
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError, DatabaseUnavailable
 from tests.gateway.kit import MINUTE_MS, NOW_MS, kline
 from writers.kline_table import upsert

@@ -19,11 +19,16 @@ from tests.gateway.kit import FINAL, NOW_MS, bar
         ("btcusdt@kline_1s", Stream(Kind.KLINE, "BTCUSDT", "1s")),
         ("币安人生usdt@kline_5m", Stream(Kind.KLINE, "币安人生USDT", "5m")),
         ("btcusdt_perpetual@continuousKline_1m", Stream(Kind.CONTINUOUS, "BTCUSDT", "1m")),
-        ("BTCUSDT@kline_1m", None), ("btcusdt@kline_7m", None), ("btcusdt@aggTrade", None), ("@kline_1m", None),
-        ("btcusdt@kline", None), ("btcusdt@continuousKline_1m", None), ("_perpetual@continuousKline_1m", None),
+        ("BTCUSDT@kline_1m", None),
+        ("btcusdt@kline_7m", None),
+        ("btcusdt@aggTrade", None),
+        ("@kline_1m", None),
+        ("btcusdt@kline", None),
+        ("btcusdt@continuousKline_1m", None),
+        ("_perpetual@continuousKline_1m", None),
         ("", None),
     ],
-)  # fmt: skip
+)
 def test_names(name: str, expected: Stream | None) -> None:
     assert parse_stream(name) == expected
     if expected:
@@ -36,10 +41,24 @@ def test_a_kline_event_has_binances_fields_in_binances_order() -> None:
     assert list(event["k"]) == list("tTsifLochlvnxqVQB")
     assert (event["e"], event["E"], event["s"], event["st"]) == ("kline", NOW_MS + 7, "BTCUSDT", 1)
     assert event["k"] == {
-        "t": NOW_MS, "T": NOW_MS + 59_999, "s": "BTCUSDT", "i": "1m", "f": 100, "L": 420, "o": "64100.10",
-        "c": "64111.10", "h": "64120.00", "l": "64090.90", "v": "12.345", "n": 321, "x": False, "q": "791234.56780",
-        "V": "6.000", "Q": "384600.00000", "B": "0",
-    }  # fmt: skip
+        "t": NOW_MS,
+        "T": NOW_MS + 59_999,
+        "s": "BTCUSDT",
+        "i": "1m",
+        "f": 100,
+        "L": 420,
+        "o": "64100.10",
+        "c": "64111.10",
+        "h": "64120.00",
+        "l": "64090.90",
+        "v": "12.345",
+        "n": 321,
+        "x": False,
+        "q": "791234.56780",
+        "V": "6.000",
+        "Q": "384600.00000",
+        "B": "0",
+    }
 
 
 def test_a_first_final_looks_like_binances_and_an_amendment_bears_its_revision() -> None:

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from gateway.survey import findings_of, oldest_unwritten_ms, survey
-from klagg.contract import GROUP_WRITERS, Keys, stamp
-from klagg.findings import finding_entry
-from klagg.redisio import Streams
+from klagg.drivers.redis_streams import Streams
+from klagg.wire.fields import stamp
+from klagg.wire.findings import finding_entry
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.gateway.kit import FINAL, Teller
 
 pytestmark = pytest.mark.servers
@@ -30,8 +31,12 @@ def test_processes_lengths_and_findings(streams: Streams, teller: Teller) -> Non
     assert found.unwritten_ms == {}, "nobody writes a table"
     (row,) = findings_of(found, None, "error")
     assert (row["id"], row["kind"], row["symbol"], row["said_at"], row["evidence"]) == (
-        "0:x:1", "DATA_LOSS", None, None, "gone",
-    )  # fmt: skip
+        "0:x:1",
+        "DATA_LOSS",
+        None,
+        None,
+        "gone",
+    )
     streams.ensure_group(KEYS.klines, GROUP_WRITERS)
     assert survey(streams, 1).unwritten_ms == {0: int(streams.range(KEYS.klines)[0].id.split("-")[0])}
     assert findings_of(found, "BTCUSDT", None) == findings_of(found, None, "info") == []

@@ -15,9 +15,9 @@ from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 
 from ingest.parser import Rules
-from klagg.exchange.endpoints import Endpoint
-from klagg.redisio import Entry, Streams
-from klagg.stats import Stats
+from klagg.binance.endpoints import Endpoint
+from klagg.drivers.redis_streams import Entry, Streams
+from klagg.process.stats import Stats
 from tests.webkit import serving
 
 T = TypeVar("T")
@@ -31,18 +31,35 @@ SYMBOLS = ("BTCUSDT", "ETHUSDT", "币安人生USDT")
 def agg_trade(trade_id: int = 1, **changes: Any) -> dict[str, Any]:
     """An aggTrade event as of 2026; a change to `...` takes the field away."""
     event = {
-        "e": "aggTrade", "E": NOW_MS - 50, "a": trade_id, "s": "BTCUSDT", "p": "85266.00", "q": "0.158", "nq": "0.158",
-        "f": trade_id * 3, "l": trade_id * 3 + 2, "T": NOW_MS - 200, "m": False, "st": 1,
-    } | changes  # fmt: skip
+        "e": "aggTrade",
+        "E": NOW_MS - 50,
+        "a": trade_id,
+        "s": "BTCUSDT",
+        "p": "85266.00",
+        "q": "0.158",
+        "nq": "0.158",
+        "f": trade_id * 3,
+        "l": trade_id * 3 + 2,
+        "T": NOW_MS - 200,
+        "m": False,
+        "st": 1,
+    } | changes
     return {name: value for name, value in event.items() if value is not ...}
 
 
 def fill(trade_id: int = 1, **changes: Any) -> dict[str, Any]:
     """A trade event (a single fill)."""
     event = {
-        "e": "trade", "E": NOW_MS - 50, "T": NOW_MS - 200, "s": "BTCUSDT", "t": trade_id, "p": "28145.10", "q": "0.002",
-        "X": "MARKET", "m": True,
-    } | changes  # fmt: skip
+        "e": "trade",
+        "E": NOW_MS - 50,
+        "T": NOW_MS - 200,
+        "s": "BTCUSDT",
+        "t": trade_id,
+        "p": "28145.10",
+        "q": "0.002",
+        "X": "MARKET",
+        "m": True,
+    } | changes
     return {name: value for name, value in event.items() if value is not ...}
 
 
@@ -59,17 +76,32 @@ def rules(endpoint: Endpoint = Endpoint.COMBINED, source: str = "aggTrade", futu
 def contract_news(symbol: str, status: str) -> dict[str, Any]:
     """A contractInfo event of a symbol that SmallExchange lists."""
     return {
-        "e": "contractInfo", "E": NOW_MS, "s": symbol, "ps": symbol, "ct": "PERPETUAL", "dt": 4133404800000,
-        "ot": 1569398400000, "cs": status, "st": 1,
-    }  # fmt: skip
+        "e": "contractInfo",
+        "E": NOW_MS,
+        "s": symbol,
+        "ps": symbol,
+        "ct": "PERPETUAL",
+        "dt": 4133404800000,
+        "ot": 1569398400000,
+        "cs": status,
+        "st": 1,
+    }
 
 
 def mini_ticker(symbol: str, time_ms: int, volume: int, close: str = "85266.00") -> dict[str, Any]:
     """A row of !miniTicker@arr."""
     return {
-        "e": "24hrMiniTicker", "E": time_ms, "s": symbol, "c": close, "o": "1", "h": close, "l": "1", "v": str(volume),
-        "q": "0", "st": 1,
-    }  # fmt: skip
+        "e": "24hrMiniTicker",
+        "E": time_ms,
+        "s": symbol,
+        "c": close,
+        "o": "1",
+        "h": close,
+        "l": "1",
+        "v": str(volume),
+        "q": "0",
+        "st": 1,
+    }
 
 
 def alarms_of(stats: Stats, kind: str) -> int:
@@ -141,9 +173,14 @@ class SmallExchange:
 
     async def exchange_info(self, _: web.Request) -> web.Response:
         row = {
-            "status": "TRADING", "quoteAsset": "USDT", "contractType": "PERPETUAL", "pricePrecision": 2,
-            "quantityPrecision": 3, "onboardDate": 1569398400000, "deliveryDate": 4133404800000,
-        }  # fmt: skip
+            "status": "TRADING",
+            "quoteAsset": "USDT",
+            "contractType": "PERPETUAL",
+            "pricePrecision": 2,
+            "quantityPrecision": 3,
+            "onboardDate": 1569398400000,
+            "deliveryDate": 4133404800000,
+        }
         row |= self.rows
         rows = [row | {"symbol": each, "status": self.statuses.get(each, "TRADING")} for each in self.symbols]
         body = {"symbols": rows}

@@ -13,9 +13,9 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from ingest.service import ingest
-from klagg.localexchange import LocalExchange
-from klagg.service import AsyncContext
+from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
+from klagg.simulator import LocalExchange
 from tests.ingest.kit import SmallExchange, agg_trade, frame_of, mini_ticker
 
 
@@ -24,11 +24,13 @@ def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections:
     tree = {
         **sections,
         "exchange": {
-            "websocket_url": source.websocket_url, "rest_url": source.rest_url, **sections.get("exchange", {}),
+            "websocket_url": source.websocket_url,
+            "rest_url": source.rest_url,
+            **sections.get("exchange", {}),
         },
         "redis": {"url": redis_url, "timeout_ms": 500, "block_ms": 100},
         "service": {"shutdown_s": 5},
-    }  # fmt: skip
+    }
     return AsyncContext("ingest-A", from_tree(tree), argparse.Namespace(line="A"), None)
 
 

@@ -14,25 +14,17 @@ import ujson
 from aiohttp import web
 
 from ingest.repair_service import repair
-from klagg.contract import (
-    GROUP_REPAIR,
-    OFFICIAL_COLUMNS,
-    REQUEST_KLINES,
-    REQUEST_TRADES,
-    Keys,
-    Official,
-    Request,
-    request_entry,
-    stamp,
-)
+from klagg.drivers.redis_streams import Append, Streams
 from klagg.errors import RedisRefused
 from klagg.intervals import HOUR_MS, MINUTE_MS
-from klagg.localexchange import LocalExchange, SyntheticMarket
-from klagg.localexchange.synthetic import LISTED_MS
-from klagg.redisio import Append, Streams
-from klagg.service import AsyncContext
+from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from tests.localexchange.kit import START_MS
+from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator.synthetic import LISTED_MS
+from klagg.wire.entries import OFFICIAL_COLUMNS, REQUEST_KLINES, REQUEST_TRADES, Official, Request, request_entry
+from klagg.wire.fields import stamp
+from klagg.wire.keys import GROUP_REPAIR, Keys
+from tests.simulator.kit import START_MS
 from tests.webkit import serving
 
 KEYS = Keys(0)

@@ -7,8 +7,10 @@ import random
 import pytest
 
 from ingest.batch import Batch
-from klagg.contract import TRADE_COLUMNS, Fields, shard_of
-from klagg.exchange.endpoints import Endpoint
+from klagg.binance.endpoints import Endpoint
+from klagg.wire.entries import TRADE_COLUMNS
+from klagg.wire.fields import Fields
+from klagg.wire.keys import shard_of
 from tests.ingest.kit import NOW_MS, SYMBOLS, agg_trade, fill, frame_of, rules
 
 
@@ -32,12 +34,23 @@ def test_an_entry_holds_its_trades_in_columns() -> None:
         (
             0,
             {
-                "kind": "trades", "n": "2", "line": "A", "ids": "agg", "recv": str(NOW_MS), "symbol": "BTCUSDT,ETHUSDT",
-                "id": "7,8", "price": "85266.00,1.50", "qty": "0.158,2", "first": "21,24", "last": "23,26",
-                "time": f"{NOW_MS - 200},{NOW_MS - 200}", "maker": "0,1", "counts": "1,1",
+                "kind": "trades",
+                "n": "2",
+                "line": "A",
+                "ids": "agg",
+                "recv": str(NOW_MS),
+                "symbol": "BTCUSDT,ETHUSDT",
+                "id": "7,8",
+                "price": "85266.00,1.50",
+                "qty": "0.158,2",
+                "first": "21,24",
+                "last": "23,26",
+                "time": f"{NOW_MS - 200},{NOW_MS - 200}",
+                "maker": "0,1",
+                "counts": "1,1",
             },
         )
-    ]  # fmt: skip
+    ]
     assert (closed.frames, closed.trades, closed.recv_ms, closed.newest_ms) == (2, 2, NOW_MS, NOW_MS - 200)
     assert closed.frame_bytes == len(frame_of(agg_trade(7))) + len(
         frame_of(agg_trade(8, s="ETHUSDT", p="1.50", q="2", m=True))

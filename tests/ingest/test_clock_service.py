@@ -16,22 +16,14 @@ import pytest
 from ingest import clock as clock_rules
 from ingest import clock_service, synchroniser, universe
 from ingest.clock_service import TRIGGERS_KEPT, ClockJobs, clock, main
+from klagg.binance.weight_account import note_weight
 from klagg.clock import local_ms
-from klagg.contract import (
-    CLOCK_KEY,
-    TRIGGER_DAYS,
-    TRIGGER_RETENTION,
-    TRIGGER_SNAPSHOT,
-    WEIGHTS_KEY,
-    listings_of,
-    shard_of,
-    trigger_of,
-)
+from klagg.drivers.redis_streams import AsyncStreams, Entry, Streams
 from klagg.errors import ConfigError
-from klagg.redisio import AsyncStreams, Entry, Streams
-from klagg.service import AsyncContext
+from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from klagg.weights import note_weight
+from klagg.wire.entries import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, listings_of, trigger_of
+from klagg.wire.keys import CLOCK_KEY, WEIGHTS_KEY, shard_of
 from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, contract_news, feed_of
 from tests.kit import eventually_async as eventually
 
@@ -60,7 +52,7 @@ def a_context(source: SmallExchange, redis_url: str, **sections: Any) -> AsyncCo
         },
         "clock": {"tick_ms": 50, "snapshot_s": 1, "sync_s": 1, **sections.get("clock", {})},
         "redis": {"url": redis_url, "timeout_ms": 500, "block_ms": 100},
-    }  # fmt: skip
+    }
     return AsyncContext("clock", from_tree(tree), argparse.Namespace(), None)
 
 

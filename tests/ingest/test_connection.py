@@ -20,15 +20,15 @@ from ingest import connection as module
 from ingest import session
 from ingest.connection import Connection
 from ingest.session import Manner
+from klagg.binance.endpoints import Endpoint, Way, stream_name
+from klagg.binance.serving.limits import Limits
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError
-from klagg.exchange.endpoints import Endpoint, Way, stream_name
-from klagg.exchange.limits import Limits
-from klagg.localexchange import LocalExchange, SyntheticMarket
-from klagg.stats import Stats
+from klagg.process.stats import Stats
+from klagg.simulator import LocalExchange, SyntheticMarket
 from tests.ingest.kit import SYMBOLS, Relay, SmallExchange, agg_trade, alarms_of, frame_of
 from tests.kit import eventually_async as eventually
-from tests.localexchange.kit import running
+from tests.simulator.kit import running
 
 STREAMS = [stream_name(symbol, "aggTrade") for symbol in SYMBOLS]
 
@@ -48,9 +48,14 @@ class Receiver:
         self.frames: list[bytes] = []
         self.stats = Stats()
         self.connection = Connection(
-            "A1", Way.of(url, endpoint, "aggTrade"), STREAMS, self.frames.append, manner=Manner(**manner),
-            stats=self.stats, log=logging.getLogger("test"),
-        )  # fmt: skip
+            "A1",
+            Way.of(url, endpoint, "aggTrade"),
+            STREAMS,
+            self.frames.append,
+            manner=Manner(**manner),
+            stats=self.stats,
+            log=logging.getLogger("test"),
+        )
 
     def reconnects(self, reason: str) -> int:
         """How often the connection was made anew for this reason."""
@@ -109,13 +114,16 @@ async def test_subscriptions_follow_on_the_living_connection() -> None:
             gone, *new = exchange.messages
             assert (gone["method"], sorted(gone["params"])) == ("UNSUBSCRIBE", sorted(STREAMS[1:]))
             assert [(each["method"], len(each["params"])) for each in new] == [
-                ("SUBSCRIBE", 100), ("SUBSCRIBE", 100), ("SUBSCRIBE", 50),
-            ]  # fmt: skip
+                ("SUBSCRIBE", 100),
+                ("SUBSCRIBE", 100),
+                ("SUBSCRIBE", 50),
+            ]
             connection.again([STREAMS[0]])
             await eventually(lambda: len(exchange.messages) == 6 and connection.confirmed == wanted)
             assert [(each["method"], each["params"]) for each in exchange.messages[4:]] == [
-                ("UNSUBSCRIBE", STREAMS[:1]), ("SUBSCRIBE", STREAMS[:1]),
-            ]  # fmt: skip
+                ("UNSUBSCRIBE", STREAMS[:1]),
+                ("SUBSCRIBE", STREAMS[:1]),
+            ]
             assert len(exchange.connections) == 1
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.dropped import RANGES_MAX, SAID_MAX, Dropped, Ranges, sentence_of
-from klagg.contract import TradeRow, trades_entry_of_rows
+from klagg.wire.entries import TradeRow, trades_entry_of_rows
 
 
 @given(st.lists(st.integers(0, 60), max_size=120))
@@ -36,17 +36,23 @@ def test_very_many_ranges_are_joined_where_they_are_nearest_and_the_count_stays(
 
 def test_findings_name_each_symbol_and_the_sentence_the_first_ones() -> None:
     dropped = Dropped()
-    rows = [TradeRow(f"S{at:02}USDT", at + number, "1", "1", 1, 1, 7000 + number, False)
-            for at in range(SAID_MAX + 3) for number in (0, 1, 5)]  # fmt: skip
+    rows = [
+        TradeRow(f"S{at:02}USDT", at + number, "1", "1", 1, 1, 7000 + number, False)
+        for at in range(SAID_MAX + 3)
+        for number in (0, 1, 5)
+    ]
     counts = dropped.add(trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=1))
     assert set(counts.values()) == {3}
     findings = dropped.findings("ingest-A@5", "Redis does not answer", 8000)
     assert len(findings) == SAID_MAX + 3
     assert findings[2] == {
-        "kind": "INGEST_DROPPED", "severity": "warning", "symbol": "S02USDT", "time": "8000",
+        "kind": "INGEST_DROPPED",
+        "severity": "warning",
+        "symbol": "S02USDT",
+        "time": "8000",
         "evidence": "ingest-A@5 dropped 3 trades before they were in the feed, ids 2 to 3, 7, of 7000 to 7005 ms: "
         "Redis does not answer",
-    }  # fmt: skip
+    }
     said = sentence_of([dropped], "Redis does not answer")
     assert said.startswith(f"{3 * (SAID_MAX + 3)} trades of {SAID_MAX + 3} symbols were dropped")
     assert said.endswith("S09USDT ids 9 to 10, 14; and 3 more symbols")

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from ingest.parser import Rejection, Rules, parse, parse_frames, texts_of
-from klagg.exchange.endpoints import Endpoint
+from klagg.binance.endpoints import Endpoint
 from tests.ingest.kit import NOW_MS, SYMBOLS, agg_trade, fill
 
 SEED = 20261121
@@ -28,31 +28,122 @@ SAMPLED = 8
 """Of the rejected frames, one in so many is shown to the oracle."""
 
 KINDS = {
-    "not_json", "not_object", "wrong_wrapper", "unknown_event", "coin_margined", "missing_field", "bad_symbol",
-    "bad_price", "bad_qty", "bad_number", "future",
-}  # fmt: skip
+    "not_json",
+    "not_object",
+    "wrong_wrapper",
+    "unknown_event",
+    "coin_margined",
+    "missing_field",
+    "bad_symbol",
+    "bad_price",
+    "bad_qty",
+    "bad_number",
+    "future",
+}
 
 NUMBERS = (
-    "-", "01", "-0", "00", "-1", "1.", ".5", "1.0", "1e3", "1E400", "+1", "0x10", "NaN", "Infinity", "-Infinity",
-    "1_0", str(2**63 - 1), str(2**63), str(2**64), str(-(2**63) - 1), "9" * 40, "9" * 5000, "0", "1 ", "１",
-    "true", "null", '""',
-)  # fmt: skip
+    "-",
+    "01",
+    "-0",
+    "00",
+    "-1",
+    "1.",
+    ".5",
+    "1.0",
+    "1e3",
+    "1E400",
+    "+1",
+    "0x10",
+    "NaN",
+    "Infinity",
+    "-Infinity",
+    "1_0",
+    str(2**63 - 1),
+    str(2**63),
+    str(2**64),
+    str(-(2**63) - 1),
+    "9" * 40,
+    "9" * 5000,
+    "0",
+    "1 ",
+    "１",
+    "true",
+    "null",
+    '""',
+)
 TEXTS = (
-    "", "0", "0.0", "-1", "1e5", "NaN", "1,2", "1.2.3", "1.", ".1", " 1", "1\\n", "\\u0031", "１", "٣", "9" * 18,
-    "9" * 19, "0." + "1" * 17, "0." + "1" * 18, "\\ud800", "\\u0000", "\x00", "\n", "💣", "币安人生USDT",
+    "",
+    "0",
+    "0.0",
+    "-1",
+    "1e5",
+    "NaN",
+    "1,2",
+    "1.2.3",
+    "1.",
+    ".1",
+    " 1",
+    "1\\n",
+    "\\u0031",
+    "１",
+    "٣",
+    "9" * 18,
+    "9" * 19,
+    "0." + "1" * 17,
+    "0." + "1" * 18,
+    "\\ud800",
+    "\\u0000",
+    "\x00",
+    "\n",
+    "💣",
+    "币安人生USDT",
     "BTCUSDT,ETHUSDT",
-)  # fmt: skip
+)
 PIECES = (
-    b"{", b"}", b"[", b"]", b",", b":", b'"', b"\\", b"\x00", b"\xff", b"\xed\xa0\x80", b"\xef\xbb\xbf", b" ", b"\t",
-    b"\n", b"\r\n", b"0", b"-", b".", b"e", b"null", b"true", b'"p":"1",', b'"a":1,', b'"data":{},', b'"st":1,',
-    b"/**/", b"//", b'{"result":null,"id":1}', "币".encode(), b"[" * 2000,
-)  # fmt: skip
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b'"',
+    b"\\",
+    b"\x00",
+    b"\xff",
+    b"\xed\xa0\x80",
+    b"\xef\xbb\xbf",
+    b" ",
+    b"\t",
+    b"\n",
+    b"\r\n",
+    b"0",
+    b"-",
+    b".",
+    b"e",
+    b"null",
+    b"true",
+    b'"p":"1",',
+    b'"a":1,',
+    b'"data":{},',
+    b'"st":1,',
+    b"/**/",
+    b"//",
+    b'{"result":null,"id":1}',
+    "币".encode(),
+    b"[" * 2000,
+)
 OTHERS = (
-    b'{"result":null,"id":7}', b'{"error":{"code":2,"msg":"no"},"id":1}', b'{"code":-1,"msg":"no"}',
+    b'{"result":null,"id":7}',
+    b'{"error":{"code":2,"msg":"no"},"id":1}',
+    b'{"code":-1,"msg":"no"}',
     b'{"stream":"!contractInfo","data":{"e":"contractInfo","E":1,"s":"BTCUSDT","st":1}}',
     b'{"stream":"x","data":{"e":"kline","E":1,"s":"BTCUSDT","k":{"t":1,"o":"1"},"st":1}}',
-    b'{"stream":"!miniTicker@arr","data":[{"e":"24hrMiniTicker","s":"BTCUSDT","c":"1"}]}', b"", b"null", b"[]", b"{}",
-)  # fmt: skip
+    b'{"stream":"!miniTicker@arr","data":[{"e":"24hrMiniTicker","s":"BTCUSDT","c":"1"}]}',
+    b"",
+    b"null",
+    b"[]",
+    b"{}",
+)
 
 NAMES = (b"a", b"t", b"p", b"q", b"f", b"l", b"T", b"s", b"m", b"E", b"st", b"e", b"X", b"nq", b"data")
 
@@ -133,8 +224,19 @@ def other(chance: random.Random, frame: bytes) -> bytes:
     return chance.choice((*OTHERS, frame + frame, b"[" + frame + b"]", frame + b"\n", chance.randbytes(40), frame))
 
 
-MUTATIONS: tuple[Mutation, ...] = (flip, flip, truncate, insert, insert, delete, duplicate, swap_value, swap_value,
-                                   rename, other)  # fmt: skip
+MUTATIONS: tuple[Mutation, ...] = (
+    flip,
+    flip,
+    truncate,
+    insert,
+    insert,
+    delete,
+    duplicate,
+    swap_value,
+    swap_value,
+    rename,
+    other,
+)
 
 
 def good_frames(chance: random.Random, rules: Rules) -> list[bytes]:
@@ -217,8 +319,17 @@ def amount_of(text: Any) -> Decimal:
 def values_of(texts: tuple[str, ...]) -> tuple[Any, ...]:
     """A row of the parser as the oracle says it."""
     symbol, trade_id, price, qty, first, last, time_ms, maker, counts = texts
-    return (symbol, int(trade_id), Decimal(price), Decimal(qty), int(first), int(last), int(time_ms),
-            {"1": True, "0": False}[maker], {"1": True, "0": False}[counts])  # fmt: skip
+    return (
+        symbol,
+        int(trade_id),
+        Decimal(price),
+        Decimal(qty),
+        int(first),
+        int(last),
+        int(time_ms),
+        {"1": True, "0": False}[maker],
+        {"1": True, "0": False}[counts],
+    )
 
 
 def check(frames: list[bytes], rules: Rules, seen: Counter[str]) -> None:
@@ -287,8 +398,9 @@ def test_alone_and_in_a_batch_a_frame_is_the_same(endpoint: Endpoint, source: st
 
 
 @pytest.mark.parametrize(
-    "damage", [b'"a":-,"s"', b'"a":01,"s"', b'"a":7,"a":8,"s"', b'"a":7,"s":"ETHUSDT","s"'],
-)  # fmt: skip
+    "damage",
+    [b'"a":-,"s"', b'"a":01,"s"', b'"a":7,"a":8,"s"', b'"a":7,"s":"ETHUSDT","s"'],
+)
 def test_the_oracle_refuses_what_fast_readers_take(damage: bytes) -> None:
     frame = b'{"stream":"x","data":' + json.dumps(agg_trade(7), separators=(",", ":")).encode() + b"}"
     assert oracle(frame, Rules(Endpoint.COMBINED, "aggTrade", frozenset(SYMBOLS), 0))[1] == 7

@@ -8,7 +8,7 @@ import pytest
 from websockets.protocol import State
 
 from ingest import connection, line, liveness, session, universe
-from klagg.redisio import Streams
+from klagg.drivers.redis_streams import Streams
 from tests.ingest.kit import SYMBOLS, SmallExchange, alarms_of, column_of, contract_news, feed_of
 from tests.ingest.linekit import Market, a_context, a_line
 from tests.kit import eventually_async as eventually
@@ -34,13 +34,13 @@ def streams(redis_url: str) -> Streams:
 
 
 def settings(**exchange: Any) -> dict[str, Any]:
-    return {"ingest": {"dead_symbol_ms": 1000, "mark_ms": 100, "silent_s": 5}, "exchange": exchange}
+    return {"ingest": {"dead_symbol_ms": 1000, "watermark_ms": 100, "silent_s": 5}, "exchange": exchange}
 
 
 def marked(streams: Streams) -> set[str]:
-    """The symbols of the newest mark."""
-    marks = feed_of(streams, "mark")
-    return set(column_of(marks[-1:], "symbols"))
+    """The symbols of the newest watermark."""
+    watermarks = feed_of(streams, "watermark")
+    return set(column_of(watermarks[-1:], "symbols"))
 
 
 async def test_one_dead_symbol_is_unmarked_and_subscribed_to_anew(
@@ -52,7 +52,7 @@ async def test_one_dead_symbol_is_unmarked_and_subscribed_to_anew(
             await eventually(lambda: marked(streams) == set(SYMBOLS))  # the quiet one as well
             market.withheld = lambda _, symbol: symbol == ETH
             await eventually(
-                lambda: any(set(column_of([each], "symbols")) == {BTC, CJK} for each in feed_of(streams, "mark"))
+                lambda: any(set(column_of([each], "symbols")) == {BTC, CJK} for each in feed_of(streams, "watermark"))
             )
             await eventually(lambda: exchange.messages and exchange.messages[-1]["method"] == "SUBSCRIBE")
             market.withheld = lambda *_: False
@@ -102,7 +102,7 @@ async def test_a_quiet_connection_is_marked_when_the_tickers_bear_it_out(streams
     async with SmallExchange().running() as exchange, Market(exchange, [BTC]).running():
         context = a_context(exchange, redis_url, **settings(symbols_per_connection=1))
         async with a_line(context):
-            await eventually(lambda: set(column_of(feed_of(streams, "mark"), "symbols")) == set(SYMBOLS))
+            await eventually(lambda: set(column_of(feed_of(streams, "watermark"), "symbols")) == set(SYMBOLS))
             assert not context.stats.counters["alarms"]
 
 
@@ -144,7 +144,7 @@ async def test_nothing_at_all_is_a_stale_route(streams: Streams, redis_url: str)
         async with a_line(context):
             await eventually(lambda: alarms_of(context.stats, "stale_route"), 15)
             await eventually(lambda: len(exchange.connections) == len(exchange.controls) == 2)
-            assert feed_of(streams, "mark") == []
+            assert feed_of(streams, "watermark") == []
 
 
 async def test_subscriptions_follow_what_the_exchange_tells(streams: Streams, redis_url: str) -> None:

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingest.liveness import Act, Liveness, Silence, Witness
-from klagg.exchange.payloads import Ticker
+from klagg.binance.payloads import Ticker
 
 DEAD_MS = 10_000
 T0 = 1_000_000
@@ -137,9 +137,7 @@ def test_a_new_connection_is_judged_anew() -> None:
     assert [act[1] for act in market.run(4)] == [Act.RESUBSCRIBE]
 
 
-@given(
-    st.lists(st.integers(1, 90_000), min_size=1, max_size=40), st.integers(0, 1_900)
-)  # fmt: skip
+@given(st.lists(st.integers(1, 90_000), min_size=1, max_size=40), st.integers(0, 1_900))
 def test_however_sparse_the_trades_who_gets_them_late_by_less_than_two_seconds_is_never_dead(
     pauses_ms: list[int], late_ms: int
 ) -> None:

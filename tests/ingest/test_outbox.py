@@ -8,8 +8,9 @@ from collections.abc import Iterable
 import pytest
 
 from ingest.outbox import ENTRY_OVERHEAD_BYTES, Outbox
-from klagg.contract import Fields, TradeRow, mark_entry, trades_entry_of_rows
-from klagg.stats import Stats
+from klagg.process.stats import Stats
+from klagg.wire.entries import TradeRow, trades_entry_of_rows, watermark_entry
+from klagg.wire.fields import Fields
 
 FEED = "feed:{0}"
 
@@ -47,8 +48,10 @@ def test_entries_are_stamped_by_stream_and_leave_in_order() -> None:
         outbox.put(key, {"kind": "tick"})
     assert outbox.head(1, 1 << 20)[0][1] == {"v": "1", "writer": "ingest-A@5", "seq": "1", "kind": "tick"}
     assert [(key, fields["seq"]) for key, fields in outbox.head(10, 1 << 20)] == [
-        ("feed:{0}", "1"), ("feed:{1}", "1"), ("feed:{0}", "2"),
-    ]  # fmt: skip
+        ("feed:{0}", "1"),
+        ("feed:{1}", "1"),
+        ("feed:{0}", "2"),
+    ]
     outbox.head(2, 1 << 20)
     outbox.drop()
     assert seqs(outbox) == ["2"]
@@ -77,7 +80,10 @@ def test_streams_that_may_not_be_written_wait_and_others_pass_them() -> None:
     assert [fields["n"] for _, fields in outbox.head(10, 1 << 20, {"feed:{0}"})] == ["1", "3", "5"]
     outbox.drop()
     assert [(fields["n"], fields["seq"]) for _, fields in outbox.head(10, 1 << 20)] == [
-        ("0", "1"), ("2", "2"), ("4", "3")]  # fmt: skip
+        ("0", "1"),
+        ("2", "2"),
+        ("4", "3"),
+    ]
 
 
 def test_a_full_outbox_takes_the_newest_and_drops_the_oldest_by_their_ids() -> None:
@@ -115,17 +121,17 @@ def test_what_is_numbered_stays_and_what_is_dropped_has_no_number() -> None:
     assert found == list(range(3, 3 + len(found)))
 
 
-def test_marks_go_before_trades_and_leave_no_hole() -> None:
+def test_watermarks_go_before_trades_and_leave_no_gap() -> None:
     outbox = an_outbox(60_000)
     for number in range(12):
         outbox.put(FEED, trades([number]))
-        outbox.put(FEED, mark_entry("A", ["BTCUSDT"], number))
-    while not outbox._stats.counters.get("dropped_marks"):
+        outbox.put(FEED, watermark_entry("A", ["BTCUSDT"], number))
+    while not outbox._stats.counters.get("dropped_watermarks"):
         outbox.put(FEED, trades([outbox._last]))
     assert outbox.dropped == {}
-    marks = [fields["time"] for _, fields in outbox.head(100, 1 << 20) if fields["kind"] == "mark"]
-    assert marks
-    assert "0" not in marks, "the oldest one went"
+    watermarks = [fields["time"] for _, fields in outbox.head(100, 1 << 20) if fields["kind"] == "watermark"]
+    assert watermarks
+    assert "0" not in watermarks, "the oldest one went"
 
 
 def test_what_waited_too_long_is_dropped_however_little_it_is() -> None:
@@ -134,7 +140,7 @@ def test_what_waited_too_long_is_dropped_however_little_it_is() -> None:
     for second in range(30):
         time.ms = second * 1000.0
         outbox.put(FEED, trades([second]))
-        outbox.put(FEED, mark_entry("A", ["BTCUSDT"], second))
+        outbox.put(FEED, watermark_entry("A", ["BTCUSDT"], second))
     assert spans(outbox) == {"BTCUSDT": [(0, 18)]}
     assert outbox.dropped_ms == 29_000
     assert outbox._stats.counters["dropped_trades"] == 19
@@ -156,7 +162,7 @@ def test_every_trade_is_written_or_told_as_dropped(seed: int) -> None:
     chance = random.Random(seed)
     outbox, written, numbers = an_outbox(30_000), set[int](), list[int]()
     for number in range(600):
-        outbox.put(FEED, trades([number]) if chance.random() < 0.8 else mark_entry("A", ["BTCUSDT"], number))
+        outbox.put(FEED, trades([number]) if chance.random() < 0.8 else watermark_entry("A", ["BTCUSDT"], number))
         if chance.random() < 0.08:
             taken = outbox.head(chance.randint(1, 8), 20_000)
             for _, fields in taken if chance.random() < 0.7 else []:

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ingest.parser import Parsed, Rejection, Reply, parse, parse_frames, texts_of
-from klagg.exchange.endpoints import Endpoint
+from klagg.binance.endpoints import Endpoint
 from tests.ingest.kit import NOW_MS, agg_trade, fill, frame_of, rules
 
 RAW, COMBINED = Endpoint.RAW, Endpoint.COMBINED
@@ -30,9 +30,18 @@ def test_a_fill_stands_for_itself(endpoint: Endpoint) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "counts"),
-    [("MARKET", True), ("RPI", True), (..., True), ("INSURANCE_FUND", False), ("ADL", False), ("NA", False),
-     ("", False), (None, False), ([], False)],
-)  # fmt: skip
+    [
+        ("MARKET", True),
+        ("RPI", True),
+        (..., True),
+        ("INSURANCE_FUND", False),
+        ("ADL", False),
+        ("NA", False),
+        ("", False),
+        (None, False),
+        ([], False),
+    ],
+)
 def test_fills_that_klines_leave_out_are_kept_but_do_not_count(kind: Any, counts: bool) -> None:
     frame = frame_of(fill(X=kind))
     row = parse(frame, rules(source="trade"), NOW_MS)
@@ -85,7 +94,7 @@ def test_names_may_be_cjk() -> None:
         ("bad_symbol", frame_of(agg_trade(s=["BTCUSDT"]))),
         ("bad_symbol", frame_of(agg_trade(s="S")).replace(b'"S"', b'"\\ud800"')),
     ],
-)  # fmt: skip
+)
 def test_what_is_no_trade_is_rejected_by_kind(kind: str, frame: bytes) -> None:
     rejection = parse(frame, rules(), NOW_MS)
     assert isinstance(rejection, Rejection)
@@ -95,10 +104,38 @@ def test_what_is_no_trade_is_rejected_by_kind(kind: str, frame: bytes) -> None:
 
 
 BAD_DECIMALS = [
-    "abc", "", " ", "-1", "-0.5", "+1", "1e5", "1E-3", "NaN", "nan", "inf", "Infinity", "0x10", "1_000", " 1", "1 ",
-    "1\n", "1,2", "1.", ".5", "1.2.3", "١٢", "1234567890123456789", "1.234567890123456789", "0" * 19, 1, 1.5, None,
-    True, [], {},
-]  # fmt: skip
+    "abc",
+    "",
+    " ",
+    "-1",
+    "-0.5",
+    "+1",
+    "1e5",
+    "1E-3",
+    "NaN",
+    "nan",
+    "inf",
+    "Infinity",
+    "0x10",
+    "1_000",
+    " 1",
+    "1 ",
+    "1\n",
+    "1,2",
+    "1.",
+    ".5",
+    "1.2.3",
+    "١٢",
+    "1234567890123456789",
+    "1.234567890123456789",
+    "0" * 19,
+    1,
+    1.5,
+    None,
+    True,
+    [],
+    {},
+]
 
 
 @pytest.mark.parametrize("value", BAD_DECIMALS)
@@ -268,12 +305,22 @@ def test_among_good_trades_a_damaged_one_is_what_it_is_alone(field: str, value: 
 @pytest.mark.parametrize(
     ("written", "damaged"),
     [
-        (b'"a":7', b'"a":-'), (b'"a":7', b'"a":07'), (b'"a":7', b'"a":-7'), (b'"a":7', b'"a":7.'),
-        (b'"p":"85266.00"', b'"p":"85266.00","p":"1.00"'), (b'"a":7', b'"a":7,"a":8'), (b'"a":7', b'"a":NaN'),
-        (b'"nq":"0.158"', b'"nq":"0.1\n58"'), (b'"nq":"0.158"', b'"nq":"\xed\xa0\x80"'), (b'"E"', b'"E":01,"E2"'),
-        (b'}}', b'}},'), (b'}}', b'}}}'), (b'}}', b'},"data":{}}'), (b'{"stream"', b'\xef\xbb\xbf{"stream"'),
+        (b'"a":7', b'"a":-'),
+        (b'"a":7', b'"a":07'),
+        (b'"a":7', b'"a":-7'),
+        (b'"a":7', b'"a":7.'),
+        (b'"p":"85266.00"', b'"p":"85266.00","p":"1.00"'),
+        (b'"a":7', b'"a":7,"a":8'),
+        (b'"a":7', b'"a":NaN'),
+        (b'"nq":"0.158"', b'"nq":"0.1\n58"'),
+        (b'"nq":"0.158"', b'"nq":"\xed\xa0\x80"'),
+        (b'"E"', b'"E":01,"E2"'),
+        (b"}}", b"}},"),
+        (b"}}", b"}}}"),
+        (b"}}", b'},"data":{}}'),
+        (b'{"stream"', b'\xef\xbb\xbf{"stream"'),
     ],
-)  # fmt: skip
+)
 def test_what_is_not_json_to_the_letter_is_no_trade(written: bytes, damaged: bytes) -> None:
     """Fast readers of JSON take most of these, and read `-` as 0 and the last of two prices as the price."""
     good = frame_of(agg_trade(7))

@@ -17,17 +17,12 @@ from aiohttp import web
 
 from ingest import repair_service, synchroniser
 from ingest.repair_service import main, repair
-from klagg.contract import (
-    GROUP_REPAIR,
-    WEIGHTS_KEY,
-    Keys,
-    heartbeat_key,
-    official_of,
-)
+from klagg.drivers.redis_streams import Streams
 from klagg.errors import RedisRefused
 from klagg.intervals import HOUR_MS, MINUTE_MS
-from klagg.redisio import Streams
-from klagg.service import AsyncContext
+from klagg.process.service import AsyncContext
+from klagg.wire.entries import official_of
+from klagg.wire.keys import GROUP_REPAIR, WEIGHTS_KEY, Keys, heartbeat_key
 from tests.contract.kit import closed_port
 from tests.ingest.kit import Relay, column_of, feed_of
 from tests.ingest.repairkit import (
@@ -47,7 +42,7 @@ from tests.ingest.repairkit import (
     trades_request,
 )
 from tests.kit import eventually_async as eventually
-from tests.localexchange.kit import running
+from tests.simulator.kit import running
 
 pytestmark = pytest.mark.servers
 
@@ -84,11 +79,17 @@ async def test_trades_are_answered_exactly_as_the_exchange_recorded_them(streams
     assert len(expected) == 2502
     assert found == sorted(
         (
-            row["symbol"], row["id"], row["price"], row["qty"], str(row["first"]), str(row["last"]),
-            str(row["time_ms"]), "1" if row["maker"] else "0",
+            row["symbol"],
+            row["id"],
+            row["price"],
+            row["qty"],
+            str(row["first"]),
+            str(row["last"]),
+            str(row["time_ms"]),
+            "1" if row["maker"] else "0",
         )
         for row in expected
-    )  # fmt: skip
+    )
     assert [int(entry.fields[b"seq"]) for entry in streams.range(KEYS.feed)] == list(range(1, len(entries) + 1))
     assert (count(context, "trades"), count(context, "served"), count(context, "missing")) == (2502, 2, 0)
 
@@ -96,11 +97,12 @@ async def test_trades_are_answered_exactly_as_the_exchange_recorded_them(streams
 async def test_klines_are_answered_exactly_and_only_closed_ones(streams: Streams, redis_url: str) -> None:
     hour_ms = NOW_MS // HOUR_MS * HOUR_MS
     requests = [
-        klines_request(1, "1m", hour_ms, NOW_MS), klines_request(2, "1h", hour_ms - 12 * HOUR_MS, hour_ms),
+        klines_request(1, "1m", hour_ms, NOW_MS),
+        klines_request(2, "1h", hour_ms - 12 * HOUR_MS, hour_ms),
         klines_request(3, "1d", hour_ms - 12 * HOUR_MS, hour_ms - 11 * HOUR_MS),
         klines_request(4, "1m", hour_ms - 20 * HOUR_MS, hour_ms),
         klines_request(5, "1h", hour_ms - 99 * HOUR_MS, hour_ms - 90 * HOUR_MS),
-    ]  # fmt: skip
+    ]
     async with running(local(speed=10)) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
         ask(streams, *requests)
         await eventually(lambda: count(context, "served") == 4, 60)
@@ -177,9 +179,11 @@ async def test_what_cannot_be_served_dies_with_its_reason_and_the_rest_goes_on(
     streams: Streams, redis_url: str
 ) -> None:
     ask(
-        streams, klines_request(1, "1m", NOW_MS - MINUTE_MS, NOW_MS, "NOSUCH"),
-        klines_request(2, "7m", NOW_MS - MINUTE_MS, NOW_MS), trades_request(3, 5, 9),
-    )  # fmt: skip
+        streams,
+        klines_request(1, "1m", NOW_MS - MINUTE_MS, NOW_MS, "NOSUCH"),
+        klines_request(2, "7m", NOW_MS - MINUTE_MS, NOW_MS),
+        trades_request(3, 5, 9),
+    )
     streams.append(KEYS.requests, {"v": "1", "kind": "trades"})
     streams.append(KEYS.requests, {"v": "9"})
     async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
@@ -306,7 +310,10 @@ async def test_a_malformed_answer_kills_its_request_alone(streams: Streams, redi
     assert (count(context, "served"), count(context, "dead")) == (1, 1)
     (finding,) = streams.range(KEYS.findings)
     assert (finding.fields[b"kind"], finding.fields[b"severity"], finding.fields[b"symbol"]) == (
-        b"UNREPAIRED", b"error", b"BAD")  # fmt: skip
+        b"UNREPAIRED",
+        b"error",
+        b"BAD",
+    )
     assert b"the request t1 for the trades with the ids 1 to 5 is given up: " in finding.fields[b"evidence"]
 
 
@@ -332,8 +339,12 @@ async def test_answers_wait_while_the_feed_is_at_its_cap(streams: Streams, redis
     sections: dict[str, Any] = {"streams": {"feed_percent": 1}}
     async with Stub(lambda request, _: good_trades(request)).running() as stub:
         context = a_context(stub.rest_url, redis_url, **sections)
-        context = AsyncContext("repair", replace(context.settings, redis=replace(
-            context.settings.redis, maxmemory_mb=64)), argparse.Namespace(), None)  # fmt: skip
+        context = AsyncContext(
+            "repair",
+            replace(context.settings, redis=replace(context.settings.redis, maxmemory_mb=64)),
+            argparse.Namespace(),
+            None,
+        )
         async with repairing(context):
             await eventually(lambda: count(context, "feed_full"))
             await eventually(lambda: count(context, "answers") == 1)

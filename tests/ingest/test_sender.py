@@ -10,15 +10,16 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from aggregator.continuity import Continuity
+from aggregator.feed_sequences import Continuity
 from ingest import sender as module
-from ingest.room import FeedFull
+from ingest.feed_capacity import FeedFull
 from ingest.sender import Leftover, Sender
-from klagg.contract import Fields, TradeRow, trades_entry_of_rows
+from klagg.drivers.redis_streams import Append, AsyncStreams
 from klagg.embedded import RedisServer
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
-from klagg.redisio import Append, AsyncStreams
-from klagg.stats import Stats
+from klagg.process.stats import Stats
+from klagg.wire.entries import TradeRow, trades_entry_of_rows
+from klagg.wire.fields import Fields
 from tests.kit import eventually_async as eventually
 from tests.kit import nearly_full
 
@@ -63,13 +64,23 @@ class Roomy:
 
 
 def a_sender(
-    redis: Unreliable, *, bytes_max: int = 1 << 24, age_s_max: float = 60, shutdown_s: float = 10.0,
+    redis: Unreliable,
+    *,
+    bytes_max: int = 1 << 24,
+    age_s_max: float = 60,
+    shutdown_s: float = 10.0,
     room: Roomy | None = None,
-) -> Sender:  # fmt: skip
+) -> Sender:
     return Sender(
-        redis, room or Roomy(), writer="w@1", bytes_max=bytes_max, age_s_max=age_s_max, shutdown_s=shutdown_s,
-        stats=Stats(), log=logging.getLogger("test"),
-    )  # fmt: skip
+        redis,
+        room or Roomy(),
+        writer="w@1",
+        bytes_max=bytes_max,
+        age_s_max=age_s_max,
+        shutdown_s=shutdown_s,
+        stats=Stats(),
+        log=logging.getLogger("test"),
+    )
 
 
 @asynccontextmanager
@@ -252,9 +263,15 @@ async def test_an_entry_refused_in_the_middle_lets_none_behind_it_pass(redis_ser
     redis_server.command("FLUSHALL")
     streams = AsyncStreams(redis_server.url)
     sender = Sender(
-        streams, Roomy(), writer="w@1", bytes_max=1 << 24, age_s_max=60, shutdown_s=10.0, stats=Stats(),
+        streams,
+        Roomy(),
+        writer="w@1",
+        bytes_max=1 << 24,
+        age_s_max=60,
+        shutdown_s=10.0,
+        stats=Stats(),
         log=logging.getLogger("test"),
-    )  # fmt: skip
+    )
     sizes = [10, 10, 1_000_000, 10, 10]
     async with running(sender) as task:
         with nearly_full(redis_server, room=600_000):

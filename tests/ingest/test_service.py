@@ -9,14 +9,14 @@ import pytest
 
 from ingest import connection, listed
 from ingest.connection import Connection
-from ingest.line import by_shard, mark_s
+from ingest.line import by_shard, watermark_interval_s
 from ingest.service import ingest, main
+from klagg.binance.endpoints import Endpoint
 from klagg.clock import ExchangeClock
-from klagg.contract import shard_of
+from klagg.drivers.redis_streams import Streams
 from klagg.errors import ConfigError, ExchangeRefused
-from klagg.exchange.endpoints import Endpoint
-from klagg.localexchange import LocalExchange, RecordedMarket
-from klagg.redisio import Streams
+from klagg.simulator import LocalExchange, RecordedMarket
+from klagg.wire.keys import shard_of
 from tests.ingest.kit import (
     NOW_MS,
     SYMBOLS,
@@ -27,7 +27,7 @@ from tests.ingest.kit import (
     feed_of,
     fill,
     frame_of,
-)  # fmt: skip
+)
 from tests.ingest.linekit import a_context, a_line
 from tests.kit import eventually_async as eventually
 
@@ -52,10 +52,12 @@ def ids_in(streams: Streams, key: str = "feed:{0}") -> list[int]:
 @pytest.mark.parametrize(
     ("endpoint", "source", "path"),
     [
-        ("combined", "aggTrade", "/market/stream?streams=btcusdt@aggTrade"), ("raw", "aggTrade", "/market/ws"),
-        ("combined", "trade", "/public/stream?streams=btcusdt@trade"), ("raw", "trade", "/public/ws"),
+        ("combined", "aggTrade", "/market/stream?streams=btcusdt@aggTrade"),
+        ("raw", "aggTrade", "/market/ws"),
+        ("combined", "trade", "/public/stream?streams=btcusdt@trade"),
+        ("raw", "trade", "/public/ws"),
     ],
-)  # fmt: skip
+)
 async def test_trades_reach_the_feed(streams: Streams, redis_url: str, endpoint: str, source: str, path: str) -> None:
     async with SmallExchange().running() as exchange:
         context = a_context(exchange, redis_url, exchange={"endpoint": endpoint, "source": source})
@@ -107,7 +109,7 @@ async def test_symbols_are_spread_over_connections_and_shards(streams: Streams, 
     async with SmallExchange().running() as exchange:
         exchange.symbols = [f"SYM{number}USDT" for number in range(7)]
         context = a_context(
-            exchange, redis_url, shards=3, ingest={"mark_ms": 100}, exchange={"symbols_per_connection": 3}
+            exchange, redis_url, shards=3, ingest={"watermark_ms": 100}, exchange={"symbols_per_connection": 3}
         )
         async with a_line(context):
             await eventually(lambda: len(exchange.connections) == 3)
@@ -118,39 +120,41 @@ async def test_symbols_are_spread_over_connections_and_shards(streams: Streams, 
                     await each.send(frame_of(agg_trade(1, s=stream.partition("@")[0].upper())), text=True)
             keys = [f"feed:{{{shard}}}" for shard in range(3)]
             await eventually(lambda: sum(len(ids_in(streams, key)) for key in keys) == 7)
-            await eventually(lambda: all(feed_of(streams, "mark", key) for key in keys))
+            await eventually(lambda: all(feed_of(streams, "watermark", key) for key in keys))
         for shard, key in enumerate(keys):
             own = {symbol for symbol in exchange.symbols if shard_of(symbol, 3) == shard}
             assert set(column_of(feed_of(streams, "trades", key), "symbol")) == own
-            assert set(column_of(feed_of(streams, "mark", key), "symbols")) == own
+            assert set(column_of(feed_of(streams, "watermark", key), "symbols")) == own
             numbers = [int(entry.fields[b"seq"]) for entry in streams.range(key)]
             assert numbers == list(range(1, len(numbers) + 1))
 
 
-async def test_marks_follow_the_connection(streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_watermarks_follow_the_connection(
+    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 60.0)
     async with SmallExchange().running() as exchange:
-        context = a_context(exchange, redis_url, ingest={"mark_ms": 100})
+        context = a_context(exchange, redis_url, ingest={"watermark_ms": 100})
         async with a_line(context):
             await eventually(lambda: exchange.connections)
             for number in range(3):
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(feed_of(streams, "mark")) > number)
+                await eventually(lambda number=number: len(feed_of(streams, "watermark")) > number)
             exchange.connections[-1].transport.abort()
             await eventually(lambda: context.stats.gauges["connections"] == 0)
-            # While it is down there is nothing to say, however often a mark is due.
-            count = len(feed_of(streams, "mark"))
-            turns = _turns_of_marks(monkeypatch)
+            # While it is down there is nothing to say, however often a watermark is due.
+            count = len(feed_of(streams, "watermark"))
+            turns = _turns_of_watermarks(monkeypatch)
             await eventually(lambda: len(turns) >= 3)
-            assert len(feed_of(streams, "mark")) == count
-    marks = feed_of(streams, "mark")
-    times = [int(entry.fields[b"time"]) for entry in marks]
+            assert len(feed_of(streams, "watermark")) == count
+    watermarks = feed_of(streams, "watermark")
+    times = [int(entry.fields[b"time"]) for entry in watermarks]
     assert times == sorted(set(times))
-    assert all(set(column_of([entry], "symbols")) == set(SYMBOLS) for entry in marks)
+    assert all(set(column_of([entry], "symbols")) == set(SYMBOLS) for entry in watermarks)
 
 
-def _turns_of_marks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
-    """Grows with every turn of the task that writes marks."""
+def _turns_of_watermarks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
+    """Grows with every turn of the task that writes watermarks."""
     turns: list[None] = []
     alive_ms = Connection.alive_ms
 
@@ -162,18 +166,18 @@ def _turns_of_marks(monkeypatch: pytest.MonkeyPatch) -> list[None]:
     return turns
 
 
-async def test_a_mark_stands_behind_the_trades_that_it_vouches_for(streams: Streams, redis_url: str) -> None:
+async def test_a_watermark_stands_behind_the_trades_that_it_vouches_for(streams: Streams, redis_url: str) -> None:
     async with SmallExchange().running() as exchange:
-        # Batches would stay open for longer than a mark may wait.
-        context = a_context(exchange, redis_url, ingest={"mark_ms": 100, "batch_ms": 1000})
+        # Batches would stay open for longer than a watermark may wait.
+        context = a_context(exchange, redis_url, ingest={"watermark_ms": 100, "batch_ms": 1000})
         async with a_line(context):
             await eventually(lambda: exchange.connections)
             for number in range(5):
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(feed_of(streams, "mark")) > number)
+                await eventually(lambda number=number: len(feed_of(streams, "watermark")) > number)
     alive_ms = 0
     for entry in streams.range("feed:{0}"):
-        if entry.fields[b"kind"] == b"mark":
+        if entry.fields[b"kind"] == b"watermark":
             alive_ms = int(entry.fields[b"time"])
         else:
             assert int(entry.fields[b"recv"]) >= alive_ms
@@ -305,7 +309,12 @@ async def test_a_recording_arrives_whole(streams: Streams, redis_url: str, reald
 
 def test_shards_and_pace() -> None:
     assert by_shard(["BTCUSDT", "ETHUSDT"], 1) == {0: ["BTCUSDT", "ETHUSDT"]}
-    assert (mark_s(1000, 1.0), mark_s(1000, 10.0), mark_s(1000, 1000.0), mark_s(1000, 0.0)) == (1.0, 0.1, 0.05, 1.0)
+    assert (
+        watermark_interval_s(1000, 1.0),
+        watermark_interval_s(1000, 10.0),
+        watermark_interval_s(1000, 1000.0),
+        watermark_interval_s(1000, 0.0),
+    ) == (1.0, 0.1, 0.05, 1.0)
 
 
 def test_an_unreachable_redis_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,10 +8,10 @@ import pytest
 
 from ingest import synchroniser as module
 from ingest.synchroniser import Synchroniser
+from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ExchangeRefused, ExchangeUnavailable
-from klagg.exchange.rest import ExchangeRest
-from klagg.stats import Stats
+from klagg.process.stats import Stats
 from tests.ingest.kit import NOW_MS
 
 
@@ -92,9 +92,7 @@ async def test_a_clock_unread_for_long_is_an_alarm_and_time_goes_on(
     assert 300_000 <= now[0] - 1_000_000 <= 360_000
     assert clock.now_ms(now[0]) == NOW_MS + now[0] - 1_000_000
     alarms = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert alarms == [
-        "ALARM: the exchange's clock could not be read for 300 s: time goes on by the last offset"
-    ]  # fmt: skip
+    assert alarms == ["ALARM: the exchange's clock could not be read for 300 s: time goes on by the last offset"]
     for _ in range(5):
         await synchroniser.once()
         now[0] += synchroniser.wait_s * 1000

@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from ingest.universe import CONFIRM_MS, VANISHED, Universe
-from klagg.contract import Listing
 from klagg.errors import ExchangeUnavailable
+from klagg.wire.entries import Listing
 
 NAMES = ("AUSDT", "BUSDT", "CUSDT", "DUSDT")
 

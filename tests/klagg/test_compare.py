@@ -10,10 +10,16 @@ from klagg.compare import SUMS, Difference, Values, differences
 from klagg.kline import NINE_VALUES
 
 OURS: Values = {
-    "open": Decimal("1.10"), "high": Decimal(2), "low": Decimal("0.5"), "close": Decimal("1.5"),
-    "volume": Decimal("1000.123"), "quote_volume": Decimal("2000.5"), "trades": 17,
-    "taker_buy_volume": Decimal(400), "taker_buy_quote_volume": Decimal("800.25"),
-}  # fmt: skip
+    "open": Decimal("1.10"),
+    "high": Decimal(2),
+    "low": Decimal("0.5"),
+    "close": Decimal("1.5"),
+    "volume": Decimal("1000.123"),
+    "quote_volume": Decimal("2000.5"),
+    "trades": 17,
+    "taker_buy_volume": Decimal(400),
+    "taker_buy_quote_volume": Decimal("800.25"),
+}
 
 
 def test_equal_klines_have_no_differences() -> None:

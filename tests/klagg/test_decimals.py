@@ -85,17 +85,26 @@ def test_texts_as_binance_prints_them(mantissa: int, scale: int, text: str) -> N
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("-1", "negative"), ("-0", "negative"), ("abc", "not a plain decimal number"),
-        ("", "not a plain decimal number"), ("1e5", "not a plain decimal number"),
-        ("NaN", "not a plain decimal number"), ("Infinity", "not a plain decimal number"),
-        (" 1", "not a plain decimal number"), ("1\n", "not a plain decimal number"),
-        ("1.", "not a plain decimal number"), (".5", "not a plain decimal number"),
-        ("1,5", "not a plain decimal number"), ("1_0", "not a plain decimal number"),
-        ("+1", "not a plain decimal number"), ("٣", "not a plain decimal number"),
+        ("-1", "negative"),
+        ("-0", "negative"),
+        ("abc", "not a plain decimal number"),
+        ("", "not a plain decimal number"),
+        ("1e5", "not a plain decimal number"),
+        ("NaN", "not a plain decimal number"),
+        ("Infinity", "not a plain decimal number"),
+        (" 1", "not a plain decimal number"),
+        ("1\n", "not a plain decimal number"),
+        ("1.", "not a plain decimal number"),
+        (".5", "not a plain decimal number"),
+        ("1,5", "not a plain decimal number"),
+        ("1_0", "not a plain decimal number"),
+        ("+1", "not a plain decimal number"),
+        ("٣", "not a plain decimal number"),
         ("1.2.3", "not a plain decimal number"),
-        ("1234567890123456789", "not a plain decimal number"), ("123456789012.1234567", "more than 18 digits"),
+        ("1234567890123456789", "not a plain decimal number"),
+        ("123456789012.1234567", "more than 18 digits"),
     ],
-)  # fmt: skip
+)
 def test_a_malformed_text_is_refused_with_the_reason(text: str, reason: str) -> None:
     for read in (checked, decimals_of, lambda bad: to_mantissa(bad, 18)):
         with pytest.raises(BadDecimal) as raised:

@@ -8,12 +8,29 @@ from klagg.errors import ContractError
 from klagg.kline import DECIMAL_FIELDS, FIELDS, INTEGER_FIELDS, NINE_VALUES, Kline
 
 ENTRY = {
-    "symbol": "币安人生USDT", "interval": "1m", "open_time": "1700000040000", "close_time": "1700000099999",
-    "open": "0.10", "high": "0.30", "low": "0.09", "close": "0.20", "volume": "12", "quote_volume": "2.40",
-    "trades": "5", "taker_buy_volume": "7", "taker_buy_quote_volume": "1.40", "first_agg_id": "-1", "last_agg_id": "-1",
-    "first_trade_id": "20", "last_trade_id": "24", "complete": "1", "epoch": "3", "revision": "2", "source": "own",
+    "symbol": "币安人生USDT",
+    "interval": "1m",
+    "open_time": "1700000040000",
+    "close_time": "1700000099999",
+    "open": "0.10",
+    "high": "0.30",
+    "low": "0.09",
+    "close": "0.20",
+    "volume": "12",
+    "quote_volume": "2.40",
+    "trades": "5",
+    "taker_buy_volume": "7",
+    "taker_buy_quote_volume": "1.40",
+    "first_agg_id": "-1",
+    "last_agg_id": "-1",
+    "first_trade_id": "20",
+    "last_trade_id": "24",
+    "complete": "1",
+    "epoch": "3",
+    "revision": "2",
+    "source": "own",
     "edge": "4,5",
-}  # fmt: skip
+}
 
 
 def test_the_fields_on_the_wire_are_the_contract_s_in_its_order() -> None:

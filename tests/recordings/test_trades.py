@@ -15,7 +15,7 @@ from klagg.recordings.model import Trade
 HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"
 ROWS = "10,1.50,2.000,100,101,1721347022956,true\n11,1.60,1.000,102,102,1721347022957123,False\n"
 
-# file, ids, trades, first and last id, holes between trade ids: as README.txt there tells.
+# file, ids, trades, first and last id, gaps between trade ids: as README.txt there tells.
 RECORDED = [
     ("um_trade_btcusdt_2023-04-04_05.txt.gz", "trade", 12_935, 3_535_186_032, 3_535_198_966, 0),
     ("um_trade_btcusdt_2024-07-18_19.txt.gz", "trade", 10_701, 5_182_005_737, 5_182_016_437, 0),
@@ -26,14 +26,14 @@ RECORDED = [
 ]
 
 
-@pytest.mark.parametrize(("name", "ids", "count", "first", "last", "holes"), RECORDED)
-def test_recorded_files(realdata: Path, name: str, ids: str, count: int, first: int, last: int, holes: int) -> None:
+@pytest.mark.parametrize(("name", "ids", "count", "first", "last", "gaps"), RECORDED)
+def test_recorded_files(realdata: Path, name: str, ids: str, count: int, first: int, last: int, gaps: int) -> None:
     recording = open_trades(realdata / name)
     trades = list(recording)
     assert (recording.ids, len(trades), trades[0].id, trades[-1].id) == (ids, count, first, last)
     pairs = list(itertools.pairwise(trades))
     assert all(after.id == before.id + 1 for before, after in pairs)
-    assert sum(after.first != before.last + 1 for before, after in pairs) == holes
+    assert sum(after.first != before.last + 1 for before, after in pairs) == gaps
     assert all(trade.time_ms <= (trade.event_ms or trade.time_ms) for trade in trades)
     assert list(recording) == trades
 

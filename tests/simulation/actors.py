@@ -10,15 +10,26 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from ingest.repair import NotYet
-from ingest.wanted import Job, WaitingRoom, wanted_of
-from klagg import contract
-from klagg.contract import Fields, Keys, Request, TradeRow
+from ingest.repair_pages import NotYet
+from ingest.repair_queue import Job, WaitingRoom, wanted_of
 from klagg.errors import RedisRefused, RedisUnavailable
 from klagg.kline import Kline
+from klagg.wire.entries import (
+    REQUEST_KLINES,
+    Listing,
+    Request,
+    TradeRow,
+    listing_entries,
+    request_of,
+    tick_entry,
+    trades_entry_of_rows,
+    watermark_entry,
+)
+from klagg.wire.fields import Fields, stamp
+from klagg.wire.keys import Keys
 from tests.simulation.virtualredis import VirtualStreams
 from writers.batch import Taken, resolve
-from writers.intake import kline_of
+from writers.kline_entries import kline_of
 
 if TYPE_CHECKING:
     from tests.simulation.world import World
@@ -57,7 +68,7 @@ class Sender:
         """Write these behind what waits; whether Redis has taken everything."""
         for each in entries:
             self.seq += 1
-            self.waiting.append(contract.stamp(each, f"{self.name}@{self.runs}", self.seq))
+            self.waiting.append(stamp(each, f"{self.name}@{self.runs}", self.seq))
         try:
             while self.waiting:
                 self.streams.append(KEYS.feed, self.waiting[0])
@@ -104,14 +115,14 @@ class Line(Sender):
             carried = world.market.names
             carried = carried if world.calm or rng.random() < 0.8 else rng.sample(carried, len(carried) // 2)
             if carried:
-                entries.append(contract.mark_entry(self.name, carried, now_ms))
+                entries.append(watermark_entry(self.name, carried, now_ms))
         self.send(entries)
 
     def _batches(self, rows: list[TradeRow], now_ms: int) -> Iterator[Fields]:
         at = 0
         while at < len(rows):
             size = self.world.rng.randrange(1, 51)
-            yield contract.trades_entry_of_rows(
+            yield trades_entry_of_rows(
                 rows[at : at + size], line=self.name, ids=self.world.market.shape.ids, recv_ms=now_ms
             )
             at += size
@@ -138,10 +149,10 @@ class Clocks:
         if now_ms < self.silent_until_ms:
             return
         if self.world.calm or rng.random() > 0.03:
-            self.one.send([contract.tick_entry(now_ms)])
+            self.one.send([tick_entry(now_ms)])
         if self.lag_ms >= 0 and rng.random() < 0.3:
             self.world.seen["second clock"] += 1
-            self.other.send([contract.tick_entry(now_ms - self.lag_ms)])
+            self.other.send([tick_entry(now_ms - self.lag_ms)])
 
     def restart(self) -> None:
         self.one.restart()
@@ -149,9 +160,11 @@ class Clocks:
     def send_listings(self) -> None:
         """All symbols again, as at start and hourly."""
         shape = self.world.market.shape
-        self.one.send(contract.listing_entries([
-            contract.Listing(name, shape.generation, 0, 0, "TRADING", 10**13) for name in self.world.market.names
-        ]))  # fmt: skip
+        self.one.send(
+            listing_entries(
+                [Listing(name, shape.generation, 0, 0, "TRADING", 10**13) for name in self.world.market.names]
+            )
+        )
 
 
 class Repair(Sender):
@@ -192,7 +205,7 @@ class Repair(Sender):
 
     def _take(self, entries: Iterable[object]) -> None:
         for entry in entries:
-            request = contract.request_of(entry.fields)  # type: ignore[attr-defined]
+            request = request_of(entry.fields)  # type: ignore[attr-defined]
             self.room.add(wanted_of(0, entry.id, entry.fields, request))  # type: ignore[attr-defined]
 
     def _ack(self, ids: Iterable[str]) -> None:
@@ -206,7 +219,7 @@ class Repair(Sender):
         if not world.calm and rng.random() < 0.1:
             world.seen["request never answered"] += 1
             return True
-        if request.kind == contract.REQUEST_KLINES and not world.official:
+        if request.kind == REQUEST_KLINES and not world.official:
             return self.send(self._trades_of(request, now_ms))
         entries: list[Fields] = []
         try:
@@ -226,20 +239,19 @@ class Repair(Sender):
 
     def _part(self, answer: list[object], request: Request) -> list[object]:
         """Trades that the exchange no longer has; the newest klines, which it does not show yet."""
-        if request.kind == contract.REQUEST_KLINES:
+        if request.kind == REQUEST_KLINES:
             return answer[:-1]
         return sorted(self.world.rng.sample(answer, len(answer) // 2), key=lambda row: row["a"])  # type: ignore[index]
 
     def _trades_of(self, request: Request, now_ms: int) -> Iterator[Fields]:
         """The trades of a request for klines, where the aggregator does not take official rows yet."""
         rows = [
-            row for row in self.world.market.rows
+            row
+            for row in self.world.market.rows
             if row.symbol == request.symbol and request.first <= row.time < min(request.last, now_ms)
-        ]  # fmt: skip
+        ]
         for at in range(0, len(rows), 50):
-            yield contract.trades_entry_of_rows(
-                rows[at : at + 50], line="rest", ids=self.world.market.shape.ids, recv_ms=now_ms
-            )
+            yield trades_entry_of_rows(rows[at : at + 50], line="rest", ids=self.world.market.shape.ids, recv_ms=now_ms)
 
 
 class Writer:

@@ -8,10 +8,24 @@ from decimal import Decimal
 
 from aggregator.core import Core
 from aggregator.ledger import LAST_TIME, NO_TIME
-from klagg import contract
-from klagg.contract import TRADE_IDS, Fields
 from klagg.intervals import MINUTE_MS, interval
 from klagg.kline import Kline
+from klagg.wire.entries import (
+    EVENT_AMENDED,
+    EVENT_CONFIRMED,
+    EVENT_GAP_CLOSED,
+    EVENT_GAP_OPENED,
+    EVENT_TICK,
+    TICK,
+    TRADE_IDS,
+    Listing,
+    event_rows,
+    listing_entries,
+    tick_entry,
+    trades_entry_of_rows,
+    watermark_entry,
+)
+from klagg.wire.fields import Fields, texts_of
 from tests.aggregator.kit import klines, newest, raw, values
 from tests.aggregator.oracle import fold
 from tests.simulation.actors import KEYS
@@ -109,7 +123,7 @@ def _check_versions(world: World, truth: dict[Key, Values]) -> None:
     """All that was ever said, also what Redis lost again: versions rise, and what is said to be complete is right."""
     versions: dict[Key, tuple[int, int, int]] = {}
     for fields in world.redis.ever.get(KEYS.klines, ()):
-        kline = Kline.from_fields(contract.texts_of(fields))
+        kline = Kline.from_fields(texts_of(fields))
         assert kline.version > versions.get(kline.key, (0, 0, 0)), f"goes back: {kline}"
         versions[kline.key] = kline.version
         if kline.complete:
@@ -122,19 +136,17 @@ def _check_undisturbed(world: World) -> None:
     config = world.settings.aggregator
     core, said, at = Core(config, 1, asks=False), [], 0
     rows = [row for row in world.market.rows if row.time >= world.shape.begun_ms]
-    entries: list[Fields] = [contract.tick_entry(world.shape.begun_ms)]
-    entries += contract.listing_entries([
-        contract.Listing(name, world.shape.generation, 0, 0, "TRADING", 10**13) for name in world.market.names
-    ])  # fmt: skip
+    entries: list[Fields] = [tick_entry(world.shape.begun_ms)]
+    entries += listing_entries(
+        [Listing(name, world.shape.generation, 0, 0, "TRADING", 10**13) for name in world.market.names]
+    )
     for time_ms in range(world.shape.begun_ms, rows[-1].time + UNDISTURBED_STEP_MS, UNDISTURBED_STEP_MS):
         first = at
         while at < len(rows) and rows[at].time <= time_ms:
             at += 1
         if first < at:
-            entries.append(contract.trades_entry_of_rows(
-                rows[first:at], line="A", ids=world.shape.ids, recv_ms=time_ms
-            ))  # fmt: skip
-        entries += [contract.mark_entry("A", world.market.names, time_ms), contract.tick_entry(time_ms)]
+            entries.append(trades_entry_of_rows(rows[first:at], line="A", ids=world.shape.ids, recv_ms=time_ms))
+        entries += [watermark_entry("A", world.market.names, time_ms), tick_entry(time_ms)]
     for fields in entries:
         said += [outputs.encode() for outputs in core.apply("1-1", raw(fields))]
     for key, wanted in newest(klines(said)).items():
@@ -153,7 +165,7 @@ def _check_streams(world: World) -> None:
         stream = streams.get(getattr(KEYS, name))
         numbers = [int(fields[b"seq"]) for fields in stream.all()] if stream else []
         assert numbers == list(range(1, len(numbers) + 1)), f"numbers of {name}: {numbers}"
-    _count_events(world, map(contract.texts_of, streams[KEYS.events].all()))
+    _count_events(world, map(texts_of, streams[KEYS.events].all()))
     dead = streams.get(KEYS.dead)
     assert dead is None or not dead.all(), dead.all()[0]
     findings = Counter(fields[b"kind"].decode() for fields in world.redis.ever.get(KEYS.findings, ()))
@@ -166,21 +178,21 @@ def _check_streams(world: World) -> None:
 
 def _count_events(world: World, events: Iterable[Fields]) -> None:
     """Ticks never go back; and where Redis did not, each is told as often as a clock has said it."""
-    told, holes = [], Counter[str]()
+    told, gaps = [], Counter[str]()
     for fields in events:
-        if fields["kind"] == contract.EVENT_TICK:
+        if fields["kind"] == EVENT_TICK:
             told.append(int(fields["time"]))
-        elif fields["kind"] in {contract.EVENT_HOLE_OPENED, contract.EVENT_HOLE_CLOSED}:
-            for row in contract.event_rows(fields):
-                holes[f"hole {row.get('reason', 'opened')}"] += 1
-        elif fields["kind"] in {contract.EVENT_CONFIRMED, contract.EVENT_AMENDED}:
+        elif fields["kind"] in {EVENT_GAP_OPENED, EVENT_GAP_CLOSED}:
+            for row in event_rows(fields):
+                gaps[f"gap {row.get('reason', 'opened')}"] += 1
+        elif fields["kind"] in {EVENT_CONFIRMED, EVENT_AMENDED}:
             world.seen[fields["kind"]] += int(fields["n"])
-    world.seen.update(holes)
+    world.seen.update(gaps)
     assert told == sorted(told), "a tick goes back"
     if not any(world.seen[each] for each in OLDER):
         said, newest_ms = [], 0
         for raw_fields in world.redis.state.streams[KEYS.feed].all():
-            if raw_fields[b"kind"] == contract.TICK.encode() and int(raw_fields[b"time"]) >= newest_ms:
+            if raw_fields[b"kind"] == TICK.encode() and int(raw_fields[b"time"]) >= newest_ms:
                 newest_ms = int(raw_fields[b"time"])
                 said.append(newest_ms)
         assert told == said[: len(told)], "a tick is missing, or told twice"

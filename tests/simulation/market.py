@@ -12,10 +12,10 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
-from ingest.repair import TRADES_PATH, Call
-from klagg.contract import AGG_IDS, TRADE_IDS, TradeRow
-from klagg.exchange.klinerows import KLINES_PATH
+from ingest.repair_pages import TRADES_PATH, Call
+from klagg.binance.kline_rows import KLINES_PATH
 from klagg.intervals import MINUTE_MS, interval
+from klagg.wire.entries import AGG_IDS, TRADE_IDS, TradeRow
 from tests.aggregator.kit import T0
 
 HISTORY_MS = 1_000_000
@@ -145,11 +145,19 @@ def _trades(rng: random.Random, name: str, times: list[int], shape: Shape) -> li
         price = max(1, price + rng.randrange(-price // 100 - 1, price // 100 + 2))
         fills, counts = (rng.choice((1, 1, 2, 5)), True) if shape.ids == AGG_IDS else (1, rng.random() > 0.05)
         fill = fill if shape.ids == AGG_IDS else number
-        rows.append(TradeRow(
-            name, number, str(Decimal(price).scaleb(-price_decimals)),
-            str(Decimal(rng.randrange(1, 10**5)).scaleb(-qty_decimals)), fill, fill + fills - 1, time_ms,
-            rng.random() < 0.5, counts,
-        ))  # fmt: skip
+        rows.append(
+            TradeRow(
+                name,
+                number,
+                str(Decimal(price).scaleb(-price_decimals)),
+                str(Decimal(rng.randrange(1, 10**5)).scaleb(-qty_decimals)),
+                fill,
+                fill + fills - 1,
+                time_ms,
+                rng.random() < 0.5,
+                counts,
+            )
+        )
         number, fill = number + 1, fill + fills + (rng.random() < 0.05) * rng.randrange(3)
     rows[0] = replace(rows[0], counts=True)
     rows[-1] = replace(rows[-1], counts=True)
@@ -157,9 +165,7 @@ def _trades(rng: random.Random, name: str, times: list[int], shape: Shape) -> li
 
 
 def _agg_trade(row: TradeRow) -> dict[str, Any]:
-    return {
-        "a": row.id, "p": row.price, "q": row.qty, "f": row.first, "l": row.last, "T": row.time, "m": row.maker
-    }  # fmt: skip
+    return {"a": row.id, "p": row.price, "q": row.qty, "f": row.first, "l": row.last, "T": row.time, "m": row.maker}
 
 
 def _minutes(rows: list[TradeRow], start_ms: int, end_ms: int) -> list[list[Any]]:
@@ -178,8 +184,6 @@ def _minutes(rows: list[TradeRow], start_ms: int, end_ms: int) -> list[list[Any]
             ]
             count = sum(row.last - row.first + 1 for row in inside)
             texts = [f"{each:f}" for each in (prices[0], max(prices), min(prices), prices[-1], *sums)]
-            found.append([
-                open_ms, *texts[:5], open_ms + MINUTE_MS - 1, texts[5], count, *texts[6:], "0"
-            ])  # fmt: skip
+            found.append([open_ms, *texts[:5], open_ms + MINUTE_MS - 1, texts[5], count, *texts[6:], "0"])
         open_ms += MINUTE_MS
     return found

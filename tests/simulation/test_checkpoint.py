@@ -6,8 +6,8 @@ import pytest
 
 from aggregator.checkpoint import block_keys
 from aggregator.service import Service
-from klagg import contract
 from klagg.errors import RedisOlder
+from klagg.wire.entries import tick_entry, watermark_entry
 from tests.simulation.actors import KEYS, Sender
 from tests.simulation.virtualredis import VirtualRedis
 from tests.simulation.world import Context, World
@@ -32,11 +32,11 @@ def test_the_blocks_of_a_pointer_outlive_a_failover_right_behind_its_flip() -> N
     context.arguments.checkpoint_s = 0.0
     service = Service(context, 0)  # type: ignore[arg-type]
     service.start()
-    clock.send([contract.mark_entry("A", ["BTCUSDT"], world.shape.begun_ms)])
+    clock.send([watermark_entry("A", ["BTCUSDT"], world.shape.begun_ms)])
     for number in range(100):
         before = server.state.copy()
         server.now_ms += 250
-        clock.send([contract.tick_entry(world.shape.begun_ms + 250 * number)])
+        clock.send([tick_entry(world.shape.begun_ms + 250 * number)])
         service.turn()
         headers.add(server.state.hashes.get(KEYS.checkpoint, {}).get(b"header", b""))
         if len(headers) == 3:
@@ -46,7 +46,7 @@ def test_the_blocks_of_a_pointer_outlive_a_failover_right_behind_its_flip() -> N
     server.fail_over(before, skew_ms=0)
     assert not lacking(server)
     server.now_ms += 250
-    clock.send([contract.tick_entry(world.shape.begun_ms + 60_000)])
+    clock.send([tick_entry(world.shape.begun_ms + 60_000)])
     with pytest.raises(RedisOlder):
         service.turn()
     assert not lacking(server)

@@ -21,24 +21,47 @@ KEPT = Path(__file__).with_name("seeds.txt")
 COUNT = int(os.environ.get("KLAGG_SEEDS", "1000"))
 WORKERS = 2
 MEETINGS = (
-    "message lost", "message late", "message doubled", "second clock", "leap", "kline given again", "not yet",
-    "request for trades", "request for klines", "request never answered", "answer in part", "answer twice",
+    "message lost",
+    "message late",
+    "message doubled",
+    "second clock",
+    "leap",
+    "kline given again",
+    "not yet",
+    "request for trades",
+    "request for klines",
+    "request never answered",
+    "answer in part",
+    "answer twice",
     "request too late",
-)  # fmt: skip
+)
 """What the processes around the aggregator do to it and it to them."""
 DEATHS = (
-    "RedisOlder", "CommitConflict", "CommitDoubt", "RedisUnavailable", "RedisRefused", "start failed",
-    "crashed within a call", "crashed within a start", "started from a checkpoint",
-)  # fmt: skip
+    "RedisOlder",
+    "CommitConflict",
+    "CommitDoubt",
+    "RedisUnavailable",
+    "RedisRefused",
+    "start failed",
+    "crashed within a call",
+    "crashed within a start",
+    "started from a checkpoint",
+)
 CRASHES = tuple(
     f"crash {when} {call}"
     for when in ("before", "after")
     for call in ("range", "watch", "exec", "newest", "set_bytes", "delete", "last_id", "groups", "trim_slice")
 )
 OUTCOMES = (
-    "confirmed", "amended", "kline amended", "hole opened", "hole repaired", "finding DATA_LOSS",
-    "finding REDIS_OLDER", "bar right",
-)  # fmt: skip
+    "confirmed",
+    "amended",
+    "kline amended",
+    "gap opened",
+    "gap repaired",
+    "finding DATA_LOSS",
+    "finding REDIS_OLDER",
+    "bar right",
+)
 
 
 def kept() -> list[int]:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import redis
 
+from klagg.drivers.commands import Append, HashUpdate, Trim
+from klagg.drivers.redis_streams import Streams
 from klagg.errors import CommitConflict, CommitDoubt, RedisRefused, RedisUnavailable
-from klagg.redisio import Streams
-from klagg.writes import Append, HashUpdate, Trim
 from tests.simulation.virtualredis import Crash, VirtualRedis, VirtualStreams
 
 FEED, COMMIT = "feed:{0}", "commit:{0}"

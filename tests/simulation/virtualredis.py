@@ -1,6 +1,6 @@
 """Redis in memory and in virtual time, with the ways in which a real one fails its clients.
 
-It has the methods of klagg.redisio.Streams that the aggregator uses, with the same meaning; tests/contract says what
+It has the methods of `Streams` that the aggregator uses, with the same meaning; tests/contract says what
 that is, and test_virtualredis.py holds the two together. What a client does can be cut at any call.
 """
 
@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
 from klagg.errors import CommitConflict, CommitDoubt, RedisRefused, RedisUnavailable
-from klagg.writes import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
 
 Id = tuple[int, int]
 ZERO: Id = (0, 0)

@@ -24,10 +24,10 @@ from aggregator.core import Core
 from aggregator.parts import parts_of
 from aggregator.service import Service
 from klagg import settings
+from klagg.drivers.redis_streams import next_id
 from klagg.errors import CommitConflict, CommitDoubt, KlaggError, RedisOlder, RedisRefused, RedisUnavailable
-from klagg.redisio import next_id
+from klagg.process.stats import Stats
 from klagg.settings import Settings
-from klagg.stats import Stats
 from tests.simulation.actors import KEYS, Clocks, Line, Repair, Writer
 from tests.simulation.market import Shape, market_of
 from tests.simulation.virtualredis import Crash, State, VirtualRedis, VirtualStreams
@@ -38,11 +38,26 @@ RESTARTS_MAX = 200
 UNREAD_MAX = 4
 
 FAULTS = (
-    "kill", "cut before a call", "cut after a call", "cut within a start", "commit lost before EXEC",
-    "commit lost after EXEC", "Redis away", "Redis older", "Redis full", "failover", "second aggregator",
-    "line killed", "writer killed", "repair killed", "clock killed", "clock silent", "reply to a line lost",
-    "Redis older than a start", "aggregator slow",
-)  # fmt: skip
+    "kill",
+    "cut before a call",
+    "cut after a call",
+    "cut within a start",
+    "commit lost before EXEC",
+    "commit lost after EXEC",
+    "Redis away",
+    "Redis older",
+    "Redis full",
+    "failover",
+    "second aggregator",
+    "line killed",
+    "writer killed",
+    "repair killed",
+    "clock killed",
+    "clock silent",
+    "reply to a line lost",
+    "Redis older than a start",
+    "aggregator slow",
+)
 
 
 class Clock:
@@ -59,7 +74,7 @@ class Clock:
 
 
 class Context:
-    """What the aggregator's shell asks of klagg.service.Context."""
+    """What the aggregator's shell asks of klagg.process.service.Context."""
 
     def __init__(self, world: World, number: int) -> None:
         self.settings = world.settings
@@ -288,12 +303,12 @@ class World:
             self._step(now_ms)
             if now_ms > self._times[-1] + 30_000 and self._quiet():
                 return
-        raise AssertionError(f"no calm after {CALM_MS_MAX} ms: {self.core and self.core.ledger.holes}")
+        raise AssertionError(f"no calm after {CALM_MS_MAX} ms: {self.core and self.core.ledger.gaps}")
 
     def _quiet(self) -> bool:
         """Whether every trade is in, and everything that was said is in the table."""
         core = self.core
-        if core is None or core.open_holes or self._unread() > UNREAD_MAX:
+        if core is None or core.open_gaps or self._unread() > UNREAD_MAX:
             return False
         if self.writer.streams.group_lag(KEYS.klines, "writers"):
             return False
@@ -311,11 +326,13 @@ class World:
         cuts = functools.partial(parts_of, klines_max=rng.choice((2, 10, 500)))
         with ExitStack() as stack:
             for name, value in (
-                ("aggregator.service.time", fake), ("aggregator.trimming.time", fake),
-                ("aggregator.service.local_ms", self.clock.local_ms), ("aggregator.service.parts_of", cuts),
+                ("aggregator.service.time", fake),
+                ("aggregator.trimming.time", fake),
+                ("aggregator.service.local_ms", self.clock.local_ms),
+                ("aggregator.service.parts_of", cuts),
                 ("aggregator.service.READ_ENTRIES", rng.choice((4, 30, 256))),
                 ("aggregator.checkpoint.BLOCK_SYMBOLS", rng.choice((1, 2, 24))),
                 ("aggregator.trimming.KEPT_MS", rng.choice((0, 5_000, 600_000))),
-            ):  # fmt: skip
+            ):
                 stack.enter_context(mock.patch(name, value))
             yield

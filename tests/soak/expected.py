@@ -9,9 +9,9 @@ from functools import partial
 from itertools import groupby
 from typing import NamedTuple
 
-from klagg.contract import TradeRow
 from klagg.intervals import MINUTE_MS, interval
-from klagg.localexchange import SyntheticMarket
+from klagg.simulator import SyntheticMarket
+from klagg.wire.entries import TradeRow
 from tests.aggregator.oracle import OracleBar
 
 LATE_MS = 1_000
@@ -77,9 +77,12 @@ def joined(parts: Sequence[Nine]) -> Nine:
     """The longer bar of consecutive ones. An empty part only carries a price, which is no trade's."""
     traded = [each for each in parts if each[6]] or parts[:1]
     return (
-        traded[0][0], max(each[1] for each in traded), min(each[2] for each in traded), parts[-1][3],
+        traded[0][0],
+        max(each[1] for each in traded),
+        min(each[2] for each in traded),
+        parts[-1][3],
         *(_total(each[at] for each in parts) for at in range(4, 9)),
-    )  # fmt: skip
+    )
 
 
 def _total(values: Iterable[Decimal | int]) -> Decimal | int:

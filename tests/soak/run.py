@@ -12,11 +12,12 @@ from typing import Any, Final
 from urllib.error import HTTPError
 from urllib.parse import quote
 
-from klagg.contract import EVENT_HOLE_CLOSED, EVENT_HOLE_OPENED, event_rows, texts_of
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from klagg.intervals import MINUTE_MS, interval
 from klagg.kline import NINE_VALUES
-from klagg.redisio import Streams
+from klagg.wire.entries import EVENT_GAP_CLOSED, EVENT_GAP_OPENED, event_rows
+from klagg.wire.fields import texts_of
 from tests.endtoend.kit import SILENT_S, Stack, migrated, stack, table
 from tests.kit import eventually
 from tests.soak.expected import Expected, Market, Nine, expected, joined
@@ -65,11 +66,11 @@ class Soak:
         self._script, self._act = script or plan(market.seed, self._seconds, self._calm_s), act
         self._memory = Memory()
         self.events: Counter[str] = Counter()
-        """Holes that opened and ended, so far."""
+        """Gaps that opened and ended, so far."""
         self._events_from = "-"
         self._spans: dict[tuple[str, str, str], tuple[int, int]] = {}
         self.healed: set[tuple[str, int]] = set()
-        """Symbols and minutes that holes lay in which the exchange's klines healed."""
+        """Symbols and minutes that gaps lay in which the exchange's klines healed."""
 
     def run(self, redis_url: str, database_url: str) -> list[str]:
         """What is wrong, in sentences; nothing if the soak was sound. RuntimeError if a process ends by itself."""
@@ -91,7 +92,7 @@ class Soak:
             found = expected(self._market, first_ms - 10 * MINUTE_MS, end_ms)
             say(f"{len(found.bars)} bars expected")
             unproven = self._settle(running, database, found, first_ms, end_ms)
-            self._end_holes(running)
+            self._end_gaps(running)
             rows, wrong = self._rows(database), [f"not proven: {each}" for each in unproven]
             sources: Counter[str] = Counter()
             for key in sorted(bar for bar in found.bars if bar[2] >= first_ms):
@@ -133,21 +134,21 @@ class Soak:
         streams.close()
 
     def _count(self, streams: Streams) -> None:
-        """Holes so far; the stream is trimmed behind us."""
+        """Gaps so far; the stream is trimmed behind us."""
         for each in streams.range("events:{0}", self._events_from):
             self._events_from, kind = f"({each.id}", each.fields[b"kind"].decode()
-            if kind in (EVENT_HOLE_OPENED, EVENT_HOLE_CLOSED):
+            if kind in (EVENT_GAP_OPENED, EVENT_GAP_CLOSED):
                 self.events[kind] += int(each.fields[b"n"])
                 for row in event_rows(texts_of(each.fields)):
                     self._note(kind, row)
 
     def _note(self, kind: str, row: dict[str, str]) -> None:
-        """A hole that opened, or one that ended."""
-        hole = row["symbol"], row["from_id"], row["to_id"]
-        if kind == EVENT_HOLE_OPENED:
-            self._spans[hole] = int(row["before_time"]), int(row["after_time"])
-        elif row["reason"] == "healed" and hole in self._spans:
-            first_ms, last_ms = self._spans[hole]
+        """A gap that opened, or one that ended."""
+        gap = row["symbol"], row["from_id"], row["to_id"]
+        if kind == EVENT_GAP_OPENED:
+            self._spans[gap] = int(row["before_time"]), int(row["after_time"])
+        elif row["reason"] == "healed" and gap in self._spans:
+            first_ms, last_ms = self._spans[gap]
             minutes = range(first_ms // MINUTE_MS * MINUTE_MS, last_ms + 1, MINUTE_MS)
             self.healed |= {(row["symbol"], each) for each in minutes}
 
@@ -159,9 +160,10 @@ class Soak:
     ) -> list[tuple[str, str, int]]:
         """Wait until every bar behind which its symbol traded again is proven; those that are not in time."""
         wanted = [
-            key for key in found.bars
+            key
+            for key in found.bars
             if key[2] >= first_ms and key[2] + (interval(key[1]).length_ms or 0) <= found.last_ms[key[0]]
-        ]  # fmt: skip
+        ]
         lacking = wanted
 
         def proven() -> bool:
@@ -181,14 +183,14 @@ class Soak:
         say(f"{len(wanted) - len(lacking)} of {len(wanted)} bars are proven")
         return lacking
 
-    def _end_holes(self, running: Stack) -> None:
-        """Wait until every hole that opened has ended; those of the last moments may lie behind the last bar."""
+    def _end_gaps(self, running: Stack) -> None:
+        """Wait until every gap that opened has ended; those of the last moments may lie behind the last bar."""
         streams = running.streams()
 
         def ended() -> bool:
             running.alive()
             self._count(streams)
-            return self.events[EVENT_HOLE_CLOSED] >= self.events[EVENT_HOLE_OPENED]
+            return self.events[EVENT_GAP_CLOSED] >= self.events[EVENT_GAP_OPENED]
 
         with suppress(AssertionError):  # the caller holds the numbers against each other
             eventually(ended, SETTLE_S, 1)
@@ -207,7 +209,7 @@ class Soak:
                     want, length_ms = found.bars[key], interval(name).length_ms or 0
                     minutes = range(key[2], key[2] + length_ms, MINUTE_MS)
                     # A lost trade and a fill behind the close may be equal by chance: then the exchange's row finds the
-                    # own minute right as it is, and that heals the hole.
+                    # own minute right as it is, and that heals the gap.
                     by_chance = _nine(row) != want and any((symbol, at) in self.healed for at in minutes)
                     theirs = row["source"] != "own" or by_chance
                     if theirs and name == "1m":

@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from klagg.contract import TradeRow
 from klagg.embedded import PostgresServer, RedisServer
 from klagg.intervals import MINUTE_MS
-from klagg.localexchange import SyntheticMarket, read_faults
+from klagg.simulator import SyntheticMarket, read_faults
+from klagg.wire.entries import TradeRow
 from tests.aggregator.oracle import fold
 from tests.soak.expected import Market, expected
 from tests.soak.memory import is_flat, thirds

@@ -28,9 +28,18 @@ def official(at: int, interval: str = "1m", trades: int = 7) -> OfficialRow:
         close = str(bars.close_time(opened))
         return str(opened), "1.50", "1.50", "1.50", "1.50", "0", close, "0", "0", "0", "0"
     return (
-        str(opened), "1.40", f"1.{60 + at % 30}", "1.30", "1.50", f"{at + 1}.500", str(bars.close_time(opened)),
-        f"{at + 1}.75000", str(trades), "0.500", "0.75000",
-    )  # fmt: skip
+        str(opened),
+        "1.40",
+        f"1.{60 + at % 30}",
+        "1.30",
+        "1.50",
+        f"{at + 1}.500",
+        str(bars.close_time(opened)),
+        f"{at + 1}.75000",
+        str(trades),
+        "0.500",
+        "0.75000",
+    )
 
 
 def rows(count: int, interval: str = "1m", first: int = 0) -> list[OfficialRow]:

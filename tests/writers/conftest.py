@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from klagg.database import Database
-from klagg.redisio import Streams
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Streams
 from writers.migrate import migrate
 
 

@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from klagg.contract import Fields, Keys, heartbeat_key, stamp
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Append, Streams
 from klagg.kline import DECIMAL_FIELDS, FIELDS, Kline
-from klagg.redisio import Append, Streams
+from klagg.wire.fields import Fields, stamp
+from klagg.wire.keys import Keys, heartbeat_key
 from writers.batch import Taken
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -24,12 +25,29 @@ MINUTE_MS = 60_000
 OPEN_TIME = 1_721_329_440_000
 
 PLAIN: dict[str, Any] = {
-    "symbol": "BTCUSDT", "interval": "1m", "open_time": OPEN_TIME, "close_time": OPEN_TIME + MINUTE_MS - 1,
-    "open": "64100.10", "high": "64120.00", "low": "64090.90", "close": "64111.10", "volume": "12.345",
-    "quote_volume": "791234.56780", "trades": 321, "taker_buy_volume": "6.000",
-    "taker_buy_quote_volume": "384600.00000", "first_agg_id": 10, "last_agg_id": 90, "first_trade_id": 100,
-    "last_trade_id": 420, "complete": 1, "epoch": 1, "revision": 1, "source": "own", "edge": "",
-}  # fmt: skip
+    "symbol": "BTCUSDT",
+    "interval": "1m",
+    "open_time": OPEN_TIME,
+    "close_time": OPEN_TIME + MINUTE_MS - 1,
+    "open": "64100.10",
+    "high": "64120.00",
+    "low": "64090.90",
+    "close": "64111.10",
+    "volume": "12.345",
+    "quote_volume": "791234.56780",
+    "trades": 321,
+    "taker_buy_volume": "6.000",
+    "taker_buy_quote_volume": "384600.00000",
+    "first_agg_id": 10,
+    "last_agg_id": 90,
+    "first_trade_id": 100,
+    "last_trade_id": 420,
+    "complete": 1,
+    "epoch": 1,
+    "revision": 1,
+    "source": "own",
+    "edge": "",
+}
 
 
 def kline(**changes: Any) -> Kline:
@@ -110,14 +128,17 @@ def amendments(database: Database) -> list[Amendment]:
     """The whole history, sorted by key and version; numbers in it are the texts that PostgreSQL prints."""
     return [
         Amendment(
-            (row["symbol"], row["interval"], row["open_time"]), (row["epoch"], row["revision"], row["complete"]),
-            None if row["replaced_epoch"] is None
+            (row["symbol"], row["interval"], row["open_time"]),
+            (row["epoch"], row["revision"], row["complete"]),
+            None
+            if row["replaced_epoch"] is None
             else (row["replaced_epoch"], row["replaced_revision"], row["replaced_complete"]),
-            row["source"], json.loads(row["was"], parse_float=str, parse_int=str),
+            row["source"],
+            json.loads(row["was"], parse_float=str, parse_int=str),
             json.loads(row["became"], parse_float=str, parse_int=str),
         )
         for row in database.query(AMENDMENTS)
-    ]  # fmt: skip
+    ]
 
 
 def newer(one: Kline, other: Kline) -> bool:
@@ -144,8 +165,12 @@ class WriterProcess:
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-c", script, *arguments],
-                cwd=ROOT, env={**os.environ, **environment}, stdin=subprocess.DEVNULL, stdout=output, stderr=output,
-            )  # fmt: skip
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
 
     def said(self) -> str:
         return self.log.read_text(encoding="utf-8")
@@ -162,12 +187,12 @@ class WriterProcess:
 
 KILLED_BEFORE_ACK = """
 import os, signal
-from klagg.redisio import Streams
+from klagg.drivers.redis_streams import Streams
 Streams.ack = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
 """
 KILLED_BEFORE_COMMIT = """
 import os, signal
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 query = Database.query
 def query_and_die(self, sql, parameters=None):
     found = query(self, sql, parameters)

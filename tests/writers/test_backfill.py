@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseUnavailable, RedisUnavailable
 from tests.kit import eventually
 from tests.writers.backfillkit import CLOSED_MS, official, part_of, rows, write_dump
@@ -106,6 +106,8 @@ def test_a_database_that_stays_away_ends_the_run(tmp_path: Path, monkeypatch: py
     with pytest.raises(DatabaseUnavailable):
         load(
             HistoryTable(Database("postgresql://nobody@127.0.0.1:1/nothing"), CLOSED_MS),
-            from_dumps([part], CLOSED_MS), Totals(), say=lambda _: None,
-        )  # fmt: skip
+            from_dumps([part], CLOSED_MS),
+            Totals(),
+            say=lambda _: None,
+        )
     assert len(waits) == backfill.TRIES_MAX

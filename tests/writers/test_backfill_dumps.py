@@ -172,8 +172,10 @@ def test_the_dumps_of_a_folder(tmp_path: Path) -> None:
     write_dump(tmp_path, "text", "notes.txt")
     found = find_dumps(tmp_path, START_MS, EVER_MS)
     assert sorted(part.name for part in found.parts) == [
-        "BTCUSDT-1m-2024-09.zip", "BTCUSDT-1m-2024-10-01.zip", "ETHUSDT-1h-2024-09.csv.gz",
-    ]  # fmt: skip
+        "BTCUSDT-1m-2024-09.zip",
+        "BTCUSDT-1m-2024-10-01.zip",
+        "ETHUSDT-1h-2024-09.csv.gz",
+    ]
     assert found.passed_over == [f"{um}/monthly/indexPriceKlines/BTCUSDT/1m/BTCUSDT-1m-2024-09.zip"]
     assert [part.name for part in find_dumps(tmp_path, END_MS, EVER_MS).parts] == ["BTCUSDT-1m-2024-10-01.zip"]
     with pytest.raises(RecordingError, match="is no folder"):
@@ -187,8 +189,19 @@ def test_real_dumps_are_read_fast_and_to_the_last_digit(realdata: Path, monkeypa
     found = read(part)
     assert len(found) == part.bars == 43_200
     recorded = [
-        (k.open_time_ms, k.open, k.high, k.low, k.close, k.volume, k.close_time_ms, k.quote_volume, k.trades,
-         k.taker_buy_volume, k.taker_buy_quote_volume)
+        (
+            k.open_time_ms,
+            k.open,
+            k.high,
+            k.low,
+            k.close,
+            k.volume,
+            k.close_time_ms,
+            k.quote_volume,
+            k.trades,
+            k.taker_buy_volume,
+            k.taker_buy_quote_volume,
+        )
         for k in open_klines(str(part.path))
-    ]  # fmt: skip
+    ]
     assert found == [tuple(map(str, row)) for row in recorded]

@@ -60,9 +60,15 @@ def test_names_of_dumps(name: str, symbol: str, interval: str, bars: int) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["BTCUSDT-aggTrades-2024-09.zip", "BTCUSDT-1m-2024-13.zip", "BTCUSDT-1m.csv", "BTCUSDT-7m-2024-09.csv",
-     "BTCUSDT-1m-2024-09.zip.CHECKSUM", "-1m-2024-09.zip"],
-)  # fmt: skip
+    [
+        "BTCUSDT-aggTrades-2024-09.zip",
+        "BTCUSDT-1m-2024-13.zip",
+        "BTCUSDT-1m.csv",
+        "BTCUSDT-7m-2024-09.csv",
+        "BTCUSDT-1m-2024-09.zip.CHECKSUM",
+        "-1m-2024-09.zip",
+    ],
+)
 def test_names_of_other_files(name: str) -> None:
     assert part_of_file(Path(name), 0, EVER_MS) is None
 

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseRefused
 from klagg.kline import NINE_VALUES, Kline
 from tests.writers.backfillkit import CLOSED_MS, START_MS, minute, official, part_of, rows, write_dump
 from tests.writers.support import stored
 from writers.backfill_parts import Batch, OfficialRow, Part
-from writers.backfill_table import DIFFERENT, EXCHANGE_HOLE, Disagreement, HistoryTable, Stored
+from writers.backfill_table import DIFFERENT, EXCHANGE_GAP, Disagreement, HistoryTable, Stored
 from writers.kline_table import upsert
 
 pytestmark = pytest.mark.servers
@@ -33,12 +33,29 @@ def kline_of(row: OfficialRow, **changes: Any) -> Kline:
     """An official row as it stands in the table, or, with changes, a bar of klagg's own."""
     opened, open_, high, low, close, volume, closes, quote, trades, taker, taker_quote = row
     values: dict[str, Any] = {
-        "symbol": "BTCUSDT", "interval": "1m", "open_time": int(opened), "close_time": int(closes), "open": open_,
-        "high": high, "low": low, "close": close, "volume": volume, "quote_volume": quote, "trades": int(trades),
-        "taker_buy_volume": taker, "taker_buy_quote_volume": taker_quote, "first_agg_id": -1, "last_agg_id": -1,
-        "first_trade_id": -1, "last_trade_id": -1, "complete": 1, "epoch": 0, "revision": 1, "source": "exchange",
+        "symbol": "BTCUSDT",
+        "interval": "1m",
+        "open_time": int(opened),
+        "close_time": int(closes),
+        "open": open_,
+        "high": high,
+        "low": low,
+        "close": close,
+        "volume": volume,
+        "quote_volume": quote,
+        "trades": int(trades),
+        "taker_buy_volume": taker,
+        "taker_buy_quote_volume": taker_quote,
+        "first_agg_id": -1,
+        "last_agg_id": -1,
+        "first_trade_id": -1,
+        "last_trade_id": -1,
+        "complete": 1,
+        "epoch": 0,
+        "revision": 1,
+        "source": "exchange",
         "edge": "",
-    }  # fmt: skip
+    }
     return Kline(**{**values, **changes})
 
 
@@ -98,8 +115,9 @@ def test_a_flat_row_beside_own_trades_is_named_and_replaces_nothing(database: Da
     given = [official(at, trades=0) for at in range(5)]
     found = put(database, part, given)
     assert [(each.kind, each.open_time) for each in found.disagreements] == [
-        (EXCHANGE_HOLE, minute(1)), (EXCHANGE_HOLE, minute(2)),
-    ]  # fmt: skip
+        (EXCHANGE_GAP, minute(1)),
+        (EXCHANGE_GAP, minute(2)),
+    ]
     assert stored(database)[1:3] == bars[:2]
     assert (found.healed, stored(database)[3]) == (1, kline_of(given[3]))
 

@@ -54,12 +54,22 @@ def test_rejected_entries_count_and_are_acknowledged_too() -> None:
 
 versions = st.builds(
     lambda symbol, minute, epoch, revision, complete, last, trades: kline(
-        symbol=symbol, open_time=OPEN_TIME + minute, epoch=epoch, revision=revision, complete=complete,
-        last_trade_id=last, trades=trades,
+        symbol=symbol,
+        open_time=OPEN_TIME + minute,
+        epoch=epoch,
+        revision=revision,
+        complete=complete,
+        last_trade_id=last,
+        trades=trades,
     ),
-    st.sampled_from(["A", "B", "币安人生USDT"]), st.integers(0, 2), st.integers(1, 2), st.integers(0, 3),
-    st.integers(0, 1), st.integers(-1, 2), st.integers(0, 2),
-)  # fmt: skip
+    st.sampled_from(["A", "B", "币安人生USDT"]),
+    st.integers(0, 2),
+    st.integers(1, 2),
+    st.integers(0, 3),
+    st.integers(0, 1),
+    st.integers(-1, 2),
+    st.integers(0, 2),
+)
 
 
 @given(st.lists(versions))

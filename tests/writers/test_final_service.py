@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from klagg.contract import GROUP_WRITERS, Keys
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Append, Streams
 from klagg.embedded import PostgresServer, RedisServer
 from klagg.kline import Kline
-from klagg.redisio import Append, Streams
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.kit import eventually
 from tests.writers.support import (
     KILLED_BEFORE_ACK,

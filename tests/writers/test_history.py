@@ -7,13 +7,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klagg import contract
-from klagg.contract import RawFields, events_entry, stamp
 from klagg.errors import ContractError
+from klagg.wire.entries import (
+    EVENT_DELISTED,
+    EVENT_FIRST_TRADE,
+    EVENT_GAP_CLOSED,
+    EVENT_GAP_OPENED,
+    EVENT_GENESIS,
+    EVENT_LISTED,
+    EVENT_TICK,
+    events_entry,
+)
+from klagg.wire.fields import RawFields, stamp
 from writers.history import Event, Gap, Record, Symbol, events_of
 
 T = 1_721_329_440_000
-HOLE = ("AUSDT", 5, 9)
+GAP_KEY = ("AUSDT", 5, 9)
 
 
 def raw(fields: dict[str, str], seq: int = 1) -> RawFields:
@@ -24,20 +33,20 @@ def told(kind: str, time_ms: int, *rows: tuple[object, ...]) -> list[Event]:
     return events_of(raw(events_entry(kind, time_ms, rows)))
 
 
-def opened(time_ms: int, hole: tuple[str, int, int] = HOLE) -> list[Event]:
-    return told(contract.EVENT_HOLE_OPENED, time_ms, (*hole, time_ms - 20, time_ms - 10))
+def opened(time_ms: int, gap_key: tuple[str, int, int] = GAP_KEY) -> list[Event]:
+    return told(EVENT_GAP_OPENED, time_ms, (*gap_key, time_ms - 20, time_ms - 10))
 
 
-def closed(time_ms: int, *reasons: str, hole: tuple[str, int, int] = HOLE) -> list[Event]:
-    return told(contract.EVENT_HOLE_CLOSED, time_ms, *((*hole, reason) for reason in reasons))
+def closed(time_ms: int, *reasons: str, gap_key: tuple[str, int, int] = GAP_KEY) -> list[Event]:
+    return told(EVENT_GAP_CLOSED, time_ms, *((*gap_key, reason) for reason in reasons))
 
 
 def listed(time_ms: int, generation: int = T - 1000, status: str = "TRADING", name: str = "AUSDT") -> list[Event]:
-    return told(contract.EVENT_LISTED, time_ms, (name, generation, status, 2, 3))
+    return told(EVENT_LISTED, time_ms, (name, generation, status, 2, 3))
 
 
 def delisted(time_ms: int, generation: int = T - 1000) -> list[Event]:
-    return told(contract.EVENT_DELISTED, time_ms, ("AUSDT", generation, "SETTLING", 2, 3))
+    return told(EVENT_DELISTED, time_ms, ("AUSDT", generation, "SETTLING", 2, 3))
 
 
 def kept(*pages: Sequence[Event]) -> tuple[list[Symbol], list[Gap]]:
@@ -59,17 +68,17 @@ def gaps_of(*pages: Sequence[Event]) -> list[tuple[int, int | None, str | None]]
 
 
 def test_entries_that_the_tables_do_not_keep_say_nothing() -> None:
-    assert events_of(raw(events_entry(contract.EVENT_TICK, T, []))) == []
-    assert told(contract.EVENT_FIRST_TRADE, T, ("AUSDT", "1m", T)) == []
+    assert events_of(raw(events_entry(EVENT_TICK, T, []))) == []
+    assert told(EVENT_FIRST_TRADE, T, ("AUSDT", "1m", T)) == []
 
 
 @pytest.mark.parametrize(
     ("fields", "reason"),
     [
         ({"kind": "party", "time": "1", "n": "0"}, "unknown event kind 'party'"),
-        ({**events_entry(contract.EVENT_HOLE_CLOSED, T, [("A", 1, 2, "lost")]), "to_id": "x"}, "to_id"),
-        ({**events_entry(contract.EVENT_HOLE_CLOSED, T, [("A", 1, 2, "lost")]), "n": "2"}, "differ in length"),
-        ({**events_entry(contract.EVENT_LISTED, T, [("A", 1, "TRADING", 2, 3)]), "time": "soon"}, "time"),
+        ({**events_entry(EVENT_GAP_CLOSED, T, [("A", 1, 2, "lost")]), "to_id": "x"}, "to_id"),
+        ({**events_entry(EVENT_GAP_CLOSED, T, [("A", 1, 2, "lost")]), "n": "2"}, "differ in length"),
+        ({**events_entry(EVENT_LISTED, T, [("A", 1, "TRADING", 2, 3)]), "time": "soon"}, "time"),
     ],
 )
 def test_what_cannot_be_read_is_refused(fields: dict[str, str], reason: str) -> None:
@@ -80,7 +89,7 @@ def test_what_cannot_be_read_is_refused(fields: dict[str, str], reason: str) -> 
 
 
 def test_a_symbol_over_its_life() -> None:
-    genesis = told(contract.EVENT_GENESIS, T + 5, ("AUSDT", T - 1000, 1, T + 4))
+    genesis = told(EVENT_GENESIS, T + 5, ("AUSDT", T - 1000, 1, T + 4))
     ((row,), _) = kept(listed(T), genesis, listed(T + 10, status="SETTLING"), delisted(T + 20))
     assert row == Symbol("AUSDT", T - 1000, 2, 3, "SETTLING", T, T + 20, 1, T + 4, T + 20)
     ((row,), _) = kept(listed(T), delisted(T + 20), listed(T + 30))
@@ -90,12 +99,13 @@ def test_a_symbol_over_its_life() -> None:
 def test_each_generation_has_a_row() -> None:
     rows, _ = kept(listed(T), delisted(T + 5), listed(T + 10, generation=T + 9))
     assert [(row.generation, row.listed_ms, row.delisted_ms) for row in rows] == [
-        (T - 1000, T, T + 5), (T + 9, T + 10, None),
-    ]  # fmt: skip
+        (T - 1000, T, T + 5),
+        (T + 9, T + 10, None),
+    ]
 
 
 def test_the_first_trade_of_a_symbol_that_nobody_listed() -> None:
-    ((row,), _) = kept(told(contract.EVENT_GENESIS, T, ("AUSDT", 0, 7, T - 1)))
+    ((row,), _) = kept(told(EVENT_GENESIS, T, ("AUSDT", 0, 7, T - 1)))
     assert row == Symbol("AUSDT", 0, first_id=7, first_trade_ms=T - 1, last_seen_ms=T)
 
 
@@ -109,24 +119,26 @@ def test_a_gap_of_a_symbol_that_is_listed_later_has_no_generation() -> None:
     assert gap.generation == 0
 
 
-def test_a_hole_may_open_again() -> None:
+def test_a_gap_may_open_again() -> None:
     assert gaps_of(opened(T), closed(T + 1, "repaired"), opened(T + 2), closed(T + 3, "lost")) == [
-        (0, 1, "repaired"), (2, 3, "lost"),
-    ]  # fmt: skip
+        (0, 1, "repaired"),
+        (2, 3, "lost"),
+    ]
 
 
 def test_within_a_tick_openings_are_told_before_ends() -> None:
-    # Filled, but of no use, and so given up as one more hole.
+    # Filled, but of no use, and so given up as one more gap_key.
     assert gaps_of(opened(T), [*opened(T + 5), *closed(T + 5, "repaired", "lost")]) == [
-        (0, 5, "repaired"), (5, 5, "lost"),
-    ]  # fmt: skip
-    # Lost with its generation, whose successor begins with the same hole.
+        (0, 5, "repaired"),
+        (5, 5, "lost"),
+    ]
+    # Lost with its generation, whose successor begins with the same gap_key.
     assert gaps_of(opened(T), [*opened(T + 5), *closed(T + 5, "lost")]) == [(0, 5, "lost"), (5, None, None)]
     # Opened and filled twice between two ticks.
     assert gaps_of([*opened(T), *closed(T, "repaired", "lost")]) == [(0, 0, "lost")]
 
 
-def test_a_hole_whose_opening_was_never_read() -> None:
+def test_a_gap_whose_opening_was_never_read() -> None:
     _, (gap,) = kept(closed(T, "lost"))
     assert (gap.opened_ms, gap.ended_ms, gap.reason, gap.before_ms, gap.lacks_opening) == (T, T, "lost", None, True)
     assert gaps_of(closed(T, "lost"), opened(T - 5)) == [(-5, 0, "lost")], "it came after all"
@@ -134,30 +146,30 @@ def test_a_hole_whose_opening_was_never_read() -> None:
 
 
 def test_a_neighbour_without_a_time() -> None:
-    _, (gap,) = kept(told(contract.EVENT_HOLE_OPENED, T, ("AUSDT", 1, 2, -(2**63), T)))
+    _, (gap,) = kept(told(EVENT_GAP_OPENED, T, ("AUSDT", 1, 2, -(2**63), T)))
     assert (gap.before_ms, gap.after_ms) == (None, T)
 
 
 @st.composite
 def stories(draw: st.DrawFn) -> list[list[Event]]:
-    """Entries as an aggregator writes them: holes that open and end in turn, over symbols that are listed anew."""
+    """Entries as an aggregator writes them: gap_keys that open and end in turn, over symbols that are listed anew."""
     entries: list[list[Event]] = []
-    open_holes: set[tuple[str, int, int]] = set()
+    open_gaps: set[tuple[str, int, int]] = set()
     for tick in range(draw(st.integers(1, 12))):
         time_ms = T + tick
         if draw(st.booleans()):
             entries.append(listed(time_ms, generation=T - draw(st.integers(0, 2))))
         for from_id in draw(st.sets(st.integers(1, 3))):
-            hole = ("AUSDT", from_id, from_id + 1)
+            gap_key = ("AUSDT", from_id, from_id + 1)
             turns = draw(st.integers(1, 3))
-            begins = [n for n in range(turns) if (hole in open_holes) == bool(n % 2)]
+            begins = [n for n in range(turns) if (gap_key in open_gaps) == bool(n % 2)]
             if begins:
-                entries.append(opened(time_ms, hole))
+                entries.append(opened(time_ms, gap_key))
             ends = [draw(st.sampled_from(["repaired", "healed", "lost"])) for _ in range(turns - len(begins))]
             if ends:
-                entries.append(closed(time_ms, *ends, hole=hole))
+                entries.append(closed(time_ms, *ends, gap_key=gap_key))
             if turns % 2:
-                open_holes ^= {hole}
+                open_gaps ^= {gap_key}
     return entries
 
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klagg.contract import RawFields
 from klagg.errors import ContractError
-from klagg.findings import finding_entry
+from klagg.wire.fields import RawFields
+from klagg.wire.findings import finding_entry
 from tests.writers.test_history import T, raw
 from writers.history_findings import Finding, changed, finding_of
 
@@ -49,10 +49,12 @@ def test_a_finding_that_stands() -> None:
 @pytest.mark.parametrize(
     ("bad", "reason"),
     [
-        ({b"closed": b"yes"}, "neither 0 nor 1"), ({b"closed": b"1"}, "has no id"),
-        ({b"interval": b"1m"}, "open_time"), ({b"interval": b"1m", b"open_time": b"soon"}, "open_time"),
+        ({b"closed": b"yes"}, "neither 0 nor 1"),
+        ({b"closed": b"1"}, "has no id"),
+        ({b"interval": b"1m"}, "open_time"),
+        ({b"interval": b"1m", b"open_time": b"soon"}, "open_time"),
     ],
-)  # fmt: skip
+)
 def test_what_cannot_be_read_is_refused(bad: dict[bytes, bytes], reason: str) -> None:
     with pytest.raises(ContractError, match=reason):
         finding_of(fields(finding_id="") | bad, 0, "1-0")
@@ -61,10 +63,14 @@ def test_what_cannot_be_read_is_refused(bad: dict[bytes, bytes], reason: str) ->
 @pytest.mark.parametrize(
     ("evidence", "parsed"),
     [
-        ('{"a": 1}', {"a": 1}), ("{not json", "{not json"), ('{"a": NaN}', '{"a": NaN}'), ("[1]", "[1]"),
-        ('said "so"', 'said "so"'), ("", ""),
+        ('{"a": 1}', {"a": 1}),
+        ("{not json", "{not json"),
+        ('{"a": NaN}', '{"a": NaN}'),
+        ("[1]", "[1]"),
+        ('said "so"', 'said "so"'),
+        ("", ""),
     ],
-)  # fmt: skip
+)
 def test_evidence_is_a_json_object_or_a_sentence(evidence: str, parsed: object) -> None:
     assert json.loads(finding_of(raw(finding_entry("X", "info", evidence)), 0, "1-0").evidence) == parsed
 

@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from klagg.contract import events_entry
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseRefused
-from klagg.findings import finding_entry
-from tests.writers.test_history import HOLE, T, closed, delisted, listed, opened, raw, told
+from klagg.wire.entries import events_entry
+from klagg.wire.findings import finding_entry
+from tests.writers.test_history import GAP_KEY, T, closed, delisted, listed, opened, raw, told
 from writers.history_findings import Finding, finding_of
 from writers.history_table import keep
 from writers.kline_table import value_is_to_blame
@@ -44,7 +44,7 @@ def test_events_become_rows(database: Database) -> None:
     assert (symbol["price_scale"], symbol["qty_scale"]) == (2, 3)
     assert (symbol["listed_ms"], symbol["delisted_ms"]) == (T, T + 4)
     gap, still_open = database.query(GAPS)
-    assert (gap["symbol"], gap["from_id"], gap["to_id"]) == HOLE
+    assert (gap["symbol"], gap["from_id"], gap["to_id"]) == GAP_KEY
     assert (gap["ids"], gap["generation"], gap["reason"]) == ("trade", T - 1000, "healed")
     assert (gap["opened_ms"], gap["ended_ms"]) == (T + 1, T + 3)
     assert (still_open["symbol"], still_open["reason"], still_open["ended_at"]) == ("币安人生USDT", None, None)
@@ -88,9 +88,16 @@ def test_evidence_can_be_asked_for(database: Database) -> None:
 def standing(entry_id: str, time_ms: int, evidence: str, **changes: Any) -> Finding:
     """A finding about a minute, as that entry says it."""
     fields = finding_entry(
-        "LOCAL_GAP", "error", evidence, symbol="AUSDT", time_ms=time_ms, finding_id="f1", interval="1m", open_time=T,
+        "LOCAL_GAP",
+        "error",
+        evidence,
+        symbol="AUSDT",
+        time_ms=time_ms,
+        finding_id="f1",
+        interval="1m",
+        open_time=T,
         **changes,
-    )  # fmt: skip
+    )
     return finding_of(raw(fields), 0, entry_id)
 
 
@@ -141,7 +148,7 @@ def test_a_value_that_the_database_refuses_is_to_blame_and_nothing_is_kept(datab
         finding["time"] = str(2**62)
     events = listed(T)
     if poison == "reason":
-        events += told("hole_closed", T, ("AUSDT", 1, 2, "boredom"))
+        events += told("gap_closed", T, ("AUSDT", 1, 2, "boredom"))
     if poison == "scale":
         events += told("listed", T, ("BUSDT", 1, "TRADING", 2**40, 0))
     with pytest.raises(DatabaseRefused) as refused:
@@ -154,6 +161,6 @@ def test_many_rows_at_once(database: Database) -> None:
     rows = [(f"S{n:04}USDT", n + 1, n + 5, T, T + 1) for n in range(2000)]
     from writers.history import events_of
 
-    events = events_of(raw(events_entry("hole_opened", T, rows)))
+    events = events_of(raw(events_entry("gap_opened", T, rows)))
     assert keep(database, events, [], "agg") == 2000
     assert keep(database, events, [], "agg") == 0

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseRefused
 from klagg.kline import DECIMAL_FIELDS, Kline
 from tests.writers.support import OPEN_TIME, amendments, kline, minutes, newer, stored, taken
@@ -70,12 +70,20 @@ def test_the_highest_version_wins_in_any_order(database: Database, order: list[K
 
 any_version = st.builds(
     lambda symbol, epoch, revision, complete, last, trades: kline(
-        symbol=symbol, epoch=epoch, revision=revision, complete=complete if revision else 0, last_trade_id=last,
+        symbol=symbol,
+        epoch=epoch,
+        revision=revision,
+        complete=complete if revision else 0,
+        last_trade_id=last,
         trades=trades,
     ),
-    st.sampled_from(["A", "B"]), st.integers(1, 2), st.integers(0, 3), st.integers(0, 1), st.integers(-1, 2),
+    st.sampled_from(["A", "B"]),
+    st.integers(1, 2),
     st.integers(0, 3),
-)  # fmt: skip
+    st.integers(0, 1),
+    st.integers(-1, 2),
+    st.integers(0, 3),
+)
 batches = st.lists(st.lists(any_version, min_size=1, max_size=6), min_size=1, max_size=6)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from klagg.cli import migrate as command
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.embedded import PostgresServer
 from klagg.errors import DatabaseRefused
 from klagg.intervals import INTERVALS
@@ -73,9 +73,12 @@ def test_each_class_is_a_hypertable_with_its_own_chunks_and_the_primary_key_as_i
         " FROM timescaledb_information.dimensions"
     )
     assert {(row["name"], row["on"], row["days"]) for row in dimensions} == {
-        ("klines_seconds", "open_time", 1), ("klines_minutes", "open_time", 7), ("klines_hours", "open_time", 90),
-        ("klines_days", "open_time", 365), ("amendments", "open_time", 30),
-    }  # fmt: skip
+        ("klines_seconds", "open_time", 1),
+        ("klines_minutes", "open_time", 7),
+        ("klines_hours", "open_time", 90),
+        ("klines_days", "open_time", 365),
+        ("amendments", "open_time", 30),
+    }
     indexes = empty.query("SELECT indexname FROM pg_indexes WHERE schemaname = 'public' AND tablename LIKE 'klines%'")
     # Beside the keys only minutes have an index: they alone are asked for over all symbols at once.
     known = {"klines_minutes_open_time", *(f"{table}_pkey" for table in CLASSES)}

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.kline import Kline
 from tests.writers.support import MINUTE_MS, OPEN_TIME, kline, stored, taken
 from writers.batch import resolve
@@ -28,9 +28,13 @@ in_progress = st.tuples(st.integers(1, 3), st.just(0), st.integers(1, 9))
 def version_of(symbol: str, open_time: int, epoch: int, revision: int, third: int) -> Kline:
     if revision:
         return kline(
-            symbol=symbol, open_time=open_time, epoch=epoch, revision=revision, complete=third,
+            symbol=symbol,
+            open_time=open_time,
+            epoch=epoch,
+            revision=revision,
+            complete=third,
             trades=100 * epoch + 10 * revision + third,
-        )  # fmt: skip
+        )
     return kline(
         symbol=symbol, open_time=open_time, epoch=epoch, revision=0, complete=0, trades=third, last_trade_id=100 + third
     )

@@ -13,11 +13,12 @@ import pytest
 
 from aggregator.trimming import Trimmer
 from klagg import settings
-from klagg.contract import GROUP_WRITERS, Keys, text_of
-from klagg.database import Database
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Append, Streams
 from klagg.embedded import PostgresServer, RedisServer
-from klagg.redisio import Append, Streams
 from klagg.settings import Settings
+from klagg.wire.fields import text_of
+from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.kit import eventually
 from tests.writers.support import (
     WriterProcess,
@@ -151,7 +152,7 @@ def test_a_full_disk_is_waited_out_and_no_row_is_to_blame(start: Start, database
 
 
 HASTY = """
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 Database.__init__.__kwdefaults__["timeout_ms"] = 300
 """
 
@@ -233,7 +234,7 @@ def test_a_cap_that_cuts_the_backlog_is_found_said_and_survived(
     start: Start, database: Database, streams: Streams, restarted: PostgresServer
 ) -> None:
     """The aggregator's trimming brings the stream down to its cap, with a finding for each cut; the writer sees the
-    same hole from its side, and stores everything else."""
+    same gap from its side, and stores everything else."""
     klines = minutes(30_000)
     small = Settings(audit=settings.Audit(full=False), streams=settings.Streams(klines_percent=1))
     trimmer = Trimmer(streams, KEYS, small, logging.getLogger("test"))
@@ -264,8 +265,8 @@ def test_a_cap_that_cuts_the_backlog_is_found_said_and_survived(
     held = klines[100 : 100 + len(rows) - 100 - len(klines[first_kept - 1 :])]
     assert rows == [*klines[:100], *held, *klines[first_kept - 1 :]], "what it held was stored, and all that was left"
     assert lost == first_kept - 1 - 100 - len(held)
-    hole = f"seq {100 + len(held) + 1} to {first_kept - 1} of aggregator@1"
-    assert f"{lost} entries of {KLINES} were gone before this writer was given them: {hole}" in writer.said()
+    gap = f"seq {100 + len(held) + 1} to {first_kept - 1} of aggregator@1"
+    assert f"{lost} entries of {KLINES} were gone before this writer was given them: {gap}" in writer.said()
 
 
 def test_pending_entries_that_were_cut_are_said_and_let_go(start: Start, database: Database, streams: Streams) -> None:

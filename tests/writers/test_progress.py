@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from klagg.contract import BARS_POSITION
+from klagg.wire.entries import BARS_POSITION
 from writers.progress import Shown, bars_of
 
 OPEN_TIME = 1_721_329_440_000

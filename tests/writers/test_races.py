@@ -8,7 +8,7 @@ import threading
 
 import pytest
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.kline import Kline
 from tests.writers.support import MINUTE_MS, OPEN_TIME, amendments, kline, newer, stored, taken
 from writers.batch import resolve

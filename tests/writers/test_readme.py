@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 
 pytestmark = pytest.mark.servers
 

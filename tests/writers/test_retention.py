@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.embedded import PostgresServer
 from klagg.errors import DatabaseUnavailable
-from klagg.findings import finding_entry
 from klagg.intervals import DAY_MS, INTERVALS
 from klagg.kline import Kline
 from klagg.settings import Persistence, Settings
+from klagg.wire.findings import finding_entry
 from tests.writers.support import kline, stored
 from tests.writers.test_history import closed, opened, raw
 from writers import retention
@@ -148,9 +148,10 @@ def test_a_plain_table_is_emptied_row_by_row(plain: Database, monkeypatch: pytes
     steps: list[Step] = list(Retention(plain, config(days=30, short_days=10)).steps(NOW_MS))
     assert max(count for _, count in steps) == 7
     assert stored(plain) == [
-        replace(each, revision=2) for each in klines
+        replace(each, revision=2)
+        for each in klines
         if each.close_time >= NOW_MS - (10 if each.interval == "1m" else 30) * DAY_MS
-    ]  # fmt: skip
+    ]
     (oldest,) = plain.query("SELECT min(open_time) AS at FROM amendments")
     assert oldest["at"].timestamp() * 1000 >= NOW_MS - 30 * DAY_MS
 
@@ -163,9 +164,12 @@ def test_what_is_told_goes_with_the_klines_but_open_gaps_stay(database: Database
         for seq, time_ms in enumerate((old, young, 0))
     ]
     events = [
-        *opened(old, ("A", 1, 1)), *opened(old, ("B", 1, 1)), *closed(old + 9, "lost", hole=("B", 1, 1)),
-        *opened(old, ("C", 1, 1)), *closed(young, "lost", hole=("C", 1, 1)),
-    ]  # fmt: skip
+        *opened(old, ("A", 1, 1)),
+        *opened(old, ("B", 1, 1)),
+        *closed(old + 9, "lost", gap=("B", 1, 1)),
+        *opened(old, ("C", 1, 1)),
+        *closed(young, "lost", gap=("C", 1, 1)),
+    ]
     keep(database, events, findings, "agg")
     assert done(database, config(days=30))["rows"] == 2
     assert [row["symbol"] for row in database.query("SELECT symbol FROM gaps ORDER BY symbol")] == ["A", "C"]

@@ -64,8 +64,10 @@ def test_one_poison_row_among_many_costs_few_attempts(place: int) -> None:
 
 versions = st.builds(
     lambda minute, revision, poison: kline(open_time=minute, revision=revision, edge="poison" if poison else ""),
-    st.integers(0, 5), st.integers(1, 4), st.booleans(),
-)  # fmt: skip
+    st.integers(0, 5),
+    st.integers(1, 4),
+    st.booleans(),
+)
 
 
 @given(st.lists(versions, max_size=40))

@@ -11,29 +11,26 @@ from typing import Any
 import pytest
 
 from klagg.clock import local_ms
-from klagg.contract import (
+from klagg.drivers.postgres import Database
+from klagg.drivers.redis_streams import Append, HashUpdate, Streams
+from klagg.embedded import PostgresServer, RedisServer
+from klagg.intervals import DAY_MS, MINUTE_MS
+from klagg.kline import Kline
+from klagg.wire.entries import (
     BARS_POSITION,
-    CLOCK_KEY,
-    GROUP_HISTORY,
-    GROUP_WRITERS,
     TRIGGER_DAYS,
     TRIGGER_RETENTION,
     TRIGGER_SNAPSHOT,
-    Keys,
     events_entry,
-    stamp,
     trigger_entry,
 )
-from klagg.database import Database
-from klagg.embedded import PostgresServer, RedisServer
-from klagg.findings import finding_entry
-from klagg.intervals import DAY_MS, MINUTE_MS
-from klagg.kline import Kline
-from klagg.redisio import Append, HashUpdate, Streams
+from klagg.wire.fields import stamp
+from klagg.wire.findings import finding_entry
+from klagg.wire.keys import CLOCK_KEY, GROUP_HISTORY, GROUP_WRITERS, Keys
 from tests.kit import eventually
 from tests.writers import support
 from tests.writers.support import KILLED_BEFORE_ACK, OPEN_TIME, WriterProcess, kline, publish, stored, writer_process
-from tests.writers.test_history import HOLE, T
+from tests.writers.test_history import GAP, T
 from writers.kline_table import upsert
 from writers.snapshot_service import EXIT_LEFT, NICENESS
 from writers.snapshots import BATCH_ROWS, FINALS_WAITING_MAX
@@ -76,10 +73,12 @@ def bar(trades: int = 7, open_time: int = OPEN_TIME, closed: int = 0, revision: 
 
 def show(streams: Streams, bars: dict[str, str], *, epoch: int = 5, keys: Keys = KEYS) -> None:
     """The bars in progress as the aggregator of that epoch commits them."""
-    streams.write([
-        HashUpdate(keys.bars, {**bars, BARS_POSITION: "1-0"}),
-        HashUpdate(keys.commit, {"epoch": str(epoch), "seq": "1"}),
-    ])  # fmt: skip
+    streams.write(
+        [
+            HashUpdate(keys.bars, {**bars, BARS_POSITION: "1-0"}),
+            HashUpdate(keys.commit, {"epoch": str(epoch), "seq": "1"}),
+        ]
+    )
 
 
 def trigger(streams: Streams, name: str = TRIGGER_SNAPSHOT, time_ms: int | None = None) -> None:
@@ -171,7 +170,7 @@ def test_finals_go_first(start: Start, database: Database, streams: Streams) -> 
 
 
 STREAM_FILLS_UP = """
-from klagg.redisio import Streams
+from klagg.drivers.redis_streams import Streams
 from writers import snapshots
 upsert = snapshots.upsert
 def upsert_and_let_finals_wait(database, klines):
@@ -249,9 +248,9 @@ def test_history_becomes_rows(start: Start, database: Database, streams: Streams
     entries = [
         events_entry("tick", T, []),
         events_entry("listed", T, [("AUSDT", T - 1000, "TRADING", 2, 3)]),
-        events_entry("hole_opened", T + 1, [(*HOLE, T - 5, T - 4)]),
+        events_entry("gap_opened", T + 1, [(*GAP, T - 5, T - 4)]),
         events_entry("close", T + 2, [("AUSDT", "1m", T, "clock", 0, 1, "open", "waiting", "own")]),
-        events_entry("hole_closed", T + 3, [(*HOLE, "repaired")]),
+        events_entry("gap_closed", T + 3, [(*GAP, "repaired")]),
     ]
     streams.write([Append(KEYS.events, stamp(each, "a@1", seq)) for seq, each in enumerate(entries, 1)])
     tell(streams, "A", "B")
@@ -264,7 +263,7 @@ def test_history_becomes_rows(start: Start, database: Database, streams: Streams
 
 
 def test_with_fills_gaps_count_fills(start: Start, database: Database, streams: Streams) -> None:
-    fields = events_entry("hole_opened", T, [(*HOLE, T - 5, T - 4)])
+    fields = events_entry("gap_opened", T, [(*GAP, T - 5, T - 4)])
     streams.append(KEYS.events, stamp(fields, "a@1", 1))
     with start(EXCHANGE__SOURCE="trade") as writer:
         eventually(lambda: database.query("SELECT ids FROM gaps") == [{"ids": "trade"}])
@@ -306,7 +305,7 @@ def test_a_crash_before_the_acknowledgement_loses_and_doubles_nothing(
     assert findings(database) == 2
 
 
-IMPATIENT = "import writers.historian as h, writers.reclaim as r; r.IDLE_MS = 1; h.RECLAIM_EVERY_S = 0.1"
+IMPATIENT = "import writers.history_consumer as h, writers.reclaim as r; r.IDLE_MS = 1; h.RECLAIM_EVERY_S = 0.1"
 
 
 def test_entries_of_a_consumer_that_never_returns_are_taken_over(

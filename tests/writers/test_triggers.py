@@ -1,6 +1,7 @@
 from __future__ import annotations
 
-from klagg.contract import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, RawFields, trigger_entry
+from klagg.wire.entries import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, trigger_entry
+from klagg.wire.fields import RawFields
 from writers.triggers import Triggers
 
 

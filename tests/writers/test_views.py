@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from klagg.database import Database
+from klagg.drivers.postgres import Database
 from klagg.embedded import PostgresServer
 from klagg.errors import DatabaseRefused, EmbeddedServerError
 from klagg.intervals import INTERVALS
@@ -36,10 +36,14 @@ def counted(database: Database, source: str, where: str = "true") -> dict[tuple[
     rows = database.query(f"SELECT * FROM {source} WHERE {where}")
     return {
         (row["symbol"], row["interval"], (row["day"] - DAY).days): (
-            row["expected"], row["bars"], row["complete"], row["amended"], row["own"]
+            row["expected"],
+            row["bars"],
+            row["complete"],
+            row["amended"],
+            row["own"],
         )
         for row in rows
-    }  # fmt: skip
+    }
 
 
 def test_there_is_a_view_for_every_interval(database: Database) -> None:
@@ -134,8 +138,11 @@ def test_symbol_days_know_days_without_a_bar(database: Database) -> None:
     days = {"since": "2026-03-02T12:00Z", "until": "2026-03-05T00:00:01Z"}
     assert database.query(refresh, days) == [{"changed": 4}]
     assert {key[2]: value[:2] for key, value in counted(database, "symbol_days").items()} == {
-        0: (24, 24), 1: (24, 0), 2: (24, 0), 3: (24, 1)
-    }  # fmt: skip
+        0: (24, 24),
+        1: (24, 0),
+        2: (24, 0),
+        3: (24, 1),
+    }
     assert database.query(refresh, days) == [{"changed": 0}]
     upsert(database, bars("1h", [30]))
     assert database.query(refresh, days) == [{"changed": 1}]
@@ -175,14 +182,28 @@ def test_the_scoreboard_sets_what_is_there_beside_what_was_audited(database: Dat
         " ('c', 0, 'K', 'error', 'BTCUSDT', '1h', %(day)s, 'w', '2026-04-01Z', '1', false, NULL)",
         {"day": DAY},
     )
-    names = ("symbol", "expected", "bars", "complete", "gaps", "audited", "exact", "edge_shift", "exchange_hole",
-             "local_gap", "late", "unexplained", "open_findings")  # fmt: skip
+    names = (
+        "symbol",
+        "expected",
+        "bars",
+        "complete",
+        "gaps",
+        "audited",
+        "exact",
+        "edge_shift",
+        "exchange_gap",
+        "local_gap",
+        "late",
+        "unexplained",
+        "open_findings",
+    )
     rows = database.query(
         "SELECT * FROM scoreboard WHERE \"interval\" = '1h' AND day = %(day)s ORDER BY symbol", {"day": DAY}
     )
     assert [tuple(row[name] for name in names) for row in rows] == [
-        ("BTCUSDT", 24, 22, 22, 2, 22, 19, 1, 1, 1, 0, 0, 1), ("GONEUSDT", 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 1, 0),
-    ]  # fmt: skip
+        ("BTCUSDT", 24, 22, 22, 2, 22, 19, 1, 1, 1, 0, 0, 1),
+        ("GONEUSDT", 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 1, 0),
+    ]
 
 
 def test_the_scoreboard_of_some_days_is_found_by_keys(database: Database) -> None:
@@ -256,9 +277,12 @@ def test_the_reader_reads_everything_and_writes_nothing(database: Database, post
         as_reader(f"SELECT * FROM {relation['name']} LIMIT 1")
     assert as_reader("SELECT count(*) FROM klines") == "3"
     for statement in (
-        "DELETE FROM klines_minutes", "UPDATE symbols SET status = ''", "CREATE TABLE mine (n integer)",
-        "INSERT INTO findings (id) VALUES ('x')", "SELECT refresh_symbol_days(now(), now())",
-    ):  # fmt: skip
+        "DELETE FROM klines_minutes",
+        "UPDATE symbols SET status = ''",
+        "CREATE TABLE mine (n integer)",
+        "INSERT INTO findings (id) VALUES ('x')",
+        "SELECT refresh_symbol_days(now(), now())",
+    ):
         with pytest.raises(EmbeddedServerError, match="permission denied"):
             as_reader(statement)
     database.execute("CREATE TABLE later (n integer)")

@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { MARKS, quiet, section, tableOf, tileList, verdict } from "./blocks.js";
 import { byId, make } from "./dom.js";
 import { clock, count, short, span, utc, whole } from "./format.js";
-import { VERDICTS, checks, openHoles, worst } from "./trust.js";
+import { VERDICTS, checks, openGaps, worst } from "./trust.js";
 
 const STORED_EVERY_MS = 10_000;
 const RATES_SHOWN = 4;
@@ -100,7 +100,7 @@ function tiles(status, open) {
     ["Trades a second", short(rate)],
     ["Exchange to ingest", delay.length ? span(Math.max(0, ...delay)) : "–"],
     ["Table behind by", behind.length ? span(Math.max(...behind)) : "–"],
-    ["Open gaps", whole(Math.max(openHoles(status), open?.length ?? 0))],
+    ["Open gaps", whole(Math.max(openGaps(status), open?.length ?? 0))],
     ["Clients", whole(status.clients)],
   ];
   return tileList(values);

@@ -48,12 +48,12 @@ function table(status) {
 }
 
 /** How many trades' ranges are missing now, as the aggregators say. */
-export const openHoles = (status) =>
-  status.processes.reduce((sum, each) => sum + (/^aggregator/.test(each.process) ? Number(each.gauges?.open_holes ?? 0) : 0), 0);
+export const openGaps = (status) =>
+  status.processes.reduce((sum, each) => sum + (/^aggregator/.test(each.process) ? Number(each.gauges?.open_gaps ?? 0) : 0), 0);
 
 function gaps(status, found) {
   const title = "Gaps";
-  const open = Math.max(openHoles(status), found?.length ?? 0);
+  const open = Math.max(openGaps(status), found?.length ?? 0);
   if (open) return { level: "warn", title, text: `${count(open, "gap is", "gaps are")} open; bars there are not called complete.` };
   return { level: "good", title, text: "No trade is known to be missing." };
 }
@@ -94,7 +94,7 @@ export const VERDICTS = {
 // ---- the scoreboard
 
 const SUMS = [
-  "expected", "bars", "complete", "amended", "gaps", "audited", "exact", "edge_shift", "exchange_hole", "local_gap", "late",
+  "expected", "bars", "complete", "amended", "gaps", "audited", "exact", "edge_shift", "exchange_gap", "local_gap", "late",
   "unexplained", "open_findings",
 ];
 

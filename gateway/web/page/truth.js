@@ -15,7 +15,7 @@ const COLUMNS = [
   ["Gaps", (row) => whole(row.gaps)], ["Audited", (row) => part(row.audited, row.expected)],
   ["Exact", (row) => part(row.exact, row.audited)], ["Unexplained", (row) => whole(row.unexplained)],
   ["Open", (row) => whole(row.open_findings)], ["Local gap", (row) => whole(row.local_gap)],
-  ["Edge shift", (row) => whole(row.edge_shift)], ["Exchange hole", (row) => whole(row.exchange_hole)],
+  ["Edge shift", (row) => whole(row.edge_shift)], ["Exchange gap", (row) => whole(row.exchange_gap)],
   ["Late", (row) => whole(row.late)], ["Amended", (row) => whole(row.amended)],
 ];
 
@@ -159,7 +159,7 @@ const line = (row, ...first) => ({
 const tiles = (total) => tileList([
   ["Bars expected", whole(total.expected)], ["Complete", part(total.complete, total.expected)], ["Gaps", whole(total.gaps)],
   ["Audited", part(total.audited, total.expected)], ["Exact", part(total.exact, total.audited)],
-  ["Explained", whole(total.edge_shift + total.exchange_hole)], ["Unexplained", whole(total.unexplained)],
+  ["Explained", whole(total.edge_shift + total.exchange_gap)], ["Unexplained", whole(total.unexplained)],
   ["Open findings", whole(total.open_findings)],
 ]);
 

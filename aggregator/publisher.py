@@ -1,0 +1,306 @@
+"""From bars to stream entries: the words in which the aggregator speaks. Pure; the shell commits what stands here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from aggregator.edges import Edge, Edges
+from aggregator.encoding import Snapshot, snapshot
+from aggregator.finality import AMENDED, CONFIRMED, Published
+from aggregator.ledger import LOST, Gap, GapEvent
+from aggregator.ring import NO_BUCKET, NO_ID, Ring
+from aggregator.symbols import SymbolTable
+from aggregator.unrepaired import UNREPAIRED, evidence_of
+from klagg.decimals import to_text
+from klagg.wire.entries import (
+    EVENT_AMENDED,
+    EVENT_CLOSE,
+    EVENT_CONFIRMED,
+    EVENT_GAP_CLOSED,
+    EVENT_GAP_OPENED,
+    events_entry,
+    live_field,
+)
+from klagg.wire.fields import Fields
+from klagg.wire.findings import finding_entry
+
+Ints = npt.NDArray[np.int64]
+Bools = npt.NDArray[np.bool_]
+
+
+@dataclass(slots=True)
+class Outputs:
+    """What one tick, or one step of a long jump, puts out: entries without their stamps (version, writer, seq).
+
+    `last` is False for the steps before a tick's last one; `bars_gone` are fields that leave the hash `bars`.
+    """
+
+    time_ms: int
+    last: bool = True
+    klines: list[Fields] = field(default_factory=list)
+    live: list[Fields] = field(default_factory=list)
+    bars: Fields = field(default_factory=dict)
+    bars_gone: list[str] = field(default_factory=list)
+    events: list[Fields] = field(default_factory=list)
+    requests: list[Fields] = field(default_factory=list)
+    findings: list[Fields] = field(default_factory=list)
+    dead: list[Fields] = field(default_factory=list)
+    _later: list[Callable[[], None]] = field(default_factory=list)
+
+    def later(self, words: Callable[[], None]) -> None:
+        """Something that `encode` is to write."""
+        self._later.append(words)
+
+    def encode(self) -> Outputs:
+        """Write out what this tick publishes; before it, `klines`, `live`, `bars` and some events are not there.
+
+        Once is enough, and it must be before the core takes the next entry.
+        """
+        waiting, self._later = self._later, []
+        for words in waiting:
+            words()
+        return self
+
+
+def edge_text(found: Iterable[Edge], price_scale: int, qty_scale: int) -> str:
+    """Edge evidence for the wire: `id:first:last:time:price:qty:maker`, joined by semicolons."""
+    return ";".join(
+        f"{trade}:{first}:{last}:{time_ms}:{to_text(price, price_scale)}:{to_text(qty, qty_scale)}:{maker}"
+        for trade, first, last, time_ms, price, qty, maker in found
+    )
+
+
+@dataclass(slots=True)
+class Shown:
+    """Bars in progress that one tick shows: `newest` are those of which nothing later was shown. `more` are shown in
+    `bars` alone: they went to `live` at an earlier tick."""
+
+    bars: Snapshot
+    newest: Bools
+    more: Snapshot | None
+
+
+class Speaker:
+    """Turns what finality published, and what changed, into a tick's outputs."""
+
+    def __init__(self, ring: Ring, symbols: SymbolTable, edges: Edges) -> None:
+        self._ring, self._symbols, self._edges = ring, symbols, edges
+        self._unsaved: Bools = np.zeros(0, np.bool_)
+        """By slot, whether its newest bar of the shortest interval was shown and is not yet in `bars`."""
+
+    def finals(self, outputs: Outputs, published: list[Published], epoch: int) -> None:
+        """Klines, their live values with x=1 (the newest version of a bar wins) and their events."""
+        groups = []
+        for group in published:
+            bars = snapshot(self._ring, self._symbols, group.interval, group.rows, group.slots)
+            groups.append((group, bars, self._evidence(bars)))
+        place = len(outputs.events)
+        if groups:
+            outputs.later(lambda: _say_finals(outputs, place, groups, epoch))
+
+    def _evidence(self, bars: Snapshot) -> list[str]:
+        """Each bar's edge evidence as text."""
+        if not self._edges.found:
+            return [""] * len(bars)
+        closes = bars.next_open.tolist()
+        found = {boundary: self._edges.at(boundary) for boundary in set(closes)}
+        return [
+            edge_text(found[boundary].get(slot, ()), price_scale, qty_scale)
+            for slot, boundary, price_scale, qty_scale in zip(
+                bars.slots.tolist(), closes, bars.price_scale.tolist(), bars.qty_scale.tolist(), strict=True
+            )
+        ]
+
+    def broken(self, outputs: Outputs) -> None:
+        """A finding for every bar whose sums no longer fit: its values are wrong from here on, and it says so."""
+        for at, bucket, slot in self._ring.broke:
+            kind = self._ring.intervals[at]
+            evidence = f"a sum of the {kind.name} bar that opens at {kind.open_of(bucket)} does not fit 62 bits"
+            outputs.findings.append(
+                finding_entry("OVERFLOW", "error", evidence, symbol=self._symbols.names[slot], time_ms=outputs.time_ms)
+            )
+        self._ring.broke = []
+
+    def gaps(self, outputs: Outputs, events: Sequence[GapEvent]) -> tuple[int, int]:
+        """Events of gaps that opened and ended, and a finding a symbol for those that are lost; how many of each.
+
+        What is lost in the moment in which it opens are trades that came and were refused: that has been said.
+        """
+        opened, closed = [], []
+        before: GapEvent | None = None
+        lost: dict[int, list[Gap]] = {}
+        for event in events:
+            name, gap = self._symbols.names[event.slot], event.gap
+            if not event.reason:
+                opened.append((name, gap.from_id, gap.to_id, gap.before_time, gap.after_time))
+                before = event
+                continue
+            closed.append((name, gap.from_id, gap.to_id, event.reason))
+            if event.reason == LOST and not (before and before.gap is gap):
+                lost.setdefault(event.slot, []).append(gap)
+        for kind, rows in ((EVENT_GAP_OPENED, opened), (EVENT_GAP_CLOSED, closed)):
+            if rows:
+                outputs.events.append(events_entry(kind, outputs.time_ms, rows))
+        outputs.findings += [
+            finding_entry(
+                UNREPAIRED, "error", evidence_of(gaps), symbol=self._symbols.names[slot], time_ms=outputs.time_ms
+            )
+            for slot, gaps in lost.items()
+        ]
+        return len(opened), len(closed)
+
+    def changes(self, outputs: Outputs, intervals: Iterable[int], *, with_bars: bool) -> None:
+        """A `live` entry with the open bars of these intervals that changed; `with_bars` also writes `bars`.
+
+        A bar that just opened without a trade is a change too: it shows the carried close.
+        """
+        ring, shown = self._ring, []
+        for interval in intervals:
+            rows, slots = self._opened_empty(interval)
+            if len(rows):
+                ring.touch(rows * ring.capacity + slots)
+            rows, slots = np.divmod(ring.take_in_progress(interval), ring.capacity)
+            buckets = ring.row_bucket[rows]
+            if len(buckets) and buckets.min() != buckets.max():
+                oldest_first = np.argsort(buckets, kind="stable")
+                rows, slots, buckets = rows[oldest_first], slots[oldest_first], buckets[oldest_first]
+                np.maximum.at(ring.shown[interval], slots, buckets)
+            else:
+                ring.shown[interval, slots] = np.maximum(ring.shown[interval, slots], buckets)
+            newest = buckets == ring.shown[interval, slots]  # a late trade of the bar before does not bring it back
+            more = self._unsaved_but(slots[newest], with_bars=with_bars) if interval == 0 else None
+            if len(slots) or more is not None:
+                shown.append(Shown(snapshot(ring, self._symbols, interval, rows, slots), newest, more))
+        if shown:
+            outputs.later(lambda: _say_shown(outputs, shown, with_bars=with_bars))
+
+    def _unsaved_but(self, slots: Ints, *, with_bars: bool) -> Snapshot | None:
+        """The newest shown bars of the shortest interval that `bars` lacks, without those of `slots`, which are to go
+        there now, or else have to wait like them."""
+        if len(self._unsaved) < self._ring.capacity:
+            self._unsaved = np.append(self._unsaved, np.zeros(self._ring.capacity - len(self._unsaved), np.bool_))
+        self._unsaved[slots] = not with_bars
+        if not with_bars:
+            return None
+        left = np.flatnonzero(self._unsaved)
+        self._unsaved[left] = False
+        rows = self._ring.rows_of(0, self._ring.shown[0, left])
+        open_still = (self._ring.row_bucket[rows] == self._ring.shown[0, left]) & (self._ring.revision[rows, left] == 0)
+        if not open_still.any():
+            return None
+        return snapshot(self._ring, self._symbols, 0, rows[open_still], left[open_still])
+
+    def clear_slot(self, slot: int) -> None:
+        """As if the slot had never been used."""
+        self._unsaved[slot : slot + 1] = False
+
+    def forget(self, slots: Ints) -> list[str]:
+        """Symbols of which nothing more is to be said: their fields of `bars`, none of which is written any more."""
+        if not len(slots):
+            return []
+        self._unsaved[slots[slots < len(self._unsaved)]] = False
+        names = [self._symbols.names[slot] for slot in slots.tolist()]
+        return [live_field(name, interval.name) for name in names for interval in self._ring.intervals]
+
+    def _opened_empty(self, interval: int) -> tuple[Ints, Ints]:
+        """Bars at the cursor that nobody has seen yet and that have no trade; they get the carried close."""
+        ring, cursor = self._ring, self._ring.cursor[interval]
+        slots = np.flatnonzero((cursor != NO_BUCKET) & (ring.shown[interval] < cursor))
+        # What was closed early, at a symbol's end, has its successor in the future, for which there is no row yet.
+        there = cursor[slots] <= ring.head[interval]
+        slots = slots[there & (ring.intervals[interval].opens_of(cursor[slots]) < ring.end_ms[slots])]
+        if not len(slots):
+            return slots, slots
+        rows = ring.rows_of(interval, cursor[slots])
+        empty = ring.open_id[rows, slots] == NO_ID
+        rows, slots = rows[empty], slots[empty]
+        lacking = ring.lacks_price(rows, slots)
+        its_rows, its_slots = rows[lacking], slots[lacking]
+        ring.set_prices(its_rows, its_slots, ring.close_before(interval, cursor[its_slots], its_slots))
+        return rows, slots
+
+
+def _say_finals(outputs: Outputs, place: int, groups: list[tuple[Published, Snapshot, list[str]]], epoch: int) -> None:
+    live: Fields = {}
+    events: dict[str, list[tuple[object, ...]]] = {}
+    for group, bars, edges in groups:
+        outputs.klines += bars.klines(epoch, edges)
+        _put_live(outputs, live, bars)
+        kind, rows = _events_of(group, bars)
+        events.setdefault(kind, []).extend(rows)
+    outputs.live.append({"time": str(outputs.time_ms), **live})
+    outputs.events[place:place] = [events_entry(kind, outputs.time_ms, rows) for kind, rows in events.items()]
+
+
+def _say_shown(outputs: Outputs, shown: list[Shown], *, with_bars: bool) -> None:
+    live: Fields = {}
+    for each in shown:
+        names, values = _put_live(outputs, live, each.bars)
+        if with_bars:
+            outputs.bars.update(
+                (name, value) for name, value, newest in zip(names, values, each.newest.tolist(), strict=True) if newest
+            )
+            if each.more is not None:
+                outputs.bars.update(zip(each.more.live_fields(), each.more.live_values(), strict=True))
+    if live:
+        outputs.live.append({"time": str(outputs.time_ms), **live})
+
+
+def _put_live(outputs: Outputs, live: Fields, bars: Snapshot) -> tuple[list[str], list[str]]:
+    """Add bars to the `live` entry in the making; a field holds one bar, so a second one of it starts a new entry.
+
+    Returns their fields and values.
+    """
+    names, values = bars.live_fields(), bars.live_values()
+    if live.keys().isdisjoint(names) and len(set(names)) == len(names):
+        live.update(zip(names, values, strict=True))
+        return names, values
+    for name, value in zip(names, values, strict=True):
+        if name in live:
+            outputs.live.append({"time": str(outputs.time_ms), **live})
+            live.clear()
+        live[name] = value
+    return names, values
+
+
+def _events_of(group: Published, bars: Snapshot) -> tuple[str, list[tuple[object, ...]]]:
+    """The events of published bars: their kind and a row each (EVENT_COLUMNS)."""
+    names, interval = bars.names, bars.interval.name
+    states = zip(
+        bars.slots.tolist(),
+        bars.open_time.tolist(),
+        bars.field("revision").tolist(),
+        bars.empty.tolist(),
+        bars.complete.tolist(),
+        group.was_waiting.tolist(),
+        bars.sources,
+        strict=True,
+    )
+    if group.reason in (AMENDED, CONFIRMED):
+        kind = EVENT_AMENDED if group.reason == AMENDED else EVENT_CONFIRMED
+        return kind, [
+            (names[slot], interval, opening, revision, "waiting" if waited else "final", _after(complete))
+            for slot, opening, revision, _, complete, waited, _ in states
+        ]
+    return EVENT_CLOSE, [
+        (
+            names[slot],
+            interval,
+            opening,
+            group.reason,
+            int(empty),
+            revision,
+            "none" if empty else "open",
+            _after(complete),
+            source,
+        )
+        for slot, opening, revision, empty, complete, _, source in states
+    ]
+
+
+def _after(complete: bool) -> str:
+    return "final" if complete else "waiting"

@@ -1,0 +1,75 @@
+"""The control connection of a process: what the exchange tells of all its symbols, apart from their trades."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import ujson
+
+from ingest.connection import Connection
+from ingest.session import Manner
+from klagg.binance.endpoints import Endpoint, Way
+from klagg.binance.payloads import ContractNews, Ticker, contract_of, tickers_of, told_of
+from klagg.process.stats import Stats
+from klagg.settings import Settings
+
+FRAME_BYTES_MAX: Final = 4 << 20
+"""A ticker has about 130 bytes, and all of them may come in one frame."""
+
+
+TICKER, NEWS = "24hrMiniTicker", "contractInfo"
+"""The types `e` of the events that are told here."""
+
+
+class Watch:
+    """Carries `streams` (`!contractInfo`, `!miniTicker@arr`) and hands on what they tell.
+
+    It is a combined connection always, whatever kind the trades come over.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        settings: Settings,
+        manner: Manner,
+        streams: Sequence[str],
+        *,
+        on_news: Callable[[ContractNews], None],
+        on_tickers: Callable[[list[Ticker]], None] = lambda _: None,
+        stats: Stats,
+        log: logging.Logger,
+    ) -> None:
+        self._on_news, self._on_tickers, self._stats = on_news, on_tickers, stats
+        self.connection = Connection(
+            name,
+            Way.of(settings.exchange.websocket_url, Endpoint.COMBINED),
+            streams,
+            self.take,
+            manner=replace(manner, frame_bytes_max=FRAME_BYTES_MAX),
+            stats=stats,
+            log=log,
+        )
+
+    def take(self, frame: bytes) -> None:
+        """A frame came."""
+        self._stats.add("control_messages")
+        try:
+            message = ujson.loads(frame)
+        except ValueError:
+            self._stats.add("control_rejected")
+            return
+        told = told_of(message)
+        if tickers := tickers_of(told):
+            self._stats.add("events", len(tickers), type=TICKER)
+            self._on_tickers(tickers)
+        elif news := contract_of(told):
+            self._stats.add("contract_news")
+            self._stats.add("events", type=NEWS)
+            self._on_news(news)
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        await self.connection.run()

@@ -1,0 +1,1 @@
+"""`klagg bench`: what klagg does in a second, measured on this machine."""

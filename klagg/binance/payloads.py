@@ -1,0 +1,208 @@
+"""What the exchange's REST answers say: pure readers of decoded JSON.
+
+A row that is not as documented is left out and reported; an answer without anything usable is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, cast
+
+from klagg.decimals import DIGITS_MAX
+from klagg.errors import ConfigError, ExchangeUnavailable
+from klagg.wire.entries import Listing
+
+INT64_MAX: Final = 2**63 - 1
+
+SUBSCRIBABLE: Final = frozenset({"TRADING", "PENDING_TRADING", "PRE_SETTLE", "PRE_DELIVERING"})
+"""Statuses under which trades are to be expected now or soon; the others (SETTLING, CLOSE, …) are over."""
+
+_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+"""Symbols and statuses become parts of columns and keys: letters of any script, digits, `_`, `.`, `-`."""
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTime:
+    """The answer of `/fapi/v1/time`: exchange ms, and how fast that clock runs.
+
+    `speed` is 1 for Binance. A local exchange says its own (0 while its clock is held) and is `simulated`.
+    """
+
+    time_ms: int
+    speed: float = 1.0
+    simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Selection:
+    """The listings asked for, by name, and one sentence for each row that could not be read."""
+
+    listings: list[Listing]
+    malformed: list[str]
+
+
+@dataclass(frozen=True, slots=True)
+class Ticker:
+    """What a ticker says of a symbol at the exchange time `time_ms`: last price, and volume over a moving day."""
+
+    symbol: str
+    time_ms: int
+    close: str
+    volume: float
+
+
+@dataclass(frozen=True, slots=True)
+class ContractNews:
+    """A `!contractInfo` event: a contract was listed, delisted or changed. It holds neither scales nor quote asset."""
+
+    symbol: str
+    contract_type: str
+    status: str
+    generation: int
+    delivery: int
+
+
+def server_time_of(answer: Any) -> ServerTime:
+    """ServerTime from the decoded answer; ExchangeUnavailable if it holds no time."""
+    if not isinstance(answer, dict) or not _whole(answer.get("serverTime"), 1, INT64_MAX):
+        raise ExchangeUnavailable(f"the exchange's answer to /time holds no serverTime: {str(answer)[:100]}")
+    if answer.get("klaggSimulated") is not True:
+        return ServerTime(answer["serverTime"])
+    speed = answer.get("klaggSpeed", 1)
+    if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 <= speed <= 1_000_000:
+        raise ExchangeUnavailable(f"the local exchange's answer to /time holds no usable klaggSpeed: {speed!r}")
+    return ServerTime(answer["serverTime"], float(speed), True)
+
+
+def listings_of(
+    exchange_info: Any, quote_assets: Sequence[str], contract_types: Sequence[str], symbols: Sequence[str] = ()
+) -> Selection:
+    """The symbols of these quote assets and contract types; with `symbols` only those, each of which must be listed.
+
+    ExchangeUnavailable if the answer holds no usable symbol at all; ConfigError if the choice leaves none, or names one
+    that is not listed.
+    """
+    rows = exchange_info.get("symbols") if isinstance(exchange_info, dict) else None
+    if not isinstance(rows, list):
+        raise ExchangeUnavailable("the exchange's answer to /exchangeInfo holds no list of symbols")
+    listed: dict[str, Listing] = {}
+    chosen: dict[str, Listing] = {}
+    malformed: list[str] = []
+    for number, row in enumerate(rows, 1):
+        problem = _problem(row, listed)
+        if problem:
+            malformed.append(f"exchangeInfo symbol {number} {problem}: {str(row)[:100]!r}")
+            continue
+        listing = _listing(row)
+        listed[listing.symbol] = listing
+        if row.get("quoteAsset") in quote_assets and row.get("contractType") in contract_types:
+            chosen[listing.symbol] = listing
+    if not listed:
+        raise ExchangeUnavailable("the exchange's answer to /exchangeInfo holds no usable symbol")
+    if symbols:
+        _check_named(symbols, listed, chosen)
+        chosen = {name: chosen[name] for name in symbols}
+    if not chosen:
+        raise ConfigError(
+            f"the exchange lists no symbol with exchange.quote_assets {', '.join(quote_assets)} and "
+            f"exchange.contract_types {', '.join(contract_types)}"
+        )
+    return Selection(sorted(chosen.values(), key=lambda each: each.symbol), malformed)
+
+
+def names_of(exchange_info: Any) -> frozenset[str]:
+    """The names of all symbols that the answer speaks of, whatever else is in their rows."""
+    rows = exchange_info.get("symbols") if isinstance(exchange_info, dict) else None
+    if not isinstance(rows, list):
+        return frozenset()
+    return frozenset(row["symbol"] for row in rows if isinstance(row, dict) and isinstance(row.get("symbol"), str))
+
+
+def subscribable(listings: Iterable[Listing]) -> list[str]:
+    """The names whose trades are worth a subscription."""
+    return [each.symbol for each in listings if each.status in SUBSCRIBABLE]
+
+
+def told_of(message: Any) -> Any:
+    """What a message over a combined endpoint tells: an event or a list of events; None if it is a reply or nothing."""
+    return message.get("data") if isinstance(message, dict) and "stream" in message else None
+
+
+def tickers_of(told: Any) -> list[Ticker]:
+    """The tickers of USDⓈ-M symbols (`st` 1) in what `!miniTicker@arr` tells; rows that are none are left out."""
+    if not isinstance(told, list):
+        return []
+    return [ticker for ticker in map(_ticker, told) if ticker]
+
+
+def _ticker(row: Any) -> Ticker | None:
+    if not isinstance(row, dict) or row.get("e") != "24hrMiniTicker" or row.get("st", 1) != 1:
+        return None
+    name, time_ms, close, volume = row.get("s"), row.get("E"), row.get("c"), row.get("v")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not _whole(time_ms, 1, INT64_MAX):
+        return None
+    if not isinstance(close, str) or not isinstance(volume, str):
+        return None
+    try:
+        return Ticker(name, cast("int", time_ms), close, float(volume))
+    except ValueError:
+        return None
+
+
+def contract_of(told: Any) -> ContractNews | None:
+    """What a `!contractInfo` event tells of a USDⓈ-M contract (`st` 1); None if it is no such event."""
+    if not isinstance(told, dict) or told.get("e") != "contractInfo" or told.get("st", 1) != 1:
+        return None
+    name, kind, status = told.get("s"), told.get("ct"), told.get("cs")
+    if not all(isinstance(each, str) and _NAME.fullmatch(each) for each in (name, kind, status)):
+        return None
+    if not _whole(told.get("ot"), 0, INT64_MAX) or not _whole(told.get("dt"), 0, INT64_MAX):
+        return None
+    return ContractNews(str(name), str(kind), str(status), told["ot"], told["dt"])
+
+
+def _check_named(symbols: Sequence[str], listed: dict[str, Listing], chosen: dict[str, Listing]) -> None:
+    for name in symbols:
+        if name not in listed:
+            raise ConfigError(f"exchange.symbols names {name!r}, which the exchange does not list")
+        if name not in chosen:
+            raise ConfigError(
+                f"exchange.symbols names {name!r}, which exchange.quote_assets and exchange.contract_types leave out"
+            )
+
+
+def _problem(row: Any, listed: dict[str, Listing]) -> str:
+    """What is wrong with a row, "" if nothing."""
+    if not isinstance(row, dict):
+        return "is not an object"
+    for name in ("symbol", "status"):
+        if not isinstance(row.get(name), str) or not _NAME.fullmatch(row[name]):
+            return f"has no usable {name}"
+    if row["symbol"] in listed:
+        return "is listed twice"
+    for name, most in (
+        ("pricePrecision", DIGITS_MAX),
+        ("quantityPrecision", DIGITS_MAX),
+        ("onboardDate", INT64_MAX),
+        ("deliveryDate", INT64_MAX),
+    ):
+        if not _whole(row.get(name), 0, most):
+            return f"has no usable {name}"
+    return ""
+
+
+def _listing(row: dict[str, Any]) -> Listing:
+    return Listing(
+        symbol=row["symbol"],
+        generation=row["onboardDate"],
+        price_scale=row["pricePrecision"],
+        qty_scale=row["quantityPrecision"],
+        status=row["status"],
+        delivery=row["deliveryDate"],
+    )
+
+
+def _whole(value: Any, least: int, most: int) -> bool:
+    return type(value) is int and least <= value <= most

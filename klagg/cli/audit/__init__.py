@@ -1,0 +1,1 @@
+"""`klagg audit`: the table held against the exchange's own klines."""

@@ -1,0 +1,205 @@
+"""`klagg audit`: our klines against the exchange's own, each difference with its class and its evidence."""
+
+from __future__ import annotations
+
+import argparse
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import ujson
+
+from auditors.classify import EXACT, UNEXPLAINED, VERDICTS, Comparison, puzzling
+from auditors.exchange_store import finals_of
+from klagg.cli import locate
+from klagg.cli.audit import rest, summary
+from klagg.cli.backfill.command import words
+from klagg.cli.comparison import values_of_official
+from klagg.cli.replay import newest_of
+from klagg.compare import Values
+from klagg.drivers.postgres import Database
+from klagg.errors import ConfigError
+from klagg.intervals import EVER_MS, MINUTE, Interval, ordered
+from klagg.kline import Kline
+from klagg.recordings import open_klines, open_trades
+from klagg.settings import Settings, load
+from writers.backfill_dumps import find_dumps
+from writers.backfill_parts import span_of
+from writers.migrate import require_schema
+
+Key = tuple[str, Interval]
+
+
+def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    """Adds the `audit` command to the main parser."""
+    parser = commands.add_parser(
+        "audit",
+        help="compare our klines with the exchange's own, and explain what differs",
+        description="Compares the klines of the database (or those that recorded trades give, --trades) with official "
+        "ones: those of the exchange's REST API, a folder of dumps as at data.binance.vision, or one file. What "
+        "differs is EDGE_SHIFT (fills at a close, proven by the bars' edge evidence), EXCHANGE_GAP, LOCAL_GAP, LATE "
+        "or UNEXPLAINED. The last line is a JSON summary; the exit code is 1 if anything is unexplained.",
+    )
+    parser.add_argument("--symbols", nargs="+", metavar="SYMBOL", default=[], help="default: all that there are")
+    parser.add_argument("--intervals", nargs="+", metavar="INTERVAL", default=[], help="default: all that there are")
+    parser.add_argument(
+        "--from",
+        dest="start",
+        metavar="TIME",
+        help="2023, 2023-04, 2023-04-30 or 2023-04-30T12:00, UTC; without it and without --klines the last hour",
+    )
+    parser.add_argument("--to", dest="end", metavar="TIME", help="as --from; a year, month or day to its end")
+    parser.add_argument("--klines", metavar="DIR", help="a folder of dumps, or one file of klines; default: REST")
+    parser.add_argument("--trades", nargs="+", metavar="FILE", help="recorded trades, instead of the database")
+    parser.add_argument("--json", action="store_true", help="one JSON object a bar instead of text")
+    summary.add_argument(parser)
+    locate.add_arguments(parser)
+    parser.set_defaults(run=run)
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """The exchange's klines of one symbol and interval."""
+
+    symbol: str
+    interval: Interval
+    theirs: dict[int, Values]
+    from_ms: int = 0
+    """What opens before it only helps to prove."""
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs the command; 1 if anything is unexplained."""
+    from_ms = span_of(args.start)[0] if args.start else 0
+    to_ms = span_of(args.end)[1] if args.end else EVER_MS
+    if from_ms >= to_ms:
+        raise ConfigError(f"--from {args.start} is not before --to {args.end}")
+    if args.summary:
+        return summary.show(
+            _settings(args).database.url,
+            from_ms=from_ms if args.start else None,
+            to_ms=to_ms if args.end else None,
+            symbols=words([each.upper() for each in args.symbols]),
+            intervals=[each.name for each in ordered(tuple(words(args.intervals)))],
+            as_json=args.json,
+        )
+    counts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
+    source = _Recorded(args.trades) if args.trades else _Stored(args)
+    try:
+        for series in _official(args, from_ms, to_ms) if args.klines else _of_rest(args, from_ms, to_ms):
+            _audit(series, source, from_ms, to_ms, counts, as_json=args.json)
+    finally:
+        source.close()
+    if not counts.total():
+        raise ConfigError(f"{args.klines or 'the exchange'} holds no klines of what is asked for")
+    print(ujson.dumps({"bars": counts.total(), **{kind.lower(): counts[kind] for kind in VERDICTS}}))
+    return 1 if counts[UNEXPLAINED] else 0
+
+
+def _audit(
+    series: Series, source: _Recorded | _Stored, from_ms: int, to_ms: int, counts: Counter[str], *, as_json: bool
+) -> None:
+    """One symbol and interval. Bars of which neither side can know are left: before the first and behind the last one
+    of the exchange's file."""
+    interval, theirs = series.interval, series.theirs
+    first_ms, last_ms = max(from_ms, series.from_ms, min(theirs)), min(to_ms, max(theirs) + 1)
+    before_ms = interval.open_of(interval.bucket_of(first_ms) - 1)
+    ours = source.klines(series.symbol, interval, before_ms, interval.close_time(last_ms - 1) + 2)
+    minutes: dict[int, Kline] = {}
+    for opening in puzzling(interval, ours, theirs):
+        minutes |= source.klines(series.symbol, MINUTE, opening, interval.close_time(opening) + 1)
+    for each in Comparison(interval, ours, theirs, minutes=minutes).verdicts(first_ms, last_ms):
+        counts[each.kind] += 1
+        told = {
+            "symbol": series.symbol,
+            "interval": interval.name,
+            "open_time": each.open_time,
+            "verdict": each.kind,
+            "evidence": each.evidence,
+        }
+        if as_json:
+            print(ujson.dumps(told, ensure_ascii=False))
+        elif each.kind != EXACT:
+            opened = datetime.fromtimestamp(each.open_time / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S")
+            print(f"{series.symbol} {interval.name} {opened} {each.kind}: {each.evidence}")
+
+
+class _Stored:
+    """Our klines from the database."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self._database = Database(_settings(args).database.url, application="klagg-audit")
+        require_schema(self._database)
+
+    def klines(self, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> dict[int, Kline]:
+        """Finals with open times in [from, to)."""
+        return finals_of(self._database, symbol, interval, from_ms, to_ms)
+
+    def close(self) -> None:
+        self._database.close()
+
+
+class _Recorded:
+    """Our klines as recorded trades give them, by the aggregator's own code."""
+
+    def __init__(self, files: Sequence[str]) -> None:
+        self._files = files
+
+    def klines(self, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> dict[int, Kline]:
+        """The newest versions with open times in [from, to)."""
+        recordings = [open_trades(each, symbol, None) for each in self._files]
+        return {
+            kline.open_time: kline
+            for kline in newest_of(recordings, interval, symbol)
+            if kline.symbol == symbol and from_ms <= kline.open_time < to_ms
+        }
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+def _settings(args: argparse.Namespace) -> Settings:
+    """Those of the configuration if it names a database, else those of what runs."""
+    settings = load(args.config)
+    return settings if settings.database.url and args.data_dir is None else locate.running_settings(args)
+
+
+def _official(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[Series]:
+    """What the files hold of what is asked for, a symbol and interval at a time."""
+    symbols, intervals = words([each.upper() for each in args.symbols]), ordered(tuple(words(args.intervals)))
+    path = Path(args.klines)
+    if not path.is_dir():
+        yield from _of_file(path, symbols, intervals)
+        return
+    files: dict[Key, list[Path]] = {}
+    for part in find_dumps(path, from_ms, to_ms).parts:
+        wanted = (not symbols or part.symbol in symbols) and (not intervals or part.interval in intervals)
+        if wanted and part.path is not None:
+            files.setdefault((part.symbol, part.interval), []).append(part.path)
+    for (symbol, interval), paths in files.items():
+        theirs = {
+            row.open_time_ms: values_of_official(row)
+            for each in paths
+            for row in open_klines(each, symbol, interval.name)
+        }
+        if theirs:
+            yield Series(symbol, interval, theirs)
+
+
+def _of_rest(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[Series]:
+    """What the exchange tells of what is asked for, of bars that are closed for certain."""
+    symbols, intervals = words([each.upper() for each in args.symbols]), ordered(tuple(words(args.intervals)))
+    since_ms, until_ms = from_ms if args.start else None, to_ms if args.end else None
+    for symbol, interval, first_ms, theirs in rest.official(_settings(args), symbols, intervals, since_ms, until_ms):
+        yield Series(symbol, interval, theirs, first_ms)
+
+
+def _of_file(path: Path, symbols: Sequence[str], intervals: Sequence[Interval]) -> Iterator[Series]:
+    """One file, which may hold several symbols (a capture); which ones and which interval must be said."""
+    if not symbols or len(intervals) != 1:
+        raise ConfigError(f"{path} is one file: say with --symbols and --intervals whose klines it holds")
+    for symbol in symbols:
+        rows = open_klines(path, symbol, intervals[0].name)
+        yield Series(symbol, intervals[0], {row.open_time_ms: values_of_official(row) for row in rows})

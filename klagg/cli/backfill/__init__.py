@@ -1,0 +1,1 @@
+"""`klagg backfill`: the exchange's history into the table."""

@@ -1,0 +1,184 @@
+"""Official klines over REST for `klagg backfill`, within a share of the address' weight of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ingest.repair_pages import SURE_MS
+from klagg import __version__
+from klagg.backoff import Backoff
+from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, klines_of, klines_weight
+from klagg.binance.payloads import listings_of
+from klagg.binance.rest_client import ExchangeRest
+from klagg.binance.weight_account import ROLE_BACKFILL, PatientGate
+from klagg.drivers.redis_streams import AsyncStreams
+from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable, KlaggError, RedisUnavailable
+from klagg.intervals import Interval
+from klagg.process.stats import Stats
+from klagg.settings import Settings
+from writers.backfill_parts import Batch, Failure, OfficialRow, Part, in_order, parts_of_range
+
+PAGE_ROWS: Final = 499
+"""The most rows for a weight of 2, which are more for their weight than those of any other page."""
+
+TRIES_MAX: Final = 10
+TIMEOUT_MS: Final = 20_000
+LOOK_S: Final = 0.2
+"""How often a wait looks whether it is to end."""
+
+PAUSES: Final = frozenset({418, 429})
+PASSING: Final = frozenset({403, 408})
+"""Refusals below 500 that say something about this moment, and nothing about what was asked."""
+
+
+class Stopped(KlaggError):
+    """Asked to end while waiting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Market:
+    """What the exchange says before anything is loaded: its time (ms), and since when (ms) which symbols are listed."""
+
+    now_ms: int
+    listed_ms: dict[str, int]
+
+
+class RestHistory:
+    """Asks for the klines of parts, one page after the other. Its waits end soon after `stopping` is set."""
+
+    def __init__(self, settings: Settings, stats: Stats, stopping: threading.Event) -> None:
+        if not settings.redis.url:
+            raise ConfigError("the REST weight is shared in Redis: set redis.url, or load dumps with --dir")
+        self._settings, self._stats, self._stopping = settings, stats, stopping
+
+    def market(self, symbols: Sequence[str]) -> Market:
+        """The exchange's time and the symbols asked for (none: those of the settings); ConfigError for unknown ones."""
+        return asyncio.run(self._market(symbols))
+
+    async def _market(self, symbols: Sequence[str]) -> Market:
+        async with self._session() as rest:
+            now_ms = (await rest.time()).time_ms
+            info = await rest.exchange_info()
+        exchange = self._settings.exchange
+        if not symbols:
+            chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, exchange.symbols).listings
+            return Market(now_ms, {each.symbol: each.generation for each in chosen})
+        rows = info.get("symbols", []) if isinstance(info, dict) else []
+        listed = {row.get("symbol"): row.get("onboardDate") for row in rows if isinstance(row, dict)}
+        unknown = [each for each in symbols if each not in listed]
+        if unknown:
+            raise ConfigError(f"the exchange does not list {', '.join(unknown)}")
+        return Market(now_ms, {each: _whole(listed[each]) for each in symbols})
+
+    def batches(self, parts: Iterable[Part]) -> Iterator[Batch | Failure]:
+        """All rows of the parts. After a refusal the other parts of the same symbol are not asked for.
+
+        ExchangeUnavailable or RedisUnavailable if one of them stays away.
+        """
+        refused: set[str] = set()
+        with asyncio.Runner() as runner:
+            stack = AsyncExitStack()
+            rest = runner.run(stack.enter_async_context(self._session()))
+            try:
+                for part in parts:
+                    if part.symbol in refused:
+                        continue
+                    for item in self._part(runner, rest, part):
+                        yield item
+                        if isinstance(item, Failure):
+                            refused.add(part.symbol)
+            finally:
+                runner.run(stack.aclose())
+
+    def _part(self, runner: asyncio.Runner, rest: ExchangeRest, part: Part) -> Iterator[Batch | Failure]:
+        bars, next_ms = part.interval, max(part.start_ms, part.from_ms)
+        while next_ms < part.to_ms:
+            limit = min(PAGE_ROWS, bars.bucket_of(part.to_ms - 1) - bars.bucket_of(next_ms - 1))
+            rows: list[KlineRow] = []
+            if limit:
+                try:
+                    rows = klines_of(runner.run(self._ask(rest, part, next_ms, limit)), bars, next_ms, limit)
+                except (ExchangeRefused, Malformed) as bad:
+                    yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {bad}")
+                    return
+            if rows and rows[-1][0] >= part.to_ms:
+                yield Failure(part, f"{part.symbol} {bars.name} {part.name}: the answer goes beyond what was asked")
+                return
+            next_ms = bars.close_time(rows[-1][0]) + 1 if len(rows) == limit > 0 else part.to_ms
+            yield Batch(part, [_official(row, bars) for row in rows], next_ms)
+
+    async def _ask(self, rest: ExchangeRest, part: Part, from_ms: int, limit: int) -> Any:
+        """A page; what passes is waited out, a pause that the exchange asks for by the gate."""
+        backoff = Backoff(0.5, 30.0, random.random)
+        while True:
+            try:
+                return await rest.get(
+                    KLINES_PATH,
+                    klines_weight(limit),
+                    symbol=part.symbol,
+                    interval=part.interval.name,
+                    startTime=from_ms,
+                    endTime=part.to_ms - 1,
+                    limit=limit,
+                )
+            except ExchangeRefused as refused:
+                if refused.status in PAUSES:
+                    self._stats.add("pauses")
+                    continue
+                if (refused.status < 500 and refused.status not in PASSING) or backoff.tries >= TRIES_MAX:
+                    raise
+            except (ExchangeUnavailable, RedisUnavailable):
+                if backoff.tries >= TRIES_MAX:
+                    raise
+            await self._sleep(backoff.next_s())
+
+    async def _sleep(self, seconds: float) -> None:
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while (left := end - loop.time()) > 0:
+            if self._stopping.is_set():
+                raise Stopped
+            await asyncio.sleep(min(left, LOOK_S))
+
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[ExchangeRest]:
+        settings = self._settings
+        streams = AsyncStreams(settings.redis.url, timeout_ms=settings.redis.timeout_ms)
+        try:
+            gate = PatientGate(streams, ROLE_BACKFILL, settings.rest, self._stats, self._sleep)
+            async with ExchangeRest(
+                settings.exchange.rest_url,
+                timeout_ms=TIMEOUT_MS,
+                gate=gate,
+                proxy=settings.exchange.proxy,
+                agent=f"klagg/{__version__}",
+            ) as rest:
+                yield rest
+        finally:
+            await streams.close()
+
+
+def parts_of(market: Market, intervals: Sequence[Interval], from_ms: int, to_ms: int) -> list[Part]:
+    """[from_ms, to_ms) of every symbol since its listing and every interval, as far as bars are closed for certain."""
+    found = []
+    for bars in intervals:
+        end_ms = min(to_ms, bars.open_time(market.now_ms - SURE_MS))
+        for symbol, listed_ms in market.listed_ms.items():
+            found += parts_of_range(symbol, bars, max(from_ms, bars.open_time(listed_ms)), end_ms)
+    return in_order(found)
+
+
+def _whole(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _official(row: KlineRow, bars: Interval) -> OfficialRow:
+    opened, open_, high, low, close, volume, quote, trades, taker, taker_quote = row
+    closes = str(bars.close_time(opened))
+    return str(opened), open_, high, low, close, volume, closes, quote, str(trades), taker, taker_quote

@@ -1,0 +1,1 @@
+"""`klagg up`: every process with its own servers at one terminal."""

@@ -1,0 +1,194 @@
+"""Child processes of `klagg up`: in sessions of their own, logged, restarted with patience, drained in order."""
+
+from __future__ import annotations
+
+import logging
+import logging.handlers
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+import klagg
+from klagg.cli.up.signals import SIGNALS
+from klagg.errors import ConfigError, KlaggError
+from klagg.process.service import Deadline
+
+LOG_BYTES = 8 << 20
+LOG_FILES = 3
+DEATHS_MAX = 5
+DEATHS_S = 60.0
+RESTART_FIRST_S = 0.5
+RESTART_CAP_S = 8.0
+LAST_LINES = 12
+LATER_S = 1.0
+NOT_AGAIN = 2
+"""Exit code of a process that cannot use its configuration: starting it again changes nothing."""
+
+_LOUD = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
+_SETTING = re.compile(r"KLAGG_(\w*__\w+|SHARDS|DATA_DIR)\Z")
+
+
+class ChildFailed(KlaggError):
+    """A process of klagg dies again and again."""
+
+
+def environment() -> dict[str, str]:
+    """What children see: the effective settings come from their file alone, and modules from where klagg itself is."""
+    kept = {name: value for name, value in os.environ.items() if not _SETTING.match(name)}
+    home = str(Path(klagg.__file__).resolve().parents[1])
+    paths = [home, *filter(None, kept.get("PYTHONPATH", "").split(os.pathsep))]
+    direct = _without_proxy(kept)
+    return {**kept, **direct, "PYTHONPATH": os.pathsep.join(paths), "PYTHONSAFEPATH": "1", "PYTHONUNBUFFERED": "1"}
+
+
+def _without_proxy(environment: Mapping[str, str]) -> dict[str, str]:
+    """`no_proxy` with this machine added: a proxy set for the live exchange cannot reach a local one."""
+    given = environment.get("no_proxy") or environment.get("NO_PROXY") or ""
+    hosts = ",".join([*filter(None, [given]), "127.0.0.1", "localhost"])
+    return {"no_proxy": hosts, "NO_PROXY": hosts}
+
+
+class Child:
+    """One process that should run. `say` gets its warnings and errors, a line each."""
+
+    def __init__(
+        self, name: str, module: str, arguments: Sequence[str], logs: Path, say: Callable[[str], None]
+    ) -> None:
+        self.name = name
+        self.restarts = 0
+        self.started_s = 0.0
+        self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
+        self._command = [sys.executable, "-m", "klagg.cli.up.child", module, *arguments]
+        self._say = say
+        self._deaths: deque[float] = deque(maxlen=DEATHS_MAX + 1)
+        self._again_s = 0.0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._reader: threading.Thread | None = None
+        self._log = logging.handlers.RotatingFileHandler(
+            logs / f"{name}.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True
+        )
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process and self._process.poll() is None else None
+
+    @property
+    def exit_code(self) -> int | None:
+        return self._process.poll() if self._process else None
+
+    def start(self) -> None:
+        """Start it, in a session of its own: a terminal's Ctrl-C reaches `klagg up` alone."""
+        self._process = subprocess.Popen(
+            self._command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            start_new_session=True,
+        )
+        self.started_s = time.monotonic()
+        self._reader = threading.Thread(target=self._read, args=(self._process,), name=self.name, daemon=True)
+        self._reader.start()
+
+    def _read(self, process: subprocess.Popen[bytes]) -> None:
+        assert process.stdout is not None
+        for raw in process.stdout:
+            line = raw.decode(errors="replace").rstrip("\n")
+            self.last_lines.append(line)
+            self._log.emit(logging.LogRecord(self.name, logging.INFO, "", 0, line, None, None))
+            if _LOUD.search(line):
+                self._say(line)
+
+    def tend(self) -> None:
+        """Start it again if it died; ChildFailed if it dies too often, ConfigError if it can never run."""
+        now = time.monotonic()
+        if self._process is None or self._process.poll() is None:
+            return
+        if not self._again_s:
+            self._finish_reading()
+            code = self._process.returncode
+            self._deaths.append(now)
+            recent = [each for each in self._deaths if now - each < DEATHS_S]
+            if code == NOT_AGAIN:
+                raise ConfigError(f"{self.name} cannot run: {self.last_words()}")
+            if len(recent) > DEATHS_MAX:
+                said = "\n  ".join(self.last_lines or ["nothing"])
+                raise ChildFailed(f"{self.name} died {len(recent)} times within {DEATHS_S:.0f} s; it said:\n  {said}")
+            pause_s = min(RESTART_CAP_S, RESTART_FIRST_S * 2.0 ** (len(recent) - 1))
+            self._again_s = now + pause_s
+            self._say(f"{self.name} ended with exit code {code}; it starts again in {pause_s:.1f} s")
+        if now >= self._again_s:
+            self._again_s = 0.0
+            self.restarts += 1
+            self.start()
+
+    def last_words(self) -> str:
+        """The last warning or error it said, else its last line."""
+        loud = [line for line in self.last_lines if _LOUD.search(line)]
+        return (loud or list(self.last_lines) or ["it said nothing"])[-1]
+
+    def ask_to_end(self) -> None:
+        if self._process and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        """End it hard, whatever it does."""
+        if self._process and self._process.poll() is None:
+            self._process.kill()
+            self._process.wait()
+
+    def wait(self, seconds: float) -> bool:
+        """Whether it has ended within this time."""
+        if self._process is None:
+            return True
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            return False
+        self._finish_reading()
+        return True
+
+    def _finish_reading(self) -> None:
+        """Its last lines are read, unless somebody else still holds its output."""
+        if self._reader:
+            self._reader.join(2.0)
+
+    def close(self) -> None:
+        """Let go of its pipes and its log."""
+        if self._process and self._process.stdin:
+            self._process.stdin.close()
+        self._log.close()
+
+
+def drain(stages: Sequence[Sequence[Child]], deadline: Deadline, forced: Callable[[], bool]) -> Iterator[str]:
+    """End the children stage by stage before the deadline; yields what was done with each, a sentence.
+
+    A sentence that begins with ! tells of a process that had to be killed or that left something behind. A stage that
+    hangs leaves LATER_S to each stage after it: those who only have to finish their work can do so.
+    """
+    for number, stage in enumerate(stages, 1):
+        for child in stage:
+            child.ask_to_end()
+        own = Deadline(deadline.remaining_s - LATER_S * (len(stages) - number))
+        for child in stage:
+            while not child.wait(0.1) and not own.passed and not forced():
+                pass
+            if child.pid is not None:
+                child.kill()
+                yield f"! {child.name} did not end in time and was killed"
+            elif child.exit_code is not None and -child.exit_code in SIGNALS:
+                # Every process hears SIGTERM from when it has read its settings; this one had not come so far. Before
+                # its session was its own, not even the terminal's Ctrl-C passed it by.
+                yield f"{child.name} ended before it had begun"
+            elif child.exit_code:
+                yield f"! {child.name} ended with exit code {child.exit_code}: {child.last_words()}"
+            else:
+                yield f"{child.name} drained"
+            child.close()

@@ -1,7 +1,0 @@
--- What klagg/database.py says to every new connection.
-
--- name: open_session
-SELECT
-    set_config('TimeZone', 'UTC', false),
-    set_config('client_min_messages', 'warning', false),
-    set_config('statement_timeout', %(timeout_ms)s::text, false);

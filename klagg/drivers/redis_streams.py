@@ -1,0 +1,452 @@
+"""The one module that imports redis: streams, hashes, heartbeats and the commit, for blocking and for asyncio callers.
+
+Its errors are klagg's own. Commands that write are never retried by the client: redis-py retries by default, and a
+transaction sent twice would double its outputs. RESP2 is asked for, so that replies look alike on every server version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, cast
+
+import redis
+import redis.asyncio
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError, WatchError
+from redis.retry import Retry
+
+from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
+from klagg.drivers.commands import entries_of as _entries
+from klagg.drivers.commands import entry_list as _entry_list
+from klagg.drivers.commands import pending_page as _pending_page
+from klagg.drivers.read_ahead import ReadAhead
+from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.wire.fields import Fields
+
+__all__ = ["Append", "AsyncStreams", "Delete", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
+
+_LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
+
+
+@contextmanager
+def _speaking(action: str) -> Iterator[None]:
+    """redis-py's errors as klagg's, in a sentence that says what was being done."""
+    try:
+        yield
+    except _LOST as lost:
+        raise RedisUnavailable(f"Redis does not answer while {action}: {lost}") from lost
+    except RedisError as refused:
+        raise RedisRefused(f"Redis refused while {action}: {refused}") from refused
+
+
+@contextmanager
+def _awaited(action: str) -> Iterator[None]:
+    """As `_speaking`, around a call of the asyncio client; a cancellation that got lost in it comes out all the same.
+
+    redis-py sends by asyncio.wait_for. Before Python 3.12 that returns the result, and the cancellation is gone, where
+    both come at once; a task that reads on and on would then never end.
+    """
+    with _speaking(action):
+        yield
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
+
+
+def _options(timeout_ms: int) -> dict[str, Any]:
+    seconds = timeout_ms / 1000
+    return {
+        "socket_timeout": seconds,
+        "socket_connect_timeout": seconds,
+        "protocol": 2,
+        "retry": Retry(NoBackoff(), 0),
+        "retry_on_error": [],
+    }
+
+
+def _plain(position: Mapping[bytes, bytes]) -> str:
+    """A position hash for a sentence."""
+    parts = (f"{name.decode(errors='replace')} {value.decode(errors='replace')}" for name, value in position.items())
+    return ", ".join(parts) or "nothing"
+
+
+def _queue(pipe: Any, write: Write) -> None:
+    if isinstance(write, Append):
+        limit = {"maxlen": write.maxlen, "approximate": True} if write.maxlen else {}
+        pipe.xadd(write.key, write.fields, **limit)
+        return
+    if isinstance(write, Trim):
+        pipe.xtrim(write.key, minid=write.before, approximate=False)
+        return
+    if isinstance(write, Delete):
+        pipe.delete(*write.keys)
+        return
+    if write.remove:
+        pipe.hdel(write.key, *write.remove)
+    if write.put:
+        pipe.hset(write.key, mapping=write.put)
+
+
+class Streams:
+    """Redis for a blocking caller, over one connection of its own.
+
+    RedisUnavailable when it does not answer within `timeout_ms`, RedisRefused when it answers with an error.
+    """
+
+    def __init__(self, url: str, *, timeout_ms: int = 5000, client: redis.Redis | None = None) -> None:
+        try:
+            self._redis = client or redis.Redis.from_url(url, single_connection_client=False, **_options(timeout_ms))
+        except ValueError as bad:
+            raise ConfigError(f"redis.url {url!r} cannot be used: {bad}") from None
+        self._ahead = ReadAhead(self._redis)
+
+    def close(self) -> None:
+        with _speaking("closing"):
+            self._redis.close()
+
+    def ping(self) -> None:
+        with _speaking("connecting"):
+            self._redis.ping()
+
+    def append(self, key: str, fields: Fields, *, maxlen: int = 0) -> str:
+        """XADD one entry; its id."""
+        return self.write([Append(key, fields, maxlen)])[0]
+
+    def write(self, writes: Sequence[Write]) -> list[str]:
+        """All `writes` in one round trip, without a transaction; the ids of the appended entries."""
+        with _speaking("writing"):
+            pipe = self._redis.pipeline(transaction=False)
+            for write in writes:
+                _queue(pipe, write)
+            replies = pipe.execute()
+        return [each.decode() for each in replies if isinstance(each, bytes)]
+
+    def read(self, after: Mapping[str, str], *, count: int, block_ms: int | None = None) -> dict[str, list[Entry]]:
+        """XREAD: entries behind the given ids, at most `count` a stream; waits up to `block_ms` (None: not at all)."""
+        with _speaking("reading"):
+            reply = self._ahead.read(after, count=count, block_ms=block_ms)
+        return dict(_entries(reply))
+
+    def range(self, key: str, first: str = "-", last: str = "+", *, count: int | None = None) -> list[Entry]:
+        """XRANGE, oldest first."""
+        with _speaking("reading"):
+            return _entry_list(self._redis.xrange(key, first, last, count=count))
+
+    def newest(self, key: str, *, count: int = 1, last: str = "+") -> list[Entry]:
+        """XREVRANGE: the newest entries up to the id `last` (`(id`: without it), newest first."""
+        with _speaking("reading"):
+            return _entry_list(self._redis.xrevrange(key, max=last, count=count))
+
+    def last_id(self, key: str) -> str:
+        """The highest id that the stream ever gave, also if that entry is gone; `0-0` where there is no stream."""
+        try:
+            with _speaking("asking for a stream"):
+                stream: Any = self._redis.xinfo_stream(key)
+        except RedisRefused as refused:
+            if "no such key" not in str(refused):
+                raise
+            return "0-0"
+        return cast(bytes, stream["last-generated-id"]).decode()
+
+    def length(self, key: str) -> int:
+        with _speaking("counting"):
+            return int(self._redis.xlen(key))
+
+    def ensure_group(self, key: str, group: str) -> None:
+        """The consumer group, created at the very first entry if it does not exist (a group at `$` would miss some)."""
+        try:
+            with _speaking("creating a consumer group"):
+                self._redis.xgroup_create(key, group, id="0", mkstream=True)
+        except RedisRefused as refused:
+            if "BUSYGROUP" not in str(refused):
+                raise
+
+    def read_group(
+        self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
+    ) -> dict[str, list[Entry]]:
+        """XREADGROUP of new entries for `consumer`."""
+        with _speaking("reading for a group"):
+            reply = self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
+        return dict(_entries(reply))
+
+    def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+        """This consumer's own entries that were delivered and never acknowledged, behind the id `after`.
+
+        Empty only when there are no more: entries that were trimmed while pending are passed over.
+        """
+        while True:
+            with _speaking("reading pending entries"):
+                reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+            entries, last = _pending_page(reply)
+            if entries or not last:
+                return entries
+            after = last
+
+    def claim_idle(
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
+    ) -> tuple[str, list[Entry]]:
+        """XAUTOCLAIM: entries that another consumer left pending for `idle_ms`; the next start (`0-0`: done), them."""
+        with _speaking("claiming entries"):
+            reply: Any = self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
+        return reply[0].decode(), _entry_list(reply[1])
+
+    def pending_count(self, key: str, group: str) -> int:
+        """How many entries of the group are delivered and not yet acknowledged."""
+        with _speaking("counting pending entries"):
+            reply: Any = self._redis.xpending(key, group)
+        return int(reply["pending"])
+
+    def pending_ids(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[str]:
+        """XPENDING: the ids behind `after` that this consumer was given and did not acknowledge, trimmed ones too."""
+        with _speaking("asking for pending entries"):
+            found: Any = self._redis.xpending_range(key, group, next_id(after), "+", count, consumername=consumer)
+        return [each["message_id"].decode() for each in found]
+
+    def group_lag(self, key: str, group: str) -> int | None:
+        """How many entries the group has not read yet, as Redis reckons it; None where it does not know."""
+        with _speaking("asking for groups"):
+            groups: Any = self._redis.xinfo_groups(key)
+        found = next((each for each in groups if each["name"] in (group, group.encode())), None)
+        lag = found.get("lag") if found else None
+        return None if lag is None else int(lag)
+
+    def consumers_idle_ms(self, key: str, group: str) -> int | None:
+        """XINFO CONSUMERS: how long ago a consumer of the group last asked; None without any (or without the group)."""
+        if group not in self.groups(key):
+            return None
+        with _speaking("asking for consumers"):
+            consumers: Any = self._redis.xinfo_consumers(key, group)
+        return min((int(each["idle"]) for each in consumers), default=None)
+
+    def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
+        """XACK: these entries are done with, once and for all."""
+        if ids:
+            with _speaking("acknowledging"):
+                self._redis.xack(key, group, *ids)
+
+    def trim_before(self, key: str, entry_id: str) -> int:
+        """XTRIM MINID: drop everything older than `entry_id`; how many entries went."""
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, minid=entry_id, approximate=False))
+
+    def trim_slice(self, key: str, entry_id: str, limit: int) -> int:
+        """XTRIM MINID ~ LIMIT: drop at most `limit` entries older than `entry_id`, by whole nodes; how many went.
+
+        A node of the stream holds up to 100 entries, so 0 means that there is nothing more to drop, or nearly.
+        """
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, minid=entry_id, approximate=True, limit=limit))
+
+    def trim_to(self, key: str, entries: int) -> int:
+        """XTRIM MAXLEN: keep the newest `entries`; how many went."""
+        with _speaking("trimming"):
+            return int(self._redis.xtrim(key, maxlen=entries, approximate=False))
+
+    def memory(self, key: str) -> int:
+        """MEMORY USAGE: about how many bytes the key takes, 0 if there is none."""
+        with _speaking("asking for memory"):
+            return int(self._redis.memory_usage(key) or 0)
+
+    def groups(self, key: str) -> dict[str, str]:
+        """For every consumer group of the stream the lowest id that it still needs: its oldest pending entry, else
+        the one behind what it was last given."""
+        needed = {}
+        try:
+            with _speaking("asking for groups"):
+                groups: Any = self._redis.xinfo_groups(key)
+        except RedisRefused as refused:
+            if "no such key" not in str(refused):
+                raise
+            return {}
+        for group in groups:
+            name = group["name"] if isinstance(group["name"], str) else group["name"].decode()
+            lowest = next_id(cast(bytes, group["last-delivered-id"]).decode())
+            if group["pending"]:
+                with _speaking("asking for a group's position"):
+                    pending: Any = self._redis.xpending(key, name)
+                lowest = pending["min"].decode() if pending["pending"] else lowest
+            needed[name] = lowest
+        return needed
+
+    def hash_of(self, key: str) -> dict[bytes, bytes]:
+        with _speaking("reading a hash"):
+            return cast(dict[bytes, bytes], self._redis.hgetall(key))
+
+    def set_bytes(self, key: str, value: bytes) -> None:
+        with _speaking("writing a value"):
+            self._redis.set(key, value)
+
+    def get_bytes(self, keys: Sequence[str]) -> list[bytes | None]:
+        """The values of these keys, None where there is none."""
+        with _speaking("reading values"):
+            return cast(list[bytes | None], self._redis.mget(keys)) if keys else []
+
+    def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
+        with _speaking("writing a heartbeat"):
+            self._redis.set(key, value, ex=ttl_s)
+
+    def values_like(self, pattern: str) -> dict[str, str]:
+        """All string keys that match `pattern`, by SCAN, with their values."""
+        with _speaking("looking up keys"):
+            keys = sorted(self._redis.scan_iter(match=pattern, count=1000))
+            values = cast(list[bytes | None], self._redis.mget(keys)) if keys else []
+        return {key.decode(): value.decode() for key, value in zip(keys, values, strict=True) if value is not None}
+
+    def delete(self, *keys: str) -> None:
+        if keys:
+            with _speaking("deleting"):
+                self._redis.delete(*keys)
+
+    def information(self, section: str = "server") -> dict[str, Any]:
+        """INFO of a section."""
+        with _speaking("asking for information"):
+            return self._redis.info(section)
+
+    def commit(
+        self, key: str, believed: Mapping[bytes, bytes], position: Mapping[str, str], writes: Sequence[Write]
+    ) -> None:
+        """All `writes` and the new `position` in the hash `key`, in one transaction, if the hash is as `believed`.
+
+        CommitConflict: the hash says something else, or changed meanwhile; nothing was written. CommitDoubt: the reply
+        was lost, or a command inside failed; only a restart that reads the hash can tell what holds. Redis guarantees
+        that EXEC runs nothing when a WATCHed key changed, and that no other client runs in between (transactions).
+        """
+        pipe: Any = self._redis.pipeline(transaction=True)
+        try:
+            with _speaking("preparing a commit"):
+                pipe.watch(key)
+                found = cast(dict[bytes, bytes], pipe.hgetall(key))
+            if found != dict(believed):
+                raise CommitConflict(
+                    f"{key} was changed by another process, which owns the shard now: it holds {_plain(found)} where "
+                    f"this process left {_plain(believed)}",
+                    found=found,
+                )
+            pipe.multi()
+            for write in writes:
+                _queue(pipe, write)
+            pipe.hset(key, mapping=dict(position))
+            try:
+                pipe.execute()
+            except WatchError as changed:
+                raise CommitConflict(f"{key} changed during a commit, or its reply was lost") from changed
+            except ResponseError as refused:
+                raise CommitDoubt(f"a command inside a commit failed: {refused}") from refused
+            except _LOST as lost:
+                raise CommitDoubt(f"the reply of a commit was lost: {lost}") from lost
+        finally:
+            pipe.reset()
+
+
+class AsyncStreams:
+    """Redis for an asyncio caller; the few calls that ingest, the clock, repair and the gateway need."""
+
+    def __init__(self, url: str, *, timeout_ms: int = 5000, client: redis.asyncio.Redis | None = None) -> None:
+        options = _options(timeout_ms)
+        options["retry"] = redis.asyncio.retry.Retry(NoBackoff(), 0)
+        try:
+            self._redis = client or redis.asyncio.Redis.from_url(url, **options)
+        except ValueError as bad:
+            raise ConfigError(f"redis.url {url!r} cannot be used: {bad}") from None
+
+    async def close(self) -> None:
+        with _speaking("closing"):
+            await self._redis.aclose()
+
+    async def ping(self) -> None:
+        with _awaited("connecting"):
+            await self._redis.ping()
+
+    async def write(self, writes: Sequence[Write]) -> list[str]:
+        """All `writes` in one round trip, without a transaction; the ids of the appended entries."""
+        with _awaited("writing"):
+            pipe = self._redis.pipeline(transaction=False)
+            for write in writes:
+                _queue(pipe, write)
+            replies = await pipe.execute()
+        return [each.decode() for each in replies if isinstance(each, bytes)]
+
+    async def append_all(self, entries: Sequence[Append]) -> None:
+        """XADD in order, a transaction per stream: where Redis refuses one for want of memory, it takes none of them.
+
+        Redis weighs its memory before each command: without a transaction, a refused entry is overtaken by smaller ones
+        behind it. One refused while it is queued aborts EXEC, and what EXEC runs is weighed no more (processCommand).
+        """
+        by_key: dict[str, list[Append]] = {}
+        for entry in entries:
+            by_key.setdefault(entry.key, []).append(entry)
+        for group in by_key.values():
+            with _awaited("writing"):
+                pipe = self._redis.pipeline(transaction=True)
+                for entry in group:
+                    _queue(pipe, entry)
+                await pipe.execute()
+
+    async def read(
+        self, after: Mapping[str, str], *, count: int, block_ms: int | None = None
+    ) -> dict[str, list[Entry]]:
+        """XREAD, as `Streams.read`."""
+        with _awaited("reading"):
+            reply = await self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
+        return dict(_entries(reply))
+
+    async def ensure_group(self, key: str, group: str) -> None:
+        """As `Streams.ensure_group`."""
+        try:
+            with _awaited("creating a consumer group"):
+                await self._redis.xgroup_create(key, group, id="0", mkstream=True)
+        except RedisRefused as refused:
+            if "BUSYGROUP" not in str(refused):
+                raise
+
+    async def read_group(
+        self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
+    ) -> dict[str, list[Entry]]:
+        """As `Streams.read_group`."""
+        with _awaited("reading for a group"):
+            reply = await self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
+        return dict(_entries(reply))
+
+    async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+        """As `Streams.read_pending`."""
+        while True:
+            with _awaited("reading pending entries"):
+                reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+            entries, last = _pending_page(reply)
+            if entries or not last:
+                return entries
+            after = last
+
+    async def claim_idle(
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
+    ) -> tuple[str, list[Entry]]:
+        """As `Streams.claim_idle`."""
+        with _awaited("claiming entries"):
+            reply: Any = await self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
+        return reply[0].decode(), _entry_list(reply[1])
+
+    async def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
+        """As `Streams.ack`."""
+        if ids:
+            with _awaited("acknowledging"):
+                await self._redis.xack(key, group, *ids)
+
+    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
+        """EVAL of a Lua `script` over one key: nothing else happens in Redis meanwhile. It answers with integers."""
+        with _awaited("running a script"):
+            return await cast(Awaitable[list[int]], self._redis.eval(script, 1, key, *arguments))
+
+    async def hash_of(self, key: str) -> dict[bytes, bytes]:
+        with _awaited("reading a hash"):
+            return await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key))
+
+    async def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
+        with _awaited("writing a heartbeat"):
+            await self._redis.set(key, value, ex=ttl_s)
+
+    async def delete(self, *keys: str) -> None:
+        if keys:
+            with _awaited("deleting"):
+                await self._redis.delete(*keys)

@@ -1,0 +1,151 @@
+"""What a process counts, and the pulse by which it shows that it lives: pure, `now` is an argument.
+
+A pulse yields the heartbeat (JSON, for `klagg status`) and the statistics line. Alarm of DESIGN §2: messages that bring
+no trades for a whole statistics period; a parser that rejects everything once stayed unnoticed.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from typing import Final
+
+import ujson
+
+from klagg import settings
+
+Labels = tuple[tuple[str, str], ...]
+"""Label names and values, sorted by name: one labelled series of a counter or gauge."""
+
+SERIES_MAX: Final = 4096
+"""How many labelled counters, and as many labelled gauges, a process keeps; further ones only count in total."""
+
+
+@dataclass(slots=True)
+class Stats:
+    """Counters (only ever grow) and gauges (latest value) of one process, by name.
+
+    A labelled counter (`add("rejected", kind="price")`) counts in its series and in the flat total that statistics line
+    and heartbeat show. A labelled gauge (`show("silence_ms", 12, connection="A1")`) is in its series alone. The series
+    are for `klagg.process.metrics`.
+    """
+
+    counters: dict[str, int] = field(default_factory=dict)
+    gauges: dict[str, float | str] = field(default_factory=dict)
+    labelled_counters: dict[tuple[str, Labels], int] = field(default_factory=dict)
+    labelled_gauges: dict[tuple[str, Labels], float] = field(default_factory=dict)
+    series_refused: int = 0
+    """How often a labelled value came for which there was no room for a series."""
+
+    def add(self, name: str, amount: int = 1, **labels: str) -> None:
+        """Let counter `name` grow by `amount`; with labels, that series of it too."""
+        self.counters[name] = self.counters.get(name, 0) + amount
+        if labels:
+            key = (name, tuple(sorted(labels.items())))
+            if key in self.labelled_counters:
+                self.labelled_counters[key] += amount
+            elif len(self.labelled_counters) < SERIES_MAX:
+                self.labelled_counters[key] = amount
+            else:
+                self.series_refused += 1
+
+    def show(self, name: str, value: float | str, **labels: str) -> None:
+        """Set gauge `name`, or with labels that series of it. ValueError for a labelled text."""
+        if not labels:
+            self.gauges[name] = value
+            return
+        if isinstance(value, str):
+            raise ValueError(f"the labelled gauge {name!r} must be a number, not the text {value!r}")
+        key = (name, tuple(sorted(labels.items())))
+        if key in self.labelled_gauges or len(self.labelled_gauges) < SERIES_MAX:
+            self.labelled_gauges[key] = value
+        else:
+            self.series_refused += 1
+
+    def forget(self, **labels: str) -> None:
+        """Remove the labelled gauges that bear all of `labels`: what they measured is gone. Counters stay.
+
+        ValueError without labels, which would mean every gauge.
+        """
+        if not labels:
+            raise ValueError("name the labels of the gauges to forget")
+        wanted = set(labels.items())
+        for key in [each for each in self.labelled_gauges if wanted.issubset(each[1])]:
+            del self.labelled_gauges[key]
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """`inputs` grew over a whole period while `outputs` stood still."""
+
+    inputs: str
+    outputs: str
+
+    def sentence(self, inputs: int, period_s: float) -> str:
+        return f"ALARM: {inputs} {self.inputs} in {period_s:.0f} s and no {self.outputs}"
+
+
+@dataclass(slots=True)
+class Beat:
+    """What is due now, each empty if nothing: `heartbeat` is JSON, `line` the statistics, `alarm` a sentence."""
+
+    heartbeat: str = ""
+    line: str = ""
+    alarm: str = ""
+
+
+class Pulse:
+    """Heartbeats and statistics lines of one process, when they are due."""
+
+    def __init__(
+        self, process: str, stats: Stats, config: settings.Service, now_ms: float, alarm: Alarm | None = None
+    ) -> None:
+        self._process, self._stats, self._config, self._alarm = process, stats, config, alarm
+        self._started_ms = now_ms
+        self._beat_ms = 0.0
+        self._line_ms = now_ms
+        self._line_counters: dict[str, int] = {}
+        self._rates: dict[str, float] = {}
+        self._alarmed = ""
+        self.state = "starting"
+
+    def due(self, now_ms: float) -> Beat:
+        """What is due at `now_ms` (local wall clock)."""
+        beat = Beat()
+        period_s = (now_ms - self._line_ms) / 1000
+        if period_s >= self._config.statistics_s:
+            beat.line, beat.alarm = self._statistics(period_s)
+            self._line_ms = now_ms
+        if now_ms - self._beat_ms >= self._config.heartbeat_ms or beat.line:
+            beat.heartbeat = self._heartbeat(now_ms)
+            self._beat_ms = now_ms
+        return beat
+
+    def _statistics(self, period_s: float) -> tuple[str, str]:
+        counters = dict(self._stats.counters)
+        grown = {name: value - self._line_counters.get(name, 0) for name, value in counters.items()}
+        self._rates = {name: value / period_s for name, value in grown.items()}
+        self._line_counters = counters
+        parts = [f"{name} {counters[name]} (+{grown[name]})" for name in sorted(counters)]
+        parts += [f"{name} {value}" for name, value in sorted(self._stats.gauges.items())]
+        alarm = self._alarm
+        self._alarmed = ""
+        if alarm and grown.get(alarm.inputs, 0) and not grown.get(alarm.outputs, 0):
+            self._alarmed = alarm.sentence(grown[alarm.inputs], period_s)
+        return "statistics: " + (", ".join(parts) or "nothing yet"), self._alarmed
+
+    def _heartbeat(self, now_ms: float) -> str:
+        return ujson.dumps(
+            {
+                "process": self._process,
+                "pid": os.getpid(),
+                "state": self.state,
+                "alarm": self._alarmed,
+                "started_ms": int(self._started_ms),
+                "time_ms": int(now_ms),
+                "counters": self._stats.counters,
+                "rates": {name: round(value, 1) for name, value in self._rates.items()},
+                "gauges": self._stats.gauges,
+            },
+            ensure_ascii=False,
+        )

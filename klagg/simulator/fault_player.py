@@ -1,0 +1,75 @@
+"""A fault script at work: what the server asks it, beside the hub that carries out what happens to connections."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from random import Random
+
+from klagg.simulator.faults import REST_KINDS, Fault, FaultScript
+from klagg.simulator.faulty_hub import FaultyHub
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """How a request is turned away: with this HTTP status (None: its connection is reset)."""
+
+    status: int | None
+    retry_after_s: int = 0
+
+
+class FaultPlay:
+    """Plays a script. `turn` moves its time; the answers are those of the time of the last turn."""
+
+    def __init__(self, script: FaultScript, hub: FaultyHub) -> None:
+        self._script = script
+        self._hub = hub
+        self._elapsed_ms = 0
+        self._chances = {fault: Random(f"{script.seed} {fault.number}") for fault in script.faults}
+        self._acted: Counter[int] = Counter()
+
+    def turn(self, elapsed_ms: int) -> None:
+        """Moves to this exchange time, in ms since the exchange's start."""
+        self._elapsed_ms = elapsed_ms
+        self._hub.turn(elapsed_ms)
+
+    def handshake(self, line: str) -> Refusal | None:
+        """Whether a WebSocket handshake of this line is refused, and how."""
+        for fault in self._active({"refuse"}):
+            if fault.line in {None, line} and self._strikes(fault):
+                return Refusal(fault.status)
+        return None
+
+    def request(self, path: str) -> Refusal | None:
+        """Whether a REST request of this path is refused, and how."""
+        endpoint = path.rpartition("/")[2]
+        for fault in self._active(REST_KINDS):
+            if (fault.paths is None or endpoint in fault.paths) and self._strikes(fault):
+                if fault.kind == "rest_down":
+                    return Refusal(fault.status)
+                return Refusal(429 if fault.kind == "rest_429" else 418, fault.retry_after_s)
+        return None
+
+    def skew_ms(self) -> int:
+        """What REST adds to the server time that it tells."""
+        skews = self._active({"clock_skew"})
+        self._acted.update(fault.number for fault in skews)
+        return sum(fault.jump_ms for fault in skews)
+
+    def state(self) -> list[dict[str, object]]:
+        """Every fault of the script, whether it goes on, and how often it acted."""
+        acted = self._acted + self._hub.acted
+        rows: list[dict[str, object]] = []
+        for fault in self._script.faults:
+            active = fault.is_active(self._elapsed_ms)
+            rows.append({"number": fault.number, "kind": fault.kind, "active": active, "acted": acted[fault.number]})
+        return rows
+
+    def _active(self, kinds: set[str] | frozenset[str]) -> list[Fault]:
+        return [each for each in self._script.faults if each.kind in kinds and each.is_active(self._elapsed_ms)]
+
+    def _strikes(self, fault: Fault) -> bool:
+        if self._chances[fault].random() >= fault.share:
+            return False
+        self._acted[fault.number] += 1
+        return True

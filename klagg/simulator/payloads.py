@@ -1,0 +1,116 @@
+"""The exchange's payloads that only a local exchange writes, field by field as of 2026. Pure: values in, JSON text out.
+
+What klagg's gateway writes too stands in klagg.binance.serving.payloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal
+
+from klagg.binance.serving import payloads
+from klagg.binance.serving.payloads import USD_M, WireKline, compact, plain, quoted
+from klagg.simulator.bars import Bar
+from klagg.simulator.market import Listing, MarketTrade
+
+
+def agg_trade_event(trade: MarketTrade) -> str:
+    """The `aggTrade` event."""
+    maker = "true" if trade.maker else "false"
+    return (
+        f'{{"e":"aggTrade","E":{trade.event_ms},"a":{trade.id},"s":{quoted(trade.symbol)},"p":"{trade.price}",'
+        f'"q":"{trade.qty}","nq":"{trade.normal_qty}","f":{trade.first},"l":{trade.last},"T":{trade.time_ms},'
+        f'"m":{maker},"st":1}}'
+    )
+
+
+def trade_event(trade: MarketTrade) -> str:
+    """The `trade` event."""
+    maker = "true" if trade.maker else "false"
+    return (
+        f'{{"e":"trade","E":{trade.event_ms},"T":{trade.time_ms},"s":{quoted(trade.symbol)},"t":{trade.id},'
+        f'"p":"{trade.price}","q":"{trade.qty}","X":{quoted(trade.execution)},"m":{maker},"st":1}}'
+    )
+
+
+def kline_event(symbol: str, interval: str, bar: Bar, event_ms: int, *, closed: bool) -> str:
+    """The `kline` event."""
+    return payloads.kline_event(symbol, interval, _wire_kline(bar), event_ms, closed=closed)
+
+
+def _wire_kline(bar: Bar) -> WireKline:
+    return WireKline(
+        bar.open_ms,
+        bar.close_ms,
+        bar.open,
+        bar.high,
+        bar.low,
+        bar.close,
+        plain(bar.volume),
+        plain(bar.quote_volume),
+        bar.trades,
+        plain(bar.taker_buy_volume),
+        plain(bar.taker_buy_quote_volume),
+        bar.first_id,
+        bar.last_id,
+    )
+
+
+def mini_tickers_event(tickers: Mapping[str, Bar], event_ms: int, *, coin_m: bool) -> str:
+    """The `!miniTicker@arr` array of the tickers that changed; `coin_m` adds a COIN-M one, as the exchange mixes in."""
+    rows = [_mini_ticker(symbol, bar, event_ms, USD_M) for symbol, bar in tickers.items()]
+    if coin_m:
+        flat = Bar(0, 0, "50000.0", "50000.0", "50000.0", "50000.0", Decimal(1), Decimal("0.002"))
+        rows.append(_mini_ticker("BTCUSD_PERP", flat, event_ms, 2))
+    return compact(rows)
+
+
+def _mini_ticker(symbol: str, bar: Bar, event_ms: int, market: int) -> dict[str, object]:
+    return {
+        "e": "24hrMiniTicker",
+        "E": event_ms,
+        "s": symbol,
+        "c": bar.close,
+        "o": bar.open,
+        "h": bar.high,
+        "l": bar.low,
+        "v": plain(bar.volume),
+        "q": plain(bar.quote_volume),
+        "st": market,
+    }
+
+
+def contract_info_event(listing: Listing, event_ms: int) -> str:
+    """The `!contractInfo` event that a listing, delisting or change of a contract sends."""
+    return compact(
+        {
+            "e": "contractInfo",
+            "E": event_ms,
+            "s": listing.symbol,
+            "ps": listing.symbol,
+            "ct": listing.contract_type,
+            "dt": listing.delivery_ms,
+            "ot": listing.onboard_ms,
+            "cs": listing.status,
+            "st": USD_M,
+        }
+    )
+
+
+def rest_agg_trade(trade: MarketTrade) -> dict[str, object]:
+    """An item of `GET /fapi/v1/aggTrades`."""
+    return {
+        "a": trade.id,
+        "p": trade.price,
+        "q": trade.qty,
+        "nq": trade.normal_qty,
+        "f": trade.first,
+        "l": trade.last,
+        "T": trade.time_ms,
+        "m": trade.maker,
+    }
+
+
+def rest_kline(bar: Bar) -> list[object]:
+    """A row of `GET /fapi/v1/klines`."""
+    return payloads.rest_kline(_wire_kline(bar))

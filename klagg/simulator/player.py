@@ -1,0 +1,116 @@
+"""Moves through a market's time and publishes what happens. No clock of its own: it is told how far to play."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from decimal import Decimal
+from functools import partial
+
+from klagg.simulator.bars import Bar, empty_bar
+from klagg.simulator.hub import Hub
+from klagg.simulator.live_klines import LiveKlines
+from klagg.simulator.market import MarketTrade, Source
+from klagg.simulator.payloads import agg_trade_event, contract_info_event, mini_tickers_event, trade_event
+from klagg.simulator.streams import CONTRACT_INFO, MINI_TICKERS, Kind, Stream, agg_trade_stream, trade_stream
+
+
+class Player:
+    """Plays `source` into `hub`. `position_ms` is the exchange time up to which everything has been published."""
+
+    def __init__(self, source: Source, hub: Hub, start_ms: int) -> None:
+        self._source = source
+        self._hub = hub
+        self._agg_names: dict[str, str] = {}
+        self._trade_names: dict[str, str] = {}
+        self._listings = {listing.symbol: listing for listing in source.listings(start_ms)}
+        self._tickers: dict[str, Bar] = {}
+        self._changed_tickers: set[str] = set()
+        self.klines = LiveKlines()
+        self.position_ms = start_ms
+        self.last_aggregate: dict[str, int] = {}
+        self.last_fill: dict[str, int] = {}
+        self.aggregates_played = 0
+
+    def play(self, until_ms: int) -> None:
+        """Publishes the trades up to `until_ms` and writes them out."""
+        source, after_ms = self._source, self.position_ms
+        source.prepare(until_ms)
+        aggregates = source.aggregates(after_ms, until_ms)
+        self._publish_aggregates(aggregates)
+        if self._hub.wants(Kind.TRADE) or len(self.klines):
+            fills = source.fills(after_ms, until_ms)
+            self._publish_fills(fills)
+            if len(self.klines):
+                self.klines.add(fills)
+                self.klines.add(trade for trade in aggregates if not source.has_fills(trade.symbol))
+        if self._hub.wants(Kind.MINI_TICKERS):
+            self._update_tickers(aggregates)
+        self.position_ms = until_ms
+        self._hub.flush()
+
+    def publish_klines(self) -> None:
+        """Publishes the bars that changed; the exchange does it every 250 ms."""
+        for stream, payload in list(self.klines.events(self.position_ms)):
+            name = f"{stream.symbol.lower()}@kline_{stream.interval}"
+            if self._hub.has_listeners(name):
+                self._hub.publish(name, str, payload)
+            else:
+                self.klines.stop(stream)
+        self._hub.flush()
+
+    def publish_tickers(self) -> None:
+        """Publishes the tickers that changed; the exchange does it once a second."""
+        if self._changed_tickers:
+            changed = {symbol: self._tickers[symbol] for symbol in sorted(self._changed_tickers)}
+            encode = partial(mini_tickers_event, event_ms=self.position_ms, coin_m=True)
+            self._hub.publish(MINI_TICKERS, encode, changed)
+            self._changed_tickers.clear()
+        if not self._hub.wants(Kind.MINI_TICKERS):
+            self._tickers.clear()
+        self._hub.flush()
+
+    def publish_listings(self) -> None:
+        """Publishes the contracts that are new or have changed."""
+        listings = {listing.symbol: listing for listing in self._source.listings(self.position_ms)}
+        for symbol, before in self._listings.items():
+            now = listings.get(symbol)
+            if now is None or (now.status, now.onboard_ms) != (before.status, before.onboard_ms):
+                self.klines.end(symbol)
+                self._tickers.pop(symbol, None)
+                self._changed_tickers.discard(symbol)
+        for symbol, listing in listings.items():
+            if self._listings.get(symbol) != listing:
+                self._hub.publish(CONTRACT_INFO, partial(contract_info_event, event_ms=self.position_ms), listing)
+        self._listings = listings
+        self._hub.flush()
+
+    def seed_kline(self, stream: Stream, bar: Bar | None) -> None:
+        """Gives a kline stream its bar so far."""
+        self.klines.seed(stream, bar)
+
+    def _publish_aggregates(self, trades: Sequence[MarketTrade]) -> None:
+        publish, names, last = self._hub.publish, self._agg_names, self.last_aggregate
+        for trade in trades:
+            symbol = trade.symbol
+            last[symbol] = trade.id
+            name = names.get(symbol) or names.setdefault(symbol, agg_trade_stream(symbol))
+            publish(name, agg_trade_event, trade)
+        self.aggregates_played += len(trades)
+
+    def _publish_fills(self, fills: Sequence[MarketTrade]) -> None:
+        publish, names, last = self._hub.publish, self._trade_names, self.last_fill
+        for fill in fills:
+            symbol = fill.symbol
+            last[symbol] = fill.id
+            name = names.get(symbol) or names.setdefault(symbol, trade_stream(symbol))
+            publish(name, trade_event, fill)
+
+    def _update_tickers(self, trades: Sequence[MarketTrade]) -> None:
+        """Tickers cover the time since somebody listens, not a day: they tell which symbols live."""
+        for trade in trades:
+            ticker = self._tickers.get(trade.symbol)
+            if ticker is None:
+                ticker = self._tickers[trade.symbol] = empty_bar(0, 0, trade.price)
+            if Decimal(trade.qty):
+                ticker.add(trade)
+            self._changed_tickers.add(trade.symbol)

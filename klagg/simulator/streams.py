@@ -1,0 +1,80 @@
+"""Names of streams, and which of the exchange's WebSocket routes carries which."""
+
+from __future__ import annotations
+
+from enum import Enum
+from typing import NamedTuple
+
+from klagg.simulator.market import KLINE_INTERVALS
+
+MINI_TICKERS = "!miniTicker@arr"
+CONTRACT_INFO = "!contractInfo"
+
+
+class Route(Enum):
+    """The exchange's WebSocket routes by their first path segment."""
+
+    MARKET = "market"
+    PUBLIC = "public"
+    RETIRED = ""
+    """`/ws` and `/stream` without a segment: still acknowledged, silent ever since."""
+
+
+class Kind(Enum):
+    """What a stream tells."""
+
+    AGG_TRADE = "aggTrade"
+    TRADE = "trade"
+    KLINE = "kline"
+    MINI_TICKERS = MINI_TICKERS
+    CONTRACT_INFO = CONTRACT_INFO
+
+
+class Stream(NamedTuple):
+    """A stream that this exchange knows how to fill; `symbol` in capitals and `interval` are "" where meaningless."""
+
+    kind: Kind
+    symbol: str = ""
+    interval: str = ""
+
+
+_CARRIED = {
+    Route.MARKET: {Kind.AGG_TRADE, Kind.KLINE, Kind.MINI_TICKERS, Kind.CONTRACT_INFO},
+    Route.PUBLIC: {Kind.TRADE},
+    Route.RETIRED: set[Kind](),
+}
+
+
+def parse_stream(name: str) -> Stream | None:
+    """The stream called `name` (case matters, symbols are lower case), or None for one that nothing is known of."""
+    if name == MINI_TICKERS:
+        return Stream(Kind.MINI_TICKERS)
+    if name == CONTRACT_INFO:
+        return Stream(Kind.CONTRACT_INFO)
+    symbol, at, channel = name.partition("@")
+    if not at or not symbol or symbol != symbol.lower():
+        return None
+    if channel == "aggTrade":
+        return Stream(Kind.AGG_TRADE, symbol.upper())
+    if channel == "trade":
+        return Stream(Kind.TRADE, symbol.upper())
+    prefix, _, interval = channel.partition("_")
+    if prefix == "kline" and interval in KLINE_INTERVALS:
+        return Stream(Kind.KLINE, symbol.upper(), interval)
+    return None
+
+
+def carried(route: Route, name: str) -> Stream | None:
+    """The stream called `name` if `route` carries it. Everything else is acknowledged all the same, and silent."""
+    stream = parse_stream(name)
+    return stream if stream is not None and stream.kind in _CARRIED[route] else None
+
+
+def agg_trade_stream(symbol: str) -> str:
+    """Name of a symbol's aggregate trade stream."""
+    return f"{symbol.lower()}@aggTrade"
+
+
+def trade_stream(symbol: str) -> str:
+    """Name of a symbol's fill stream."""
+    return f"{symbol.lower()}@trade"

@@ -1,0 +1,1 @@
+"""What goes over the wire between processes: keys, fields, entries, findings and consumer groups. Pure."""

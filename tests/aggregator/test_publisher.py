@@ -1,0 +1,163 @@
+"""The words of the aggregator: klines read back as they were written, readers of `bars` and `live` see the truth."""
+
+from __future__ import annotations
+
+import random
+from decimal import Decimal
+
+import fakeredis
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from aggregator.commit import Committer
+from aggregator.core import Core
+from aggregator.encoding import snapshot
+from aggregator.publisher import edge_text
+from aggregator.ring import NO_BUCKET
+from klagg.decimals import decimals_of
+from klagg.drivers.redis_streams import Streams
+from klagg.intervals import interval
+from klagg.kline import DECIMAL_FIELDS, FIELDS, Kline
+from klagg.wire.entries import BARS_POSITION, LIVE_META, live_value_of
+from klagg.wire.fields import texts_of
+from klagg.wire.keys import Keys
+from tests.aggregator.kit import T0, feed, klines, new_core, tick, trade, watermark
+from tests.aggregator.test_core import market
+
+KEYS = Keys(0)
+
+
+def numbers(value: str) -> tuple[Decimal, ...]:
+    """A live value as numbers: one that was shown before a scale rose has fewer zeros."""
+    return tuple(map(Decimal, value.split(",")))
+
+
+@given(seed=st.integers(0, 2**32))
+def test_a_kline_entry_reads_back_as_it_was_written(seed: int) -> None:
+    rows, core = market(seed, 3, 200, 400_000), new_core("15s", "1m", "1h")
+    feed(core, rows[:-1])
+    outputs = tick(core, T0 + 500_000)
+    assert outputs.klines
+    scales = dict(zip(core.symbols.names, core.symbols.price_scale.tolist(), strict=False))
+    for written in outputs.klines:
+        assert tuple(written) == FIELDS
+        kline = Kline.from_fields(written)
+        assert kline.to_fields() == written
+        assert kline.close_time == interval(kline.interval).close_time(kline.open_time)
+        assert len(kline.close.partition(".")[2]) == scales[kline.symbol]
+        assert all(decimals_of(getattr(kline, name)) >= 0 for name in DECIMAL_FIELDS)
+        assert (kline.first_agg_id, kline.last_agg_id) == (-1, -1) or kline.first_agg_id <= kline.last_agg_id
+        assert (kline.trades == 0) == (kline.first_trade_id == -1) == (kline.first_agg_id == -1)
+        assert Decimal(kline.low) <= min(Decimal(kline.open), Decimal(kline.close))
+        assert Decimal(kline.high) >= max(Decimal(kline.open), Decimal(kline.close))
+
+
+def open_bars(core: Core, intervals: range) -> dict[str, tuple[Decimal, ...]]:
+    """The newest bar in progress of every symbol and interval, straight out of the ring: one with trades, or the one
+    that is next to be published."""
+    ring, found = core.ring, {}
+    for at in intervals:
+        for slot in np.flatnonzero(ring.cursor[at] != NO_BUCKET).tolist():
+            cursor = int(ring.cursor[at, slot])
+            for bucket in range(int(ring.head[at]), cursor - 1, -1):
+                row = ring.row_of(at, bucket)
+                if ring.revision[row, slot] == 0 and (ring.open_id[row, slot] >= 0 or bucket == cursor):
+                    bar = snapshot(ring, core.symbols, at, np.array([row]), np.array([slot]))
+                    if bar.empty[0]:
+                        close = ring.close_before(at, np.array([bucket]), np.array([slot]))
+                        assert ring.close[row, slot] == close[0]
+                    found[bar.live_fields()[0]] = numbers(bar.live_values()[0])
+                    break
+    return found
+
+
+def read_anew(streams: Streams) -> dict[str, tuple[Decimal, ...]]:
+    """What a reader knows that loads `bars` and then applies `live` from the position in it: the newest bars."""
+    held = {name.decode(): value.decode() for name, value in streams.hash_of(KEYS.bars).items()}
+    position = held.pop(BARS_POSITION)
+    shown = {name: numbers(value) for name, value in held.items()}
+    for entry in streams.read({KEYS.live: position}, count=10_000).get(KEYS.live, []):
+        for name, value in texts_of(entry.fields).items():
+            if name not in LIVE_META and numbers(value)[0] >= shown.get(name, (Decimal(0),))[0]:
+                shown[name] = numbers(value)
+    return shown
+
+
+@hypothesis_settings(max_examples=20)
+@given(
+    seed=st.integers(0, 2**32),
+    long_ms=st.sampled_from([0, 1000]),
+    step_ms=st.sampled_from([250, 1000, 7000]),
+    restart=st.booleans(),
+)
+def test_a_reader_of_bars_and_live_sees_the_newest_open_bars(
+    seed: int, long_ms: int, step_ms: int, restart: bool
+) -> None:
+    rng, ticks = random.Random(seed), 60
+    rows, late, at = market(seed, 3, ticks * 3, ticks * step_ms), [], 0
+    core, streams = new_core("1m", "5m", "1h", live_long_ms=long_ms), Streams("", client=fakeredis.FakeRedis())
+    committer = Committer(streams, KEYS, "test")
+    committer.take_over(0)
+    for number, time_ms in enumerate(range(T0, T0 + ticks * step_ms, step_ms)):
+        part = []
+        while at < len(rows) and rows[at].time <= time_ms:
+            part.append(rows[at])
+            at += 1
+        late += (lost := [row for row in part if rng.random() < 0.2])
+        part = [row for row in part if row not in lost]
+        if rng.random() < 0.2:
+            part, late = part + late, []
+        feed(core, part)
+        if rng.random() < 0.5:
+            watermark(core, time_ms, "S0USDT", "S1USDT")
+        if restart and number == ticks // 2:
+            committer = Committer(streams, KEYS, "test2")
+            committer.take_over(0)
+        outputs = tick(core, time_ms)
+        committer.commit(outputs, f"1-{number}")
+        everything = long_ms == 0 or bool(outputs.bars)
+        truth = open_bars(core, range(3 if everything else 1))
+        if not streams.hash_of(KEYS.bars):
+            assert not outputs.bars
+            continue
+        seen = read_anew(streams)
+        assert {name: seen.get(name) for name in truth} == truth
+        assert not everything or seen.keys() == truth.keys()
+
+
+def test_a_late_trade_of_the_bar_before_does_not_bring_that_one_back() -> None:
+    core = new_core("1m", live_long_ms=0)
+    feed(core, [trade(1, T0, "5")])
+    tick(core, T0)
+    feed(core, [trade(3, T0 + 60_100, "6")])
+    tick(core, T0 + 60_200)
+    feed(core, [trade(2, T0 + 59_999, "7")])
+    outputs = tick(core, T0 + 60_400)
+    assert [each["close"] for each in map(live_value_of, (outputs.live[0]["BTCUSDT:1m"],))] == ["7"]
+    assert "BTCUSDT:1m" not in outputs.bars
+
+
+def test_every_version_of_a_bar_in_one_tick_goes_to_live_in_order() -> None:
+    core = new_core("1m")
+    feed(core, [trade(1, T0, "5"), trade(2, T0 + 180_000, "6")])
+    outputs = tick(core, T0 + 195_000)
+    shown = [live_value_of(each["BTCUSDT:1m"]) for each in outputs.live]
+    assert [(int(each["open_time"]) - T0, each["closed"]) for each in shown] == [
+        (0, "1"),
+        (60_000, "1"),
+        (120_000, "1"),
+        (180_000, "0"),
+    ]
+    assert [each.open_time - T0 for each in klines(outputs)] == [0, 60_000, 120_000]
+    assert {each["time"] for each in outputs.live} == {str(T0 + 195_000)}
+
+
+@pytest.mark.parametrize(("scales", "text"), [((0, 0), "1:2:3:4:50:60:1"), ((2, 1), "1:2:3:4:0.50:6.0:1")])
+def test_edge_evidence_is_at_the_symbols_scales(scales: tuple[int, int], text: str) -> None:
+    edge = (1, 2, 3, 4, 50, 60, 1)
+    assert edge_text([edge], *scales) == text
+    assert edge_text([edge, edge], *scales) == f"{text};{text}"
+    assert edge_text([], *scales) == ""

@@ -1,0 +1,254 @@
+"""What the exchange's REST answers say, and which answers are refused."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from klagg.binance.payloads import (
+    ContractNews,
+    ServerTime,
+    Ticker,
+    contract_of,
+    listings_of,
+    names_of,
+    server_time_of,
+    subscribable,
+    tickers_of,
+    told_of,
+)
+from klagg.errors import ConfigError, ExchangeUnavailable
+from klagg.wire.entries import Listing
+
+QUOTES, TYPES = ("USDT",), ("PERPETUAL",)
+
+
+def row(symbol: str = "BTCUSDT", **changes: Any) -> dict[str, Any]:
+    """A symbol of exchangeInfo."""
+    return {
+        "symbol": symbol,
+        "status": "TRADING",
+        "quoteAsset": "USDT",
+        "contractType": "PERPETUAL",
+        "pricePrecision": 2,
+        "quantityPrecision": 3,
+        "onboardDate": 1569398400000,
+        "deliveryDate": 4133404800000,
+    } | changes
+
+
+def test_a_listing_takes_scales_generation_and_delivery() -> None:
+    chosen = listings_of({"symbols": [row()]}, QUOTES, TYPES)
+    assert chosen.listings == [Listing("BTCUSDT", 1569398400000, 2, 3, "TRADING", 4133404800000)]
+    assert chosen.malformed == []
+
+
+def test_quote_asset_and_contract_type_select() -> None:
+    rows = [
+        row(),
+        row("ETHUSDC", quoteAsset="USDC"),
+        row("BTCUSDT_261225", contractType="CURRENT_QUARTER"),
+        row("A币USDT"),
+    ]
+    assert [each.symbol for each in listings_of({"symbols": rows}, QUOTES, TYPES).listings] == ["A币USDT", "BTCUSDT"]
+    both = listings_of({"symbols": rows}, ("USDT", "USDC"), TYPES)
+    assert [each.symbol for each in both.listings] == ["A币USDT", "BTCUSDT", "ETHUSDC"]
+
+
+def test_named_symbols_are_taken_alone_and_must_be_there() -> None:
+    info = {"symbols": [row(), row("ETHUSDT"), row("ETHUSDC", quoteAsset="USDC")]}
+    assert [each.symbol for each in listings_of(info, QUOTES, TYPES, ("ETHUSDT",)).listings] == ["ETHUSDT"]
+    with pytest.raises(ConfigError, match="names 'ETHUSD', which the exchange does not list"):
+        listings_of(info, QUOTES, TYPES, ("ETHUSDT", "ETHUSD"))
+    with pytest.raises(ConfigError, match=r"names 'ETHUSDC', which exchange\.quote_assets"):
+        listings_of(info, QUOTES, TYPES, ("ETHUSDC",))
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        None,
+        "BTCUSDT",
+        row(symbol=5),
+        row(symbol=""),
+        row(symbol="A,B"),
+        row(symbol="A:B"),
+        row(symbol="A B"),
+        row(symbol="\ud800"),
+        row(symbol="X" * 65),
+        row(status=None),
+        row(status="A,B"),
+        row(pricePrecision=-1),
+        row(pricePrecision=19),
+        row(pricePrecision="2"),
+        row(pricePrecision=True),
+        row(quantityPrecision=2.0),
+        row(onboardDate=None),
+        row(onboardDate=-1),
+        row(deliveryDate=2**63),
+        row("GOODUSDT"),
+    ],
+)
+def test_a_malformed_row_is_reported_and_the_others_stay(bad: Any) -> None:
+    chosen = listings_of({"symbols": [row("GOODUSDT"), bad]}, QUOTES, TYPES)
+    assert [each.symbol for each in chosen.listings] == ["GOODUSDT"]
+    (sentence,) = chosen.malformed
+    assert sentence.startswith("exchangeInfo symbol 2 ")
+
+
+@pytest.mark.parametrize("answer", [None, [], {}, {"symbols": None}, {"symbols": []}, {"symbols": [row(symbol="")]}])
+def test_an_answer_without_anything_usable_is_an_error(answer: Any) -> None:
+    with pytest.raises(ExchangeUnavailable, match="exchangeInfo"):
+        listings_of(answer, QUOTES, TYPES)
+
+
+def test_a_choice_that_leaves_nothing_is_a_configuration_error() -> None:
+    with pytest.raises(ConfigError, match=r"exchange\.quote_assets EUR"):
+        listings_of({"symbols": [row()]}, ("EUR",), TYPES)
+
+
+def test_only_what_trades_or_will_is_subscribed_to() -> None:
+    rows = [
+        row(),
+        row("AUSDT", status="SETTLING"),
+        row("BUSDT", status="PENDING_TRADING"),
+        row("CUSDT", status="CLOSE"),
+    ]
+    assert subscribable(listings_of({"symbols": rows}, QUOTES, TYPES).listings) == ["BTCUSDT", "BUSDT"]
+
+
+def test_recorded_exchange_information(realdata: Path) -> None:
+    text = gzip.decompress((realdata / "um_exchangeInfo_2021-07-21.txt.gz").read_bytes()).decode()
+    info, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
+    chosen = listings_of(info, QUOTES, TYPES)
+    assert chosen.malformed == []
+    assert len(chosen.listings) == 117
+    assert Listing("BTCUSDT", 1569398400000, 2, 3, "TRADING", 4133404800000) in chosen.listings
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(list(row())) | st.text(), inner),
+        max_leaves=20,
+    )
+)
+def test_any_row_is_taken_or_reported(anything: Any) -> None:
+    chosen = listings_of({"symbols": [row("GOODUSDT"), anything]}, QUOTES, TYPES)
+    assert "GOODUSDT" in [each.symbol for each in chosen.listings]
+    assert len(chosen.malformed) == 1 or set(row()) - {"quoteAsset", "contractType"} <= set(anything)
+
+
+@given(st.data())
+def test_one_damaged_field_damages_only_its_row(data: st.DataObject) -> None:
+    damaged = row("BADUSDT")
+    name = data.draw(st.sampled_from(["symbol", "status", "pricePrecision", "quantityPrecision", "onboardDate"]))
+    damaged[name] = data.draw(st.sampled_from([None, [], {}, -1, 1.5, True, "a,b", 10**30]))
+    rows = [row("AUSDT"), damaged, row("ZUSDT")]
+    random.Random(1).shuffle(rows)
+    chosen = listings_of({"symbols": rows}, QUOTES, TYPES)
+    assert [each.symbol for each in chosen.listings] == ["AUSDT", "ZUSDT"]
+    assert len(chosen.malformed) == 1
+
+
+def test_server_time() -> None:
+    assert server_time_of({"serverTime": 1700000000000}) == ServerTime(1700000000000)
+    simulated = {"serverTime": 5, "klaggSimulated": True, "klaggSpeed": 20}
+    assert server_time_of(simulated) == ServerTime(5, 20.0, True)
+    assert server_time_of(simulated | {"klaggSpeed": 0}).speed == 0.0
+    # A speed without the word that it is a simulation is nobody's.
+    assert server_time_of({"serverTime": 5, "klaggSpeed": 20}) == ServerTime(5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        None,
+        [],
+        {},
+        {"serverTime": "5"},
+        {"serverTime": 0},
+        {"serverTime": True},
+        {"serverTime": 2**63},
+        {"serverTime": 5, "klaggSimulated": True, "klaggSpeed": -1},
+        {"serverTime": 5, "klaggSimulated": True, "klaggSpeed": "fast"},
+        {"serverTime": 5, "klaggSimulated": True, "klaggSpeed": True},
+        {"serverTime": 5, "klaggSimulated": True, "klaggSpeed": float("nan")},
+    ],
+)
+def test_an_unusable_time_is_an_error(answer: Any) -> None:
+    with pytest.raises(ExchangeUnavailable):
+        server_time_of(answer)
+
+
+def test_the_names_of_an_answer_are_there_also_where_their_rows_cannot_be_used() -> None:
+    assert names_of({"symbols": [row(), row(symbol="ETHUSDT", status=5), 7, {"symbol": 1}, {}]}) == {
+        "BTCUSDT",
+        "ETHUSDT",
+    }
+    assert names_of([]) == names_of({}) == names_of({"symbols": 5}) == frozenset()
+
+
+def test_tradfi_perpetuals_are_there_by_option() -> None:
+    rows = [row(), row("TSLAUSDT", contractType="TRADIFI_PERPETUAL")]
+    assert [each.symbol for each in listings_of({"symbols": rows}, QUOTES, TYPES).listings] == ["BTCUSDT"]
+    both = listings_of({"symbols": rows}, QUOTES, ("PERPETUAL", "TRADIFI_PERPETUAL"))
+    assert [each.symbol for each in both.listings] == ["BTCUSDT", "TSLAUSDT"]
+
+
+def ticker(symbol: str = "币安人生USDT", **changes: Any) -> dict[str, Any]:
+    """A row of !miniTicker@arr."""
+    return {"e": "24hrMiniTicker", "E": 1791271560500, "s": symbol, "c": "1.5", "v": "10.25", "st": 1} | changes
+
+
+def test_tickers_of_coin_margined_symbols_and_rows_that_are_none_are_left_out() -> None:
+    rows = [
+        ticker(),
+        ticker("BTCUSD_PERP", st=2),
+        ticker("A,B"),
+        ticker(E="1"),
+        ticker(v=None),
+        ticker(v="x"),
+        ticker(c=1),
+        ticker(e="kline"),
+        7,
+        None,
+    ]
+    told = told_of({"stream": "!miniTicker@arr", "data": rows})
+    assert tickers_of(told) == [Ticker("币安人生USDT", 1791271560500, "1.5", 10.25)]
+    assert tickers_of(told_of({"result": None, "id": 1})) == tickers_of({"e": "24hrMiniTicker"}) == []
+
+
+def news(**changes: Any) -> dict[str, Any]:
+    """A contractInfo event."""
+    return {
+        "e": "contractInfo",
+        "E": 1,
+        "s": "新USDT",
+        "ps": "新USDT",
+        "ct": "PERPETUAL",
+        "dt": 4133404800000,
+        "ot": 1791271560000,
+        "cs": "PENDING_TRADING",
+        "st": 1,
+    } | changes
+
+
+def test_news_of_a_contract() -> None:
+    expected = ContractNews("新USDT", "PERPETUAL", "PENDING_TRADING", 1791271560000, 4133404800000)
+    assert contract_of(told_of({"stream": "!contractInfo", "data": news()})) == expected
+
+
+@pytest.mark.parametrize(
+    "changes", [{"st": 2}, {"s": ""}, {"s": "A,B"}, {"cs": None}, {"ct": 5}, {"ot": -1}, {"dt": "1"}, {"e": "trade"}]
+)
+def test_what_is_no_news_of_a_contract_is_none(changes: dict[str, Any]) -> None:
+    assert contract_of(news(**changes)) is None
+    assert contract_of([news()]) is None

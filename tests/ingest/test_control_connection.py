@@ -1,0 +1,39 @@
+"""The control connection: what it hands on, and what it only counts."""
+
+from __future__ import annotations
+
+import logging
+
+import ujson
+
+from ingest.control_connection import Watch
+from ingest.session import Manner
+from klagg.binance.payloads import ContractNews, Ticker
+from klagg.process.stats import Stats
+from klagg.settings import Settings
+from tests.ingest.kit import contract_news, mini_ticker
+
+
+def test_it_hands_on_tickers_and_news_and_counts_the_rest() -> None:
+    news: list[ContractNews] = []
+    tickers: list[Ticker] = []
+    stats = Stats()
+    watch = Watch(
+        "A0",
+        Settings(),
+        Manner(),
+        ("!contractInfo", "!miniTicker@arr"),
+        on_news=news.append,
+        on_tickers=tickers.extend,
+        stats=stats,
+        log=logging.getLogger("test"),
+    )
+    for told in (contract_news("新USDT", "TRADING"), [mini_ticker("新USDT", 5, 7)], {"e": "kline"}, [], 7):
+        watch.take(ujson.dumps({"stream": "some", "data": told}).encode())
+    for frame in (b"", b"\xff\x00", b"[", b"7", b'{"result":null,"id":1}'):
+        watch.take(frame)
+    assert [each.symbol for each in news] == ["新USDT"]
+    assert tickers == [Ticker("新USDT", 5, "85266.00", 7.0)]
+    assert (stats.counters["control_messages"], stats.counters["control_rejected"]) == (10, 3)
+    events = {labels: count for (name, labels), count in stats.labelled_counters.items() if name == "events"}
+    assert events == {(("type", "24hrMiniTicker"),): 1, (("type", "contractInfo"),): 1}

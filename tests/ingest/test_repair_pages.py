@@ -1,0 +1,305 @@
+"""What repair asks for and what it makes of answers: paging, weights, ranges, and answers that break the rules."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ingest.repair_pages import (
+    BEHIND_TRIES,
+    SURE_MS,
+    TRADES_PATH,
+    Call,
+    KlinePages,
+    NotYet,
+    TradePages,
+    closed_ms,
+    trades_of,
+    union_of,
+)
+from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of, klines_weight
+from klagg.errors import UnknownInterval
+from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS, MINUTE_MS
+from klagg.wire.entries import REQUEST_KLINES, REQUEST_TRADES, Request
+from klagg.wire.fields import Fields
+
+T = 1_767_268_800_000
+"""2026-01-01 12:00 UTC."""
+
+LATER = T + 30 * DAY_MS
+
+
+def trade(trade_id: int, **changes: Any) -> dict[str, Any]:
+    return {"a": trade_id, "p": "1.50", "q": "2", "f": trade_id, "l": trade_id + 1, "T": T, "m": True, **changes}
+
+
+def kline(open_ms: int, interval: str = "1m", **changes: Any) -> list[Any]:
+    """A row; `changes` by the place in it: `_1="2"` is another open."""
+    bars = INTERVALS[interval]
+    row = [open_ms, "1.5", "2.0", "1.0", "1.2", "10", bars.close_time(open_ms), "15", 3, "4", "6", "0"]
+    for place, value in changes.items():
+        row[int(place[1:])] = value
+    return row
+
+
+def minutes(first_ms: int, count: int) -> list[list[Any]]:
+    return [kline(first_ms + number * MINUTE_MS) for number in range(count)]
+
+
+def a_request(first: int, last: int, interval: str = "1m") -> Request:
+    return Request(REQUEST_KLINES, "r1", "AUSDT", interval, first, last, LATER)
+
+
+def ids_of(entries: list[Fields]) -> list[int]:
+    return [int(each) for entry in entries for each in entry["id"].split(",")]
+
+
+def asked(call: Call | None) -> dict[str, str | int]:
+    assert call
+    return call.query
+
+
+def test_trades_are_paged_by_a_thousand_and_cut_into_entries() -> None:
+    pages = TradePages("AUSDT", 5, 1504)
+    assert pages.call(T) == Call(TRADES_PATH, 20, {"symbol": "AUSDT", "fromId": 5, "limit": 1000})
+    first = pages.take([trade(each) for each in range(5, 1005)], T)
+    assert [(entry["n"], entry["line"], entry["ids"], entry["recv"]) for entry in first] == [
+        ("512", "rest", "agg", str(T)),
+        ("488", "rest", "agg", str(T)),
+    ]
+    assert pages.call(T) == Call(TRADES_PATH, 20, {"symbol": "AUSDT", "fromId": 1005, "limit": 500})
+    second = pages.take([trade(each) for each in range(1005, 1505)], T)
+    assert ids_of(first + second) == list(range(5, 1505))
+    assert pages.call(T) is None
+    assert (pages.trades, pages.missing) == (1500, 0)
+
+
+def test_ids_that_the_exchange_no_longer_has_are_counted() -> None:
+    pages = TradePages("AUSDT", 10, 19)
+    assert ids_of(pages.take([trade(14), trade(15), trade(17), trade(20)], T)) == [14, 15, 17]
+    assert (pages.call(T), pages.trades, pages.missing) == (None, 3, 7)
+    assert pages.gone == [(10, 13), (16, 16), (18, 19)]
+
+
+def test_the_end_of_a_range_that_is_not_shown_is_asked_for_again_before_it_counts_as_gone() -> None:
+    pages = TradePages("AUSDT", 10, 19)
+    assert ids_of(pages.take([trade(10), trade(11)], T)) == [10, 11]
+    for _ in range(BEHIND_TRIES - 1):
+        assert asked(pages.call(T)) == {"symbol": "AUSDT", "fromId": 12, "limit": 8}
+        with pytest.raises(NotYet, match="shows no trade of AUSDT from 12 on yet"):
+            pages.take([], T)
+    assert ids_of(pages.take([trade(12)], T)) == [12]
+    with pytest.raises(NotYet, match="from 13 on"):
+        pages.take([], T)
+    assert pages.take([], T) == []
+    assert (pages.call(T), pages.trades, pages.missing, pages.gone) == (None, 3, 7, [(13, 19)])
+
+
+def test_trades_behind_the_range_stay_out() -> None:
+    pages = TradePages("AUSDT", 10, 12)
+    assert pages.take([trade(90), trade(91), trade(92)], T) == []
+    assert (pages.call(T), pages.missing) == (None, 3)
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        5,
+        None,
+        [1],
+        {},
+        trade(7, a="7"),
+        trade(7, a=True),
+        trade(7, a=-1),
+        trade(7, p=1.5),
+        trade(7, p="1e3"),
+        trade(7, p="-1"),
+        trade(7, p="0.00"),
+        trade(7, q=""),
+        trade(7, q="NaN"),
+        trade(7, T=None),
+        trade(7, f=9),
+        trade(7, m=1),
+        trade(7, l=2**63),
+        trade(4),
+    ],
+)
+def test_a_malformed_trade_spoils_its_answer(row: Any) -> None:
+    assert len(trades_of([trade(5), trade(6)], "AUSDT", 5, 10)) == 2
+    with pytest.raises(Malformed, match="aggTrades of AUSDT"):
+        trades_of([trade(5), trade(6), row], "AUSDT", 5, 10)
+
+
+@pytest.mark.parametrize("answer", [{}, None, "x", [trade(5), trade(5)], [trade(6), trade(5)], [trade(4)]])
+def test_an_answer_that_is_no_ascending_list_is_malformed(answer: Any) -> None:
+    with pytest.raises(Malformed):
+        trades_of(answer, "AUSDT", 5, 10)
+
+
+def test_more_rows_than_asked_for_are_malformed() -> None:
+    with pytest.raises(Malformed, match="at most 2 rows"):
+        trades_of([trade(each) for each in (5, 6, 7)], "AUSDT", 5, 2)
+    with pytest.raises(Malformed, match="at most 2 rows"):
+        klines_of(minutes(T, 3), INTERVALS["1m"], T, 2)
+
+
+@pytest.mark.parametrize(
+    ("rows", "weight"), [(1, 1), (99, 1), (100, 2), (499, 2), (500, 5), (1000, 5), (1001, 10), (1500, 10)]
+)
+def test_the_weight_of_klines(rows: int, weight: int) -> None:
+    assert klines_weight(rows) == weight
+
+
+def test_klines_of_long_ago_are_asked_for_exactly() -> None:
+    pages = KlinePages(a_request(T, T + 60 * MINUTE_MS))
+    query = {"symbol": "AUSDT", "interval": "1m", "startTime": T, "endTime": T + 60 * MINUTE_MS - 1, "limit": 60}
+    assert pages.call(LATER) == Call(KLINES_PATH, 1, query)
+    (entry,) = pages.take(minutes(T, 60), LATER)
+    assert (entry["kind"], entry["symbol"], entry["interval"], entry["request"]) == ("official", "AUSDT", "1m", "r1")
+    assert (entry["from"], entry["to"], entry["n"]) == (str(T), str(T + HOUR_MS), "60")
+    assert entry["open_time"].split(",") == [str(T + each * MINUTE_MS) for each in range(60)]
+    assert {entry[name] for name in ("open", "trades", "taker_buy_quote_volume")} == {
+        ",".join(["1.5"] * 60),
+        ",".join(["3"] * 60),
+        ",".join(["6"] * 60),
+    }
+    assert (pages.call(LATER), pages.klines) == (None, 60)
+
+
+def test_a_range_without_klines_gives_an_empty_entry() -> None:
+    pages = KlinePages(a_request(T, T + 60 * MINUTE_MS))
+    assert pages.call(LATER)
+    (entry,) = pages.take([], LATER)
+    assert (entry["from"], entry["to"], entry["n"], entry["open_time"]) == (str(T), str(T + HOUR_MS), "0", "")
+    assert pages.call(LATER) is None
+
+
+def test_a_range_in_which_no_bar_opens_gives_an_empty_entry() -> None:
+    pages = KlinePages(a_request(T + MINUTE_MS, T + 2 * MINUTE_MS, "1h"))
+    assert asked(pages.call(LATER))["limit"] == 1
+    assert [entry["n"] for entry in pages.take([], LATER)] == ["0"]
+    assert pages.call(LATER) is None
+
+
+def test_long_ranges_are_paged_and_cut_into_entries_without_a_gap() -> None:
+    last = T + 1700 * MINUTE_MS
+    pages = KlinePages(a_request(T, last))
+    call = pages.call(LATER)
+    assert (asked(call)["limit"], call and call.weight) == (1500, 10)
+    entries = pages.take(minutes(T, 1500), LATER)
+    call = pages.call(LATER)
+    assert (asked(call)["startTime"], asked(call)["limit"], call and call.weight) == (T + 1500 * MINUTE_MS, 200, 2)
+    entries += pages.take(minutes(T + 1500 * MINUTE_MS, 200), LATER)
+    assert pages.call(LATER) is None
+    ranges = [(int(entry["from"]), int(entry["to"]), int(entry["n"])) for entry in entries]
+    assert ranges == [
+        (T, T + 1000 * MINUTE_MS, 1000),
+        (T + 1000 * MINUTE_MS, T + 1500 * MINUTE_MS, 500),
+        (T + 1500 * MINUTE_MS, last, 200),
+    ]
+
+
+def test_rows_that_begin_late_cover_the_range_all_the_same() -> None:
+    pages = KlinePages(a_request(T, T + 5 * MINUTE_MS))
+    assert pages.call(LATER)
+    (entry,) = pages.take(minutes(T + 3 * MINUTE_MS, 2), LATER)
+    assert (entry["from"], entry["to"], entry["n"]) == (str(T), str(T + 5 * MINUTE_MS), "2")
+
+
+def test_a_range_that_has_just_closed_needs_the_bar_behind_it_as_proof() -> None:
+    last, now_ms = T + 5 * MINUTE_MS, T + 5 * MINUTE_MS + 500
+    pages = KlinePages(a_request(T, last))
+    query = asked(pages.call(now_ms))
+    assert (query["endTime"], query["limit"]) == (last, 6)
+    with pytest.raises(NotYet):
+        pages.take(minutes(T, 5), now_ms)
+    assert asked(pages.call(now_ms)) == query
+    (entry,) = pages.take(minutes(T, 6), now_ms)
+    assert (entry["n"], entry["to"]) == ("5", str(last))
+    # A symbol that has ended never gets the bar behind: after a while its absence means nothing.
+    ended = KlinePages(a_request(T, last))
+    assert asked(ended.call(last + SURE_MS))["limit"] == 5
+    assert [each["n"] for each in ended.take(minutes(T, 5), last + SURE_MS)] == ["5"]
+
+
+def test_a_recent_range_as_long_as_a_page_ends_with_a_page_that_proves_it() -> None:
+    last = T + 1500 * MINUTE_MS
+    pages = KlinePages(a_request(T, last))
+    assert asked(pages.call(last))["limit"] == 1499
+    assert pages.take(minutes(T, 1499), last)
+    assert asked(pages.call(last))["limit"] == 2
+    assert [entry["n"] for entry in pages.take(minutes(last - MINUTE_MS, 2), last)] == ["1"]
+    assert pages.call(last) is None
+
+
+@pytest.mark.parametrize("interval", ["1d", "3d", "1w", "1M"])
+def test_calendar_intervals_are_counted_in_their_own_buckets(interval: str) -> None:
+    bars = INTERVALS[interval]
+    bucket = bars.bucket_of(T)
+    first, last = bars.open_of(bucket - 4), bars.open_of(bucket)
+    pages = KlinePages(a_request(first, last, interval))
+    assert asked(pages.call(LATER * 2))["limit"] == 4
+    rows = [kline(bars.open_of(each), interval) for each in range(bucket - 4, bucket)]
+    assert [entry["n"] for entry in pages.take(rows, LATER * 2)] == ["4"]
+
+
+def test_when_a_request_is_closed() -> None:
+    assert closed_ms(a_request(T, T + MINUTE_MS)) == T + MINUTE_MS
+    assert closed_ms(a_request(T, T + MINUTE_MS + 1)) == T + 2 * MINUTE_MS
+    assert closed_ms(a_request(T, T + 1, "1h")) == T + HOUR_MS
+    assert closed_ms(Request(REQUEST_TRADES, "x", "AUSDT", "", 1, 2, 0)) == 0
+    with pytest.raises(UnknownInterval):
+        closed_ms(a_request(T, T + 1, "7m"))
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        5,
+        None,
+        {},
+        [],
+        kline(T)[:11],
+        kline(T, _0=str(T)),
+        kline(T, _0=T + 1),
+        kline(T, _6=T),
+        kline(T, _8=-1),
+        kline(T, _8=1.5),
+        kline(T, _1=1.5),
+        kline(T, _1=""),
+        kline(T, _5="-1"),
+        kline(T, _9="1e5"),
+        kline(T, _2="1.4"),
+        kline(T, _3="1.3"),
+        kline(T, _0=True),
+        kline(T - MINUTE_MS),
+    ],
+)
+def test_a_malformed_kline_spoils_its_answer(row: Any) -> None:
+    bars = INTERVALS["1m"]
+    assert len(klines_of(minutes(T, 2), bars, T, 9)) == 2
+    for answer in ([row], [*minutes(T, 2), row]):
+        with pytest.raises(Malformed):
+            klines_of(answer, bars, T, 9)
+
+
+def slow_union(ranges: list[tuple[int, int]], around: tuple[int, int]) -> tuple[int, int]:
+    """Ids one by one: everything that can be reached from `around` without leaving what is asked for."""
+    ids = {each for low, high in [*ranges, around] for each in range(low, high + 1)}
+    first, last = around
+    while first - 1 in ids:
+        first -= 1
+    while last + 1 in ids:
+        last += 1
+    return first, last
+
+
+RANGE = st.tuples(st.integers(0, 40), st.integers(0, 6)).map(lambda each: (each[0], each[0] + each[1]))
+
+
+@given(st.lists(RANGE, max_size=12), RANGE)
+def test_ranges_that_overlap_or_touch_are_one(ranges: list[tuple[int, int]], around: tuple[int, int]) -> None:
+    assert union_of(ranges, around) == slow_union(ranges, around)
