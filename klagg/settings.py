@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from klagg.configtree import between, build, from_text, one_of, toml_line
+from klagg.configtree import RENAMED, between, build, from_text, one_of, toml_line
 from klagg.errors import ConfigError
 from klagg.intervals import MINUTE, ordered
 
@@ -405,5 +405,7 @@ def _with_environment(settings: Settings, environment: Mapping[str, str]) -> Set
         if isinstance(place, dict) and name in place and not isinstance(place[name], dict):
             place[name] = from_text(variable, text, place[name])
         elif found:
-            raise ConfigError(f"the environment variable {variable} names no setting")
+            now = RENAMED.get(f"{section}.{name}")
+            why = f": {section}.{name} is called {now} now" if now else ""
+            raise ConfigError(f"the environment variable {variable} names no setting{why}")
     return from_tree(tree, origin="the environment")
