@@ -15,7 +15,7 @@ RENAMED: Final = {
     "ingest.mark_ms": "ingest.watermark_ms",
     "aggregator.grace_unmarked_ms": "aggregator.grace_without_watermark_ms",
 }
-"""Settings of the version before this one that have another name now: who still gives the old one is told the new one."""
+"""Settings of the version before this one that have another name now: the error for the old name gives the new one."""
 
 
 def build(kind: Any, tree: Mapping[str, Any], prefix: str, origin: str) -> Any:
