@@ -14,7 +14,7 @@ import numpy.typing as npt
 from klagg.decimals import DIGITS_MAX, POWERS, parse_column, parse_integers
 from klagg.errors import ContractError
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of
+from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -49,7 +49,7 @@ class Columns:
 
 def check_entry(raw: RawFields) -> int:
     """The number of trades in a `trades` entry; ContractError unless every column has exactly that many values."""
-    check_version(raw)
+    raw = upgraded(raw)
     count = integer_of(raw, "n")
     if text_of(raw, "ids") not in (AGG_IDS, TRADE_IDS):
         raise ContractError(f"a trades entry has ids {raw[b'ids']!r}")

@@ -42,7 +42,7 @@ from klagg.wire.entries import (
     events_entry,
     request_entry,
 )
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of
+from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 from klagg.wire.findings import finding_entry
 from klagg.wire.keys import FEED
 
@@ -113,20 +113,20 @@ class Core:
         caller takes all of them before it applies the next entry.
         """
         try:
-            check_version(raw)
-            if loss := self.continuity.note(entry_id, raw, self.time_ms):
+            entry = upgraded(raw)
+            if loss := self.continuity.note(entry_id, entry, self.time_ms):
                 self._pending.findings.append(loss)
-            kind = text_of(raw, "kind")
+            kind = text_of(entry, "kind")
             if kind == TRADES:
-                self._gather(entry_id, raw)
+                self._gather(entry_id, entry)
             elif kind == TICK:
-                return self._tick(integer_of(raw, "time"))
+                return self._tick(integer_of(entry, "time"))
             elif kind == WATERMARK:
-                self._watermark(raw)
+                self._watermark(entry)
             elif kind == LISTING:
-                self._listed += usable_listings(raw)
+                self._listed += usable_listings(entry)
             elif kind == OFFICIAL:
-                self.official.gather(raw)
+                self.official.gather(entry)
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:

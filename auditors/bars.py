@@ -12,7 +12,7 @@ from auditors.findings import ALIGNMENT, INVARIANT, MALFORMED, SCALE
 from klagg.errors import ContractError
 from klagg.intervals import INTERVALS
 from klagg.kline import DECIMAL_FIELDS, Kline
-from klagg.wire.fields import RawFields, check_version, texts_of
+from klagg.wire.fields import RawFields, texts_of, upgraded
 
 OWN, EXCHANGE, MIXED = "own", "exchange", "mixed"
 _DECIMAL = re.compile(r"[0-9]{1,38}(?:\.[0-9]{1,38})?", re.ASCII)
@@ -89,8 +89,7 @@ def text_of_kline(kline: Kline) -> str:
 
 def kline_of(raw: RawFields) -> Kline:
     """The kline of an entry; ContractError if it is none, or its decimals are no plain ones."""
-    check_version(raw)
-    kline = Kline.from_fields(texts_of(raw))
+    kline = Kline.from_fields(texts_of(upgraded(raw)))
     for name in DECIMAL_FIELDS:
         if not _DECIMAL.fullmatch(getattr(kline, name)):
             raise ContractError(f"the field {name} is not a plain decimal: {getattr(kline, name)[:40]!r}")

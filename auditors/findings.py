@@ -92,6 +92,13 @@ KINDS: Final = (
 FINDING_ENTRIES: Final = 10_000
 """About how many entries the stream of findings keeps."""
 
+GAP_PLACE: Final = "gap/"
+"""How the place of a finding about missing ids begins."""
+
+_KINDS_IN_IDS: Final = {MISSING_KLINE: "GAP", EXCHANGE_GAP: "EXCHANGE_HOLE"}
+_GAP_PLACE_IN_IDS: Final = "hole/"
+"""Kinds and places of version 1, which every id still holds."""
+
 TOGETHER_MIN: Final = 20
 """From so many symbols on, the same thing found at once is one finding about all of them."""
 NAMED_MAX: Final = 10
@@ -116,8 +123,12 @@ class Finding:
 
     @property
     def id(self) -> str:
-        """The stable id: 16 hexadecimal digits."""
-        return hashlib.sha256(f"{self.kind}|{self.symbol}|{self.place}".encode()).hexdigest()[:16]
+        """The stable id: 16 hexadecimal digits. What version 1 of the contract called otherwise stands in the id under
+        its name of then, so that a finding of that version can be closed by this one."""
+        kind, place = _KINDS_IN_IDS.get(self.kind, self.kind), self.place
+        if place.startswith(GAP_PLACE):
+            place = _GAP_PLACE_IN_IDS + place.removeprefix(GAP_PLACE)
+        return hashlib.sha256(f"{kind}|{self.symbol}|{place}".encode()).hexdigest()[:16]
 
     def to_fields(self) -> Fields:
         """The entry for `findings:{n}`, without its stamp."""

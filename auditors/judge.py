@@ -17,7 +17,8 @@ from auditors.hour_pages import PAGE_MS, Shelf
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE_MS, ordered
 from klagg.settings import Settings
-from klagg.wire.fields import RawFields, check_version
+from klagg.wire.entries import EVENT_GAP_CLOSED, EVENT_GAP_OPENED
+from klagg.wire.fields import RawFields, upgraded
 from klagg.wire.findings import ERROR
 
 SELF: Final = "#judge"
@@ -52,7 +53,7 @@ class Judge:
         """Take in the next entry of one of the streams. What it shows goes to `found` at the next tick."""
         self.counts[f"{stream} entries"] += 1
         try:
-            check_version(raw)
+            raw = upgraded(raw)
             jump = self._continuity[stream].note(entry_id, raw)
             if jump is not None:
                 self.counts["lost entries"] += jump.count
@@ -179,7 +180,7 @@ class Judge:
     def restore(self, saved: dict[str, str]) -> None:
         """Everything as `dump` wrote it."""
         if SELF in saved:
-            self.of_json(json.loads(saved[SELF]))
+            self.of_json(_upgraded(json.loads(saved[SELF])))
         for name, text in saved.items():
             symbol, is_page, page = name.rpartition("@")
             if is_page:
@@ -198,3 +199,10 @@ class Judge:
     def watched(self) -> bool:
         """Whether every stream was read from its first entry on, and nothing of it was lost."""
         return not self._lost and all(each.since_start or not each.number for each in self._continuity.values())
+
+
+def _upgraded(saved: dict[str, Any]) -> dict[str, Any]:
+    """What a judge remembered under version 1 of the contract, with the names of this version."""
+    names = {"hole_opened": EVENT_GAP_OPENED, "hole_closed": EVENT_GAP_CLOSED}
+    counts = {names.get(name, name): count for name, count in saved["counts"].items()}
+    return {**saved, "counts": counts, "gaps": saved.get("gaps", saved.get("holes", {}))}

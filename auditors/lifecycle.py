@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from auditors.bars import OWN
 from auditors.expected_bars import BEHIND, PASSED, Trouble
-from auditors.findings import GAP_FILL, ILLEGAL, NEVER_CLOSED, NO_FIRST_TRADE, TRIGGER
+from auditors.findings import GAP_FILL, GAP_PLACE, ILLEGAL, NEVER_CLOSED, NO_FIRST_TRADE, TRIGGER
 from auditors.judge import Judge
 from klagg.errors import ContractError
 from klagg.settings import Settings
@@ -94,7 +94,7 @@ class Lifecycle(Judge):
     def _gap(self, kind: str, row: Row) -> None:
         name, span = row["symbol"], (int(row["from_id"]), int(row["to_id"]))
         held = self._gaps.setdefault(name, set())
-        place = f"gap/{span[0]}-{span[1]}"
+        place = f"{GAP_PLACE}{span[0]}-{span[1]}"
         if kind == EVENT_GAP_OPENED:
             if span in held or span[0] > span[1]:
                 self._illegal(name, place, kind, "opened", "opened", f"the gap from {span[0]} to {span[1]}")

@@ -73,7 +73,7 @@ BOARD: Schema = {
         ("bars", "Finals that are there."),
         ("complete", "Finals that are proven to hold every trade."),
         ("amended", "Finals that were amended."),
-        ("gaps", "Bars that should be there and are not."),
+        ("missing", "Bars that should be there and are not."),
         ("audited", "Bars that were compared with the exchange's own."),
         ("exact", "Of them equal."),
         ("edge_shift", "Different by fills at a close, which the exchange counts in the next bar."),

@@ -20,7 +20,7 @@ from klagg.errors import ContractError, RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.process.stats import Stats
 from klagg.wire.entries import BARS_POSITION
-from klagg.wire.fields import check_version, integer_of, texts_of
+from klagg.wire.fields import integer_of, texts_of, upgraded
 from klagg.wire.keys import Keys
 
 START: Final = "0-0"
@@ -123,8 +123,7 @@ class ShardReader:
 
     def _taken(self, entry: Entry) -> list[Change]:
         try:
-            check_version(entry.fields)
-            changes = self._shard.state.take_entry(texts_of(entry.fields), told_ms(entry.id))
+            changes = self._shard.state.take_entry(texts_of(upgraded(entry.fields)), told_ms(entry.id))
         except ContractError as bad:
             self._stats.add("rejected")
             self._log.error("an entry of %s is left out: %s: %s", self._keys.live, entry.id, bad)
@@ -186,8 +185,7 @@ class ShardReader:
     def _readable(self, entries: Iterable[Entry]) -> Iterable[tuple[str, Kline]]:
         for entry in entries:
             try:
-                check_version(entry.fields)
-                yield entry.id, Kline.from_fields(texts_of(entry.fields))
+                yield entry.id, Kline.from_fields(texts_of(upgraded(entry.fields)))
             except ContractError as bad:
                 self._stats.add("rejected")
                 self._log.error("an entry of %s is left out: %s: %s", self._keys.klines, entry.id, bad)

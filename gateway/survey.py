@@ -9,7 +9,7 @@ from typing import Any, Final
 import ujson
 
 from klagg.drivers.redis_streams import Entry, Streams
-from klagg.wire.fields import texts_of
+from klagg.wire.fields import texts_of, upgraded
 from klagg.wire.keys import GROUP_WRITERS, HEARTBEAT_PATTERN, Keys
 
 FINDINGS_SHOWN: Final = 200
@@ -50,7 +50,7 @@ def survey(streams: Streams, shards: int) -> Survey:
 
 def _finding_of(stream: str, entry: Entry) -> dict[str, str]:
     """An entry with its stream and its id in the stream; the id that it gives the finding is called `finding`."""
-    texts = texts_of(entry.fields)
+    texts = texts_of(upgraded(entry.fields))
     return {**texts, "stream": stream, "id": entry.id, "finding": texts.get("id", "")}
 
 

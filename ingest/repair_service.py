@@ -39,7 +39,7 @@ from klagg.errors import (
 from klagg.process.service import AsyncContext, run_async, until_stopping
 from klagg.process.stats import Alarm
 from klagg.wire.entries import DEAD_ENTRIES, REQUEST_TRADES, dead_entry, request_of
-from klagg.wire.fields import Fields, check_version
+from klagg.wire.fields import Fields, upgraded
 from klagg.wire.keys import GROUP_REPAIR, Keys
 
 PROCESS: Final = "repair"
@@ -209,8 +209,7 @@ class Repair:
                 continue
             self._stats.add("requests")
             try:
-                check_version(entry.fields)
-                request = request_of(entry.fields)
+                request = request_of(upgraded(entry.fields))
                 if request.kind == REQUEST_TRADES and not self._agg_ids:
                     raise ContractError("trades are asked for by aggregate ids, which exchange.source = trade has not")
                 wanted = wanted_of(shard, entry.id, entry.fields, request)

@@ -21,7 +21,7 @@ from klagg.wire.entries import (
     EVENT_TICK,
     event_rows,
 )
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of, texts_of
+from klagg.wire.fields import RawFields, integer_of, text_of, texts_of, upgraded
 
 _ABOUT_SYMBOLS: Final = (EVENT_LISTED, EVENT_DELISTED, EVENT_GENESIS)
 _ABOUT_GAPS: Final = (EVENT_GAP_OPENED, EVENT_GAP_CLOSED)
@@ -101,7 +101,7 @@ class Event:
 
 def events_of(raw: RawFields) -> list[Event]:
     """The events of an entry of `events:{n}` that the tables keep; ContractError if it cannot be read."""
-    check_version(raw)
+    raw = upgraded(raw)
     kind = text_of(raw, "kind")
     if kind not in EVENT_COLUMNS and kind != EVENT_TICK:
         raise ContractError(f"unknown event kind {kind[:40]!r}")

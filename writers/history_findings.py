@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from klagg.errors import ContractError
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of
+from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 
 NEVER: Final = ""
 """The place in the stream of what was not said."""
@@ -45,7 +45,7 @@ class Finding:
 
 def finding_of(raw: RawFields, shard: int, entry_id: str) -> Finding:
     """The row of an entry of `findings:{n}`; ContractError if it cannot be one."""
-    check_version(raw)
+    raw = upgraded(raw)
     writer, time_ms, evidence = text_of(raw, "writer"), integer_of(raw, "time"), _json_of(text_of(raw, "evidence"))
     interval = text_of(raw, "interval") if b"interval" in raw else None
     said = Finding(

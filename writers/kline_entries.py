@@ -9,7 +9,7 @@ from typing import Any, Final
 from klagg.errors import ContractError
 from klagg.intervals import INTERVALS
 from klagg.kline import DECIMAL_FIELDS, FIELDS, INTEGER_FIELDS, Kline
-from klagg.wire.fields import RawFields, check_version
+from klagg.wire.fields import RawFields, upgraded
 
 INTEGER_LIMIT: Final = 2**63
 
@@ -31,9 +31,8 @@ def kline_of(raw: RawFields) -> Kline:
     known; everything else is the database's to judge. It does what `Kline.from_fields` does, in half the time: a
     backlog drains through here.
     """
-    check_version(raw)
     try:
-        values: list[Any] = list(map(bytes.decode, _values_of(raw)))
+        values: list[Any] = list(map(bytes.decode, _values_of(upgraded(raw))))
         for at in _INTEGERS_AT:
             values[at] = int(values[at])
     except KeyError as missing:

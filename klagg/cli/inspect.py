@@ -18,7 +18,7 @@ from klagg.errors import ConfigError, ContractError
 from klagg.intervals import interval
 from klagg.kline import DECIMAL_FIELDS, Kline
 from klagg.wire.entries import EVENT_TICK, LIVE_META, LIVE_VALUE, TRADE_COLUMNS, TRADES, event_rows, live_value_of
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of, texts_of
+from klagg.wire.fields import RawFields, integer_of, text_of, texts_of, upgraded
 from klagg.wire.keys import Keys, shard_of
 
 PAGE: Final = 100
@@ -277,8 +277,7 @@ class View:
 
     def _wanted(self, key: str, entry: Entry) -> list[Record]:
         try:
-            check_version(entry.fields)
-            return [record for record in self._kind.records(entry.fields) if self._wish.takes(record)]
+            return [record for record in self._kind.records(upgraded(entry.fields)) if self._wish.takes(record)]
         except ContractError as bad:
             print(f"entry {entry.id} of {key} is left out: {bad}", file=sys.stderr)
             return []

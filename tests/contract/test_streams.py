@@ -39,7 +39,7 @@ def test_entries_are_read_in_the_order_written_with_rising_ids(either: Any) -> N
     assert [entry.id for entry in read[key]] == ids
     assert [entry.fields[b"time"] for entry in read[key]] == [b"0", b"1", b"2", b"3", b"4"]
     assert read[key][3].fields == {
-        b"v": b"1",
+        b"v": b"2",
         b"writer": b"clock@1",
         b"seq": b"3",
         b"kind": b"tick",

@@ -177,7 +177,7 @@ async def test_the_scoreboard(redis_url: str, database_url: str, database: Datab
         assert (found["first"], found["last"]) == (day_ms - 29 * DAY_MS, day_ms)
         assert "15m" not in found["intervals"], "only what klagg makes counts"
         today = found["days"][0]
-        assert (today["symbols"], today["expected"], today["gaps"], today["audited"]) == (2, 40, 4, 9)
+        assert (today["symbols"], today["expected"], today["missing"], today["audited"]) == (2, 40, 4, 9)
         assert (today["exact"], today["unexplained"], found["days"][1]["audited_at"]) == (6, 1, None)
         assert [(each["symbol"], each["days"], each["unexplained"]) for each in found["symbols"]] == [
             ("ETHUSDT", 3, 1),

@@ -13,7 +13,7 @@ BTC = "BTCUSDT:1m"
 
 
 def entry(*values: tuple[str, str], time_ms: int = NOW_MS) -> dict[str, str]:
-    return {"v": "1", "writer": "aggregator-0@1", "seq": "1", "time": str(time_ms), **dict(values)}
+    return {"v": "2", "writer": "aggregator-0@1", "seq": "1", "time": str(time_ms), **dict(values)}
 
 
 def test_a_value_becomes_a_bar() -> None:

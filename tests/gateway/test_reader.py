@@ -99,7 +99,7 @@ async def test_a_gap_is_seen_by_its_number_and_the_finals_in_it_are_told(reading
         stamp({"time": "1", "BTCUSDT:1m": "1,2"}, "x", 2),
         stamp({"time": "1", "what": "ever"}, "x", 2),
         {"v": "9", "seq": "2", "time": "1"},
-        {"v": "1", "time": "1"},
+        {"v": "2", "time": "1"},
     ],
 )
 async def test_an_entry_that_is_none_is_left_out(reading: Reading, teller: Teller, fields: dict[str, str]) -> None:

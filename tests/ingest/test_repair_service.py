@@ -184,7 +184,7 @@ async def test_what_cannot_be_served_dies_with_its_reason_and_the_rest_goes_on(
         klines_request(2, "7m", NOW_MS - MINUTE_MS, NOW_MS),
         trades_request(3, 5, 9),
     )
-    streams.append(KEYS.requests, {"v": "1", "kind": "trades"})
+    streams.append(KEYS.requests, {"v": "2", "kind": "trades"})
     streams.append(KEYS.requests, {"v": "9"})
     async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
         await eventually(settled(streams, 5))

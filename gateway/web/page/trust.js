@@ -94,7 +94,7 @@ export const VERDICTS = {
 // ---- the scoreboard
 
 const SUMS = [
-  "expected", "bars", "complete", "amended", "gaps", "audited", "exact", "edge_shift", "exchange_gap", "local_gap", "late",
+  "expected", "bars", "complete", "amended", "missing", "audited", "exact", "edge_shift", "exchange_gap", "local_gap", "late",
   "unexplained", "open_findings",
 ];
 
@@ -117,9 +117,9 @@ export function boardVerdict(total) {
     return ["bad", "Something is unexplained", `${count(total.unexplained, "bar differs", "bars differ")} from the exchange's own, and nothing explains it.`];
   }
   if (levelOf(total) === "warn") {
-    const unproven = total.expected - total.complete - total.gaps;
+    const unproven = total.expected - total.complete - total.missing;
     const parts = [
-      total.gaps && count(total.gaps, "bar is missing", "bars are missing"),
+      total.missing && count(total.missing, "bar is missing", "bars are missing"),
       unproven > 0 && count(unproven, "bar is not proven", "bars are not proven"),
       total.local_gap && count(total.local_gap, "bar waits for repair", "bars wait for repair"),
       total.open_findings && count(total.open_findings, "finding stands", "findings stand"),

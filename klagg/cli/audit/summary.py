@@ -27,7 +27,7 @@ SUMS: Final = (
     "bars",
     "complete",
     "amended",
-    "gaps",
+    "missing",
     "audited",
     "exact",
     "edge_shift",
