@@ -1,7 +1,7 @@
 """The shell of the auditors of streams: reads in a consumer group, judges, writes findings and what is remembered.
 
-Entries are settled together, right behind a tick, when a judge remembers everything that they said. What a crash after
-each step leaves:
+Entries are read through `klagg.process.group_consumer`, which says why none is lost. They are settled together, right
+behind a tick, when a judge remembers everything that they said. What a crash after each step leaves:
 
 1. Findings, memory and position are committed in one transaction. Before that, nothing was said and the entries are
    pending: the next start restores the memory of the settlement before and reads them again. After it, they are still
@@ -28,6 +28,7 @@ from auditors.resting import rest
 from auditors.stream_merge import Weave
 from klagg.drivers.redis_streams import Append, Delete, Entry, HashUpdate, Streams, Write
 from klagg.errors import ContractError
+from klagg.process.group_consumer import GroupConsumer
 from klagg.process.service import Context
 from klagg.settings import Settings
 from klagg.wire.entries import EVENT_TICK
@@ -68,6 +69,7 @@ class ShardAuditor:
         self._names: dict[str, str] = {
             getattr(self._keys, name): name for name in ("events", "klines") if name in self.judge.streams
         }
+        self._consumer = GroupConsumer(context, streams, kind.group, dict.fromkeys(self._names, self._keys))
         self._memory, self._place = self._keys.audit(kind.name), f"{self._keys.audit(kind.name)}:at"
         self._weave = Weave()
         self._believed: dict[bytes, bytes] = {}
@@ -88,11 +90,9 @@ class ShardAuditor:
 
     def start(self) -> None:
         """Groups, what is remembered, and what was read before and not settled."""
-        for key in self._names:
-            self._streams.ensure_group(key, self._kind.group)
+        self._consumer.ensure()
         self._restore()
-        for key in self._names:
-            self._take_pending(key)
+        self._take_pending()
 
     def _restore(self) -> None:
         self._believed = self._streams.hash_of(self._place)
@@ -111,17 +111,12 @@ class ShardAuditor:
         config = self._settings.aggregator
         return json.dumps([sorted(config.intervals), config.window_minutes])
 
-    def _take_pending(self, key: str) -> None:
+    def _take_pending(self) -> None:
         """What this consumer was given before and did not settle; what is settled or gone is let go."""
-        consumer, after = self._context.process, "0-0"
-        while ids := self._streams.pending_ids(key, self._kind.group, consumer, after=after, count=READ_ENTRIES):
-            read = self._streams.read_pending(key, self._kind.group, consumer, after=after, count=len(ids))
-            wanted = {each for each in ids if _order(each) > _order(self._at[key])}
-            entries = [entry for entry in read if entry.id in wanted]
-            self._add(key, entries, drained=False)
-            left = {entry.id for entry in entries}
-            self._streams.ack(key, self._kind.group, [each for each in ids if each not in left])
-            after = ids[-1]
+        for page in self._consumer.pending():
+            settled = [each.id for each in page.entries if _order(each.id) <= _order(self._at[page.stream])]
+            self._add(page.stream, page.entries[len(settled) :], drained=False)
+            self._consumer.acknowledge({page.stream: settled})
 
     def _add(self, key: str, entries: Sequence[Entry], *, drained: bool) -> None:
         if self._names[key] == "klines":
@@ -133,9 +128,7 @@ class ShardAuditor:
         """Read what there is, judge it, and settle when that is due."""
         held: dict[str, deque[Entry]] = {"klines": self._weave.klines, "events": self._weave.events}
         keys = [key for key, name in self._names.items() if len(held[name]) < HELD_MAX]
-        found = self._streams.read_group(
-            keys, self._kind.group, self._context.process, count=READ_ENTRIES, block_ms=block_ms
-        )
+        found = self._consumer.read(keys, count=READ_ENTRIES, block_ms=block_ms)
         for key in keys:  # one command reads all streams at one moment, so klines up to any event in it are in it too
             entries = found.get(key, [])
             self._add(key, entries, drained=len(entries) < READ_ENTRIES)
@@ -187,9 +180,8 @@ class ShardAuditor:
         self._streams.commit(self._place, self._believed, place, writes)
         self._believed = {name.encode(): value.encode() for name, value in place.items()}
         self._anew = False
-        for key, ids in self._done.items():
-            self._streams.ack(key, self._kind.group, ids)
-            self._done[key] = []
+        self._consumer.acknowledge(self._done)
+        self._done = {key: [] for key in self._names}
         self._count(found)
 
     def _finding(self, finding: Finding) -> Append:

@@ -1,6 +1,7 @@
 """klagg-repair: what the aggregators and auditors miss, asked for at the exchange and put into the feed. A thin shell.
 
-A request is acknowledged only after its answer is in the feed. What a crash leaves:
+A request is acknowledged only after its answer is in the feed (`klagg.process.group_consumer` says why none is lost).
+What a crash leaves:
 
 1. Read, not served: the entry is pending; the next start reads its own pending entries first.
 2. Some or all answers written, not acknowledged: the same, and what comes twice the ledger drops.
@@ -36,9 +37,10 @@ from klagg.errors import (
     RedisUnavailable,
     UnknownInterval,
 )
+from klagg.process.group_consumer import AsyncGroupConsumer, Rejected
 from klagg.process.service import AsyncContext, run_async, until_stopping
 from klagg.process.stats import Alarm
-from klagg.wire.entries import DEAD_ENTRIES, REQUEST_TRADES, dead_entry, request_of
+from klagg.wire.entries import REQUEST_TRADES, request_of
 from klagg.wire.fields import Fields, upgraded
 from klagg.wire.keys import GROUP_REPAIR, Keys
 
@@ -51,7 +53,6 @@ RECLAIM_IDLE_MS: Final = 120_000
 """An entry that another consumer holds for this long is taken over. A living one that only waits for weight then serves
 it too, which changes nothing."""
 
-RECLAIM_EVERY_S: Final = 30.0
 SWEEP_S: Final = 0.25
 """How often requests past their deadline are looked for, and at the latest whether one is due."""
 
@@ -121,8 +122,16 @@ class Repair:
     ) -> None:
         settings = context.settings
         self._context, self._stats, self._log = context, context.stats, context.log
-        self._reading, self._writing, self._rest, self._clock = reading, writing, rest, clock
+        self._rest, self._clock = rest, clock
         self._shards = {Keys(shard).requests: shard for shard in range(settings.shards)}
+        self._consumer = AsyncGroupConsumer(
+            context,
+            reading,
+            writing,
+            GROUP_REPAIR,
+            {stream: Keys(shard) for stream, shard in self._shards.items()},
+            idle_ms=RECLAIM_IDLE_MS,
+        )
         self._agg_ids = settings.exchange.source == "aggTrade"
         self._room = WaitingRoom(settings.repair.waiting_max)
         self._pen = Pen(writing, context.writer)
@@ -130,7 +139,6 @@ class Repair:
         self._exchange_outage = Outage(context, "the exchange answers")
         self._redis_outage = Outage(context, "Redis answers")
         self._wake = asyncio.Event()
-        self._reclaim_ms = 0.0
         self._stats.add("unrepaired", 0)  # Prometheus sees growth only in what it saw before
         self._stats.show("waiting", 0)
 
@@ -145,8 +153,7 @@ class Repair:
         """After every failure of Redis pending entries are read again: a reply that was lost may have held some."""
         while True:
             try:
-                for stream in self._shards:
-                    await self._reading.ensure_group(stream, GROUP_REPAIR)
+                await self._consumer.ensure()
                 await self._recover()
                 self._redis_outage.worked()
                 while True:
@@ -160,12 +167,10 @@ class Repair:
             await self._redis_outage.over()
 
     async def _read_new(self) -> None:
-        if steady_ms() >= self._reclaim_ms:
+        if self._consumer.reclaim_due:
             await self._reclaim()
         room = await self._some_room()
-        found = await self._reading.read_group(
-            list(self._shards), GROUP_REPAIR, PROCESS, count=room, block_ms=self._context.settings.redis.block_ms
-        )
+        found = await self._consumer.read(count=room, block_ms=self._context.settings.redis.block_ms)
         for stream, entries in found.items():
             await self._admit(stream, entries)
 
@@ -177,29 +182,13 @@ class Repair:
 
     async def _recover(self) -> None:
         """What this consumer was given before and never acknowledged, then what dead consumers left."""
-        for stream in self._shards:
-            after = "0-0"
-            while entries := await self._reading.read_pending(
-                stream, GROUP_REPAIR, PROCESS, after=after, count=await self._some_room()
-            ):
-                after = entries[-1].id
-                await self._admit(stream, entries)
+        async for page in self._consumer.pending(self._some_room):
+            await self._admit(page.stream, page.entries)
         await self._reclaim()
 
     async def _reclaim(self) -> None:
-        self._reclaim_ms = steady_ms() + RECLAIM_EVERY_S * 1000
-        for stream in self._shards:
-            start = ""
-            while start != "0-0":
-                start, entries = await self._reading.claim_idle(
-                    stream,
-                    GROUP_REPAIR,
-                    PROCESS,
-                    idle_ms=RECLAIM_IDLE_MS,
-                    count=await self._some_room(),
-                    start=start or "0-0",
-                )
-                await self._admit(stream, entries)
+        async for page in self._consumer.idle(self._some_room):
+            await self._admit(page.stream, page.entries)
 
     async def _admit(self, stream: str, entries: Iterable[Entry]) -> None:
         """Take entries into the waiting room; what is no usable request is buried."""
@@ -214,7 +203,7 @@ class Repair:
                     raise ContractError("trades are asked for by aggregate ids, which exchange.source = trade has not")
                 wanted = wanted_of(shard, entry.id, entry.fields, request)
             except (ContractError, UnknownInterval) as bad:
-                await self._bury(shard, [entry], str(bad))
+                await self._bury([Rejected(stream, entry.id, entry.fields, str(bad))])
                 continue
             self._room.add(wanted)
             self._wake.set()
@@ -318,7 +307,7 @@ class Repair:
 
     async def _ack(self, wanted: Sequence[Wanted]) -> None:
         stream = Keys(wanted[0].shard).requests
-        await self._writing.ack(stream, GROUP_REPAIR, [each.entry_id for each in wanted])
+        await self._consumer.acknowledge({stream: [each.entry_id for each in wanted]})
 
     async def _expire(self, wanted: Sequence[Wanted]) -> None:
         """Acknowledge requests for which nobody waits any more; who asked asks again."""
@@ -330,23 +319,17 @@ class Repair:
         """The exchange will never answer this as it should: to `dead`, and acknowledged."""
         try:
             await self._tell(job, *(given_up(each.request, reason, self._now_ms()) for each in job.wanted))
-            await self._bury(job.wanted[0].shard, [Entry(each.entry_id, each.raw) for each in job.wanted], reason)
+            stream = Keys(job.wanted[0].shard).requests
+            await self._bury([Rejected(stream, each.entry_id, each.raw, reason) for each in job.wanted])
         except (RedisUnavailable, RedisRefused) as lost:
             self._postpone(job, self._redis_outage, lost)
             return
         self._room.done(job)
 
-    async def _bury(self, shard: int, entries: Sequence[Entry], reason: str) -> None:
-        keys = Keys(shard)
-        self._log.error("request %s of %s goes to %s: %s", entries[0].id, keys.requests, keys.dead, reason)
-        await self._pen.write(
-            lambda: [
-                Append(keys.dead, dead_entry(keys.requests, each.id, GROUP_REPAIR, reason, each.fields), DEAD_ENTRIES)
-                for each in entries
-            ]
-        )
-        await self._writing.ack(keys.requests, GROUP_REPAIR, [each.id for each in entries])
-        self._stats.add("dead", len(entries))
+    async def _bury(self, rejected: Sequence[Rejected]) -> None:
+        """Requests of one stream to `dead`, and acknowledged."""
+        await self._consumer.bury(rejected)
+        await self._consumer.acknowledge({rejected[0].stream: [each.id for each in rejected]})
 
     async def _sweep(self) -> None:
         """Lets go of requests past their deadline, and shows how many wait."""

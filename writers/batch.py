@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from klagg.kline import Kline
+from klagg.process.group_consumer import Rejected
 from klagg.wire.fields import RawFields
 
 
@@ -17,16 +18,6 @@ class Taken:
     id: str
     raw: RawFields
     kline: Kline
-
-
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A stream entry that cannot be stored, and why."""
-
-    stream: str
-    id: str
-    raw: RawFields
-    reason: str
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """klagg-writer-final: every kline of `klines:{n}` into the table, acknowledged only after its commit.
 
-One batch is settled in three steps. What a crash after each of them leaves:
+One batch is settled in three steps. `klagg.process.group_consumer` says why none of them loses an entry. What a crash
+after each of them leaves:
 
 1. The rows are committed. Before that, the entries are pending in Redis and nothing is in the table. After it, they
    are still pending: the next start reads them again, and the upsert finds their versions already there.
@@ -15,46 +16,34 @@ import gc
 import random
 import sys
 import time
-from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Final
 
 from klagg.backoff import Backoff
 from klagg.drivers.postgres import Database
-from klagg.drivers.redis_streams import Append, Entry, next_id
+from klagg.drivers.redis_streams import Entry, next_id
 from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.process import service
+from klagg.process.group_consumer import PAGE_ENTRIES, GroupConsumer, Page, Rejected
 from klagg.process.service import Context, Deadline
 from klagg.process.stats import Alarm
-from klagg.wire.entries import DEAD_ENTRIES, dead_entry
-from klagg.wire.fields import stamp
 from klagg.wire.keys import GROUP_WRITERS, Keys
-from writers.batch import Batch, Rejected, Taken
+from writers.batch import Batch, Taken
 from writers.kline_entries import kline_of
 from writers.klines_sequence import Continuity, Jump
-from writers.reclaim import idle_pages
 from writers.store import Store
 
 PROCESS: Final = "writer-final"
-
-READ_ENTRIES: Final = 500
-"""The most entries of one read of one stream, so that the heart beats while a backlog drains."""
 
 REDIS_FIRST_S: Final = 0.2
 REDIS_CAP_S: Final = 5.0
 REDIS_FAILURES_MAX: Final = 8
 """Failures in a row after which the writer ends: about 15 s."""
 
-RECLAIM_EVERY_MS: Final = 30_000
 LAG_EVERY_MS: Final = 1_000
 AHEAD_EVERY_MS: Final = 20
 """How long nothing more is read ahead after a read that came back short."""
-
-BURIALS_SAID: Final = 5
-"""How many poison entries of a batch are named in the log; `dead:{n}` has them all."""
-
-LEFT_COUNTED: Final = 10_000
 
 EXIT_LEFT: Final = 3
 """The exit code of a clean end that left entries unwritten; they are still in Redis."""
@@ -71,8 +60,8 @@ class FinalWriter:
         settings = context.settings
         self._context = context
         self._streams = context.connect()
-        self._shards = {Keys(shard).klines: Keys(shard) for shard in range(settings.shards)}
-        self._consumer = context.process
+        shards = [Keys(shard) for shard in range(settings.shards)]
+        self._consumer = GroupConsumer(context, self._streams, GROUP_WRITERS, {keys.klines: keys for keys in shards})
         self._block_ms = settings.redis.block_ms
         persistence = settings.persistence
         self._batch, self._ahead = (
@@ -82,9 +71,8 @@ class FinalWriter:
             settings.database.url, application=f"klagg-{context.process}", while_waiting=self._while_waiting
         )
         self._store = Store(context, database)
-        self._reclaim_at_ms = self._lag_at_ms = self._ahead_at_ms = 0.0
+        self._lag_at_ms = self._ahead_at_ms = 0.0
         self._continuity = Continuity()
-        self._dead_seq: Counter[str] = Counter()
         self._deadline: Deadline | None = None
         self._usable = False
         self._reading_ahead = False
@@ -97,8 +85,8 @@ class FinalWriter:
         self._consume()
         if self._usable:
             self._drain()
-        self._ensure_groups()
-        left = sum(self._unsettled(stream) for stream in self._shards)
+        self._consumer.ensure()
+        left = self._consumer.unsettled()
         if left:
             self._context.log.warning("%d entries are left unwritten; they are still in Redis", left)
         return left
@@ -108,7 +96,7 @@ class FinalWriter:
         backoff = Backoff(REDIS_FIRST_S, REDIS_CAP_S, random.random)
         while not self._context.stopping:
             try:
-                self._ensure_groups()
+                self._consumer.ensure()
                 self._usable = self._usable or self._store.wait_until_usable()
                 if self._usable:
                     self._recover()
@@ -131,7 +119,7 @@ class FinalWriter:
 
     def _turn(self) -> None:
         now_ms = _now_ms()
-        if now_ms >= self._reclaim_at_ms and self._flush() and self._flush():
+        if self._consumer.reclaim_due and self._flush() and self._flush():
             self._reclaim()  # behind both batches, or it would find what they hold
         _, short = self._take_new(self._batch, block_ms=None if len(self._batch) else self._block_ms)
         if self._batch.due(_now_ms(), short=short):
@@ -142,10 +130,8 @@ class FinalWriter:
 
     def _take_new(self, batch: Batch, *, block_ms: int | None) -> tuple[int, bool]:
         """Read new entries into a batch: how many, and whether every stream gave fewer than were asked for."""
-        asked = max(1, min(READ_ENTRIES, batch.room // len(self._shards)))
-        found = self._streams.read_group(
-            list(self._shards), GROUP_WRITERS, self._consumer, count=asked, block_ms=block_ms
-        )
+        asked = max(1, min(PAGE_ENTRIES, batch.room // len(self._consumer.streams)))
+        found = self._consumer.read(count=asked, block_ms=block_ms)
         for stream, entries in found.items():
             for jump in self._continuity.note(stream, entries):
                 self._examine(stream, jump)
@@ -181,44 +167,30 @@ class FinalWriter:
 
     def _recover(self) -> None:
         """What this consumer was given before and never acknowledged, then what dead consumers left."""
-        for stream in self._shards:
-            after = "0-0"
-            while ids := self._streams.pending_ids(
-                stream, GROUP_WRITERS, self._consumer, after=after, count=READ_ENTRIES
-            ):
-                entries = self._pending(stream, after, ids)
-                self._context.log.info("%d entries of %s were pending from before", len(entries), stream)
-                after = ids[-1]
-                self._take(self._batch, stream, entries)
-                if not self._batch.room and not self._flush():
-                    return
+        for page in self._consumer.pending():
+            if page.entries:
+                self._context.log.info("%d entries of %s were pending from before", len(page.entries), page.stream)
+            self._report_gone(page)
+            self._take(self._batch, page.stream, page.entries)
+            if not self._batch.room and not self._flush():
+                return
         if self._flush():
             self._reclaim()
 
-    def _pending(self, stream: str, after: str, ids: Sequence[str]) -> list[Entry]:
-        """The pending entries with these ids. Those that were trimmed meanwhile are let go, and it is said."""
-        wanted = set(ids)
-        read = self._streams.read_pending(stream, GROUP_WRITERS, self._consumer, after=after, count=len(ids))
-        entries = [entry for entry in read if entry.id in wanted]
-        found = {entry.id for entry in entries}
-        gone = [each for each in ids if each not in found]
-        if gone:
+    def _report_gone(self, page: Page) -> None:
+        if page.gone:
             self._say_lost(
-                len(gone),
-                f"pending entries of {stream} were gone before they were stored, with ids from {gone[0]} to {gone[-1]}",
+                len(page.gone),
+                f"pending entries of {page.stream} were gone before they were stored, with ids from {page.gone[0]} to "
+                f"{page.gone[-1]}",
             )
-            self._streams.ack(stream, GROUP_WRITERS, gone)
-        return entries
 
     def _reclaim(self) -> None:
-        self._reclaim_at_ms = _now_ms() + RECLAIM_EVERY_MS
-        for stream in self._shards:
-            for entries in idle_pages(
-                self._context, self._streams, stream, GROUP_WRITERS, self._consumer, READ_ENTRIES
-            ):
-                self._take(self._batch, stream, entries)
-                if not self._flush():
-                    return
+        for page in self._consumer.idle():
+            self._report_gone(page)
+            self._take(self._batch, page.stream, page.entries)
+            if not self._flush():
+                return
 
     def _flush_and_read_ahead(self) -> bool:
         """As `_flush`; while the database works, the next batch is read, which halves the time that a backlog takes.
@@ -242,9 +214,8 @@ class FinalWriter:
             return False
         rows = stats.counters.get("rows", 0) - rows_before
         stats.add("duplicates", len(batch.taken) - len(settlement.poison) - rows)
-        self._bury([*batch.rejected, *settlement.poison])
-        for stream, ids in batch.ids().items():
-            self._streams.ack(stream, GROUP_WRITERS, ids)
+        self._consumer.bury([*batch.rejected, *settlement.poison])
+        self._consumer.acknowledge(batch.ids())
         if batch.taken:
             last = batch.taken[-1].kline
             opened = datetime.fromtimestamp(last.open_time / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
@@ -252,21 +223,6 @@ class FinalWriter:
         batch.clear()
         self._batch, self._ahead = self._ahead, batch
         return True
-
-    def _bury(self, rejected: Sequence[Rejected]) -> None:
-        """Append poison entries to `dead:{n}`, and say so."""
-        writes = []
-        for entry in rejected:
-            dead = self._shards[entry.stream].dead
-            self._dead_seq[dead] += 1
-            fields = dead_entry(entry.stream, entry.id, GROUP_WRITERS, entry.reason, entry.raw)
-            writes.append(Append(dead, stamp(fields, self._context.writer, self._dead_seq[dead]), DEAD_ENTRIES))
-            if len(writes) <= BURIALS_SAID:
-                self._context.log.error("entry %s of %s goes to %s: %s", entry.id, entry.stream, dead, entry.reason)
-        if writes:
-            self._context.log.error("%d entries of a batch could not be stored", len(writes))
-            self._streams.write(writes)
-            self._context.stats.add("dead", len(writes))
 
     def _drain(self) -> None:
         """After the request to stop: write what is there, until nothing is left or the deadline passes."""
@@ -294,26 +250,9 @@ class FinalWriter:
             _, short = self._take_new(self._ahead, block_ms=None)
             self._ahead_at_ms = now_ms + AHEAD_EVERY_MS if short else now_ms
 
-    def _ensure_groups(self) -> None:
-        for stream in self._shards:
-            self._streams.ensure_group(stream, GROUP_WRITERS)
-
-    def _unsettled(self, stream: str) -> int:
-        """Entries of a stream that the group has not acknowledged: read or not, by whatever consumer.
-
-        Redis does not know how many are unread after some were cut; they are counted then, LEFT_COUNTED at most.
-        """
-        pending = self._streams.pending_count(stream, GROUP_WRITERS)
-        unread = self._streams.group_lag(stream, GROUP_WRITERS)
-        if unread is not None:
-            return unread + pending
-        needed = self._streams.groups(stream)[GROUP_WRITERS]
-        return max(pending, len(self._streams.range(stream, needed, count=LEFT_COUNTED)))
-
     def _show_lag(self) -> None:
-        lags = [self._streams.group_lag(stream, GROUP_WRITERS) for stream in self._shards]
-        known = [lag for lag in lags if lag is not None]
-        self._context.stats.show("lag", sum(known) if len(known) == len(lags) else "unknown")
+        lag = self._consumer.lag()
+        self._context.stats.show("lag", "unknown" if lag is None else lag)
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from klagg.errors import KlaggError
-from writers.batch import Rejected, Taken, resolve
+from klagg.process.group_consumer import Rejected
+from writers.batch import Taken, resolve
 
 
 class TooManyRefused(KlaggError):

@@ -17,15 +17,28 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError, WatchError
 from redis.retry import Retry
 
-from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
+from klagg.drivers.commands import Append, Claim, Delete, Entry, HashUpdate, Pending, Trim, Write, next_id
+from klagg.drivers.commands import claim_of as _claim_of
 from klagg.drivers.commands import entries_of as _entries
 from klagg.drivers.commands import entry_list as _entry_list
-from klagg.drivers.commands import pending_page as _pending_page
+from klagg.drivers.commands import pending_of as _pending_of
 from klagg.drivers.read_ahead import ReadAhead
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
 from klagg.wire.fields import Fields
 
-__all__ = ["Append", "AsyncStreams", "Delete", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
+__all__ = [
+    "Append",
+    "AsyncStreams",
+    "Claim",
+    "Delete",
+    "Entry",
+    "HashUpdate",
+    "Pending",
+    "Streams",
+    "Trim",
+    "Write",
+    "next_id",
+]
 
 _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 
@@ -171,38 +184,29 @@ class Streams:
             reply = self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
         return dict(_entries(reply))
 
-    def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+    def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> Pending:
         """This consumer's own entries that were delivered and never acknowledged, behind the id `after`.
 
-        Empty only when there are no more: entries that were trimmed while pending are passed over.
+        Entries that were trimmed while pending are named as gone. Both lists are empty only when there are no more.
         """
-        while True:
-            with _speaking("reading pending entries"):
-                reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
-            entries, last = _pending_page(reply)
-            if entries or not last:
-                return entries
-            after = last
+        with _speaking("reading pending entries"):
+            reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+        return _pending_of(reply)
 
-    def claim_idle(
-        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
-    ) -> tuple[str, list[Entry]]:
-        """XAUTOCLAIM: entries that another consumer left pending for `idle_ms`; the next start (`0-0`: done), them."""
+    def claim_idle(self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0") -> Claim:
+        """XAUTOCLAIM: entries that any consumer, this one too, has left pending for `idle_ms`, from the id `start` on.
+
+        Entries that were trimmed while pending are named as gone; Redis 7.0 and later forget them then and there.
+        """
         with _speaking("claiming entries"):
             reply: Any = self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
-        return reply[0].decode(), _entry_list(reply[1])
+        return _claim_of(reply)
 
     def pending_count(self, key: str, group: str) -> int:
         """How many entries of the group are delivered and not yet acknowledged."""
         with _speaking("counting pending entries"):
             reply: Any = self._redis.xpending(key, group)
         return int(reply["pending"])
-
-    def pending_ids(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[str]:
-        """XPENDING: the ids behind `after` that this consumer was given and did not acknowledge, trimmed ones too."""
-        with _speaking("asking for pending entries"):
-            found: Any = self._redis.xpending_range(key, group, next_id(after), "+", count, consumername=consumer)
-        return [each["message_id"].decode() for each in found]
 
     def group_lag(self, key: str, group: str) -> int | None:
         """How many entries the group has not read yet, as Redis reckons it; None where it does not know."""
@@ -409,23 +413,19 @@ class AsyncStreams:
             reply = await self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
         return dict(_entries(reply))
 
-    async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+    async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> Pending:
         """As `Streams.read_pending`."""
-        while True:
-            with _awaited("reading pending entries"):
-                reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
-            entries, last = _pending_page(reply)
-            if entries or not last:
-                return entries
-            after = last
+        with _awaited("reading pending entries"):
+            reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+        return _pending_of(reply)
 
     async def claim_idle(
         self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
-    ) -> tuple[str, list[Entry]]:
+    ) -> Claim:
         """As `Streams.claim_idle`."""
         with _awaited("claiming entries"):
             reply: Any = await self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
-        return reply[0].decode(), _entry_list(reply[1])
+        return _claim_of(reply)
 
     async def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
         """As `Streams.ack`."""

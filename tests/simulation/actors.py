@@ -183,7 +183,9 @@ class Repair(Sender):
         world = self.world
         try:
             if not self.recovered:
-                pending = self.streams.read_pending(KEYS.requests, "repair", "repair", after="0-0", count=WAITING_MAX)
+                pending = self.streams.read_pending(
+                    KEYS.requests, "repair", "repair", after="0-0", count=WAITING_MAX
+                ).entries
                 self.recovered = not pending
                 self._take(pending)
             elif self.room.room:
@@ -272,7 +274,7 @@ class Writer:
         world = self.world
         try:
             if not self.recovered:
-                entries = self.streams.read_pending(KEYS.klines, "writers", "writer", after="0-0", count=100)
+                entries = self.streams.read_pending(KEYS.klines, "writers", "writer", after="0-0", count=100).entries
                 self.recovered = not entries
                 world.seen["kline given again"] += len(entries)
             else:

@@ -53,8 +53,8 @@ def test_groups(streams: Any) -> None:
     before = streams.groups(FEED)["g"]
     assert before <= ids[0]
     assert fields(streams.read_group([FEED], "g", "me", count=2)[FEED]) == [b"0", b"1"]
-    assert fields(streams.read_pending(FEED, "g", "me", after="0-0", count=9)) == [b"0", b"1"]
-    assert fields(streams.read_pending(FEED, "g", "me", after=ids[0], count=9)) == [b"1"]
+    assert fields(streams.read_pending(FEED, "g", "me", after="0-0", count=9).entries) == [b"0", b"1"]
+    assert fields(streams.read_pending(FEED, "g", "me", after=ids[0], count=9).entries) == [b"1"]
     assert (streams.pending_count(FEED, "g"), streams.group_lag(FEED, "g")) == (2, 1)
     assert streams.groups(FEED)["g"] == ids[0]
     streams.ack(FEED, "g", ids[:2])

@@ -6,8 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klagg.kline import Kline
+from klagg.process.group_consumer import Rejected
 from tests.writers.support import OPEN_TIME, kline, newer, taken
-from writers.batch import Batch, Rejected, Taken, resolve
+from writers.batch import Batch, Taken, resolve
 
 
 def filled(count: int, *, size_max: int = 10, now_ms: float = 0.0) -> Batch:

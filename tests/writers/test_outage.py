@@ -16,6 +16,7 @@ from klagg import settings
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Append, Streams
 from klagg.embedded import PostgresServer, RedisServer
+from klagg.process.group_consumer import PAGE_ENTRIES
 from klagg.settings import Settings
 from klagg.wire.fields import text_of
 from klagg.wire.keys import GROUP_WRITERS, Keys
@@ -31,7 +32,7 @@ from tests.writers.support import (
     stored,
     writer_process,
 )
-from writers.final_service import EXIT_LEFT, READ_ENTRIES
+from writers.final_service import EXIT_LEFT
 
 pytestmark = pytest.mark.servers
 
@@ -40,7 +41,7 @@ KLINES = KEYS.klines
 AWAY = "waiting for the database"
 SIZE = 300
 """finalized_buffer_size here."""
-HELD_MAX = 2 * (SIZE + READ_ENTRIES)
+HELD_MAX = 2 * (SIZE + PAGE_ENTRIES)
 """A batch that is written and one that is read ahead."""
 
 Start = Callable[..., AbstractContextManager[WriterProcess]]
@@ -222,7 +223,7 @@ def test_a_shutdown_ends_at_its_one_deadline_and_says_what_was_left(
         rows = stored(database)
         left = int(re.findall(r"(\d+) entries are left unwritten; they are still in Redis", writer.said())[0])
         assert 0 < len(rows) < len(klines), "it went on as long as it had time"
-        assert len(rows) <= len(klines) - left + SIZE + READ_ENTRIES
+        assert len(rows) <= len(klines) - left + SIZE + PAGE_ENTRIES
         assert len(rows) + left >= len(klines)
     with start() as writer:
         eventually(lambda: settled(streams), 30)

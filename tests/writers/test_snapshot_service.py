@@ -30,7 +30,7 @@ from klagg.wire.keys import CLOCK_KEY, GROUP_HISTORY, GROUP_WRITERS, Keys
 from tests.kit import eventually
 from tests.writers import support
 from tests.writers.support import KILLED_BEFORE_ACK, OPEN_TIME, WriterProcess, kline, publish, stored, writer_process
-from tests.writers.test_history import GAP, T
+from tests.writers.test_history import GAP_KEY, T
 from writers.kline_table import upsert
 from writers.snapshot_service import EXIT_LEFT, NICENESS
 from writers.snapshots import BATCH_ROWS, FINALS_WAITING_MAX
@@ -248,9 +248,9 @@ def test_history_becomes_rows(start: Start, database: Database, streams: Streams
     entries = [
         events_entry("tick", T, []),
         events_entry("listed", T, [("AUSDT", T - 1000, "TRADING", 2, 3)]),
-        events_entry("gap_opened", T + 1, [(*GAP, T - 5, T - 4)]),
+        events_entry("gap_opened", T + 1, [(*GAP_KEY, T - 5, T - 4)]),
         events_entry("close", T + 2, [("AUSDT", "1m", T, "clock", 0, 1, "open", "waiting", "own")]),
-        events_entry("gap_closed", T + 3, [(*GAP, "repaired")]),
+        events_entry("gap_closed", T + 3, [(*GAP_KEY, "repaired")]),
     ]
     streams.write([Append(KEYS.events, stamp(each, "a@1", seq)) for seq, each in enumerate(entries, 1)])
     tell(streams, "A", "B")
@@ -263,7 +263,7 @@ def test_history_becomes_rows(start: Start, database: Database, streams: Streams
 
 
 def test_with_fills_gaps_count_fills(start: Start, database: Database, streams: Streams) -> None:
-    fields = events_entry("gap_opened", T, [(*GAP, T - 5, T - 4)])
+    fields = events_entry("gap_opened", T, [(*GAP_KEY, T - 5, T - 4)])
     streams.append(KEYS.events, stamp(fields, "a@1", 1))
     with start(EXCHANGE__SOURCE="trade") as writer:
         eventually(lambda: database.query("SELECT ids FROM gaps") == [{"ids": "trade"}])
@@ -305,7 +305,7 @@ def test_a_crash_before_the_acknowledgement_loses_and_doubles_nothing(
     assert findings(database) == 2
 
 
-IMPATIENT = "import writers.history_consumer as h, writers.reclaim as r; r.IDLE_MS = 1; h.RECLAIM_EVERY_S = 0.1"
+IMPATIENT = "import klagg.process.group_consumer as g; g.IDLE_MS, g.RECLAIM_EVERY_S = 1, 0.1"
 
 
 def test_entries_of_a_consumer_that_never_returns_are_taken_over(
