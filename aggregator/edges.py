@@ -10,12 +10,10 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
-from aggregator.fold import Rows
+from aggregator.arrays import Ints
+from aggregator.columns import Trades
 from klagg.intervals import MINUTE_MS
-
-Ints = npt.NDArray[np.int64]
 
 EDGE_MS = 100
 EDGES_MAX = 8
@@ -34,23 +32,23 @@ class Edges:
         self._finest_ms = finest_ms
         self.found: dict[int, Ints] = {}
 
-    def note(self, rows: Rows) -> None:
+    def note(self, trades: Trades) -> None:
         """Pick the evidence out of admitted trades (at least one); any order gives the same."""
-        finest_ms, newest_ms = self._finest_ms, int(rows.time.max())
-        if newest_ms % finest_ms < finest_ms - EDGE_MS and newest_ms - newest_ms % finest_ms <= int(rows.time.min()):
+        finest_ms, newest_ms = self._finest_ms, int(trades.time.max())
+        if newest_ms % finest_ms < finest_ms - EDGE_MS and newest_ms - newest_ms % finest_ms <= int(trades.time.min()):
             return
-        near = rows.time % finest_ms >= finest_ms - EDGE_MS
-        rows = rows.take(near & rows.agg & (rows.last > rows.first))
-        boundaries = rows.time // finest_ms * finest_ms + finest_ms
+        near = trades.time % finest_ms >= finest_ms - EDGE_MS
+        trades = trades.select(near & trades.agg & (trades.last > trades.first))
+        boundaries = trades.time // finest_ms * finest_ms + finest_ms
         parts = (
-            rows.slot,
-            rows.id,
-            rows.first,
-            rows.last,
-            rows.time,
-            rows.price,
-            rows.qty,
-            rows.maker.astype(np.int64),
+            trades.slot,
+            trades.id,
+            trades.first,
+            trades.last,
+            trades.time,
+            trades.price,
+            trades.qty,
+            trades.maker.astype(np.int64),
         )
         table: Ints = np.stack(parts)
         for boundary in np.unique(boundaries).tolist():

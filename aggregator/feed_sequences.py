@@ -34,7 +34,7 @@ class Seen:
     entry_id: str
 
 
-class Continuity:
+class FeedSequences:
     """The last number of every writer of the feed. `lost` entries never came, `repeated` ones came again.
 
     A repetition is harmless: a writer whose reply was lost appends again, and the ledger drops what comes twice.

@@ -1,4 +1,4 @@
-"""Finality: which bars are published at a tick, and as what (DESIGN §4).
+"""Finality: which bars are published at a tick, and as what.
 
 A bar is *proven* when a trade at or after the next bar's open has been seen and no gap taints it; a proven bar is
 final with complete=1. Otherwise it is *closed by the clock* after a grace, with complete=0, and *confirmed* under the
@@ -11,14 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from aggregator.ledger import Ledger
 from aggregator.ring import AHEAD_MS, NO_BUCKET, Ring
 from klagg.intervals import MINUTE, MINUTE_MS
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NO_TIME = np.iinfo(np.int64).min
 LAST_TIME = np.iinfo(np.int64).max >> 1
@@ -246,10 +243,10 @@ class Finality:
         """Amendments and confirmations of bars that are already out."""
         ring = self._ring
         published: list[Published] = []
-        changed = ring.take_published()
+        changed = ring.drain_published()
         if len(changed):
             self._carry_on(changed)
-            changed = np.union1d(changed, ring.take_published())
+            changed = np.union1d(changed, ring.drain_published())
             published += self._revise_cells(AMENDED, changed)
         if len(self._waiting):
             self._waiting = self._waiting[ring.waiting.reshape(-1)[self._waiting]]

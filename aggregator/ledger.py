@@ -1,4 +1,4 @@
-"""The ledger: which ids of each symbol have been seen (DESIGN §1.2).
+"""The ledger: which ids of each symbol have been seen.
 
 Ids are contiguous per symbol. The ordinary case, the next ids in order, is decided for all symbols at once by numpy;
 only a symbol whose ids jump, repeat or arrive late is looked at by itself, and there by runs of ids, never by trades.
@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from aggregator.official_coverage import Coverage
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NONE = -1
 FIRST_ID = 1
@@ -238,7 +235,7 @@ class Ledger:
             )
 
     def lose(self, slots: Ints, ids: Ints, times: Ints) -> None:
-        """Trades that were admitted since the last `take_events` and cannot be used: they taint bars as lost gaps do,
+        """Trades that were admitted since the last `drain_events` and cannot be used: they taint bars as lost gaps do,
         one for a run of ids. Between the neighbours of the gap that they filled no close is sure."""
         order = np.lexsort((ids, slots))
         slots, ids, times = slots[order], ids[order], times[order]
@@ -305,7 +302,7 @@ class Ledger:
         first_ms, last_ms = max(gap.before_time, opening), min(gap.after_time, closing - 1)
         return self.coverage.holds_minutes(slot, first_ms, last_ms)
 
-    def take_events(self) -> list[GapEvent]:
+    def drain_events(self) -> list[GapEvent]:
         """The gap events since the last call."""
         events, self.events = self.events, []
         return events

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
+from aggregator.columns import Trades
 from aggregator.finality import Finality
-from aggregator.fold import Prepared, Rows
 from aggregator.ledger import Ledger
 from aggregator.parking import Parking
 from aggregator.ring import ENDLESS, NO_BUCKET, Ring
@@ -23,17 +23,14 @@ from klagg.errors import ContractError
 from klagg.wire.entries import EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, Listing, events_entry, listings_of
 from klagg.wire.fields import Fields, RawFields
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
 TRADING = "TRADING"
 SCALE_MAX = 17
 """The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
 FREED_MAX = 10_000
 """Names of freed slots whose last generation is remembered; beyond it the one freed first is forgotten."""
 
-OLD_GENERATION = "is of the generation before, whose ids were closed when the symbol was listed again"
-UNLISTED = "begins the ids anew, and no listing says so"
+OLD_GENERATION_REASON = "is of the generation before, whose ids were closed when the symbol was listed again"
+UNLISTED_REASON = "begins the ids anew, and no listing says so"
 
 Row = tuple[object, ...]
 
@@ -102,24 +99,24 @@ class Listings:
             ),
         )
 
-    def take(self, listings: Iterable[Listing], time_ms: int) -> list[Fields]:
+    def apply(self, listings: Iterable[Listing], time_ms: int) -> list[Fields]:
         """Take in the usable listings of a tick, whose names have slots; the events of what they change. Scales are the
         caller's to raise."""
         rows: dict[str, list[Row]] = {EVENT_LISTED: [], EVENT_DELISTED: []}
         for listing in listings:
-            kind = self._take(listing, time_ms)
+            kind = self._apply(listing, time_ms)
             if kind:
                 rows[kind].append(
                     (listing.symbol, listing.generation, listing.status, listing.price_scale, listing.qty_scale)
                 )
         return [events_entry(kind, time_ms, found) for kind, found in rows.items() if found]
 
-    def take_begun(self) -> list[int]:
+    def drain_begun(self) -> list[int]:
         """Slots whose ids began anew since the last call."""
         begun, self._begun = self._begun, []
         return begun
 
-    def _take(self, listing: Listing, time_ms: int) -> str:
+    def _apply(self, listing: Listing, time_ms: int) -> str:
         """Take in one listing at a tick; the kind of event that it is, "" if it changes nothing.
 
         An entry of an earlier generation than the known one is late and says nothing.
@@ -187,32 +184,31 @@ class Listings:
                 ahead = interval.bucket_of(interval.open_of(int(ring.head[at]) + 1) + ring.span_ms // 2)
                 ring.cursor[at, slot] = max(int(ring.cursor[at, slot]), ahead - ring.sizes[at] + 2)
 
-    def park(self, strange: Prepared, time_ms: int) -> Bools:
+    def park(self, strange: Trades, time_ms: int) -> Bools:
         """Let trades wait for their listing; which of them cannot, because there is no room or they fit no integer."""
-        over = np.zeros(len(strange.rows), np.bool_) if strange.unfit is None else strange.unfit.copy()
-        rows = strange.rows
-        counts = np.ones(len(rows), np.bool_) if strange.counts is None else strange.counts
-        names = [self._symbols.names[slot] for slot in rows.slot.tolist()]
+        over = np.zeros(len(strange), np.bool_) if strange.unfit is None else strange.unfit.copy()
+        counts = np.ones(len(strange), np.bool_) if strange.counts is None else strange.counts
+        names = [self._symbols.names[slot] for slot in strange.slot.tolist()]
         columns = (
-            rows.price,
-            self._symbols.price_scale[rows.slot],
-            rows.qty,
-            self._symbols.qty_scale[rows.slot],
-            rows.first,
-            rows.last,
-            rows.maker,
+            strange.price,
+            self._symbols.price_scale[strange.slot],
+            strange.qty,
+            self._symbols.qty_scale[strange.slot],
+            strange.first,
+            strange.last,
+            strange.maker,
             counts,
-            rows.agg,
+            strange.agg,
         )
         values = zip(*(column.astype(np.int64).tolist() for column in columns), strict=True)
-        keys = zip(names, rows.id.tolist(), rows.time.tolist(), strict=True)
+        keys = zip(names, strange.id.tolist(), strange.time.tolist(), strict=True)
         waiting = {key: each for key, each, unfit in zip(keys, values, over.tolist(), strict=True) if not unfit}
         no_room = self.parking.park(waiting, time_ms)
         if no_room:
-            over |= [key in no_room for key in zip(names, rows.id.tolist(), rows.time.tolist(), strict=True)]
+            over |= [key in no_room for key in zip(names, strange.id.tolist(), strange.time.tolist(), strict=True)]
         return over
 
-    def given_up(self, time_ms: int) -> tuple[Ints, Ints]:
+    def give_up(self, time_ms: int) -> tuple[Ints, Ints]:
         """Slots and ids of trades that have waited too long."""
         late = self.parking.expire(time_ms)
         slots = [self._symbols.index[name.encode()] for name, _, _ in late]
@@ -234,31 +230,31 @@ class Listings:
             unseen[row] = ids[row] > last_id or times[row] > last_time
         return ~earlier, unseen
 
-    def outlive(self, rows: Rows) -> None:
+    def outlive(self, trades: Trades) -> None:
         """Trades at or after the end came all the same: they count, and the end moves behind them."""
         ends, count = self._ring.end_ms, self._symbols.count
         if not (ends[:count] != ENDLESS).any():
             return
-        self._late = bool((ends[rows.slot] != ENDLESS).any())
+        self._late = bool((ends[trades.slot] != ENDLESS).any())
         for slot in np.flatnonzero(ends[:count] <= self._ledger.last_time[:count]).tolist():
             ends[slot] = self._ledger.last_time[slot] + 1
             self._go_on(slot)
 
-    def genesis(self, rows: Rows, time_ms: int) -> list[Fields]:
+    def genesis(self, trades: Trades, time_ms: int) -> list[Fields]:
         """The first trades of generations among the trades admitted at this tick, as events."""
         count = self._symbols.count
         waiting = np.flatnonzero(self.genesis_due[:count] & (self._ledger.last_id[:count] > 0))
         found: list[Row] = []
         for slot in waiting.tolist():
-            own = np.flatnonzero(rows.slot == slot)
+            own = np.flatnonzero(trades.slot == slot)
             if len(own):
-                first = int(own[np.argmin(rows.id[own])])
+                first = int(own[np.argmin(trades.id[own])])
                 found.append(
                     (
                         self._symbols.names[slot],
                         int(self._symbols.generation[slot]),
-                        int(rows.id[first]),
-                        int(rows.time[first]),
+                        int(trades.id[first]),
+                        int(trades.time[first]),
                     )
                 )
                 self.genesis_due[slot] = False

@@ -1,4 +1,4 @@
-"""Times of each symbol that the exchange's own klines cover: merged, half-open ranges by slot (DESIGN §4).
+"""Times of each symbol that the exchange's own klines cover: merged, half-open ranges by slot.
 
 In a covered minute no own trade counts any more: later ones are dropped, and ids that are missing there taint nothing.
 """
@@ -6,12 +6,9 @@ In a covered minute no own trade counts any more: later ones are dropped, and id
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from klagg.intervals import MINUTE_MS
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NO_TIME = np.iinfo(np.int64).min
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from aggregator.columns import at_scale, significant_decimals
 from aggregator.symbols import SymbolTable
 from klagg.decimals import parse_column, parse_integers
@@ -18,9 +19,6 @@ from klagg.errors import ContractError
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
 from klagg.wire.entries import official_of
 from klagg.wire.fields import RawFields
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 LENGTHS = {"1m": MINUTE_MS, "1h": HOUR_MS, "1d": DAY_MS}
 """The kinds of rows that mean something to an aggregator, and how long each is."""
@@ -79,7 +77,7 @@ class OfficialRows:
         trades: Ints = self.cells[3]
         return trades
 
-    def take(self, which: Ints | Bools) -> OfficialRows:
+    def select(self, which: Ints | Bools) -> OfficialRows:
         """Some of the rows, by index or mask."""
         return OfficialRows(self.cells[:, which])
 
@@ -92,7 +90,7 @@ class OfficialRows:
     def best(self) -> OfficialRows:
         """Of sorted rows with the same slot, length and open time the one with most trades: the exchange knew most."""
         keys = self.cells[:3]
-        return self.take(np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)) if len(self) else self
+        return self.select(np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)) if len(self) else self
 
     def decimals_needed(self, price_scale: int) -> tuple[int, int]:
         """The decimals that the prices and the quantities of one symbol need, whose prices have `price_scale` already.

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aggregator.columns import Columns
+from aggregator.columns import DecodedTrades
 
 PARKED_MAX = 100_000
 """Trades of one shard that may wait."""
@@ -57,16 +57,16 @@ class Parking:
                 del self._names[key[0]]
 
     def release(self, name: str) -> None:
-        """That symbol's trades have waited enough: `take_released` hands them out."""
+        """That symbol's trades have waited enough: `drain_released` hands them out."""
         if self.holds(name):
             keys = [key for key in self.rows if key[0] == name]
             self._released += [(key, self.rows[key][1]) for key in keys]
             self._drop(keys)
 
-    def take_released(self) -> list[Columns]:
+    def drain_released(self) -> list[DecodedTrades]:
         """What was released since the last call, as if it had just come."""
         released, self._released = self._released, []
-        return [columns_of(released)] if released else []
+        return [decoded_of(released)] if released else []
 
     def expire(self, time_ms: int) -> list[Key]:
         """Trades that have waited too long; they wait no more."""
@@ -93,12 +93,12 @@ class Parking:
 _VALUES = ("price", "price_decimals", "qty", "qty_decimals", "first", "last", "maker", "counts", "agg")
 
 
-def columns_of(rows: list[tuple[Key, Values]]) -> Columns:
+def decoded_of(rows: list[tuple[Key, Values]]) -> DecodedTrades:
     """Parked rows as columns."""
     values = np.array([values for _, values in rows], np.int64)
     part = {name: values[:, at] for at, name in enumerate(_VALUES)}
     flag = {name: part[name].astype(np.bool_) for name in ("maker", "counts", "agg")}
-    return Columns(
+    return DecodedTrades(
         [key[0].encode() for key, _ in rows],
         np.array([key[1] for key, _ in rows], np.int64),
         part["price"],

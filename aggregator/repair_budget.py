@@ -23,7 +23,7 @@ def cost_of(first: int, last: int) -> int:
     return -(-(last - first + 1) // PAGE_IDS) * PAGE_WEIGHT
 
 
-class Budget:
+class TokenBucket:
     """Weight that flows in with exchange time, up to a burst. `held` is in weight × ms, so that nothing is rounded."""
 
     def __init__(self, weight_per_minute: int) -> None:
@@ -32,12 +32,12 @@ class Budget:
         self.held = self._burst
         self.time_ms = 0
 
-    def flow(self, time_ms: int) -> None:
+    def refill(self, time_ms: int) -> None:
         """It is `time_ms` now (exchange time, never back)."""
         self.held = min(self._burst, self.held + (time_ms - self.time_ms) * self._rate)
         self.time_ms = time_ms
 
-    def take(self, cost: int) -> bool:
+    def spend(self, cost: int) -> bool:
         """Spend `cost` if it is there. What costs more than ever is there at once is paid from a full purse, and the
         debt flows in afterwards."""
         if self.held < min(cost * MINUTE_MS, self._burst):

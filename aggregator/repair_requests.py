@@ -17,17 +17,15 @@ from dataclasses import dataclass, replace
 from operator import attrgetter
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Ints
 from aggregator.finality import Finality
 from aggregator.ledger import NO_TIME, NONE, Gap, GapEvent, Ledger
-from aggregator.repair_budget import PAGE_IDS, Budget, cost_of
+from aggregator.repair_budget import PAGE_IDS, TokenBucket, cost_of
 from aggregator.symbols import SymbolTable
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS, Interval
 from klagg.settings import Aggregator
 from klagg.wire.entries import REQUEST_KLINES, REQUEST_TRADES, Request
-
-Ints = npt.NDArray[np.int64]
 
 REQUESTS_MAX = 200
 """Requests in one tick; the rest waits for the next one, the oldest need first."""
@@ -61,13 +59,13 @@ _from_id: Callable[[Gap], int] = attrgetter("from_id")
 
 @dataclass(slots=True)
 class Need:
-    """`due_ms`: when to look at it next. `deadline_ms`: of the last request; `asked_ms`: open times up to here were
+    """`due_ms`: when to look at it next. `deadline_ms`: of the last request; `requested_ms`: open times up to here were
     asked for as klines by then. `tries`: requests so far. `way`: BY_TRADES and so on."""
 
     due_ms: int
     tries: int = 0
     deadline_ms: int = NO_TIME
-    asked_ms: int = NO_TIME
+    requested_ms: int = NO_TIME
     way: int = BY_TRADES
 
 
@@ -89,7 +87,7 @@ class Run:
         return -MINUTE.open_time(self.gaps[-1].after_time), -len(self.gaps) / self.cost
 
 
-class Asker:
+class RepairRequests:
     """Decides what is asked for at a tick. Reads the ledger and finality; changes neither."""
 
     def __init__(
@@ -102,9 +100,9 @@ class Asker:
     ) -> None:
         self._symbols, self._ledger, self._finality = symbols, ledger, finality
         self._intervals = tuple(each for each in intervals if each.shortest_ms >= MINUTE_MS)
-        self._ask_after_ms, self._window_ms = config.ask_after_ms, config.window_minutes * MINUTE_MS
-        self._ids_max, self.budget = config.ask_trades_max, Budget(config.ask_weight_per_minute)
-        self._news: list[GapEvent] = []
+        self._request_after_ms, self._window_ms = config.ask_after_ms, config.window_minutes * MINUTE_MS
+        self._ids_max, self.bucket = config.ask_trades_max, TokenBucket(config.ask_weight_per_minute)
+        self._events: list[GapEvent] = []
         self.needs: dict[int, dict[int, Need]] = {}
         """By slot, by the first id of the gap (START: the cold start)."""
         self._queue: list[tuple[int, int, int]] = []
@@ -122,40 +120,40 @@ class Asker:
     def clear_slot(self, slot: int) -> None:
         """The slot belongs to another symbol, or generation, from now on."""
         self.needs.pop(slot, None)
-        self._news = [event for event in self._news if event.slot != slot]
+        self._events = [event for event in self._events if event.slot != slot]
         self.joined[slot], self.joined_ms[slot] = UNSEEN, NO_TIME
 
     def note(self, events: Sequence[GapEvent]) -> None:
         """Gaps that opened and ended; in their order. What they mean is decided at the next `ask`."""
-        self._news += events
+        self._events += events
 
     def state(self) -> dict[str, list[list[int]]]:
         """What `put_back` takes, right after an `ask`: needs, and how each slot in use was joined."""
         count = self._symbols.count
         needs = [
-            [slot, key, need.due_ms, need.tries, need.deadline_ms, need.asked_ms, need.way]
+            [slot, key, need.due_ms, need.tries, need.deadline_ms, need.requested_ms, need.way]
             for slot, own in sorted(self.needs.items())
             for key, need in sorted(own.items())
         ]
         joined = [self.joined[:count].tolist(), self.joined_ms[:count].tolist()]
-        return {"needs": needs, "joined": joined, "budget": [[self.budget.held, self.budget.time_ms]]}
+        return {"needs": needs, "joined": joined, "budget": [[self.bucket.held, self.bucket.time_ms]]}
 
     def put_back(self, state: Mapping[str, Sequence[Sequence[int]]]) -> None:
         """Go on from a `state`; the slots must be there."""
         joined, joined_ms = state["joined"]
         self.joined[: len(joined)], self.joined_ms[: len(joined_ms)] = joined, joined_ms
         for held, time_ms in state.get("budget", ()):
-            self.budget.held, self.budget.time_ms = held, time_ms
+            self.bucket.held, self.bucket.time_ms = held, time_ms
         self.needs = {}
         for slot, key, *values in state["needs"]:
             self.needs.setdefault(slot, {})[key] = Need(*values)
         self.order()
 
-    def ask(self, time_ms: int, agg_ids: Ints) -> list[Request]:
+    def due_requests(self, time_ms: int, agg_ids: Ints) -> list[Request]:
         """What is asked for at the tick of `time_ms`. `agg_ids` [capacity]: −1 where ids are those of fills."""
-        self._take_news(time_ms)
+        self._note_events(time_ms)
         self._look_for_starts(time_ms)
-        self.budget.flow(time_ms)
+        self.bucket.refill(time_ms)
         asked: list[Request] = []
         runs: list[Run] = []
         while self._queue and self._queue[0][0] <= time_ms:
@@ -168,7 +166,7 @@ class Asker:
                 break
             heapq.heappop(self._queue)
             asked += self._start(slot, time_ms) if key == START else self._gap(slot, key, time_ms, agg_ids, runs)
-        asked += self._trades(runs, REQUESTS_MAX - len(asked), time_ms)
+        asked += self._request_trades(runs, REQUESTS_MAX - len(asked), time_ms)
         self._sweep()
         return asked
 
@@ -195,10 +193,10 @@ class Asker:
         self._queue = [(need.due_ms, slot, key) for slot, own in self.needs.items() for key, need in own.items()]
         heapq.heapify(self._queue)
 
-    def _take_news(self, time_ms: int) -> None:
+    def _note_events(self, time_ms: int) -> None:
         """A gap that shrank ends, and what is left of it opens: it is still the same need."""
         ended: dict[int, tuple[Gap, Need]] = {}
-        for event in self._news:
+        for event in self._events:
             slot, gap = event.slot, event.gap
             if event.reason:
                 need = self._drop(slot, gap.from_id)
@@ -209,9 +207,9 @@ class Asker:
             if before is not None and whole.from_id <= gap.from_id and gap.to_id <= whole.to_id:
                 need = replace(before)
             else:
-                need = Need(time_ms + self._ask_after_ms)
+                need = Need(time_ms + self._request_after_ms)
             self._put(slot, gap.from_id, need)
-        self._news = []
+        self._events = []
 
     def _look_for_starts(self, time_ms: int) -> None:
         """Symbols that had their first trade, or their first watermark without any trade, since the last tick."""
@@ -298,7 +296,7 @@ class Asker:
         wide = gap.to_id - gap.from_id >= self._ids_max
         tried = need.way == BY_TRADES and need.tries >= TRADES_TRIES
         if agg_ids[slot] < 0 or wide or tried or need.way in (BY_KLINES, AT_LAST):
-            return self._ask_klines(slot, gaps, at, time_ms)
+            return self._request_klines(slot, gaps, at, time_ms)
         first = last = at
         while first and self._joins(slot, gaps, first - 1, first, need, time_ms) and _page(gaps, first - 1, last):
             first -= 1
@@ -314,17 +312,17 @@ class Asker:
         runs.append(run)
         return []
 
-    def _trades(self, runs: list[Run], room: int, time_ms: int) -> list[Request]:
+    def _request_trades(self, runs: list[Run], room: int, time_ms: int) -> list[Request]:
         """Ask for the trades of these runs as far as the budget goes; what it cannot pay soon heals from klines."""
         asked: list[Request] = []
-        soon = self.budget.within_a_minute()
+        soon = self.bucket.within_a_minute()
         for run in sorted(runs, key=attrgetter("rank")):
             need = self.needs[run.slot][run.gaps[0].from_id]
             affordable = run.cost <= soon
             if affordable:
                 soon -= run.cost
-            ripe = self.budget.plenty or run.full or time_ms - run.gaps[0].after_time >= RIPE_MS
-            if affordable and ripe and len(asked) < room and self.budget.take(run.cost):
+            ripe = self.bucket.plenty or run.full or time_ms - run.gaps[0].after_time >= RIPE_MS
+            if affordable and ripe and len(asked) < room and self.bucket.spend(run.cost):
                 deadline_ms, way = time_ms + _gap_wait_ms(need.tries), need.way and AT_LAST
                 then = Need(deadline_ms, need.tries + 1, deadline_ms, way=way)
                 asked.append(self._request(REQUEST_TRADES, run.slot, "", run.gaps[0].from_id, run.gaps[-1].to_id, then))
@@ -346,7 +344,7 @@ class Asker:
         need = self.needs.get(slot, {}).get(gap.from_id)
         return need if need is not None and need.due_ms <= time_ms and _alike(need, like) else None
 
-    def _ask_klines(self, slot: int, gaps: Sequence[Gap], at: int, time_ms: int) -> list[Request]:
+    def _request_klines(self, slot: int, gaps: Sequence[Gap], at: int, time_ms: int) -> list[Request]:
         """Ask for the closed minutes that a gap touches; those still open are asked for when they are over."""
         need = self.needs[slot][gaps[at].from_id]
         first_ms, last_ms = _minutes(gaps[at], need, time_ms)
@@ -413,5 +411,5 @@ def _minutes(gap: Gap, need: Need, time_ms: int) -> tuple[int, int]:
     """The open times [first, last) of the gap's minutes that are over and not asked for just now."""
     first_ms = MINUTE.open_time(gap.before_time)
     if time_ms < need.deadline_ms:
-        first_ms = max(first_ms, need.asked_ms)
+        first_ms = max(first_ms, need.requested_ms)
     return first_ms, min(_end(gap), MINUTE.open_time(time_ms - KLINES_LATE_MS))

@@ -12,11 +12,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from klagg.errors import ArithmeticOverflow
 from klagg.intervals import MINUTE_MS, Interval
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 AHEAD_MS = 60_000
 """A trade may be this far ahead of the last tick; later ones are held back until a tick comes."""
@@ -247,7 +245,7 @@ class Ring:
         owners = self.row_interval[cells // self.capacity]
         self.in_progress = [[cells[owners == at]] for at in range(len(self.intervals))]
 
-    def take_published(self) -> Ints:
+    def drain_published(self) -> Ints:
         """Cells of published bars that changed since they were last published, ascending."""
         if not self.published:
             return np.zeros(0, np.int64)
@@ -255,7 +253,7 @@ class Ring:
         changed: Ints = cells[(self.changed & (self.revision > 0)).reshape(-1)[cells]]
         return changed
 
-    def take_in_progress(self, interval: int) -> Ints:
+    def drain_in_progress(self, interval: int) -> Ints:
         """Cells of an interval's bars in progress that changed since they were last shown, each once."""
         if not self.in_progress[interval]:
             return np.zeros(0, np.int64)

@@ -10,12 +10,11 @@ import bisect
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from aggregator.arrays import Ints
 
 FIRST_CAPACITY = 64
-UNLISTED = ""
+NO_STATUS = ""
 """Status of a provisional slot: trades came before their listing entry."""
 
 
@@ -67,7 +66,7 @@ class SymbolTable:
             return slot
         slot = len(self.names)
         self.names.append(name)
-        self.statuses.append(UNLISTED)
+        self.statuses.append(NO_STATUS)
         if slot == self.capacity:
             self.capacity *= 2
             for array in ("price_scale", "qty_scale", "generation"):
@@ -78,7 +77,7 @@ class SymbolTable:
     def clear_slot(self, slot: int) -> None:
         """The symbol is no more; the slot waits for another. Nothing else may speak of it any longer."""
         del self.index[self.names[slot].encode()]
-        self.names[slot], self.statuses[slot] = "", UNLISTED
+        self.names[slot], self.statuses[slot] = "", NO_STATUS
         self.price_scale[slot] = self.qty_scale[slot] = self.generation[slot] = 0
         bisect.insort(self.free, slot)
 

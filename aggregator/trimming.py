@@ -107,7 +107,7 @@ def ranges(entries: Sequence[Entry]) -> str:
 
 
 class Trimmer:
-    """Trims one shard's streams. `round` when `due`; what `take` gives goes into the next commit."""
+    """Trims one shard's streams. `round` when `due`; what `drain` gives goes into the next commit."""
 
     def __init__(self, streams: Streams, keys: Keys, settings: Settings, log: logging.Logger) -> None:
         self._streams, self._keys, self._log = streams, keys, log
@@ -140,7 +140,7 @@ class Trimmer:
         self._appended += len(outputs.klines) + len(outputs.events) + len(outputs.requests)
         self._appended_live += len(outputs.live)
 
-    def take(self) -> tuple[list[Fields], list[Write]]:
+    def drain(self) -> tuple[list[Fields], list[Write]]:
         """Findings, and the cuts that they are about: both belong into one commit, each once."""
         findings, cuts, self._findings, self._cuts = self._findings, self._cuts, [], []
         if cuts:
