@@ -39,7 +39,7 @@ class CheckpointDamaged(KlaggError):
 
 
 class Checkpoint:
-    """A copy of a core's state; the copying is quick, compressing happens block by block when asked for."""
+    """A copy of a core's state; copying is quick, and blocks are compressed one by one in `block`."""
 
     def __init__(self, core: Core) -> None:
         core.bar_folder.settle()
@@ -54,6 +54,7 @@ class Checkpoint:
 
     @property
     def blocks(self) -> int:
+        """How many blocks there are."""
         return self._symbol_blocks + -(-len(self._parked) // BLOCK_PARKED)
 
     @property
@@ -61,7 +62,7 @@ class Checkpoint:
         return -(-self._count // BLOCK_SYMBOLS)
 
     def block(self, number: int) -> bytes:
-        """One compressed block."""
+        """The block of that number, compressed with zlib."""
         if number >= self._symbol_blocks:
             first = (number - self._symbol_blocks) * BLOCK_PARKED
             parked = ujson.dumps(self._parked[first : first + BLOCK_PARKED], ensure_ascii=False)

@@ -19,7 +19,7 @@ from klagg.wire.fields import RawFields, check_version, integer_of, text_of
 _COLUMNS = tuple(name.encode() for name in TRADE_COLUMNS)
 _COLUMN_BYTES_MAX = 16 << 20
 QUOTE_MAX = 2.0**62
-"""One trade's quote value must stay below this; checked in float64, whose error is far smaller than the margin."""
+"""One trade's quote value must stay below this. The check is in float64, whose error is far smaller than the margin."""
 
 FILLS_MAX = 1_000_000_000
 """More fills in one trade are nonsense; below it no sum of fill counts that can gather comes near 64 bits."""
@@ -27,7 +27,12 @@ FILLS_MAX = 1_000_000_000
 
 @dataclass(slots=True)
 class DecodedTrades:
-    """N trades in columns. Prices and quantities are (mantissa, decimals) as written; slots come from the caller."""
+    """N trades as written in `trades` entries, in columns: their symbols have no slots yet, their values no scale.
+
+    `names` are UTF-8. int64 [n] each: `id`; `price` and `qty`, mantissas at their own `price_decimals` and
+    `qty_decimals`; `first` and `last`, the fill ids; `time` in exchange ms. Boolean [n]: `maker`, whether the buyer is
+    the maker; `counts`, whether the trade counts in klines; `agg`, whether `id` is an aggTrade id (else a fill id).
+    """
 
     names: list[bytes]
     id: Ints
@@ -41,7 +46,6 @@ class DecodedTrades:
     maker: Bools
     counts: Bools
     agg: Bools
-    """Whether the row's id is an aggTrade id (else a fill id)."""
 
     def __len__(self) -> int:
         return len(self.id)
@@ -158,7 +162,7 @@ def decode(entries: Sequence[RawFields]) -> DecodedTrades:
 
 
 def joined(parts: Sequence[DecodedTrades]) -> DecodedTrades:
-    """All rows of all parts, in order."""
+    """All trades of all parts (at least one), in order."""
     if len(parts) == 1:
         return parts[0]
     arrays = (np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(DecodedTrades)[1:])
@@ -184,7 +188,10 @@ def _flags(text: bytes, count: int) -> Bools:
 
 
 def significant_decimals(mantissas: Ints, decimals: Ints) -> Ints:
-    """How many decimals each value needs once trailing zeros are dropped; zero needs none."""
+    """How many decimals each value needs once trailing zeros are dropped; zero needs none.
+
+    `mantissas` at their own `decimals`, int64 [n] each; the result likewise.
+    """
     values, needed = mantissas.copy(), decimals.copy()
     needed[values == 0] = 0
     for _ in range(DIGITS_MAX):
@@ -197,9 +204,10 @@ def significant_decimals(mantissas: Ints, decimals: Ints) -> Ints:
 
 
 def at_scale(mantissas: Ints, decimals: Ints, scales: Ints) -> tuple[Ints, Bools]:
-    """Mantissas at their symbols' scales, and which of them do not fit (their value is meaningless).
+    """Mantissas at other scales, and which of them do not fit (their value is meaningless). All arrays are [n].
 
-    A value does not fit that needs more than 62 bits, or more decimals than its scale has.
+    `mantissas` are at their own `decimals` and come back at `scales`. A value does not fit that needs more than 62
+    bits, or more decimals than its scale has.
     """
     if (scales == decimals).all():  # at most DIGITS_MAX digits: below 62 bits
         return mantissas, np.zeros(len(mantissas), np.bool_)
@@ -216,7 +224,8 @@ def at_scale(mantissas: Ints, decimals: Ints, scales: Ints) -> tuple[Ints, Bools
 
 
 def quotes_of(price: Ints, qty: Ints) -> tuple[Ints, Bools]:
-    """Price × quantity, and which products do not fit (their value is meaningless)."""
+    """Price × quantity (mantissas [n], the product at the sum of their scales), and which products do not fit 62 bits
+    (their value is meaningless)."""
     if int(price.max(initial=0)) * int(qty.max(initial=0)) < QUOTE_MAX:
         return price * qty, np.zeros(len(price), np.bool_)
     too_large = price.astype(np.float64) * qty.astype(np.float64) >= QUOTE_MAX

@@ -7,8 +7,8 @@ The steps of a commit, and what a crash after each one leaves:
    higher), or Redis came back older than this process (epoch or commit number are lower, or the hash is gone): that is
    a finding of its own. The process ends either way, and its restart decides from what Redis holds.
 3. MULTI, the outputs, the new position, EXEC. Redis runs all of it or none. A crash before EXEC leaves the old
-   position: the restart reads the same log and says the same again. A crash after EXEC leaves the new one: the restart
-   is silent up to it. A lost reply leaves one of the two, and the process ends, because it cannot know which.
+   position: the restart reads the same log and publishes the same again. A crash after EXEC leaves the new one: the
+   restart is silent up to it. A lost reply leaves one of the two, and the process ends, because it cannot know which.
 
 A large tick is committed in parts, because Redis runs a commit in one go and every other client waits for it: a day's
 rollover of 750 symbols and seven intervals is 5,250 klines. The cuts depend on the klines alone, which a restart
@@ -34,12 +34,13 @@ START = "0-0"
 REDIS_OLDER = "REDIS_OLDER"
 """The kind of the finding that Redis came back older than a process had left it."""
 ENTRIES_MAX = {"dead": DEAD_ENTRIES}
-"""What no group reads and other processes write too is bounded at every append; the rest is trimmed."""
+"""Streams that no group reads and to which other processes append too are bounded at every append; the others are
+trimmed by aggregator.trimming."""
 STREAMS = ("klines", "live", "events", "requests", "findings", "dead")
 """Streams that a commit appends to, in this order; each has its own running number."""
 KLINES_MAX = 500
-"""Klines in one commit. A position that stands within a tick counts parts of this size: a version that changes it must
-begin behind a whole tick."""
+"""Klines in one commit. A position within a tick counts parts of this size: a version that changes it must begin after
+a whole tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class Position:
     numbers: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
 
     def to_fields(self) -> Fields:
+        """The fields of the hash `commit:{n}`."""
         numbers = {f"seq_{name}": str(number) for name, number in self.numbers.items()}
         return {"epoch": str(self.epoch), "seq": str(self.seq), "feed": self.feed, "step": str(self.step), **numbers}
 
@@ -99,10 +101,10 @@ def entries_by_key(keys: Keys, outputs: Outputs) -> Mapping[str, Sequence[Fields
 
 
 def split_outputs(outputs: Outputs, klines_max: int = KLINES_MAX) -> Iterator[Outputs]:
-    """The parts, in the order in which they are committed; few klines go out in one.
+    """Encoded outputs in parts, in the order in which they are committed; with few klines there is one part.
 
-    Many go out in slices, then the rest without `live` and `bars`, then each of these by itself. Only the last part of
-    a tick's last outputs is `last`.
+    Many klines go out in slices, then the remaining ones with everything but `live` and `bars`, then each of these by
+    itself. Only the last part of a tick's last outputs is `last`.
     """
     whole = max(0, len(outputs.klines) - 1) // klines_max * klines_max
     if not whole:
@@ -165,7 +167,7 @@ class Committer:
             self._live_id = self._newest_live()
 
     def _newest_live(self) -> str:
-        """The newest `live` id: everything up to it is reflected by what the next `bars` will say."""
+        """The newest `live` id: the next `bars` will reflect everything up to it."""
         newest = self._streams.newest(self._keys.live)
         return newest[0].id if newest else START
 
@@ -189,14 +191,15 @@ class Committer:
         try:
             held = Position.from_hash(found)
         except ContractError:
-            return  # damaged rather than old: whoever asked knows what went wrong
+            return  # damaged rather than old: the caller knows what went wrong
         if (held.epoch, held.seq) < (self.position.epoch, self.position.seq):
             raise self.older(f"{self._keys.commit} is at {_place(held)}", found)
 
     def older(self, where: str, found: Mapping[bytes, bytes] | None = None) -> RedisOlder:
-        """The error for a Redis that is behind this process, as `where` says; also left as a finding, if possible.
+        """The error for a Redis that is behind this process, as `where` shows; it is also left as a finding, if Redis
+        takes one.
 
-        The finding is written beside any commit, because there will be no more of this process; it counts for itself.
+        The finding is written outside of any commit, because this process makes no more commits; its `seq` is 1.
         """
         evidence = f"{where}, while this process had committed {_place(self.position)}"
         entry = finding_entry(REDIS_OLDER, "error", evidence)

@@ -275,7 +275,7 @@ class Core:
     def _tick(self, time_ms: int) -> Iterator[Outputs]:
         """Fold everything that gathered, and publish. A tick from the past does nothing.
 
-        Reading the outputs runs the tick: each is expired (it can no longer be encoded) when the next one is asked for.
+        Reading the outputs runs the tick: each is expired (it can no longer be encoded) when the next one is read.
         """
         self.counts.ticks += 1
         if time_ms >= self.time_ms:

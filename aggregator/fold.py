@@ -29,7 +29,10 @@ TOTALS = slice(FIELD[SUMS[0]], FIELD[SUMS[-1]] + 1)
 
 @dataclass(slots=True)
 class Segments:
-    """Partial bars, one per (symbol, bucket), sorted by both. Fields are named as in the ring."""
+    """N partial bars, one per (slot, bucket), sorted by both. Fields are named as in the ring; each is an array [n].
+
+    Prices, volumes and quote volumes are mantissas at the symbol's scales, as in Trades.
+    """
 
     slot: Ints
     bucket: Ints
@@ -56,7 +59,7 @@ class Segments:
 
 
 def segments_of(trades: Trades, interval: Interval) -> Segments:
-    """The trades (at least one) folded into bars of an interval of at most a minute."""
+    """Trades (at least one, in any order) folded into bars of an interval of at most a minute."""
     oldest_ms, newest_ms = int(trades.time.min()), int(trades.time.max())
     bucket = None
     if interval.bucket_of(oldest_ms) != interval.bucket_of(newest_ms):
@@ -91,7 +94,10 @@ def segments_of(trades: Trades, interval: Interval) -> Segments:
 
 
 def longer(minutes: Segments, bucket: Ints) -> Segments:
-    """One-minute segments folded again into the longer buckets that hold them; `bucket` is each segment's."""
+    """One-minute segments folded again into longer bars.
+
+    `bucket` (int64 [n], ascending within a slot) is each segment's bucket in the longer interval.
+    """
     starts = _starts(minutes.slot, bucket)
     if len(starts) == len(minutes.slot):
         return Segments(minutes.slot, bucket, *(getattr(minutes, each.name) for each in fields(minutes)[2:]))
@@ -142,7 +148,7 @@ def _starts(slot: Ints, bucket: Ints | None) -> Ints:
 
 
 def _sum(values: Ints, starts: Ints) -> Ints:
-    """Sums per segment; one that may not fit stands at its limit, never wrapped: `merge` watermarks its bar."""
+    """Sums per segment; one that may not fit stands at its limit, never wrapped: `merge` marks its bar as broken."""
     sums: Ints = np.add.reduceat(values, starts)
     if values.dtype != np.object_ and int(values.max()) * len(values) > SUM_MAX:
         beyond = np.add.reduceat(values.astype(np.float64), starts) >= QUOTE_MAX
@@ -151,7 +157,8 @@ def _sum(values: Ints, starts: Ints) -> Ints:
 
 
 def merge(ring: Ring, interval: int, part: Segments) -> tuple[Ints, Bools]:
-    """Fold segments into the ring's bars: their flat cells, and which of those bars had no trade before.
+    """Fold segments into the ring's bars of one interval; their flat cells (int64 [n]), and which of those bars had no
+    trade before (boolean [n]).
 
     Segments must lie in buckets that have rows. A sum that would not fit stands at its limit and its bar is `broken`.
     """
@@ -160,7 +167,8 @@ def merge(ring: Ring, interval: int, part: Segments) -> tuple[Ints, Bools]:
 
 
 def merge_cells(ring: Ring, cells: Ints, part: Segments) -> Bools:
-    """`merge` into the bars of several intervals at once: `cells` [interval, segment], the freshness likewise."""
+    """`merge` into the bars of several intervals at once. `cells` is int64 [interval, segment]; so is the result, which
+    bars had no trade before."""
     bars = np.moveaxis(np.take(ring.state, cells, axis=0), 2, 0)
     fresh: Bools = bars[FIELD["open_id"]] == NO_ID
     _replace(bars[FIRST], (part.open_minute, part.open_id, part.open), fresh, np.less)
@@ -195,7 +203,7 @@ def _replace(held: Ints, found: tuple[Ints, Ints, Ints], fresh: Bools, before: C
 
 
 class BarFolder:
-    """Folds into a ring, and begins the bars of symbols with their trades."""
+    """Folds trades into all intervals of a ring, and begins the bars of symbols with their trades."""
 
     def __init__(self, ring: Ring, finality: Finality) -> None:
         self._ring, self._finality = ring, finality
@@ -210,10 +218,11 @@ class BarFolder:
         self.pressing = False
         """Whether trades outside of the minute in progress came: bars may be over before the next second."""
         self.first_trades: list[tuple[int, str, int]] = []
-        """Slot, interval and open time of bars whose first trade is to be told."""
+        """Slot, interval and open time (exchange ms) of bars whose first trade is not published yet."""
 
     def fold(self, trades: Trades, step_ms: int) -> None:
-        """Fold trades (at least one) at the tick `step_ms`; longer bars lack those of its minute until `settle`."""
+        """Fold trades (at least one) at the tick `step_ms` (exchange ms); longer bars lack those of its minute until
+        `settle`."""
         minutes, minute = segments_of(trades, MINUTE), step_ms // MINUTE_MS
         if self._minutes_at is not None and (minute != self._minute or len(self._owed) < self._ring.capacity):
             self._begin(self._minutes_at, minute)
@@ -238,7 +247,7 @@ class BarFolder:
         self._owed = np.zeros(ring.capacity, np.bool_)
 
     def settle(self) -> None:
-        """Give longer bars what they lack. When that happens cannot be told from the outputs."""
+        """Give longer bars the trades that they lack. When it is called does not change the outputs."""
         self.pressing = False
         minute, self._minute = self._minute, NO_BUCKET
         slots = np.flatnonzero(self._owed)
@@ -282,17 +291,17 @@ class BarFolder:
                 self._ring.break_bars(rows * self._ring.capacity + minutes.slot)
 
     def clear_slot(self, slot: int) -> None:
-        """As if the slot had never been used."""
+        """Forget what longer bars of the slot lack, and its first trades."""
         self._owed[slot : slot + 1], self._settled[slot : slot + 1] = False, 0
         self.first_trades = [each for each in self.first_trades if each[0] != slot]
 
     def drain_first_trades(self) -> list[tuple[int, str, int]]:
-        """Slot, interval and open time of the bars that got their first trade since the last call."""
+        """Slot, interval and open time (exchange ms) of the bars that got their first trade since the last call."""
         found, self.first_trades = self.first_trades, []
         return found
 
     def _merge(self, at: int, part: Segments) -> None:
-        """Fold segments into one interval's bars; who had no trade before is noted for the events."""
+        """Fold segments into one interval's bars; those that had no trade before are noted for the events."""
         ring = self._ring
         here = part.bucket >= ring.oldest(at)
         if not here.all():

@@ -62,7 +62,8 @@ class _Scaled:
 
 
 class Official:
-    """Applies official rows to a ring and its ledger.
+    """Applies official rows to a ring and its ledger. At each tick the caller drains the answers, gives their names
+    slots, calls `place`, raises scales, and calls `apply` after the tick's trades.
 
     `waiting` are rows of symbols whose bars have not begun. By slot: `live_from` is the first whole minute whose own
     trades were all seen live (ms; LAST_TIME: no trade yet, NO_TIME: seen from the first trade on). `nothing` holds the
@@ -84,18 +85,18 @@ class Official:
         self.live_from: Ints = np.full(ring.capacity, LAST_TIME, np.int64)
 
     def grow(self, capacity: int) -> None:
-        """Room for more slots."""
+        """Make the arrays by slot this long."""
         more = capacity - len(self.live_from)
         self.live_from = np.concatenate([self.live_from, np.full(more, LAST_TIME, np.int64)])
 
     def clear_slot(self, slot: int) -> None:
-        """As if the slot had never been used."""
+        """Forget rows and beginning of the slot."""
         self.live_from[slot] = LAST_TIME
         self.nothing.forget(slot)
         self.waiting = self.waiting.select(self.waiting.slot != slot)
 
     def gather(self, raw: RawFields) -> None:
-        """Take in an `official` entry; ContractError if it cannot be one."""
+        """Gather an `official` entry; ContractError if it is none, OfficialPilesUp if far too many rows gather."""
         if self._minutes_at is None:
             raise ContractError("official rows need the interval 1m, which this aggregator does not have")
         answer = decode(raw)
@@ -129,7 +130,7 @@ class Official:
         return [(slot, *own.decimals_needed(int(self._symbols.price_scale[slot]))) for slot, own in _by_slot(placed)]
 
     def uncovered(self, trades: Trades) -> Trades:
-        """The trades (at least one) that do not lie in covered time."""
+        """Those of the trades (at least one) that do not lie in covered minutes."""
         coverage = self._ledger.coverage
         if int(trades.time.min()) >= coverage.newest_ms:
             return trades
@@ -143,7 +144,7 @@ class Official:
 
     @property
     def pressing(self) -> bool:
-        """Whether there is something for `apply` to do with bars, which then must lack none of their trades."""
+        """Whether `apply` has rows for bars, which must have all their trades by then."""
         return bool(len(self._placed)) or self._has_begun
 
     @property
@@ -162,7 +163,8 @@ class Official:
         return ready
 
     def apply(self, step_ms: int, outputs: Outputs) -> None:
-        """Apply the rows of bars that are closed at `step_ms`; at the last step of a tick others are refused."""
+        """Apply the rows of bars that are closed at `step_ms` (exchange ms); at a tick's last step others are
+        refused."""
         self._finality.look_to(step_ms)
         usable = self._has_begun
         answered, self._answered = self._answered, set()
@@ -247,7 +249,7 @@ class Official:
 
     def _begin_earlier(self, scaled: _Scaled, step_ms: int) -> _Scaled:
         """Where the first ids of a listing are missing, bars begin with the first official minute that has trades; the
-        rows without those before it, which say nothing."""
+        rows without those before it, which have no trades."""
         ring, ledger, rows = self._ring, self._ledger, scaled.rows
         idle = np.zeros(len(rows), np.bool_)
         for slot in np.unique(rows.slot).tolist():
@@ -289,14 +291,14 @@ class Official:
         held, official = ring.state[cells, FIELD["trades"]], ring.official.reshape(-1)[cells]
         whole = self._finality.proven(rows.slot, rows.open_time, rows.end) & ~ring.broken.reshape(-1)[cells]
         whole &= ~official
-        parts = Deltas.of(rows, scaled.values)
-        same = same_values(ring, cells, parts) & ~official
+        deltas = Deltas.of(rows, scaled.values)
+        same = same_values(ring, cells, deltas) & ~official
         flat = ~whole & ~official & (rows.trades == 0) & (held > 0)
         known = official & (rows.trades <= held)
         self._report_exchange_gaps(scaled.select(flat), cells[flat])
         usable = ~whole & ~flat & ~known & ~same
         if usable.any():
-            differences = replace_minutes(ring, at, parts.select(usable))
+            differences = replace_minutes(ring, at, deltas.select(usable))
             for other_at, kind in enumerate(ring.intervals):
                 if kind.shortest_ms > MINUTE_MS:
                     fold_in(ring, other_at, differences)
@@ -321,7 +323,7 @@ class Official:
         self._refuse(rows.select(early & crossed & ~held), "overlap rows that were used before")
         scaled = scaled.select(early & ~crossed)
         rows = scaled.rows
-        parts, begun_ms = Deltas.of(rows, scaled.values), self._finality.begun[rows.slot] * MINUTE_MS
+        deltas, begun_ms = Deltas.of(rows, scaled.values), self._finality.begun[rows.slot] * MINUTE_MS
         for at, kind in enumerate(self._ring.intervals):
             if kind is MINUTE or kind.shortest_ms < max(MINUTE_MS, int(rows.length.max(initial=0))):
                 continue
@@ -329,7 +331,7 @@ class Official:
             here = (buckets == kind.buckets_of(rows.end - 1)) & (buckets >= kind.buckets_of(begun_ms))
             here &= (buckets >= self._ring.oldest(at)) & (buckets <= self._ring.head[at])
             if here.any():
-                fold_in(self._ring, at, parts.select(here))
+                fold_in(self._ring, at, deltas.select(here))
         self._cover(rows)
 
     def _cover(self, rows: OfficialRows) -> None:
@@ -375,7 +377,8 @@ class Official:
                     finality.official_until[slot] = max(found[1], int(finality.official_until[slot]))
 
     def expire(self, floor_ms: int) -> None:
-        """Forget covered minutes that were seen live, too, once they are older than `floor_ms` and no gap is there."""
+        """Forget covered minutes that were seen live once they are older than `floor_ms` (exchange ms) without a
+        gap."""
         coverage, ledger = self._ledger.coverage, self._ledger
         for slot in list(coverage.ranges):
             low, high = coverage.ranges[slot]

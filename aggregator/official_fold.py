@@ -1,6 +1,6 @@
 """Folding the exchange's own klines into the ring: a minute is replaced, longer bars get the difference.
 
-Free functions over arrays, as in `aggregator.fold`. What an official row brings is not ids but values: sums by
+Free functions over arrays, as in `aggregator.fold`. An official row brings values, no ids: sums are folded as the
 difference to what the bar had of that time, extremes by max and min, open and close by the order of time.
 """
 
@@ -24,10 +24,13 @@ BEYOND = 2.0**62
 
 @dataclass(slots=True)
 class Deltas:
-    """N official rows at their symbols' scales, sorted by slot and open time, as differences to what is there.
+    """N official rows, sorted by slot and open time, as differences to what they replace. All arrays are int64 but
+    `flat`.
 
-    `sums` is [5, n] in the order of SUMS, less what the row replaces; `borrowed` is how many more of the bar's trades
-    are the exchange's with it. `own_ids` [2, n] is the range of fill ids of own trades that the row replaces.
+    `slot`, `open_time` (exchange ms) and `length` (ms) are [n]; `prices` [4, n] and `sums` [5, n], the latter in the
+    order of SUMS and less what the row replaces, are mantissas at their symbols' scales. `borrowed` [n] is how many
+    more of the bar's trades are the exchange's with the row; `flat` [n] whether it has no trades. `own_ids` [2, n] is
+    the range of fill ids of own trades that the row replaces.
     """
 
     slot: Ints
@@ -41,7 +44,8 @@ class Deltas:
 
     @classmethod
     def of(cls, rows: OfficialRows, values: Ints) -> Deltas:
-        """Rows that replace nothing. `values` is [8, n]."""
+        """Rows that replace nothing. `values` is [8, n], in the order of official_rows.VALUES, at the symbols'
+        scales."""
         sums = np.stack([values[VOLUME], values[QUOTE], rows.trades, values[TAKER], values[TAKER_QUOTE]])
         return cls(
             rows.slot,
@@ -63,7 +67,10 @@ class Deltas:
 
 
 def replace_minutes(ring: Ring, at: int, deltas: Deltas) -> Deltas:
-    """Put whole official minutes in the place of own ones, in rows that the ring has; what changes for longer bars."""
+    """Put whole official minutes in the place of own ones, in buckets that have rows; the differences for longer bars.
+
+    `at` is the index of the interval 1m.
+    """
     minutes = deltas.open_time // MINUTE_MS
     cells = ring.rows_of(at, minutes) * ring.capacity + deltas.slot
     before = ring.state[cells]
@@ -96,7 +103,7 @@ def replace_minutes(ring: Ring, at: int, deltas: Deltas) -> Deltas:
 def close_shorter(ring: Ring, at: int, deltas: Deltas) -> None:
     """Let the last bar of each official minute, in a shorter interval, close as the minute does.
 
-    An official minute says nothing else of its deltas, which stay incomplete; but what is empty behind it carries that
+    An official minute tells nothing else about its parts, which stay incomplete. But empty bars after it carry that
     close, and may be proven.
     """
     buckets = ring.intervals[at].buckets_of(deltas.open_time + deltas.length - 1)
@@ -117,7 +124,7 @@ def close_shorter(ring: Ring, at: int, deltas: Deltas) -> None:
 
 
 def fold_in(ring: Ring, at: int, deltas: Deltas) -> None:
-    """Fold rows into the bars of one interval that hold them, in buckets that the ring has."""
+    """Fold rows into the bars that hold them, of the interval with index `at`, in buckets that have rows."""
     buckets = ring.intervals[at].buckets_of(deltas.open_time)
     cells = ring.rows_of(at, buckets) * ring.capacity + deltas.slot
     touched = np.unique(cells)
@@ -132,7 +139,7 @@ def fold_in(ring: Ring, at: int, deltas: Deltas) -> None:
 
 
 def _fold_flat(ring: Ring, cells: Ints, closes: Ints) -> None:
-    """Time without trades says something about bars without trades alone: their price."""
+    """A flat row gives bars without trades their price, and changes no other bar."""
     empty = ring.state[cells, OPEN_ID] == NO_ID
     for name in PRICES:
         ring.state[cells[empty], FIELD[name]] = closes[empty]
@@ -200,7 +207,7 @@ def _renew_ids(ring: Ring, at: int, bucket: int, slot: int, cell: int, gone: tup
 
 
 def same_values(ring: Ring, cells: Ints, deltas: Deltas) -> Bools:
-    """Which of these bars have the nine values of their rows, and trades."""
+    """Which of these bars (flat cells [n]) have trades, and the nine values of their rows."""
     bars = ring.state[cells]
     prices = np.stack([bars[:, FIELD[name]] for name in PRICES]) == deltas.prices
     same: Bools = prices.all(axis=0) & (deltas.sums == bars[:, TOTALS].T).all(axis=0) & ~deltas.flat

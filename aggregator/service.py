@@ -1,7 +1,7 @@
 """`klagg-aggregator`: the shell around the core. Reads the feed, commits at ticks, checkpoints, trims.
 
-Restart: take the next epoch, load the checkpoint, read the feed on from its position, and publish nothing until the
-committed id; from there on every tick speaks.
+A restart takes the next epoch, loads the checkpoint, reads the feed on from its position, and publishes nothing up to
+the committed id; from there on every tick is committed.
 """
 
 from __future__ import annotations
@@ -47,9 +47,9 @@ COUNTED = (
     "gaps_opened",
     "gaps_closed",
 )
-"""What is shown of the core's counts."""
+"""The core's counts that are in the statistics."""
 PENDING_FINDINGS_MAX = 1_000
-"""Findings of a restart that wait for the first commit."""
+"""Findings of a restart that may wait for the first commit."""
 
 
 def config_of(settings: Settings) -> Aggregator:
@@ -74,7 +74,7 @@ class Service:
         """How many parts of the next tick behind the committed one are out already."""
         self._trimmer = Trimmer(self._streams, self._keys, self._settings, context.log)
         self._checkpoint_id = START
-        """Where the newest whole checkpoint stands in the feed; what comes behind it is still needed."""
+        """The feed id of the newest whole checkpoint; a restart needs the entries after it."""
         self._pending_findings: list[Fields] = []
         """Findings of this restart, for the next commit."""
         self._reading_from_start = False
@@ -84,11 +84,15 @@ class Service:
         self._checkpoint_due = time.monotonic() + self._checkpoint_s
         self._blocks: list[str] = []
         self._counted: dict[str, int] = {}
-        """What the checkpoint had counted. Counters are those of this process: one that is a little lower after a
-        restart would look to Prometheus as if it had begun at 0 and grown by all of that."""
+        """What the checkpoint had counted. The counters shown are those of this process alone: one that was a little
+        lower after a restart would look to Prometheus as if it had begun at 0 and grown by all of that."""
 
     def start(self) -> None:
-        """Groups, the epoch, the checkpoint."""
+        """Ensure the consumer groups, take the shard's next epoch, load the checkpoint.
+
+        ContractError if the commit hash is damaged, CommitConflict if another process takes the shard at the same time,
+        RedisUnavailable or RedisRefused as of any command.
+        """
         self._streams.ping()
         self._trimmer.ensure_groups()
         position = self._committer.take_over(local_ms())
@@ -145,8 +149,8 @@ class Service:
     def _stay_within_the_feed(self) -> None:
         """A feed that ends before what was read or committed came back older than the commit hash.
 
-        What comes next may get ids that this process would pass over: it reads on, and speaks, from the feed's end.
-        The state may stay as it is, for it holds no less than the feed did.
+        Entries to come may get ids that this process would pass over, so it reads on, and publishes, from the feed's
+        end. The state may stay as it is, for it holds no less than the feed did.
         """
         last = self._streams.last_id(self._keys.feed)
         if not after(self._committed_id, last):
@@ -206,10 +210,10 @@ class Service:
         self._read_id = entry.id
 
     def _keep_losses(self, outputs: Outputs) -> None:
-        """What is found missing where nothing may be said: kept for the next commit, if nobody can have said it.
+        """Keep losses found in the silent part of a restart for the next commit, if they were not reported before.
 
-        After a restart from a checkpoint the process before has said it. Read anew, it is this process that lacks what
-        was trimmed.
+        After a restart from a checkpoint the process before has reported them. Where the feed is read from its start,
+        it is this process that lacks the entries that were trimmed.
         """
         if self._reading_from_start:
             losses = [finding for finding in outputs.findings if finding["kind"] == DATA_LOSS]
@@ -246,13 +250,14 @@ class Service:
         stats.show("exchange_ms", core.time_ms)
 
     def _counts(self) -> dict[str, int]:
-        """All that was counted up to now, also by the processes before this one."""
+        """All counts up to now, also those of the processes before this one."""
         sequences = self._core.feed_sequences
         counts = {name: getattr(self._core.counts, name) for name in COUNTED}
         return counts | {"lost_entries": sequences.lost, "repeated_entries": sequences.repeated}
 
     def _checkpoint_step(self) -> list[Write]:
-        """A little of a checkpoint: begin one when due, a step a tick; what of it belongs into the tick's commit."""
+        """One step of a checkpoint a tick, beginning one when it is due; the writes that belong into the tick's
+        commit."""
         if self._writing is None:
             if time.monotonic() < self._checkpoint_due:
                 return []
