@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, astuple, fields
+from dataclasses import asdict, astuple
 from typing import Any
 
 import numpy as np
 import ujson
 
+from aggregator.columns import TRADE_ARRAYS, TRADE_FLAGS
 from aggregator.core import Core
-from aggregator.fold import Rows
 from aggregator.ledger import Gap
 from aggregator.official_coverage import Coverage
 from aggregator.official_rows import OfficialRows
@@ -42,10 +42,10 @@ class CheckpointDamaged(KlaggError):
 
 
 class Checkpoint:
-    """A copy of a core's state; the copying is quick, compressing happens block by block when asked for."""
+    """A copy of a core's state; copying is quick, and blocks are compressed one by one in `block`."""
 
     def __init__(self, core: Core) -> None:
-        core.folder.settle()
+        core.bar_folder.settle()
         count = core.symbols.count
         ring = core.ring
         self._arrays = {
@@ -57,6 +57,7 @@ class Checkpoint:
 
     @property
     def blocks(self) -> int:
+        """How many blocks there are."""
         return self._symbol_blocks + -(-len(self._parked) // BLOCK_PARKED)
 
     @property
@@ -64,7 +65,7 @@ class Checkpoint:
         return -(-self._count // BLOCK_SYMBOLS)
 
     def block(self, number: int) -> bytes:
-        """One compressed block."""
+        """The block of that number, compressed with zlib."""
         if number >= self._symbol_blocks:
             first = (number - self._symbol_blocks) * BLOCK_PARKED
             parked = ujson.dumps(self._parked[first : first + BLOCK_PARKED], ensure_ascii=False)
@@ -107,10 +108,10 @@ def _header(core: Core) -> str:
             "head": core.ring.head.tolist(),
             "row_bucket": core.ring.row_bucket.tolist(),
             "edges": [[boundary, found.tolist()] for boundary, found in core.edges.found.items()],
-            "held": {name: getattr(core.held, name).tolist() for name in Rows.__slots__},
-            "continuity": core.continuity.to_rows(),
-            "first_trades": core.folder.first_trades,
-            "asking": core.asker.state(),
+            "held": {name: getattr(core.held, name).tolist() for name in TRADE_ARRAYS},
+            "continuity": core.feed_sequences.to_rows(),
+            "first_trades": core.bar_folder.first_trades,
+            "asking": core.repair_requests.state(),
             "counts": asdict(core.counts),
         },
         ensure_ascii=False,
@@ -157,13 +158,12 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     ring.head[:] = state["head"]
     ring.row_bucket[:] = state["row_bucket"]
     core.edges.found = {boundary: np.array(found, np.int64).reshape(8, -1) for boundary, found in state["edges"]}
-    for each in fields(Rows):
-        values = np.array(state["held"][each.name], np.bool_ if each.name in ("maker", "agg") else np.int64)
-        setattr(core.held, each.name, values)
-    core.continuity.restore(state["continuity"])
-    core.asker.put_back(state["asking"])
+    for name in TRADE_ARRAYS:
+        setattr(core.held, name, np.array(state["held"][name], np.bool_ if name in TRADE_FLAGS else np.int64))
+    core.feed_sequences.restore(state["continuity"])
+    core.repair_requests.put_back(state["asking"])
     core.counts = type(core.counts)(**state["counts"])
-    core.folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
+    core.bar_folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]
     for number, block in enumerate(blocks[:symbol_blocks]):
         _restore_block(core, number, zlib.decompress(block))

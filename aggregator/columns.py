@@ -9,25 +9,30 @@ from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from klagg.decimals import DIGITS_MAX, POWERS, parse_column, parse_integers
 from klagg.errors import ContractError
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
 from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
 _COLUMNS = tuple(name.encode() for name in TRADE_COLUMNS)
 _COLUMN_BYTES_MAX = 16 << 20
+QUOTE_MAX = 2.0**62
+"""One trade's quote value must stay below this. The check is in float64, whose error is far smaller than the margin."""
+
 FILLS_MAX = 1_000_000_000
 """More fills in one trade are nonsense; below it no sum of fill counts that can gather comes near 64 bits."""
 
 
 @dataclass(slots=True)
-class Columns:
-    """N trades in columns. Prices and quantities are (mantissa, decimals) as written; slots come from the caller."""
+class DecodedTrades:
+    """N trades as written in `trades` entries, in columns: their symbols have no slots yet, their values no scale.
+
+    `names` are UTF-8. int64 [n] each: `id`; `price` and `qty`, mantissas at their own `price_decimals` and
+    `qty_decimals`; `first` and `last`, the fill ids; `time` in exchange ms. Boolean [n]: `maker`, whether the buyer is
+    the maker; `counts`, whether the trade counts in klines; `agg`, whether `id` is an aggTrade id (else a fill id).
+    """
 
     names: list[bytes]
     id: Ints
@@ -41,10 +46,67 @@ class Columns:
     maker: Bools
     counts: Bools
     agg: Bools
-    """Whether the row's id is an aggTrade id (else a fill id)."""
 
     def __len__(self) -> int:
         return len(self.id)
+
+
+@dataclass(slots=True)
+class Trades:
+    """N trades of slots, as integers at their symbols' scales: what the ledger admits and the fold takes.
+
+    int64 [n] each: `slot`; `id`, that of the aggTrade or of the fill; `price` and `qty`, mantissas at the symbol's
+    price and quantity scale; `quote`, price × qty, at the sum of both scales; `first` and `last`, the fill ids; `time`
+    in exchange ms. Boolean [n]: `maker`, whether the buyer is the maker; `agg`, whether `id` is an aggTrade id.
+
+    Until they are admitted, `counts` says which of them count in klines, and `unfit` which have a value that does not
+    fit 64 bits. None stands for all, and for none; of admitted trades both are None.
+    """
+
+    slot: Ints
+    id: Ints
+    price: Ints
+    qty: Ints
+    quote: Ints
+    first: Ints
+    last: Ints
+    time: Ints
+    maker: Bools
+    agg: Bools
+    counts: Bools | None = None
+    unfit: Bools | None = None
+
+    @classmethod
+    def none(cls) -> Trades:
+        """No trades."""
+        return cls(*(np.zeros(0, np.bool_ if name in TRADE_FLAGS else np.int64) for name in TRADE_ARRAYS))
+
+    @classmethod
+    def joined(cls, parts: Sequence[Trades]) -> Trades:
+        """All trades of all parts (at least one, each admitted), in order."""
+        if len(parts) == 1:
+            return parts[0]
+        return cls(*(np.concatenate([getattr(part, name) for part in parts]) for name in TRADE_ARRAYS))
+
+    def __len__(self) -> int:
+        return len(self.slot)
+
+    def select(self, which: Ints | Bools) -> Trades:
+        """Some of the trades, by index or mask."""
+        arrays = (getattr(self, name) for name in TRADE_ARRAYS)
+        if which.dtype != np.bool_:
+            chosen = Trades(*(np.take(array, which) for array in arrays))
+        else:
+            chosen = Trades(*(array[which] for array in arrays))
+        chosen.counts = None if self.counts is None else self.counts[which]
+        chosen.unfit = None if self.unfit is None else self.unfit[which]
+        return chosen
+
+
+TRADE_ARRAYS = ("slot", "id", "price", "qty", "quote", "first", "last", "time", "maker", "agg")
+"""The arrays of admitted trades, in the order of the fields of Trades."""
+TRADE_FLAGS = ("maker", "agg")
+"""Those that are booleans."""
 
 
 def check_entry(raw: RawFields) -> int:
@@ -62,7 +124,7 @@ def check_entry(raw: RawFields) -> int:
     return count
 
 
-def decode(entries: Sequence[RawFields]) -> Columns:
+def decode(entries: Sequence[RawFields]) -> DecodedTrades:
     """The trades of checked entries, in order; ContractError if a value is not what its column holds."""
     counts = [integer_of(raw, "n") for raw in entries]
     total = sum(counts)
@@ -83,7 +145,7 @@ def decode(entries: Sequence[RawFields]) -> Columns:
     if b"" in names:
         raise ContractError("a trades entry holds an empty symbol")
     agg = np.repeat(np.array([raw[b"ids"] == AGG_IDS.encode() for raw in entries]), counts)
-    return Columns(
+    return DecodedTrades(
         names,
         integers[b"id"],
         price,
@@ -99,12 +161,12 @@ def decode(entries: Sequence[RawFields]) -> Columns:
     )
 
 
-def joined(parts: Sequence[Columns]) -> Columns:
-    """All rows of all parts, in order."""
+def joined(parts: Sequence[DecodedTrades]) -> DecodedTrades:
+    """All trades of all parts (at least one), in order."""
     if len(parts) == 1:
         return parts[0]
-    arrays = (np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(Columns)[1:])
-    return Columns([name for part in parts for name in part.names], *arrays)
+    arrays = (np.concatenate([getattr(part, each.name) for part in parts]) for each in fields(DecodedTrades)[1:])
+    return DecodedTrades([name for part in parts for name in part.names], *arrays)
 
 
 def _check_utf8(text: bytes) -> None:
@@ -126,7 +188,10 @@ def _flags(text: bytes, count: int) -> Bools:
 
 
 def significant_decimals(mantissas: Ints, decimals: Ints) -> Ints:
-    """How many decimals each value needs once trailing zeros are dropped; zero needs none."""
+    """How many decimals each value needs once trailing zeros are dropped; zero needs none.
+
+    `mantissas` at their own `decimals`, int64 [n] each; the result likewise.
+    """
     values, needed = mantissas.copy(), decimals.copy()
     needed[values == 0] = 0
     for _ in range(DIGITS_MAX):
@@ -139,9 +204,10 @@ def significant_decimals(mantissas: Ints, decimals: Ints) -> Ints:
 
 
 def at_scale(mantissas: Ints, decimals: Ints, scales: Ints) -> tuple[Ints, Bools]:
-    """Mantissas at their symbols' scales, and which of them do not fit (their value is meaningless).
+    """Mantissas at other scales, and which of them do not fit (their value is meaningless). All arrays are [n].
 
-    A value does not fit that needs more than 62 bits, or more decimals than its scale has.
+    `mantissas` are at their own `decimals` and come back at `scales`. A value does not fit that needs more than 62
+    bits, or more decimals than its scale has.
     """
     if (scales == decimals).all():  # at most DIGITS_MAX digits: below 62 bits
         return mantissas, np.zeros(len(mantissas), np.bool_)
@@ -155,3 +221,13 @@ def at_scale(mantissas: Ints, decimals: Ints, scales: Ints) -> tuple[Ints, Bools
         values = np.where(shift < 0, mantissas // dropped, values)
         unfit |= (shift < 0) & (mantissas % dropped != 0)
     return values, unfit
+
+
+def quotes_of(price: Ints, qty: Ints) -> tuple[Ints, Bools]:
+    """Price × quantity (mantissas [n], the product at the sum of their scales), and which products do not fit 62 bits
+    (their value is meaningless)."""
+    if int(price.max(initial=0)) * int(qty.max(initial=0)) < QUOTE_MAX:
+        return price * qty, np.zeros(len(price), np.bool_)
+    too_large = price.astype(np.float64) * qty.astype(np.float64) >= QUOTE_MAX
+    with np.errstate(over="ignore"):
+        return price * qty, too_large

@@ -1,4 +1,4 @@
-"""Where a shard stands, and the one transaction by which it moves on (DESIGN §1.5, §4).
+"""Where a shard stands, and the one transaction by which it moves on.
 
 The steps of a commit, and what a crash after each one leaves:
 
@@ -7,14 +7,19 @@ The steps of a commit, and what a crash after each one leaves:
    higher), or Redis came back older than this process (epoch or commit number are lower, or the hash is gone): that is
    a finding of its own. The process ends either way, and its restart decides from what Redis holds.
 3. MULTI, the outputs, the new position, EXEC. Redis runs all of it or none. A crash before EXEC leaves the old
-   position: the restart reads the same log and says the same again. A crash after EXEC leaves the new one: the restart
-   is silent up to it. A lost reply leaves one of the two, and the process ends, because it cannot know which.
+   position: the restart reads the same log and publishes the same again. A crash after EXEC leaves the new one: the
+   restart is silent up to it. A lost reply leaves one of the two, and the process ends, because it cannot know which.
+
+A large tick is committed in parts, because Redis runs a commit in one go and every other client waits for it: a day's
+rollover of 750 symbols and seven intervals is 5,250 klines. The cuts depend on the klines alone, which a restart
+publishes again as they were, while what shows the present (`live`, `bars`) may differ. So a restart skips exactly the
+parts that are out (Position.step).
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from aggregator.publisher import Outputs
@@ -29,9 +34,13 @@ START = "0-0"
 REDIS_OLDER = "REDIS_OLDER"
 """The kind of the finding that Redis came back older than a process had left it."""
 ENTRIES_MAX = {"dead": DEAD_ENTRIES}
-"""What no group reads and other processes write too is bounded at every append; the rest is trimmed."""
+"""Streams that no group reads and to which other processes append too are bounded at every append; the others are
+trimmed by aggregator.trimming."""
 STREAMS = ("klines", "live", "events", "requests", "findings", "dead")
 """Streams that a commit appends to, in this order; each has its own running number."""
+KLINES_MAX = 500
+"""Klines in one commit. A position within a tick counts parts of this size: a version that changes it must begin after
+a whole tick."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +56,7 @@ class Position:
     numbers: Mapping[str, int] = field(default_factory=lambda: dict.fromkeys(STREAMS, 0))
 
     def to_fields(self) -> Fields:
+        """The fields of the hash `commit:{n}`."""
         numbers = {f"seq_{name}": str(number) for name, number in self.numbers.items()}
         return {"epoch": str(self.epoch), "seq": str(self.seq), "feed": self.feed, "step": str(self.step), **numbers}
 
@@ -78,6 +88,35 @@ def _parts(entry_id: str) -> tuple[int, int]:
     return int(milliseconds), int(number)
 
 
+def entries_by_key(keys: Keys, outputs: Outputs) -> Mapping[str, Sequence[Fields]]:
+    """The entries that these outputs append, by the key of their stream, in the order of STREAMS."""
+    return {
+        keys.klines: outputs.klines,
+        keys.live: outputs.live,
+        keys.events: outputs.events,
+        keys.requests: outputs.requests,
+        keys.findings: outputs.findings,
+        keys.dead: outputs.dead,
+    }
+
+
+def split_outputs(outputs: Outputs, klines_max: int = KLINES_MAX) -> Iterator[Outputs]:
+    """Encoded outputs in parts, in the order in which they are committed; with few klines there is one part.
+
+    Many klines go out in slices, then the remaining ones with everything but `live` and `bars`, then each of these by
+    itself. Only the last part of a tick's last outputs is `last`.
+    """
+    whole = max(0, len(outputs.klines) - 1) // klines_max * klines_max
+    if not whole:
+        yield outputs
+        return
+    for start in range(0, whole, klines_max):
+        yield Outputs(outputs.time_ms, last=False, klines=outputs.klines[start : start + klines_max])
+    yield replace(outputs, last=False, klines=outputs.klines[whole:], live=[], bars={}, bars_gone=[])
+    yield Outputs(outputs.time_ms, last=False, live=outputs.live)
+    yield Outputs(outputs.time_ms, last=outputs.last, bars=outputs.bars, bars_gone=outputs.bars_gone)
+
+
 class Committer:
     """Owns a shard's `commit:{n}` for one epoch. Every error of `commit` is the end of this process."""
 
@@ -102,14 +141,21 @@ class Committer:
         return self.position
 
     def commit(self, outputs: Outputs, feed_id: str, more: Sequence[Write] = ()) -> None:
-        """Outputs of the tick `feed_id` and the position behind them, in one transaction, with `more` writes to it."""
+        """Commit encoded outputs of the tick `feed_id`, the position behind them and `more` writes, in one transaction.
+
+        CommitConflict if the shard is another process's now, RedisOlder if Redis came back older than this process,
+        CommitDoubt if the reply was lost, RedisUnavailable and RedisRefused as of any write.
+        """
+        assert outputs.encoded, "outputs are encoded before they are committed"
         numbers = dict(self.position.numbers)
         writes: list[Write] = []
-        for name in STREAMS:
-            for fields in getattr(outputs, name):
-                numbers[name] += 1
-                stamped = stamp(fields, self._writer, numbers[name])
-                writes.append(Append(getattr(self._keys, name), stamped, ENTRIES_MAX.get(name, 0)))
+        for name, (key, entries) in zip(STREAMS, entries_by_key(self._keys, outputs).items(), strict=True):
+            first = numbers[name] + 1
+            numbers[name] += len(entries)
+            writes += [
+                Append(key, stamp(fields, self._writer, number), ENTRIES_MAX.get(name, 0))
+                for number, fields in enumerate(entries, first)
+            ]
         if outputs.bars:
             writes.append(HashUpdate(self._keys.bars, {**outputs.bars, BARS_POSITION: self._live_id}))
         if outputs.bars_gone:
@@ -121,7 +167,7 @@ class Committer:
             self._live_id = self._newest_live()
 
     def _newest_live(self) -> str:
-        """The newest `live` id: everything up to it is reflected by what the next `bars` will say."""
+        """The newest `live` id: the next `bars` will reflect everything up to it."""
         newest = self._streams.newest(self._keys.live)
         return newest[0].id if newest else START
 
@@ -145,14 +191,15 @@ class Committer:
         try:
             held = Position.from_hash(found)
         except ContractError:
-            return  # damaged rather than old: whoever asked knows what went wrong
+            return  # damaged rather than old: the caller knows what went wrong
         if (held.epoch, held.seq) < (self.position.epoch, self.position.seq):
             raise self.older(f"{self._keys.commit} is at {_place(held)}", found)
 
     def older(self, where: str, found: Mapping[bytes, bytes] | None = None) -> RedisOlder:
-        """The error for a Redis that is behind this process, as `where` says; also left as a finding, if possible.
+        """The error for a Redis that is behind this process, as `where` shows; it is also left as a finding, if Redis
+        takes one.
 
-        The finding is written beside any commit, because there will be no more of this process; it counts for itself.
+        The finding is written outside of any commit, because this process makes no more commits; its `seq` is 1.
         """
         evidence = f"{where}, while this process had committed {_place(self.position)}"
         entry = finding_entry(REDIS_OLDER, "error", evidence)

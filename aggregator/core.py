@@ -1,29 +1,39 @@
 """The aggregator itself, without any I/O: entries of the feed go in, a tick's outputs come out.
 
-Between two ticks entries only gather; at the tick they are decoded together, pass the ledger, are folded, and then the
-tick speaks. So outputs are a pure function of the log, however it was read (DESIGN §1.4).
+Between two ticks entries only gather. At the tick they are decoded together, pass the ledger and are folded; then the
+tick publishes what finality decides. So outputs are a pure function of the log: neither how entries were batched nor
+the process that reads them can change an output, and a restart that reads the same log publishes the same.
+
+The order of calls, which `assert` statements hold:
+
+1. `apply(entry_id, raw)` for every entry, in the order of the feed. For anything but a tick it returns nothing.
+2. For a tick it returns its outputs, as an iterator that works while it is read: usually one `Outputs`, after a long
+   gap one for each step. The caller reads all of them before it applies the next entry, because until then the tick is
+   not over: later steps still change the ring, and the last one frees slots.
+3. Each `Outputs` is encoded (`Outputs.encode`) before the next one is read, or never. Encoding reads names of symbols
+   whose slots a later step may free. A caller that publishes nothing (the silent part of a restart) does not encode,
+   which saves most of a tick's time.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
-from aggregator import columns as feed
-from aggregator.columns import Columns
-from aggregator.counts import Counts
+from aggregator.arrays import Bools, Ints
+from aggregator.columns import DecodedTrades, Trades, at_scale, check_entry, decode, quotes_of, significant_decimals
+from aggregator.columns import joined as joined_trades
 from aggregator.edges import Edges
-from aggregator.feed_sequences import Continuity
+from aggregator.feed_sequences import FeedSequences
 from aggregator.finality import Finality, Graces
-from aggregator.fold import Prepared, Rows, quotes_of
-from aggregator.folding import Folder
+from aggregator.fold import BarFolder
 from aggregator.ledger import Ledger
-from aggregator.listings import OLD_GENERATION, UNLISTED, Listings, usable_listings
+from aggregator.listings import OLD_GENERATION_REASON, UNLISTED_REASON, Listings, usable_listings
 from aggregator.official import Official
-from aggregator.publisher import Outputs, Speaker
-from aggregator.repair_requests import Asker
+from aggregator.publisher import Outputs, Publisher
+from aggregator.repair_requests import RepairRequests
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.symbols import SymbolTable
 from klagg import settings
@@ -46,31 +56,48 @@ from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 from klagg.wire.findings import finding_entry
 from klagg.wire.keys import FEED
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
 NARROW = 1 << 15
-"""Fewer slots than this are sorted by radix as 16 bit integers, eight times as fast."""
+"""Slots below this fit 16 bits. numpy sorts 16 bit integers by radix, eight times as fast as 64 bit ones."""
 
 GATHERED_MAX = 20_000_000
-"""Trades that may gather without a tick; beyond it the clock is surely dead and the process says so and ends."""
+"""Trades that may gather without a tick. More of them mean that the clock process is dead: TicksMissing."""
 
 
 STEP_MS_MAX = 300_000
-"""A jump of the clock is taken in steps of at most this: five minutes of 600 symbols are about 4,000 klines."""
+"""A jump of the clock is processed in steps of at most this: five minutes of 600 symbols are about 4,000 klines."""
 
 
 class TicksMissing(KlaggError):
     """Trades pile up and no tick comes: the clock process does not run."""
 
 
+@dataclass(slots=True)
+class Counts:
+    """What a core has counted since its state began (a checkpoint holds it), for the statistics of its process."""
+
+    trades: int = 0
+    """Trades that were admitted."""
+    duplicates: int = 0
+    refused: int = 0
+    ticks: int = 0
+    finals: int = 0
+    """Published versions of bars: finals, amendments and confirmations."""
+    gaps_opened: int = 0
+    gaps_closed: int = 0
+    requests: int = 0
+    bad_entries: int = 0
+    covered: int = 0
+    """Trades of minutes that are official already: the ledger knows them, no bar counts them."""
+
+
 class Core:
     """One shard's aggregator. `apply` every feed entry in order; a tick answers with Outputs.
 
-    With `asks` False it asks for nothing that is missing: nobody is there to answer.
+    `epoch` goes into every kline. With `requests_repairs` False the core requests nothing that is missing, because
+    nobody is there to answer (a replay). ConfigError if the graces do not fit the shortest interval's window.
     """
 
-    def __init__(self, config: settings.Aggregator, epoch: int = 0, *, asks: bool = True) -> None:
+    def __init__(self, config: settings.Aggregator, epoch: int = 0, *, requests_repairs: bool = True) -> None:
         self.epoch = epoch
         self.counts = Counts()
         self.symbols = SymbolTable()
@@ -81,12 +108,12 @@ class Core:
         self.finality = Finality(self.ring, self.ledger, Graces(config.grace_ms, config.grace_without_watermark_ms))
         finest_ms = min(each.shortest_ms for each in intervals)
         self.edges = Edges(min(finest_ms, MINUTE_MS))
-        self.folder = Folder(self.ring, self.finality)
+        self.bar_folder = BarFolder(self.ring, self.finality)
         self.official = Official(self.ring, self.ledger, self.finality, self.symbols, window_ms)
         self.listings = Listings(self.symbols, self.ring, self.ledger, self.finality)
-        self._asks = asks
-        self.asker = Asker(self.symbols, self.ledger, self.finality, intervals, config)
-        self._speaker = Speaker(self.ring, self.symbols, self.edges)
+        self._requests_repairs = requests_repairs
+        self.repair_requests = RepairRequests(self.symbols, self.ledger, self.finality, intervals, config)
+        self._publisher = Publisher(self.ring, self.symbols, self.edges)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
         if self._step_ms <= config.grace_without_watermark_ms:
@@ -95,34 +122,41 @@ class Core:
         self.live_long_due = 0
         self._gathered: list[tuple[str, RawFields]] = []
         self._gathered_count = 0
-        self._prepared: list[Prepared] = []
+        self._gathered_trades: list[Trades] = []
         self._watermarks: dict[bytes, int] = {}
         self._listed: list[Listing] = []
-        self.held = Rows.none()
+        self.held = Trades.none()
+        """Admitted trades that are too far ahead of the last tick to be folded."""
         self.agg_ids = np.zeros(self.symbols.capacity, np.int64)
         """The id space of each slot: 1 aggTrade ids, −1 fill ids, 0 not known yet."""
-        self.continuity = Continuity()
+        self.feed_sequences = FeedSequences()
         self._pending = Outputs(0)
+        """What has already been found for the next tick's outputs: findings, dead entries, events."""
+        self._in_tick = False
+        """Whether a tick's outputs have not all been read."""
         self.time_ms = 0
-        """The last tick's time; 0 before the first."""
+        """The last tick's time in exchange ms; 0 before the first."""
 
     def apply(self, entry_id: str, raw: RawFields) -> Iterable[Outputs]:
-        """Take in one feed entry; a bad one becomes dead. A tick that does not go back answers with its outputs.
+        """Apply one feed entry; for a tick its outputs, to be read before the next call (see the module).
 
-        Usually these are one. After a long gap they come in steps, each small enough for a commit of its own; the
-        caller takes all of them before it applies the next entry.
+        An entry that cannot be used is added to the next outputs' `dead`. A tick whose time is before the last one's
+        has no outputs. TicksMissing or OfficialPilesUp if far too much gathers without a tick.
         """
+        assert not self._in_tick, "all outputs of a tick are read before the next entry is applied"
         try:
             entry = upgraded(raw)
-            if loss := self.continuity.note(entry_id, entry, self.time_ms):
+            if loss := self.feed_sequences.note(entry_id, entry, self.time_ms):
                 self._pending.findings.append(loss)
             kind = text_of(entry, "kind")
             if kind == TRADES:
                 self._gather(entry_id, entry)
             elif kind == TICK:
-                return self._tick(integer_of(entry, "time"))
+                time_ms = integer_of(entry, "time")
+                self._in_tick = True
+                return self._tick(time_ms)
             elif kind == WATERMARK:
-                self._watermark(entry)
+                self._gather_watermark(entry)
             elif kind == LISTING:
                 self._listed += usable_listings(entry)
             elif kind == OFFICIAL:
@@ -134,30 +168,30 @@ class Core:
         return ()
 
     def _bury(self, entry_id: str, raw: RawFields, reason: ContractError) -> None:
-        """An entry that cannot be used goes to `dead` with the reason; the rest goes on."""
+        """Put an entry that cannot be used into `dead`, with the reason. All other entries go on."""
         self.counts.bad_entries += 1
         self._pending.dead.append(dead_entry(FEED, entry_id, "aggregator", str(reason), raw))
 
     def _gather(self, entry_id: str, raw: RawFields) -> None:
-        self._gathered_count += feed.check_entry(raw)
+        self._gathered_count += check_entry(raw)
         if self._gathered_count > GATHERED_MAX:
             raise TicksMissing(f"{self._gathered_count} trades came without a tick: is klagg-clock running?")
         self._gathered.append((entry_id, raw))
 
-    def _watermark(self, raw: RawFields) -> None:
+    def _gather_watermark(self, raw: RawFields) -> None:
         time_ms = integer_of(raw, "time")
         text_of(raw, "symbols")
         for name in filter(None, raw[b"symbols"].split(b",")):
             self._watermarks[name] = max(time_ms, self._watermarks.get(name, time_ms))
 
-    def _take_watermarks_and_listings(self, time_ms: int) -> None:
+    def _apply_watermarks_and_listings(self, time_ms: int) -> None:
         """Apply watermarks and listings since the last tick. A watermark does not revive a name with a freed slot."""
         marked = {name: until for name, until in self._watermarks.items() if not self.listings.is_freed(name.decode())}
         listed = self.listings.usable(self._listed, time_ms)
         self.symbols.add_all([*marked, *(listing.symbol.encode() for listing in listed)])
         self.grow()
-        self._pending.events += self.listings.take(listed, time_ms)
-        self.agg_ids[self.listings.take_begun()] = 0
+        self._pending.events += self.listings.apply(listed, time_ms)
+        self.agg_ids[self.listings.drain_begun()] = 0
         for listing in listed:
             self._raise_scales(self.symbols.index[listing.symbol.encode()], listing.price_scale, listing.qty_scale)
         if marked:
@@ -166,8 +200,22 @@ class Core:
             self.finality.note_watermarks(slots, times)
         self._listed, self._watermarks = [], {}
 
+    def _place_official_rows(self) -> None:
+        """Give the official rows since the last tick their slots, and raise the scales to what these rows need.
+
+        This comes before the tick's trades get theirs, so that a tick's outputs do not depend on the order of entries.
+        Rows of names whose slots were freed are dropped.
+        """
+        answers = [each for each in self.official.drain_answers() if not self.listings.is_freed(each.symbol)]
+        if not answers:
+            return
+        self.symbols.add_all([answer.symbol.encode() for answer in answers])
+        self.grow()
+        for slot, price_scale, qty_scale in self.official.place(answers):
+            self._raise_scales(slot, price_scale, qty_scale)
+
     def grow(self) -> None:
-        """Follow the symbol table with every array."""
+        """Make every array as wide as the symbol table; call it after symbols were added."""
         capacity = self.symbols.capacity
         if capacity > self.ring.capacity:
             self.ring.grow(capacity)
@@ -175,30 +223,32 @@ class Core:
             self.finality.grow(capacity)
             self.official.grow(capacity)
             self.listings.grow(capacity)
-            self.asker.grow(capacity)
+            self.repair_requests.grow(capacity)
             self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
 
     def clear_slot(self, slot: int) -> None:
-        """Nothing of the symbol that had the slot is left anywhere: the next one starts from nothing."""
+        """Forget the symbol that had the slot, in every part, so that the next one starts from nothing."""
         for part in (
             self.ring,
-            self.folder,
+            self.bar_folder,
             self.ledger,
             self.finality,
             self.edges,
-            self._speaker,
+            self._publisher,
             self.listings,
             self.official,
-            self.asker,
+            self.repair_requests,
             self.symbols,
         ):
             part.clear_slot(slot)
         self.agg_ids[slot] = 0
 
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
-        """Scales only ever rise; what is there is multiplied exactly. Where it does not fit, the scales stay: trades
-        that need more are refused one by one, and the process goes on."""
-        self.folder.settle()
+        """Raise a symbol's scales to at least these. Scales only ever rise; existing values are multiplied exactly.
+
+        Where a value would not fit, the scales stay, and a finding says so. Trades that need more decimals are then
+        refused one by one, and the process goes on."""
+        self.bar_folder.settle()
         price_more = max(0, price_scale - int(self.symbols.price_scale[slot]))
         qty_more = max(0, qty_scale - int(self.symbols.qty_scale[slot]))
         if not price_more and not qty_more:
@@ -209,9 +259,9 @@ class Core:
             check_multiply([(values[own], more) for values, more in held])
             self.ring.rescale(slot, price_more, qty_more)
         except ArithmeticOverflow as beyond:
-            name, wanted = self.symbols.names[slot], f"{price_scale} and {qty_scale} decimals"
+            name, needed = self.symbols.names[slot], f"{price_scale} and {qty_scale} decimals"
             self._pending.findings.append(
-                finding_entry("OVERFLOW", "error", f"{wanted}: {beyond}", symbol=name, time_ms=self.time_ms)
+                finding_entry("OVERFLOW", "error", f"{needed}: {beyond}", symbol=name, time_ms=self.time_ms)
             )
             return
         for values, more in held:
@@ -223,43 +273,52 @@ class Core:
         self.symbols.qty_scale[slot] += qty_more
 
     def _tick(self, time_ms: int) -> Iterator[Outputs]:
-        """The barrier: everything gathered is folded, and the tick speaks. A tick from the past says nothing."""
-        self.counts.ticks += 1
-        if time_ms < self.time_ms:
-            return
-        self.listings.first_tick_ms = self.listings.first_tick_ms or time_ms
-        self._take_watermarks_and_listings(time_ms)
-        self.official.take(self.grow, self._raise_scales, self.listings.is_freed)
-        rows = self._admitted(time_ms)
-        for step_ms in self._steps(time_ms, rows):
-            outputs = self._pending
-            outputs.time_ms, outputs.last = step_ms, step_ms == time_ms
-            if step_ms // MINUTE_MS != self.time_ms // MINUTE_MS:
-                self.folder.settle()
-                self.official.expire(step_ms - self._window_ms)
-            self.ring.advance(step_ms)
-            rows = self._fold(rows, step_ms, outputs)
-            due = outputs.last and time_ms >= self.live_long_due
-            if due or self.folder.pressing or self.official.pressing or self.listings.ending:
-                self.folder.settle()
-                self._tell_first_trades(outputs)
-            self.official.apply(step_ms, outputs)
-            self._speaker.broken(outputs)
-            self._speak(outputs, step_ms)
-            if outputs.last:
-                self.held, self.time_ms = rows, time_ms
-                self.continuity.forget(time_ms)
-                self._ask(outputs)
-                self._say_live(outputs, due=due)
-                self._let_go(outputs)
-                outputs.events.append(events_entry(EVENT_TICK, time_ms, []))
-            self._pending = Outputs(0)
-            yield outputs
+        """Fold everything that gathered, and publish. A tick from the past does nothing.
 
-    def _steps(self, time_ms: int, rows: Rows) -> Iterator[int]:
-        """The times at which a tick speaks: its own, and before it those at which a long jump pauses, so that no bar
-        leaves the ring unpublished and a commit stays small."""
-        start = self.time_ms or (min(time_ms, int(rows.time.min())) if len(rows) else time_ms)
+        Reading the outputs runs the tick: each is expired (it can no longer be encoded) when the next one is read.
+        """
+        self.counts.ticks += 1
+        if time_ms >= self.time_ms:
+            self.listings.first_tick_ms = self.listings.first_tick_ms or time_ms
+            self._apply_watermarks_and_listings(time_ms)
+            self._place_official_rows()
+            trades = self._admitted(time_ms)
+            for step_ms in self._steps(time_ms, trades):
+                outputs = self._pending
+                outputs.time_ms, outputs.last = step_ms, step_ms == time_ms
+                trades = self._step(trades, step_ms, outputs)
+                self._pending = Outputs(0)
+                yield outputs
+                outputs.expire()
+        self._in_tick = False
+
+    def _step(self, trades: Trades, step_ms: int, outputs: Outputs) -> Trades:
+        """One step of a tick, the last one included; the trades that are still ahead of it."""
+        if step_ms // MINUTE_MS != self.time_ms // MINUTE_MS:
+            self.bar_folder.settle()
+            self.official.expire(step_ms - self._window_ms)
+        self.ring.advance(step_ms)
+        ahead = self._fold(trades, step_ms, outputs)
+        due = outputs.last and step_ms >= self.live_long_due
+        if due or self.bar_folder.pressing or self.official.pressing or self.listings.ending:
+            self.bar_folder.settle()
+            self._publish_first_trades(outputs)
+        self.official.apply(step_ms, outputs)
+        self._publisher.publish_broken(outputs)
+        self._publish_decisions(outputs, step_ms)
+        if outputs.last:
+            self.held, self.time_ms = ahead, step_ms
+            self.feed_sequences.forget(step_ms)
+            self._request_missing(outputs)
+            self._publish_live(outputs, due=due)
+            self._release_slots(outputs)
+            outputs.events.append(events_entry(EVENT_TICK, step_ms, []))
+        return ahead
+
+    def _steps(self, time_ms: int, trades: Trades) -> Iterator[int]:
+        """The times (exchange ms) at which a tick publishes: its own, and before it those at which a long jump pauses,
+        so that no bar leaves the ring unpublished and a commit stays small."""
+        start = self.time_ms or (min(time_ms, int(trades.time.min())) if len(trades) else time_ms)
         if start < time_ms - 2 * self._window_ms and not self.time_ms:
             start = time_ms - 2 * self._window_ms
         while start + self._step_ms < time_ms:
@@ -267,115 +326,132 @@ class Core:
             yield start
         yield time_ms
 
-    def take_rows(self, rows: Rows) -> None:
-        """Gather trades that are integers at their symbols' scales already, each of which counts."""
-        self._prepared.append(Prepared(rows, None, None))
+    def gather_trades(self, trades: Trades) -> None:
+        """Gather trades that are integers at their symbols' scales already; each of them counts. For benches."""
+        self._gathered_trades.append(trades)
 
-    def _admitted(self, time_ms: int) -> Rows:
-        """What gathered since the last tick, decoded, at scale and new to the ledger, with what was held back."""
+    def _admitted(self, time_ms: int) -> Trades:
+        """The trades since the last tick, decoded, at scale and new to the ledger, with those that were held back."""
         entries, self._gathered, self._gathered_count = self._gathered, [], 0
-        prepared, self._prepared = self._prepared, []
-        decoded = [*self._decoded(entries), *self.listings.parking.take_released()]
+        gathered, self._gathered_trades = self._gathered_trades, []
+        decoded = [*self._decoded(entries), *self.listings.parking.drain_released()]
         if decoded:
-            prepared.append(self._prepare(feed.joined(decoded)))
-        rows = Rows.joined([self.held, *(self._admit(each, time_ms) for each in prepared if len(each.rows))])
-        self.listings.outlive(rows)
-        self._pending.events += self.listings.genesis(rows, time_ms)
-        return rows
+            gathered.append(self._at_scale(joined_trades(decoded)))
+        trades = Trades.joined([self.held, *(self._admit(each, time_ms) for each in gathered if len(each))])
+        self.listings.outlive(trades)
+        self._pending.events += self.listings.genesis(trades, time_ms)
+        return trades
 
-    def _decoded(self, entries: Sequence[tuple[str, RawFields]]) -> Iterator[Columns]:
+    def _decoded(self, entries: Sequence[tuple[str, RawFields]]) -> Iterator[DecodedTrades]:
         """All entries in one go; if one is bad, one by one, so that only the bad one is lost."""
         if not entries:
             return
         try:
-            yield feed.decode([raw for _, raw in entries])
+            yield decode([raw for _, raw in entries])
         except ContractError:
             for entry_id, raw in entries:
                 try:
-                    yield feed.decode([raw])
+                    yield decode([raw])
                 except ContractError as bad:
                     self._bury(entry_id, raw, bad)
 
-    def _prepare(self, decoded: Columns) -> Prepared:
-        """Texts have become integers; here these get their symbols' slots and scales. Rows of another id space go."""
+    def _at_scale(self, decoded: DecodedTrades) -> Trades:
+        """Decoded trades with their symbols' slots, at their symbols' scales. Trades that are not usable are left out:
+        those of an earlier generation, and those of the other id space."""
         slots = self.symbols.new_slots_of(decoded.names)
         self.grow()
-        usable = self._usable(decoded, slots)
-        price, price_bad = feed.at_scale(decoded.price, decoded.price_decimals, self.symbols.price_scale[slots])
-        qty, qty_bad = feed.at_scale(decoded.qty, decoded.qty_decimals, self.symbols.qty_scale[slots])
-        quote, quote_bad = quotes_of(price, qty)
-        rows = Rows(
-            slots, decoded.id, price, qty, quote, decoded.first, decoded.last, decoded.time, decoded.maker, decoded.agg
+        current = self._of_this_generation(decoded, slots)
+        self._settle_scales(decoded, slots, current)
+        spaces = np.where(decoded.agg, 1, -1)
+        self._claim_id_space(slots, spaces, current)
+        usable = self._usable(decoded, slots, spaces, current)
+        price, price_unfit = at_scale(decoded.price, decoded.price_decimals, self.symbols.price_scale[slots])
+        qty, qty_unfit = at_scale(decoded.qty, decoded.qty_decimals, self.symbols.qty_scale[slots])
+        quote, quote_unfit = quotes_of(price, qty)
+        unfit = price_unfit | qty_unfit | quote_unfit
+        trades = Trades(
+            slots,
+            decoded.id,
+            price,
+            qty,
+            quote,
+            decoded.first,
+            decoded.last,
+            decoded.time,
+            decoded.maker,
+            decoded.agg,
+            None if decoded.counts.all() else decoded.counts,
+            unfit if unfit.any() else None,
         )
-        unfit = price_bad | qty_bad | quote_bad
-        prepared = Prepared(rows, None if decoded.counts.all() else decoded.counts, unfit if unfit.any() else None)
-        return prepared if usable.all() else prepared.take(usable)
+        return trades if usable.all() else trades.select(usable)
 
-    def _admit(self, prepared: Prepared, time_ms: int) -> Rows:
-        """The rows that are new to the ledger and count, sorted by slot."""
-        narrow = prepared.rows.slot.astype(np.int16 if self.symbols.capacity < NARROW else np.int64)
-        prepared = prepared.take(np.argsort(narrow, kind="stable"))
-        rows = prepared.rows
-        keep = self.ledger.admit(rows.slot, rows.id, rows.time)
-        if not keep.all():
-            self.counts.duplicates += int(len(keep) - keep.sum()) - len(self.ledger.strange)
+    def _admit(self, trades: Trades, time_ms: int) -> Trades:
+        """Those of the trades (at least one) that are new to the ledger and count in klines, sorted by slot."""
+        narrow = trades.slot.astype(np.int16 if self.symbols.capacity < NARROW else np.int64)
+        trades = trades.select(np.argsort(narrow, kind="stable"))
+        new = self.ledger.admit(trades.slot, trades.id, trades.time)
+        if not new.all():
+            self.counts.duplicates += int(len(new) - new.sum()) - len(self.ledger.strange)
             if self.ledger.strange:
-                self._park(prepared.take(np.array(self.ledger.strange, np.int64)), time_ms)
-            prepared = prepared.take(keep)
-        if prepared.counts is not None:
-            prepared = prepared.take(prepared.counts)
-        rows = prepared.rows
-        if prepared.unfit is not None and prepared.unfit.any():
-            lost = rows.take(prepared.unfit)
+                self._park(trades.select(np.array(self.ledger.strange, np.int64)), time_ms)
+            trades = trades.select(new)
+        if trades.counts is not None:
+            trades = trades.select(trades.counts)
+        if trades.unfit is not None and trades.unfit.any():
+            lost = trades.select(trades.unfit)
             self._refuse("OVERFLOW", "does not fit 64 bits at the symbol's scales", lost.slot, lost.id)
             self.ledger.lose(lost.slot, lost.id, lost.time)
-            rows = rows.take(~prepared.unfit)
-        self.counts.trades += len(rows)
-        return rows
+            trades = trades.select(~trades.unfit)
+        trades.counts = trades.unfit = None
+        self.counts.trades += len(trades)
+        return trades
 
-    def _usable(self, decoded: Columns, slots: Ints) -> Bools:
-        """Rows of the symbol's one id space; also raises the scales to what the values need."""
-        usable = self._of_this_generation(decoded, slots)
+    def _settle_scales(self, decoded: DecodedTrades, slots: Ints, current: Bools) -> None:
+        """Raise the symbols' scales to the significant decimals of their `current` trades."""
         for values, decimals, scales, price in (
             (decoded.price, decoded.price_decimals, self.symbols.price_scale, True),
             (decoded.qty, decoded.qty_decimals, self.symbols.qty_scale, False),
         ):
-            beyond = np.flatnonzero((decimals > scales[slots]) & usable)
+            beyond = np.flatnonzero((decimals > scales[slots]) & current)
             if not len(beyond):
                 continue
-            needed = feed.significant_decimals(values[beyond], decimals[beyond])
+            needed = significant_decimals(values[beyond], decimals[beyond])
             for slot in np.unique(slots[beyond[needed > scales[slots[beyond]]]]).tolist():
                 most = int(needed[slots[beyond] == slot].max())
                 self._raise_scales(slot, most if price else 0, 0 if price else most)
-        space = np.where(decoded.agg, 1, -1)
-        known = self.agg_ids[slots]
-        if (known == space).all():
-            return usable
-        unknown = (known == 0) & usable
-        self.agg_ids[slots[unknown]] = space[unknown]
-        wrong = (self.agg_ids[slots] != space) & usable
-        if wrong.any():
-            usable &= ~wrong
-            self._refuse("ID_SPACE", "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong])
+
+    def _claim_id_space(self, slots: Ints, spaces: Ints, current: Bools) -> None:
+        """Slots whose id space is not known yet get that of their `current` trades."""
+        unknown = (self.agg_ids[slots] == 0) & current
+        self.agg_ids[slots[unknown]] = spaces[unknown]
+
+    def _usable(self, decoded: DecodedTrades, slots: Ints, spaces: Ints, current: Bools) -> Bools:
+        """Which `current` trades are of their symbol's one id space; the others are refused."""
+        wrong = (self.agg_ids[slots] != spaces) & current
+        if not wrong.any():
+            return current
+        self._refuse("ID_SPACE", "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong])
+        usable: Bools = current & ~wrong
         return usable
 
-    def _of_this_generation(self, decoded: Columns, slots: Ints) -> Bools:
-        """Rows that are not of a generation before; those of it that were seen are duplicates, the others refused."""
-        told = self.listings.of_this_generation(slots, decoded.id, decoded.time)
-        if told is None:
+    def _of_this_generation(self, decoded: DecodedTrades, slots: Ints) -> Bools:
+        """Which trades are not of an earlier generation. Of the others, seen ones are duplicates; unseen ones
+        are refused."""
+        found = self.listings.of_this_generation(slots, decoded.id, decoded.time)
+        if found is None:
             return np.ones(len(slots), np.bool_)
-        current, unseen = told
+        current, unseen = found
         self.counts.duplicates += int((~current & ~unseen).sum())
-        self._refuse("OLD_GENERATION", OLD_GENERATION, slots[unseen], decoded.id[unseen])
+        self._refuse("OLD_GENERATION", OLD_GENERATION_REASON, slots[unseen], decoded.id[unseen])
         return current
 
-    def _park(self, strange: Prepared, time_ms: int) -> None:
-        """Trades that may be of a generation whose listing is still to come wait for it."""
+    def _park(self, strange: Trades, time_ms: int) -> None:
+        """Park trades that may be of a generation whose listing is still to come; those without room are refused."""
         over = self.listings.park(strange, time_ms)
-        self._refuse("UNLISTED", UNLISTED, strange.rows.slot[over], strange.rows.id[over])
+        self._refuse("UNLISTED", UNLISTED_REASON, strange.slot[over], strange.id[over])
 
     def _refuse(self, kind: str, why: str, slots: Ints, ids: Ints) -> None:
-        """Trades that are refused: counted, and one finding a symbol."""
+        """Count trades that are refused, and report them in one finding a symbol."""
         self.counts.refused += len(slots)
         for slot in np.unique(slots).tolist():
             own = ids[slots == slot]
@@ -383,69 +459,72 @@ class Core:
             name = self.symbols.names[slot]
             self._pending.findings.append(finding_entry(kind, "error", evidence, symbol=name, time_ms=self.time_ms))
 
-    def _fold(self, rows: Rows, step_ms: int, outputs: Outputs) -> Rows:
-        """Fold the rows that are due at this step into every interval; what is ahead of it comes back."""
-        held = Rows.none()
-        if not len(rows):
-            return held
-        if int(rows.time.max()) > step_ms + AHEAD_MS:
-            ahead = rows.time > step_ms + AHEAD_MS
-            held, rows = rows.take(ahead), rows.take(~ahead)
-        if int(rows.time.min(initial=step_ms)) < step_ms - self._window_ms:
-            old = rows.time < step_ms - self._window_ms
-            self._refuse("TOO_OLD", f"is older than the window of {self._window_ms} ms", rows.slot[old], rows.id[old])
-            self.ledger.lose(rows.slot[old], rows.id[old], rows.time[old])
-            rows = rows.take(~old)
-        if not len(rows):
-            return held
-        mine = self.official.uncovered(rows)
-        self.counts.covered += len(rows) - len(mine)
-        if len(mine):
-            self.edges.note(mine)
-            self.folder.fold(mine, step_ms)
-        return held
+    def _fold(self, trades: Trades, step_ms: int, outputs: Outputs) -> Trades:
+        """Fold the trades that are due at this step into every interval; those that are ahead of it."""
+        ahead = Trades.none()
+        if not len(trades):
+            return ahead
+        if int(trades.time.max()) > step_ms + AHEAD_MS:
+            beyond = trades.time > step_ms + AHEAD_MS
+            ahead, trades = trades.select(beyond), trades.select(~beyond)
+        if int(trades.time.min(initial=step_ms)) < step_ms - self._window_ms:
+            old = trades.time < step_ms - self._window_ms
+            self._refuse(
+                "TOO_OLD", f"is older than the window of {self._window_ms} ms", trades.slot[old], trades.id[old]
+            )
+            self.ledger.lose(trades.slot[old], trades.id[old], trades.time[old])
+            trades = trades.select(~old)
+        if not len(trades):
+            return ahead
+        own = self.official.uncovered(trades)
+        self.counts.covered += len(trades) - len(own)
+        if len(own):
+            self.edges.note(own)
+            self.bar_folder.fold(own, step_ms)
+        return ahead
 
-    def _tell_first_trades(self, outputs: Outputs) -> None:
+    def _publish_first_trades(self, outputs: Outputs) -> None:
         """The events of bars that got their first trade."""
         rows = [
-            (self.symbols.names[slot], interval, opening) for slot, interval, opening in self.folder.take_first_trades()
+            (self.symbols.names[slot], interval, opening)
+            for slot, interval, opening in self.bar_folder.drain_first_trades()
         ]
         if rows:
             outputs.events.append(events_entry(EVENT_FIRST_TRADE, outputs.time_ms, sorted(rows)))
 
-    def _speak(self, outputs: Outputs, step_ms: int) -> None:
-        """What finality decides at this step, and what the ledger has to say."""
+    def _publish_decisions(self, outputs: Outputs, step_ms: int) -> None:
+        """What finality decides at this step, and the ledger's gap events."""
         floor_ms = step_ms - self._window_ms
         published = self.finality.close(step_ms)
         self.ledger.expire(floor_ms, self.ring.oldest_ms)
         self.edges.expire(floor_ms, step_ms - self.ring.span_ms)
-        self._speaker.finals(outputs, published, self.epoch)
+        self._publisher.publish_finals(outputs, published, self.epoch)
         self.counts.finals += sum(len(group.slots) for group in published)
-        events = self.ledger.take_events()
-        if self._asks:
-            self.asker.note(events)
-        opened, closed = self._speaker.gaps(outputs, events)
+        events = self.ledger.drain_events()
+        if self._requests_repairs:
+            self.repair_requests.note(events)
+        opened, closed = self._publisher.publish_gaps(outputs, events)
         self.counts.gaps_opened += opened
         self.counts.gaps_closed += closed
 
-    def _let_go(self, outputs: Outputs) -> None:
+    def _release_slots(self, outputs: Outputs) -> None:
         """At a tick's end: symbols that are over leave `bars`, and later their slots."""
-        outputs.bars_gone = self._speaker.forget(self.listings.leave())
-        self._refuse("UNLISTED", UNLISTED, *self.listings.given_up(self.time_ms))
+        outputs.bars_gone = self._publisher.forget(self.listings.leave())
+        self._refuse("UNLISTED", UNLISTED_REASON, *self.listings.give_up(self.time_ms))
         for slot in self.listings.free():
             self.clear_slot(slot)
 
-    def _ask(self, outputs: Outputs) -> None:
-        """What is missing and is asked for at this tick."""
-        if self._asks:
-            outputs.requests += map(request_entry, self.asker.ask(self.time_ms, self.agg_ids))
+    def _request_missing(self, outputs: Outputs) -> None:
+        """Requests for what is missing and due at this tick."""
+        if self._requests_repairs:
+            outputs.requests += map(request_entry, self.repair_requests.due_requests(self.time_ms, self.agg_ids))
             self.counts.requests += len(outputs.requests)
 
-    def _say_live(self, outputs: Outputs, *, due: bool) -> None:
+    def _publish_live(self, outputs: Outputs, *, due: bool) -> None:
         """The shortest interval at every tick, longer ones and the `bars` hash at most every `live_long_ms`."""
         if due:
             self.live_long_due = self.time_ms + self._live_long_ms
-        self._speaker.changes(outputs, range(len(self.ring.intervals)) if due else (0,), with_bars=due)
+        self._publisher.publish_changes(outputs, range(len(self.ring.intervals)) if due else (0,), with_bars=due)
 
     @property
     def open_gaps(self) -> int:
@@ -454,7 +533,7 @@ class Core:
 
     @property
     def oldest_gap_ms(self) -> int:
-        """How long ago (exchange time) the trade behind the oldest open gap took place; 0 if no gap is open."""
+        """How long ago, in exchange ms, the trade behind the oldest open gap took place; 0 if no gap is open."""
         seen_ms = min((gaps[0].after_time for gaps in self.ledger.gaps.values()), default=self.time_ms)
         return max(0, self.time_ms - seen_ms)
 

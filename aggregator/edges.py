@@ -10,12 +10,10 @@ from __future__ import annotations
 from typing import cast
 
 import numpy as np
-import numpy.typing as npt
 
-from aggregator.fold import Rows
+from aggregator.arrays import Ints
+from aggregator.columns import Trades
 from klagg.intervals import MINUTE_MS
-
-Ints = npt.NDArray[np.int64]
 
 EDGE_MS = 100
 EDGES_MAX = 8
@@ -34,23 +32,23 @@ class Edges:
         self._finest_ms = finest_ms
         self.found: dict[int, Ints] = {}
 
-    def note(self, rows: Rows) -> None:
-        """Pick the evidence out of admitted trades (at least one); any order gives the same."""
-        finest_ms, newest_ms = self._finest_ms, int(rows.time.max())
-        if newest_ms % finest_ms < finest_ms - EDGE_MS and newest_ms - newest_ms % finest_ms <= int(rows.time.min()):
+    def note(self, trades: Trades) -> None:
+        """Keep the evidence among admitted trades (at least one). Their order does not matter."""
+        finest_ms, newest_ms = self._finest_ms, int(trades.time.max())
+        if newest_ms % finest_ms < finest_ms - EDGE_MS and newest_ms - newest_ms % finest_ms <= int(trades.time.min()):
             return
-        near = rows.time % finest_ms >= finest_ms - EDGE_MS
-        rows = rows.take(near & rows.agg & (rows.last > rows.first))
-        boundaries = rows.time // finest_ms * finest_ms + finest_ms
+        near = trades.time % finest_ms >= finest_ms - EDGE_MS
+        trades = trades.select(near & trades.agg & (trades.last > trades.first))
+        boundaries = trades.time // finest_ms * finest_ms + finest_ms
         parts = (
-            rows.slot,
-            rows.id,
-            rows.first,
-            rows.last,
-            rows.time,
-            rows.price,
-            rows.qty,
-            rows.maker.astype(np.int64),
+            trades.slot,
+            trades.id,
+            trades.first,
+            trades.last,
+            trades.time,
+            trades.price,
+            trades.qty,
+            trades.maker.astype(np.int64),
         )
         table: Ints = np.stack(parts)
         for boundary in np.unique(boundaries).tolist():
@@ -59,7 +57,7 @@ class Edges:
             self.found[boundary] = _nearest(more if held is None else np.concatenate([held, more], axis=1))
 
     def at(self, boundary_ms: int) -> dict[int, list[Edge]]:
-        """The evidence at a close: by slot, ordered by id."""
+        """The evidence at the close `boundary_ms` (exchange ms): by slot, ordered by id."""
         by_slot: dict[int, list[Edge]] = {}
         if boundary_ms in self.found:
             for slot, *edge in zip(*self.found[boundary_ms].tolist(), strict=True):
@@ -67,7 +65,8 @@ class Edges:
         return by_slot
 
     def expire(self, floor_ms: int, fine_floor_ms: int) -> None:
-        """Forget what no bar can ask for any more: bars shorter than a minute are kept since `fine_floor_ms` only."""
+        """Forget boundaries before `floor_ms`, and those within a minute before `fine_floor_ms` (exchange ms both),
+        because no bar that closes there can be published any more."""
         for boundary in [each for each in self.found if each < (fine_floor_ms if each % MINUTE_MS else floor_ms)]:
             del self.found[boundary]
 
@@ -77,7 +76,7 @@ class Edges:
         self.found = {boundary: table for boundary, table in kept.items() if table.size}
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
-        """Follow a change of a symbol's scales."""
+        """Multiply the symbol's prices and quantities by ten to these powers: its scales rose by so many decimals."""
         for table in self.found.values():
             own = table[SLOT] == slot
             for part, decimals in ((PRICE, price_decimals), (QTY, qty_decimals)):

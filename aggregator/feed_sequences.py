@@ -1,7 +1,7 @@
 """Whether the feed is whole: every writer numbers its entries, so a number that is missing is an entry that is lost.
 
-Pure. The ledger sees missing trades by their ids; this sees missing entries of any kind, also ticks, watermarks and
-listings, and whatever was trimmed before this process read it.
+Pure. The ledger sees missing trades by their ids. This module sees missing entries of any kind, also ticks, watermarks
+and listings, and those that were trimmed before this process read them.
 """
 
 from __future__ import annotations
@@ -26,38 +26,39 @@ FIRST_SEQ = 1
 
 
 @dataclass(slots=True)
-class Seen:
-    """The last entry of one writer: its number, the exchange time at which it came, and its id in the stream."""
+class LastEntry:
+    """The last entry of one writer: its number, its stream id, and the exchange time (ms) of the tick before it."""
 
     seq: int
     time_ms: int
     entry_id: str
 
 
-class Continuity:
+class FeedSequences:
     """The last number of every writer of the feed. `lost` entries never came, `repeated` ones came again.
 
-    A repetition is harmless: a writer whose reply was lost appends again, and the ledger drops what comes twice.
+    A repetition is harmless: a writer that never got the reply to its append appends again, and the ledger drops trades
+    that come twice.
     """
 
     def __init__(self) -> None:
-        self.writers: dict[str, Seen] = {}
+        self.writers: dict[str, LastEntry] = {}
         self.lost = 0
         self.repeated = 0
 
     def note(self, entry_id: str, raw: RawFields, time_ms: int) -> Fields | None:
-        """Take in an entry that came at the exchange time `time_ms`; a finding if entries before it are missing.
+        """Note an entry that came after the tick at `time_ms` (exchange ms); a finding if earlier ones are missing.
 
-        ContractError if it does not say who wrote it, or with which number.
+        ContractError if the entry names no writer, or no number.
         """
         writer, seq = text_of(raw, "writer"), integer_of(raw, "seq")
         seen = self.writers.pop(writer, None)
         expected = seen.seq + 1 if seen else FIRST_SEQ
         if seen and seq <= seen.seq:
             self.repeated += 1
-            self.writers[writer] = Seen(seen.seq, time_ms, entry_id)
+            self.writers[writer] = LastEntry(seen.seq, time_ms, entry_id)
             return None
-        self.writers[writer] = Seen(seq, time_ms, entry_id)
+        self.writers[writer] = LastEntry(seq, time_ms, entry_id)
         if not seen and len(self.writers) > WRITERS_MAX:
             del self.writers[next(iter(self.writers))]
         if seq <= expected:
@@ -71,7 +72,8 @@ class Continuity:
         return finding_entry(DATA_LOSS, "error", evidence, time_ms=time_ms)
 
     def forget(self, time_ms: int) -> None:
-        """Forget runs of processes that ended long ago: a run that merely has nothing to say may go on one day."""
+        """Forget runs that were unseen for FORGET_MS before `time_ms`, if a later run of the same process was seen. The
+        newest run of a process is kept, because it may merely be quiet."""
         if not self.writers or next(iter(self.writers.values())).time_ms >= time_ms - FORGET_MS:
             return
         newest = {_process(writer): writer for writer in self.writers}  # they stand in the order of their last entries
@@ -88,7 +90,7 @@ class Continuity:
 
     def restore(self, rows: Sequence[tuple[str, int, int, str]]) -> None:
         """Put the state of a checkpoint back."""
-        self.writers = {writer: Seen(seq, time_ms, entry_id) for writer, seq, time_ms, entry_id in rows}
+        self.writers = {writer: LastEntry(seq, time_ms, entry_id) for writer, seq, time_ms, entry_id in rows}
 
 
 def _process(writer: str) -> str:

@@ -1,4 +1,4 @@
-"""Finality: which bars are published at a tick, and as what (DESIGN §4).
+"""Finality: which bars are published at a tick, and as what.
 
 A bar is *proven* when a trade at or after the next bar's open has been seen and no gap taints it; a proven bar is
 final with complete=1. Otherwise it is *closed by the clock* after a grace, with complete=0, and *confirmed* under the
@@ -11,14 +11,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from aggregator.ledger import Ledger
 from aggregator.ring import AHEAD_MS, NO_BUCKET, Ring
 from klagg.intervals import MINUTE, MINUTE_MS
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NO_TIME = np.iinfo(np.int64).min
 LAST_TIME = np.iinfo(np.int64).max >> 1
@@ -71,16 +68,16 @@ class Finality:
         self._next_close: Ints = np.full(len(ring.intervals), NO_TIME, np.int64)
         """By interval, the earliest close time of the bars at the cursors; NO_TIME: not known."""
         self._waiting: Ints = np.zeros(0, np.int64)
-        """Cells that may be waiting for their proof; the flag in the ring says whether they are."""
+        """Cells that may be waiting for their proof; the flag in the ring decides."""
 
     def clear_slot(self, slot: int) -> None:
-        """As if the slot had never been used."""
+        """Forget watermarks, beginning and waiting bars of the slot."""
         self.carried_from[slot] = self.alive_until[slot] = self.official_until[slot] = NO_TIME
         self.begun[slot] = NO_BUCKET
         self._waiting = self._waiting[self._waiting % len(self.alive_until) != slot]
 
     def grow(self, capacity: int) -> None:
-        """Room for more slots."""
+        """Make the arrays by slot this long."""
         rows, slots = np.divmod(self._waiting, len(self.alive_until))
         self._waiting = rows * capacity + slots
         more = np.full(capacity - len(self.alive_until), NO_TIME, np.int64)
@@ -90,13 +87,14 @@ class Finality:
         self.begun = np.concatenate([self.begun, more])
 
     def note_watermarks(self, slots: Ints, times: Ints) -> None:
-        """Lines carried these symbols until these times."""
+        """Note that lines carried these symbols (slots [n]) until these times ([n], exchange ms)."""
         first = self.carried_from[slots] == NO_TIME
         self.carried_from[slots[first]] = times[first] // MINUTE_MS * MINUTE_MS + MINUTE_MS
         self.alive_until[slots] = np.maximum(self.alive_until[slots], times)
 
     def start(self, interval: int, buckets: Ints, slots: Ints) -> None:
-        """Bars with trades begin a symbol's bars, or reach back before what began them: the cursor goes there."""
+        """Move cursors to these bars with trades (buckets and slots, int64 [n]), where they begin a symbol's bars or
+        lie before the bar that began them."""
         ring, cursor = self._ring, self._ring.cursor[interval]
         begun = cursor[slots]
         early = (begun == NO_BUCKET) | (buckets < begun)
@@ -119,9 +117,9 @@ class Finality:
             self._next_close[interval] = min(int(self._next_close[interval]), ending)
 
     def close(self, time_ms: int) -> list[Published]:
-        """Everything that goes out at `time_ms`: amendments and confirmations, then new finals, oldest first.
+        """What is published at `time_ms` (exchange ms): amendments and confirmations, then new finals, oldest first.
 
-        Trades up to AHEAD_MS beyond it are folded; what the ledger has seen further ahead proves nothing yet.
+        Trades up to AHEAD_MS beyond it are folded; trades further ahead are held back and prove nothing yet.
         """
         self.look_to(time_ms)
         published = self._revise()
@@ -133,11 +131,11 @@ class Finality:
         return published
 
     def look_to(self, time_ms: int) -> None:
-        """What is decided from here on is decided at this time."""
+        """Decide from here on as of this time (exchange ms)."""
         self._time_ms, self.horizon_ms = time_ms, time_ms + AHEAD_MS
 
     def look_again(self) -> None:
-        """Something other than time and trades may have closed bars: look at all of them at the next tick."""
+        """Look at all bars at the next tick, because something other than time and trades may have closed some."""
         self._next_close[:] = NO_TIME
 
     def _passed(self, slots: Ints) -> Ints:
@@ -147,7 +145,10 @@ class Finality:
         return passed
 
     def proven(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
-        """Which of these bars [open, next_open) lack nothing, as far as the ledger can tell."""
+        """Which of these bars lack no trade, as far as the ledger knows: boolean [n].
+
+        `slots`, open times `opens` and `next_opens` (exchange ms, exclusive) are int64 [n].
+        """
         passed = self._passed(slots) >= next_opens
         whole = opens > self._ledger.start_time[slots]
         proven: Bools = passed & whole
@@ -158,7 +159,7 @@ class Finality:
         return proven
 
     def _below_official(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
-        """Which of these bars are parts of an official minute, which says nothing of its parts."""
+        """Which of these bars are parts of an official minute, which proves nothing about its parts."""
         below = next_opens - opens < MINUTE_MS
         coverage = self._ledger.coverage
         for row in np.flatnonzero(below).tolist():
@@ -169,7 +170,7 @@ class Finality:
     def _price_unsure(self, interval: int, buckets: Ints, slots: Ints, which: Bools) -> Bools:
         """Which of `which` bars are empty and carry a price that an earlier gap may still change.
 
-        As a rule the trade behind a gap says what the price was after it; a fill that counts in no kline says nothing.
+        As a rule the trade after a gap shows the price after it; a fill that counts in no kline shows nothing.
         """
         ring, kind, ledger = self._ring, self._ring.intervals[interval], self._ledger
         unsure = np.zeros(len(slots), np.bool_)
@@ -188,7 +189,8 @@ class Finality:
         return unsure
 
     def _over(self, slots: Ints, next_opens: Ints) -> Bools:
-        """Whether these bars may be said: a trade behind them was seen, or they or their symbol ended a grace ago."""
+        """Whether these bars may be published: a trade after them was seen, or they or their symbol ended a grace
+        ago."""
         closes = np.minimum(next_opens, self._ring.end_ms[slots])
         over: Bools = (self._passed(slots) >= next_opens) | (self._time_ms >= closes + self._graces.carried_ms)
         return over
@@ -246,10 +248,10 @@ class Finality:
         """Amendments and confirmations of bars that are already out."""
         ring = self._ring
         published: list[Published] = []
-        changed = ring.take_published()
+        changed = ring.drain_published()
         if len(changed):
             self._carry_on(changed)
-            changed = np.union1d(changed, ring.take_published())
+            changed = np.union1d(changed, ring.drain_published())
             published += self._revise_cells(AMENDED, changed)
         if len(self._waiting):
             self._waiting = self._waiting[ring.waiting.reshape(-1)[self._waiting]]

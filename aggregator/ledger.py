@@ -1,4 +1,4 @@
-"""The ledger: which ids of each symbol have been seen (DESIGN §1.2).
+"""The ledger: which ids of each symbol have been seen.
 
 Ids are contiguous per symbol. The ordinary case, the next ids in order, is decided for all symbols at once by numpy;
 only a symbol whose ids jump, repeat or arrive late is looked at by itself, and there by runs of ids, never by trades.
@@ -9,12 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from aggregator.official_coverage import Coverage
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NONE = -1
 FIRST_ID = 1
@@ -52,11 +49,11 @@ class GapEvent:
 
 
 class Ledger:
-    """Frontier and gaps by slot.
+    """Frontier and gaps by slot. Arrays are int64 [capacity], times exchange ms.
 
-    `last_id` is the highest id seen (−1: none), `near_time` its exchange time, `last_time` the latest one seen,
-    `start_time` the time of the first trade seen: a bar that opened at or before it can never be proven, unless the
-    first id was 1, or official rows cover what came before. `coverage` holds the minutes that are official.
+    `last_id` is the highest id seen (−1: none), `near_time` its time, `last_time` the latest time seen, `start_time`
+    the time of the first trade seen: a bar that opened at or before it can never be proven, unless the first id was 1,
+    or official rows cover what came before. `coverage` holds the minutes that are official.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -69,10 +66,10 @@ class Ledger:
         self.events: list[GapEvent] = []
         self.coverage = Coverage()
         self.strange: list[int] = []
-        """Rows of the last `admit` that are not new and cannot be duplicates: later than all that was seen before."""
+        """Rows of the last `admit` that are not new and cannot be duplicates: later than all trades seen before."""
 
     def clear_slot(self, slot: int) -> None:
-        """As if the slot had never been used."""
+        """Forget ids, gaps and coverage of the slot."""
         self.last_id[slot] = NONE
         self.last_time[slot] = self.near_time[slot] = self.start_time[slot] = NO_TIME
         self.gaps.pop(slot, None)
@@ -80,10 +77,10 @@ class Ledger:
         self.coverage.forget(slot)
 
     def begin(self, slot: int, generation_ms: int, ended_ms: int) -> None:
-        """A new generation, whose ids begin at 1: what of them is missed at the front is a gap like any other.
+        """Begin a new generation, whose ids begin at 1: ids that are missed at the front are a gap like any other.
 
-        What the ids of the generation before left open stays open: its gaps are lost, and so are the times before its
-        first known trade and from its last known one to its end, `ended_ms`. No trade of the new one proves them.
+        The gaps of the generation before are lost, and so are the times before its first known trade and from its last
+        known one to its end, `ended_ms` (exchange ms), because no trade of the new generation proves them.
         """
         for gap in self.gaps.pop(slot, []):
             self._give_up(slot, gap)
@@ -96,7 +93,7 @@ class Ledger:
         self.last_id[slot], self.near_time[slot], self.start_time[slot] = 0, generation_ms, NO_TIME
 
     def grow(self, capacity: int) -> None:
-        """Room for more slots."""
+        """Make the arrays by slot this long."""
         more = capacity - len(self.last_id)
         self.last_id = np.concatenate([self.last_id, np.full(more, NONE, np.int64)])
         self.last_time = np.concatenate([self.last_time, np.full(more, NO_TIME, np.int64)])
@@ -104,7 +101,11 @@ class Ledger:
         self.start_time = np.concatenate([self.start_time, np.full(more, NO_TIME, np.int64)])
 
     def admit(self, slots: Ints, ids: Ints, times: Ints) -> Bools:
-        """Which of these trades (N rows sorted by slot) are new; gaps open, shrink and end on the way."""
+        """Which of these trades are new (boolean [n]); gaps open, shrink and end on the way.
+
+        `slots`, `ids` and `times` (exchange ms) are int64 [n], sorted by slot, n at least 1. Rows that are neither new
+        nor duplicates are in `strange` afterwards.
+        """
         change = slots[1:] != slots[:-1]
         starts = np.concatenate([[0], np.flatnonzero(change) + 1])
         ends = np.append(starts[1:], len(slots))
@@ -238,8 +239,11 @@ class Ledger:
             )
 
     def lose(self, slots: Ints, ids: Ints, times: Ints) -> None:
-        """Trades that were admitted since the last `take_events` and cannot be used: they taint bars as lost gaps do,
-        one for a run of ids. Between the neighbours of the gap that they filled no close is sure."""
+        """Make trades that cannot be used taint bars as lost gaps do, one gap for a run of ids.
+
+        The trades (int64 [n] each, in any order, times in exchange ms) were admitted since the last `drain_events`. If
+        they filled a gap, no close between that gap's neighbours is sure.
+        """
         order = np.lexsort((ids, slots))
         slots, ids, times = slots[order], ids[order], times[order]
         cuts = np.flatnonzero((np.diff(slots) != 0) | (np.diff(ids) != 1)) + 1
@@ -258,8 +262,8 @@ class Ledger:
         return Gap(from_id, to_id, low_ms, high_ms)
 
     def expire(self, floor_ms: int, forget_ms: int) -> None:
-        """Gaps older than `floor_ms`, whose trades are refused from now on, are lost. Lost ones go on tainting until
-        no bar is kept that reaches back to them: those older than `forget_ms` are forgotten."""
+        """Give up gaps older than `floor_ms`, whose trades are refused from now on. Lost gaps go on tainting bars until
+        they are older than `forget_ms`, when no bar is kept that reaches back to them. Both are exchange ms."""
         for slot in [slot for slot, gaps in self.gaps.items() if gaps[0].after_time < floor_ms]:
             gaps = self.gaps[slot]
             for gap in [gap for gap in gaps if gap.after_time < floor_ms]:
@@ -277,19 +281,19 @@ class Ledger:
                 del self.lost[slot]
 
     def begin_later(self, slot: int, from_ms: int, to_ms: int) -> None:
-        """The exchange has nothing in [from, to): what is missing at the front of a symbol's ids, and may be as old as
-        its listing, came later than that."""
+        """The exchange has no trades in [from_ms, to_ms) (exchange ms): the gap at the front of a symbol's ids, which
+        may be as old as its listing, begins after that."""
         front = self.front_gap(slot)
         if front and from_ms <= front.before_time < to_ms:
             self.gaps[slot][0] = replace(front, before_time=min(to_ms, front.after_time))
 
     def front_gap(self, slot: int) -> Gap | None:
-        """What is missing of a generation that was seen to begin, up to its first known trade."""
+        """The gap from id 1 to the first known trade of a generation, if there is one."""
         gaps = self.gaps.get(slot)
         return gaps[0] if gaps and gaps[0].from_id == FIRST_ID else None
 
     def heal(self, slot: int) -> None:
-        """Gaps of a symbol all of whose minutes are official end; what was lost there taints no more."""
+        """End the symbol's gaps all of whose minutes are official; lost gaps there no longer taint bars."""
         for held in (self.gaps, self.lost):
             left = [gap for gap in held.get(slot, ()) if not self._covered(slot, gap)]
             if held is self.gaps:
@@ -305,14 +309,16 @@ class Ledger:
         first_ms, last_ms = max(gap.before_time, opening), min(gap.after_time, closing - 1)
         return self.coverage.holds_minutes(slot, first_ms, last_ms)
 
-    def take_events(self) -> list[GapEvent]:
+    def drain_events(self) -> list[GapEvent]:
         """The gap events since the last call."""
         events, self.events = self.events, []
         return events
 
     def tainted(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
-        """Which of these bars [open, next_open) overlap an open or lost gap of their symbol, and not in official
-        minutes alone."""
+        """Which of these bars overlap an open or lost gap of their symbol, and not in official minutes alone.
+
+        `slots`, open times `opens` and `next_opens` (exchange ms, exclusive) are int64 [n].
+        """
         taint = np.zeros(len(slots), np.bool_)
         if not self.gaps and not self.lost:
             return taint

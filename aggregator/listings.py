@@ -2,7 +2,7 @@
 
 A name keeps its slot over its generations until it is freed. A generation is the onboard time of a listing: its ids
 begin at 1, whatever the generation before had reached. Pure, and a function of the log: listing entries of a tick are
-taken before its trades, in an order of their own, so that it does not matter when between two ticks they came.
+applied before its trades, in an order of their own, so that it does not matter when between two ticks they came.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
+from aggregator.columns import Trades
 from aggregator.finality import Finality
-from aggregator.fold import Prepared, Rows
 from aggregator.ledger import Ledger
 from aggregator.parking import Parking
 from aggregator.ring import ENDLESS, NO_BUCKET, Ring
@@ -23,17 +23,14 @@ from klagg.errors import ContractError
 from klagg.wire.entries import EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, Listing, events_entry, listings_of
 from klagg.wire.fields import Fields, RawFields
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
-
 TRADING = "TRADING"
 SCALE_MAX = 17
 """The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
 FREED_MAX = 10_000
 """Names of freed slots whose last generation is remembered; beyond it the one freed first is forgotten."""
 
-OLD_GENERATION = "is of the generation before, whose ids were closed when the symbol was listed again"
-UNLISTED = "begins the ids anew, and no listing says so"
+OLD_GENERATION_REASON = "is of the generation before, whose ids were closed when the symbol was listed again"
+UNLISTED_REASON = "begins the ids anew, and no listing says so"
 
 Row = tuple[object, ...]
 
@@ -55,7 +52,7 @@ def is_over(listing: Listing, time_ms: int) -> bool:
 class Listings:
     """What listings do to the other parts of a core.
 
-    `gone` is, by slot, whether the end was reached and everything was said; `genesis_due` whether its first trade
+    `gone` is, by slot, whether the end was reached and every bar was published; `genesis_due` whether its first trade
     is still to come. `before` holds, by slot of a name listed again, the last id and the latest time of the
     generation before. `first_tick_ms` is the first tick this aggregator ever saw: nothing is known of what was before.
     """
@@ -73,18 +70,18 @@ class Listings:
         """Whether this tick's trades are also of symbols that have ended."""
 
     def grow(self, capacity: int) -> None:
-        """Room for more slots."""
+        """Make the arrays by slot this long."""
         more = capacity - len(self.gone)
         self.gone = np.concatenate([self.gone, np.zeros(more, np.bool_)])
         self.genesis_due = np.concatenate([self.genesis_due, np.ones(more, np.bool_)])
 
     def clear_slot(self, slot: int) -> None:
-        """As if the slot had never been used."""
+        """Forget end, genesis and former generation of the slot."""
         self.gone[slot], self.genesis_due[slot] = False, True
         self.before.pop(slot, None)
 
     def usable(self, listings: Iterable[Listing], time_ms: int) -> list[Listing]:
-        """Those that say something, each once, in an order that does not depend on their arrival.
+        """The listings that matter, each once, in an order that does not depend on their arrival.
 
         A name that has no slot and is over needs none: the exchange goes on listing what is delisted for weeks.
         """
@@ -102,27 +99,29 @@ class Listings:
             ),
         )
 
-    def take(self, listings: Iterable[Listing], time_ms: int) -> list[Fields]:
-        """Take in the usable listings of a tick, whose names have slots; the events of what they change. Scales are the
-        caller's to raise."""
+    def apply(self, listings: Iterable[Listing], time_ms: int) -> list[Fields]:
+        """Apply the usable listings of a tick, whose names have slots; the events of what they change.
+
+        The caller raises the scales. `time_ms` is the tick's exchange time.
+        """
         rows: dict[str, list[Row]] = {EVENT_LISTED: [], EVENT_DELISTED: []}
         for listing in listings:
-            kind = self._take(listing, time_ms)
+            kind = self._apply(listing, time_ms)
             if kind:
                 rows[kind].append(
                     (listing.symbol, listing.generation, listing.status, listing.price_scale, listing.qty_scale)
                 )
         return [events_entry(kind, time_ms, found) for kind, found in rows.items() if found]
 
-    def take_begun(self) -> list[int]:
+    def drain_begun(self) -> list[int]:
         """Slots whose ids began anew since the last call."""
         begun, self._begun = self._begun, []
         return begun
 
-    def _take(self, listing: Listing, time_ms: int) -> str:
-        """Take in one listing at a tick; the kind of event that it is, "" if it changes nothing.
+    def _apply(self, listing: Listing, time_ms: int) -> str:
+        """Apply one listing at a tick; the kind of event that it is, "" if it changes nothing.
 
-        An entry of an earlier generation than the known one is late and says nothing.
+        An entry of an earlier generation than the known one is late and changes nothing.
         """
         symbols, slot = self._symbols, self._symbols.index[listing.symbol.encode()]
         known = int(symbols.generation[slot])
@@ -169,7 +168,7 @@ class Listings:
         self.parking.release(name)
 
     def _end_generation(self, slot: int) -> None:
-        """Another generation goes on in the slot. What was said stays; where the last bars are out, the next begin with
+        """Another generation goes on in the slot. Published bars stay; where the last bars are out, the next begin with
         a trade of the new generation, else the bars go on without a gap."""
         if self.gone[slot]:
             self._ring.cursor[:, slot] = NO_BUCKET
@@ -187,40 +186,41 @@ class Listings:
                 ahead = interval.bucket_of(interval.open_of(int(ring.head[at]) + 1) + ring.span_ms // 2)
                 ring.cursor[at, slot] = max(int(ring.cursor[at, slot]), ahead - ring.sizes[at] + 2)
 
-    def park(self, strange: Prepared, time_ms: int) -> Bools:
-        """Let trades wait for their listing; which of them cannot, because there is no room or they fit no integer."""
-        over = np.zeros(len(strange.rows), np.bool_) if strange.unfit is None else strange.unfit.copy()
-        rows = strange.rows
-        counts = np.ones(len(rows), np.bool_) if strange.counts is None else strange.counts
-        names = [self._symbols.names[slot] for slot in rows.slot.tolist()]
+    def park(self, strange: Trades, time_ms: int) -> Bools:
+        """Park trades until their listing comes; which of them cannot be parked (boolean [n]), because there is no
+        room or a value does not fit 64 bits."""
+        over = np.zeros(len(strange), np.bool_) if strange.unfit is None else strange.unfit.copy()
+        counts = np.ones(len(strange), np.bool_) if strange.counts is None else strange.counts
+        names = [self._symbols.names[slot] for slot in strange.slot.tolist()]
         columns = (
-            rows.price,
-            self._symbols.price_scale[rows.slot],
-            rows.qty,
-            self._symbols.qty_scale[rows.slot],
-            rows.first,
-            rows.last,
-            rows.maker,
+            strange.price,
+            self._symbols.price_scale[strange.slot],
+            strange.qty,
+            self._symbols.qty_scale[strange.slot],
+            strange.first,
+            strange.last,
+            strange.maker,
             counts,
-            rows.agg,
+            strange.agg,
         )
         values = zip(*(column.astype(np.int64).tolist() for column in columns), strict=True)
-        keys = zip(names, rows.id.tolist(), rows.time.tolist(), strict=True)
+        keys = zip(names, strange.id.tolist(), strange.time.tolist(), strict=True)
         waiting = {key: each for key, each, unfit in zip(keys, values, over.tolist(), strict=True) if not unfit}
         no_room = self.parking.park(waiting, time_ms)
         if no_room:
-            over |= [key in no_room for key in zip(names, rows.id.tolist(), rows.time.tolist(), strict=True)]
+            over |= [key in no_room for key in zip(names, strange.id.tolist(), strange.time.tolist(), strict=True)]
         return over
 
-    def given_up(self, time_ms: int) -> tuple[Ints, Ints]:
-        """Slots and ids of trades that have waited too long."""
+    def give_up(self, time_ms: int) -> tuple[Ints, Ints]:
+        """Drop parked trades that waited too long at `time_ms` (exchange ms); their slots and ids, int64 [n] each."""
         late = self.parking.expire(time_ms)
         slots = [self._symbols.index[name.encode()] for name, _, _ in late]
         return np.array(slots, np.int64), np.array([number for _, number, _ in late], np.int64)
 
     def of_this_generation(self, slots: Ints, ids: Ints, times: Ints) -> tuple[Bools, Bools] | None:
-        """Which of these trades are of their slot's generation, and which of the others nobody has seen: those are
-        neither duplicates nor of use any more. None if all are of theirs, which one comparison tells as a rule."""
+        """Which of these trades (int64 [n] each, times in exchange ms) are of their slot's generation, and which of the
+        others were never seen, so that they are no duplicates. None if all are of their slot's generation, which one
+        comparison shows as a rule."""
         if not self.before or not len(times):
             return None
         generations = self._symbols.generation
@@ -234,31 +234,31 @@ class Listings:
             unseen[row] = ids[row] > last_id or times[row] > last_time
         return ~earlier, unseen
 
-    def outlive(self, rows: Rows) -> None:
-        """Trades at or after the end came all the same: they count, and the end moves behind them."""
+    def outlive(self, trades: Trades) -> None:
+        """Admitted trades at or after a symbol's end count all the same, and the end moves behind them."""
         ends, count = self._ring.end_ms, self._symbols.count
         if not (ends[:count] != ENDLESS).any():
             return
-        self._late = bool((ends[rows.slot] != ENDLESS).any())
+        self._late = bool((ends[trades.slot] != ENDLESS).any())
         for slot in np.flatnonzero(ends[:count] <= self._ledger.last_time[:count]).tolist():
             ends[slot] = self._ledger.last_time[slot] + 1
             self._go_on(slot)
 
-    def genesis(self, rows: Rows, time_ms: int) -> list[Fields]:
+    def genesis(self, trades: Trades, time_ms: int) -> list[Fields]:
         """The first trades of generations among the trades admitted at this tick, as events."""
         count = self._symbols.count
         waiting = np.flatnonzero(self.genesis_due[:count] & (self._ledger.last_id[:count] > 0))
         found: list[Row] = []
         for slot in waiting.tolist():
-            own = np.flatnonzero(rows.slot == slot)
+            own = np.flatnonzero(trades.slot == slot)
             if len(own):
-                first = int(own[np.argmin(rows.id[own])])
+                first = int(own[np.argmin(trades.id[own])])
                 found.append(
                     (
                         self._symbols.names[slot],
                         int(self._symbols.generation[slot]),
-                        int(rows.id[first]),
-                        int(rows.time[first]),
+                        int(trades.id[first]),
+                        int(trades.time[first]),
                     )
                 )
                 self.genesis_due[slot] = False
@@ -266,12 +266,12 @@ class Listings:
 
     @property
     def ending(self) -> bool:
-        """Whether bars are about to be closed before they are over, or those that were may change: then all that is
-        known of them must be in them."""
+        """Whether bars are about to be closed before they are over, or such bars may change: then every trade that was
+        admitted must be in them."""
         return bool(self._late or ((self._ring.end_ms != ENDLESS) & ~self.gone).any())
 
     def leave(self) -> Ints:
-        """The slots of symbols whose last bars are out since the last call: nothing more is said of them."""
+        """The slots (int64 [n]) of symbols whose last bars were published since the last call."""
         ring, count = self._ring, self._symbols.count
         ended = np.flatnonzero(self._ring.end_ms[:count] != ENDLESS)
         self._late = False

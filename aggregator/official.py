@@ -1,4 +1,4 @@
-"""Official rows: what the exchange's own klines do to bars and ledger (DESIGN §4). Pure.
+"""Official rows: what the exchange's own klines do to bars and ledger. Pure.
 
 Entries gather like trades and take effect at a tick, after its trades, sorted, so that their order cannot matter. Two
 kinds of rows differ in what they do:
@@ -11,17 +11,17 @@ kinds of rows differ in what they do:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
+from aggregator.columns import Trades
 from aggregator.finality import Finality
-from aggregator.fold import Rows
 from aggregator.ledger import NONE, Ledger
 from aggregator.official_coverage import Coverage
-from aggregator.official_fold import Parts, close_shorter, fold_in, replace_minutes, same_values
+from aggregator.official_fold import Deltas, close_shorter, fold_in, replace_minutes, same_values
 from aggregator.official_rows import CLOSE, Answer, OfficialRows, decode
 from aggregator.publisher import Outputs
 from aggregator.ring import FIELD, NO_BUCKET, Ring
@@ -31,9 +31,6 @@ from klagg.errors import ContractError, KlaggError
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS
 from klagg.wire.fields import RawFields
 from klagg.wire.findings import finding_entry
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NO_TIME = np.iinfo(np.int64).min
 LAST_TIME = np.iinfo(np.int64).max
@@ -60,12 +57,13 @@ class _Scaled:
     rows: OfficialRows
     values: Ints
 
-    def take(self, which: Ints | Bools) -> _Scaled:
-        return _Scaled(self.rows.take(which), self.values[:, which])
+    def select(self, which: Ints | Bools) -> _Scaled:
+        return _Scaled(self.rows.select(which), self.values[:, which])
 
 
 class Official:
-    """Applies official rows to a ring and its ledger.
+    """Applies official rows to a ring and its ledger. At each tick the caller drains the answers, gives their names
+    slots, calls `place`, raises scales, and calls `apply` after the tick's trades.
 
     `waiting` are rows of symbols whose bars have not begun. By slot: `live_from` is the first whole minute whose own
     trades were all seen live (ms; LAST_TIME: no trade yet, NO_TIME: seen from the first trade on). `nothing` holds the
@@ -78,27 +76,27 @@ class Official:
         self._minutes_at = ring.intervals.index(MINUTE) if MINUTE in ring.intervals else None
         self._answers: list[Answer] = []
         self._gathered = 0
-        self._taken = OfficialRows.none()
-        self._told: set[int] = set()
-        """Slots of which something was said since the last `apply`."""
+        self._placed = OfficialRows.none()
+        self._answered: set[int] = set()
+        """Slots that had an answer since the last `apply`."""
         self._findings: list[tuple[int, str, str, str]] = []
         self.waiting = OfficialRows.none()
         self.nothing = Coverage()
         self.live_from: Ints = np.full(ring.capacity, LAST_TIME, np.int64)
 
     def grow(self, capacity: int) -> None:
-        """Room for more slots."""
+        """Make the arrays by slot this long."""
         more = capacity - len(self.live_from)
         self.live_from = np.concatenate([self.live_from, np.full(more, LAST_TIME, np.int64)])
 
     def clear_slot(self, slot: int) -> None:
-        """As if the slot had never been used."""
+        """Forget rows and beginning of the slot."""
         self.live_from[slot] = LAST_TIME
         self.nothing.forget(slot)
-        self.waiting = self.waiting.take(self.waiting.slot != slot)
+        self.waiting = self.waiting.select(self.waiting.slot != slot)
 
     def gather(self, raw: RawFields) -> None:
-        """Take in an `official` entry; ContractError if it cannot be one."""
+        """Gather an `official` entry; ContractError if it is none, OfficialPilesUp if far too many rows gather."""
         if self._minutes_at is None:
             raise ContractError("official rows need the interval 1m, which this aggregator does not have")
         answer = decode(raw)
@@ -107,49 +105,47 @@ class Official:
             raise OfficialPilesUp(f"{self._gathered} official rows came without a tick: is klagg-clock running?")
         self._answers.append(answer)
 
-    def take(
-        self, grow: Callable[[], None], raise_scales: Callable[[int, int, int], None], is_freed: Callable[[str], bool]
-    ) -> None:
-        """What gathered since the last tick gets slots and scales, before the tick's trades get theirs; `apply` then
-        uses it. Nothing is taken of names whose slots were freed."""
-        answers = [answer for answer in self._answers if not is_freed(answer.symbol)]
-        self._answers, self._gathered = [], 0
-        if not answers:
-            return
-        self._symbols.add_all([answer.symbol.encode() for answer in answers])
-        grow()
-        parts = [self._taken]
+    def drain_answers(self) -> list[Answer]:
+        """The answers that gathered since the last call."""
+        answers, self._answers, self._gathered = self._answers, [], 0
+        return answers
+
+    def place(self, answers: Sequence[Answer]) -> list[tuple[int, int, int]]:
+        """Give the rows of these answers, whose names have slots, to the next `apply`.
+
+        Returns (slot, price scale, quantity scale) of every symbol with new rows: the scales that these rows need. The
+        caller raises them before the tick's trades get theirs.
+        """
+        parts = [self._placed]
         for answer in answers:
             slot = self._symbols.index[answer.symbol.encode()]
-            self._told.add(slot)
+            self._answered.add(slot)
             start, end = answer.nothing
             self._ledger.begin_later(slot, start, end)
             if start < end and start < self._seen_live_from(slot):
                 self.nothing.add(slot, np.array([start]), np.array([end]))
             if len(answer.rows):
                 parts.append(answer.rows.of_slot(slot))
-        self._taken = OfficialRows.joined(parts)
-        for slot in np.unique(self._taken.slot).tolist():
-            price_scale = int(self._symbols.price_scale[slot])
-            raise_scales(slot, *self._taken.take(self._taken.slot == slot).decimals_needed(price_scale))
+        self._placed = placed = OfficialRows.joined(parts)
+        return [(slot, *own.decimals_needed(int(self._symbols.price_scale[slot]))) for slot, own in _by_slot(placed)]
 
-    def uncovered(self, rows: Rows) -> Rows:
-        """The trades (at least one) that do not lie in covered time."""
+    def uncovered(self, trades: Trades) -> Trades:
+        """Those of the trades (at least one) that do not lie in covered minutes."""
         coverage = self._ledger.coverage
-        if int(rows.time.min()) >= coverage.newest_ms:
-            return rows
-        old = np.flatnonzero(rows.time < coverage.newest_ms)
-        keep = np.ones(len(rows), np.bool_)
-        for slot in np.unique(rows.slot[old]).tolist():
+        if int(trades.time.min()) >= coverage.newest_ms:
+            return trades
+        old = np.flatnonzero(trades.time < coverage.newest_ms)
+        keep = np.ones(len(trades), np.bool_)
+        for slot in np.unique(trades.slot[old]).tolist():
             if slot in coverage.ranges:
-                own = old[rows.slot[old] == slot]
-                keep[own] = ~coverage.overlaps(slot, rows.time[own], rows.time[own] + 1)
-        return rows.take(keep)
+                own = old[trades.slot[old] == slot]
+                keep[own] = ~coverage.overlaps(slot, trades.time[own], trades.time[own] + 1)
+        return trades.select(keep)
 
     @property
     def pressing(self) -> bool:
-        """Whether there is something for `apply` to do with bars, which then must lack none of their trades."""
-        return bool(len(self._taken)) or self._has_begun
+        """Whether `apply` has rows for bars, which must have all their trades by then."""
+        return bool(len(self._placed)) or self._has_begun
 
     @property
     def _has_begun(self) -> bool:
@@ -167,17 +163,18 @@ class Official:
         return ready
 
     def apply(self, step_ms: int, outputs: Outputs) -> None:
-        """Apply the rows of bars that are closed at `step_ms`; at the last step of a tick others are refused."""
+        """Apply the rows of bars that are closed at `step_ms` (exchange ms); at a tick's last step others are
+        refused."""
         self._finality.look_to(step_ms)
         usable = self._has_begun
-        told, self._told = self._told, set()
-        touched = told | {event.slot for event in self._ledger.events}
-        if len(self._taken):
-            closed = self._taken.end <= step_ms
-            due, self._taken = self._taken.take(closed), self._taken.take(~closed)
+        answered, self._answered = self._answered, set()
+        touched = answered | {event.slot for event in self._ledger.events}
+        if len(self._placed):
+            closed = self._placed.end <= step_ms
+            due, self._placed = self._placed.select(closed), self._placed.select(~closed)
             if outputs.last:
-                self._refuse(self._taken, "are not closed yet")
-                self._taken = OfficialRows.none()
+                self._refuse(self._placed, "are not closed yet")
+                self._placed = OfficialRows.none()
             if len(due):
                 self._wait(due)
                 usable = True
@@ -200,30 +197,30 @@ class Official:
         many = slots[counts > WAITING_MAX]
         for slot in np.setdiff1d(many, self.waiting.slot[self._ready(self.waiting)]).tolist():
             own = np.flatnonzero(self.waiting.slot == slot)
-            self._refuse(self.waiting.take(own[:-WAITING_MAX]), "are more than may wait for a symbol's bars to begin")
-            self.waiting = self.waiting.take(np.delete(np.arange(len(self.waiting)), own[:-WAITING_MAX]))
+            self._refuse(self.waiting.select(own[:-WAITING_MAX]), "are more than may wait for a symbol's bars to begin")
+            self.waiting = self.waiting.select(np.delete(np.arange(len(self.waiting)), own[:-WAITING_MAX]))
 
     def _use(self, step_ms: int) -> set[int]:
         """Use the waiting rows of symbols whose bars begin now or have begun; the slots."""
         values, unfit = self.waiting.at_scale(self._symbols)
         if unfit.any():
-            for slot, lost in _by_slot(self.waiting.take(unfit)):
+            for slot, lost in _by_slot(self.waiting.select(unfit)):
                 self._find(slot, "OVERFLOW", "error", lost, "do not fit 64 bits at the symbol's scales")
-            self.waiting, values = self.waiting.take(~unfit), values[:, ~unfit]
+            self.waiting, values = self.waiting.select(~unfit), values[:, ~unfit]
         scaled = _Scaled(self.waiting, values)
         self._begin(scaled, step_ms)
         scaled = self._begin_earlier(scaled, step_ms)
         ready = self._ready(scaled.rows)
-        scaled, self.waiting = scaled.take(ready), scaled.rows.take(~ready)
+        scaled, self.waiting = scaled.select(ready), scaled.rows.select(~ready)
         rows = scaled.rows
         if not len(rows):
             return set()
         slots = set(np.unique(rows.slot).tolist())
         live = (rows.length == MINUTE_MS) & (rows.open_time >= self._finality.begun[rows.slot] * MINUTE_MS)
         if live.any():
-            self._minutes(scaled.take(live), step_ms)
+            self._minutes(scaled.select(live), step_ms)
         for length in (MINUTE_MS, HOUR_MS, DAY_MS):
-            part = scaled.take(~live & (rows.length == length))
+            part = scaled.select(~live & (rows.length == length))
             if len(part.rows):
                 self._past(part)
         return slots
@@ -240,7 +237,7 @@ class Official:
             if begin_ms + REACH_MS < carried_ms:
                 continue
             if carried_ms != NO_TIME:
-                begin_ms = _earliest_begin(rows.take(own), max(carried_ms, self._floor_ms(step_ms)))
+                begin_ms = _earliest_begin(rows.select(own), max(carried_ms, self._floor_ms(step_ms)))
             before = own[rows.end[own] == begin_ms][0]
             ring.carry[:, slot] = scaled.values[CLOSE, before]
             for at, kind in enumerate(ring.intervals):
@@ -252,7 +249,7 @@ class Official:
 
     def _begin_earlier(self, scaled: _Scaled, step_ms: int) -> _Scaled:
         """Where the first ids of a listing are missing, bars begin with the first official minute that has trades; the
-        rows without those before it, which say nothing."""
+        rows without those before it, which have no trades."""
         ring, ledger, rows = self._ring, self._ledger, scaled.rows
         idle = np.zeros(len(rows), np.bool_)
         for slot in np.unique(rows.slot).tolist():
@@ -272,7 +269,7 @@ class Official:
             for at, kind in enumerate(ring.intervals):
                 if len(traded) and kind.shortest_ms >= MINUTE_MS:
                     self._finality.start(at, np.array([kind.bucket_of(first_ms)]), np.array([slot]))
-        return scaled.take(~idle)
+        return scaled.select(~idle)
 
     def _floor_ms(self, step_ms: int) -> int:
         """Minutes that opened before it cannot be changed any more."""
@@ -284,8 +281,8 @@ class Official:
         assert self._minutes_at is not None
         ring, at = self._ring, self._minutes_at
         old = scaled.rows.open_time < self._floor_ms(step_ms)
-        self._refuse(scaled.rows.take(old), "are older than the window")
-        scaled = scaled.take(~old)
+        self._refuse(scaled.rows.select(old), "are older than the window")
+        scaled = scaled.select(~old)
         rows = scaled.rows
         if not len(rows):
             return
@@ -294,20 +291,20 @@ class Official:
         held, official = ring.state[cells, FIELD["trades"]], ring.official.reshape(-1)[cells]
         whole = self._finality.proven(rows.slot, rows.open_time, rows.end) & ~ring.broken.reshape(-1)[cells]
         whole &= ~official
-        parts = Parts.of(rows, scaled.values)
-        same = same_values(ring, cells, parts) & ~official
+        deltas = Deltas.of(rows, scaled.values)
+        same = same_values(ring, cells, deltas) & ~official
         flat = ~whole & ~official & (rows.trades == 0) & (held > 0)
         known = official & (rows.trades <= held)
-        self._say_exchange_gaps(scaled.take(flat), cells[flat])
+        self._report_exchange_gaps(scaled.select(flat), cells[flat])
         usable = ~whole & ~flat & ~known & ~same
         if usable.any():
-            differences = replace_minutes(ring, at, parts.take(usable))
+            differences = replace_minutes(ring, at, deltas.select(usable))
             for other_at, kind in enumerate(ring.intervals):
                 if kind.shortest_ms > MINUTE_MS:
                     fold_in(ring, other_at, differences)
                 elif kind.shortest_ms < MINUTE_MS:
                     close_shorter(ring, other_at, differences)
-        self._cover(rows.take(usable | (same & ~whole)))
+        self._cover(rows.select(usable | (same & ~whole)))
 
     def _past(self, scaled: _Scaled) -> None:
         """Rows of one length from before what was seen live, into the bars that hold them, each time once."""
@@ -322,11 +319,11 @@ class Official:
             own = rows.slot == slot
             held[own] = coverage.holds(slot, rows.open_time[own], rows.end[own])
             crossed[own] = coverage.overlaps(slot, rows.open_time[own], rows.end[own])
-        self._refuse(rows.take(~early & ~held), "are not from before what was seen live")
-        self._refuse(rows.take(early & crossed & ~held), "overlap rows that were used before")
-        scaled = scaled.take(early & ~crossed)
+        self._refuse(rows.select(~early & ~held), "are not from before what was seen live")
+        self._refuse(rows.select(early & crossed & ~held), "overlap rows that were used before")
+        scaled = scaled.select(early & ~crossed)
         rows = scaled.rows
-        parts, begun_ms = Parts.of(rows, scaled.values), self._finality.begun[rows.slot] * MINUTE_MS
+        deltas, begun_ms = Deltas.of(rows, scaled.values), self._finality.begun[rows.slot] * MINUTE_MS
         for at, kind in enumerate(self._ring.intervals):
             if kind is MINUTE or kind.shortest_ms < max(MINUTE_MS, int(rows.length.max(initial=0))):
                 continue
@@ -334,7 +331,7 @@ class Official:
             here = (buckets == kind.buckets_of(rows.end - 1)) & (buckets >= kind.buckets_of(begun_ms))
             here &= (buckets >= self._ring.oldest(at)) & (buckets <= self._ring.head[at])
             if here.any():
-                fold_in(self._ring, at, parts.take(here))
+                fold_in(self._ring, at, deltas.select(here))
         self._cover(rows)
 
     def _cover(self, rows: OfficialRows) -> None:
@@ -380,7 +377,8 @@ class Official:
                     finality.official_until[slot] = max(found[1], int(finality.official_until[slot]))
 
     def expire(self, floor_ms: int) -> None:
-        """Forget covered minutes that were seen live, too, once they are older than `floor_ms` and no gap is there."""
+        """Forget covered minutes that were seen live once they are older than `floor_ms` (exchange ms) without a
+        gap."""
         coverage, ledger = self._ledger.coverage, self._ledger
         for slot in list(coverage.ranges):
             low, high = coverage.ranges[slot]
@@ -393,7 +391,7 @@ class Official:
                     old &= (high <= gap.before_time) | (low > gap.after_time)
                 coverage.keep(slot, ~old)
 
-    def _say_exchange_gaps(self, scaled: _Scaled, cells: Ints) -> None:
+    def _report_exchange_gaps(self, scaled: _Scaled, cells: Ints) -> None:
         """The exchange's rows are flat where trades were seen: one finding a symbol, with the own first minute."""
         for slot in np.unique(scaled.rows.slot).tolist():
             own = np.flatnonzero(scaled.rows.slot == slot)
@@ -402,7 +400,7 @@ class Official:
             close = to_text(int(bar[FIELD["close"]]), int(self._symbols.price_scale[slot]))
             ours = f"{bar[FIELD['trades']]} trades, volume {volume}, close {close}"
             why = f"are flat where trades were seen, in the first of them {ours}"
-            self._find(slot, EXCHANGE_GAP, "warning", scaled.rows.take(own), why)
+            self._find(slot, EXCHANGE_GAP, "warning", scaled.rows.select(own), why)
 
     def _refuse(self, rows: OfficialRows, why: str) -> None:
         for slot, own in _by_slot(rows):
@@ -430,4 +428,4 @@ def _earliest_begin(rows: OfficialRows, wanted_ms: int) -> int:
 def _by_slot(rows: OfficialRows) -> Iterable[tuple[int, OfficialRows]]:
     """The rows of every slot."""
     for slot in np.unique(rows.slot).tolist():
-        yield slot, rows.take(rows.slot == slot)
+        yield slot, rows.select(rows.slot == slot)

@@ -1,4 +1,4 @@
-"""Times of each symbol that the exchange's own klines cover: merged, half-open ranges by slot (DESIGN §4).
+"""Times of each symbol that the exchange's own klines cover: merged, half-open ranges by slot.
 
 In a covered minute no own trade counts any more: later ones are dropped, and ids that are missing there taint nothing.
 """
@@ -6,20 +6,18 @@ In a covered minute no own trade counts any more: later ones are dropped, and id
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from klagg.intervals import MINUTE_MS
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NO_TIME = np.iinfo(np.int64).min
 
 
 class Coverage:
-    """`ranges` are, by slot, int64 arrays [2, k] of starts and ends in ms, ascending and apart from each other.
+    """`ranges` are, by slot, int64 arrays [2, k] of starts and ends in exchange ms, ascending, with time between them.
 
-    `newest_ms` is the end of the latest range that was ever added: nothing at or after it is covered.
+    Starts and ends that methods get are int64 [n] in exchange ms. `newest_ms` is the end of the latest range that was
+    ever added: nothing at or after it is covered.
     """
 
     def __init__(self) -> None:
@@ -62,7 +60,7 @@ class Coverage:
         return np.append(low, np.iinfo(np.int64).max)[at], np.append(high, NO_TIME)[at]
 
     def around(self, slot: int, time_ms: int) -> tuple[int, int] | None:
-        """The range that holds this time."""
+        """The range [start, end) that holds this time (exchange ms), or None."""
         if slot in self.ranges:
             for low, high in zip(*self.ranges[slot].tolist(), strict=True):
                 if low <= time_ms < high:
@@ -70,12 +68,12 @@ class Coverage:
         return None
 
     def holds_minutes(self, slot: int, first_ms: int, last_ms: int) -> bool:
-        """Whether all minutes from that of `first_ms` to that of `last_ms` are covered."""
+        """Whether all minutes from that of `first_ms` to that of `last_ms` (exchange ms) are covered."""
         found = self.around(slot, first_ms)
         return found is not None and found[0] <= first_ms - first_ms % MINUTE_MS and found[1] > last_ms
 
     def keep(self, slot: int, which: Bools) -> None:
-        """Forget the ranges of a slot that `which` does not name."""
+        """Forget the ranges of a slot for which `which` (boolean [k]) is false."""
         self.ranges[slot] = self.ranges[slot][:, which]
         if not self.ranges[slot].size:
             del self.ranges[slot]

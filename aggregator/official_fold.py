@@ -1,6 +1,6 @@
 """Folding the exchange's own klines into the ring: a minute is replaced, longer bars get the difference.
 
-Free functions over arrays, as in `aggregator.fold`. What an official row brings is not ids but values: sums by
+Free functions over arrays, as in `aggregator.fold`. An official row brings values, no ids: sums are folded as the
 difference to what the bar had of that time, extremes by max and min, open and close by the order of time.
 """
 
@@ -9,15 +9,12 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from aggregator.fold import FIRST, LAST, TOTALS
 from aggregator.official_rows import CLOSE, HIGH, LOW, OPEN, QUOTE, TAKER, TAKER_QUOTE, VOLUME, OfficialRows
 from aggregator.ring import FIELD, NO_ID, OFFICIAL_ID, PRICES, SUM_MAX, Ring
 from klagg.intervals import MINUTE, MINUTE_MS
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 OPEN_MINUTE, OPEN_ID = FIELD["open_minute"], FIELD["open_id"]
 CLOSE_MINUTE = FIELD["close_minute"]
@@ -26,11 +23,14 @@ BEYOND = 2.0**62
 
 
 @dataclass(slots=True)
-class Parts:
-    """N official rows at their symbols' scales, sorted by slot and open time, as differences to what is there.
+class Deltas:
+    """N official rows, sorted by slot and open time, as differences to what they replace. All arrays are int64 but
+    `flat`.
 
-    `sums` is [5, n] in the order of SUMS, less what the row replaces; `borrowed` is how many more of the bar's trades
-    are the exchange's with it. `own_ids` [2, n] is the range of fill ids of own trades that the row replaces.
+    `slot`, `open_time` (exchange ms) and `length` (ms) are [n]; `prices` [4, n] and `sums` [5, n], the latter in the
+    order of SUMS and less what the row replaces, are mantissas at their symbols' scales. `borrowed` [n] is how many
+    more of the bar's trades are the exchange's with the row; `flat` [n] whether it has no trades. `own_ids` [2, n] is
+    the range of fill ids of own trades that the row replaces.
     """
 
     slot: Ints
@@ -43,8 +43,9 @@ class Parts:
     own_ids: Ints
 
     @classmethod
-    def of(cls, rows: OfficialRows, values: Ints) -> Parts:
-        """Rows that replace nothing. `values` is [8, n]."""
+    def of(cls, rows: OfficialRows, values: Ints) -> Deltas:
+        """Rows that replace nothing. `values` is [8, n], in the order of official_rows.VALUES, at the symbols'
+        scales."""
         sums = np.stack([values[VOLUME], values[QUOTE], rows.trades, values[TAKER], values[TAKER_QUOTE]])
         return cls(
             rows.slot,
@@ -60,23 +61,26 @@ class Parts:
     def __len__(self) -> int:
         return len(self.slot)
 
-    def take(self, which: Ints | Bools) -> Parts:
+    def select(self, which: Ints | Bools) -> Deltas:
         """Some of the rows, by index or mask."""
-        return Parts(*(getattr(self, each.name)[..., which] for each in fields(self)))
+        return Deltas(*(getattr(self, each.name)[..., which] for each in fields(self)))
 
 
-def replace_minutes(ring: Ring, at: int, parts: Parts) -> Parts:
-    """Put whole official minutes in the place of own ones, in rows that the ring has; what changes for longer bars."""
-    minutes = parts.open_time // MINUTE_MS
-    cells = ring.rows_of(at, minutes) * ring.capacity + parts.slot
+def replace_minutes(ring: Ring, at: int, deltas: Deltas) -> Deltas:
+    """Put whole official minutes in the place of own ones, in buckets that have rows; the differences for longer bars.
+
+    `at` is the index of the interval 1m.
+    """
+    minutes = deltas.open_time // MINUTE_MS
+    cells = ring.rows_of(at, minutes) * ring.capacity + deltas.slot
     before = ring.state[cells]
-    bars, flat = before.copy(), parts.flat
+    bars, flat = before.copy(), deltas.flat
     bars[:, OPEN_MINUTE] = np.where(flat, np.iinfo(np.int64).max, minutes)
     bars[:, CLOSE_MINUTE] = np.where(flat, NO_ID, minutes)
     bars[:, [OPEN_ID, FIELD["close_id"]]] = np.where(flat, NO_ID, OFFICIAL_ID)[:, None]
-    for name, prices in zip(PRICES, parts.prices, strict=True):
+    for name, prices in zip(PRICES, deltas.prices, strict=True):
         bars[:, FIELD[name]] = prices
-    bars[:, TOTALS] = parts.sums.T
+    bars[:, TOTALS] = deltas.sums.T
     bars[:, IDS] = NO_ID
     ring.state[cells] = bars
     was_official = ring.official.reshape(-1)[cells]
@@ -84,28 +88,28 @@ def replace_minutes(ring: Ring, at: int, parts: Parts) -> Parts:
     ring.broken.reshape(-1)[cells] = False
     ring.touch(cells[(bars != before).any(axis=1)])
     already = np.where(was_official, before[:, FIELD["trades"]], 0)
-    return Parts(
-        parts.slot,
-        parts.open_time,
-        parts.length,
-        parts.prices,
+    return Deltas(
+        deltas.slot,
+        deltas.open_time,
+        deltas.length,
+        deltas.prices,
         (bars - before)[:, TOTALS].T,
-        parts.borrowed - already,
+        deltas.borrowed - already,
         flat,
         before[:, IDS].T,
     )
 
 
-def close_shorter(ring: Ring, at: int, parts: Parts) -> None:
+def close_shorter(ring: Ring, at: int, deltas: Deltas) -> None:
     """Let the last bar of each official minute, in a shorter interval, close as the minute does.
 
-    An official minute says nothing else of its parts, which stay incomplete; but what is empty behind it carries that
+    An official minute tells nothing else about its parts, which stay incomplete. But empty bars after it carry that
     close, and may be proven.
     """
-    buckets = ring.intervals[at].buckets_of(parts.open_time + parts.length - 1)
+    buckets = ring.intervals[at].buckets_of(deltas.open_time + deltas.length - 1)
     rows = ring.rows_of(at, buckets)
     here = ring.row_bucket[rows] == buckets
-    cells, closes = (rows * ring.capacity + parts.slot)[here], parts.prices[CLOSE, here]
+    cells, closes = (rows * ring.capacity + deltas.slot)[here], deltas.prices[CLOSE, here]
     bars = ring.state[cells]
     empty = bars[:, OPEN_ID] == NO_ID
     before = bars.copy()
@@ -119,57 +123,57 @@ def close_shorter(ring: Ring, at: int, parts: Parts) -> None:
     ring.touch(cells[changed])
 
 
-def fold_in(ring: Ring, at: int, parts: Parts) -> None:
-    """Fold rows into the bars of one interval that hold them, in buckets that the ring has."""
-    buckets = ring.intervals[at].buckets_of(parts.open_time)
-    cells = ring.rows_of(at, buckets) * ring.capacity + parts.slot
+def fold_in(ring: Ring, at: int, deltas: Deltas) -> None:
+    """Fold rows into the bars that hold them, of the interval with index `at`, in buckets that have rows."""
+    buckets = ring.intervals[at].buckets_of(deltas.open_time)
+    cells = ring.rows_of(at, buckets) * ring.capacity + deltas.slot
     touched = np.unique(cells)
     before = ring.state[touched]
     ring.official.reshape(-1)[touched] = True
-    solid = ~parts.flat
+    solid = ~deltas.flat
     if solid.any():
-        _fold_solid(ring, at, cells[solid], buckets[solid], parts.take(solid))
-    if parts.flat.any():
-        _fold_flat(ring, cells[parts.flat], parts.prices[CLOSE, parts.flat])
+        _fold_solid(ring, at, cells[solid], buckets[solid], deltas.select(solid))
+    if deltas.flat.any():
+        _fold_flat(ring, cells[deltas.flat], deltas.prices[CLOSE, deltas.flat])
     ring.touch(touched[(ring.state[touched] != before).any(axis=1)])
 
 
 def _fold_flat(ring: Ring, cells: Ints, closes: Ints) -> None:
-    """Time without trades says something about bars without trades alone: their price."""
+    """A flat row gives bars without trades their price, and changes no other bar."""
     empty = ring.state[cells, OPEN_ID] == NO_ID
     for name in PRICES:
         ring.state[cells[empty], FIELD[name]] = closes[empty]
 
 
-def _fold_solid(ring: Ring, at: int, cells: Ints, buckets: Ints, parts: Parts) -> None:
+def _fold_solid(ring: Ring, at: int, cells: Ints, buckets: Ints, deltas: Deltas) -> None:
     starts = np.flatnonzero(np.append(True, cells[1:] != cells[:-1]))
     ends = np.append(starts[1:], len(cells)) - 1
     own = cells[starts]
     bars = ring.state[own]
     fresh = bars[:, OPEN_ID] == NO_ID
-    minutes, last_minutes = parts.open_time // MINUTE_MS, (parts.open_time + parts.length) // MINUTE_MS - 1
+    minutes, last_minutes = deltas.open_time // MINUTE_MS, (deltas.open_time + deltas.length) // MINUTE_MS - 1
     earlier = fresh | (bars[:, OPEN_MINUTE] >= minutes[starts])
     later = fresh | (bars[:, CLOSE_MINUTE] <= last_minutes[ends])
     official = np.full(len(own), OFFICIAL_ID)
-    firsts = np.stack([minutes[starts], official, parts.prices[OPEN, starts]], axis=1)
-    lasts = np.stack([last_minutes[ends], official, parts.prices[CLOSE, ends]], axis=1)
+    firsts = np.stack([minutes[starts], official, deltas.prices[OPEN, starts]], axis=1)
+    lasts = np.stack([last_minutes[ends], official, deltas.prices[CLOSE, ends]], axis=1)
     bars[:, FIRST] = np.where(earlier[:, None], firsts, bars[:, FIRST])
     bars[:, LAST] = np.where(later[:, None], lasts, bars[:, LAST])
     for name, price, best in (("high", HIGH, np.maximum), ("low", LOW, np.minimum)):
-        more, values = best.reduceat(parts.prices[price], starts), bars[:, FIELD[name]]
+        more, values = best.reduceat(deltas.prices[price], starts), bars[:, FIELD[name]]
         bars[:, FIELD[name]] = np.where(fresh, more, best(values, more))
-    _add_sums(ring, own, bars, parts.sums, starts)
-    borrowed = np.add.reduceat(parts.borrowed, starts).tolist()
-    for bucket, slot, more in zip(buckets[starts].tolist(), parts.slot[starts].tolist(), borrowed, strict=True):
+    _add_sums(ring, own, bars, deltas.sums, starts)
+    borrowed = np.add.reduceat(deltas.borrowed, starts).tolist()
+    for bucket, slot, more in zip(buckets[starts].tolist(), deltas.slot[starts].tolist(), borrowed, strict=True):
         key = at, bucket, slot
         ring.borrowed[key] = ring.borrowed.get(key, 0) + more
     ring.state[own] = bars
     for group, (start, end) in enumerate(zip(starts.tolist(), (ends + 1).tolist(), strict=True)):
-        gone = parts.own_ids[:, start:end]
+        gone = deltas.own_ids[:, start:end]
         gone = gone[:, gone[0] != NO_ID]
         if gone.size:
             span = int(gone[0].min()), int(gone[1].max())
-            _renew_ids(ring, at, int(buckets[start]), int(parts.slot[start]), int(own[group]), span)
+            _renew_ids(ring, at, int(buckets[start]), int(deltas.slot[start]), int(own[group]), span)
 
 
 def _add_sums(ring: Ring, cells: Ints, bars: Ints, sums: Ints, starts: Ints) -> None:
@@ -202,9 +206,9 @@ def _renew_ids(ring: Ring, at: int, bucket: int, slot: int, cell: int, gone: tup
             bar[IDS[at_id]] = best(left) if len(left) else NO_ID
 
 
-def same_values(ring: Ring, cells: Ints, parts: Parts) -> Bools:
-    """Which of these bars have the nine values of their rows, and trades."""
+def same_values(ring: Ring, cells: Ints, deltas: Deltas) -> Bools:
+    """Which of these bars (flat cells [n]) have trades, and the nine values of their rows."""
     bars = ring.state[cells]
-    prices = np.stack([bars[:, FIELD[name]] for name in PRICES]) == parts.prices
-    same: Bools = prices.all(axis=0) & (parts.sums == bars[:, TOTALS].T).all(axis=0) & ~parts.flat
+    prices = np.stack([bars[:, FIELD[name]] for name in PRICES]) == deltas.prices
+    same: Bools = prices.all(axis=0) & (deltas.sums == bars[:, TOTALS].T).all(axis=0) & ~deltas.flat
     return same

@@ -1,6 +1,6 @@
 """From `official` entries to arrays: rows of the exchange's own klines, checked, exact, each by itself.
 
-Pure. Values stay (mantissa, decimals) as written until they are applied, because scales may rise in between.
+Pure. Values stay (mantissa, decimals) as written until they are applied, because a symbol's scales may rise meanwhile.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from aggregator.columns import at_scale, significant_decimals
 from aggregator.symbols import SymbolTable
 from klagg.decimals import parse_column, parse_integers
@@ -18,9 +19,6 @@ from klagg.errors import ContractError
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
 from klagg.wire.entries import official_of
 from klagg.wire.fields import RawFields
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 LENGTHS = {"1m": MINUTE_MS, "1h": HOUR_MS, "1d": DAY_MS}
 """The kinds of rows that mean something to an aggregator, and how long each is."""
@@ -35,7 +33,8 @@ TIME_MAX = 253_402_300_800_000
 
 @dataclass(frozen=True, slots=True)
 class OfficialRows:
-    """N rows. `cells` is int64 [20, n]: slot, length in ms, open time, trades, 8 mantissas and their 8 decimals."""
+    """N rows. `cells` is int64 [20, n]: slot, length in ms, open time in exchange ms, number of trades, the mantissas
+    of the eight VALUES, and the decimals of each."""
 
     cells: Ints
 
@@ -55,31 +54,35 @@ class OfficialRows:
 
     @property
     def slot(self) -> Ints:
+        """The slot of each row [n]; 0 until it is known."""
         slots: Ints = self.cells[0]
         return slots
 
     @property
     def length(self) -> Ints:
+        """The length of each row in ms [n]."""
         lengths: Ints = self.cells[1]
         return lengths
 
     @property
     def open_time(self) -> Ints:
+        """The open time of each row in exchange ms [n]."""
         opens: Ints = self.cells[2]
         return opens
 
     @property
     def end(self) -> Ints:
-        """The first millisecond behind each row."""
+        """The first millisecond after each row, exchange time [n]."""
         ends: Ints = self.cells[2] + self.cells[1]
         return ends
 
     @property
     def trades(self) -> Ints:
+        """The number of trades of each row [n]."""
         trades: Ints = self.cells[3]
         return trades
 
-    def take(self, which: Ints | Bools) -> OfficialRows:
+    def select(self, which: Ints | Bools) -> OfficialRows:
         """Some of the rows, by index or mask."""
         return OfficialRows(self.cells[:, which])
 
@@ -90,9 +93,9 @@ class OfficialRows:
         return OfficialRows(cells)
 
     def best(self) -> OfficialRows:
-        """Of sorted rows with the same slot, length and open time the one with most trades: the exchange knew most."""
+        """Of sorted rows with the same slot, length and open time only the one with most trades, the newest state."""
         keys = self.cells[:3]
-        return self.take(np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)) if len(self) else self
+        return self.select(np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)) if len(self) else self
 
     def decimals_needed(self, price_scale: int) -> tuple[int, int]:
         """The decimals that the prices and the quantities of one symbol need, whose prices have `price_scale` already.
@@ -106,7 +109,7 @@ class OfficialRows:
         return prices, max(needed[VOLUME], needed[TAKER], needed[QUOTE] - prices, needed[TAKER_QUOTE] - prices)
 
     def at_scale(self, symbols: SymbolTable) -> tuple[Ints, Bools]:
-        """The values [8, n] as integers at their symbols' scales, and which rows do not fit."""
+        """The eight VALUES [8, n] as mantissas at their symbols' scales, and which rows [n] do not fit 62 bits."""
         count, price, qty = len(VALUES), symbols.price_scale[self.slot], symbols.qty_scale[self.slot]
         scales = (price, price, price, price, qty, price + qty, qty, price + qty)
         found = [at_scale(self.cells[4 + at], self.cells[4 + count + at], scale) for at, scale in enumerate(scales)]
@@ -115,8 +118,8 @@ class OfficialRows:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What one `official` entry says of a symbol: its rows (slot 0), and the range [start, end) before the first of
-    them in which the exchange has nothing."""
+    """The content of one `official` entry: a symbol's rows (their slot is 0), and `nothing`, the range [start, end) in
+    exchange ms before the first of them in which the exchange has no rows."""
 
     symbol: str
     rows: OfficialRows

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from aggregator.columns import Columns
+from aggregator.columns import DecodedTrades
 
 PARKED_MAX = 100_000
 """Trades of one shard that may wait."""
@@ -38,7 +38,7 @@ class Parking:
         return name in self._names
 
     def park(self, rows: Mapping[Key, Values], time_ms: int) -> set[Key]:
-        """Let these rows wait, each once; those for which there is no room."""
+        """Park these trades at the tick `time_ms` (exchange ms), each once; the keys of those that find no room."""
         new = sorted(rows.keys() - self.rows.keys())
         room = max(0, PARKED_MAX - len(self.rows))
         for key in new[:room]:
@@ -57,19 +57,19 @@ class Parking:
                 del self._names[key[0]]
 
     def release(self, name: str) -> None:
-        """That symbol's trades have waited enough: `take_released` hands them out."""
+        """Hand that symbol's trades to the next `drain_released`."""
         if self.holds(name):
             keys = [key for key in self.rows if key[0] == name]
             self._released += [(key, self.rows[key][1]) for key in keys]
             self._drop(keys)
 
-    def take_released(self) -> list[Columns]:
-        """What was released since the last call, as if it had just come."""
+    def drain_released(self) -> list[DecodedTrades]:
+        """The trades released since the last call, as if they had just been decoded."""
         released, self._released = self._released, []
-        return [columns_of(released)] if released else []
+        return [decoded_of(released)] if released else []
 
     def expire(self, time_ms: int) -> list[Key]:
-        """Trades that have waited too long; they wait no more."""
+        """Drop the trades that were parked PARKED_MS or longer before `time_ms` (exchange ms); their keys."""
         late = []
         for key, (since_ms, _) in self.rows.items():
             if since_ms > time_ms - PARKED_MS:
@@ -93,12 +93,12 @@ class Parking:
 _VALUES = ("price", "price_decimals", "qty", "qty_decimals", "first", "last", "maker", "counts", "agg")
 
 
-def columns_of(rows: list[tuple[Key, Values]]) -> Columns:
-    """Parked rows as columns."""
+def decoded_of(rows: list[tuple[Key, Values]]) -> DecodedTrades:
+    """Parked trades as decoded ones."""
     values = np.array([values for _, values in rows], np.int64)
     part = {name: values[:, at] for at, name in enumerate(_VALUES)}
     flag = {name: part[name].astype(np.bool_) for name in ("maker", "counts", "agg")}
-    return Columns(
+    return DecodedTrades(
         [key[0].encode() for key, _ in rows],
         np.array([key[1] for key, _ in rows], np.int64),
         part["price"],

@@ -1,21 +1,26 @@
-"""From bars to stream entries: the words in which the aggregator speaks. Pure; the shell commits what stands here."""
+"""From what a core decides to the entries of its output streams. Pure; the process commits them (aggregator.commit).
+
+`Outputs` is what one tick puts out. The bars in it are copied as arrays during the tick and written out as texts when
+`encode` is called, because a restart runs many ticks that are not published, and formatting is most of their cost.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from aggregator.edges import Edge, Edges
 from aggregator.encoding import Snapshot, snapshot
 from aggregator.finality import AMENDED, CONFIRMED, Published
 from aggregator.ledger import LOST, Gap, GapEvent
 from aggregator.ring import NO_BUCKET, NO_ID, Ring
 from aggregator.symbols import SymbolTable
-from aggregator.unrepaired import UNREPAIRED, evidence_of
 from klagg.decimals import to_text
+from klagg.intervals import MINUTE_MS
 from klagg.wire.entries import (
     EVENT_AMENDED,
     EVENT_CLOSE,
@@ -28,15 +33,16 @@ from klagg.wire.entries import (
 from klagg.wire.fields import Fields
 from klagg.wire.findings import finding_entry
 
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+UNREPAIRED = "UNREPAIRED"
+"""The kind of the finding that trades are missing for good: bars that overlap them stay incomplete."""
 
 
 @dataclass(slots=True)
 class Outputs:
     """What one tick, or one step of a long jump, puts out: entries without their stamps (version, writer, seq).
 
-    `last` is False for the steps before a tick's last one; `bars_gone` are fields that leave the hash `bars`.
+    `time_ms` is the exchange time of the tick or step. `last` is False for the steps before a tick's last one. `bars`
+    are fields to be set in the hash `bars`, `bars_gone` fields that leave it. Each list is a stream of its name.
     """
 
     time_ms: int
@@ -49,25 +55,40 @@ class Outputs:
     requests: list[Fields] = field(default_factory=list)
     findings: list[Fields] = field(default_factory=list)
     dead: list[Fields] = field(default_factory=list)
-    _later: list[Callable[[], None]] = field(default_factory=list)
+    _deferred: list[Callable[[], None]] = field(default_factory=list)
+    _expired: bool = False
 
-    def later(self, words: Callable[[], None]) -> None:
-        """Something that `encode` is to write."""
-        self._later.append(words)
+    def defer(self, write: Callable[[], None]) -> None:
+        """Let `encode` call this, which writes entries into the lists."""
+        self._deferred.append(write)
+
+    @property
+    def encoded(self) -> bool:
+        """Whether everything is in the lists."""
+        return not self._deferred
 
     def encode(self) -> Outputs:
         """Write out what this tick publishes; before it, `klines`, `live`, `bars` and some events are not there.
 
-        Once is enough, and it must be before the core takes the next entry.
+        Must be called before the core goes on, which may give the slots of these bars to other symbols. Calling it
+        again does nothing.
         """
-        waiting, self._later = self._later, []
-        for words in waiting:
-            words()
+        assert self.encoded or not self._expired, "outputs are encoded before the core goes on"
+        deferred, self._deferred = self._deferred, []
+        for write in deferred:
+            write()
         return self
+
+    def expire(self) -> None:
+        """The core goes on: what is not encoded now is not published."""
+        self._expired = True
 
 
 def edge_text(found: Iterable[Edge], price_scale: int, qty_scale: int) -> str:
-    """Edge evidence for the wire: `id:first:last:time:price:qty:maker`, joined by semicolons."""
+    """Edge evidence for the wire: `id:first:last:time:price:qty:maker`, joined by semicolons.
+
+    Prices and quantities of `found` are mantissas at these scales; times are exchange ms.
+    """
     return ";".join(
         f"{trade}:{first}:{last}:{time_ms}:{to_text(price, price_scale)}:{to_text(qty, qty_scale)}:{maker}"
         for trade, first, last, time_ms, price, qty, maker in found
@@ -76,23 +97,23 @@ def edge_text(found: Iterable[Edge], price_scale: int, qty_scale: int) -> str:
 
 @dataclass(slots=True)
 class Shown:
-    """Bars in progress that one tick shows: `newest` are those of which nothing later was shown. `more` are shown in
-    `bars` alone: they went to `live` at an earlier tick."""
+    """Bars in progress that one tick shows. `newest` (boolean [n]) are those of which nothing later was shown. `more`
+    go to `bars` alone: they went to `live` at an earlier tick."""
 
     bars: Snapshot
     newest: Bools
     more: Snapshot | None
 
 
-class Speaker:
-    """Turns what finality published, and what changed, into a tick's outputs."""
+class Publisher:
+    """Turns what finality published, and what changed in the ring, into a tick's outputs."""
 
     def __init__(self, ring: Ring, symbols: SymbolTable, edges: Edges) -> None:
         self._ring, self._symbols, self._edges = ring, symbols, edges
         self._unsaved: Bools = np.zeros(0, np.bool_)
         """By slot, whether its newest bar of the shortest interval was shown and is not yet in `bars`."""
 
-    def finals(self, outputs: Outputs, published: list[Published], epoch: int) -> None:
+    def publish_finals(self, outputs: Outputs, published: list[Published], epoch: int) -> None:
         """Klines, their live values with x=1 (the newest version of a bar wins) and their events."""
         groups = []
         for group in published:
@@ -100,7 +121,7 @@ class Speaker:
             groups.append((group, bars, self._evidence(bars)))
         place = len(outputs.events)
         if groups:
-            outputs.later(lambda: _say_finals(outputs, place, groups, epoch))
+            outputs.defer(lambda: _write_finals(outputs, place, groups, epoch))
 
     def _evidence(self, bars: Snapshot) -> list[str]:
         """Each bar's edge evidence as text."""
@@ -115,8 +136,8 @@ class Speaker:
             )
         ]
 
-    def broken(self, outputs: Outputs) -> None:
-        """A finding for every bar whose sums no longer fit: its values are wrong from here on, and it says so."""
+    def publish_broken(self, outputs: Outputs) -> None:
+        """A finding for every bar of which a sum no longer fits: its values are wrong from here on."""
         for at, bucket, slot in self._ring.broke:
             kind = self._ring.intervals[at]
             evidence = f"a sum of the {kind.name} bar that opens at {kind.open_of(bucket)} does not fit 62 bits"
@@ -125,10 +146,11 @@ class Speaker:
             )
         self._ring.broke = []
 
-    def gaps(self, outputs: Outputs, events: Sequence[GapEvent]) -> tuple[int, int]:
-        """Events of gaps that opened and ended, and a finding a symbol for those that are lost; how many of each.
+    def publish_gaps(self, outputs: Outputs, events: Sequence[GapEvent]) -> tuple[int, int]:
+        """Events of gaps that opened and ended, and a finding a symbol for lost ones; how many opened and ended.
 
-        What is lost in the moment in which it opens are trades that came and were refused: that has been said.
+        A gap that is lost in the moment in which it opens has no finding of its own here: its trades came and were
+        refused, and the refusal was reported.
         """
         opened, closed = [], []
         before: GapEvent | None = None
@@ -153,7 +175,7 @@ class Speaker:
         ]
         return len(opened), len(closed)
 
-    def changes(self, outputs: Outputs, intervals: Iterable[int], *, with_bars: bool) -> None:
+    def publish_changes(self, outputs: Outputs, intervals: Iterable[int], *, with_bars: bool) -> None:
         """A `live` entry with the open bars of these intervals that changed; `with_bars` also writes `bars`.
 
         A bar that just opened without a trade is a change too: it shows the carried close.
@@ -163,7 +185,7 @@ class Speaker:
             rows, slots = self._opened_empty(interval)
             if len(rows):
                 ring.touch(rows * ring.capacity + slots)
-            rows, slots = np.divmod(ring.take_in_progress(interval), ring.capacity)
+            rows, slots = np.divmod(ring.drain_in_progress(interval), ring.capacity)
             buckets = ring.row_bucket[rows]
             if len(buckets) and buckets.min() != buckets.max():
                 oldest_first = np.argsort(buckets, kind="stable")
@@ -176,11 +198,12 @@ class Speaker:
             if len(slots) or more is not None:
                 shown.append(Shown(snapshot(ring, self._symbols, interval, rows, slots), newest, more))
         if shown:
-            outputs.later(lambda: _say_shown(outputs, shown, with_bars=with_bars))
+            outputs.defer(lambda: _write_shown(outputs, shown, with_bars=with_bars))
 
     def _unsaved_but(self, slots: Ints, *, with_bars: bool) -> Snapshot | None:
-        """The newest shown bars of the shortest interval that `bars` lacks, without those of `slots`, which are to go
-        there now, or else have to wait like them."""
+        """The newest shown bars of the shortest interval that `bars` lacks, without those of `slots`.
+
+        The bars of `slots` go to `bars` now if `with_bars`; otherwise they wait there, like the others."""
         if len(self._unsaved) < self._ring.capacity:
             self._unsaved = np.append(self._unsaved, np.zeros(self._ring.capacity - len(self._unsaved), np.bool_))
         self._unsaved[slots] = not with_bars
@@ -195,11 +218,11 @@ class Speaker:
         return snapshot(self._ring, self._symbols, 0, rows[open_still], left[open_still])
 
     def clear_slot(self, slot: int) -> None:
-        """As if the slot had never been used."""
+        """Forget the slot's unsaved bar."""
         self._unsaved[slot : slot + 1] = False
 
     def forget(self, slots: Ints) -> list[str]:
-        """Symbols of which nothing more is to be said: their fields of `bars`, none of which is written any more."""
+        """The fields of `bars` of these slots' symbols, which are over; none of them is written any more."""
         if not len(slots):
             return []
         self._unsaved[slots[slots < len(self._unsaved)]] = False
@@ -207,7 +230,7 @@ class Speaker:
         return [live_field(name, interval.name) for name in names for interval in self._ring.intervals]
 
     def _opened_empty(self, interval: int) -> tuple[Ints, Ints]:
-        """Bars at the cursor that nobody has seen yet and that have no trade; they get the carried close."""
+        """Rows and slots of bars at the cursor that were not shown yet and have no trade; the carried close is set."""
         ring, cursor = self._ring, self._ring.cursor[interval]
         slots = np.flatnonzero((cursor != NO_BUCKET) & (ring.shown[interval] < cursor))
         # What was closed early, at a symbol's end, has its successor in the future, for which there is no row yet.
@@ -224,47 +247,60 @@ class Speaker:
         return rows, slots
 
 
-def _say_finals(outputs: Outputs, place: int, groups: list[tuple[Published, Snapshot, list[str]]], epoch: int) -> None:
-    live: Fields = {}
+class _LiveEntries:
+    """The `live` entries of one tick in the making. A field holds one bar, so a second one of it begins a new entry."""
+
+    def __init__(self, outputs: Outputs) -> None:
+        self._outputs = outputs
+        self._fields = self._begun()
+
+    def _begun(self) -> Fields:
+        return {"time": str(self._outputs.time_ms)}
+
+    def add(self, names: list[str], values: list[str]) -> None:
+        """Add bars by the names of their fields."""
+        if self._fields.keys().isdisjoint(names) and len(set(names)) == len(names):
+            self._fields.update(zip(names, values, strict=True))
+            return
+        for name, value in zip(names, values, strict=True):
+            if name in self._fields:
+                self.finish()
+            self._fields[name] = value
+
+    def finish(self) -> None:
+        """Put the entry out, if a bar is in it."""
+        if len(self._fields) > 1:
+            self._outputs.live.append(self._fields)
+            self._fields = self._begun()
+
+
+def _write_finals(
+    outputs: Outputs, place: int, groups: list[tuple[Published, Snapshot, list[str]]], epoch: int
+) -> None:
+    live = _LiveEntries(outputs)
     events: dict[str, list[tuple[object, ...]]] = {}
     for group, bars, edges in groups:
-        outputs.klines += bars.klines(epoch, edges)
-        _put_live(outputs, live, bars)
+        nine_values = bars.nine_values()
+        outputs.klines += bars.klines(epoch, edges, nine_values)
+        live.add(bars.live_fields(), bars.live_values(nine_values))
         kind, rows = _events_of(group, bars)
         events.setdefault(kind, []).extend(rows)
-    outputs.live.append({"time": str(outputs.time_ms), **live})
+    live.finish()
     outputs.events[place:place] = [events_entry(kind, outputs.time_ms, rows) for kind, rows in events.items()]
 
 
-def _say_shown(outputs: Outputs, shown: list[Shown], *, with_bars: bool) -> None:
-    live: Fields = {}
+def _write_shown(outputs: Outputs, shown: list[Shown], *, with_bars: bool) -> None:
+    live = _LiveEntries(outputs)
     for each in shown:
-        names, values = _put_live(outputs, live, each.bars)
+        names, values = each.bars.live_fields(), each.bars.live_values()
+        live.add(names, values)
         if with_bars:
             outputs.bars.update(
                 (name, value) for name, value, newest in zip(names, values, each.newest.tolist(), strict=True) if newest
             )
             if each.more is not None:
                 outputs.bars.update(zip(each.more.live_fields(), each.more.live_values(), strict=True))
-    if live:
-        outputs.live.append({"time": str(outputs.time_ms), **live})
-
-
-def _put_live(outputs: Outputs, live: Fields, bars: Snapshot) -> tuple[list[str], list[str]]:
-    """Add bars to the `live` entry in the making; a field holds one bar, so a second one of it starts a new entry.
-
-    Returns their fields and values.
-    """
-    names, values = bars.live_fields(), bars.live_values()
-    if live.keys().isdisjoint(names) and len(set(names)) == len(names):
-        live.update(zip(names, values, strict=True))
-        return names, values
-    for name, value in zip(names, values, strict=True):
-        if name in live:
-            outputs.live.append({"time": str(outputs.time_ms), **live})
-            live.clear()
-        live[name] = value
-    return names, values
+    live.finish()
 
 
 def _events_of(group: Published, bars: Snapshot) -> tuple[str, list[tuple[object, ...]]]:
@@ -304,3 +340,31 @@ def _events_of(group: Published, bars: Snapshot) -> tuple[str, list[tuple[object
 
 def _after(complete: bool) -> str:
     return "final" if complete else "waiting"
+
+
+def evidence_of(gaps: Sequence[Gap]) -> str:
+    """One sentence about the lost gaps of a symbol."""
+    count = sum(gap.to_id - gap.from_id + 1 for gap in gaps)
+    ids = ", ".join(_span(gap.from_id, gap.to_id) for gap in gaps)
+    minutes = ", ".join(_span(_minute(first), _minute(last)) for first, last in minutes_of(gaps))
+    return f"{count} trades could not be had any more: ids {ids}; they belong to the minutes {minutes} (UTC)"
+
+
+def minutes_of(gaps: Sequence[Gap]) -> list[tuple[int, int]]:
+    """The minutes that gaps touch, as [first, last] runs of open times in ms, ascending."""
+    found: list[tuple[int, int]] = []
+    for low, high in sorted((each.before_time, each.after_time) for each in gaps):
+        first, last = low - low % MINUTE_MS, high - high % MINUTE_MS
+        if found and first <= found[-1][1] + MINUTE_MS:
+            found[-1] = found[-1][0], max(found[-1][1], last)
+        else:
+            found.append((first, last))
+    return found
+
+
+def _minute(time_ms: int) -> str:
+    return f"{datetime.fromtimestamp(time_ms / 1000, UTC):%Y-%m-%d %H:%M}"
+
+
+def _span(first: object, last: object) -> str:
+    return f"{first}" if first == last else f"{first} to {last}"

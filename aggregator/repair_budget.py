@@ -1,7 +1,8 @@
-"""What requests for trades may cost: a share of the exchange's REST weight, spent in exchange time. Pure.
+"""The token bucket of requests for missing trades: a share of the exchange's REST weight. Pure.
 
 A page of up to 1,000 trades costs as much as one trade, while a minute's kline costs a twentieth of it. So trades are
-asked for while that is affordable, and a loss that is too wide for it heals from klines.
+requested while that is affordable, and a loss that is too wide for it heals from klines. The bucket
+is refilled in exchange time, because requests are a function of the log.
 """
 
 from __future__ import annotations
@@ -12,19 +13,23 @@ from klagg.intervals import MINUTE_MS
 
 PAGE_IDS: Final = 1_000
 PAGE_WEIGHT: Final = 20
-"""aggTrades: at most so many rows for so much weight."""
+"""`GET /fapi/v1/aggTrades`: at most so many rows for so much weight (Binance USDⓈ-M docs, "Compressed/Aggregate Trades
+List": limit 1000, request weight 20)."""
 
 BURST_DIVISOR: Final = 4
 """A quarter of a minute's weight may be spent at once, so that no minute of the exchange sees more than 5/4 of it."""
 
 
 def cost_of(first: int, last: int) -> int:
-    """The weight of asking for the ids first…last."""
+    """The REST weight of requesting the ids first…last."""
     return -(-(last - first + 1) // PAGE_IDS) * PAGE_WEIGHT
 
 
-class Budget:
-    """Weight that flows in with exchange time, up to a burst. `held` is in weight × ms, so that nothing is rounded."""
+class TokenBucket:
+    """A token bucket of REST weight: `weight_per_minute` flows in with exchange time, up to a burst.
+
+    `held` is in weight × ms, so that nothing is rounded; it is negative after a request larger than the burst.
+    """
 
     def __init__(self, weight_per_minute: int) -> None:
         self._rate = weight_per_minute
@@ -32,14 +37,16 @@ class Budget:
         self.held = self._burst
         self.time_ms = 0
 
-    def flow(self, time_ms: int) -> None:
-        """It is `time_ms` now (exchange time, never back)."""
+    def refill(self, time_ms: int) -> None:
+        """Refill up to `time_ms` (exchange ms, never before the last call's)."""
         self.held = min(self._burst, self.held + (time_ms - self.time_ms) * self._rate)
         self.time_ms = time_ms
 
-    def take(self, cost: int) -> bool:
-        """Spend `cost` if it is there. What costs more than ever is there at once is paid from a full purse, and the
-        debt flows in afterwards."""
+    def spend(self, cost: int) -> bool:
+        """Spend `cost` (REST weight) if it is held; whether it was.
+
+        A request larger than the burst is allowed when the bucket is full; the balance then goes negative.
+        """
         if self.held < min(cost * MINUTE_MS, self._burst):
             return False
         self.held -= cost * MINUTE_MS
@@ -47,9 +54,9 @@ class Budget:
 
     @property
     def plenty(self) -> bool:
-        """Whether half of a burst or more is there."""
+        """Whether half of a burst or more is held."""
         return self.held * 2 >= self._burst
 
     def within_a_minute(self) -> int:
-        """The weight that can be spent from now until a minute from now."""
+        """The REST weight that can be spent from now until a minute of exchange time from now."""
         return max(0, self.held // MINUTE_MS + self._rate)

@@ -26,7 +26,7 @@ def replay(rows: Iterable[TradeRow], ids: str, interval: Interval) -> Iterator[K
 
     ContractError if the core refuses something: a recording has no business holding it.
     """
-    core = Core(settings.Aggregator(intervals=(interval.name,)), asks=False)
+    core = Core(settings.Aggregator(intervals=(interval.name,)), requests_repairs=False)
     last_ms = 0
     for batch in _batches(rows):
         core.apply("", _raw(trades_entry_of_rows(batch, line="replay", ids=ids, recv_ms=batch[-1].time)))

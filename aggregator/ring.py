@@ -12,11 +12,9 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from aggregator.arrays import Bools, Ints
 from klagg.errors import ArithmeticOverflow
 from klagg.intervals import MINUTE_MS, Interval
-
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 AHEAD_MS = 60_000
 """A trade may be this far ahead of the last tick; later ones are held back until a tick comes."""
@@ -25,7 +23,7 @@ SUB_MINUTE_BUCKETS = 180
 
 NO_ID = -1
 OFFICIAL_ID = -2
-"""Stands for the id of a trade that only the exchange's own kline tells of; -1 on the wire."""
+"""In place of the id of a trade that is known from the exchange's own kline alone; -1 on the wire."""
 NO_BUCKET = np.iinfo(np.int64).min
 _LARGEST = np.iinfo(np.int64).max
 ENDLESS = _LARGEST
@@ -119,11 +117,11 @@ class Ring:
         self.end_ms: Ints = np.full(capacity, ENDLESS, np.int64)
         """Each symbol's end: bars that open at or after it do not begin, the one that holds it ends there."""
         self.published: list[Ints] = []
-        """Cells of published bars that were touched; finality takes them."""
+        """Cells of published bars that were touched; finality drains them."""
         self.in_progress: list[list[Ints]] = [[] for _ in self.intervals]
-        """Cells of bars in progress that were touched, by interval; the live outputs take them."""
+        """Cells of bars in progress that were touched, by interval; the live outputs drain them."""
         self.broke: list[tuple[int, int, int]] = []
-        """(interval, bucket, slot) of bars that broke; whoever tells of them takes them."""
+        """(interval, bucket, slot) of bars that broke and are not reported yet."""
         self.borrowed: dict[tuple[int, int, int], int] = {}
         """By (interval, bucket, slot), how many trades of an official bar longer than a minute are the exchange's."""
         self._lay_out(np.tile(EMPTY_BAR, (self.rows * capacity, 1)))
@@ -136,7 +134,7 @@ class Ring:
             setattr(self, name, state[:, at].reshape(self.rows, self.capacity))
 
     def grow(self, capacity: int) -> None:
-        """Room for more symbols."""
+        """Make all arrays this many symbols wide; cells keep their values."""
         more = capacity - self.capacity
 
         def wider(old: npt.NDArray[np.generic], fill: int) -> npt.NDArray[np.generic]:
@@ -158,7 +156,7 @@ class Ring:
         return moved
 
     def clear_slot(self, slot: int) -> None:
-        """As if the slot had never been used."""
+        """Make every cell of the slot an empty bar."""
         for name, empty in (*BAR_INTEGERS.items(), *_BY_SYMBOL.items()):
             getattr(self, name)[:, slot] = empty
         self.end_ms[slot] = ENDLESS
@@ -172,7 +170,7 @@ class Ring:
         return int(self.bases[interval] + bucket % self.sizes[interval])
 
     def rows_of(self, interval: int, buckets: Ints) -> Ints:
-        """`row_of` over an array."""
+        """`row_of` over an array: rows [n] of buckets [n]."""
         return self.bases[interval] + buckets % self.sizes[interval]
 
     def oldest(self, interval: int) -> int:
@@ -181,13 +179,13 @@ class Ring:
 
     @property
     def oldest_ms(self) -> int:
-        """The open time of the oldest bar that still has a row, over all intervals."""
+        """The open time (exchange ms) of the oldest bar that still has a row, over all intervals."""
         return min(kind.open_of(self.oldest(at)) for at, kind in enumerate(self.intervals))
 
     def advance(self, time_ms: int) -> None:
-        """Make rows up to `time_ms` + AHEAD_MS; the oldest go, and their closes become the carry.
+        """Make rows up to `time_ms` (exchange ms) + AHEAD_MS; the oldest rows go, and their closes become the carry.
 
-        What goes must have been published: the caller advances in steps smaller than the window.
+        Rows that go must have been published, so the caller advances in steps smaller than the window.
         """
         for at, interval in enumerate(self.intervals):
             target = interval.bucket_of(time_ms + AHEAD_MS)
@@ -211,14 +209,17 @@ class Ring:
         self.row_bucket[row] = bucket
 
     def close_before(self, interval: int, buckets: Ints, slots: Ints) -> Ints:
-        """The close that an empty bar carries: that of the bar before it, in the ring or in the carry."""
+        """The close that empty bars carry (mantissas [n] at the price scale): that of the bar before, in ring or carry.
+
+        `buckets` and `slots` are int64 [n].
+        """
         rows = self.rows_of(interval, buckets - 1)
         in_ring = (self.row_bucket[rows] == buckets - 1) & (self.revision[rows, slots] > 0)
         closes: Ints = np.where(in_ring, self.close[rows, slots], self.carry[interval, slots])
         return closes
 
     def touch(self, cells: Ints) -> None:
-        """Flat cells of one interval whose values changed: they are to be published anew, or shown."""
+        """Note that the values of these flat cells (int64 [n], of one interval) changed: publish or show them anew."""
         if not len(cells):
             return
         self.changed.reshape(-1)[cells] = True
@@ -233,7 +234,7 @@ class Ring:
             self.in_progress[int(self.row_interval[cells[0] // self.capacity])].append(cells)
 
     def break_bars(self, cells: Ints) -> None:
-        """Bars of one interval with a sum that would not fit: they stand at the limit and are never complete."""
+        """Mark bars (flat cells [n] of one interval) with a sum that would not fit: they are never complete."""
         flags = self.broken.reshape(-1)
         fresh = cells[~flags[cells]]
         flags[fresh] = True
@@ -247,7 +248,7 @@ class Ring:
         owners = self.row_interval[cells // self.capacity]
         self.in_progress = [[cells[owners == at]] for at in range(len(self.intervals))]
 
-    def take_published(self) -> Ints:
+    def drain_published(self) -> Ints:
         """Cells of published bars that changed since they were last published, ascending."""
         if not self.published:
             return np.zeros(0, np.int64)
@@ -255,7 +256,7 @@ class Ring:
         changed: Ints = cells[(self.changed & (self.revision > 0)).reshape(-1)[cells]]
         return changed
 
-    def take_in_progress(self, interval: int) -> Ints:
+    def drain_in_progress(self, interval: int) -> Ints:
         """Cells of an interval's bars in progress that changed since they were last shown, each once."""
         if not self.in_progress[interval]:
             return np.zeros(0, np.int64)
@@ -266,18 +267,20 @@ class Ring:
         return shown
 
     def lacks_price(self, rows: Ints, slots: Ints) -> Bools:
-        """Which bars have no trade and no price of their own, and so carry the close of the bar before."""
+        """Which bars (ring rows and slots, int64 [n]) have no trade and no own price, and so carry the close before."""
         lacking: Bools = (self.open_id[rows, slots] == NO_ID) & ~self.official[rows, slots]
         return lacking
 
     def set_prices(self, rows: Ints, slots: Ints, closes: Ints) -> None:
-        """Empty bars: open, high, low and close are the carried close."""
+        """Set open, high, low and close of empty bars to the carried closes (mantissas [n] at the price scale)."""
         for prices in (self.open, self.high, self.low, self.close):
             prices[rows, slots] = closes
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
-        """Multiply one symbol's prices and quantities by powers of ten; ArithmeticOverflow, and nothing is changed, if
-        they do not fit."""
+        """Multiply one symbol's prices and quantities by ten to these powers.
+
+        ArithmeticOverflow, and nothing is changed, if a value does not fit.
+        """
         sums = {"volume": qty_decimals, "taker_buy_volume": qty_decimals}
         quotes = dict.fromkeys(("quote_volume", "taker_buy_quote_volume"), price_decimals + qty_decimals)
         parts = (dict.fromkeys((*PRICES, "carry"), price_decimals) | sums | quotes).items()

@@ -7,14 +7,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from aggregator.arrays import Ints
 from aggregator.fold import Segments, longer
 from klagg.decimals import decimals_of, to_mantissa, to_text
 from klagg.errors import BadDecimal, RecordingError
 from klagg.intervals import MINUTE_MS, Interval
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """`klagg-aggregator`: the shell around the core. Reads the feed, commits at ticks, checkpoints, trims.
 
-Restart: take the next epoch, load the checkpoint, read the feed on from its position, and publish nothing until the
-committed id; from there on every tick speaks.
+A restart takes the next epoch, loads the checkpoint, reads the feed on from its position, and publishes nothing up to
+the committed id; from there on every tick is committed.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from aggregator.checkpoint import Checkpoint, CheckpointDamaged, block_keys, fits, restore
-from aggregator.commit import REDIS_OLDER, START, Committer, after
+from aggregator.commit import REDIS_OLDER, START, Committer, after, split_outputs
 from aggregator.core import Core
 from aggregator.feed_sequences import DATA_LOSS
-from aggregator.parts import parts_of
 from aggregator.publisher import Outputs
 from aggregator.repair_budget import PAGE_WEIGHT
 from aggregator.trimming import Trimmer
@@ -48,9 +47,9 @@ COUNTED = (
     "gaps_opened",
     "gaps_closed",
 )
-"""What is shown of the core's counts."""
-UNSAID_MAX = 1_000
-"""Findings of a restart that wait for the first commit."""
+"""The core's counts that are in the statistics."""
+PENDING_FINDINGS_MAX = 1_000
+"""Findings of a restart that may wait for the first commit."""
 
 
 def config_of(settings: Settings) -> Aggregator:
@@ -71,35 +70,39 @@ class Service:
         self._committer = Committer(self._streams, self._keys, context.writer)
         self._read_id = START
         self._committed_id = START
-        self._out_of_next = 0
-        """Outputs of the next tick behind the committed one that are out already."""
+        self._parts_already_committed = 0
+        """How many parts of the next tick behind the committed one are out already."""
         self._trimmer = Trimmer(self._streams, self._keys, self._settings, context.log)
         self._checkpoint_id = START
-        """Where the newest whole checkpoint stands in the feed; what comes behind it is still needed."""
-        self._unsaid: list[Fields] = []
+        """The feed id of the newest whole checkpoint; a restart needs the entries after it."""
+        self._pending_findings: list[Fields] = []
         """Findings of this restart, for the next commit."""
-        self._anew = False
+        self._reading_from_start = False
         """Whether the feed is read from its beginning although something was committed."""
         self._writing: Iterator[list[Write]] | None = None
         self._checkpoint_s: float = context.arguments.checkpoint_s
         self._checkpoint_due = time.monotonic() + self._checkpoint_s
         self._blocks: list[str] = []
         self._counted: dict[str, int] = {}
-        """What the checkpoint had counted. Counters are those of this process: one that is a little lower after a
-        restart would look to Prometheus as if it had begun at 0 and grown by all of that."""
+        """What the checkpoint had counted. The counters shown are those of this process alone: one that was a little
+        lower after a restart would look to Prometheus as if it had begun at 0 and grown by all of that."""
 
     def start(self) -> None:
-        """Groups, the epoch, the checkpoint."""
+        """Ensure the consumer groups, take the shard's next epoch, load the checkpoint.
+
+        ContractError if the commit hash is damaged, CommitConflict if another process takes the shard at the same time,
+        RedisUnavailable or RedisRefused as of any command.
+        """
         self._streams.ping()
         self._trimmer.ensure_groups()
         position = self._committer.take_over(local_ms())
-        self._committed_id, self._out_of_next = position.feed, position.step
+        self._committed_id, self._parts_already_committed = position.feed, position.step
         self._core.epoch = position.epoch
         self._load_checkpoint()
         self._counted = self._counts()
         self._context.stats.add("findings", 0, kind=DATA_LOSS)  # Prometheus sees growth only in what it saw before
         self._show()
-        self._anew = self._read_id == START != self._committed_id
+        self._reading_from_start = self._read_id == START != self._committed_id
         self._stay_within_the_feed()
         self._checkpoint_due -= min(self._checkpoint_s, self._behind_s())
         self._context.log.info(
@@ -146,15 +149,15 @@ class Service:
     def _stay_within_the_feed(self) -> None:
         """A feed that ends before what was read or committed came back older than the commit hash.
 
-        What comes next may get ids that this process would pass over: it reads on, and speaks, from the feed's end.
-        The state may stay as it is, for it holds no less than the feed did.
+        Entries to come may get ids that this process would pass over, so it reads on, and publishes, from the feed's
+        end. The state may stay as it is, for it holds no less than the feed did.
         """
         last = self._streams.last_id(self._keys.feed)
         if not after(self._committed_id, last):
             return
         evidence = f"{self._keys.feed} ends at {last}, before what was committed, {self._committed_id}"
-        self._unsaid.append(finding_entry(REDIS_OLDER, "error", evidence, time_ms=self._core.time_ms))
-        self._committed_id, self._out_of_next = last, 0
+        self._pending_findings.append(finding_entry(REDIS_OLDER, "error", evidence, time_ms=self._core.time_ms))
+        self._committed_id, self._parts_already_committed = last, 0
         self._committer.stand_at(last)
         if after(self._read_id, last):
             self._read_id = last
@@ -176,7 +179,7 @@ class Service:
             {self._keys.feed: self._read_id}, count=READ_ENTRIES, block_ms=self._settings.redis.block_ms
         )
         for entry in found.get(self._keys.feed, ()):
-            self._take(entry)
+            self._apply(entry)
         self._show()
         now_s = time.monotonic()
         if self._trimmer.due(now_s):
@@ -187,50 +190,50 @@ class Service:
             if self._trimmer.pressed:
                 self._checkpoint_due = min(self._checkpoint_due, now_s)
 
-    def _take(self, entry: Entry) -> None:
+    def _apply(self, entry: Entry) -> None:
         stats = self._context.stats
         stats.add("entries")
         if entry.fields.get(b"kind") == TRADES.encode():
             stats.add("trade_entries")
-        skip = self._out_of_next
+        skip = self._parts_already_committed
         for outputs in self._core.apply(entry.id, entry.fields):
             self._read_id = entry.id
             if not after(entry.id, self._committed_id):
                 self._keep_losses(outputs)
                 continue
-            for part in parts_of(outputs.encode()):
+            for part in split_outputs(outputs.encode()):
                 if skip:
                     skip -= 1
                 else:
                     self._commit(part, entry.id)
-                    self._out_of_next = 0
+                    self._parts_already_committed = 0
         self._read_id = entry.id
 
     def _keep_losses(self, outputs: Outputs) -> None:
-        """What is found missing where nothing may be said: kept for the next commit, if nobody can have said it.
+        """Keep losses found in the silent part of a restart for the next commit, if they were not reported before.
 
-        After a restart from a checkpoint the process before has said it. Read anew, it is this process that lacks what
-        was trimmed.
+        After a restart from a checkpoint the process before has reported them. Where the feed is read from its start,
+        it is this process that lacks the entries that were trimmed.
         """
-        if self._anew:
+        if self._reading_from_start:
             losses = [finding for finding in outputs.findings if finding["kind"] == DATA_LOSS]
-            self._unsaid += losses[: UNSAID_MAX - len(self._unsaid)]
+            self._pending_findings += losses[: PENDING_FINDINGS_MAX - len(self._pending_findings)]
 
     def _commit(self, outputs: Outputs, entry_id: str) -> None:
         started = time.perf_counter()
-        findings, cuts = self._trimmer.take()
-        outputs.findings += self._unsaid + findings
-        self._unsaid = []
+        findings, cuts = self._trimmer.drain()
+        outputs.findings += self._pending_findings + findings
+        self._pending_findings = []
         more = self._checkpoint_step() if outputs.last else []
         self._committer.commit(outputs, entry_id, [*more, *cuts])
         self._trimmer.note(outputs)
         self._committed_id = self._committer.position.feed
         self._context.stats.add("commits")
         self._context.stats.show("commit_ms", round((time.perf_counter() - started) * 1000, 2))
-        self._say(outputs)
+        self._log(outputs)
         self._context.beat()
 
-    def _say(self, outputs: Outputs) -> None:
+    def _log(self, outputs: Outputs) -> None:
         for finding in outputs.findings:
             self._context.stats.add("findings", kind=finding["kind"])
             self._context.log.error("%s %s: %s", finding["kind"], finding["symbol"], finding["evidence"])
@@ -247,13 +250,14 @@ class Service:
         stats.show("exchange_ms", core.time_ms)
 
     def _counts(self) -> dict[str, int]:
-        """All that was counted up to now, also by the processes before this one."""
-        continuity = self._core.continuity
+        """All counts up to now, also those of the processes before this one."""
+        sequences = self._core.feed_sequences
         counts = {name: getattr(self._core.counts, name) for name in COUNTED}
-        return counts | {"lost_entries": continuity.lost, "repeated_entries": continuity.repeated}
+        return counts | {"lost_entries": sequences.lost, "repeated_entries": sequences.repeated}
 
     def _checkpoint_step(self) -> list[Write]:
-        """A little of a checkpoint: begin one when due, a step a tick; what of it belongs into the tick's commit."""
+        """One step of a checkpoint a tick, beginning one when it is due; the writes that belong into the tick's
+        commit."""
         if self._writing is None:
             if time.monotonic() < self._checkpoint_due:
                 return []

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 
-from aggregator.commit import Committer
+from aggregator.commit import KLINES_MAX, Committer, split_outputs
 from aggregator.core import Core
-from aggregator.parts import KLINES_MAX, parts_of
 from aggregator.publisher import Outputs
 from klagg.drivers.redis_streams import Streams
 from klagg.errors import RedisUnavailable
@@ -116,7 +115,7 @@ def measure(url: str, outputs: Outputs, klines_max: int = KLINES_MAX) -> Stall:
     committer.take_over(0)
     with pinging(url) as pings:
         started = time.perf_counter()
-        for part in parts_of(outputs, klines_max):
+        for part in split_outputs(outputs, klines_max):
             committer.commit(part, "1-1")
             commits += 1
         took_ms = (time.perf_counter() - started) * 1000

@@ -10,12 +10,11 @@ import bisect
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
-Ints = npt.NDArray[np.int64]
+from aggregator.arrays import Ints
 
 FIRST_CAPACITY = 64
-UNLISTED = ""
+NO_STATUS = ""
 """Status of a provisional slot: trades came before their listing entry."""
 
 
@@ -24,7 +23,7 @@ class SymbolTable:
 
     Arrays have `capacity` entries of which the first `count` are or were in use; those of `free` have an empty name and
     wait for another symbol. `index` maps the UTF-8 name to the slot and
-    makes a provisional slot for a name it has never seen: scales 0, growing as the trades' decimals ask for it.
+    makes a provisional slot for a name it has never seen: scales 0, raised as the trades' decimals need it.
     """
 
     def __init__(self) -> None:
@@ -40,10 +39,11 @@ class SymbolTable:
 
     @property
     def count(self) -> int:
+        """Slots that are or were in use."""
         return len(self.names)
 
     def slots_of(self, names: list[bytes]) -> Ints:
-        """The slots of a column of names."""
+        """The slots (int64 [n]) of a column of UTF-8 names; a new name gets a slot."""
         return np.fromiter(map(self.index.__getitem__, names), np.int64, len(names))
 
     def new_slots_of(self, names: list[bytes]) -> Ints:
@@ -67,7 +67,7 @@ class SymbolTable:
             return slot
         slot = len(self.names)
         self.names.append(name)
-        self.statuses.append(UNLISTED)
+        self.statuses.append(NO_STATUS)
         if slot == self.capacity:
             self.capacity *= 2
             for array in ("price_scale", "qty_scale", "generation"):
@@ -76,9 +76,9 @@ class SymbolTable:
         return slot
 
     def clear_slot(self, slot: int) -> None:
-        """The symbol is no more; the slot waits for another. Nothing else may speak of it any longer."""
+        """Free the slot for another symbol. No other part may refer to it afterwards."""
         del self.index[self.names[slot].encode()]
-        self.names[slot], self.statuses[slot] = "", UNLISTED
+        self.names[slot], self.statuses[slot] = "", NO_STATUS
         self.price_scale[slot] = self.qty_scale[slot] = self.generation[slot] = 0
         bisect.insort(self.free, slot)
 

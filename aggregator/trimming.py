@@ -1,4 +1,4 @@
-"""What of a shard's streams may go: behind everyone who still reads, and, whatever happens, down to their caps.
+"""Trims a shard's streams: behind everyone who still reads, and, whatever happens, down to their caps.
 
 Every stream is trimmed behind its oldest reader, minus a retention for people who look into it. A stream over its cap
 is cut even if somebody has not read it, because at maxmemory Redis refuses the commit too; what was cut unread is a
@@ -83,7 +83,7 @@ def streams_of(settings: Settings, keys: Keys) -> list[Trimmed]:
 
 
 def back(entry_id: str, by_ms: int) -> str:
-    """The id `by_ms` before this one."""
+    """The lowest stream id that is `by_ms` (ms of the Redis server's clock) before this one."""
     return f"{max(0, int(entry_id.partition('-')[0]) - by_ms)}-0"
 
 
@@ -107,7 +107,7 @@ def ranges(entries: Sequence[Entry]) -> str:
 
 
 class Trimmer:
-    """Trims one shard's streams. `round` when `due`; what `take` gives goes into the next commit."""
+    """Trims one shard's streams. `round` when `due`; what `drain` gives goes into the next commit."""
 
     def __init__(self, streams: Streams, keys: Keys, settings: Settings, log: logging.Logger) -> None:
         self._streams, self._keys, self._log = streams, keys, log
@@ -129,6 +129,7 @@ class Trimmer:
                 self._streams.ensure_group(stream.key, group)
 
     def due(self, now_s: float) -> bool:
+        """Whether a round is due at `now_s` (of time.monotonic())."""
         return now_s >= self._due_s or self._appended >= BURST or self._appended_live >= LIVE_BURST
 
     def hurry(self) -> None:
@@ -136,19 +137,20 @@ class Trimmer:
         self._due_s = 0.0
 
     def note(self, outputs: Outputs) -> None:
-        """These outputs were committed."""
+        """Note that these outputs were committed."""
         self._appended += len(outputs.klines) + len(outputs.events) + len(outputs.requests)
         self._appended_live += len(outputs.live)
 
-    def take(self) -> tuple[list[Fields], list[Write]]:
-        """Findings, and the cuts that they are about: both belong into one commit, each once."""
+    def drain(self) -> tuple[list[Fields], list[Write]]:
+        """The findings and the cuts that they report, since the last call; both go into one commit."""
         findings, cuts, self._findings, self._cuts = self._findings, self._cuts, [], []
         if cuts:
             self.hurry()
         return findings, cuts
 
     def round(self, now_s: float, checkpoint_id: str, time_ms: int) -> None:
-        """Trim what may go. `checkpoint_id` is where the feed is read on after a restart; `time_ms` exchange time."""
+        """Trim what may go. `checkpoint_id` is where a restart reads the feed on; `now_s` is of time.monotonic(),
+        `time_ms` is exchange time, for findings. RedisUnavailable or RedisRefused as of any read."""
         self._due_s, self._end_s = now_s + EVERY_S, time.monotonic() + BUDGET_S
         self._appended = self._appended_live = 0
         information = self._streams.information("memory")

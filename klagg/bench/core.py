@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from aggregator import columns
 from aggregator.core import Core
-from aggregator.fold import Rows
 from klagg import settings
 from klagg.bench.trades import PRICE_SCALE, QTY_SCALE, START_MS, Market, Trades
 from klagg.intervals import MINUTE_MS
@@ -44,8 +44,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for number in range(WARM + args.batches):
         at_ms = START_MS + number * TICK_MS
         trades = market.trades(args.batch, at_ms, at_ms + TICK_MS)
-        rows = _rows(trades)
-        spent.append(_timed(lambda rows=rows, end=at_ms + TICK_MS: _take(core, rows, end)))  # type: ignore[misc]
+        at_scale = _at_scale(trades)
+        spent.append(_timed(lambda trades=at_scale, end=at_ms + TICK_MS: _apply(core, trades, end)))  # type: ignore[misc]
         bare.append(_timed(lambda trades=trades: _bare_fold(trades)))  # type: ignore[misc]
     measured = np.array(spent[WARM:])
     return {
@@ -67,9 +67,9 @@ def _timed(work: Callable[[], None]) -> float:
     return time.perf_counter() - started
 
 
-def _rows(trades: Trades) -> Rows:
+def _at_scale(trades: Trades) -> columns.Trades:
     quote = trades.price * trades.qty
-    return Rows(
+    return columns.Trades(
         trades.slot,
         trades.id,
         trades.price,
@@ -83,8 +83,8 @@ def _rows(trades: Trades) -> Rows:
     )
 
 
-def _take(core: Core, rows: Rows, time_ms: int) -> None:
-    core.take_rows(rows)
+def _apply(core: Core, trades: columns.Trades, time_ms: int) -> None:
+    core.gather_trades(trades)
     _tick(core, time_ms)
 
 

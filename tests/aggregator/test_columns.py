@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.columns import FILLS_MAX, Columns, at_scale, check_entry, decode, significant_decimals
+from aggregator.columns import FILLS_MAX, DecodedTrades, at_scale, check_entry, decode, significant_decimals
 from klagg.errors import ContractError
 from klagg.wire.entries import (
     TRADE_COLUMNS,
@@ -55,7 +55,7 @@ def entry(rows: list[TradeRow], ids: str = "agg") -> dict[bytes, bytes]:
     return raw(trades_entry_of_rows(rows, line="A", ids=ids, recv_ms=T0))
 
 
-def checked_and_decoded(entries: list[dict[bytes, bytes]]) -> Columns:
+def checked_and_decoded(entries: list[dict[bytes, bytes]]) -> DecodedTrades:
     for each in entries:
         check_entry(each)
     return decode(entries)

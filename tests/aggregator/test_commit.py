@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import fakeredis
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.commit import START, STREAMS, Committer, Position, after
+from aggregator.commit import KLINES_MAX, START, STREAMS, Committer, Position, after, split_outputs
 from aggregator.publisher import Outputs
 from klagg.drivers.redis_streams import Append, HashUpdate, Streams
 from klagg.errors import CommitConflict, CommitDoubt, ContractError, RedisOlder
@@ -232,3 +233,63 @@ def test_bars_say_from_where_to_read_live(streams: Streams) -> None:
     other.take_over(0)
     other.commit(Outputs(9, bars={"A:1m": "9"}), "1-9")
     assert streams.hash_of(KEYS.bars)[BARS_POSITION.encode()].decode() == newest[-1]
+
+
+# A large tick is committed in parts: together they are the whole, and their cuts depend on the klines alone.
+
+WHAT = st.dictionaries(st.sampled_from([*STREAMS, "bars"]), st.integers(0, 7))
+
+
+def outputs_with(counts: dict[str, int], *, last: bool = True) -> Outputs:
+    made = Outputs(5, last=last)
+    for name, count in counts.items():
+        if name == "bars":
+            made.bars = {f"b{number}": "1" for number in range(count)}
+        else:
+            setattr(made, name, [{name: str(number)} for number in range(count)])
+    return made
+
+
+def values_of(outputs: Outputs) -> dict[str, Any]:
+    return {each.name: getattr(outputs, each.name) for each in fields(Outputs) if not each.name.startswith("_")}
+
+
+@given(WHAT, st.booleans(), st.integers(1, 4))
+def test_the_parts_are_the_whole_in_order(counts: dict[str, int], last: bool, klines_max: int) -> None:
+    whole = values_of(outputs_with(counts, last=last))
+    parts = [values_of(part) for part in split_outputs(outputs_with(counts, last=last), klines_max)]
+    for name in STREAMS:
+        assert [entry for part in parts for entry in part[name]] == whole[name]
+    assert [part["bars"] for part in parts if part["bars"]] == ([whole["bars"]] if whole["bars"] else [])
+    assert all(len(part["klines"]) <= klines_max for part in parts)
+    assert [part["last"] for part in parts] == [*[False] * (len(parts) - 1), last]
+    assert {part["time_ms"] for part in parts} == {5}
+
+
+def test_many_klines_go_first_and_what_shows_the_present_by_itself() -> None:
+    counts = {"klines": 7, "live": 2, "bars": 5, "events": 3, "findings": 1}
+    parts = [values_of(part) for part in split_outputs(outputs_with(counts), 3)]
+    filled = [{name: len(value) for name, value in part.items() if name in counts and value} for part in parts]
+    assert filled == [{"klines": 3}, {"klines": 3}, {"klines": 1, "events": 3, "findings": 1}, {"live": 2}, {"bars": 5}]
+
+
+@given(WHAT, WHAT, st.integers(1, 4))
+def test_what_shows_the_present_does_not_move_the_cuts(one: dict[str, int], other: dict[str, int], most: int) -> None:
+    """A restarted core shows every open bar again, so it must not matter how many there are."""
+    same = {"klines": one.get("klines", 0)}
+    first, second = (list(split_outputs(outputs_with(counts | same), most)) for counts in (one, other))
+    assert [part.klines for part in first] == [part.klines for part in second], "as many, with the same klines"
+
+
+def test_an_ordinary_tick_is_one_part() -> None:
+    outputs = outputs_with({"klines": 7, "live": 2})
+    assert list(split_outputs(outputs)) == [outputs]
+    assert len(list(split_outputs(outputs_with({"klines": KLINES_MAX})))) == 1
+    assert len(list(split_outputs(outputs_with({"klines": KLINES_MAX + 1})))) == 4
+
+
+def test_fields_that_leave_bars_go_out_once_and_last() -> None:
+    whole = Outputs(1, klines=[{"n": str(number)} for number in range(7)], bars={"A": "1"}, bars_gone=["B"])
+    parts = list(split_outputs(whole, 3))
+    assert [part.bars_gone for part in parts] == [[], [], [], [], ["B"]]
+    assert parts[-1].bars == {"A": "1"}

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.fold import Rows, Segments, longer, merge, quotes_of, segments_of
+from aggregator.columns import TRADE_ARRAYS, TRADE_FLAGS, Trades, quotes_of
+from aggregator.fold import Segments, longer, merge, segments_of
 from aggregator.ring import BAR_INTEGERS, SUM_MAX, Ring
 from klagg.intervals import INTERVALS, MINUTE, MINUTE_MS, interval
 from tests.aggregator.kit import T0, feed, klines, new_core, steps, tick, trade
@@ -20,12 +21,11 @@ FIELDS = tuple(each.name for each in fields(Segments))[2:]
 Plain = dict[str, int]
 
 
-def rows_of(plain: list[Plain]) -> Rows:
-    flags = ("maker", "agg")
-    return Rows(
+def trades_of(plain: list[Plain]) -> Trades:
+    return Trades(
         **{
-            each.name: np.array([row[each.name] for row in plain], np.bool_ if each.name in flags else np.int64)
-            for each in fields(Rows)
+            name: np.array([row[name] for row in plain], np.bool_ if name in TRADE_FLAGS else np.int64)
+            for name in TRADE_ARRAYS
         }
     )
 
@@ -94,8 +94,8 @@ def plain(part: Segments) -> dict[tuple[int, int], Plain]:
 def segments(rows: list[Plain], name: str) -> Segments:
     kind = interval(name)
     if kind.length_ms and kind.length_ms <= MINUTE_MS:
-        return segments_of(rows_of(rows), kind)
-    minutes = segments_of(rows_of(rows), MINUTE)
+        return segments_of(trades_of(rows), kind)
+    minutes = segments_of(trades_of(rows), MINUTE)
     return longer(minutes, kind.buckets_of(minutes.open_minute * MINUTE_MS))
 
 

@@ -72,7 +72,7 @@ def test_any_sequence_of_ids_equals_the_sets(batches: list[list[tuple[int, int]]
         batch = [(slot, number + offset) for slot, number in batch]
         found = admit(ledger, batch)
         assert found == oracle.admit(batch)
-        events += ledger.take_events()
+        events += ledger.drain_events()
         still = pair(events)
         assert {slot: sorted(gaps, key=lambda each: each.from_id) for slot, gaps in ledger.gaps.items()} == still
         for slot, seen in oracle.seen.items():
@@ -141,7 +141,7 @@ def test_too_many_gaps_give_up_the_oldest() -> None:
     ledger = Ledger(1)
     admit(ledger, [(0, 2 * number) for number in range(1, GAPS_MAX + 12)])
     assert len(ledger.gaps[0]) == GAPS_MAX
-    events = ledger.take_events()
+    events = ledger.drain_events()
     assert [event.gap.from_id for event in events if event.reason == LOST] == [3 + 2 * at for at in range(10)]
     assert pair(events)[0] == ledger.gaps[0]
     assert admit(ledger, [(0, 3)]) == [False], "a lost trade that comes after all is no longer wanted"
@@ -153,7 +153,7 @@ def test_repairs_that_split_gaps_keep_the_bound_too() -> None:
     admit(ledger, [(0, 1), (0, 10 * GAPS_MAX)])
     admit(ledger, [(0, number) for number in range(3, 4 * GAPS_MAX, 2)])
     assert len(ledger.gaps[0]) == GAPS_MAX
-    assert pair(ledger.take_events())[0] == ledger.gaps[0]
+    assert pair(ledger.drain_events())[0] == ledger.gaps[0]
 
 
 def test_lost_gaps_taint_until_no_bar_reaches_back_to_them() -> None:
@@ -178,7 +178,7 @@ def test_lost_gaps_taint_until_no_bar_reaches_back_to_them() -> None:
     ledger.expire(FAR, FAR)
     assert not tainted(0, FAR)
     assert not ledger.lost
-    events = ledger.take_events()
+    events = ledger.drain_events()
     assert pair(events) == {}
     assert [event.reason for event in events] == ["", "", LOST, LOST]
 
@@ -188,9 +188,9 @@ def test_lost_trades_taint_their_own_bars_by_runs() -> None:
     slots, ids, times = ([2, 0, 2, 2], [7, 5, 6, 9], [70, 50, 60, 90])
     ledger.lose(*(np.array(column, np.int64) for column in (slots, ids, times)))
     assert ledger.lost == {0: [Gap(5, 5, 50, 50)], 2: [Gap(6, 7, 60, 70), Gap(9, 9, 90, 90)]}
-    assert pair(ledger.take_events()) == {}
+    assert pair(ledger.drain_events()) == {}
     ledger.lose(*(np.zeros(0, np.int64) for _ in range(3)))
-    assert ledger.take_events() == []
+    assert ledger.drain_events() == []
 
 
 def test_a_repair_that_cannot_be_used_leaves_the_whole_gap_in_doubt() -> None:
@@ -199,7 +199,7 @@ def test_a_repair_that_cannot_be_used_leaves_the_whole_gap_in_doubt() -> None:
     admit(ledger, [(0, 5)])
     ledger.lose(*(np.array([each], np.int64) for each in (0, 5, time_of(5))))
     assert ledger.lost == {0: [Gap(5, 5, time_of(2), time_of(10))]}
-    assert [each.from_id for each in pair(ledger.take_events())[0]] == [3, 6]
+    assert [each.from_id for each in pair(ledger.drain_events())[0]] == [3, 6]
 
 
 @given(st.lists(st.integers(0, 1000), min_size=LOST_MAX + 1, max_size=2 * LOST_MAX, unique=True))
@@ -254,11 +254,11 @@ def test_an_old_id_with_a_new_time_is_no_duplicate() -> None:
 def test_a_new_generation_begins_at_1_and_proves_nothing_of_the_one_before() -> None:
     ledger = Ledger(1)
     admit_at(ledger, (10, 100), (13, 200))
-    ledger.take_events()
+    ledger.drain_events()
     ledger.begin(0, 500, 300)
-    assert ledger.take_events() == [GapEvent(0, Gap(11, 12, 100, 200), LOST)]
+    assert ledger.drain_events() == [GapEvent(0, Gap(11, 12, 100, 200), LOST)]
     assert admit_at(ledger, (3, 620)) == [True]
-    assert ledger.take_events() == [GapEvent(0, Gap(1, 2, 500, 620), "")]
+    assert ledger.drain_events() == [GapEvent(0, Gap(1, 2, 500, 620), "")]
     bars = [(0, 50), (50, 101), (101, 200), (201, 300), (300, 400), (400, 500), (500, 600), (620, 700), (700, 800)]
     opens, nexts = (np.array(column, np.int64) for column in zip(*bars, strict=True))
     tainted = ledger.tainted(np.zeros(len(bars), np.int64), opens, nexts).tolist()

@@ -23,7 +23,7 @@ def test_what_is_released_comes_back_as_it_came() -> None:
     lot.release("A")
     lot.release("C")
     assert (lot.holds("A"), lot.holds("B")) == (False, True)
-    (columns,) = lot.take_released()
+    (columns,) = lot.drain_released()
     assert columns.names == [b"A", b"A"]
     assert (columns.id.tolist(), columns.time.tolist()) == ([1, 2], [10, 20])
     assert (columns.price[0], columns.price_decimals[0], columns.qty[0], columns.qty_decimals[0]) == (125, 2, 30, 1)
@@ -33,7 +33,7 @@ def test_what_is_released_comes_back_as_it_came() -> None:
         [False, False],
         [True, True],
     )
-    assert lot.take_released() == []
+    assert lot.drain_released() == []
 
 
 def test_those_that_waited_too_long_go_and_later_ones_stay() -> None:

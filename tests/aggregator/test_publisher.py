@@ -15,11 +15,12 @@ from hypothesis import strategies as st
 from aggregator.commit import Committer
 from aggregator.core import Core
 from aggregator.encoding import snapshot
-from aggregator.publisher import edge_text
+from aggregator.ledger import Gap
+from aggregator.publisher import edge_text, evidence_of, minutes_of
 from aggregator.ring import NO_BUCKET
 from klagg.decimals import decimals_of
 from klagg.drivers.redis_streams import Streams
-from klagg.intervals import interval
+from klagg.intervals import MINUTE_MS, interval
 from klagg.kline import DECIMAL_FIELDS, FIELDS, Kline
 from klagg.wire.entries import BARS_POSITION, LIVE_META, live_value_of
 from klagg.wire.fields import texts_of
@@ -161,3 +162,22 @@ def test_edge_evidence_is_at_the_symbols_scales(scales: tuple[int, int], text: s
     assert edge_text([edge], *scales) == text
     assert edge_text([edge, edge], *scales) == f"{text};{text}"
     assert edge_text([], *scales) == ""
+
+
+# Trades that could not be had are named by their ids and minutes.
+
+
+def test_minutes_are_those_that_the_gaps_touch() -> None:
+    gaps = [
+        Gap(9, 9, T0 + 5 * MINUTE_MS, T0 + 5 * MINUTE_MS + 1),
+        Gap(2, 3, T0 + 59_999, T0 + 60_000),
+        Gap(5, 6, T0 + 61_000, T0 + 2 * MINUTE_MS),
+    ]
+    assert minutes_of(gaps) == [(T0, T0 + 2 * MINUTE_MS), (T0 + 5 * MINUTE_MS, T0 + 5 * MINUTE_MS)]
+
+
+def test_the_sentence() -> None:
+    assert evidence_of([Gap(2, 3, T0, T0 + 60_000), Gap(7, 7, T0 + 300_000, T0 + 300_001)]) == (
+        "3 trades could not be had any more: ids 2 to 3, 7; they belong to the minutes 2023-11-14 22:00 to "
+        "2023-11-14 22:01, 2023-11-14 22:05 (UTC)"
+    )

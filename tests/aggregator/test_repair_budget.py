@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from aggregator.repair_budget import BURST_DIVISOR, PAGE_WEIGHT, Budget, cost_of
+from aggregator.repair_budget import BURST_DIVISOR, PAGE_WEIGHT, TokenBucket, cost_of
 from klagg.intervals import MINUTE_MS
 
 
@@ -16,35 +16,35 @@ def test_a_page_costs_the_same_however_little_it_brings(last: int, cost: int) ->
 
 
 def test_weight_flows_in_with_time_up_to_a_burst() -> None:
-    budget = Budget(1080)
-    budget.flow(10**12)
-    assert [budget.take(20) for _ in range(14)] == [True] * 13 + [False]
-    assert budget.within_a_minute() == 10 + 1080
-    budget.flow(10**12 + 556)
-    assert budget.take(20)
-    assert not budget.take(20)
-    budget.flow(10**12 + 10 * MINUTE_MS)
-    assert budget.within_a_minute() == 1080 + 1080 // BURST_DIVISOR
+    bucket = TokenBucket(1080)
+    bucket.refill(10**12)
+    assert [bucket.spend(20) for _ in range(14)] == [True] * 13 + [False]
+    assert bucket.within_a_minute() == 10 + 1080
+    bucket.refill(10**12 + 556)
+    assert bucket.spend(20)
+    assert not bucket.spend(20)
+    bucket.refill(10**12 + 10 * MINUTE_MS)
+    assert bucket.within_a_minute() == 1080 + 1080 // BURST_DIVISOR
 
 
 def test_what_costs_more_than_a_burst_is_paid_from_a_full_purse_and_owed() -> None:
-    budget = Budget(1080)
-    budget.flow(MINUTE_MS)
-    assert budget.take(400)
-    assert not budget.take(PAGE_WEIGHT)
-    assert budget.within_a_minute() == 1080 - 130
-    budget.flow(MINUTE_MS + 130 * MINUTE_MS // 1080)
-    assert not budget.take(PAGE_WEIGHT)
+    bucket = TokenBucket(1080)
+    bucket.refill(MINUTE_MS)
+    assert bucket.spend(400)
+    assert not bucket.spend(PAGE_WEIGHT)
+    assert bucket.within_a_minute() == 1080 - 130
+    bucket.refill(MINUTE_MS + 130 * MINUTE_MS // 1080)
+    assert not bucket.spend(PAGE_WEIGHT)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_no_minute_sees_more_than_five_quarters(seed: int) -> None:
-    chance, budget, spent, time_ms = random.Random(seed), Budget(1080), list[tuple[int, int]](), 10**12
+    chance, bucket, spent, time_ms = random.Random(seed), TokenBucket(1080), list[tuple[int, int]](), 10**12
     for _ in range(5000):
         time_ms += chance.randint(0, 3000)
-        budget.flow(time_ms)
+        bucket.refill(time_ms)
         cost = PAGE_WEIGHT * chance.randint(1, 3)
-        if budget.take(cost):
+        if bucket.spend(cost):
             spent.append((time_ms, cost))
     assert len(spent) > 500
     for start, _ in spent:

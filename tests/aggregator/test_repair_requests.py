@@ -89,7 +89,7 @@ def test_what_ended_is_not_asked_for_and_what_is_left_of_a_gap_goes_on_in_its_sc
     assert spans(asked(core, now + 31_000)) == [("trades", 2, 8)], "both parts in one request"
     trades_of(core, [2, 3, 5, 6, 7, 8], now)
     assert asked(core, now + 91_000) == []
-    assert core.asker.needs == {}
+    assert core.repair_requests.needs == {}
 
 
 def test_a_gap_too_old_for_the_window_is_lost_and_no_longer_asked_for() -> None:
@@ -98,7 +98,7 @@ def test_a_gap_too_old_for_the_window_is_lost_and_no_longer_asked_for() -> None:
     found = [(time_ms, each) for time_ms in times for each in asked(core, time_ms)]
     assert found
     assert max(time_ms for time_ms, _ in found) <= T0 + 10_000 + 20 * MINUTE_MS
-    assert core.asker.needs == {}
+    assert core.repair_requests.needs == {}
 
 
 @pytest.mark.parametrize(("second", "expected"), [(1001, [(2, 1001)]), (1002, [(2, 2), (1002, 1002)])])
@@ -296,13 +296,13 @@ def test_a_symbol_joined_midway_asks_for_its_past_until_it_is_covered() -> None:
     assert again[0].deadline_ms == T0 + 183_000 + 240_000
     core.ledger.start_time[0] = found[-1].first - 1
     assert asked(core, T0 + 183_000 + 240_000) == []
-    assert core.asker.needs == {}
+    assert core.repair_requests.needs == {}
 
 
 def test_the_first_trade_ever_has_no_past() -> None:
     core = with_gap()
     assert asked(core, T0 + 63_000) == []
-    assert START not in core.asker.needs.get(0, {})
+    assert START not in core.repair_requests.needs.get(0, {})
 
 
 def test_a_listed_and_marked_symbol_without_trades_asks_too_and_anew_with_its_first_trade() -> None:
@@ -349,12 +349,12 @@ def test_a_symbol_that_does_not_trade_any_more_is_left_alone() -> None:
         watermark(core, T0 + 5000)
         assert asked(core, T0 + 5000) == []
     assert asked(core, T0 + 63_000) == []
-    assert core.asker.needs == {}
+    assert core.repair_requests.needs == {}
 
 
 def test_whoever_replays_does_not_ask() -> None:
     for asks in (True, False):
-        core = Core(Aggregator(intervals=("1m",)), asks=asks)
+        core = Core(Aggregator(intervals=("1m",)), requests_repairs=asks)
         trades_of(core, [7, 9], T0)
         tick(core, T0)
         assert len(asked(core, T0 + 63_000)) == (2 if asks else 0)
@@ -389,7 +389,7 @@ def test_every_gap_is_asked_for_in_time_and_no_gap_twice_before_its_deadline(
                 until[number] = each.deadline_ms
         for number in missing:
             assert number in until or time_ms < seen[number] + 1000
-        assert core.asker.needs.get(0, {}).keys() == {gap.from_id for gap in core.ledger.gaps.get(0, [])}
+        assert core.repair_requests.needs.get(0, {}).keys() == {gap.from_id for gap in core.ledger.gaps.get(0, [])}
 
 
 @hypothesis_settings(max_examples=15)
@@ -406,7 +406,7 @@ def test_restored_at_any_tick_it_asks_for_the_same(seed: int, ticks: int, data: 
     for each in [*entries[cut:], tick_entry(T0 + 2 * HOUR_MS)]:
         for one, two in zip(core.apply("1-1", raw(each)), other.apply("1-1", raw(each)), strict=True):
             assert one.requests == two.requests
-    assert core.asker.state() == other.asker.state()
+    assert core.repair_requests.state() == other.repair_requests.state()
 
 
 @hypothesis_settings(max_examples=40)
@@ -419,4 +419,4 @@ def test_batches_between_two_ticks_do_not_matter(log: list[tuple[int, list[int]]
         for number in rng.sample(ids, len(ids)):
             trades_of(two, [number], T0)
         assert asked(one, now) == asked(two, now)
-    assert one.asker.state() == two.asker.state()
+    assert one.repair_requests.state() == two.repair_requests.state()

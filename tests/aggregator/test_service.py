@@ -14,9 +14,8 @@ from unittest.mock import patch
 
 import pytest
 
-from aggregator.commit import Committer, after
+from aggregator.commit import KLINES_MAX, Committer, after, split_outputs
 from aggregator.feed_sequences import DATA_LOSS
-from aggregator.parts import KLINES_MAX, parts_of
 from aggregator.service import COUNTED, Service
 from klagg.embedded import RedisServer
 from klagg.process.service import Context
@@ -240,7 +239,7 @@ def test_killed_between_the_parts_of_a_tick_it_says_the_rest_and_nothing_twice(s
     committer.take_over(1)
     for entry_id, fields in entries[:4]:
         for outputs in core.apply(entry_id, raw(fields)):
-            parts = list(parts_of(outputs.encode()))
+            parts = list(split_outputs(outputs.encode()))
             for part in parts if len(parts) == 1 else parts[:parts_out]:
                 committer.commit(part, entry_id)
     assert (shard.position().feed, shard.position().step) == (entries[1][0], parts_out)

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from aggregator.feed_sequences import Continuity
+from aggregator.feed_sequences import FeedSequences
 from ingest import sender as module
 from ingest.feed_capacity import FeedFull
 from ingest.sender import Leftover, Sender
@@ -283,5 +283,5 @@ async def test_an_entry_refused_in_the_middle_lets_none_behind_it_pass(redis_ser
     entries = (await streams.read({"feed:{0}": "0-0"}, count=100))["feed:{0}"]
     await streams.close()
     assert [(int(each.fields[b"seq"]), len(each.fields[b"n"])) for each in entries] == list(enumerate(sizes, 1))
-    continuity = Continuity()
-    assert [continuity.note(each.id, each.fields, 0) for each in entries] == [None] * len(sizes)
+    sequences = FeedSequences()
+    assert [sequences.note(each.id, each.fields, 0) for each in entries] == [None] * len(sizes)

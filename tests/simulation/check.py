@@ -134,7 +134,7 @@ def _check_versions(world: World, truth: dict[Key, Values]) -> None:
 def _check_undisturbed(world: World) -> None:
     """The bars that a core says that gets every trade once, in order."""
     config = world.settings.aggregator
-    core, said, at = Core(config, 1, asks=False), [], 0
+    core, said, at = Core(config, 1, requests_repairs=False), [], 0
     rows = [row for row in world.market.rows if row.time >= world.shape.begun_ms]
     entries: list[Fields] = [tick_entry(world.shape.begun_ms)]
     entries += listing_entries(

@@ -20,8 +20,8 @@ from importlib.util import find_spec
 from types import SimpleNamespace
 from unittest import mock
 
+from aggregator.commit import split_outputs
 from aggregator.core import Core
-from aggregator.parts import parts_of
 from aggregator.service import Service
 from klagg import settings
 from klagg.drivers.redis_streams import next_id
@@ -323,13 +323,13 @@ class World:
     def _virtual(self) -> Iterator[None]:
         """Virtual time for the aggregator's modules, and limits so small that this market meets them."""
         rng, fake = self.rng, SimpleNamespace(monotonic=self.clock.monotonic, perf_counter=self.clock.monotonic)
-        cuts = functools.partial(parts_of, klines_max=rng.choice((2, 10, 500)))
+        cuts = functools.partial(split_outputs, klines_max=rng.choice((2, 10, 500)))
         with ExitStack() as stack:
             for name, value in (
                 ("aggregator.service.time", fake),
                 ("aggregator.trimming.time", fake),
                 ("aggregator.service.local_ms", self.clock.local_ms),
-                ("aggregator.service.parts_of", cuts),
+                ("aggregator.service.split_outputs", cuts),
                 ("aggregator.service.READ_ENTRIES", rng.choice((4, 30, 256))),
                 ("aggregator.checkpoint.BLOCK_SYMBOLS", rng.choice((1, 2, 24))),
                 ("aggregator.trimming.KEPT_MS", rng.choice((0, 5_000, 600_000))),
