@@ -11,8 +11,7 @@ from typing import Final
 
 from websockets.exceptions import WebSocketException
 
-from ingest.alarms import HAND_OVER, STALLED, alarm, expect
-from ingest.reasons import ENDED, REASONS, Loss, SessionLost, loss_of
+from ingest.reasons import ENDED, HAND_OVER, REASONS, STALLED, Loss, SessionLost, alarm, expect, loss_of
 from ingest.session import Manner, Received, Session, Take
 from klagg.backoff import Backoff
 from klagg.binance.endpoints import Way

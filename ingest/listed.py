@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import Final
 
-from ingest.alarms import NOT_CARRIED, alarm, expect
+from ingest.reasons import NOT_CARRIED, alarm, expect
 from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
 from klagg.binance.payloads import ContractNews, Ticker

@@ -6,10 +6,10 @@ import logging
 from collections.abc import Mapping
 from typing import Final
 
-from ingest.alarms import DEAD_SYMBOL, SILENT, SILENT_CONTROL, STALE_ROUTE, alarm, expect
 from ingest.connection import Connection
 from ingest.liveness import APART_MS, Act, Finding, Liveness, Silence, Witness
 from ingest.pool import Pool
+from ingest.reasons import DEAD_SYMBOL, SILENT, SILENT_CONTROL, STALE_ROUTE, alarm, expect
 from klagg import settings
 from klagg.binance.payloads import Ticker
 from klagg.process.stats import Stats

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
@@ -17,6 +18,7 @@ from klagg.errors import KlaggError
 from klagg.intervals import MINUTE_MS, Interval, interval
 from klagg.wire.entries import AGG_IDS, REQUEST_TRADES, Request, TradeRow, official_entry, trades_entry_of_rows
 from klagg.wire.fields import Fields
+from klagg.wire.findings import finding_entry
 
 LINE: Final = "rest"
 """The line that a repaired trade comes by."""
@@ -36,6 +38,11 @@ KLINES_PER_ENTRY: Final = 1000
 SURE_MS: Final = 2 * MINUTE_MS
 """A bar may appear in the exchange's answers seconds after its close. Up to this long after it, only the presence of
 the bar that follows proves that it is whole and that a missing one does not exist."""
+
+
+UNREPAIRED: Final = "UNREPAIRED"
+"""The kind of the finding that the exchange did not give what was requested. It is not the last word: the aggregator
+requests again while its window lasts, by klines where trades did not help, and reports itself what stays missing."""
 
 
 class NotYet(KlaggError):
@@ -229,3 +236,30 @@ def union_of(ranges: Sequence[tuple[int, int]], around: tuple[int, int]) -> tupl
         if high >= first - 1 and low <= last:
             first = min(first, low)
     return first, last
+
+
+def given_up(request: Request, reason: str, time_ms: int) -> Fields:
+    """The exchange will never answer this request."""
+    evidence = f"the request {request.id} for {_wanted(request)} is given up: {reason}"
+    return finding_entry(UNREPAIRED, "error", evidence, symbol=request.symbol, time_ms=time_ms)
+
+
+def gone(request: Request, ids: Sequence[tuple[int, int]], time_ms: int) -> Fields:
+    """The exchange answered, and lacks these ids (ranges, both ends included)."""
+    count = sum(last - first + 1 for first, last in ids)
+    named = ", ".join(_span(first, last) for first, last in ids)
+    evidence = f"the exchange no longer has {count} trades: ids {named}"
+    return finding_entry(UNREPAIRED, "warning", evidence, symbol=request.symbol, time_ms=time_ms)
+
+
+def _wanted(request: Request) -> str:
+    if request.kind == REQUEST_TRADES:
+        return f"the trades with the ids {_span(request.first, request.last)}"
+    first, last = (
+        f"{datetime.fromtimestamp(each / 1000, UTC):%Y-%m-%d %H:%M}" for each in (request.first, request.last)
+    )
+    return f"the {request.interval} klines that open from {first} until before {last} (UTC)"
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first} to {last}"

@@ -16,11 +16,10 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from ingest.feed_capacity import FeedFull, FeedRoom
-from ingest.repair_pages import Call, NotYet
+from ingest.repair_pages import Call, NotYet, given_up, gone
 from ingest.repair_queue import Job, WaitingRoom, Wanted, wanted_of
 from ingest.sequenced_writer import Pen
 from ingest.synchroniser import Synchroniser
-from ingest.unrepaired import given_up, gone
 from klagg.backoff import Backoff
 from klagg.binance.kline_rows import Malformed
 from klagg.binance.rest_client import ExchangeRest

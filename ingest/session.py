@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -12,9 +13,7 @@ import ujson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidURI
 
-from ingest.alarms import STALLED
-from ingest.pace import Pace
-from ingest.reasons import UNACKNOWLEDGED, SessionLost
+from ingest.reasons import STALLED, UNACKNOWLEDGED, SessionLost
 from klagg.binance.endpoints import MESSAGES_PER_S, PARAMS_MAX, Way, request
 from klagg.errors import ConfigError
 
@@ -82,6 +81,24 @@ class Manner:
     age_s: float = 82_800.0
     stalled_ms: float = 10_000.0
     frame_bytes_max: int = FRAME_BYTES_MAX
+
+
+class Pace:
+    """At most `per_s` messages within any second."""
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
+        self._said_s: deque[float] = deque(maxlen=per_s)
+
+    def wait_s(self, now_s: float) -> float:
+        """How long to wait before the next message, 0 if it may go out at `now_s` (monotonic)."""
+        if len(self._said_s) < self._per_s:
+            return 0.0
+        return max(0.0, 1.0 - (now_s - self._said_s[0]))
+
+    def said(self, now_s: float) -> None:
+        """A message goes out at `now_s`."""
+        self._said_s.append(now_s)
 
 
 class Session:

@@ -17,6 +17,8 @@ from ingest.repair_pages import (
     NotYet,
     TradePages,
     closed_ms,
+    given_up,
+    gone,
     trades_of,
     union_of,
 )
@@ -303,3 +305,25 @@ RANGE = st.tuples(st.integers(0, 40), st.integers(0, 6)).map(lambda each: (each[
 @given(st.lists(RANGE, max_size=12), RANGE)
 def test_ranges_that_overlap_or_touch_are_one(ranges: list[tuple[int, int]], around: tuple[int, int]) -> None:
     assert union_of(ranges, around) == slow_union(ranges, around)
+
+
+def test_trades_are_named_by_ids_and_klines_by_minutes() -> None:
+    trades = Request(REQUEST_TRADES, "t", "币安人生USDT", "", 5, 9, T)
+    klines = Request(REQUEST_KLINES, "k", "BTCUSDT", "1m", T, T + 120_000, T)
+    first = given_up(trades, "it is so", T + 1)
+    assert first == {
+        "kind": "UNREPAIRED",
+        "severity": "error",
+        "symbol": "币安人生USDT",
+        "time": str(T + 1),
+        "evidence": "the request t for the trades with the ids 5 to 9 is given up: it is so",
+    }
+    assert given_up(klines, "it is so", T)["evidence"] == (
+        "the request k for the 1m klines that open from 2026-01-01 12:00 until before 2026-01-01 12:02 (UTC) is given "
+        "up: it is so"
+    )
+    lacking = gone(trades, [(5, 5), (7, 9)], T)
+    assert (lacking["severity"], lacking["evidence"]) == (
+        "warning",
+        "the exchange no longer has 4 trades: ids 5, 7 to 9",
+    )

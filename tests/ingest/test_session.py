@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.pace import Pace
+from ingest.session import Pace
 
 
 @given(st.lists(st.floats(0, 0.5), max_size=60), st.integers(1, 10))

@@ -1,7 +1,7 @@
 """Which rejections a person gets to see."""
 
+from ingest.intake import QUIET_MS, SAMPLE_CHARACTERS, Sampler
 from ingest.parser import Rejection
-from ingest.rejections import QUIET_MS, SAMPLE_CHARACTERS, Sampler
 
 
 def bad(kind: str = "bad_price", frame: bytes = b'{"p":"abc"}') -> Rejection:
