@@ -61,7 +61,7 @@ class Batch:
         """The type `e` of the events that are trades here."""
         return self._rules.source
 
-    def take_counts(self) -> Counter[str]:
+    def drain_counts(self) -> Counter[str]:
         """How many trades of each symbol came since the last call."""
         counts, self._counts = self._counts, Counter()
         return counts

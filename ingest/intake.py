@@ -22,23 +22,23 @@ QUIET_MS: Final = 10_000
 SAMPLE_CHARACTERS: Final = 300
 
 
-class Sampler:
+class RejectionSampler:
     """Chooses the rejections that a person gets to see: the first of each kind, then one in QUIET_MS at most."""
 
     def __init__(self) -> None:
-        self._said_ms: dict[str, float] = {}
-        self._unsaid: dict[str, int] = {}
+        self._logged_ms: dict[str, float] = {}
+        self._unlogged: dict[str, int] = {}
 
     def sentence(self, rejection: Rejection, now_ms: float) -> str:
         """What to log of this rejection, "" for nothing. `now_ms` is local time."""
         kind = rejection.kind
-        said_ms = self._said_ms.get(kind)
-        if said_ms is not None and 0 <= now_ms - said_ms < QUIET_MS:
-            self._unsaid[kind] = self._unsaid.get(kind, 0) + 1
+        logged_ms = self._logged_ms.get(kind)
+        if logged_ms is not None and 0 <= now_ms - logged_ms < QUIET_MS:
+            self._unlogged[kind] = self._unlogged.get(kind, 0) + 1
             return ""
-        self._said_ms[kind] = now_ms
-        unsaid = self._unsaid.pop(kind, 0)
-        more = f" (and {unsaid} more of this kind since the last one shown)" if unsaid else ""
+        self._logged_ms[kind] = now_ms
+        unlogged = self._unlogged.pop(kind, 0)
+        more = f" (and {unlogged} more of this kind since the last one shown)" if unlogged else ""
         # repr keeps control characters of hostile input out of the log.
         text = repr(rejection.frame[:SAMPLE_CHARACTERS].decode(errors="replace"))[:SAMPLE_CHARACTERS]
         return f"rejected a message, {kind}: {rejection.reason}{more}: {text}"
@@ -52,14 +52,14 @@ class Intake:
     ) -> None:
         self._batch, self._outbox, self._clock = batch, outbox, clock
         self._line, self._stats, self._log = line, stats, log
-        self._sampler = Sampler()
+        self._sampler = RejectionSampler()
         self._begun = asyncio.Event()
         self._type = batch.source
         self._count(0, 0, 0)  # Prometheus sees growth only in what it saw before
         for kind in KINDS:
             stats.add("rejected", 0, kind=kind)
 
-    def take(self, frame: bytes) -> None:
+    def receive(self, frame: bytes) -> None:
         """A frame came from the exchange just now."""
         waiting = self._batch.add(frame)
         if waiting == 1:
@@ -90,9 +90,9 @@ class Intake:
         """Time (exchange ms), price and quantity of each symbol's last trade, as of the last closed batch."""
         return self._batch.latest
 
-    def take_counts(self) -> Counter[str]:
+    def drain_counts(self) -> Counter[str]:
         """How many trades of each symbol came since the last call, as of the last closed batch."""
-        return self._batch.take_counts()
+        return self._batch.drain_counts()
 
     def admit(self, symbols: Iterable[str]) -> None:
         """Take trades of these symbols, too."""
