@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
-from ingest.batch import Batch
 from ingest.connection import Connection
 from ingest.control_connection import ControlConnection
 from ingest.intake import Intake
@@ -42,10 +41,17 @@ class Line:
         self._endpoint = Endpoint(exchange.endpoint)
         self._url = StreamUrl.of(exchange.websocket_url, self._endpoint, exchange.source)
         rules = Rules(self._endpoint, exchange.source, frozenset(), ingest.future_ms_max)
-        batch = Batch(
-            rules, line=self._name, shards=settings.shards, batch_ms=ingest.batch_ms, batch_rows=ingest.batch_rows
+        self.intake = Intake(
+            rules,
+            sender.outbox,
+            clock,
+            line=self._name,
+            shards=settings.shards,
+            batch_ms=ingest.batch_ms,
+            batch_rows=ingest.batch_rows,
+            stats=context.stats,
+            log=context.log,
         )
-        self.intake = Intake(batch, sender.outbox, clock, line=self._name, stats=context.stats, log=context.log)
         self._options = connection_options(settings, self._name)
         self.pool = Pool(exchange.source, exchange.symbols_per_connection, self._connection)
         self._listed = listed
