@@ -21,8 +21,8 @@ class Closed:
     """What a closed batch yields.
 
     `entries` are `trades` entries, not yet stamped, each with its shard. `frames` and `trades` are counts,
-    `frame_bytes` is the payload of the frames. `newest_ms` is the newest exchange time among the trades (0 without trades), `recv_ms`
-    the exchange's time when the batch began; both in exchange ms.
+    `frame_bytes` is the payload of the frames. `newest_ms` is the newest exchange time among the trades (0 without
+    trades), `recv_ms` the exchange's time when the batch began; both in exchange ms.
     """
 
     entries: list[tuple[int, Fields]]
