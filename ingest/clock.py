@@ -22,7 +22,7 @@ def tick_s(tick_ms: int, speed: float) -> float:
     return max(TICK_LEAST_S, tick_ms / 1000 / (speed or 1.0))
 
 
-class Ticker:
+class TickTime:
     """The time that ticks tell: exchange time, which never goes back.
 
     Two clocks may run, and repeated ticks are harmless (DESIGN §3); so where the estimate goes back, the last tick is
@@ -58,7 +58,7 @@ class Ticker:
         return 0
 
 
-class WallWatch:
+class WallClockMonitor:
     """Notices that the wall clock was set, by which APScheduler plans."""
 
     def __init__(self, wall_ms: float, steady_ms: float) -> None:

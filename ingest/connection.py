@@ -11,11 +11,10 @@ from typing import Final
 
 from websockets.exceptions import WebSocketException
 
-from ingest.alarms import HAND_OVER, STALLED, alarm, expect
-from ingest.reasons import ENDED, REASONS, Loss, SessionLost, loss_of
-from ingest.session import Manner, Received, Session, Take
+from ingest.reasons import ENDED, HAND_OVER, REASONS, STALLED, Loss, SessionLost, alarm, expect, loss_of
+from ingest.session import ConnectionOptions, OnFrame, Received, Session
 from klagg.backoff import Backoff
-from klagg.binance.endpoints import Way
+from klagg.binance.endpoints import StreamUrl
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.stats import Stats
 
@@ -47,11 +46,11 @@ class Connection:
     def __init__(
         self,
         name: str,
-        way: Way,
+        url: StreamUrl,
         streams: Collection[str],
-        take: Take,
+        on_frame: OnFrame,
         *,
-        manner: Manner,
+        options: ConnectionOptions,
         stats: Stats,
         log: logging.Logger,
     ) -> None:
@@ -61,9 +60,9 @@ class Connection:
         """Counts the sessions that were begun: what is judged over time, is judged anew when it has grown."""
         self.received = Received()
         """What came since somebody took it from here."""
-        self._way, self._take, self._manner, self._stats, self._log = way, take, manner, stats, log
+        self._url, self._on_frame, self._options, self._stats, self._log = url, on_frame, options, stats, log
         self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_CAP_S, random.random)
-        self._again = Backoff(AGAIN_FIRST_S, AGAIN_CAP_S, random.random)
+        self._hand_over_backoff = Backoff(AGAIN_FIRST_S, AGAIN_CAP_S, random.random)
         self._sessions: dict[Session, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._due_s = 0.0
@@ -103,10 +102,10 @@ class Connection:
             session.follow(self.streams)
         self._changed.set()
 
-    def again(self, streams: Collection[str]) -> None:
+    def resubscribe(self, streams: Collection[str]) -> None:
         """Subscribe to these streams anew."""
         for session in self._sessions:
-            session.again(streams)
+            session.resubscribe(streams)
 
     def replace(self, why: str) -> None:
         """Hand over to a new session soon: the old one ends when the new one has brought something."""
@@ -154,7 +153,7 @@ class Connection:
                 session = await self._hand_over(session)
 
     def _age_s(self) -> float:
-        return self._manner.age_s * (1 - AGE_SPREAD * random.random())
+        return self._options.age_s * (1 - AGE_SPREAD * random.random())
 
     async def _either(self, task: asyncio.Task[None], until_s: float) -> None:
         """Wait until the task is done, something was changed, or it is time."""
@@ -167,11 +166,11 @@ class Connection:
 
     def _open(self) -> Session:
         self.serial += 1
-        session = Session(self._way, self.streams, self._take, self._manner, self._say_up, self.received)
+        session = Session(self._url, self.streams, self._on_frame, self._options, self._log_up, self.received)
         self._sessions[session] = asyncio.create_task(session.run(), name=f"session of {self.name}")
         return session
 
-    def _say_up(self) -> None:
+    def _log_up(self) -> None:
         self._log.info("connection %s is up with %d streams", self.name, len(self.streams))
 
     def _loss_of(self, session: Session) -> Loss:
@@ -209,7 +208,7 @@ class Connection:
             await self._close(old)
             self._log.info("connection %s goes on over a new session", self.name)
         self._stats.add("hand_overs", connection=self.name)
-        self._again.reset()
+        self._hand_over_backoff.reset()
         self._due_s = monotonic() + self._age_s()
         return new
 
@@ -220,7 +219,7 @@ class Connection:
         else:
             reason = f"it brought nothing within {HAND_OVER_S:.0f} s"
             await self._close(new)
-        delay_s = self._again.next_s()
+        delay_s = self._hand_over_backoff.next_s()
         self._due_s, self._why = monotonic() + delay_s, why
         sentence = f"connection {self.name} cannot be replaced ({reason}); next try in {delay_s:.0f} s"
         alarm(self._stats, self._log, HAND_OVER, sentence)

@@ -10,8 +10,8 @@ from typing import Final
 import ujson
 
 from ingest.connection import Connection
-from ingest.session import Manner
-from klagg.binance.endpoints import Endpoint, Way
+from ingest.session import ConnectionOptions
+from klagg.binance.endpoints import Endpoint, StreamUrl
 from klagg.binance.payloads import ContractNews, Ticker, contract_of, tickers_of, told_of
 from klagg.process.stats import Stats
 from klagg.settings import Settings
@@ -21,10 +21,10 @@ FRAME_BYTES_MAX: Final = 4 << 20
 
 
 TICKER, NEWS = "24hrMiniTicker", "contractInfo"
-"""The types `e` of the events that are told here."""
+"""The types `e` of the events that come here."""
 
 
-class Watch:
+class ControlConnection:
     """Carries `streams` (`!contractInfo`, `!miniTicker@arr`) and hands on what they tell.
 
     It is a combined connection always, whatever kind the trades come over.
@@ -34,7 +34,7 @@ class Watch:
         self,
         name: str,
         settings: Settings,
-        manner: Manner,
+        options: ConnectionOptions,
         streams: Sequence[str],
         *,
         on_news: Callable[[ContractNews], None],
@@ -45,15 +45,15 @@ class Watch:
         self._on_news, self._on_tickers, self._stats = on_news, on_tickers, stats
         self.connection = Connection(
             name,
-            Way.of(settings.exchange.websocket_url, Endpoint.COMBINED),
+            StreamUrl.of(settings.exchange.websocket_url, Endpoint.COMBINED),
             streams,
-            self.take,
-            manner=replace(manner, frame_bytes_max=FRAME_BYTES_MAX),
+            self.receive,
+            options=replace(options, frame_bytes_max=FRAME_BYTES_MAX),
             stats=stats,
             log=log,
         )
 
-    def take(self, frame: bytes) -> None:
+    def receive(self, frame: bytes) -> None:
         """A frame came."""
         self._stats.add("control_messages")
         try:
@@ -61,11 +61,11 @@ class Watch:
         except ValueError:
             self._stats.add("control_rejected")
             return
-        told = told_of(message)
-        if tickers := tickers_of(told):
+        event = told_of(message)
+        if tickers := tickers_of(event):
             self._stats.add("events", len(tickers), type=TICKER)
             self._on_tickers(tickers)
-        elif news := contract_of(told):
+        elif news := contract_of(event):
             self._stats.add("contract_news")
             self._stats.add("events", type=NEWS)
             self._on_news(news)

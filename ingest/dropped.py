@@ -17,7 +17,7 @@ RANGES_MAX: Final = 50
 """Ranges of one symbol that are told apart. Beyond it the two nearest become one, which then also spans ids that were
 not dropped; how many were is counted by id all the same."""
 
-SAID_MAX: Final = 10
+LOGGED_MAX: Final = 10
 """Symbols that the sentence in the log names; findings name all."""
 
 
@@ -96,8 +96,8 @@ class Dropped:
 def sentence_of(dropped: Iterable[Dropped], reason: str) -> str:
     """One sentence for the log over several feeds."""
     symbols = {symbol: ranges for each in dropped for symbol, ranges in sorted(each.symbols.items())}
-    named = "; ".join(f"{symbol} {ranges}" for symbol, ranges in list(symbols.items())[:SAID_MAX])
-    more = f"; and {len(symbols) - SAID_MAX} more symbols" if len(symbols) > SAID_MAX else ""
+    named = "; ".join(f"{symbol} {ranges}" for symbol, ranges in list(symbols.items())[:LOGGED_MAX])
+    more = f"; and {len(symbols) - LOGGED_MAX} more symbols" if len(symbols) > LOGGED_MAX else ""
     trades = sum(each.count for each in symbols.values())
     return (
         f"{trades} trades of {len(symbols)} symbols were dropped before they reached the feed ({reason}): {named}{more}"

@@ -16,7 +16,7 @@ from klagg.process.stats import Stats
 from klagg.settings import Settings
 from klagg.wire.keys import Keys
 
-LOOK_MS: Final = 500
+MEASURE_MS: Final = 500
 """Real time between two looks at the feeds."""
 
 RESUME_PERCENT: Final = 90
@@ -45,21 +45,21 @@ class Scripts(Protocol):
     async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]: ...
 
 
-class Gauge:
+class HighWaterMark:
     """One feed: full at its cap, and then until it is well below it. Pure."""
 
     def __init__(self) -> None:
         self.full = False
 
-    def take(self, used: int, cap: int) -> bool:
+    def update(self, used: int, cap: int) -> bool:
         """Take in a measurement; whether the answer changed."""
         before = self.full
         self.full = used >= (cap * RESUME_PERCENT // 100 if before else cap)
         return self.full != before
 
 
-class FeedRoom:
-    """Looks at all feeds at most every LOOK_MS. `full`: those that nothing may be written to."""
+class FeedCapacity:
+    """Looks at all feeds at most every MEASURE_MS. `full`: those that nothing may be written to."""
 
     def __init__(
         self,
@@ -73,30 +73,30 @@ class FeedRoom:
         self._streams, self._settings, self._stats, self._log, self._now_ms = streams, settings, stats, log, now_ms
         self.findings = {Keys(shard).feed: Keys(shard).findings for shard in range(settings.shards)}
         """Where findings about a feed go, by feed."""
-        self._gauges = {feed: Gauge() for feed in self.findings}
+        self._marks = {feed: HighWaterMark() for feed in self.findings}
         self._due_ms = 0.0
         self.full: dict[str, FeedFull] = {}
 
-    async def look(self) -> None:
+    async def measure(self) -> None:
         """Measure again if it is due; RedisUnavailable or RedisRefused if that fails."""
         now_ms = self._now_ms()
         if now_ms < self._due_ms:
             return
-        for feed, gauge in self._gauges.items():
+        for feed, mark in self._marks.items():
             used, maxmemory = await self._streams.run_script(MEASURE, feed, [])
             cap = self.cap(maxmemory)
-            changed = gauge.take(used, cap)
+            changed = mark.update(used, cap)
             self._stats.show("feed_used_percent", round(100 * used / cap, 1), stream=feed)
-            if gauge.full:
+            if mark.full:
                 self.full[feed] = FeedFull(feed, used, cap)
             else:
                 self.full.pop(feed, None)
-            if changed and gauge.full:
+            if changed and mark.full:
                 self._stats.add("feed_full", stream=feed)
                 self._log.error("ALARM: %s; trades are held back meanwhile", self.full[feed])
             elif changed:
                 self._log.warning("%s has room again: it takes %d MB of %d MB", feed, used >> 20, cap >> 20)
-        self._due_ms = now_ms + LOOK_MS
+        self._due_ms = now_ms + MEASURE_MS
 
     def cap(self, maxmemory: int) -> int:
         """The bytes that one feed may take when Redis has `maxmemory` (0: unlimited, then the configured one holds)."""

@@ -6,18 +6,17 @@ import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
-from ingest.batch import Batch
 from ingest.connection import Connection
-from ingest.control_connection import Watch
+from ingest.control_connection import ControlConnection
 from ingest.intake import Intake
 from ingest.listed import Listed
-from ingest.liveness_guard import Guard
+from ingest.liveness_guard import LivenessGuard
 from ingest.parser import Rules
 from ingest.pool import Pool
 from ingest.sender import Sender
-from ingest.session import Manner
+from ingest.session import ConnectionOptions
 from ingest.universe import finer_than_listed
-from klagg.binance.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, Way, stream_name
+from klagg.binance.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, StreamUrl, stream_name
 from klagg.binance.payloads import Ticker
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.service import AsyncContext
@@ -40,27 +39,34 @@ class Line:
         self._context, self._clock, self._settings = context, clock, settings
         self._name = str(context.arguments.line)
         self._endpoint = Endpoint(exchange.endpoint)
-        self._way = Way.of(exchange.websocket_url, self._endpoint, exchange.source)
+        self._url = StreamUrl.of(exchange.websocket_url, self._endpoint, exchange.source)
         rules = Rules(self._endpoint, exchange.source, frozenset(), ingest.future_ms_max)
-        batch = Batch(
-            rules, line=self._name, shards=settings.shards, batch_ms=ingest.batch_ms, batch_rows=ingest.batch_rows
+        self.intake = Intake(
+            rules,
+            sender.outbox,
+            clock,
+            line=self._name,
+            shards=settings.shards,
+            batch_ms=ingest.batch_ms,
+            batch_rows=ingest.batch_rows,
+            stats=context.stats,
+            log=context.log,
         )
-        self.intake = Intake(batch, sender.outbox, clock, line=self._name, stats=context.stats, log=context.log)
-        self._manner = manner_of(settings, self._name)
+        self._options = connection_options(settings, self._name)
         self.pool = Pool(exchange.source, exchange.symbols_per_connection, self._connection)
         self._listed = listed
         listed.follow = self.follow
-        self._watch = Watch(
+        self._control = ControlConnection(
             f"{self._name}0",
             settings,
-            self._manner,
+            self._options,
             (CONTRACT_INFO, MINI_TICKERS),
             on_news=listed.news,
             on_tickers=self._on_tickers,
             stats=context.stats,
             log=context.log,
         )
-        self._guard = Guard(self.pool, self._watch.connection, settings.ingest, context.stats, context.log)
+        self._guard = LivenessGuard(self.pool, self._control.connection, settings.ingest, context.stats, context.log)
         self._finer: dict[str, tuple[int, int]] = {}
 
     def follow(self, symbols: Collection[str]) -> None:
@@ -74,18 +80,18 @@ class Line:
             "connections": self.pool.run(),
             "batches": self.intake.run(),
             "watermarks": self._watermarks(),
-            "watch": self._watch.run(),
-            "guard": self._guarding(),
+            "control": self._control.run(),
+            "guard": self._guard_loop(),
             "listings": self._listed.run(),
         }
 
     def _connection(self, number: int, streams: Collection[str]) -> Connection:
         return Connection(
             f"{self._name}{number}",
-            self._way,
+            self._url,
             streams,
-            self.intake.take,
-            manner=self._manner,
+            self.intake.receive,
+            options=self._options,
             stats=self._context.stats,
             log=self._context.log,
         )
@@ -95,8 +101,8 @@ class Line:
         while True:
             await asyncio.sleep(watermark_interval_s(self._settings.ingest.watermark_ms, self._clock.speed))
             self._context.stats.show("connections", sum(each.is_up for each in self.pool.connections))
-            counts = self.intake.take_counts()
-            self._show(self._watch.connection)
+            counts = self.intake.drain_counts()
+            self._show(self._control.connection)
             for connection, symbols in self.pool.carried:
                 alive_ms = connection.alive_ms(self._clock)
                 self._show(connection)
@@ -109,7 +115,7 @@ class Line:
 
     def _show(self, connection: Connection) -> None:
         stats, name = self._context.stats, connection.name
-        messages, size = connection.received.take()
+        messages, size = connection.received.drain()
         stats.add("connection_messages", messages, connection=name)
         stats.add("connection_bytes", size, connection=name)
         if not connection.streams:  # one without anything to carry is not down
@@ -134,13 +140,13 @@ class Line:
         ]
 
     def _on_tickers(self, tickers: list[Ticker]) -> None:
-        moved = self._guard.take(tickers, self.intake.latest, self._clock.speed)
+        moved = self._guard.receive(tickers, self.intake.latest, self._clock.speed)
         self._listed.traded(moved)
 
-    async def _guarding(self) -> None:
+    async def _guard_loop(self) -> None:
         while True:
             await asyncio.sleep(GUARD_S)
-            self._guard.turn(self.intake.latest, self._clock.now_ms(steady_ms()), steady_ms(), self._clock.speed)
+            self._guard.check(self.intake.latest, self._clock.now_ms(steady_ms()), steady_ms(), self._clock.speed)
             self._verify_scales()
 
     def _verify_scales(self) -> None:
@@ -161,10 +167,12 @@ class Line:
                 )
 
 
-def manner_of(settings: Settings, line: str) -> Manner:
+def connection_options(settings: Settings, line: str) -> ConnectionOptions:
     """How a line connects."""
     exchange = settings.exchange
-    return Manner(f"klagg-ingest-{line}", exchange.proxy, exchange.connection_age_s, settings.ingest.stalled_ms)
+    return ConnectionOptions(
+        f"klagg-ingest-{line}", exchange.proxy, exchange.connection_age_s, settings.ingest.stalled_ms
+    )
 
 
 def by_shard(symbols: Iterable[str], shards: int) -> dict[int, list[str]]:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 from typing import Final
 
-from ingest.alarms import NOT_CARRIED, alarm, expect
+from ingest.reasons import NOT_CARRIED, alarm, expect
 from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
 from klagg.binance.payloads import ContractNews, Ticker
@@ -41,7 +41,7 @@ class Listed:
         backoff = Backoff(START_FIRST_S, START_CAP_S, random.random)
         while True:
             try:
-                await self._ask()
+                await self._request()
             except (ExchangeUnavailable, ExchangeRefused) as failure:
                 delay_s = backoff.next_s()
                 if backoff.tries >= START_TRIES:
@@ -86,7 +86,7 @@ class Listed:
                 continue
             due_s = now_s + (min(listings_s, CONFIRM_MS / 1000 + 1) if self.universe.doubtful else listings_s)
             try:
-                await self._ask()
+                await self._request()
             except (ExchangeUnavailable, ExchangeRefused) as failure:
                 due_s = now_s + min(listings_s, max(START_CAP_S, getattr(failure, "retry_after_s", 0.0)))
                 self._context.log.warning("the symbols stay as they are: %s", failure)
@@ -94,8 +94,8 @@ class Listed:
                 self._context.log.warning("the symbols stay as they are: %s", unfit)
             self._follow()
 
-    async def _ask(self) -> None:
-        self._doubts.asked(monotonic())
+    async def _request(self) -> None:
+        self._doubts.requested(monotonic())
         chosen, vanished = self.universe.read(await self._rest.exchange_info(), self._choice, steady_ms())
         self._doubts.answered(self.universe)
         self._context.stats.add("listings")

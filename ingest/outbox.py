@@ -56,7 +56,7 @@ class Outbox:
         self._droppable: dict[str, deque[int]] = {WATERMARK: deque(), TRADES: deque()}
         self._last = 0
         self._seq: dict[str, int] = {}
-        self._taken: list[int] = []
+        self._in_flight: list[int] = []
         self.bytes = 0
         self.dropped: dict[str, Dropped] = {}
         """By feed, what was dropped and is not told yet."""
@@ -79,37 +79,37 @@ class Outbox:
         places = self._droppable.get(fields.get("kind", ""))
         if places is not None:
             places.append(self._last)
-        self._make_room(now_ms)
+        self._drop_excess(now_ms)
         self._on_put()
 
     def head(self, count: int, bytes_max: int, without: Collection[str] = ()) -> list[tuple[str, Fields]]:
         """The oldest entries but those of the streams `without`, at most `count` and about `bytes_max` (but at least
-        one); they get their numbers and stay queued until `drop`."""
-        taken: list[tuple[str, Fields]] = []
-        self._taken, total = [], 0
+        one); they get their numbers and stay queued until `acknowledge`."""
+        head: list[tuple[str, Fields]] = []
+        self._in_flight, total = [], 0
         for place, each in self._entries.items():
             if each.key in without:
                 continue
             total += each.size
-            if len(taken) == count or (taken and total > min(bytes_max, self._bytes_max // 2)):
+            if len(head) == count or (head and total > min(bytes_max, self._bytes_max // 2)):
                 break
             if each.stamped is None:
                 self._seq[each.key] = self._seq.get(each.key, 0) + 1
                 each.stamped = stamp(each.fields, self._writer, self._seq[each.key])
-            taken.append((each.key, each.stamped))
-            self._taken.append(place)
-        return taken
+            head.append((each.key, each.stamped))
+            self._in_flight.append(place)
+        return head
 
-    def drop(self) -> None:
+    def acknowledge(self) -> None:
         """Forget what `head` gave last: it is written."""
-        for place in self._taken:
+        for place in self._in_flight:
             self._forget(place)
-        self._taken = []
+        self._in_flight = []
         for places in self._droppable.values():
             while places and places[0] not in self._entries:
                 places.popleft()
 
-    def take_dropped(self) -> dict[str, Dropped]:
+    def drain_dropped(self) -> dict[str, Dropped]:
         """What was dropped since the last call, by feed; the caller tells it."""
         dropped, self.dropped = self.dropped, {}
         return dropped
@@ -118,19 +118,19 @@ class Outbox:
         """Nothing will be written any more: all trades that wait are dropped."""
         for place, each in list(self._entries.items()):
             if each.fields.get("kind") == TRADES:
-                self._let_go(TRADES, place, self._now_ms())
+                self._drop_entry(TRADES, place, self._now_ms())
 
     def _forget(self, place: int) -> Queued:
         gone = self._entries.pop(place)
         self.bytes -= gone.size
         return gone
 
-    def _make_room(self, now_ms: float) -> None:
+    def _drop_excess(self, now_ms: float) -> None:
         for kind in (WATERMARK, TRADES):
             while self.bytes > self._bytes_max and (place := self._oldest(kind)):
-                self._let_go(kind, place, now_ms)
+                self._drop_entry(kind, place, now_ms)
             while (place := self._oldest(kind)) and now_ms - self._entries[place].put_ms > self._age_ms_max:
-                self._let_go(kind, place, now_ms)
+                self._drop_entry(kind, place, now_ms)
 
     def _oldest(self, kind: str) -> int:
         """The place of the oldest entry of a kind that was never sent; 0 if there is none."""
@@ -140,7 +140,7 @@ class Outbox:
                 return place
         return 0
 
-    def _let_go(self, kind: str, place: int, now_ms: float) -> None:
+    def _drop_entry(self, kind: str, place: int, now_ms: float) -> None:
         self._droppable[kind].remove(place)
         gone = self._forget(place)
         self.dropped_ms = now_ms

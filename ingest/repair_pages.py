@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
@@ -17,6 +18,7 @@ from klagg.errors import KlaggError
 from klagg.intervals import MINUTE_MS, Interval, interval
 from klagg.wire.entries import AGG_IDS, REQUEST_TRADES, Request, TradeRow, official_entry, trades_entry_of_rows
 from klagg.wire.fields import Fields
+from klagg.wire.findings import finding_entry
 
 LINE: Final = "rest"
 """The line that a repaired trade comes by."""
@@ -38,6 +40,11 @@ SURE_MS: Final = 2 * MINUTE_MS
 the bar that follows proves that it is whole and that a missing one does not exist."""
 
 
+UNREPAIRED: Final = "UNREPAIRED"
+"""The kind of the finding that the exchange did not give what was requested. It is not the last word: the aggregator
+requests again while its window lasts, by klines where trades did not help, and reports itself what stays missing."""
+
+
 class NotYet(KlaggError):
     """The exchange does not show the end of the range yet."""
 
@@ -51,7 +58,7 @@ class Call:
     query: dict[str, str | int]
 
 
-class Pages(Protocol):
+class RepairPages(Protocol):
     """The calls that serve a job, one after the other. Times are exchange ms."""
 
     trades: int
@@ -64,7 +71,7 @@ class Pages(Protocol):
     def call(self, now_ms: int) -> Call | None:
         """The next call; None when everything is served."""
 
-    def take(self, answer: Any, now_ms: int) -> list[Fields]:
+    def receive(self, answer: Any, now_ms: int) -> list[Fields]:
         """The entries that follow from the answer to the last call; Malformed or NotYet if it cannot be used."""
 
 
@@ -95,28 +102,28 @@ class TradePages:
         self._next = self.first
 
     def call(self, now_ms: int) -> Call | None:
-        """As `Pages`."""
+        """As `RepairPages`."""
         if self._next > self.last:
             return None
         limit = min(TRADES_PER_CALL, self.last - self._next + 1)
         return Call(TRADES_PATH, TRADES_WEIGHT, {"symbol": self.symbol, "fromId": self._next, "limit": limit})
 
-    def take(self, answer: Any, now_ms: int) -> list[Fields]:
-        """As `Pages`. Ids that the exchange leaves out are counted as missing: it no longer has them. NotYet while it
+    def receive(self, answer: Any, now_ms: int) -> list[Fields]:
+        """As `RepairPages`. Ids that the exchange leaves out count as missing: it no longer has them. NotYet while it
         shows nothing at the end of the range."""
         asked = min(TRADES_PER_CALL, self.last - self._next + 1)
         rows = trades_of(answer, self.symbol, self._next, asked)
         if not rows and self._behind < BEHIND_TRIES:
             self._behind += 1
             raise NotYet(f"the exchange shows no trade of {self.symbol} from {self._next} on yet")
-        wanted = [row for row in rows if row.id <= self.last]
+        rows_inside = [row for row in rows if row.id <= self.last]
         covered = min(rows[-1].id, self.last) if rows else self.last
-        self._note_gone([row.id for row in wanted], covered)
-        self.trades += len(wanted)
+        self._note_gone([row.id for row in rows_inside], covered)
+        self.trades += len(rows_inside)
         self._next = covered + 1
         return [
-            trades_entry_of_rows(wanted[at : at + TRADES_PER_ENTRY], line=LINE, ids=AGG_IDS, recv_ms=now_ms)
-            for at in range(0, len(wanted), TRADES_PER_ENTRY)
+            trades_entry_of_rows(rows_inside[at : at + TRADES_PER_ENTRY], line=LINE, ids=AGG_IDS, recv_ms=now_ms)
+            for at in range(0, len(rows_inside), TRADES_PER_ENTRY)
         ]
 
     def _note_gone(self, found: Sequence[int], covered: int) -> None:
@@ -147,7 +154,7 @@ class KlinePages:
         self._next = self.request.first
 
     def call(self, now_ms: int) -> Call | None:
-        """As `Pages`."""
+        """As `RepairPages`."""
         request, bars = self.request, self._bars
         if self._next >= request.last:
             return None
@@ -169,8 +176,8 @@ class KlinePages:
             },
         )
 
-    def take(self, answer: Any, now_ms: int) -> list[Fields]:
-        """As `Pages`; NotYet while the exchange may still lack a bar at the end of the range."""
+    def receive(self, answer: Any, now_ms: int) -> list[Fields]:
+        """As `RepairPages`; NotYet while the exchange may still lack a bar at the end of the range."""
         request, bars = self.request, self._bars
         rows = klines_of(answer, bars, self._next, self._limit)
         inside = [row for row in rows if row[0] < request.last]
@@ -229,3 +236,30 @@ def union_of(ranges: Sequence[tuple[int, int]], around: tuple[int, int]) -> tupl
         if high >= first - 1 and low <= last:
             first = min(first, low)
     return first, last
+
+
+def given_up_finding(request: Request, reason: str, time_ms: int) -> Fields:
+    """The exchange will never answer this request."""
+    evidence = f"the request {request.id} for {_requested(request)} is given up: {reason}"
+    return finding_entry(UNREPAIRED, "error", evidence, symbol=request.symbol, time_ms=time_ms)
+
+
+def gone_finding(request: Request, ids: Sequence[tuple[int, int]], time_ms: int) -> Fields:
+    """The exchange answered, and lacks these ids (ranges, both ends included)."""
+    count = sum(last - first + 1 for first, last in ids)
+    named = ", ".join(_span(first, last) for first, last in ids)
+    evidence = f"the exchange no longer has {count} trades: ids {named}"
+    return finding_entry(UNREPAIRED, "warning", evidence, symbol=request.symbol, time_ms=time_ms)
+
+
+def _requested(request: Request) -> str:
+    if request.kind == REQUEST_TRADES:
+        return f"the trades with the ids {_span(request.first, request.last)}"
+    first, last = (
+        f"{datetime.fromtimestamp(each / 1000, UTC):%Y-%m-%d %H:%M}" for each in (request.first, request.last)
+    )
+    return f"the {request.interval} klines that open from {first} until before {last} (UTC)"
+
+
+def _span(first: int, last: int) -> str:
+    return f"{first}" if first == last else f"{first} to {last}"

@@ -16,12 +16,11 @@ import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
-from ingest.feed_capacity import FeedFull, FeedRoom
-from ingest.repair_pages import Call, NotYet
-from ingest.repair_queue import Job, WaitingRoom, Wanted, wanted_of
-from ingest.sequenced_writer import Pen
+from ingest.feed_capacity import FeedCapacity, FeedFull
+from ingest.repair_pages import Call, NotYet, given_up_finding, gone_finding
+from ingest.repair_queue import Job, QueuedRequest, RepairQueue, queued_request
+from ingest.sequenced_writer import SequencedWriter
 from ingest.synchroniser import Synchroniser
-from ingest.unrepaired import given_up, gone
 from klagg.backoff import Backoff
 from klagg.binance.kline_rows import Malformed
 from klagg.binance.rest_client import ExchangeRest
@@ -82,14 +81,14 @@ class Outage:
         self._context, self._what = context, what
         self._backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random)
         self._until_ms = 0.0
-        self._said: set[int] = set()
+        self._logged: set[int] = set()
 
     def failed(self, trouble: KlaggError) -> None:
         """It did not work. Several that fail while it is left alone count as one."""
         now_ms = steady_ms()
         status = trouble.status if isinstance(trouble, ExchangeRefused) else 0
-        if status not in self._said:  # after a 429 a 418 is news
-            self._said.add(status)
+        if status not in self._logged:  # after a 429 a 418 is news
+            self._logged.add(status)
             self._context.log.warning("%s; requests wait meanwhile", trouble)
         if now_ms < self._until_ms:
             return
@@ -100,7 +99,7 @@ class Outage:
         if self._backoff.tries:
             self._context.log.warning("%s again after %d tries", self._what, self._backoff.tries)
         self._backoff.reset()
-        self._said.clear()
+        self._logged.clear()
         self._until_ms = 0.0
 
     async def over(self) -> None:
@@ -133,9 +132,9 @@ class Repair:
             idle_ms=RECLAIM_IDLE_MS,
         )
         self._agg_ids = settings.exchange.source == "aggTrade"
-        self._room = WaitingRoom(settings.repair.waiting_max)
-        self._pen = Pen(writing, context.writer)
-        self._feeds = FeedRoom(writing, settings, stats=context.stats, log=context.log)
+        self._queue = RepairQueue(settings.repair.waiting_max)
+        self._writer = SequencedWriter(writing, context.writer)
+        self._capacity = FeedCapacity(writing, settings, stats=context.stats, log=context.log)
         self._exchange_outage = Outage(context, "the exchange answers")
         self._redis_outage = Outage(context, "Redis answers")
         self._wake = asyncio.Event()
@@ -176,7 +175,7 @@ class Repair:
 
     async def _some_room(self) -> int:
         """How many entries may be read of every stream; waits until it is at least one."""
-        while (room := self._room.room // len(self._shards)) < 1:
+        while (room := self._queue.free // len(self._shards)) < 1:
             await asyncio.sleep(FULL_S)
         return min(room, READ_ENTRIES)
 
@@ -194,18 +193,18 @@ class Repair:
         """Take entries into the waiting room; what is no usable request is buried."""
         shard = self._shards[stream]
         for entry in entries:
-            if self._room.holds(shard, entry.id):
+            if self._queue.holds(shard, entry.id):
                 continue
             self._stats.add("requests")
             try:
                 request = request_of(upgraded(entry.fields))
                 if request.kind == REQUEST_TRADES and not self._agg_ids:
                     raise ContractError("trades are asked for by aggregate ids, which exchange.source = trade has not")
-                wanted = wanted_of(shard, entry.id, entry.fields, request)
+                queued = queued_request(shard, entry.id, entry.fields, request)
             except (ContractError, UnknownInterval) as bad:
                 await self._bury([Rejected(stream, entry.id, entry.fields, str(bad))])
                 continue
-            self._room.add(wanted)
+            self._queue.add(queued)
             self._wake.set()
 
     # Serving.
@@ -217,7 +216,7 @@ class Repair:
                 await self._serve(job)
             except NotYet:
                 self._stats.add("answers")
-                self._room.rest(job, steady_ms() + min(NOT_YET_S_MAX, NOT_YET_S * 2.0**job.early) * 1000)
+                self._queue.postpone(job, steady_ms() + min(NOT_YET_S_MAX, NOT_YET_S * 2.0**job.early) * 1000)
                 job.early += 1
             except (Malformed, ExchangeRefused) as refused:
                 if isinstance(refused, ExchangeRefused):
@@ -234,7 +233,7 @@ class Repair:
 
     def _postpone(self, job: Job, outage: Outage, trouble: KlaggError) -> None:
         outage.failed(trouble)
-        self._room.rest(job, steady_ms())
+        self._queue.postpone(job, steady_ms())
 
     async def _next_job(self) -> Job:
         """The next job that is due, while neither the exchange nor Redis is to be left alone."""
@@ -242,7 +241,7 @@ class Repair:
             await self._exchange_outage.over()
             await self._redis_outage.over()
             if self._clock.synced:
-                job = self._room.next(self._now_ms(), steady_ms())
+                job = self._queue.next(self._now_ms(), steady_ms())
                 if job:
                     return job
             self._wake.clear()
@@ -257,31 +256,31 @@ class Repair:
         await self._deliver(job)
         while call := job.pages.call(self._now_ms()):
             if job.deadline_ms < self._now_ms():
-                await self._expire(job.wanted)
-                self._room.done(job)
+                await self._expire(job.requests)
+                self._queue.done(job)
                 return
-            answer = await self._ask(call)
+            answer = await self._request(call)
             job.undelivered = self._read_answer(job, answer)
             await self._deliver(job)
         if job.pages.gone:
-            await self._tell(job, gone(job.wanted[0].request, job.pages.gone, self._now_ms()))
-        await self._ack(job.wanted)
-        self._room.done(job)
-        self._stats.add("served", len(job.wanted))
+            await self._report(job, gone_finding(job.requests[0].request, job.pages.gone, self._now_ms()))
+        await self._ack(job.requests)
+        self._queue.done(job)
+        self._stats.add("served", len(job.requests))
 
-    async def _tell(self, job: Job, *findings: Fields) -> None:
+    async def _report(self, job: Job, *findings: Fields) -> None:
         """What could not be had: into the log, and to the findings."""
         for each in findings:
             self._log.warning("%s: %s", each["symbol"], each["evidence"])
-        key = Keys(job.wanted[0].shard).findings
-        await self._pen.write(lambda: [Append(key, each) for each in findings])
+        key = Keys(job.requests[0].shard).findings
+        await self._writer.write(lambda: [Append(key, each) for each in findings])
         self._stats.add("unrepaired", len(findings))
 
     def _read_answer(self, job: Job, answer: Any) -> list[Fields]:
         """The entries that an answer gives, and what they hold counted."""
         pages = job.pages
         before = pages.trades, pages.klines, pages.missing
-        entries = pages.take(answer, self._now_ms())
+        entries = pages.receive(answer, self._now_ms())
         self._stats.add("answers")
         after = pages.trades, pages.klines, pages.missing
         for name, old, new in zip(("trades", "klines", "missing"), before, after, strict=True):
@@ -292,39 +291,39 @@ class Repair:
         """What the last answer gave, into the feed. If Redis does not take it, or the feed is at its cap (FeedFull),
         the job keeps it."""
         if job.undelivered:
-            feed = Keys(job.wanted[0].shard).feed
-            await self._feeds.look()
-            if feed in self._feeds.full:
-                raise self._feeds.full[feed]
-            await self._pen.write(lambda: [Append(feed, fields) for fields in job.undelivered])
+            feed = Keys(job.requests[0].shard).feed
+            await self._capacity.measure()
+            if feed in self._capacity.full:
+                raise self._capacity.full[feed]
+            await self._writer.write(lambda: [Append(feed, fields) for fields in job.undelivered])
             job.undelivered = []
         self._redis_outage.worked()
 
-    async def _ask(self, call: Call) -> Any:
+    async def _request(self, call: Call) -> Any:
         answer = await self._rest.get(call.path, call.weight, **call.query)
         self._exchange_outage.worked()
         return answer
 
-    async def _ack(self, wanted: Sequence[Wanted]) -> None:
-        stream = Keys(wanted[0].shard).requests
-        await self._consumer.acknowledge({stream: [each.entry_id for each in wanted]})
+    async def _ack(self, requests: Sequence[QueuedRequest]) -> None:
+        stream = Keys(requests[0].shard).requests
+        await self._consumer.acknowledge({stream: [each.entry_id for each in requests]})
 
-    async def _expire(self, wanted: Sequence[Wanted]) -> None:
+    async def _expire(self, requests: Sequence[QueuedRequest]) -> None:
         """Acknowledge requests for which nobody waits any more; who asked asks again."""
-        for each in wanted:
+        for each in requests:
             await self._ack([each])
-        self._stats.add("expired", len(wanted))
+        self._stats.add("expired", len(requests))
 
     async def _give_up(self, job: Job, reason: str) -> None:
         """The exchange will never answer this as it should: to `dead`, and acknowledged."""
         try:
-            await self._tell(job, *(given_up(each.request, reason, self._now_ms()) for each in job.wanted))
-            stream = Keys(job.wanted[0].shard).requests
-            await self._bury([Rejected(stream, each.entry_id, each.raw, reason) for each in job.wanted])
+            await self._report(job, *(given_up_finding(each.request, reason, self._now_ms()) for each in job.requests))
+            stream = Keys(job.requests[0].shard).requests
+            await self._bury([Rejected(stream, each.entry_id, each.raw, reason) for each in job.requests])
         except (RedisUnavailable, RedisRefused) as lost:
             self._postpone(job, self._redis_outage, lost)
             return
-        self._room.done(job)
+        self._queue.done(job)
 
     async def _bury(self, rejected: Sequence[Rejected]) -> None:
         """Requests of one stream to `dead`, and acknowledged."""
@@ -335,13 +334,13 @@ class Repair:
         """Lets go of requests past their deadline, and shows how many wait."""
         while True:
             await asyncio.sleep(SWEEP_S)
-            if self._clock.synced and (late := self._room.expire(self._now_ms())):
+            if self._clock.synced and (late := self._queue.expire(self._now_ms())):
                 try:
                     await self._expire(late)
                 except (RedisUnavailable, RedisRefused) as lost:
                     # They stay pending; once Redis is back they are read again and expire again.
                     self._redis_outage.failed(lost)
-            self._stats.show("waiting", len(self._room))
+            self._stats.show("waiting", len(self._queue))
 
     def _now_ms(self) -> int:
         return self._clock.now_ms(steady_ms())

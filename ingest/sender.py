@@ -36,7 +36,7 @@ RETRY_CAP_S: Final = 2.0
 HELD_S: Final = 0.1
 """How long to wait where all that waits is for feeds that are full."""
 
-TELL_MS, TELL_MS_MAX = 1_000, 10_000
+REPORT_MS, REPORT_MS_MAX = 1_000, 10_000
 """What was dropped is told when nothing was for so long; if there is no end of it, this often."""
 
 BUSY: Final = "entries come faster than Redis takes them"
@@ -56,8 +56,8 @@ class Writer(Protocol):
     async def append_all(self, entries: Sequence[Append]) -> None: ...
 
 
-class Room(Protocol):
-    """What the sender needs of `feed_capacity.FeedRoom`: streams that are full, and where findings about a feed go."""
+class Capacity(Protocol):
+    """What the sender needs of `FeedCapacity`: streams that are full, and where findings about a feed go."""
 
     @property
     def full(self) -> Mapping[str, KlaggError]: ...
@@ -65,7 +65,7 @@ class Room(Protocol):
     @property
     def findings(self) -> Mapping[str, str]: ...
 
-    async def look(self) -> None: ...
+    async def measure(self) -> None: ...
 
 
 class Sender:
@@ -74,7 +74,7 @@ class Sender:
     def __init__(
         self,
         streams: Writer,
-        room: Room,
+        capacity: Capacity,
         *,
         writer: str,
         bytes_max: int,
@@ -83,13 +83,13 @@ class Sender:
         stats: Stats,
         log: logging.Logger,
     ) -> None:
-        self._streams, self._room, self._stats, self._log = streams, room, stats, log
+        self._streams, self._capacity, self._stats, self._log = streams, capacity, stats, log
         self._writer, self._shutdown_s = writer, shutdown_s
         self._wake = asyncio.Event()
         self._deadline: Deadline | None = None
         self._backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random)
-        self._dropping, self._told_ms = False, 0.0
-        for feed in room.findings:  # Prometheus sees growth only in what it saw before
+        self._dropping, self._reported_ms = False, 0.0
+        for feed in capacity.findings:  # Prometheus sees growth only in what it saw before
             stats.add("dropped_trades", 0, stream=feed)
         self.outbox = Outbox(writer, bytes_max, age_s_max, stats, on_put=self._wake.set)
 
@@ -104,7 +104,7 @@ class Sender:
             if self._deadline and self._deadline.passed:
                 left = Leftover(len(self.outbox), self.outbox.trouble)
                 self.outbox.abandon()
-                self._say_dropped()
+                self._log_dropped()
                 raise left
             if self.outbox.dropped and not self._dropping:
                 self._dropping = True
@@ -112,7 +112,7 @@ class Sender:
             if self.outbox:
                 await self._write_some()
             elif self.outbox.dropped:
-                self._tell_dropped()
+                self._report_dropped()
             else:
                 self._wake.clear()
                 await self._wake.wait()
@@ -121,8 +121,8 @@ class Sender:
         """One pipeline; if Redis does not take it, wait a while instead."""
         try:
             async with asyncio.timeout(self._deadline.remaining_s if self._deadline else None):
-                await self._room.look()
-                batch = self.outbox.head(PIPELINE_ENTRIES, PIPELINE_BYTES, self._room.full)
+                await self._capacity.measure()
+                batch = self.outbox.head(PIPELINE_ENTRIES, PIPELINE_BYTES, self._capacity.full)
                 await self._streams.append_all([Append(key, fields) for key, fields in batch])
         except TimeoutError:
             return
@@ -130,30 +130,30 @@ class Sender:
             await self._wait_out(trouble)
             return
         if not batch:
-            await self._hold(self._room.full)
+            await self._hold(self._capacity.full)
             return
-        self.outbox.drop()
+        self.outbox.acknowledge()
         self._stats.add("entries", len(batch))
         if self._backoff.tries:
             self._log.warning("Redis takes entries again after %d tries", self._backoff.tries)
             self._backoff.reset()
-        if not self._room.full:
+        if not self._capacity.full:
             self.outbox.trouble = BUSY
         now_ms = steady_ms()
-        quiet = now_ms >= self.outbox.dropped_ms + TELL_MS
-        if self.outbox.dropped and (quiet or now_ms >= self._told_ms + TELL_MS_MAX):
-            self._tell_dropped()
+        quiet = now_ms >= self.outbox.dropped_ms + REPORT_MS
+        if self.outbox.dropped and (quiet or now_ms >= self._reported_ms + REPORT_MS_MAX):
+            self._report_dropped()
 
-    def _tell_dropped(self) -> None:
+    def _report_dropped(self) -> None:
         """A sentence in the log, and a finding for every symbol."""
-        reason = self._say_dropped()
-        for feed, dropped in self.outbox.take_dropped().items():
+        reason = self._log_dropped()
+        for feed, dropped in self.outbox.drain_dropped().items():
             newest_ms = max(each.last_ms for each in dropped.symbols.values())
             for finding in dropped.findings(self._writer, reason, newest_ms):
-                self.outbox.put(self._room.findings[feed], finding)
-        self._dropping, self._told_ms = False, steady_ms()
+                self.outbox.put(self._capacity.findings[feed], finding)
+        self._dropping, self._reported_ms = False, steady_ms()
 
-    def _say_dropped(self) -> str:
+    def _log_dropped(self) -> str:
         """The sentence alone; why it was."""
         reason = self.outbox.dropped_because
         if self.outbox.dropped:
@@ -162,7 +162,7 @@ class Sender:
 
     async def _hold(self, full: Collection[str]) -> None:
         """All that waits is for feeds at their cap."""
-        self.outbox.trouble = "; ".join(str(self._room.full[key]) for key in full)
+        self.outbox.trouble = "; ".join(str(self._capacity.full[key]) for key in full)
         await asyncio.sleep(min(HELD_S, self._deadline.remaining_s) if self._deadline else HELD_S)
 
     async def _wait_out(self, trouble: KlaggError) -> None:

@@ -10,7 +10,7 @@ from klagg.drivers.redis_streams import Append
 from klagg.wire.fields import stamp
 
 
-class Pen:
+class SequencedWriter:
     """Numbers entries by stream. A `seq` is used up when Redis has acknowledged the entry.
 
     So an entry that was dropped leaves no gap that would look like a loss, also where a write has several for a stream:

@@ -8,8 +8,8 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from ingest.feed_capacity import FeedRoom
-from ingest.line import Line, manner_of
+from ingest.feed_capacity import FeedCapacity
+from ingest.line import Line, connection_options
 from ingest.listed import Listed
 from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
@@ -43,7 +43,7 @@ async def ingest(context: AsyncContext) -> None:
     await streams.ping()
     clock = ExchangeClock()
     gate = HastyGate(streams, ROLE_CLOCK, settings.rest, context.stats)
-    agent = manner_of(settings, context.arguments.line).agent
+    agent = connection_options(settings, context.arguments.line).agent
     async with ExchangeRest(settings.exchange.rest_url, gate=gate, proxy=settings.exchange.proxy, agent=agent) as rest:
         synchroniser = Synchroniser(
             rest,
@@ -60,7 +60,7 @@ async def ingest(context: AsyncContext) -> None:
             return
         sender = Sender(
             streams,
-            FeedRoom(streams, settings, stats=context.stats, log=context.log),
+            FeedCapacity(streams, settings, stats=context.stats, log=context.log),
             writer=context.writer,
             bytes_max=settings.ingest.buffer_mb_max << 20,
             age_s_max=settings.ingest.buffer_s_max,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from time import monotonic
@@ -12,10 +13,8 @@ import ujson
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidURI
 
-from ingest.alarms import STALLED
-from ingest.pace import Pace
-from ingest.reasons import UNACKNOWLEDGED, SessionLost
-from klagg.binance.endpoints import MESSAGES_PER_S, PARAMS_MAX, Way, request
+from ingest.reasons import STALLED, UNACKNOWLEDGED, SessionLost
+from klagg.binance.endpoints import MESSAGES_PER_S, PARAMS_MAX, StreamUrl, request
 from klagg.errors import ConfigError
 
 FRAME_BYTES_MAX: Final = 1 << 16
@@ -39,7 +38,7 @@ ACKNOWLEDGED_S: Final = 10
 _EVENT: Final = 0
 """In the place of a message's id: the first event is awaited."""
 
-Take = Callable[[bytes], None]
+OnFrame = Callable[[bytes], None]
 
 
 @dataclass(slots=True)
@@ -52,7 +51,7 @@ class Received:
     messages: int = 0
     size: int = 0
 
-    def take(self) -> tuple[int, int]:
+    def drain(self) -> tuple[int, int]:
         """Messages and bytes since the last call."""
         taken = self.messages, self.size
         self.messages = self.size = 0
@@ -73,7 +72,7 @@ class CountingConnection(ClientConnection):
 
 
 @dataclass(frozen=True, slots=True)
-class Manner:
+class ConnectionOptions:
     """How to connect: `agent` is the User-Agent; `proxy` an URL, or "" for that of the environment; `age_s` is when a
     connection is replaced; `stalled_ms` without a sign of life ends it; frames are of at most `frame_bytes_max`."""
 
@@ -84,27 +83,45 @@ class Manner:
     frame_bytes_max: int = FRAME_BYTES_MAX
 
 
+class RateLimiter:
+    """At most `per_s` messages within any second."""
+
+    def __init__(self, per_s: int) -> None:
+        self._per_s = per_s
+        self._sent_s: deque[float] = deque(maxlen=per_s)
+
+    def wait_s(self, now_s: float) -> float:
+        """How long to wait before the next message, 0 if it may go out at `now_s` (monotonic)."""
+        if len(self._sent_s) < self._per_s:
+            return 0.0
+        return max(0.0, 1.0 - (now_s - self._sent_s[0]))
+
+    def record(self, now_s: float) -> None:
+        """A message goes out at `now_s`."""
+        self._sent_s.append(now_s)
+
+
 class Session:
     """Carries `streams` over `way`; its frames go to `take` as they come. `on_up` is called once when it is `up`."""
 
     def __init__(
         self,
-        way: Way,
+        url: StreamUrl,
         streams: Collection[str],
-        take: Take,
-        manner: Manner,
+        on_frame: OnFrame,
+        options: ConnectionOptions,
         on_up: Callable[[], None],
         received: Received,
     ) -> None:
-        self._way, self._take, self._manner, self._on_up, self._received = way, take, manner, on_up, received
+        self._url, self._on_frame, self._options, self._on_up, self._received = url, on_frame, options, on_up, received
         self._wanted = set(streams)
-        self._asked: set[str] = set()
-        self._repeat: set[str] = set()
+        self._requested: set[str] = set()
+        self._resubscribing: set[str] = set()
         self.confirmed: set[str] = set()
         """The streams whose subscription the exchange has acknowledged (which proves nothing: DESIGN §5)."""
         self._awaited: dict[int, tuple[float, tuple[str, ...]]] = {_EVENT: (0.0, ())}
         self._number = 0
-        self._pace = Pace(MESSAGES_PER_S)
+        self._limiter = RateLimiter(MESSAGES_PER_S)
         self._wake = asyncio.Event()
         self._socket: ClientConnection | None = None
         self._alive_s = 0.0
@@ -140,9 +157,9 @@ class Session:
         self._wanted = set(streams)
         self._wake.set()
 
-    def again(self, streams: Collection[str]) -> None:
+    def resubscribe(self, streams: Collection[str]) -> None:
         """Unsubscribe from these streams and subscribe to them anew."""
-        self._repeat.update(self._asked.intersection(streams))
+        self._resubscribing.update(self._requested.intersection(streams))
         self._wake.set()
 
     def give_up(self, reason: str, sentence: str) -> None:
@@ -154,27 +171,27 @@ class Session:
     async def run(self) -> None:
         """Connect and receive until the connection is lost, which shows as an exception: OSError, WebSocketException
         or SessionLost. ConfigError if the URL or the proxy can never work."""
-        route = self._way.route(sorted(self._wanted))
-        self._asked = self._wanted.difference(route.left)
+        target = self._url.target(sorted(self._wanted))
+        self._requested = self._wanted.difference(target.to_subscribe)
         try:
             async with connect(
-                route.url,
+                target.url,
                 compression=None,
-                proxy=self._manner.proxy or True,
-                user_agent_header=self._manner.agent,
+                proxy=self._options.proxy or True,
+                user_agent_header=self._options.agent,
                 open_timeout=OPEN_S,
-                ping_interval=None,  # _speak does it: pings count as client messages
+                ping_interval=None,  # _maintain does it: pings count as client messages
                 close_timeout=CLOSE_S,
-                max_size=self._manner.frame_bytes_max,
+                max_size=self._options.frame_bytes_max,
                 max_queue=FRAMES_QUEUED,
                 create_connection=CountingConnection,
             ) as socket:
                 assert isinstance(socket, CountingConnection)
                 socket.received = self._received
-                self.confirmed = set(self._asked)
+                self.confirmed = set(self._requested)
                 self._alive_s = monotonic()
                 self._socket = socket
-                self._settle()
+                self._update_state()
                 await self._until_lost(socket)
         except (InvalidURI, InvalidProxy) as bad:
             raise ConfigError(f"the exchange cannot be reached as configured: {bad}") from bad
@@ -186,7 +203,7 @@ class Session:
             self._socket = None
 
     async def _until_lost(self, socket: ClientConnection) -> None:
-        tasks = {asyncio.create_task(self._receive(socket)), asyncio.create_task(self._speak(socket))}
+        tasks = {asyncio.create_task(self._receive(socket)), asyncio.create_task(self._maintain(socket))}
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
@@ -197,16 +214,16 @@ class Session:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _receive(self, socket: ClientConnection) -> None:
-        receive, take, awaited, received = socket.recv, self._take, self._awaited, self._received
+        receive, on_frame, awaited, received = socket.recv, self._on_frame, self._awaited, self._received
         while True:
             frame = await receive(decode=False)
             received.messages += 1
             self._alive_s = monotonic()
             if awaited:
-                self._note(frame)
-            take(frame)
+                self._match_reply(frame)
+            on_frame(frame)
 
-    def _note(self, frame: bytes) -> None:
+    def _match_reply(self, frame: bytes) -> None:
         """Look for what is awaited: the answer to a message, or an event."""
         try:
             message: Any = ujson.loads(frame)
@@ -214,12 +231,12 @@ class Session:
             return
         if isinstance(message, dict) and "id" in message and "e" not in message and "stream" not in message:
             _, streams = self._awaited.pop(message["id"], (0.0, ())) if type(message["id"]) is int else (0.0, ())
-            self.confirmed |= self._asked.intersection(streams)
+            self.confirmed |= self._requested.intersection(streams)
         elif self._awaited.pop(_EVENT, None):
             self.delivered = True
-        self._settle()
+        self._update_state()
 
-    def _settle(self) -> None:
+    def _update_state(self) -> None:
         """See how far it has come."""
         if not self._complete and not self._wanted - self.confirmed:
             self._complete = True
@@ -227,13 +244,13 @@ class Session:
         if self.delivered and self._complete and not self._awaited:
             self.ready.set()
 
-    async def _speak(self, socket: ClientConnection) -> None:
+    async def _maintain(self, socket: ClientConnection) -> None:
         """Everything that this side says: subscriptions as they change, and pings when it is quiet."""
         while True:
             self._wake.clear()
             for method, streams in self._changes():
-                await self._tell(socket, method, streams)
-            self._judge()
+                await self._request(socket, method, streams)
+            self._check_answers()
             await self._ping_if_quiet(socket)
             try:
                 async with asyncio.timeout(TEND_S):
@@ -243,38 +260,38 @@ class Session:
 
     def _changes(self) -> Iterator[tuple[str, tuple[str, ...]]]:
         """The messages that lead from what was asked for to what is wanted."""
-        repeat, self._repeat = self._repeat, set()
-        yield from _parts("UNSUBSCRIBE", (self._asked - self._wanted) | repeat)
-        yield from _parts("SUBSCRIBE", self._wanted - self._asked)
+        resubscribing, self._resubscribing = self._resubscribing, set()
+        yield from _parts("UNSUBSCRIBE", (self._requested - self._wanted) | resubscribing)
+        yield from _parts("SUBSCRIBE", self._wanted - self._requested)
 
-    async def _tell(self, socket: ClientConnection, method: str, streams: tuple[str, ...]) -> None:
-        await asyncio.sleep(self._pace.wait_s(monotonic()))
+    async def _request(self, socket: ClientConnection, method: str, streams: tuple[str, ...]) -> None:
+        await asyncio.sleep(self._limiter.wait_s(monotonic()))
         self._number += 1
         if method == "SUBSCRIBE":
-            self._asked.update(streams)
+            self._requested.update(streams)
             self._awaited[self._number] = (monotonic(), streams)
         else:
-            self._asked.difference_update(streams)
+            self._requested.difference_update(streams)
             self.confirmed.difference_update(streams)
-        self._pace.said(monotonic())
+        self._limiter.record(monotonic())
         await socket.send(request(method, streams, self._number))
 
-    def _judge(self) -> None:
+    def _check_answers(self) -> None:
         """Give the connection up if it does not answer; SessionLost."""
         oldest_s = min((since_s for number, (since_s, _) in self._awaited.items() if number != _EVENT), default=None)
         if oldest_s is not None and monotonic() - oldest_s > ACKNOWLEDGED_S:
             raise SessionLost(UNACKNOWLEDGED, f"a subscription was not acknowledged within {ACKNOWLEDGED_S} s")
         # Only with a ping out: a process that was held up itself has read nothing for that long, either.
-        if self.silent_ms > self._manner.stalled_ms and self._pong and not self._pong.done():
+        if self.silent_ms > self._options.stalled_ms and self._pong and not self._pong.done():
             raise SessionLost(STALLED, f"no sign of life for {self.silent_ms / 1000:.1f} s")
 
     async def _ping_if_quiet(self, socket: ClientConnection) -> None:
         """Ask for a sign of life if none came lately; the answer counts when it comes."""
         if self.silent_ms < QUIET_MS or (self._pong and not self._pong.done()):
             return
-        if self._pace.wait_s(monotonic()):
+        if self._limiter.wait_s(monotonic()):
             return
-        self._pace.said(monotonic())
+        self._limiter.record(monotonic())
         self._pong = asyncio.ensure_future(await socket.ping())
         self._pong.add_done_callback(self._on_pong)
 

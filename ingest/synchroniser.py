@@ -46,7 +46,7 @@ class Synchroniser:
         """One round trip; whether it worked. A failure leaves the clock as it is (at first, the local clock): time
         goes on by the last offset, however long that lasts."""
         if steady_ms() < self._paused_until_ms:
-            self._judge_age()
+            self._check_age()
             self.wait_s = max(0.0, min(LOOK_S_MAX, (self._paused_until_ms - steady_ms()) / 1000))
             return False
         try:
@@ -69,18 +69,18 @@ class Synchroniser:
         return True
 
     def _fail(self, failure: ExchangeUnavailable | ExchangeRefused) -> None:
-        asked_s = failure.retry_after_s if isinstance(failure, ExchangeRefused) else 0.0
-        pause_s = min(PAUSE_S_MAX, max(RETRY_S, asked_s))
-        self._paused_until_ms = steady_ms() + pause_s * 1000 if asked_s else 0.0
+        retry_after_s = failure.retry_after_s if isinstance(failure, ExchangeRefused) else 0.0
+        pause_s = min(PAUSE_S_MAX, max(RETRY_S, retry_after_s))
+        self._paused_until_ms = steady_ms() + pause_s * 1000 if retry_after_s else 0.0
         self.wait_s = min(LOOK_S_MAX, pause_s)
         self._stats.add("sync_failures")
         if not self._failing:
             standing = "the last estimate" if self._clock.synced else "this machine's clock"
             self._log.warning("the exchange's clock cannot be read, %s stands in: %s", standing, failure)
         self._failing = True
-        self._judge_age()
+        self._check_age()
 
-    def _judge_age(self) -> None:
+    def _check_age(self) -> None:
         """An estimate that nobody has checked for too long is an alarm, once."""
         if not self._clock.synced:
             return

@@ -49,7 +49,7 @@ class Universe:
         """Those of the `symbols` named by the configuration that an answer must list: not those that it once did."""
         return [each for each in symbols if each in names or not (each in self._known or each in self.gone)]
 
-    def take(self, listings: Sequence[Listing], names: frozenset[str], now_ms: float) -> list[str]:
+    def update(self, listings: Sequence[Listing], names: frozenset[str], now_ms: float) -> list[str]:
         """Take in, at `now_ms` (steady), a believed answer with these `names` and the `listings` chosen from it; those
         that vanished with it."""
         missing = {name: each for name, each in self._known.items() if name not in names}
@@ -74,7 +74,7 @@ class Universe:
             chosen = Selection([], [])
         else:
             chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, expected)
-        return chosen, self.take(chosen.listings, names, now_ms)
+        return chosen, self.update(chosen.listings, names, now_ms)
 
     @property
     def names(self) -> frozenset[str]:
@@ -97,8 +97,8 @@ class Universe:
         return bool(self._absent_ms)
 
 
-READ_LEAST_S: Final = 2.0
-READ_MOST_S: Final = 60.0
+REQUEST_LEAST_S: Final = 2.0
+REQUEST_MOST_S: Final = 60.0
 """Between two answers that were asked for because of doubts: at first the one, in the end the other."""
 
 OVERDUE_S: Final = 60.0
@@ -118,7 +118,7 @@ class _Doubt:
     since_s: float
     renewed_s: float
     news: ContractNews | None
-    said: bool = False
+    reported: bool = False
 
 
 class Doubts:
@@ -129,8 +129,8 @@ class Doubts:
 
     def __init__(self) -> None:
         self._doubts: dict[str, _Doubt] = {}
-        self._asked_s = 0.0
-        self._pause_s = READ_LEAST_S
+        self._requested_s = 0.0
+        self._pause_s = REQUEST_LEAST_S
 
     def news(self, news: ContractNews, now_s: float) -> None:
         """The exchange said that a contract was listed, delisted or changed."""
@@ -152,29 +152,29 @@ class Doubts:
     def due(self, now_s: float) -> bool:
         """Whether to ask now. Between two times there is a pause, which grows while answers settle nothing."""
         self._doubts = {name: each for name, each in self._doubts.items() if now_s - each.renewed_s < FORGOTTEN_S}
-        return bool(self._doubts) and now_s - self._asked_s >= self._pause_s
+        return bool(self._doubts) and now_s - self._requested_s >= self._pause_s
 
-    def asked(self, now_s: float) -> None:
+    def requested(self, now_s: float) -> None:
         """The exchange is asked now, for whatever reason."""
-        self._asked_s = now_s
-        self._pause_s = min(READ_MOST_S, 2 * self._pause_s) if self._doubts else READ_LEAST_S
+        self._requested_s = now_s
+        self._pause_s = min(REQUEST_MOST_S, 2 * self._pause_s) if self._doubts else REQUEST_LEAST_S
 
     def answered(self, universe: Universe) -> None:
         """An answer was taken in: what it bears out is no doubt any more."""
         self._doubts = {name: each for name, each in self._doubts.items() if not _settled(name, each.news, universe)}
         if not self._doubts:
-            self._pause_s = READ_LEAST_S
+            self._pause_s = REQUEST_LEAST_S
 
     def overdue(self, now_s: float) -> list[str]:
         """The names that have just become an alarm: each once, for as long as its doubt lasts."""
-        late = [name for name, each in self._doubts.items() if not each.said and now_s - each.since_s >= OVERDUE_S]
+        late = [name for name, each in self._doubts.items() if not each.reported and now_s - each.since_s >= OVERDUE_S]
         for name in late:
-            self._doubts[name].said = True
+            self._doubts[name].reported = True
         return late
 
-    def as_told(self, listings: Iterable[Listing]) -> list[Listing]:
+    def with_news(self, listings: Iterable[Listing]) -> list[Listing]:
         """`listings` as the newest news say, where an answer does not bear them out yet: it may come from a cache."""
-        return [_as_told(each, self._doubts.get(each.symbol)) for each in listings]
+        return [_with_news(each, self._doubts.get(each.symbol)) for each in listings]
 
     @property
     def wanted(self) -> list[str]:
@@ -182,8 +182,8 @@ class Doubts:
         return [name for name, each in self._doubts.items() if each.news and each.news.status in SUBSCRIBABLE]
 
 
-def _as_told(listing: Listing, doubt: _Doubt | None) -> Listing:
-    if doubt is None or doubt.news is None or doubt.said:
+def _with_news(listing: Listing, doubt: _Doubt | None) -> Listing:
+    if doubt is None or doubt.news is None or doubt.reported:
         return listing
     news = doubt.news
     return replace(listing, status=news.status, generation=news.generation, delivery=news.delivery)

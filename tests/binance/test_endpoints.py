@@ -7,14 +7,14 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import ujson
 
-from klagg.binance.endpoints import PARAMS_MAX, URL_BYTES_MAX, Endpoint, Route, Way, request, stream_name
+from klagg.binance.endpoints import PARAMS_MAX, URL_BYTES_MAX, Endpoint, StreamUrl, Target, request, stream_name
 from klagg.errors import ConfigError
 
 BASE = "wss://fstream.binance.com"
 
 
-def route_of(base_url: str, endpoint: Endpoint, source: str, symbols: list[str]) -> Route:
-    return Way.of(base_url, endpoint, source).route([stream_name(symbol, source) for symbol in symbols])
+def route_of(base_url: str, endpoint: Endpoint, source: str, symbols: list[str]) -> Target:
+    return StreamUrl.of(base_url, endpoint, source).target([stream_name(symbol, source) for symbol in symbols])
 
 
 def test_combined_streams_stand_in_the_url() -> None:
@@ -48,7 +48,7 @@ def test_a_message_names_its_streams() -> None:
 
 
 def test_what_is_told_of_all_symbols_comes_over_the_market_route() -> None:
-    assert Way.of(BASE, Endpoint.COMBINED).route(["!contractInfo", "!miniTicker@arr"]).url == (
+    assert StreamUrl.of(BASE, Endpoint.COMBINED).target(["!contractInfo", "!miniTicker@arr"]).url == (
         f"{BASE}/market/stream?streams=!contractInfo/!miniTicker@arr"
     )
 

@@ -140,7 +140,7 @@ async def test_news_of_a_contract_are_a_listing_at_once(
     streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also while exchangeInfo still says what it said before; one that is new is asked for."""
-    monkeypatch.setattr(universe, "READ_LEAST_S", 0.1)
+    monkeypatch.setattr(universe, "REQUEST_LEAST_S", 0.1)
 
     def listed_as(symbol: str) -> list[str]:
         told = [each for entry in feed_of(streams, "listing") for each in listings_of(entry.fields)]

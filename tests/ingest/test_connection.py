@@ -19,8 +19,8 @@ from websockets.protocol import State
 from ingest import connection as module
 from ingest import session
 from ingest.connection import Connection
-from ingest.session import Manner
-from klagg.binance.endpoints import Endpoint, Way, stream_name
+from ingest.session import ConnectionOptions
+from klagg.binance.endpoints import Endpoint, StreamUrl, stream_name
 from klagg.binance.serving.limits import Limits
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError
@@ -44,15 +44,15 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
 class Receiver:
     """A connection and the frames that it gave."""
 
-    def __init__(self, url: str, endpoint: Endpoint = Endpoint.COMBINED, **manner: Any) -> None:
+    def __init__(self, url: str, endpoint: Endpoint = Endpoint.COMBINED, **options: Any) -> None:
         self.frames: list[bytes] = []
         self.stats = Stats()
         self.connection = Connection(
             "A1",
-            Way.of(url, endpoint, "aggTrade"),
+            StreamUrl.of(url, endpoint, "aggTrade"),
             STREAMS,
             self.frames.append,
-            manner=Manner(**manner),
+            options=ConnectionOptions(**options),
             stats=self.stats,
             log=logging.getLogger("test"),
         )
@@ -80,8 +80,8 @@ async def test_combined_frames_arrive_as_they_were_sent() -> None:
             await exchange.send(*sent)
             await eventually(lambda: len(receiver.frames) == 500)
             # A frame of a server has a head of 2 bytes; from 126 bytes on, two more for its length.
-            assert receiver.connection.received.take() == (500, sum(len(each) + 4 for each in sent))
-            assert receiver.connection.received.take() == (0, 0)
+            assert receiver.connection.received.drain() == (500, sum(len(each) + 4 for each in sent))
+            assert receiver.connection.received.drain() == (0, 0)
         assert receiver.frames == sent
         assert [unquote(path) for path in exchange.paths] == [f"/market/stream?streams={'/'.join(STREAMS)}"]
         assert exchange.agents == ["klagg-ingest-A"]
@@ -118,7 +118,7 @@ async def test_subscriptions_follow_on_the_living_connection() -> None:
                 ("SUBSCRIBE", 100),
                 ("SUBSCRIBE", 50),
             ]
-            connection.again([STREAMS[0]])
+            connection.resubscribe([STREAMS[0]])
             await eventually(lambda: len(exchange.messages) == 6 and connection.confirmed == wanted)
             assert [(each["method"], each["params"]) for each in exchange.messages[4:]] == [
                 ("UNSUBSCRIBE", STREAMS[:1]),

@@ -25,7 +25,7 @@ def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(session, "TEND_S", 0.02)
     monkeypatch.setattr(line, "GUARD_S", 0.05)
     monkeypatch.setattr(liveness, "APART_MS", 200)
-    monkeypatch.setattr(universe, "READ_LEAST_S", 0.1)
+    monkeypatch.setattr(universe, "REQUEST_LEAST_S", 0.1)
 
 
 @pytest.fixture
