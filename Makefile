@@ -4,11 +4,14 @@
 #              (ARGS="--no-database" and the like are passed on)
 # make page    the chart library of the web page from npm, as its lock file says (Node 18 or newer; nothing else needs it)
 # make check   formatting, types, import contracts, packaging
-# make test    setup, check and every test, the real servers included
+# make test    setup, check and every test, the real servers included; it is to take at most 12 minutes on two idle cores
+# make test-fast   what needs neither servers nor long, for people at work: less than 90 seconds
+# make test-long   2,000 worlds of the simulation (SEEDS=2000) and two lines of 600 symbols at 5,000 trades/s under losses
 # make chaos   the real processes under 200 times kill -9 and other faults leave the table that they leave without; about
 #              13 minutes (SEED=1 KILLS=200; ARGS="--keep" and the like are passed on); the last line says identical
 # make soak    half an hour of 600 symbols at 5,000 trades/s under random faults: the table equals the exchange's record, and
-#              memory stays flat (SEED=1; ARGS="--minutes 10" and the like are passed on); the last line says sound
+#              memory stays flat (SEED=1; ARGS="--minutes 10" and the like are passed on); ARGS="--two-lines": five minutes
+#              in which both lines lose a percent of their trades, and either dies; the last line says sound
 # make lock    writes requirements.lock anew from pyproject.toml
 # make clean   removes the environment and all caches in this folder, never data/
 #
@@ -20,7 +23,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup up page check test chaos soak lock clean
+.PHONY: help setup up page check test test-fast test-long chaos soak lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,8 +32,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEED ?= 1
 KILLS ?= 200
-# As many at a time as a small machine has cores: the real processes of a test need them in time.
-WORKERS ?= 2
+SEEDS ?= 2000
+# One more than a small machine has cores: the tests of the whole path wait for an exchange's time to pass.
+WORKERS ?= 3
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -95,8 +99,16 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/pytest -q tests/test_packaging.py
 
+# What check runs is not run again. Files stay whole (loadfile) and keep the order that tests/conftest.py gives them.
 test: check
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder --ignore tests/test_packaging.py $(ARGS)
+
+test-fast: setup
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not endtoend and not servers and not slow" $(ARGS)
+
+test-long: setup
+	@KLAGG_SEEDS=$(SEEDS) $(BIN)/pytest -q -s tests/simulation/test_simulation.py
+	$(BIN)/python -m tests.soak --seed $(SEED) --two-lines
 
 chaos: setup
 	@exec $(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)

@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--symbols", type=int, metavar="N", help=f"symbols of a synthetic market ({_SYMBOLS})")
     parser.add_argument("--rate", type=float, metavar="R", help=f"its aggregate trades a second in total ({_RATE:g})")
     parser.add_argument("--seed", type=int, metavar="S", help=f"its seed ({_SEED})")
+    parser.add_argument("--floor", type=float, metavar="S", help="its symbols trade at least once in S seconds (never)")
     parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="exchange seconds a second (1)")
     parser.add_argument("--faults", metavar="FILE", help="a script of what goes wrong and when (see below)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
@@ -108,8 +109,9 @@ def _source(args: argparse.Namespace) -> Source:
             _SYMBOLS if args.symbols is None else args.symbols,
             _RATE if args.rate is None else args.rate,
             _SEED if args.seed is None else args.seed,
+            floor_s=args.floor,
         )
-    for option in ("symbols", "rate", "seed"):
+    for option in ("symbols", "rate", "seed", "floor"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option} shapes a synthetic market and cannot be given with --trades.")
     return RecordedMarket.load(args.trades, args.symbol)

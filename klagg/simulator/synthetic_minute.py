@@ -66,11 +66,13 @@ def generate_minute(
     """
     rng = np.random.default_rng((seed, 2, model.index, minute))
     start_ms = minute * MINUTE_MS
-    times = np.sort(rng.integers(0, MINUTE_MS, count))
-    together = np.flatnonzero(rng.random(count) < _SAME_MS_SHARE)
+    beats = model.beat_times()[:count]
+    times = np.sort(np.concatenate((rng.integers(0, MINUTE_MS, count - len(beats)), beats)))
+    moves = ~np.isin(times, beats)  # the floor's trades keep their times
+    together = np.flatnonzero((rng.random(count) < _SAME_MS_SHARE) & moves)
     times[together] = times[np.maximum(together - 1, 0)]
     times = np.maximum.accumulate(times)
-    straddles = count > 0 and rng.random() < straddle_share
+    straddles = count > 0 and rng.random() < straddle_share and bool(moves[-1])
     if straddles:
         times[-1] = max(times[-1], MINUTE_MS - 1 - rng.integers(0, _SPAN_MS_MAX))
     insurance = int(count >= 4 and rng.random() < _INSURANCE_SHARE)

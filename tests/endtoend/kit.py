@@ -27,8 +27,13 @@ from writers.migrate import migrate
 ROOT = Path(__file__).resolve().parents[2]
 
 SILENT_S = 1500
-"""In so many seconds of exchange time every symbol of a synthetic market trades: the quietest do so once in 150 of them
-on average. What came before, and may have been lost, is proven by a symbol's next trade."""
+"""In so many seconds of exchange time every symbol of a synthetic market without a floor trades: the quietest do so
+once in 150 of them on average. What came before, and may have been lost, is proven by a symbol's next trade."""
+FLOOR_S = 10
+FLOOR = ("--floor", str(FLOOR_S))
+"""Arguments of a market in which nobody waits for a quiet symbol: every symbol trades at least once in FLOOR_S."""
+PROVEN_S = 120
+"""Real seconds in which the last bars of a market with a floor are proven, on a machine that is busy, too."""
 MODULES = {
     "clock": ["ingest.clock_service"],
     "repair": ["ingest.repair_service"],
@@ -90,7 +95,7 @@ class Stack:
 
     def ask(self, path: str) -> Any:
         """The local exchange's answer."""
-        with urllib.request.urlopen(self.rest_url + path, timeout=10) as answer:
+        with urllib.request.urlopen(self.rest_url + path, timeout=60) as answer:
             return ujson.loads(answer.read())
 
     def recorded(self, symbol: str, first_ms: int, last_ms: int) -> list[TradeRow]:

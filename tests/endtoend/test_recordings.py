@@ -1,4 +1,4 @@
-"""Recorded trades, played by the local exchange at ×20 through every real process, leave Binance's own rows."""
+"""Recorded trades, played by the local exchange at ×40 through every real process, leave Binance's own rows."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_recorded_trades_leave_the_exchanges_own_rows(
     exchange = {"source": "trade", "endpoint": endpoint}
     database = migrated(database_url)
     with stack(
-        tmp_path, redis_url, database_url, ["--trades", recording, "--speed", "20"], exchange=exchange
+        tmp_path, redis_url, database_url, ["--trades", recording, "--speed", "40"], exchange=exchange
     ) as running:
         running.start("clock", "aggregator", "writer", "ingest")
 

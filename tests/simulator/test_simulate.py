@@ -29,12 +29,12 @@ async def start(*options: str) -> tuple[asyncio.subprocess.Process, str]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_prints_its_urls_serves_and_ends_on_a_signal(number: signal.Signals) -> None:
-    process, line = await start("--symbols", "5", "--rate", "100", "--speed", "2", "--seed", "9")
+    process, line = await start("--symbols", "5", "--rate", "100", "--speed", "2", "--seed", "9", "--floor", "10")
     match = re.fullmatch(r"local exchange at (http://127\.0\.0\.1:(\d+)) \(ws://127\.0\.0\.1:\2\)", line)
     assert match is not None, line
     async with aiohttp.ClientSession(match[1]) as client, client.get("/klagg/state") as response:
         state = json.loads(await response.text())
-    assert {"symbols": 5, "rate": 100, "seed": 9, "speed": 2}.items() <= state.items()
+    assert {"symbols": 5, "rate": 100, "seed": 9, "speed": 2, "floor": 10}.items() <= state.items()
     process.send_signal(number)
     _, errors = await asyncio.wait_for(process.communicate(), 30)
     assert (process.returncode, errors) == (0, b"")
@@ -81,6 +81,8 @@ async def test_it_plays_recordings(realdata: Path) -> None:
         (["--trades", __file__], "is no known format of recorded trades"),
         (["--trades", __file__, "--seed", "5"], "--seed shapes a synthetic market"),
         (["--symbols", "0"], "A market needs at least 1 symbol, not 0."),
+        (["--floor", "61"], "The floor must lie between 1 and 60 seconds, not 61."),
+        (["--trades", __file__, "--floor", "5"], "--floor shapes a synthetic market"),
         (["--rate", "-3"], "The rate must lie between 0 and 20,000 trades a second, not -3.0."),
         (["--speed", "0"], "The speed must lie above 0 and not above 1,000, not 0.0."),
         (["--port", "70000"], "The port must lie between 0 and 65535, not 70000."),
