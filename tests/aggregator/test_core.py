@@ -327,3 +327,24 @@ def test_live_shows_open_bars_and_finals_end_them() -> None:
     outputs = tick(core, T0 + 125_000)
     empty = live_value_of(outputs.live[-1]["BTCUSDT:1m"])
     assert (empty["open_time"], empty["close"], empty["trades"], empty["closed"]) == (str(T0 + 120_000), "8", "0", "0")
+
+
+def test_a_tick_is_read_to_its_end_before_the_next_entry() -> None:
+    core = new_core()
+    reading = iter(core.apply("1-1", raw(tick_entry(T0))))
+    next(reading)
+    with pytest.raises(AssertionError, match="all outputs"):
+        core.apply("1-2", raw(tick_entry(T0 + 250)))
+    assert list(reading) == []
+    list(core.apply("1-2", raw(tick_entry(T0 - 250))))
+    watermark(core, T0)
+
+
+def test_outputs_are_encoded_before_the_core_goes_on_or_never() -> None:
+    core = new_core()
+    feed(core, [trade(1, T0), trade(2, T0 + 60_000)])
+    (outputs,) = core.apply("1-1", raw(tick_entry(T0 + 60_000)))
+    assert not outputs.encoded
+    with pytest.raises(AssertionError, match="encoded"):
+        outputs.encode()
+    assert tick(core, T0 + 60_250).encode().encoded, "a second time is harmless"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from decimal import Decimal
 from pathlib import Path
 
 import pytest
@@ -200,36 +199,6 @@ def test_flat_official_rows_beside_own_trades_are_an_exchange_gap() -> None:
     ]
 
 
-def test_the_same_values_confirm_the_own_minute() -> None:
-    core = new_core("1m")
-    rows = [trade(1, T0, "5"), trade(3, T0 + 1000, "6"), trade(4, T0 + MINUTE, "7")]
-    feed(core, rows)
-    tick(core, T0 + 80_000)
-    send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + 2 * MINUTE))
-    outputs = tick(core, T0 + 2 * MINUTE)
-    said = [(each.revision, each.complete, each.source, each.last_agg_id) for each in klines(outputs)]
-    assert said == [(1, 1, "own", 3), (1, 1, "own", 4)]
-    assert "confirmed" in [each["kind"] for each in outputs.events]
-
-
-def test_a_row_with_more_trades_replaces_an_official_one_that_came_too_early() -> None:
-    core = new_core("1m", "5m")
-    feed(core, [trade(1, T0, "5"), trade(3, T0 + 2 * MINUTE, "6")])
-    tick(core, T0 + 130_000)
-    send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "5", "8", "5", "8", "2", "13", 2, "0", "0")])
-    tick(core, T0 + 131_000)
-    send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "5", "9", "5", "9", "3", "22", 3, "0", "0")])
-    said = klines(tick(core, T0 + 132_000))
-    assert [(each.open_time - T0, each.close, each.trades, each.revision) for each in said] == [(MINUTE, "9", 3, 3)]
-    send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "5", "8", "5", "8", "2", "13", 2, "0", "0")])
-    assert klines(tick(core, T0 + 133_000)) == []
-    send(core, "BTCUSDT", "1m", [(T0, "5", "5", "5", "5", "1", "5", 1, "1", "5")])
-    send(core, "BTCUSDT", "1m", [(T0 + 2 * MINUTE, "6", "6", "6", "6", "1", "6", 1, "1", "6")])
-    tick(core, T0 + 3 * MINUTE)
-    (bar,) = [each for each in klines(tick(core, T0 + 310_000)) if each.interval == "5m"]
-    assert (bar.high, bar.trades, bar.volume, bar.quote_volume, bar.source) == ("9", 5, "5", "33", "mixed")
-
-
 def test_a_delisted_symbol_has_complete_empty_bars_by_flat_rows() -> None:
     core = new_core("1m", "5m")
     rows = [trade(1, T0 + 1000, "5"), trade(2, T0 + 70_000, "6")]
@@ -261,86 +230,6 @@ def test_rows_that_cannot_be_used_are_refused_with_a_finding_a_symbol() -> None:
         ("OFFICIAL_REFUSED", "are not closed yet"),
         ("OFFICIAL_REFUSED", "are older than the window"),
     ]
-
-
-def test_scales_rise_as_a_row_needs_and_what_does_not_fit_is_refused() -> None:
-    core = new_core("1m", "5m")
-    feed(core, [trade(1, T0, "5"), trade(3, T0 + 1000, "6"), trade(4, T0 + 2 * MINUTE)])
-    tick(core, T0 + 2 * MINUTE)
-    send(core, "BTCUSDT", "1m", [(T0, "5.25", "6", "5", "6.0000", "3.5", "18.125", 3, "0", "0")])
-    said = klines(tick(core, T0 + 2 * MINUTE + 250))
-    assert [(each.open, each.volume, each.quote_volume, each.complete) for each in said] == [
-        ("5.25", "3.5", "18.125", 1)
-    ]
-    send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "6", "6", "6", "6", "1", str(10**17), 1, "0", "0")])
-    assert [each["kind"] for each in tick(core, T0 + 2 * MINUTE + 500).findings] == ["OVERFLOW"]
-
-
-def test_a_quote_volume_may_need_more_decimals_than_its_volume() -> None:
-    """At prices without decimals 0.5 and 0.5 are a volume of 1."""
-    core = new_core("1m")
-    rows = [trade(1, T0, "5", "1"), *(trade(each, T0 + 1000, price, "0.5") for each, price in ((2, "6"), (3, "7")))]
-    feed(core, [rows[0], trade(4, T0 + 2 * MINUTE, "7", "1")])
-    tick(core, T0 + 2 * MINUTE)
-    send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + MINUTE))
-    outputs = tick(core, T0 + 2 * MINUTE + 250)
-    assert not outputs.findings
-    assert [(each.volume, each.quote_volume, each.complete) for each in klines(outputs)] == [("2.0", "11.5", 1)]
-
-
-def test_a_sum_beyond_64_bits_breaks_the_longer_bar() -> None:
-    core = new_core("1m", "5m")
-    feed(core, [trade(1, T0), trade(2, T0 + 1000)])
-    tick(core, T0 + 1000)
-    big = str(2**61)[:18] + "0"[:0]
-    row = ("1", "1", "1", "1", big, big, 3, "0", "0")
-    for minute in range(6):
-        send(core, "BTCUSDT", "1m", [(T0 + minute * MINUTE, *row)])
-    outputs = tick(core, T0 + 6 * MINUTE)
-    assert not [each for each in outputs.findings if each["kind"] != "OVERFLOW"]
-    (bar,) = [each for each in klines([outputs, tick(core, T0 + 7 * MINUTE)]) if each.interval == "5m"]
-    assert Decimal(bar.volume) == 5 * Decimal(big) or not bar.complete
-
-
-GOOD = (T0, "5", "6", "4", "5.5", "2", "10", 2, "1", "5")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {0: T0 + 1},
-        {0: T0 - MINUTE},
-        {0: T0 + MINUTE},
-        {2: "5.2"},
-        {3: "5.1"},
-        {8: "2.1"},
-        {9: "10.5"},
-        {7: -1},
-        {7: 0},
-        {1: "x"},
-        {5: "-1"},
-        {6: "1" * 19},
-        {7: "2.5"},
-    ],
-)
-def test_a_bad_row_kills_its_entry_alone(change: dict[int, object]) -> None:
-    core = new_core("1m")
-    row = [change.get(at, each) for at, each in enumerate(GOOD)]
-    core.apply("7-1", raw(official_entry("BTCUSDT", "1m", T0, T0 + MINUTE, [row])))
-    core.apply("7-2", raw(official_entry("BTCUSDT", "1m", T0, T0 + MINUTE, [GOOD])))
-    outputs = tick(core, T0 + 2 * MINUTE)
-    assert [each["id"] for each in outputs.dead] == ["7-1"]
-    assert len(core.official.waiting) == 0
-    assert core.finality.begun[0] == (T0 + MINUTE) // MINUTE
-
-
-def test_rows_of_other_intervals_and_cores_without_minutes_refuse_the_entry() -> None:
-    core, coarse = new_core("1m"), new_core("5m")
-    core.apply("7-1", raw(official_entry("BTCUSDT", "5m", T0, T0 + 5 * MINUTE, [GOOD])))
-    core.apply("7-2", raw(official_entry("BTCUSDT", "1m", T0, T0, [])))
-    coarse.apply("7-3", raw(official_entry("BTCUSDT", "1m", T0, T0 + MINUTE, [GOOD])))
-    dead = [*tick(core, T0).dead, *tick(coarse, T0).dead]
-    assert [each["id"] for each in dead] == ["7-1", "7-2", "7-3"]
 
 
 @pytest.mark.parametrize("day", ["2023-04-04_05", "2024-07-18_19"])
@@ -389,34 +278,6 @@ def test_recorded_trades_with_a_piece_cut_out_are_healed_by_the_exchanges_rows(r
         assert not differences(values_of_kline(kline), values_of_official(row)), at
         assert (kline.complete, kline.source) == (1, "exchange" if at in (2, 3, 4) else "own")
     assert "healed" in [each.get("reason") for each in outputs.events]
-
-
-@pytest.mark.parametrize("out_ms", [64_000, 90_000], ids=["before the empty bars are out", "after"])
-def test_an_official_minute_gives_its_close_to_shorter_bars_behind_it(out_ms: int) -> None:
-    """They are empty, and proven once the gap before them is filled: they must not carry the close of a bar that lacks
-    its last trade."""
-    core = new_core("15s", "1m")
-    rows = [
-        trade(1, T0 + 1_000, "10"),
-        trade(2, T0 + 50_000, "11"),
-        trade(3, T0 + 55_000, "12"),
-        trade(4, T0 + 100_000, "13"),
-    ]
-    feed(core, rows[:2])
-    said = [tick(core, T0 + out_ms)]
-    send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + MINUTE))
-    said.append(tick(core, T0 + 91_000))
-    feed(core, rows[3:])
-    said.append(tick(core, T0 + 101_000))
-    feed(core, rows[2:3])
-    said.append(tick(core, T0 + 102_000))
-    assert core.counts.covered == 1, "the missing trade came, and its minute is official"
-    found = newest(klines(said))
-    last, behind = found["BTCUSDT", "15s", T0 + 45_000], found["BTCUSDT", "15s", T0 + 60_000]
-    assert (last.open, last.high, last.low, last.close, last.trades, last.complete) == ("11", "12", "11", "12", 1, 0)
-    assert last.source == "mixed"
-    assert (behind.close, behind.trades, behind.complete, behind.source) == ("12", 0, 1, "own")
-    assert (found["BTCUSDT", "1m", T0].source, found["BTCUSDT", "1m", T0].complete) == ("exchange", 1)
 
 
 @pytest.mark.parametrize("in_pieces", [False, True])

@@ -1,0 +1,82 @@
+"""Official minutes in the ring: what they replace, what longer and shorter bars get from them."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+
+from tests.aggregator.kit import T0, feed, klines, new_core, newest, tick, trade
+from tests.aggregator.officialkit import MINUTE, exchange_rows, send
+
+
+def test_the_same_values_confirm_the_own_minute() -> None:
+    core = new_core("1m")
+    rows = [trade(1, T0, "5"), trade(3, T0 + 1000, "6"), trade(4, T0 + MINUTE, "7")]
+    feed(core, rows)
+    tick(core, T0 + 80_000)
+    send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + 2 * MINUTE))
+    outputs = tick(core, T0 + 2 * MINUTE)
+    said = [(each.revision, each.complete, each.source, each.last_agg_id) for each in klines(outputs)]
+    assert said == [(1, 1, "own", 3), (1, 1, "own", 4)]
+    assert "confirmed" in [each["kind"] for each in outputs.events]
+
+
+def test_a_row_with_more_trades_replaces_an_official_one_that_came_too_early() -> None:
+    core = new_core("1m", "5m")
+    feed(core, [trade(1, T0, "5"), trade(3, T0 + 2 * MINUTE, "6")])
+    tick(core, T0 + 130_000)
+    send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "5", "8", "5", "8", "2", "13", 2, "0", "0")])
+    tick(core, T0 + 131_000)
+    send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "5", "9", "5", "9", "3", "22", 3, "0", "0")])
+    said = klines(tick(core, T0 + 132_000))
+    assert [(each.open_time - T0, each.close, each.trades, each.revision) for each in said] == [(MINUTE, "9", 3, 3)]
+    send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "5", "8", "5", "8", "2", "13", 2, "0", "0")])
+    assert klines(tick(core, T0 + 133_000)) == []
+    send(core, "BTCUSDT", "1m", [(T0, "5", "5", "5", "5", "1", "5", 1, "1", "5")])
+    send(core, "BTCUSDT", "1m", [(T0 + 2 * MINUTE, "6", "6", "6", "6", "1", "6", 1, "1", "6")])
+    tick(core, T0 + 3 * MINUTE)
+    (bar,) = [each for each in klines(tick(core, T0 + 310_000)) if each.interval == "5m"]
+    assert (bar.high, bar.trades, bar.volume, bar.quote_volume, bar.source) == ("9", 5, "5", "33", "mixed")
+
+
+def test_a_sum_beyond_64_bits_breaks_the_longer_bar() -> None:
+    core = new_core("1m", "5m")
+    feed(core, [trade(1, T0), trade(2, T0 + 1000)])
+    tick(core, T0 + 1000)
+    big = str(2**61)[:18] + "0"[:0]
+    row = ("1", "1", "1", "1", big, big, 3, "0", "0")
+    for minute in range(6):
+        send(core, "BTCUSDT", "1m", [(T0 + minute * MINUTE, *row)])
+    outputs = tick(core, T0 + 6 * MINUTE)
+    assert not [each for each in outputs.findings if each["kind"] != "OVERFLOW"]
+    (bar,) = [each for each in klines([outputs, tick(core, T0 + 7 * MINUTE)]) if each.interval == "5m"]
+    assert Decimal(bar.volume) == 5 * Decimal(big) or not bar.complete
+
+
+@pytest.mark.parametrize("out_ms", [64_000, 90_000], ids=["before the empty bars are out", "after"])
+def test_an_official_minute_gives_its_close_to_shorter_bars_behind_it(out_ms: int) -> None:
+    """They are empty, and proven once the gap before them is filled: they must not carry the close of a bar that lacks
+    its last trade."""
+    core = new_core("15s", "1m")
+    rows = [
+        trade(1, T0 + 1_000, "10"),
+        trade(2, T0 + 50_000, "11"),
+        trade(3, T0 + 55_000, "12"),
+        trade(4, T0 + 100_000, "13"),
+    ]
+    feed(core, rows[:2])
+    said = [tick(core, T0 + out_ms)]
+    send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + MINUTE))
+    said.append(tick(core, T0 + 91_000))
+    feed(core, rows[3:])
+    said.append(tick(core, T0 + 101_000))
+    feed(core, rows[2:3])
+    said.append(tick(core, T0 + 102_000))
+    assert core.counts.covered == 1, "the missing trade came, and its minute is official"
+    found = newest(klines(said))
+    last, behind = found["BTCUSDT", "15s", T0 + 45_000], found["BTCUSDT", "15s", T0 + 60_000]
+    assert (last.open, last.high, last.low, last.close, last.trades, last.complete) == ("11", "12", "11", "12", 1, 0)
+    assert last.source == "mixed"
+    assert (behind.close, behind.trades, behind.complete, behind.source) == ("12", 0, 1, "own")
+    assert (found["BTCUSDT", "1m", T0].source, found["BTCUSDT", "1m", T0].complete) == ("exchange", 1)
