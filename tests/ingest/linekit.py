@@ -13,10 +13,14 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from ingest.service import ingest
+from ingest.timings import Timings
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
 from klagg.simulator import LocalExchange
 from tests.ingest.kit import SmallExchange, agg_trade, frame_of, mini_ticker
+
+SHORT = Timings(reconnect_first_s=0.01, start_first_s=0.01)
+"""What a test of a line need not wait for."""
 
 
 def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections: Any) -> AsyncContext:
@@ -35,9 +39,9 @@ def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections:
 
 
 @asynccontextmanager
-async def a_line(context: AsyncContext) -> AsyncIterator[asyncio.Task[None]]:
+async def a_line(context: AsyncContext, timings: Timings = SHORT) -> AsyncIterator[asyncio.Task[None]]:
     """The process's body, running; at the end it is asked to stop, and must have ended well."""
-    task = asyncio.create_task(ingest(context))
+    task = asyncio.create_task(ingest(context, timings))
     try:
         yield task
     finally:

@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 from urllib.parse import unquote
 
@@ -16,10 +17,9 @@ from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
-from ingest import connection as module
-from ingest import session
 from ingest.connection import Connection
-from ingest.session import ConnectionOptions
+from ingest.session import FRAME_BYTES_MAX, ConnectionOptions
+from ingest.timings import Timings
 from klagg.binance.endpoints import Endpoint, StreamUrl, stream_name
 from klagg.binance.serving.limits import Limits
 from klagg.clock import ExchangeClock, steady_ms
@@ -33,18 +33,15 @@ from tests.simulator.kit import running
 STREAMS = [stream_name(symbol, "aggTrade") for symbol in SYMBOLS]
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RECONNECT_FIRST_S", 0.01)
-    monkeypatch.setattr(module, "OVERLAP_S", 0.05)
-    monkeypatch.setattr(session, "QUIET_MS", 50)
-    monkeypatch.setattr(session, "TEND_S", 0.02)
+SHORT = Timings(reconnect_first_s=0.01, overlap_s=0.05, ping_after_ms=50.0, tend_s=0.02)
 
 
 class Receiver:
     """A connection and the frames that it gave."""
 
-    def __init__(self, url: str, endpoint: Endpoint = Endpoint.COMBINED, **options: Any) -> None:
+    def __init__(
+        self, url: str, endpoint: Endpoint = Endpoint.COMBINED, timings: Timings = SHORT, **options: Any
+    ) -> None:
         self.frames: list[bytes] = []
         self.stats = Stats()
         self.connection = Connection(
@@ -52,7 +49,7 @@ class Receiver:
             StreamUrl.of(url, endpoint, "aggTrade"),
             STREAMS,
             self.frames.append,
-            options=ConnectionOptions(**options),
+            options=ConnectionOptions(**options, timings=timings),
             stats=self.stats,
             log=logging.getLogger("test"),
         )
@@ -173,14 +170,11 @@ async def sending(to: Callable[[], ServerConnection], until: Callable[[], bool])
         await asyncio.sleep(0.005)
 
 
-async def test_the_new_session_must_deliver_before_the_old_one_ends(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_new_session_must_deliver_before_the_old_one_ends(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level("INFO")
-    monkeypatch.setattr(module, "HAND_OVER_S", 0.3)
-    monkeypatch.setattr(module, "AGAIN_FIRST_S", 0.05)
+    timings = replace(SHORT, hand_over_s=0.3, hand_over_retry_first_s=0.05)
     async with SmallExchange().running() as exchange:
-        receiver = Receiver(exchange.websocket_url)
+        receiver = Receiver(exchange.websocket_url, timings=timings)
         async with receiver.running():
             await eventually(lambda: receiver.connection.is_up)
             old = exchange.connections[0]
@@ -196,10 +190,9 @@ async def test_the_new_session_must_deliver_before_the_old_one_ends(
     assert "ALARM: connection A1 cannot be replaced (it brought nothing within 0 s)" in caplog.text
 
 
-async def test_where_both_are_quiet_the_old_one_ends_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "HAND_OVER_S", 0.1)
+async def test_where_both_are_quiet_the_old_one_ends_as_well() -> None:
     async with SmallExchange().running() as exchange:
-        receiver = Receiver(exchange.websocket_url)
+        receiver = Receiver(exchange.websocket_url, timings=replace(SHORT, hand_over_s=0.1))
         async with receiver.running():
             await eventually(lambda: receiver.connection.is_up)
             receiver.connection.replace("the test wants it")
@@ -221,13 +214,10 @@ async def test_a_stalled_socket_is_given_up(caplog: pytest.LogCaptureFixture) ->
     assert "ALARM: connection A1 is stalled: no sign of life for 0." in caplog.text
 
 
-async def test_a_subscription_that_is_not_acknowledged_ends_the_session(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(session, "ACKNOWLEDGED_S", 0.1)
+async def test_a_subscription_that_is_not_acknowledged_ends_the_session(caplog: pytest.LogCaptureFixture) -> None:
     async with SmallExchange().running() as exchange:
         exchange.acknowledges = False
-        receiver = Receiver(exchange.websocket_url, Endpoint.RAW)
+        receiver = Receiver(exchange.websocket_url, Endpoint.RAW, replace(SHORT, acknowledged_s=0.1))
         async with receiver.running():
             await eventually(lambda: receiver.reconnects("unacknowledged"))
             assert not receiver.connection.is_up
@@ -281,7 +271,7 @@ async def test_a_frame_beyond_the_bound_ends_the_connection_not_the_line() -> No
         receiver = Receiver(exchange.websocket_url)
         async with receiver.running():
             await eventually(lambda: receiver.connection.is_up)
-            await exchange.send(b"x" * (session.FRAME_BYTES_MAX + 1))
+            await exchange.send(b"x" * (FRAME_BYTES_MAX + 1))
             await eventually(lambda: len(exchange.connections) == 2 and receiver.connection.is_up)
             await exchange.send(frame_of(agg_trade(1)))
             assert await eventually(lambda: receiver.frames) == [frame_of(agg_trade(1))]
@@ -296,7 +286,7 @@ async def test_a_quiet_connection_shows_by_pongs_that_it_lives() -> None:
             await eventually(lambda: connection.is_up)
             first_ms = connection.alive_ms(clock)
             assert first_ms
-            assert await eventually(lambda: (connection.alive_ms(clock) or 0) >= first_ms + 4 * session.QUIET_MS)
+            assert await eventually(lambda: (connection.alive_ms(clock) or 0) >= first_ms + 4 * SHORT.ping_after_ms)
         assert not receiver.frames
 
 

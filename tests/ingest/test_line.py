@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from websockets.protocol import State
 
-from ingest import connection, line, liveness, session, universe
 from klagg.drivers.redis_streams import Streams
 from tests.ingest.kit import SYMBOLS, SmallExchange, alarms_of, column_of, contract_news, feed_of
-from tests.ingest.linekit import Market, a_context, a_line
+from tests.ingest.linekit import SHORT, Market, a_context, a_line
 from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
@@ -18,14 +18,7 @@ pytestmark = pytest.mark.servers
 BTC, ETH, CJK = SYMBOLS
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 0.01)
-    monkeypatch.setattr(connection, "OVERLAP_S", 0.05)
-    monkeypatch.setattr(session, "TEND_S", 0.02)
-    monkeypatch.setattr(line, "GUARD_S", 0.05)
-    monkeypatch.setattr(liveness, "APART_MS", 200)
-    monkeypatch.setattr(universe, "REQUEST_LEAST_S", 0.1)
+TIMINGS = replace(SHORT, overlap_s=0.05, tend_s=0.02, guard_s=0.05, apart_ms=200, request_least_s=0.1)
 
 
 @pytest.fixture
@@ -48,7 +41,7 @@ async def test_one_dead_symbol_is_unmarked_and_subscribed_to_anew(
 ) -> None:
     async with SmallExchange().running() as exchange, Market(exchange, [BTC, ETH]).running() as market:
         context = a_context(exchange, redis_url, **settings())
-        async with a_line(context):
+        async with a_line(context, TIMINGS):
             await eventually(lambda: marked(streams) == set(SYMBOLS))  # the quiet one as well
             market.withheld = lambda _, symbol: symbol == ETH
             await eventually(
@@ -70,7 +63,7 @@ async def test_a_symbol_that_stays_dead_gets_a_new_connection_without_a_gap_for_
 ) -> None:
     async with SmallExchange().running() as exchange, Market(exchange, [BTC, ETH]).running() as market:
         context = a_context(exchange, redis_url, **settings())
-        async with a_line(context):
+        async with a_line(context, TIMINGS):
             await eventually(lambda: marked(streams) == set(SYMBOLS))
             old = exchange.connections[0]
             market.withheld = lambda each, symbol: symbol == ETH and each is old
@@ -90,7 +83,7 @@ async def test_a_connection_that_is_acknowledged_and_silent_is_made_anew(
     async with SmallExchange().running() as exchange, Market(exchange, [BTC, ETH]).running() as market:
         market.withheld = lambda each, _: each is exchange.connections[0]
         context = a_context(exchange, redis_url, **settings(endpoint="combined"))
-        async with a_line(context):
+        async with a_line(context, TIMINGS):
             await eventually(lambda: len(exchange.connections) == 2 and marked(streams) == set(SYMBOLS))
             assert alarms_of(context.stats, "silent") == context.stats.counters["reconnects"] == 1
             reason = (("connection", "A1"), ("reason", "silent"))
@@ -101,7 +94,7 @@ async def test_a_connection_that_is_acknowledged_and_silent_is_made_anew(
 async def test_a_quiet_connection_is_marked_when_the_tickers_bear_it_out(streams: Streams, redis_url: str) -> None:
     async with SmallExchange().running() as exchange, Market(exchange, [BTC]).running():
         context = a_context(exchange, redis_url, **settings(symbols_per_connection=1))
-        async with a_line(context):
+        async with a_line(context, TIMINGS):
             await eventually(lambda: set(column_of(feed_of(streams, "watermark"), "symbols")) == set(SYMBOLS))
             assert not context.stats.counters["alarms"]
 
@@ -111,7 +104,7 @@ async def test_each_connection_and_each_type_is_counted_apart(streams: Streams, 
         market.withheld = lambda each, _: each is exchange.connections[1]
         context = a_context(exchange, redis_url, **settings(symbols_per_connection=2))
         counted = context.stats.labelled_counters
-        async with a_line(context):
+        async with a_line(context, TIMINGS):
             await eventually(lambda: counted.get(("connection_trades", (("connection", "A1"),)), 0) >= 10)
             await eventually(lambda: counted.get(("connection_messages", (("connection", "A0"),)), 0) >= 10)
         of = {each: counted["connection_messages", (("connection", each),)] for each in ("A0", "A1", "A2")}
@@ -131,7 +124,7 @@ async def test_a_silent_control_connection_is_told_by_trades(streams: Streams, r
     async with SmallExchange().running() as exchange, Market(exchange, [BTC]).running() as market:
         market.tickers = False
         context = a_context(exchange, redis_url, **settings())
-        async with a_line(context):
+        async with a_line(context, TIMINGS):
             await eventually(lambda: alarms_of(context.stats, "silent_control"))
             await eventually(lambda: len(exchange.controls) == 2)
             assert context.stats.counters["alarms"] == 1
@@ -141,7 +134,7 @@ async def test_a_silent_control_connection_is_told_by_trades(streams: Streams, r
 async def test_nothing_at_all_is_a_stale_route(streams: Streams, redis_url: str) -> None:
     async with SmallExchange().running() as exchange:
         context = a_context(exchange, redis_url, **settings())
-        async with a_line(context):
+        async with a_line(context, TIMINGS):
             await eventually(lambda: alarms_of(context.stats, "stale_route"), 15)
             await eventually(lambda: len(exchange.connections) == len(exchange.controls) == 2)
             assert feed_of(streams, "watermark") == []
@@ -150,7 +143,7 @@ async def test_nothing_at_all_is_a_stale_route(streams: Streams, redis_url: str)
 async def test_subscriptions_follow_what_the_exchange_tells(streams: Streams, redis_url: str) -> None:
     async with SmallExchange().running() as exchange, Market(exchange, [BTC, "新USDT"]).running():
         context = a_context(exchange, redis_url, **settings())
-        async with a_line(context):
+        async with a_line(context, TIMINGS):
             await eventually(lambda: marked(streams) == set(SYMBOLS))
             # It is carried at once, whatever exchangeInfo says yet; trades before that are none of this line's.
             await exchange.tell("!contractInfo", contract_news("新USDT", "TRADING"))
@@ -166,12 +159,11 @@ async def test_subscriptions_follow_what_the_exchange_tells(streams: Streams, re
 
 
 async def test_a_symbol_that_ticks_and_is_not_carried_is_asked_about(
-    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(universe, "OVERDUE_S", 0.5)
     async with SmallExchange().running() as exchange, Market(exchange, [BTC, "NEWUSDT", "NEWUSDC"]).running():
         context = a_context(exchange, redis_url, **settings())
-        async with a_line(context):
+        async with a_line(context, replace(TIMINGS, overdue_s=0.5)):
             await eventually(lambda: alarms_of(context.stats, "not_carried"))
             exchange.symbols.append("NEWUSDT")
             await eventually(lambda: marked(streams) == {*SYMBOLS, "NEWUSDT"})
@@ -184,7 +176,7 @@ async def test_finer_trades_than_listed_are_counted_and_taken(
 ) -> None:
     async with SmallExchange().running() as exchange, Market(exchange, [BTC]).running() as market:
         context = a_context(exchange, redis_url, **settings())
-        async with a_line(context):
+        async with a_line(context, TIMINGS):
             await eventually(lambda: feed_of(streams, "trades"))
             assert "finer_than_listed" not in context.stats.counters
             market.price = "85266.0010"

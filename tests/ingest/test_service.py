@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from ingest import connection, listed
 from ingest.connection import Connection
 from ingest.line import by_shard, watermark_interval_s
 from ingest.service import ingest, main
@@ -28,16 +28,10 @@ from tests.ingest.kit import (
     fill,
     frame_of,
 )
-from tests.ingest.linekit import a_context, a_line
+from tests.ingest.linekit import SHORT, a_context, a_line
 from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 0.01)
-    monkeypatch.setattr(listed, "START_FIRST_S", 0.01)
 
 
 @pytest.fixture
@@ -132,10 +126,9 @@ async def test_symbols_are_spread_over_connections_and_shards(streams: Streams, 
 async def test_watermarks_follow_the_connection(
     streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 60.0)
     async with SmallExchange().running() as exchange:
         context = a_context(exchange, redis_url, ingest={"watermark_ms": 100})
-        async with a_line(context):
+        async with a_line(context, replace(SHORT, reconnect_first_s=60.0)):
             await eventually(lambda: exchange.connections)
             for number in range(3):
                 await exchange.send(frame_of(agg_trade(number)))
@@ -262,13 +255,12 @@ async def test_a_full_buffer_goes_on_receiving_and_tells_what_it_dropped(streams
 
 
 async def test_a_start_without_an_exchange_gives_up_with_a_sentence(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(listed, "START_TRIES", 3)
     async with SmallExchange().running() as exchange:
         exchange.rest_status = 503
         with pytest.raises(ExchangeRefused, match="refused /fapi/v1/exchangeInfo with HTTP 503"):
-            await ingest(a_context(exchange, redis_url))
+            await ingest(a_context(exchange, redis_url), replace(SHORT, start_tries=3))
     said = [record.getMessage() for record in caplog.records]
     assert len([sentence for sentence in said if sentence.startswith("no symbols yet, next try in ")]) == 2
 
