@@ -307,7 +307,7 @@ class ClockJobs:
                 if watch.done():
                     watch.result()
                 for name in self._doubts.overdue(monotonic()):
-                    self._log.warning("exchangeInfo does not bear out what the exchange told of %s", name)
+                    self._log.warning("exchangeInfo does not confirm what the exchange published about %s", name)
                 if self._doubts.due(monotonic()):
                     self._doubts.requested(monotonic())
                     self._again(LISTINGS, 0.0)

@@ -78,7 +78,7 @@ class Listed:
             await asyncio.sleep(self._timings.look_s)
             now_s = monotonic()
             for name in self._doubts.overdue(now_s):
-                sentence = f"{name} is traded or was announced, and exchangeInfo does not bear it out"
+                sentence = f"{name} is traded or was announced, and exchangeInfo does not confirm it"
                 alarm(self._context.stats, self._context.log, NOT_CARRIED, sentence)
             if now_s < due_s and not self._doubts.due(now_s):
                 continue

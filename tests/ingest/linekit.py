@@ -93,7 +93,7 @@ class Market:
                             await each.send(frame_of(event), text=True)
             if self.tickers:
                 rows = [mini_ticker(symbol, exchange.now_ms(), self.trades) for symbol in self.trading]
-                await exchange.tell("!miniTicker@arr", [*rows, mini_ticker("BTCUSD_PERP", 1, 1) | {"st": 2}])
+                await exchange.publish("!miniTicker@arr", [*rows, mini_ticker("BTCUSD_PERP", 1, 1) | {"st": 2}])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Market]:

@@ -145,13 +145,13 @@ async def test_news_of_a_contract_are_a_listing_at_once(streams: Streams, redis_
         context = a_context(exchange, redis_url)
         async with a_clock(context, replace(SHORT, request_least_s=0.1)):
             await eventually(lambda: exchange.controls and listed_as(SYMBOLS[0]) == ["TRADING"])
-            await exchange.tell("!contractInfo", contract_news(SYMBOLS[0], "SETTLING"))
+            await exchange.publish("!contractInfo", contract_news(SYMBOLS[0], "SETTLING"))
             await eventually(lambda: len(listed_as(SYMBOLS[1])) >= 3)
             assert listed_as(SYMBOLS[0])[1:] == ["SETTLING"] * (len(listed_as(SYMBOLS[0])) - 1)
             exchange.statuses[SYMBOLS[0]] = "SETTLING"
             exchange.symbols.append("新USDT")
-            await exchange.tell("!contractInfo", contract_news("新USDT", "TRADING"))
-            await exchange.tell("!contractInfo", contract_news("BTCUSD_PERP", "SETTLING") | {"st": 2})
+            await exchange.publish("!contractInfo", contract_news("新USDT", "TRADING"))
+            await exchange.publish("!contractInfo", contract_news("BTCUSD_PERP", "SETTLING") | {"st": 2})
             await eventually(lambda: listed_as("新USDT"))
         assert context.stats.counters["contract_news"] == 2
 

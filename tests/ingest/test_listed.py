@@ -29,12 +29,12 @@ async def test_subscriptions_follow_what_the_exchange_tells(streams: Streams, re
         async with a_line(context, TIMINGS):
             await eventually(lambda: marked(streams) == set(SYMBOLS))
             # It is carried at once, whatever exchangeInfo says yet; trades before that are none of this line's.
-            await exchange.tell("!contractInfo", contract_news("新USDT", "TRADING"))
+            await exchange.publish("!contractInfo", contract_news("新USDT", "TRADING"))
             await eventually(lambda: "新USDT" in column_of(feed_of(streams, "trades"), "symbol"))
             await eventually(lambda: marked(streams) == {*SYMBOLS, "新USDT"})
             exchange.symbols.append("新USDT")
             exchange.statuses[ETH] = "SETTLING"
-            await exchange.tell("!contractInfo", contract_news(ETH, "SETTLING"))
+            await exchange.publish("!contractInfo", contract_news(ETH, "SETTLING"))
             await eventually(lambda: marked(streams) == {BTC, CJK, "新USDT"})
         said = [(each["method"], each["params"]) for each in exchange.messages]
         assert said == [("SUBSCRIBE", ["新usdt@aggTrade"]), ("UNSUBSCRIBE", ["ethusdt@aggTrade"])]
@@ -51,7 +51,7 @@ async def test_a_symbol_that_ticks_and_is_not_carried_is_asked_about(
             exchange.symbols.append("NEWUSDT")
             await eventually(lambda: marked(streams) == {*SYMBOLS, "NEWUSDT"})
             assert alarms_of(context.stats, "not_carried") == 1
-    assert "ALARM: NEWUSDT is traded or was announced, and exchangeInfo does not bear it out" in caplog.text
+    assert "ALARM: NEWUSDT is traded or was announced, and exchangeInfo does not confirm it" in caplog.text
 
 
 async def test_a_start_without_an_exchange_gives_up_with_a_sentence(
