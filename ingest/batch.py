@@ -101,7 +101,8 @@ class Batch:
     def due_in_ms(self, local_ms: float) -> float:
         """How long (ms) the batch may stay open at the local time `local_ms`, at most 0 when it is due.
 
-        A local clock that went back makes it due. A batch without frames has no deadline: do not ask it.
+        A local clock that went back makes it due. A batch without frames has no deadline: the result means nothing
+        then.
         """
         waited_ms = local_ms - self._first_local_ms
         return self._batch_ms - waited_ms if waited_ms >= 0 else 0.0

@@ -1,4 +1,8 @@
-"""One connection to the exchange, kept up: sessions that are lost begin anew, and those that grow old hand over."""
+"""One connection to the exchange, kept up: a session that is lost begins anew, one that grows old hands over.
+
+The exchange ends a connection after 24 hours (Binance USDⓈ-M docs, "Websocket Market Streams"). A connection is
+replaced before that, without a gap: the new session must deliver before the old one ends.
+"""
 
 from __future__ import annotations
 
@@ -18,27 +22,12 @@ from klagg.binance.endpoints import StreamUrl
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.stats import Stats
 
-RECONNECT_FIRST_S: Final = 0.5
-RECONNECT_CAP_S: Final = 30.0
-STEADY_MS: Final = 30_000
-"""A connection that held this long was a good one: the next failure begins with the shortest delay again."""
-
 AGE_SPREAD: Final = 0.1
 """By up to this part the age at which a connection is replaced is shortened, so that not all are at once."""
 
-HAND_OVER_S: Final = 15.0
-"""Within this time a new session must bring something, if the old one does."""
-
-OVERLAP_S: Final = 1.0
-"""For this long both sessions go on; what comes twice, the ledger drops."""
-
-AGAIN_FIRST_S: Final = 30.0
-AGAIN_CAP_S: Final = 600.0
-"""Between two tries to hand over."""
-
 
 class Connection:
-    """Carries a changing set of streams over `way`; frames go to `take` as they come. At most two sessions at a time.
+    """Carries a changing set of streams; frames go to `on_frame` as they come. At most two sessions at a time.
 
     Without streams it is not connected.
     """
@@ -57,12 +46,14 @@ class Connection:
         self.name = name
         self.streams = frozenset(streams)
         self.serial = 0
-        """Counts the sessions that were begun: what is judged over time, is judged anew when it has grown."""
+        """Counts the sessions that were begun. Whoever observes the connection over time begins anew when it has
+        grown."""
         self.received = Received()
-        """What came since somebody took it from here."""
+        """What came since the last `drain`."""
         self._url, self._on_frame, self._options, self._stats, self._log = url, on_frame, options, stats, log
-        self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_CAP_S, random.random)
-        self._hand_over_backoff = Backoff(AGAIN_FIRST_S, AGAIN_CAP_S, random.random)
+        self._timings = timings = options.timings
+        self._backoff = Backoff(timings.reconnect_first_s, timings.reconnect_cap_s, random.random)
+        self._hand_over_backoff = Backoff(timings.hand_over_retry_first_s, timings.hand_over_retry_cap_s, random.random)
         self._sessions: dict[Session, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._due_s = 0.0
@@ -78,7 +69,7 @@ class Connection:
 
     @property
     def confirmed(self) -> frozenset[str]:
-        """The streams that are asked for and acknowledged."""
+        """The streams that are subscribed to and acknowledged."""
         return frozenset().union(*(each.confirmed for each in self._sessions if each.up)) & self.streams
 
     @property
@@ -87,12 +78,12 @@ class Connection:
         return any(each.up and each.delivered for each in self._sessions)
 
     def alive_ms(self, clock: ExchangeClock) -> int | None:
-        """The exchange time of the last sign of life (frame or pong); None while the connection is down."""
+        """The exchange time (ms) of the last sign of life (frame or pong); None while the connection is down."""
         return clock.now_ms(steady_ms() - self.silent_ms) if self.is_up else None
 
     @property
     def silent_ms(self) -> float:
-        """How long ago (real ms) the last sign of life came; 0 while the connection is down."""
+        """How long ago (local ms) the last sign of life came; 0 while the connection is down."""
         return min((each.silent_ms for each in self._sessions if each.up), default=0.0)
 
     def follow(self, streams: Collection[str]) -> None:
@@ -103,7 +94,7 @@ class Connection:
         self._changed.set()
 
     def resubscribe(self, streams: Collection[str]) -> None:
-        """Subscribe to these streams anew."""
+        """Unsubscribe from these streams and subscribe to them anew."""
         for session in self._sessions:
             session.resubscribe(streams)
 
@@ -113,12 +104,13 @@ class Connection:
         self._changed.set()
 
     def cut(self, reason: str, sentence: str) -> None:
-        """End what there is at once and begin anew; `reason` is one of losses.REASONS."""
+        """End all sessions at once and begin anew; `reason` is one of reasons.REASONS."""
         for session in self._sessions:
             session.give_up(reason, sentence)
 
     async def run(self) -> None:
-        """Keep it up until cancelled. ConfigError if the URL or a proxy can never work; errors of `take` are raised."""
+        """Keep it up until cancelled. ConfigError if the URL or a proxy can never work; errors of `on_frame` are
+        raised."""
         try:
             while True:
                 while not self.streams:
@@ -128,7 +120,7 @@ class Connection:
                 loss = await self._until_lost()
                 if loss is None or not self.streams:
                     continue
-                if steady_ms() - started_ms >= STEADY_MS:
+                if steady_ms() - started_ms >= self._timings.steady_ms:
                     self._backoff.reset()
                 delay_s = self._backoff.next_s()
                 self._stats.add("reconnects", connection=self.name, reason=loss.reason)
@@ -174,7 +166,7 @@ class Connection:
         self._log.info("connection %s is up with %d streams", self.name, len(self.streams))
 
     def _loss_of(self, session: Session) -> Loss:
-        """Why a session that is done ended; what is no loss of a connection is raised. It is forgotten."""
+        """Why a session ended that is done, and forget it. What is no loss of a connection is raised."""
         try:
             self._sessions.pop(session).result()
         except (SessionLost, WebSocketException, OSError) as lost:
@@ -193,7 +185,7 @@ class Connection:
         ready = asyncio.create_task(new.ready.wait())
         tasks = {ready, self._sessions[new], self._sessions[old]}
         try:
-            await asyncio.wait(tasks, timeout=HAND_OVER_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=self._timings.hand_over_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ready.cancel()
         if self._sessions[old].done():
@@ -204,7 +196,7 @@ class Connection:
             await self._retreat(new, why)
             return old
         else:
-            await asyncio.sleep(OVERLAP_S)
+            await asyncio.sleep(self._timings.overlap_s)
             await self._close(old)
             self._log.info("connection %s goes on over a new session", self.name)
         self._stats.add("hand_overs", connection=self.name)
@@ -217,7 +209,7 @@ class Connection:
         if self._sessions[new].done():
             reason = self._loss_of(new).sentence
         else:
-            reason = f"it brought nothing within {HAND_OVER_S:.0f} s"
+            reason = f"it brought nothing within {self._timings.hand_over_s:.0f} s"
             await self._close(new)
         delay_s = self._hand_over_backoff.next_s()
         self._due_s, self._why = monotonic() + delay_s, why

@@ -1,4 +1,8 @@
-"""The control connection of a process: what the exchange tells of all its symbols, apart from their trades."""
+"""The control connection of a process: what the exchange publishes about all its symbols, apart from their trades.
+
+Binance USDⓈ-M docs, "Contract Info Stream" (`!contractInfo`: listing, settlement and brackets, in real time) and "All
+Market Mini Tickers Stream" (`!miniTicker@arr`: each second the tickers that changed).
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ from klagg.process.stats import Stats
 from klagg.settings import Settings
 
 FRAME_BYTES_MAX: Final = 4 << 20
-"""A ticker has about 130 bytes, and all of them may come in one frame."""
+"""A ticker of the documented form has about 130 bytes, and all of them may come in one frame."""
 
 
 TICKER, NEWS = "24hrMiniTicker", "contractInfo"
@@ -25,9 +29,9 @@ TICKER, NEWS = "24hrMiniTicker", "contractInfo"
 
 
 class ControlConnection:
-    """Carries `streams` (`!contractInfo`, `!miniTicker@arr`) and hands on what they tell.
+    """Carries `streams` (`!contractInfo`, `!miniTicker@arr`) and hands on news of contracts and tickers.
 
-    It is a combined connection always, whatever kind the trades come over.
+    Its endpoint is always a combined one, whatever endpoint the trades come over.
     """
 
     def __init__(
@@ -54,7 +58,7 @@ class ControlConnection:
         )
 
     def receive(self, frame: bytes) -> None:
-        """A frame came."""
+        """A frame came: hand on what it holds. What is no JSON is counted as `control_rejected`."""
         self._stats.add("control_messages")
         try:
             message = ujson.loads(frame)

@@ -1,7 +1,8 @@
-"""Whether the feeds have room: their memory in Redis against their cap, as the aggregator reckons it.
+"""Whether the feeds have room: their memory in Redis against their cap, as the aggregator computes it.
 
-At maxmemory Redis refuses everything, also the aggregator's commit, and then nobody could trim. So whoever writes
-trades stops at the cap of the feed (`streams.feed_percent`) by himself and goes on when there is room again.
+At maxmemory with `noeviction` Redis refuses every command that needs memory (Redis docs, "Key eviction"), also the
+aggregator's commit, and then no process could trim. So a process that writes trades stops at the cap of the feed
+(`streams.feed_percent`), and goes on when there is room again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from klagg.settings import Settings
 from klagg.wire.keys import Keys
 
 MEASURE_MS: Final = 500
-"""Real time between two looks at the feeds."""
+"""Local time between two measurements of the feeds."""
 
 RESUME_PERCENT: Final = 90
 """A feed that was full has room again below this much of its cap. The aggregator trims to less than that."""
@@ -46,20 +47,21 @@ class Scripts(Protocol):
 
 
 class HighWaterMark:
-    """One feed: full at its cap, and then until it is well below it. Pure."""
+    """One feed: full at its cap, and from then on until it is below RESUME_PERCENT of it. Pure."""
 
     def __init__(self) -> None:
         self.full = False
 
     def update(self, used: int, cap: int) -> bool:
-        """Take in a measurement; whether the answer changed."""
+        """Update with a measurement, both in bytes; whether `full` changed."""
         before = self.full
         self.full = used >= (cap * RESUME_PERCENT // 100 if before else cap)
         return self.full != before
 
 
 class FeedCapacity:
-    """Looks at all feeds at most every MEASURE_MS. `full`: those that nothing may be written to."""
+    """Measures all feeds, at most every MEASURE_MS. `full`: the feeds that nothing may be written to, with the
+    error."""
 
     def __init__(
         self,
@@ -78,7 +80,7 @@ class FeedCapacity:
         self.full: dict[str, FeedFull] = {}
 
     async def measure(self) -> None:
-        """Measure again if it is due; RedisUnavailable or RedisRefused if that fails."""
+        """Measure all feeds if that is due; RedisUnavailable or RedisRefused if it fails."""
         now_ms = self._now_ms()
         if now_ms < self._due_ms:
             return

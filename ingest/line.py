@@ -1,4 +1,4 @@
-"""One line's parts, put together: connections, intake, watermarks, and what watches over them."""
+"""One line's parts, put together: connections, intake, watermarks, and the guard over what arrives."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from ingest.parser import Rules
 from ingest.pool import Pool
 from ingest.sender import Sender
 from ingest.session import ConnectionOptions
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from ingest.universe import finer_than_listed
 from klagg.binance.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, StreamUrl, stream_name
 from klagg.binance.payloads import Ticker
@@ -23,20 +24,24 @@ from klagg.process.service import AsyncContext
 from klagg.settings import Settings
 from klagg.wire.keys import shard_of
 
-GUARD_S: Final = 1.0
-"""How often a line looks over what arrives."""
-
 WATERMARK_LEAST_S: Final = 0.05
-"""A line writes a watermark every `ingest.watermark_ms` of exchange time, at most one in so many real seconds."""
+"""A line writes a watermark every `ingest.watermark_ms` of exchange time, at most one in so many local seconds."""
 
 
 class Line:
-    """Carries the symbols that it is told to `follow`."""
+    """Carries the symbols of the last `follow`."""
 
-    def __init__(self, context: AsyncContext, clock: ExchangeClock, sender: Sender, listed: Listed) -> None:
+    def __init__(
+        self,
+        context: AsyncContext,
+        clock: ExchangeClock,
+        sender: Sender,
+        listed: Listed,
+        timings: Timings = DEFAULT_TIMINGS,
+    ) -> None:
         settings = context.settings
         exchange, ingest = settings.exchange, settings.ingest
-        self._context, self._clock, self._settings = context, clock, settings
+        self._context, self._clock, self._settings, self._timings = context, clock, settings, timings
         self._name = str(context.arguments.line)
         self._endpoint = Endpoint(exchange.endpoint)
         self._url = StreamUrl.of(exchange.websocket_url, self._endpoint, exchange.source)
@@ -52,7 +57,7 @@ class Line:
             stats=context.stats,
             log=context.log,
         )
-        self._options = connection_options(settings, self._name)
+        self._options = connection_options(settings, self._name, timings)
         self.pool = Pool(exchange.source, exchange.symbols_per_connection, self._connection)
         self._listed = listed
         listed.follow = self.follow
@@ -66,7 +71,9 @@ class Line:
             stats=context.stats,
             log=context.log,
         )
-        self._guard = LivenessGuard(self.pool, self._control.connection, settings.ingest, context.stats, context.log)
+        self._guard = LivenessGuard(
+            self.pool, self._control.connection, settings.ingest, context.stats, context.log, timings
+        )
         self._finer: dict[str, tuple[int, int]] = {}
 
     def follow(self, symbols: Collection[str]) -> None:
@@ -145,12 +152,12 @@ class Line:
 
     async def _guard_loop(self) -> None:
         while True:
-            await asyncio.sleep(GUARD_S)
+            await asyncio.sleep(self._timings.guard_s)
             self._guard.check(self.intake.latest, self._clock.now_ms(steady_ms()), steady_ms(), self._clock.speed)
             self._verify_scales()
 
     def _verify_scales(self) -> None:
-        """The aggregator takes finer trades and rescales; here they are counted, said once, and asked about."""
+        """The aggregator accepts finer trades and rescales. Here they are counted, logged once, and become doubts."""
         known, latest = self._listed.universe.known, self.intake.latest
         for symbol in finer_than_listed(latest, known, latest.keys()):
             listing = known[symbol]
@@ -167,11 +174,15 @@ class Line:
                 )
 
 
-def connection_options(settings: Settings, line: str) -> ConnectionOptions:
-    """How a line connects."""
+def connection_options(settings: Settings, line: str, timings: Timings = DEFAULT_TIMINGS) -> ConnectionOptions:
+    """How a line connects: its User-Agent, and the proxy, age and stall limit of the settings."""
     exchange = settings.exchange
     return ConnectionOptions(
-        f"klagg-ingest-{line}", exchange.proxy, exchange.connection_age_s, settings.ingest.stalled_ms
+        f"klagg-ingest-{line}",
+        exchange.proxy,
+        exchange.connection_age_s,
+        settings.ingest.stalled_ms,
+        timings=timings,
     )
 
 
@@ -184,5 +195,8 @@ def by_shard(symbols: Iterable[str], shards: int) -> dict[int, list[str]]:
 
 
 def watermark_interval_s(watermark_ms: int, speed: float) -> float:
-    """Real seconds between two watermarks; an exchange whose clock is held (speed 0) counts as running at ×1."""
+    """Local seconds between two watermarks that are `watermark_ms` of exchange time apart, for an exchange at ×`speed`.
+
+    An exchange whose clock is held (speed 0) counts as running at ×1.
+    """
     return max(WATERMARK_LEAST_S, watermark_ms / 1000 / (speed or 1))

@@ -1,4 +1,4 @@
-"""Watches over a line's connections by what arrives, says what does not, and heals it."""
+"""Guards a line's connections by what arrives: alarms when something does not, and heals it."""
 
 from __future__ import annotations
 
@@ -7,51 +7,60 @@ from collections.abc import Mapping
 from typing import Final
 
 from ingest.connection import Connection
-from ingest.liveness import APART_MS, Action, Liveness, Remedy, SilenceDetector, TickerReference
+from ingest.liveness import Action, Liveness, Remedy, SilenceDetector, TickerReference
 from ingest.pool import Pool
 from ingest.reasons import DEAD_SYMBOL, SILENT, SILENT_CONTROL, STALE_ROUTE, alarm, expect
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg import settings
 from klagg.binance.payloads import Ticker
 from klagg.process.stats import Stats
 
 Latest = Mapping[str, tuple[int, str, str]]
-"""Exchange time, price and quantity of each symbol's newest trade."""
+"""Time (exchange ms), price and quantity of each symbol's newest trade."""
 
 GAP_MS: Final = 10_000
-"""Tickers come every second; after a gap of this long those before say nothing about those behind."""
+"""Tickers come every second (Binance USDⓈ-M docs, "All Market Mini Tickers Stream"). After a gap this long (exchange
+ms) the tickers before it prove nothing about those after it."""
 
 
 class LivenessGuard:
-    """`take` the tickers as they come, and take a `turn` every second. No tasks of its own."""
+    """Call `receive` with tickers as they come, and `check` every second. It has no tasks of its own."""
 
     def __init__(
-        self, pool: Pool, control: Connection, config: settings.Ingest, stats: Stats, log: logging.Logger
+        self,
+        pool: Pool,
+        control: Connection,
+        config: settings.Ingest,
+        stats: Stats,
+        log: logging.Logger,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self._pool, self._control, self._config, self._stats, self._log = pool, control, config, stats, log
-        self._liveness = Liveness(config.dead_symbol_ms)
+        self._liveness = Liveness(config.dead_symbol_ms, timings)
         self._silence = SilenceDetector(config.dead_symbol_ms, config.silent_s * 1000.0)
         self._tickers = TickerReference(max(GAP_MS, config.dead_symbol_ms))
         self._serials: dict[str, int] = {}
+        self._tickers_late_ms = timings.tickers_late_ms
         self._control_since_ms = 0
         self._traded_ms = 0
         expect(stats, SILENT, DEAD_SYMBOL, SILENT_CONTROL, STALE_ROUTE)
 
     def is_alive(self, symbol: str, connection: Connection) -> bool:
-        """Whether this symbol's trades arrive: its connection has brought something, or has been seen to have nothing
-        to bring, and nothing speaks against the symbol."""
+        """Whether this symbol's trades arrive: it is not dead, and its connection has brought something, or tickers
+        prove that there was nothing to bring."""
         if not self._liveness.is_alive(symbol):
             return False
         return connection.delivers or self._liveness.is_quiet(symbol, self._tickers)
 
     def receive(self, tickers: list[Ticker], latest: Latest, speed: float) -> list[Ticker]:
-        """Tickers came; those of them that moved."""
+        """Tickers came; the result are those that moved. `speed` is how fast the exchange's clock runs."""
         moved = self._tickers.observe(tickers)
         newest_ms = {each.symbol: latest[each.symbol][0] for each in moved if each.symbol in latest}
         self._liveness.compare(moved, newest_ms, max(1.0, speed))
         return moved
 
     def check(self, latest: Latest, exchange_ms: int, now_ms: float, speed: float) -> None:
-        """Judge what arrived by `exchange_ms` (`now_ms` of local time), and do what is to be done."""
+        """Check what arrived until `exchange_ms` (exchange ms; `now_ms` is local), and heal what did not."""
         scale = max(1.0, speed)
         self._expect(exchange_ms)
         traded_ms = {symbol: each[0] for symbol, each in latest.items()}
@@ -66,7 +75,7 @@ class LivenessGuard:
         self._check_route(now_ms, up=bool(up) and self._control.is_up and speed > 0)
 
     def _expect(self, exchange_ms: int) -> None:
-        """Trades are to be expected of what is up, since it is."""
+        """Expect trades of the connections that are up, from when they were up."""
         self._liveness.expect([each for _, symbols in self._pool.carried for each in symbols], exchange_ms)
         for connection, symbols in self._pool.carried:
             if not connection.is_up or self._serials.get(connection.name) != connection.serial:
@@ -92,9 +101,9 @@ class LivenessGuard:
             connection.replace(f"it does not bring {remedy.symbol}")
 
     def _check_control(self, exchange_ms: int, scale: float) -> None:
-        """Trades witness for tickers as tickers do for trades."""
+        """Trades are the reference for tickers, as tickers are for trades."""
         late_ms = self._traded_ms - max(self._tickers.last_ms, self._control_since_ms)
-        if self._control.is_up and late_ms > (self._config.dead_symbol_ms + APART_MS) * scale:
+        if self._control.is_up and late_ms > (self._config.dead_symbol_ms + self._tickers_late_ms) * scale:
             sentence = f"trades come, and no tickers for {late_ms / 1000:.1f} s: the control connection is made anew"
             alarm(self._stats, self._log, SILENT_CONTROL, sentence)
             self._control_since_ms = exchange_ms

@@ -24,7 +24,8 @@ DEAD_SYMBOL: Final = "dead_symbol"
 SILENT_CONTROL: Final = "silent_control"
 """Trades come, but no tickers: the control connection is silent."""
 STALE_ROUTE: Final = "stale_route"
-"""Everything is connected and acknowledged, and nothing comes at all: the exchange may have moved its streams."""
+"""Everything is connected and acknowledged, and nothing comes at all: the exchange may have moved its streams, as it
+did when it routed them by kind of data (Binance USDⓈ-M docs, "Important WebSocket Change Notice")."""
 HAND_OVER: Final = "hand_over"
 """A connection should be replaced, but the one to replace it brings nothing."""
 NOT_CARRIED: Final = "not_carried"
@@ -37,7 +38,7 @@ UNACKNOWLEDGED: Final = "unacknowledged"
 CLOSED: Final = "closed"
 """The exchange closed it, or it broke."""
 FRAME: Final = "frame"
-"""This side closed it over a frame that it does not take: too large, or no WebSocket frame."""
+"""This side closed it because of a frame that it refuses: too large, or no WebSocket frame."""
 HANDSHAKE: Final = "handshake"
 """The exchange or a proxy did not accept it."""
 CERTIFICATE: Final = "certificate"
@@ -72,21 +73,21 @@ class SessionLost(Exception):
 
 
 class Loss(NamedTuple):
-    """One of REASONS, and what to say."""
+    """One of REASONS, and a sentence for the log."""
 
     reason: str
     sentence: str
 
 
 def loss_of(error: SessionLost | WebSocketException | OSError) -> Loss:
-    """What the error that ended a session means."""
+    """The reason and the sentence of the error that ended a session."""
     if isinstance(error, SessionLost):
         return Loss(error.reason, str(error))
     if isinstance(error, ssl.SSLCertVerificationError):
         return Loss(CERTIFICATE, f"the exchange's certificate is not trusted: {error.verify_message}")
     sentence = str(error) or type(error).__name__
     if isinstance(error, ConnectionClosed):
-        # RFC 6455 §7.1.5: who sent the first close frame says why; this side sends one first only over a bad frame.
+        # RFC 6455 §7.1.5: the first close frame holds the reason. This side sends it only because of a bad frame.
         ours = error.sent is not None and error.rcvd_then_sent is not True
         return Loss(FRAME if ours else CLOSED, sentence)
     return Loss(HANDSHAKE if isinstance(error, InvalidHandshake) else NETWORK, sentence)
@@ -99,6 +100,6 @@ def expect(stats: Stats, *kinds: str) -> None:
 
 
 def alarm(stats: Stats, log: logging.Logger, kind: str, sentence: str) -> None:
-    """Count an alarm of this `kind` and say it."""
+    """Count an alarm of this `kind` and log its sentence."""
     stats.add("alarms", kind=kind)
     log.error("ALARM: %s", sentence)

@@ -1,7 +1,9 @@
-"""What repair asks the exchange for and what it makes of the answers: pure.
+"""The calls that serve a request, and the entries that their answers become: pure.
 
-A request becomes pages: each says the next call and takes its answer in, giving entries for the feed. Rows are checked
-strictly: a malformed one spoils its whole answer, because nobody could say what else is wrong with it.
+A request becomes pages: they give the next call, receive its answer and return entries for the feed. Rows are checked
+strictly: one malformed row spoils its whole answer, because the rest cannot be trusted either. The calls are those of
+the Binance USDⓈ-M docs, "Compressed/Aggregate Trades List" (`GET /fapi/v1/aggTrades`: weight 20, at most 1,000 rows,
+`fromId` inclusive) and "Kline/Candlestick Data" (`GET /fapi/v1/klines`: at most 1,500 rows, weight by `limit`).
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from klagg.wire.fields import Fields
 from klagg.wire.findings import finding_entry
 
 LINE: Final = "rest"
-"""The line that a repaired trade comes by."""
+"""The name of the line of repaired trades."""
 
 TRADES_PATH: Final = "/fapi/v1/aggTrades"
 TRADES_WEIGHT: Final = 20
@@ -29,15 +31,15 @@ TRADES_PER_CALL: Final = 1000
 TRADES_PER_ENTRY: Final = 512
 
 BEHIND_TRIES: Final = 4
-"""How often the exchange is asked again for the end of a range of trades that it does not show: its REST answers may be
+"""How often the end of a range of trades that the exchange does not show is requested again: its REST answers may be
 behind its streams. Then it counts as gone."""
 
 KLINES_PER_CALL: Final = 1500
 KLINES_PER_ENTRY: Final = 1000
 
 SURE_MS: Final = 2 * MINUTE_MS
-"""A bar may appear in the exchange's answers seconds after its close. Up to this long after it, only the presence of
-the bar that follows proves that it is whole and that a missing one does not exist."""
+"""A bar may appear in the exchange's answers seconds after its close. Up to this long (exchange ms) after the close,
+only the bar that follows proves that a bar is whole, and that a missing bar does not exist."""
 
 
 UNREPAIRED: Final = "UNREPAIRED"
@@ -46,7 +48,7 @@ requests again while its window lasts, by klines where trades did not help, and 
 
 
 class NotYet(KlaggError):
-    """The exchange does not show the end of the range yet."""
+    """The exchange does not show the end of the range yet: call again later."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +61,10 @@ class Call:
 
 
 class RepairPages(Protocol):
-    """The calls that serve a job, one after the other. Times are exchange ms."""
+    """The calls that serve a job, one after the other. Times are exchange ms.
+
+    Call `call`, then give its answer to `receive`, until `call` returns None.
+    """
 
     trades: int
     klines: int
@@ -72,11 +77,15 @@ class RepairPages(Protocol):
         """The next call; None when everything is served."""
 
     def receive(self, answer: Any, now_ms: int) -> list[Fields]:
-        """The entries that follow from the answer to the last call; Malformed or NotYet if it cannot be used."""
+        """The entries of the decoded answer to the last call. Malformed or NotYet if it cannot be used; then `call`
+        returns a call for the same range again."""
 
 
 def closed_ms(request: Request) -> int:
-    """From when on all klines of a request are closed (0 for trades, which are there at once)."""
+    """The exchange time (ms) from which on all klines of a request are closed; 0 for trades, which are there at once.
+
+    UnknownInterval if the request names none.
+    """
     if request.kind == REQUEST_TRADES:
         return 0
     bars = interval(request.interval)
@@ -85,7 +94,7 @@ def closed_ms(request: Request) -> int:
 
 @dataclass(slots=True)
 class TradePages:
-    """aggTrades of a symbol with the ids `first`…`last`, 1,000 a call."""
+    """aggTrades of a symbol with the ids `first` to `last` (both included), at most 1,000 a call."""
 
     symbol: str
     first: int
@@ -96,7 +105,7 @@ class TradePages:
     gone: list[tuple[int, int]] = field(default_factory=list)
     _next: int = field(init=False)
     _behind: int = 0
-    """How often nothing was shown of the end of the range."""
+    """How often an answer showed nothing of the end of the range."""
 
     def __post_init__(self) -> None:
         self._next = self.first
@@ -111,8 +120,8 @@ class TradePages:
     def receive(self, answer: Any, now_ms: int) -> list[Fields]:
         """As `RepairPages`. Ids that the exchange leaves out count as missing: it no longer has them. NotYet while it
         shows nothing at the end of the range."""
-        asked = min(TRADES_PER_CALL, self.last - self._next + 1)
-        rows = trades_of(answer, self.symbol, self._next, asked)
+        rows_max = min(TRADES_PER_CALL, self.last - self._next + 1)
+        rows = trades_of(answer, self.symbol, self._next, rows_max)
         if not rows and self._behind < BEHIND_TRIES:
             self._behind += 1
             raise NotYet(f"the exchange shows no trade of {self.symbol} from {self._next} on yet")
@@ -147,7 +156,7 @@ class KlinePages:
     _next: int = field(init=False)
     _limit: int = 0
     _proving: bool = False
-    """Whether the last call also asks for the bar behind the range."""
+    """Whether the last call also requests the bar behind the range."""
 
     def __post_init__(self) -> None:
         self._bars = interval(self.request.interval)
@@ -162,7 +171,7 @@ class KlinePages:
         rows = max(1, bars.bucket_of(request.last - 1) - bars.bucket_of(self._next - 1))
         recent = now_ms < closed + SURE_MS
         self._proving = recent and rows < KLINES_PER_CALL
-        # A page that just reached the end without proof would be asked for again.
+        # A page that just reached the end without proof would be requested again.
         self._limit = rows + 1 if self._proving else min(rows, KLINES_PER_CALL - recent)
         return Call(
             KLINES_PATH,
@@ -199,7 +208,8 @@ class KlinePages:
 
 
 def trades_of(answer: Any, symbol: str, from_id: int, rows_max: int) -> list[TradeRow]:
-    """The aggTrades of an answer, ids ascending from `from_id` on; Malformed if anything is not as documented."""
+    """The aggTrades of a decoded answer, ids ascending from `from_id` on; Malformed if anything is not as
+    documented."""
     if not isinstance(answer, list) or len(answer) > rows_max:
         raise Malformed(f"aggTrades of {symbol}: not a list of at most {rows_max} rows: {str(answer)[:100]}")
     found: list[TradeRow] = []
@@ -239,13 +249,14 @@ def union_of(ranges: Sequence[tuple[int, int]], around: tuple[int, int]) -> tupl
 
 
 def given_up_finding(request: Request, reason: str, time_ms: int) -> Fields:
-    """The exchange will never answer this request."""
+    """The UNREPAIRED finding that the exchange will never answer this request; `time_ms` is exchange ms."""
     evidence = f"the request {request.id} for {_requested(request)} is given up: {reason}"
     return finding_entry(UNREPAIRED, "error", evidence, symbol=request.symbol, time_ms=time_ms)
 
 
 def gone_finding(request: Request, ids: Sequence[tuple[int, int]], time_ms: int) -> Fields:
-    """The exchange answered, and lacks these ids (ranges, both ends included)."""
+    """The UNREPAIRED finding that the exchange answered and lacks these ids (ranges, both ends included); `time_ms` is
+    exchange ms."""
     count = sum(last - first + 1 for first, last in ids)
     named = ", ".join(_span(first, last) for first, last in ids)
     evidence = f"the exchange no longer has {count} trades: ids {named}"

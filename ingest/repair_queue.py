@@ -1,8 +1,8 @@
-"""The waiting room of repair: requests that were read and are not served yet, and which job is next. Pure.
+"""The queue of repair: requests that were read and are not served yet, and which job is next. Pure.
 
-Requests come out oldest first, but those for trades newest first: where weight is short, what is recent matters most,
-and whoever asked for older ones asks again. A request for klines waits until its range is closed on the exchange's
-clock; requests for trades of one symbol that wait together and overlap or touch are one job.
+Requests come out oldest first, but those for trades newest first: where weight is short, recent trades matter most, and
+older ones are requested again. A request for klines waits until its range is closed on the exchange's clock. Requests
+for trades of one symbol that wait together, and overlap or touch, are one job.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ class QueuedRequest:
     raw: RawFields
     request: Request
     ready_ms: int
-    """Exchange time before which it cannot be served."""
+    """Exchange time (ms) before which it cannot be served."""
 
     @property
     def place(self) -> tuple[int, str]:
-        """What names the entry."""
+        """The entry's name: its shard and its id."""
         return self.shard, self.entry_id
 
 
 def queued_request(shard: int, entry_id: str, raw: RawFields, request: Request) -> QueuedRequest:
-    """The request with the time from which on it can be served; UnknownInterval if there is none."""
+    """The request with the time from which on it can be served; UnknownInterval if it names no interval."""
     return QueuedRequest(shard, entry_id, raw, request, closed_ms(request))
 
 
@@ -53,7 +53,7 @@ class Job:
 
     @property
     def deadline_ms(self) -> int:
-        """Exchange time after which nobody waits for it any more."""
+        """Exchange time (ms) after which nobody waits for it any more."""
         return max(each.request.deadline_ms for each in self.requests)
 
 
@@ -71,11 +71,11 @@ class RepairQueue:
 
     @property
     def free(self) -> int:
-        """How many more requests may come in."""
+        """How many more requests fit."""
         return self._size - len(self._held)
 
     def holds(self, shard: int, entry_id: str) -> bool:
-        """Whether this entry is here already."""
+        """Whether this entry is waiting or being served."""
         return (shard, entry_id) in self._held
 
     def add(self, queued: QueuedRequest) -> None:
@@ -85,7 +85,7 @@ class RepairQueue:
             self._waiting[queued.place] = queued
 
     def expire(self, now_ms: int) -> list[QueuedRequest]:
-        """Requests that wait and are past their deadline at `now_ms` (exchange time); they leave the queue."""
+        """Remove the waiting requests past their deadline at `now_ms` (exchange ms); the result are those requests."""
         late = [each for each in self._waiting.values() if each.request.deadline_ms < now_ms]
         for each in late:
             del self._waiting[each.place]
@@ -96,7 +96,7 @@ class RepairQueue:
         return late
 
     def next(self, now_ms: int, local_ms: float) -> Job | None:
-        """The job that is due at `now_ms` (exchange time); it stays in the room until `done` or `rest`."""
+        """The job that is due at `now_ms` (exchange ms) and `local_ms`; its requests count until `done`."""
         for job in self._postponed:
             if job.not_before_ms <= local_ms:
                 self._postponed.remove(job)
@@ -125,7 +125,7 @@ class RepairQueue:
         return Job(together, TradePages(request.symbol, low, high))
 
     def postpone(self, job: Job, until_ms: float) -> None:
-        """The job did not work: it is due again at `until_ms` (local)."""
+        """The job did not work: it is due again at `until_ms` (local ms)."""
         job.not_before_ms = until_ms
         self._postponed.append(job)
 

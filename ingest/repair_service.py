@@ -1,10 +1,10 @@
-"""klagg-repair: what the aggregators and auditors miss, asked for at the exchange and put into the feed. A thin shell.
+"""klagg-repair: gets from the exchange what aggregators and auditors request, and writes it to the feed. A thin shell.
 
 A request is acknowledged only after its answer is in the feed (`klagg.process.group_consumer` says why none is lost).
 What a crash leaves:
 
 1. Read, not served: the entry is pending; the next start reads its own pending entries first.
-2. Some or all answers written, not acknowledged: the same, and what comes twice the ledger drops.
+2. Some or all answers written, not acknowledged: the same; the ledger drops what comes twice.
 3. Acknowledged: done with.
 """
 
@@ -21,6 +21,7 @@ from ingest.repair_pages import Call, NotYet, given_up_finding, gone_finding
 from ingest.repair_queue import Job, QueuedRequest, RepairQueue, queued_request
 from ingest.sequenced_writer import SequencedWriter
 from ingest.synchroniser import Synchroniser
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg.backoff import Backoff
 from klagg.binance.kline_rows import Malformed
 from klagg.binance.rest_client import ExchangeRest
@@ -48,43 +49,25 @@ PROCESS: Final = "repair"
 READ_ENTRIES: Final = 200
 """The most entries of one read of one stream."""
 
-RECLAIM_IDLE_MS: Final = 120_000
-"""An entry that another consumer holds for this long is taken over. A living one that only waits for weight then serves
-it too, which changes nothing."""
-
-SWEEP_S: Final = 0.25
-"""How often requests past their deadline are looked for, and at the latest whether one is due."""
-
-FULL_S: Final = 0.2
-"""How long reading pauses while the waiting room is full."""
-
-NOT_YET_S: Final = 1.0
-NOT_YET_S_MAX: Final = 16.0
-"""After an answer that lacks the end of the range; twice as long each time."""
-
-RETRY_FIRST_S: Final = 0.2
-RETRY_CAP_S: Final = 30.0
 
 REST_TIMEOUT_MS: Final = 20_000
 
-TIME_S_MIN: Final = 1.0
-"""However soon the synchroniser would look again: a clock that is held for others matters little here."""
-
 WORTH_RETRYING: Final = frozenset({403, 408, 418, 429})
-"""Answers below 500 that say something about this address or this moment, and nothing about the request."""
+"""Statuses below 500 that are about this address or this moment, not about the request: 403 is the firewall, 418 a ban
+and 429 the limit on requests, 408 a timeout (Binance USDⓈ-M docs, "General Info", HTTP return codes)."""
 
 
 class Outage:
-    """One thing that may be away: what is said about it, once for each status, and how long to leave it alone."""
+    """One server that may be away: its failures are logged once for each status, and calls wait meanwhile."""
 
-    def __init__(self, context: AsyncContext, what: str) -> None:
+    def __init__(self, context: AsyncContext, what: str, timings: Timings) -> None:
         self._context, self._what = context, what
-        self._backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random)
+        self._backoff = Backoff(timings.repair_retry_first_s, timings.repair_retry_cap_s, random.random)
         self._until_ms = 0.0
         self._logged: set[int] = set()
 
     def failed(self, trouble: KlaggError) -> None:
-        """It did not work. Several that fail while it is left alone count as one."""
+        """A call failed. Several calls that fail while it is away count as one failure."""
         now_ms = steady_ms()
         status = trouble.status if isinstance(trouble, ExchangeRefused) else 0
         if status not in self._logged:  # after a 429 a 418 is news
@@ -95,7 +78,7 @@ class Outage:
         self._until_ms = now_ms + self._backoff.next_s() * 1000
 
     def worked(self) -> None:
-        """It works."""
+        """A call worked."""
         if self._backoff.tries:
             self._context.log.warning("%s again after %d tries", self._what, self._backoff.tries)
         self._backoff.reset()
@@ -103,13 +86,13 @@ class Outage:
         self._until_ms = 0.0
 
     async def over(self) -> None:
-        """Wait until it is worth another try."""
+        """Wait until another call is worth a try."""
         while (wait_ms := self._until_ms - steady_ms()) > 0:
             await asyncio.sleep(wait_ms / 1000)
 
 
 class Repair:
-    """The parts of the process: a reader that fills the waiting room, and workers that empty it."""
+    """The parts of the process: a reader that fills the queue, and workers that empty it."""
 
     def __init__(
         self,
@@ -118,8 +101,10 @@ class Repair:
         writing: AsyncStreams,
         rest: ExchangeRest,
         clock: ExchangeClock,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         settings = context.settings
+        self._timings = timings
         self._context, self._stats, self._log = context, context.stats, context.log
         self._rest, self._clock = rest, clock
         self._shards = {Keys(shard).requests: shard for shard in range(settings.shards)}
@@ -129,14 +114,14 @@ class Repair:
             writing,
             GROUP_REPAIR,
             {stream: Keys(shard) for stream, shard in self._shards.items()},
-            idle_ms=RECLAIM_IDLE_MS,
+            idle_ms=timings.reclaim_idle_ms,
         )
         self._agg_ids = settings.exchange.source == "aggTrade"
         self._queue = RepairQueue(settings.repair.waiting_max)
         self._writer = SequencedWriter(writing, context.writer)
         self._capacity = FeedCapacity(writing, settings, stats=context.stats, log=context.log)
-        self._exchange_outage = Outage(context, "the exchange answers")
-        self._redis_outage = Outage(context, "Redis answers")
+        self._exchange_outage = Outage(context, "the exchange answers", timings)
+        self._redis_outage = Outage(context, "Redis answers", timings)
         self._wake = asyncio.Event()
         self._stats.add("unrepaired", 0)  # Prometheus sees growth only in what it saw before
         self._stats.show("waiting", 0)
@@ -176,7 +161,7 @@ class Repair:
     async def _some_room(self) -> int:
         """How many entries may be read of every stream; waits until it is at least one."""
         while (room := self._queue.free // len(self._shards)) < 1:
-            await asyncio.sleep(FULL_S)
+            await asyncio.sleep(self._timings.full_s)
         return min(room, READ_ENTRIES)
 
     async def _recover(self) -> None:
@@ -190,7 +175,7 @@ class Repair:
             await self._admit(page.stream, page.entries)
 
     async def _admit(self, stream: str, entries: Iterable[Entry]) -> None:
-        """Take entries into the waiting room; what is no usable request is buried."""
+        """Queue the requests of entries. What is no usable request goes to the dead entries."""
         shard = self._shards[stream]
         for entry in entries:
             if self._queue.holds(shard, entry.id):
@@ -199,7 +184,7 @@ class Repair:
             try:
                 request = request_of(upgraded(entry.fields))
                 if request.kind == REQUEST_TRADES and not self._agg_ids:
-                    raise ContractError("trades are asked for by aggregate ids, which exchange.source = trade has not")
+                    raise ContractError("trades are requested by aggregate ids, which exchange.source = trade has not")
                 queued = queued_request(shard, entry.id, entry.fields, request)
             except (ContractError, UnknownInterval) as bad:
                 await self._bury([Rejected(stream, entry.id, entry.fields, str(bad))])
@@ -216,7 +201,8 @@ class Repair:
                 await self._serve(job)
             except NotYet:
                 self._stats.add("answers")
-                self._queue.postpone(job, steady_ms() + min(NOT_YET_S_MAX, NOT_YET_S * 2.0**job.early) * 1000)
+                rest_s = min(self._timings.not_yet_s_max, self._timings.not_yet_s * 2.0**job.early)
+                self._queue.postpone(job, steady_ms() + rest_s * 1000)
                 job.early += 1
             except (Malformed, ExchangeRefused) as refused:
                 if isinstance(refused, ExchangeRefused):
@@ -236,7 +222,7 @@ class Repair:
         self._queue.postpone(job, steady_ms())
 
     async def _next_job(self) -> Job:
-        """The next job that is due, while neither the exchange nor Redis is to be left alone."""
+        """The next job that is due, once neither the exchange nor Redis is away."""
         while True:
             await self._exchange_outage.over()
             await self._redis_outage.over()
@@ -246,7 +232,7 @@ class Repair:
                     return job
             self._wake.clear()
             try:
-                async with asyncio.timeout(SWEEP_S):
+                async with asyncio.timeout(self._timings.sweep_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -269,7 +255,7 @@ class Repair:
         self._stats.add("served", len(job.requests))
 
     async def _report(self, job: Job, *findings: Fields) -> None:
-        """What could not be had: into the log, and to the findings."""
+        """Report what the exchange did not give: in the log, and as findings."""
         for each in findings:
             self._log.warning("%s: %s", each["symbol"], each["evidence"])
         key = Keys(job.requests[0].shard).findings
@@ -277,7 +263,7 @@ class Repair:
         self._stats.add("unrepaired", len(findings))
 
     def _read_answer(self, job: Job, answer: Any) -> list[Fields]:
-        """The entries that an answer gives, and what they hold counted."""
+        """The entries of an answer; what they hold is counted."""
         pages = job.pages
         before = pages.trades, pages.klines, pages.missing
         entries = pages.receive(answer, self._now_ms())
@@ -288,8 +274,8 @@ class Repair:
         return entries
 
     async def _deliver(self, job: Job) -> None:
-        """What the last answer gave, into the feed. If Redis does not take it, or the feed is at its cap (FeedFull),
-        the job keeps it."""
+        """Write the entries of the last answer to the feed. If that fails, or the feed is at its cap (FeedFull), the
+        job keeps them."""
         if job.undelivered:
             feed = Keys(job.requests[0].shard).feed
             await self._capacity.measure()
@@ -309,7 +295,7 @@ class Repair:
         await self._consumer.acknowledge({stream: [each.entry_id for each in requests]})
 
     async def _expire(self, requests: Sequence[QueuedRequest]) -> None:
-        """Acknowledge requests for which nobody waits any more; who asked asks again."""
+        """Acknowledge requests past their deadline: whoever still misses something requests it again."""
         for each in requests:
             await self._ack([each])
         self._stats.add("expired", len(requests))
@@ -331,9 +317,9 @@ class Repair:
         await self._consumer.acknowledge({rejected[0].stream: [each.id for each in rejected]})
 
     async def _sweep(self) -> None:
-        """Lets go of requests past their deadline, and shows how many wait."""
+        """Drop requests past their deadline, and show how many wait."""
         while True:
-            await asyncio.sleep(SWEEP_S)
+            await asyncio.sleep(self._timings.sweep_s)
             if self._clock.synced and (late := self._queue.expire(self._now_ms())):
                 try:
                     await self._expire(late)
@@ -350,14 +336,14 @@ def _worth_retrying(status: int) -> bool:
     return status >= 500 or status in WORTH_RETRYING
 
 
-async def _keep_time(synchroniser: Synchroniser) -> None:
+async def _keep_time(synchroniser: Synchroniser, timings: Timings) -> None:
     while True:
         await synchroniser.once()
-        await asyncio.sleep(max(TIME_S_MIN, synchroniser.wait_s))
+        await asyncio.sleep(max(timings.sync_s_min, synchroniser.wait_s))
 
 
-async def repair(context: AsyncContext) -> None:
-    """Body of the process: until asked to stop. What is being served then stays pending for the next start."""
+async def repair(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> None:
+    """Body of the process: until it is to stop. Requests that are being served stay pending for the next start."""
     settings = context.settings
     reading, writing = context.connect(), context.connect()
     await writing.ping()
@@ -376,9 +362,10 @@ async def repair(context: AsyncContext) -> None:
             lost_s=settings.clock.lost_s,
             stats=context.stats,
             log=context.log,
+            timings=timings,
         )
-        body = Repair(context, reading, writing, rest, clock)
-        await until_stopping(context, context.together({**body.tasks(), "time": _keep_time(synchroniser)}))
+        body = Repair(context, reading, writing, rest, clock, timings)
+        await until_stopping(context, context.together({**body.tasks(), "time": _keep_time(synchroniser, timings)}))
     await reading.close()
     await writing.close()
 

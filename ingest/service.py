@@ -1,4 +1,4 @@
-"""klagg-ingest: one socket line, from the exchange's WebSocket to `feed:{n}` (DESIGN §2). A thin shell."""
+"""klagg-ingest: one line, from the exchange's WebSocket to the feeds `feed:{n}` in Redis. A thin shell."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ingest.line import Line, connection_options
 from ingest.listed import Listed
 from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg.binance.rest_client import ExchangeRest
 from klagg.binance.weight_account import ROLE_CLOCK, HastyGate
 from klagg.clock import ExchangeClock
@@ -28,7 +29,7 @@ async def _keep_time(synchroniser: Synchroniser) -> None:
 
 
 async def _receive(context: AsyncContext, line: Line, sender: Sender, synchroniser: Synchroniser) -> None:
-    """The receiving half: runs until asked to stop, then hands over what is still in the batch."""
+    """The receiving half: runs until the process is to stop, then delivers what is still in the batch."""
     try:
         await until_stopping(context, context.together({**line.tasks(), "time": _keep_time(synchroniser)}))
     finally:
@@ -36,8 +37,11 @@ async def _receive(context: AsyncContext, line: Line, sender: Sender, synchronis
         sender.finish()
 
 
-async def ingest(context: AsyncContext) -> None:
-    """Body of the process. Ends when asked to and everything received is in Redis, or with the first error."""
+async def ingest(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> None:
+    """Body of the process. It ends when it is to stop and everything received is in Redis, or with the first error.
+
+    Leftover if not everything could be written within `service.shutdown_s`.
+    """
     settings = context.settings
     streams = context.connect()
     await streams.ping()
@@ -52,9 +56,10 @@ async def ingest(context: AsyncContext) -> None:
             lost_s=settings.clock.lost_s,
             stats=context.stats,
             log=context.log,
+            timings=timings,
         )
         await synchroniser.once()
-        listed = Listed(context, rest)
+        listed = Listed(context, rest, timings)
         symbols = await listed.start()
         if not symbols:
             return
@@ -67,8 +72,9 @@ async def ingest(context: AsyncContext) -> None:
             shutdown_s=settings.service.shutdown_s,
             stats=context.stats,
             log=context.log,
+            timings=timings,
         )
-        line = Line(context, clock, sender, listed)
+        line = Line(context, clock, sender, listed, timings)
         line.follow(symbols)
         context.log.info(
             "line %s: %s of %d symbols over %d connections to %s (%s)",

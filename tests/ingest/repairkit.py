@@ -14,6 +14,7 @@ import ujson
 from aiohttp import web
 
 from ingest.repair_service import repair
+from ingest.timings import Timings
 from klagg.drivers.redis_streams import Append, Streams
 from klagg.errors import RedisRefused
 from klagg.intervals import HOUR_MS, MINUTE_MS
@@ -29,6 +30,16 @@ from tests.webkit import serving
 
 KEYS = Keys(0)
 NOW_MS = START_MS + 30 * MINUTE_MS
+SHORT = Timings(
+    repair_retry_first_s=0.02,
+    repair_retry_cap_s=0.1,
+    not_yet_s=0.05,
+    sweep_s=0.02,
+    full_s=0.02,
+    sync_s_min=0.02,
+    sync_retry_s=0.02,
+)
+"""What a test of repair need not wait for."""
 
 
 def a_context(rest_url: str, redis_url: str, **sections: Any) -> AsyncContext:
@@ -41,9 +52,9 @@ def a_context(rest_url: str, redis_url: str, **sections: Any) -> AsyncContext:
 
 
 @asynccontextmanager
-async def repairing(context: AsyncContext) -> AsyncIterator[AsyncContext]:
+async def repairing(context: AsyncContext, timings: Timings = SHORT) -> AsyncIterator[AsyncContext]:
     """The process's body, running; at the end it is asked to stop, and must have ended well."""
-    task = asyncio.create_task(repair(context))
+    task = asyncio.create_task(repair(context, timings))
     try:
         yield context
         assert not task.done(), task.exception()

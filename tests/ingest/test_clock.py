@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.clock import STEP_MS, TICK_LEAST_S, UNREACHABLE_MS, TickTime, WallClockMonitor, tick_s
+from ingest.clock import STEP_MS, TICK_LEAST_S, TickTime, WallClockMonitor, tick_s
+from ingest.timings import DEFAULT_TIMINGS
 
 
 def test_ticks_follow_the_speed_of_the_exchange() -> None:
@@ -44,8 +45,8 @@ def test_no_tick_before_the_time_is_known_or_the_exchange_silent_for_long() -> N
     tick_time = TickTime(5_000.0)
     assert not tick_time.may_tick(5_000.0, synced=False)
     assert tick_time.may_tick(5_000.0, synced=True)
-    assert not tick_time.may_tick(5_000.0 + UNREACHABLE_MS - 1, synced=False)
-    assert tick_time.may_tick(5_000.0 + UNREACHABLE_MS, synced=False)
+    assert not tick_time.may_tick(5_000.0 + DEFAULT_TIMINGS.unreachable_ms - 1, synced=False)
+    assert tick_time.may_tick(5_000.0 + DEFAULT_TIMINGS.unreachable_ms, synced=False)
 
 
 def test_a_step_of_the_wall_clock_is_told_once() -> None:

@@ -15,7 +15,6 @@ import pytest
 import ujson
 from aiohttp import web
 
-from ingest import repair_service, synchroniser
 from ingest.repair_service import main, repair
 from klagg.drivers.redis_streams import Streams
 from klagg.errors import RedisRefused
@@ -28,6 +27,7 @@ from tests.ingest.kit import Relay, column_of, feed_of
 from tests.ingest.repairkit import (
     KEYS,
     NOW_MS,
+    SHORT,
     Stub,
     a_context,
     ask,
@@ -45,17 +45,6 @@ from tests.kit import eventually_async as eventually
 from tests.simulator.kit import running
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair_service, "RETRY_FIRST_S", 0.02)
-    monkeypatch.setattr(repair_service, "RETRY_CAP_S", 0.1)
-    monkeypatch.setattr(repair_service, "NOT_YET_S", 0.05)
-    monkeypatch.setattr(repair_service, "SWEEP_S", 0.02)
-    monkeypatch.setattr(repair_service, "FULL_S", 0.02)
-    monkeypatch.setattr(repair_service, "TIME_S_MIN", 0.02)
-    monkeypatch.setattr(synchroniser, "RETRY_S", 0.02)
 
 
 @pytest.fixture
@@ -213,15 +202,13 @@ async def test_a_request_past_its_deadline_is_acknowledged_unserved(streams: Str
     assert feed_of(streams, "trades") == []
 
 
-async def test_what_an_earlier_run_or_a_dead_consumer_left_is_served(
-    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(repair_service, "RECLAIM_IDLE_MS", 0)
+async def test_what_an_earlier_run_or_a_dead_consumer_left_is_served(streams: Streams, redis_url: str) -> None:
     ask(streams, *(trades_request(number, number * 10, number * 10) for number in range(1, 4)))
     streams.ensure_group(KEYS.requests, GROUP_REPAIR)
     streams.read_group([KEYS.requests], GROUP_REPAIR, "repair", count=1)
     streams.read_group([KEYS.requests], GROUP_REPAIR, "dead", count=1)
-    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+    at_once = replace(SHORT, reclaim_idle_ms=0)
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url), at_once) as context:
         await eventually(settled(streams, 3))
     assert sorted(column_of(feed_of(streams, "trades"), "id")) == ["10", "20", "30"]
     assert count(context, "served") == 3
@@ -390,7 +377,7 @@ async def test_a_stream_that_is_none_ends_the_process(streams: Streams, redis_ur
     streams.set_bytes(KEYS.requests, b"text")
     async with running(local()) as exchange:
         with pytest.raises(RedisRefused, match="WRONGTYPE"):
-            await asyncio.wait_for(repair(a_context(exchange.rest_url, redis_url)), 10)
+            await asyncio.wait_for(repair(a_context(exchange.rest_url, redis_url), SHORT), 10)
 
 
 def test_without_redis_the_start_is_refused_in_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

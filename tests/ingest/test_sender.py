@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from aggregator.feed_sequences import FeedSequences
-from ingest import sender as module
 from ingest.feed_capacity import FeedFull
 from ingest.sender import Leftover, Sender
+from ingest.timings import Timings
 from klagg.drivers.redis_streams import Append, AsyncStreams
 from klagg.embedded import RedisServer
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
@@ -46,10 +46,7 @@ class Unreliable:
             raise RedisRefused
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
-    monkeypatch.setattr(module, "RETRY_CAP_S", 0.002)
+SHORT = Timings(write_retry_first_s=0.001, write_retry_cap_s=0.002)
 
 
 class SomeCapacity:
@@ -80,6 +77,7 @@ def a_sender(
         shutdown_s=shutdown_s,
         stats=Stats(),
         log=logging.getLogger("test"),
+        timings=SHORT,
     )
 
 
@@ -271,6 +269,7 @@ async def test_an_entry_refused_in_the_middle_lets_none_behind_it_pass(redis_ser
         shutdown_s=10.0,
         stats=Stats(),
         log=logging.getLogger("test"),
+        timings=SHORT,
     )
     sizes = [10, 10, 1_000_000, 10, 10]
     async with running(sender) as task:

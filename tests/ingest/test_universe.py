@@ -7,12 +7,8 @@ from dataclasses import replace
 
 import pytest
 
+from ingest.timings import DEFAULT_TIMINGS
 from ingest.universe import (
-    CONFIRM_MS,
-    FORGOTTEN_S,
-    OVERDUE_S,
-    REQUEST_LEAST_S,
-    REQUEST_MOST_S,
     VANISHED,
     Doubts,
     Universe,
@@ -25,6 +21,7 @@ from klagg.binance.payloads import ContractNews, Ticker
 from klagg.errors import ExchangeUnavailable
 from klagg.wire.entries import Listing
 
+T = DEFAULT_TIMINGS
 NAMES = ("AUSDT", "BUSDT", "CUSDT", "DUSDT")
 
 
@@ -54,12 +51,12 @@ def universe() -> Universe:
 def test_a_name_ends_when_answers_have_lacked_it_for_long_enough(universe: Universe) -> None:
     assert answered(universe, NAMES[1:], 5) == []
     assert universe.doubtful
-    assert answered(universe, NAMES[1:], 4 + CONFIRM_MS) == []
+    assert answered(universe, NAMES[1:], 4 + T.confirm_ms) == []
     assert universe.gone == {}
-    assert answered(universe, NAMES[1:], 5 + CONFIRM_MS) == ["AUSDT"]
+    assert answered(universe, NAMES[1:], 5 + T.confirm_ms) == ["AUSDT"]
     assert universe.gone == {"AUSDT": replace(listing("AUSDT"), status=VANISHED)}
     assert not universe.doubtful
-    assert answered(universe, NAMES[1:], 10 * CONFIRM_MS) == []
+    assert answered(universe, NAMES[1:], 10 * T.confirm_ms) == []
     assert list(universe.gone) == ["AUSDT"], "it is said with every listing"
 
 
@@ -67,31 +64,31 @@ def test_one_answer_that_has_it_in_between_begins_the_wait_anew(universe: Univer
     answered(universe, NAMES[1:], 5)
     answered(universe, NAMES, 6)
     assert not universe.doubtful
-    assert answered(universe, NAMES[1:], 5 + CONFIRM_MS) == []
-    assert answered(universe, NAMES[1:], 5 + 2 * CONFIRM_MS) == ["AUSDT"]
+    assert answered(universe, NAMES[1:], 5 + T.confirm_ms) == []
+    assert answered(universe, NAMES[1:], 5 + 2 * T.confirm_ms) == ["AUSDT"]
 
 
 def test_a_name_that_comes_back_is_no_longer_gone_and_may_vanish_again(universe: Universe) -> None:
-    for now_ms in (1, 1 + CONFIRM_MS):
+    for now_ms in (1, 1 + T.confirm_ms):
         answered(universe, NAMES[1:], now_ms)
     again = [listing("AUSDT", generation=2_000), *listings(NAMES[1:])]
-    assert universe.update(again, frozenset(NAMES), 10 * CONFIRM_MS) == []
+    assert universe.update(again, frozenset(NAMES), 10 * T.confirm_ms) == []
     assert universe.gone == {}
-    answered(universe, NAMES[1:], 11 * CONFIRM_MS)
-    assert answered(universe, NAMES[1:], 12 * CONFIRM_MS) == ["AUSDT"]
+    answered(universe, NAMES[1:], 11 * T.confirm_ms)
+    assert answered(universe, NAMES[1:], 12 * T.confirm_ms) == ["AUSDT"]
     assert universe.gone["AUSDT"].generation == 2_000
 
 
 def test_what_the_exchange_ended_itself_is_not_ended_again(universe: Universe) -> None:
     universe.update([listing("AUSDT", "SETTLING"), *listings(NAMES[1:])], frozenset(NAMES), 1)
-    for now_ms in (2, 2 + CONFIRM_MS):
+    for now_ms in (2, 2 + T.confirm_ms):
         assert answered(universe, NAMES[1:], now_ms) == []
         assert not universe.doubtful
     assert universe.gone == {}
 
 
 def test_a_name_that_is_there_and_no_longer_chosen_has_not_vanished(universe: Universe) -> None:
-    for now_ms in (1, 1 + CONFIRM_MS):
+    for now_ms in (1, 1 + T.confirm_ms):
         assert universe.update(listings(NAMES[1:]), frozenset(NAMES), now_ms) == []
         assert not universe.doubtful
 
@@ -116,7 +113,7 @@ def test_a_first_answer_is_believed_whatever_it_holds() -> None:
 def test_what_the_configuration_names_must_be_there_until_it_has_been(universe: Universe) -> None:
     names = frozenset(NAMES[1:])
     assert universe.expected(["AUSDT", "BUSDT", "NEVERUSDT"], names) == ["BUSDT", "NEVERUSDT"]
-    for now_ms in (1, 1 + CONFIRM_MS):
+    for now_ms in (1, 1 + T.confirm_ms):
         answered(universe, names, now_ms)
     assert universe.expected(["AUSDT", "BUSDT"], names) == ["BUSDT"]
     assert universe.expected(["AUSDT"], frozenset(NAMES)) == ["AUSDT"]
@@ -174,10 +171,10 @@ def test_an_unknown_symbol_that_trades_is_asked_about_in_longer_and_longer_pause
     doubts.traded(moved("AUSDT", "CUSDT", "CUSDC"), two_listed, EXCHANGE, 0.0)
     asked = asks(doubts, two_listed, ["AUSDT", "BUSDT"], 200)
     assert asked == [2, 6, 14, 30, 62, 122, 182]
-    assert (asked[0], asked[-1] - asked[-2]) == (REQUEST_LEAST_S, REQUEST_MOST_S)
-    assert doubts.overdue(OVERDUE_S) == ["CUSDT"]
-    assert doubts.overdue(OVERDUE_S + 1) == []
-    assert not doubts.due(FORGOTTEN_S)
+    assert (asked[0], asked[-1] - asked[-2]) == (T.request_least_s, T.request_most_s)
+    assert doubts.overdue(T.overdue_s) == ["CUSDT"]
+    assert doubts.overdue(T.overdue_s + 1) == []
+    assert not doubts.due(T.forgotten_s)
 
 
 def test_an_answer_that_lists_it_settles_the_doubt_chosen_or_not(two_listed: Universe) -> None:
@@ -197,13 +194,13 @@ def test_news_stand_until_an_answer_bears_them_out_or_they_are_an_alarm(two_list
     answer(two_listed, ["AUSDT", "BUSDT"])
     doubts.answered(two_listed)
     assert [each.status for each in doubts.with_news(known)] == ["SETTLING", "TRADING"]
-    assert doubts.overdue(OVERDUE_S) == ["AUSDT"]
+    assert doubts.overdue(T.overdue_s) == ["AUSDT"]
     assert [each.status for each in doubts.with_news(known)] == ["TRADING", "TRADING"], (
         "after a minute the answer counts"
     )
     answer(two_listed, ["AUSDT", "BUSDT"], AUSDT="SETTLING")
     doubts.answered(two_listed)
-    assert not doubts.due(OVERDUE_S + REQUEST_MOST_S)
+    assert not doubts.due(T.overdue_s + T.request_most_s)
     assert two_listed.carried == ["BUSDT"]
 
 
@@ -214,7 +211,7 @@ def test_who_was_announced_is_wanted_and_who_is_over_needs_no_listing(two_listed
     assert doubts.wanted == ["CUSDT"]
     doubts.answered(two_listed)
     assert doubts.wanted == ["CUSDT"]
-    assert doubts.overdue(OVERDUE_S) == ["CUSDT"]
+    assert doubts.overdue(T.overdue_s) == ["CUSDT"]
 
 
 def test_a_name_listed_anew_takes_its_new_generation_from_the_news(two_listed: Universe) -> None:
@@ -222,7 +219,7 @@ def test_a_name_listed_anew_takes_its_new_generation_from_the_news(two_listed: U
     doubts.news(news("AUSDT", generation=2_000), 0.0)
     assert [each.generation for each in doubts.with_news([two_listed.known["AUSDT"]])] == [2_000]
     doubts.answered(two_listed)
-    assert doubts.due(REQUEST_LEAST_S)
+    assert doubts.due(T.request_least_s)
 
 
 def test_what_fits_the_choice(two_listed: Universe) -> None:
