@@ -22,12 +22,10 @@ from klagg.drivers.redis_streams import Append, HashUpdate, Streams, Write
 from klagg.errors import CommitConflict, ContractError, RedisOlder, RedisRefused, RedisUnavailable
 from klagg.wire.entries import BARS_POSITION, DEAD_ENTRIES
 from klagg.wire.fields import Fields, integer_of, stamp, text_of
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
 
 START = "0-0"
-REDIS_OLDER = "REDIS_OLDER"
-"""The kind of the finding that Redis came back older than a process had left it."""
 ENTRIES_MAX = {"dead": DEAD_ENTRIES}
 """What no group reads and other processes write too is bounded at every append; the rest is trimmed."""
 STREAMS = ("klines", "live", "events", "requests", "findings", "dead")
@@ -155,7 +153,7 @@ class Committer:
         The finding is written beside any commit, because there will be no more of this process; it counts for itself.
         """
         evidence = f"{where}, while this process had committed {_place(self.position)}"
-        entry = finding_entry(REDIS_OLDER, "error", evidence)
+        entry = finding_entry(FindingKind.REDIS_OLDER, Severity.ERROR, evidence)
         with contextlib.suppress(RedisUnavailable, RedisRefused):
             stamped = stamp(entry, f"{self._writer}/older", 1)
             self._streams.append(self._keys.findings, stamped)

@@ -43,7 +43,7 @@ from klagg.wire.entries import (
     request_entry,
 )
 from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import FEED
 
 Ints = npt.NDArray[np.int64]
@@ -211,7 +211,9 @@ class Core:
         except ArithmeticOverflow as beyond:
             name, wanted = self.symbols.names[slot], f"{price_scale} and {qty_scale} decimals"
             self._pending.findings.append(
-                finding_entry("OVERFLOW", "error", f"{wanted}: {beyond}", symbol=name, time_ms=self.time_ms)
+                finding_entry(
+                    FindingKind.OVERFLOW, Severity.ERROR, f"{wanted}: {beyond}", symbol=name, time_ms=self.time_ms
+                )
             )
             return
         for values, more in held:
@@ -327,7 +329,7 @@ class Core:
         rows = prepared.rows
         if prepared.unfit is not None and prepared.unfit.any():
             lost = rows.take(prepared.unfit)
-            self._refuse("OVERFLOW", "does not fit 64 bits at the symbol's scales", lost.slot, lost.id)
+            self._refuse(FindingKind.OVERFLOW, "does not fit 64 bits at the symbol's scales", lost.slot, lost.id)
             self.ledger.lose(lost.slot, lost.id, lost.time)
             rows = rows.take(~prepared.unfit)
         self.counts.trades += len(rows)
@@ -356,7 +358,9 @@ class Core:
         wrong = (self.agg_ids[slots] != space) & usable
         if wrong.any():
             usable &= ~wrong
-            self._refuse("ID_SPACE", "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong])
+            self._refuse(
+                FindingKind.ID_SPACE, "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong]
+            )
         return usable
 
     def _of_this_generation(self, decoded: Columns, slots: Ints) -> Bools:
@@ -366,22 +370,24 @@ class Core:
             return np.ones(len(slots), np.bool_)
         current, unseen = told
         self.counts.duplicates += int((~current & ~unseen).sum())
-        self._refuse("OLD_GENERATION", OLD_GENERATION, slots[unseen], decoded.id[unseen])
+        self._refuse(FindingKind.OLD_GENERATION, OLD_GENERATION, slots[unseen], decoded.id[unseen])
         return current
 
     def _park(self, strange: Prepared, time_ms: int) -> None:
         """Trades that may be of a generation whose listing is still to come wait for it."""
         over = self.listings.park(strange, time_ms)
-        self._refuse("UNLISTED", UNLISTED, strange.rows.slot[over], strange.rows.id[over])
+        self._refuse(FindingKind.UNLISTED, UNLISTED, strange.rows.slot[over], strange.rows.id[over])
 
-    def _refuse(self, kind: str, why: str, slots: Ints, ids: Ints) -> None:
+    def _refuse(self, kind: FindingKind, why: str, slots: Ints, ids: Ints) -> None:
         """Trades that are refused: counted, and one finding a symbol."""
         self.counts.refused += len(slots)
         for slot in np.unique(slots).tolist():
             own = ids[slots == slot]
             evidence = f"{len(own)} trades, ids {own.min()} to {own.max()}: {why}"
             name = self.symbols.names[slot]
-            self._pending.findings.append(finding_entry(kind, "error", evidence, symbol=name, time_ms=self.time_ms))
+            self._pending.findings.append(
+                finding_entry(kind, Severity.ERROR, evidence, symbol=name, time_ms=self.time_ms)
+            )
 
     def _fold(self, rows: Rows, step_ms: int, outputs: Outputs) -> Rows:
         """Fold the rows that are due at this step into every interval; what is ahead of it comes back."""
@@ -393,7 +399,9 @@ class Core:
             held, rows = rows.take(ahead), rows.take(~ahead)
         if int(rows.time.min(initial=step_ms)) < step_ms - self._window_ms:
             old = rows.time < step_ms - self._window_ms
-            self._refuse("TOO_OLD", f"is older than the window of {self._window_ms} ms", rows.slot[old], rows.id[old])
+            self._refuse(
+                FindingKind.TOO_OLD, f"is older than the window of {self._window_ms} ms", rows.slot[old], rows.id[old]
+            )
             self.ledger.lose(rows.slot[old], rows.id[old], rows.time[old])
             rows = rows.take(~old)
         if not len(rows):
@@ -431,7 +439,7 @@ class Core:
     def _let_go(self, outputs: Outputs) -> None:
         """At a tick's end: symbols that are over leave `bars`, and later their slots."""
         outputs.bars_gone = self._speaker.forget(self.listings.leave())
-        self._refuse("UNLISTED", UNLISTED, *self.listings.given_up(self.time_ms))
+        self._refuse(FindingKind.UNLISTED, UNLISTED, *self.listings.given_up(self.time_ms))
         for slot in self.listings.free():
             self.clear_slot(slot)
 

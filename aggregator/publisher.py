@@ -14,7 +14,7 @@ from aggregator.finality import AMENDED, CONFIRMED, Published
 from aggregator.ledger import LOST, Gap, GapEvent
 from aggregator.ring import NO_BUCKET, NO_ID, Ring
 from aggregator.symbols import SymbolTable
-from aggregator.unrepaired import UNREPAIRED, evidence_of
+from aggregator.unrepaired import evidence_of
 from klagg.decimals import to_text
 from klagg.wire.entries import (
     EVENT_AMENDED,
@@ -26,7 +26,7 @@ from klagg.wire.entries import (
     live_field,
 )
 from klagg.wire.fields import Fields
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 Ints = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
@@ -121,7 +121,13 @@ class Speaker:
             kind = self._ring.intervals[at]
             evidence = f"a sum of the {kind.name} bar that opens at {kind.open_of(bucket)} does not fit 62 bits"
             outputs.findings.append(
-                finding_entry("OVERFLOW", "error", evidence, symbol=self._symbols.names[slot], time_ms=outputs.time_ms)
+                finding_entry(
+                    FindingKind.OVERFLOW,
+                    Severity.ERROR,
+                    evidence,
+                    symbol=self._symbols.names[slot],
+                    time_ms=outputs.time_ms,
+                )
             )
         self._ring.broke = []
 
@@ -147,7 +153,11 @@ class Speaker:
                 outputs.events.append(events_entry(kind, outputs.time_ms, rows))
         outputs.findings += [
             finding_entry(
-                UNREPAIRED, "error", evidence_of(gaps), symbol=self._symbols.names[slot], time_ms=outputs.time_ms
+                FindingKind.UNREPAIRED,
+                Severity.ERROR,
+                evidence_of(gaps),
+                symbol=self._symbols.names[slot],
+                time_ms=outputs.time_ms,
             )
             for slot, gaps in lost.items()
         ]

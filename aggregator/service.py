@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from aggregator.checkpoint import Checkpoint, CheckpointDamaged, block_keys, fits, restore
-from aggregator.commit import REDIS_OLDER, START, Committer, after
+from aggregator.commit import START, Committer, after
 from aggregator.core import Core
-from aggregator.feed_sequences import DATA_LOSS
 from aggregator.parts import parts_of
 from aggregator.publisher import Outputs
 from aggregator.repair_budget import PAGE_WEIGHT
@@ -30,7 +29,7 @@ from klagg.process.stats import Alarm
 from klagg.settings import Aggregator, Settings
 from klagg.wire.entries import TRADES
 from klagg.wire.fields import Fields
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
 
 READ_ENTRIES = 256
@@ -97,7 +96,9 @@ class Service:
         self._core.epoch = position.epoch
         self._load_checkpoint()
         self._counted = self._counts()
-        self._context.stats.add("findings", 0, kind=DATA_LOSS)  # Prometheus sees growth only in what it saw before
+        self._context.stats.add(
+            "findings", 0, kind=FindingKind.DATA_LOSS
+        )  # Prometheus sees growth only in what it saw before
         self._show()
         self._anew = self._read_id == START != self._committed_id
         self._stay_within_the_feed()
@@ -153,7 +154,9 @@ class Service:
         if not after(self._committed_id, last):
             return
         evidence = f"{self._keys.feed} ends at {last}, before what was committed, {self._committed_id}"
-        self._unsaid.append(finding_entry(REDIS_OLDER, "error", evidence, time_ms=self._core.time_ms))
+        self._unsaid.append(
+            finding_entry(FindingKind.REDIS_OLDER, Severity.ERROR, evidence, time_ms=self._core.time_ms)
+        )
         self._committed_id, self._out_of_next = last, 0
         self._committer.stand_at(last)
         if after(self._read_id, last):
@@ -213,7 +216,7 @@ class Service:
         was trimmed.
         """
         if self._anew:
-            losses = [finding for finding in outputs.findings if finding["kind"] == DATA_LOSS]
+            losses = [finding for finding in outputs.findings if finding["kind"] == FindingKind.DATA_LOSS]
             self._unsaid += losses[: UNSAID_MAX - len(self._unsaid)]
 
     def _commit(self, outputs: Outputs, entry_id: str) -> None:

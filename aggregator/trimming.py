@@ -15,18 +15,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from aggregator.commit import after
-from aggregator.feed_sequences import DATA_LOSS
 from aggregator.publisher import Outputs
 from klagg.drivers.redis_streams import Entry, Streams, Trim, Write, next_id
 from klagg.errors import ContractError
 from klagg.settings import Settings
 from klagg.wire.fields import Fields, integer_of, text_of
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.groups import groups_of
 from klagg.wire.keys import FEED, Keys
-
-UNKNOWN_GROUP = "UNKNOWN_GROUP"
-"""The kind of the finding that a consumer group was met which the configuration does not know."""
 
 EVERY_S: Final = 10.0
 KEPT_MS: Final = 600_000
@@ -205,7 +201,9 @@ class Trimmer:
             if (stream.key, group) not in self._unknown:
                 self._unknown.add((stream.key, group))
                 evidence = f"{stream.key} has a group {group!r} that is not configured: nothing is kept for it"
-                self._findings.append(finding_entry(UNKNOWN_GROUP, "warning", evidence, time_ms=time_ms))
+                self._findings.append(
+                    finding_entry(FindingKind.UNKNOWN_GROUP, Severity.WARNING, evidence, time_ms=time_ms)
+                )
         return oldest(groups[group] for group in stream.groups)
 
     def _live_floor(self) -> str:
@@ -256,4 +254,4 @@ class Trimmer:
                 f"{len(unread)} entries of {stream.key} are cut that {' or '.join(stream.groups)} had not done with "
                 f"({why}): {ranges(unread)}, ids {unread[0].id} to {unread[-1].id}"
             )
-            self._findings.append(finding_entry(DATA_LOSS, "error", evidence, time_ms=time_ms))
+            self._findings.append(finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, evidence, time_ms=time_ms))

@@ -8,9 +8,6 @@ from datetime import UTC, datetime
 from aggregator.ledger import Gap
 from klagg.intervals import MINUTE_MS
 
-UNREPAIRED = "UNREPAIRED"
-"""The kind of the finding that trades are missing for good: bars that overlap them stay incomplete."""
-
 
 def evidence_of(gaps: Sequence[Gap]) -> str:
     """One sentence about the lost gaps of a symbol."""

@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from klagg.wire.fields import Fields
-from klagg.wire.findings import finding_entry
-
-INGEST_DROPPED: Final = "INGEST_DROPPED"
-"""The kind of the finding that a process held trades, or was about to write them, and had to let them go."""
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 RANGES_MAX: Final = 50
 """Ranges of one symbol that are told apart. Beyond it the two nearest become one, which then also spans ids that were
@@ -82,8 +79,8 @@ class Dropped:
         """One finding a symbol: its ids and the exchange times between which they lie."""
         return [
             finding_entry(
-                INGEST_DROPPED,
-                "warning",
+                FindingKind.INGEST_DROPPED,
+                Severity.WARNING,
                 f"{writer} dropped {ranges.count} trades before they were in the feed, {ranges}, of {ranges.first_ms} "
                 f"to {ranges.last_ms} ms: {reason}",
                 symbol=symbol,

@@ -8,20 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from typing import Final
 
 from klagg.wire.entries import REQUEST_TRADES, Request
 from klagg.wire.fields import Fields
-from klagg.wire.findings import finding_entry
-
-UNREPAIRED: Final = "UNREPAIRED"
-"""The kind of the finding that the exchange did not give what was asked for."""
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 
 def given_up(request: Request, reason: str, time_ms: int) -> Fields:
     """The exchange will never answer this request."""
     evidence = f"the request {request.id} for {_wanted(request)} is given up: {reason}"
-    return finding_entry(UNREPAIRED, "error", evidence, symbol=request.symbol, time_ms=time_ms)
+    return finding_entry(FindingKind.UNREPAIRED, Severity.ERROR, evidence, symbol=request.symbol, time_ms=time_ms)
 
 
 def gone(request: Request, ids: Sequence[tuple[int, int]], time_ms: int) -> Fields:
@@ -29,7 +25,7 @@ def gone(request: Request, ids: Sequence[tuple[int, int]], time_ms: int) -> Fiel
     count = sum(last - first + 1 for first, last in ids)
     named = ", ".join(_span(first, last) for first, last in ids)
     evidence = f"the exchange no longer has {count} trades: ids {named}"
-    return finding_entry(UNREPAIRED, "warning", evidence, symbol=request.symbol, time_ms=time_ms)
+    return finding_entry(FindingKind.UNREPAIRED, Severity.WARNING, evidence, symbol=request.symbol, time_ms=time_ms)
 
 
 def _wanted(request: Request) -> str:
