@@ -21,11 +21,12 @@ from aggregator.publisher import Outputs
 from klagg.drivers.redis_streams import Append, HashUpdate, Streams, Write
 from klagg.errors import CommitConflict, ContractError, RedisOlder, RedisRefused, RedisUnavailable
 from klagg.wire.entries import BARS_POSITION, DEAD_ENTRIES
+from klagg.wire.entry_id import BEFORE_FIRST, EntryId
 from klagg.wire.fields import Fields, integer_of, stamp, text_of
 from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
 
-START = "0-0"
+START = BEFORE_FIRST
 ENTRIES_MAX = {"dead": DEAD_ENTRIES}
 """What no group reads and other processes write too is bounded at every append; the rest is trimmed."""
 STREAMS = ("klines", "live", "events", "requests", "findings", "dead")
@@ -61,19 +62,13 @@ class Position:
             integer_of(raw, "step"),
             numbers,
         )
-        if not all(part.isdigit() for part in position.feed.split("-")) or position.feed.count("-") != 1:
-            raise ContractError(f"the commit hash holds the feed id {position.feed!r}")
+        EntryId.of(position.feed)
         return position
 
 
 def after(one: str, other: str) -> bool:
     """Whether stream id `one` comes after `other`."""
-    return _parts(one) > _parts(other)
-
-
-def _parts(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition("-")
-    return int(milliseconds), int(number)
+    return EntryId.of(one) > EntryId.of(other)
 
 
 class Committer:

@@ -28,6 +28,7 @@ from klagg.process.service import Context, run
 from klagg.process.stats import Alarm
 from klagg.settings import Aggregator, Settings
 from klagg.wire.entries import TRADES
+from klagg.wire.entry_id import milliseconds_of
 from klagg.wire.fields import Fields
 from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
@@ -142,7 +143,7 @@ class Service:
             begins = self._read_id
         else:
             begins = next((entry.id for entry in self._streams.range(self._keys.feed, count=1)), self._committed_id)
-        return max(0, _milliseconds(self._committed_id) - _milliseconds(begins)) / 1000
+        return max(0, milliseconds_of(self._committed_id) - milliseconds_of(begins)) / 1000
 
     def _stay_within_the_feed(self) -> None:
         """A feed that ends before what was read or committed came back older than the commit hash.
@@ -302,10 +303,6 @@ class Service:
     def close(self) -> None:
         """Let go of Redis. What was gathered since the last tick is in the feed and comes again."""
         self._streams.close()
-
-
-def _milliseconds(entry_id: str) -> int:
-    return int(entry_id.partition("-")[0])
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -16,9 +16,10 @@ from typing import Final
 
 from aggregator.commit import after
 from aggregator.publisher import Outputs
-from klagg.drivers.redis_streams import Entry, Streams, Trim, Write, next_id
+from klagg.drivers.redis_streams import Entry, Streams, Trim, Write
 from klagg.errors import ContractError
 from klagg.settings import Settings
+from klagg.wire.entry_id import PART_MAX, EntryId, milliseconds_of, next_id
 from klagg.wire.fields import Fields, integer_of, text_of
 from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.groups import groups_of
@@ -50,7 +51,7 @@ LIVE_BURST: Final = 600
 BURST: Final = 20_000
 """Entries after which a round is due before its time: an aggregator that catches up appends as fast as it can."""
 
-_END: Final = f"{2**64 - 1}-{2**64 - 1}"
+_END: Final = str(EntryId(PART_MAX, PART_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ def streams_of(settings: Settings, keys: Keys) -> list[Trimmed]:
 
 def back(entry_id: str, by_ms: int) -> str:
     """The id `by_ms` before this one."""
-    return f"{max(0, int(entry_id.partition('-')[0]) - by_ms)}-0"
+    return str(EntryId(max(0, milliseconds_of(entry_id) - by_ms), 0))
 
 
 def oldest(ids: Iterable[str]) -> str:
@@ -210,9 +211,9 @@ class Trimmer:
         """The oldest position that a reader of `live` has published."""
         positions = []
         for key, value in self._streams.values_like(self._keys.reader("*")).items():
-            if all(part.isdigit() for part in value.split("-")) and value.count("-") == 1:
-                positions.append(value)
-            else:
+            try:
+                positions.append(str(EntryId.of(value)))
+            except ContractError:
                 self._log.warning("%s holds no stream id: %r", key, value[:40])
         return oldest(positions)
 

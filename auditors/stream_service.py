@@ -31,6 +31,7 @@ from klagg.errors import ContractError
 from klagg.process.service import Context
 from klagg.settings import Settings
 from klagg.wire.entries import EVENT_TICK
+from klagg.wire.entry_id import BEFORE_FIRST, EntryId
 from klagg.wire.fields import integer_of, stamp
 from klagg.wire.groups import groups_of
 from klagg.wire.keys import Keys
@@ -72,7 +73,7 @@ class ShardAuditor:
         self._weave = Weave()
         self._believed: dict[bytes, bytes] = {}
         self._anew = False
-        self._at = dict.fromkeys(self._names, "0-0")
+        self._at = dict.fromkeys(self._names, BEFORE_FIRST)
         self._done: dict[str, list[str]] = {key: [] for key in self._names}
         self._settled_s = time.monotonic()
         self._behind_tick = False
@@ -104,7 +105,7 @@ class ShardAuditor:
         elif saved:
             self.judge.restore(saved)
         for key, name in self._names.items():
-            self._at[key] = self._believed.get(name.encode(), b"0-0").decode()
+            self._at[key] = self._believed.get(name.encode(), BEFORE_FIRST.encode()).decode()
 
     @property
     def _terms(self) -> str:
@@ -113,10 +114,11 @@ class ShardAuditor:
 
     def _take_pending(self, key: str) -> None:
         """What this consumer was given before and did not settle; what is settled or gone is let go."""
-        consumer, after = self._context.process, "0-0"
+        consumer, after = self._context.process, BEFORE_FIRST
         while ids := self._streams.pending_ids(key, self._kind.group, consumer, after=after, count=READ_ENTRIES):
             read = self._streams.read_pending(key, self._kind.group, consumer, after=after, count=len(ids))
-            wanted = {each for each in ids if _order(each) > _order(self._at[key])}
+            at = EntryId.of(self._at[key])
+            wanted = {each for each in ids if EntryId.of(each) > at}
             entries = [entry for entry in read if entry.id in wanted]
             self._add(key, entries, drained=False)
             left = {entry.id for entry in entries}
@@ -276,11 +278,6 @@ class StreamAuditors:
     def _summary(self) -> None:
         for each in self._all:
             self._context.log.info("summary: %s", each.judge.summary)
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition("-")
-    return int(milliseconds), int(number)
 
 
 def audit(context: Context, kind: Kind) -> None:

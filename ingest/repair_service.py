@@ -39,6 +39,7 @@ from klagg.errors import (
 from klagg.process.service import AsyncContext, run_async, until_stopping
 from klagg.process.stats import Alarm
 from klagg.wire.entries import DEAD_ENTRIES, REQUEST_TRADES, dead_entry, request_of
+from klagg.wire.entry_id import BEFORE_FIRST
 from klagg.wire.fields import Fields, upgraded
 from klagg.wire.keys import GROUP_REPAIR, Keys
 
@@ -178,7 +179,7 @@ class Repair:
     async def _recover(self) -> None:
         """What this consumer was given before and never acknowledged, then what dead consumers left."""
         for stream in self._shards:
-            after = "0-0"
+            after = BEFORE_FIRST
             while entries := await self._reading.read_pending(
                 stream, GROUP_REPAIR, PROCESS, after=after, count=await self._some_room()
             ):
@@ -190,14 +191,14 @@ class Repair:
         self._reclaim_ms = steady_ms() + RECLAIM_EVERY_S * 1000
         for stream in self._shards:
             start = ""
-            while start != "0-0":
+            while start != BEFORE_FIRST:
                 start, entries = await self._reading.claim_idle(
                     stream,
                     GROUP_REPAIR,
                     PROCESS,
                     idle_ms=RECLAIM_IDLE_MS,
                     count=await self._some_room(),
-                    start=start or "0-0",
+                    start=start or BEFORE_FIRST,
                 )
                 await self._admit(stream, entries)
 

@@ -22,12 +22,13 @@ from typing import Final
 
 from klagg.backoff import Backoff
 from klagg.drivers.postgres import Database
-from klagg.drivers.redis_streams import Append, Entry, next_id
+from klagg.drivers.redis_streams import Append, Entry
 from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.process import service
 from klagg.process.service import Context, Deadline
 from klagg.process.stats import Alarm
 from klagg.wire.entries import DEAD_ENTRIES, dead_entry
+from klagg.wire.entry_id import BEFORE_FIRST, next_id
 from klagg.wire.fields import stamp
 from klagg.wire.keys import GROUP_WRITERS, Keys
 from writers.batch import Batch, Rejected, Taken
@@ -182,7 +183,7 @@ class FinalWriter:
     def _recover(self) -> None:
         """What this consumer was given before and never acknowledged, then what dead consumers left."""
         for stream in self._shards:
-            after = "0-0"
+            after = BEFORE_FIRST
             while ids := self._streams.pending_ids(
                 stream, GROUP_WRITERS, self._consumer, after=after, count=READ_ENTRIES
             ):

@@ -20,6 +20,7 @@ from klagg.drivers.redis_streams import Append, Entry, Streams
 from klagg.errors import ContractError, DatabaseRefused
 from klagg.process.service import Context
 from klagg.wire.entries import AGG_IDS, DEAD_ENTRIES, TRADE_IDS, dead_entry
+from klagg.wire.entry_id import BEFORE_FIRST
 from klagg.wire.fields import stamp
 from klagg.wire.keys import GROUP_HISTORY, Keys
 from writers.history import Event, events_of
@@ -88,7 +89,7 @@ class Historian:
         """Settle what this consumer was given before and never acknowledged."""
         for stream in self._shards:
             while entries := self._streams.read_pending(
-                stream, GROUP_HISTORY, self._consumer, after="0-0", count=PAGE_ENTRIES
+                stream, GROUP_HISTORY, self._consumer, after=BEFORE_FIRST, count=PAGE_ENTRIES
             ):
                 self._context.log.info("%d entries of %s were pending from before", len(entries), stream)
                 self._settle({stream: entries})

@@ -17,15 +17,16 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError, WatchError
 from redis.retry import Retry
 
-from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
+from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Trim, Write
 from klagg.drivers.commands import entries_of as _entries
 from klagg.drivers.commands import entry_list as _entry_list
 from klagg.drivers.commands import pending_page as _pending_page
 from klagg.drivers.read_ahead import ReadAhead
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.wire.entry_id import BEFORE_FIRST, next_id
 from klagg.wire.fields import Fields
 
-__all__ = ["Append", "AsyncStreams", "Delete", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
+__all__ = ["Append", "AsyncStreams", "Delete", "Entry", "HashUpdate", "Streams", "Trim", "Write"]
 
 _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 
@@ -147,7 +148,7 @@ class Streams:
         except RedisRefused as refused:
             if "no such key" not in str(refused):
                 raise
-            return "0-0"
+            return BEFORE_FIRST
         return cast(bytes, stream["last-generated-id"]).decode()
 
     def length(self, key: str) -> int:
@@ -185,7 +186,7 @@ class Streams:
             after = last
 
     def claim_idle(
-        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = BEFORE_FIRST
     ) -> tuple[str, list[Entry]]:
         """XAUTOCLAIM: entries that another consumer left pending for `idle_ms`; the next start (`0-0`: done), them."""
         with _speaking("claiming entries"):
@@ -420,7 +421,7 @@ class AsyncStreams:
             after = last
 
     async def claim_idle(
-        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = BEFORE_FIRST
     ) -> tuple[str, list[Entry]]:
         """As `Streams.claim_idle`."""
         with _awaited("claiming entries"):
