@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
-from klagg.binance.kline_rows import KLINES_PATH, Malformed, is_decimal, klines_of, klines_weight
+from klagg.binance.kline_rows import KLINES_PATH, Malformed, is_decimal, klines_of
+from klagg.binance.limits import AGG_TRADES_ROWS_MAX, AGG_TRADES_WEIGHT, KLINES_ROWS_MAX, klines_weight
 from klagg.binance.payloads import INT64_MAX
 from klagg.errors import KlaggError
 from klagg.intervals import MINUTE_MS, Interval, interval
@@ -22,15 +23,14 @@ LINE: Final = "rest"
 """The line that a repaired trade comes by."""
 
 TRADES_PATH: Final = "/fapi/v1/aggTrades"
-TRADES_WEIGHT: Final = 20
-TRADES_PER_CALL: Final = 1000
+TRADES_PER_CALL: Final = AGG_TRADES_ROWS_MAX
 TRADES_PER_ENTRY: Final = 512
 
 BEHIND_TRIES: Final = 4
 """How often the exchange is asked again for the end of a range of trades that it does not show: its REST answers may be
 behind its streams. Then it counts as gone."""
 
-KLINES_PER_CALL: Final = 1500
+KLINES_PER_CALL: Final = KLINES_ROWS_MAX
 KLINES_PER_ENTRY: Final = 1000
 
 SURE_MS: Final = 2 * MINUTE_MS
@@ -99,7 +99,7 @@ class TradePages:
         if self._next > self.last:
             return None
         limit = min(TRADES_PER_CALL, self.last - self._next + 1)
-        return Call(TRADES_PATH, TRADES_WEIGHT, {"symbol": self.symbol, "fromId": self._next, "limit": limit})
+        return Call(TRADES_PATH, AGG_TRADES_WEIGHT, {"symbol": self.symbol, "fromId": self._next, "limit": limit})
 
     def take(self, answer: Any, now_ms: int) -> list[Fields]:
         """As `Pages`. Ids that the exchange leaves out are counted as missing: it no longer has them. NotYet while it
