@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import Any, Final
 
-from auditors.findings import ALIGNMENT, INVARIANT, MALFORMED, SCALE
 from klagg.errors import ContractError
 from klagg.intervals import INTERVALS
 from klagg.kline import DECIMAL_FIELDS, Kline
 from klagg.wire.fields import RawFields, texts_of, upgraded
+from klagg.wire.findings import FindingKind
 
 OWN, EXCHANGE, MIXED = "own", "exchange", "mixed"
 _DECIMAL = re.compile(r"[0-9]{1,38}(?:\.[0-9]{1,38})?", re.ASCII)
@@ -96,21 +96,24 @@ def kline_of(raw: RawFields) -> Kline:
     return kline
 
 
-def faults_of(kline: Kline, bar: Bar) -> Iterator[tuple[str, str]]:
+def faults_of(kline: Kline, bar: Bar) -> Iterator[tuple[FindingKind, str]]:
     """What cannot be within one bar: kinds of findings, and a sentence each."""
     kind = INTERVALS.get(kline.interval)
     if kind is None:
-        yield MALFORMED, f"the interval {kline.interval!r} is unknown"
+        yield FindingKind.MALFORMED, f"the interval {kline.interval!r} is unknown"
         return
     opening = kind.open_time(kline.open_time)
     if opening != kline.open_time:
-        yield ALIGNMENT, f"{kline.interval} bars open at {opening}, not at {kline.open_time}"
+        yield FindingKind.ALIGNMENT, f"{kline.interval} bars open at {opening}, not at {kline.open_time}"
     elif kline.close_time != kind.close_time(opening):
-        yield ALIGNMENT, f"closes at {kline.close_time} instead of {kind.close_time(opening)}"
+        yield FindingKind.ALIGNMENT, f"closes at {kline.close_time} instead of {kind.close_time(opening)}"
     if kline.complete not in (0, 1) or kline.revision < 1 or kline.source not in (OWN, EXCHANGE, MIXED):
-        yield MALFORMED, f"complete {kline.complete}, revision {kline.revision}, source {kline.source!r} mean nothing"
-    yield from ((SCALE, why) for why in _scale_faults(kline))
-    yield from ((INVARIANT, why) for why in _value_faults(bar))
+        yield (
+            FindingKind.MALFORMED,
+            f"complete {kline.complete}, revision {kline.revision}, source {kline.source!r} mean nothing",
+        )
+    yield from ((FindingKind.SCALE, why) for why in _scale_faults(kline))
+    yield from ((FindingKind.INVARIANT, why) for why in _value_faults(bar))
 
 
 def _scale_faults(kline: Kline) -> Iterator[str]:

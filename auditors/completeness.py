@@ -12,7 +12,6 @@ from typing import Any, Final
 
 from auditors.bars import OWN, Bar, Fold, faults_of, kline_of, text_of_kline
 from auditors.expected_bars import BEHIND, PASSED, Trouble
-from auditors.findings import ABSENT, CARRY, DUPLICATE, FOLD, IDS, MALFORMED, VERSION
 from auditors.judge import Judge
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE, MINUTE_MS
@@ -20,13 +19,13 @@ from klagg.kline import Kline
 from klagg.settings import Settings
 from klagg.wire.entries import EVENT_COLUMNS, EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, EVENT_TICK, event_rows
 from klagg.wire.fields import RawFields, integer_of, text_of, texts_of
-from klagg.wire.findings import WARNING
+from klagg.wire.findings import FindingKind, Severity
 
 LISTING_EVENTS: Final = frozenset({EVENT_GENESIS, EVENT_LISTED, EVENT_DELISTED})
 
 Key = tuple[str, str, int]
 """Symbol, interval, open time."""
-Suspect = tuple[str, Key]
+Suspect = tuple[FindingKind, Key]
 """The kind of a finding that may be one, and its bar."""
 
 SETTLED_MS: Final = 1_000
@@ -76,7 +75,12 @@ class Completeness(Judge):
             )
         interval = self.roster.intervals.get(kline.interval)
         if interval is None:
-            self.say(MALFORMED, kline.symbol, kline.interval, f"klines of {kline.interval}, which is not configured")
+            self.say(
+                FindingKind.MALFORMED,
+                kline.symbol,
+                kline.interval,
+                f"klines of {kline.interval}, which is not configured",
+            )
             return
         opening = interval.open_time(kline.open_time)
         if opening != kline.open_time:
@@ -90,7 +94,12 @@ class Completeness(Judge):
         elif not self.roster.note(kline.symbol, kline.interval, opening):
             self.came_behind(kline.symbol, kline.interval, opening)
         elif bar.revision != 1 and not self.roster.members[kline.symbol].adopted:
-            self.say(VERSION, kline.symbol, place, f"{kline.interval} {opening} begins with revision {bar.revision}")
+            self.say(
+                FindingKind.VERSION,
+                kline.symbol,
+                place,
+                f"{kline.interval} {opening} begins with revision {bar.revision}",
+            )
         shelf.put(table, opening, text)
         self._touched.add((kline.symbol, kline.interval, opening))
         if interval is MINUTE:
@@ -102,15 +111,25 @@ class Completeness(Judge):
         was, now = held.version, kline.version
         if now == was:
             self.counts["duplicates"] += 1
-            self.say(DUPLICATE, kline.symbol, f"{place}/{now}", f"{kline.interval} {kline.open_time} {now} came twice")
+            self.say(
+                FindingKind.DUPLICATE,
+                kline.symbol,
+                f"{place}/{now}",
+                f"{kline.interval} {kline.open_time} {now} came twice",
+            )
             return False
         if now < was:
-            self.say(VERSION, kline.symbol, f"{place}/{now}", f"{kline.interval} {kline.open_time}: {now} after {was}")
+            self.say(
+                FindingKind.VERSION,
+                kline.symbol,
+                f"{place}/{now}",
+                f"{kline.interval} {kline.open_time}: {now} after {was}",
+            )
             return False
         confirmed = now == (was[0], was[1], 1)
         if now[0] == was[0] and not confirmed and now[1] != was[1] + 1:
             self.say(
-                VERSION,
+                FindingKind.VERSION,
                 kline.symbol,
                 f"{place}/{now}",
                 f"{kline.interval} {kline.open_time}: revision {now[1]} after {was[1]}",
@@ -163,16 +182,16 @@ class Completeness(Judge):
         for trouble in self.roster.tick(self.time_ms):
             self._missing(trouble)
 
-    def _suspect(self, again: dict[Suspect, int], kind: str, key: Key, why: str) -> None:
+    def _suspect(self, again: dict[Suspect, int], kind: FindingKind, key: Key, why: str) -> None:
         """Say it if it has not fitted for a while; else look again at the next tick."""
         since_ms = self._suspects.get((kind, key), self.time_ms)
         if self.time_ms - since_ms >= SETTLED_MS:
-            severity = WARNING if kind == IDS else "error"
+            severity = Severity.WARNING if kind == FindingKind.IDS else Severity.ERROR
             self.say(kind, key[0], f"{key[1]}/{key[2]}", f"{key[1]} {key[2]}: {why}", severity)
         else:
             again[kind, key] = since_ms
 
-    def _beside(self, key: Key) -> list[tuple[str, Key, str]]:
+    def _beside(self, key: Key) -> list[tuple[FindingKind, Key, str]]:
         """What is wrong between a bar and those before and behind it: kind, the later bar, a sentence."""
         symbol, name, opening = key
         interval, shelf, table = self.roster.intervals[name], self.shelf(symbol), f"bar/{name}"
@@ -185,9 +204,11 @@ class Completeness(Judge):
                 continue
             later = symbol, name, interval.open_of(at)
             if bar.empty and bar.source == OWN and bar.open != before.close:
-                found.append((CARRY, later, f"is empty at {bar.open}, and the close before it is {before.close}"))
+                found.append(
+                    (FindingKind.CARRY, later, f"is empty at {bar.open}, and the close before it is {before.close}")
+                )
             if why := self._broken_ids(symbol, before, bar, interval.open_of(at - 1), interval.close_time(later[2])):
-                found.append((IDS, later, why))
+                found.append((FindingKind.IDS, later, why))
         return found
 
     def _broken_ids(self, symbol: str, before: Bar, bar: Bar, from_ms: int, to_ms: int) -> str:
@@ -222,8 +243,8 @@ class Completeness(Judge):
             self._folds.add(key)
         elif wrong:
             self._folds.add(key)
-            self._suspect(again, FOLD, key, f"is not the fold of its minutes: {'; '.join(wrong)}")
-            if (FOLD, key) not in again:
+            self._suspect(again, FindingKind.FOLD, key, f"is not the fold of its minutes: {'; '.join(wrong)}")
+            if (FindingKind.FOLD, key) not in again:
                 self._folds.discard(key)
 
     def _missing(self, trouble: Trouble) -> None:
@@ -238,7 +259,7 @@ class Completeness(Judge):
         else:
             self.counts["absent"] += 1
             why = f"{name} {trouble.first} is owed since {self.time_ms} at the latest and not there"
-            self.say(ABSENT, symbol, f"{name}/{trouble.first}", why)
+            self.say(FindingKind.ABSENT, symbol, f"{name}/{trouble.first}", why)
 
     def kept_from(self, symbol: str) -> dict[str, int]:
         """The newest bar of each interval stays, for the one behind it, and folds in progress do."""
@@ -256,4 +277,6 @@ class Completeness(Judge):
     def of_json(self, saved: dict[str, Any]) -> None:
         super().of_json(saved)
         self._folds = {(symbol, name, opening) for symbol, name, opening in saved["folds"]}
-        self._suspects = {(kind, (key[0], key[1], key[2])): since_ms for kind, key, since_ms in saved["suspects"]}
+        self._suspects = {
+            (FindingKind(kind), (key[0], key[1], key[2])): since_ms for kind, key, since_ms in saved["suspects"]
+        }

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from auditors.findings import GROUP_SILENT, LAGGING, STALLED, Finding
-from klagg.wire.findings import ERROR, WARNING
+from auditors.findings import Finding
+from klagg.wire.findings import FindingKind, Severity
 
 Group = tuple[str, str]
 """Stream and group."""
@@ -55,7 +55,7 @@ class GroupWatch:
 
 
 def _silent(group: Group, time_ms: int, evidence: str, *, closed: bool = False) -> Finding:
-    return Finding(GROUP_SILENT, ERROR, "", "/".join(group), time_ms, evidence, closed=closed)
+    return Finding(FindingKind.GROUP_SILENT, Severity.ERROR, "", "/".join(group), time_ms, evidence, closed=closed)
 
 
 class LagWatch:
@@ -77,7 +77,9 @@ class LagWatch:
         if lag_ms > self._lag_ms_max and self._behind is None:
             count = "an unknown number of" if entries is None else str(entries)
             evidence = f"{self._process} is {lag_ms} ms of exchange time behind, {count} entries, at {judged_ms}"
-            self._behind = Finding(LAGGING, WARNING, "", f"{self._process}/{judged_ms}", judged_ms, evidence)
+            self._behind = Finding(
+                FindingKind.LAGGING, Severity.WARNING, "", f"{self._process}/{judged_ms}", judged_ms, evidence
+            )
             found.append(self._behind)
         elif lag_ms <= self._lag_ms_max and self._behind is not None:
             found.append(_settled(self._behind, judged_ms, f"it is {lag_ms} ms behind"))
@@ -89,7 +91,9 @@ class LagWatch:
         elif now_ms - self._moved_ms > STALLED_MS and self._stalled is None:
             silent_ms = int(now_ms - self._moved_ms)
             evidence = f"no tick for {silent_ms} ms, the last one is {newest_ms}: klagg-clock or the aggregator is away"
-            self._stalled = Finding(STALLED, ERROR, "", f"{self._process}/{newest_ms}", newest_ms, evidence)
+            self._stalled = Finding(
+                FindingKind.STALLED, Severity.ERROR, "", f"{self._process}/{newest_ms}", newest_ms, evidence
+            )
             found.append(self._stalled)
         return found
 

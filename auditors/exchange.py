@@ -23,7 +23,7 @@ from typing import Final
 from auditors.amended import Amended
 from auditors.classify import EDGE_SHIFT, EXACT, LATE, VERDICTS, Comparison, Verdict
 from auditors.day_counts import Judged, Tally
-from auditors.findings import LAGGING, MALFORMED, UNREACHABLE, Finding
+from auditors.findings import Finding
 from auditors.open_findings import Book
 from auditors.schedule import Agenda, Key, Look, Series
 from klagg.binance.kline_rows import told_by_rest
@@ -34,7 +34,7 @@ from klagg.intervals import HOUR_MS, MINUTE, MINUTE_MS, Interval, ordered
 from klagg.kline import Kline
 from klagg.settings import Settings
 from klagg.wire.entries import Listing, Request
-from klagg.wire.findings import ERROR, WARNING
+from klagg.wire.findings import FindingKind, Severity
 
 LOOK_AFTER_MS: Final = 30_000
 HEAL_MS: Final = 3 * MINUTE_MS
@@ -249,7 +249,7 @@ class ExchangeAudit:
         self.refused(look, now_ms + AILING_MS - BEGIN_MS, unknown=False)
         said = f"bars of {look.symbol} {look.interval.name} in the table cannot be compared: {why}"
         place = f"{look.interval.name}/{look.from_ms}"
-        return Outcome([], [Finding(MALFORMED, ERROR, look.symbol, place, now_ms, said)], [])
+        return Outcome([], [Finding(FindingKind.MALFORMED, Severity.ERROR, look.symbol, place, now_ms, said)], [])
 
     def refused(self, look: Look, now_ms: int, *, unknown: bool) -> None:
         """The exchange does not tell of this series: at all (`unknown` to it), or now."""
@@ -271,26 +271,32 @@ class ExchangeAudit:
     def _lag(self, now_ms: int) -> list[Finding]:
         """What is new about being behind; said once, and closed at half of it."""
         age_ms, most_ms = self.agenda.oldest_ms(now_ms), self.lag_ms_max
-        behind = LAGGING in self._open
+        behind = FindingKind.LAGGING in self._open
         if not self.agenda.laps and now_ms < self._began_ms + most_ms:
             return []  # what came while it was away
         if behind == (age_ms > (most_ms // 2 if behind else most_ms)):
             return []
         whose = f" (of {self.agenda.oldest(now_ms)})" if age_ms else ""
         said = f"the oldest minute that was not compared with the exchange's own{whose} closed {age_ms // 1000} s ago"
-        return [self._of_itself(LAGGING, said, now_ms, closed=behind)]
+        return [self._of_itself(FindingKind.LAGGING, said, now_ms, closed=behind)]
 
     def _of_itself(self, what: str, said: str, now_ms: int, *, closed: bool) -> Finding:
-        """A finding about the auditor: LAGGING, or UNREACHABLE and what is."""
+        """A finding about the auditor: LAGGING, or UNREACHABLE and what cannot be asked."""
         self._open ^= {what}
-        kind = LAGGING if what == LAGGING else UNREACHABLE
-        return Finding(kind, WARNING, "", f"{PROCESS}/{what}", now_ms, said, closed=closed)
+        kind = FindingKind.LAGGING if what == FindingKind.LAGGING else FindingKind.UNREACHABLE
+        return Finding(kind, Severity.WARNING, "", f"{PROCESS}/{what}", now_ms, said, closed=closed)
 
     @staticmethod
     def of_itself_ids() -> dict[str, str]:
         """What may stand about the auditor itself, by the id of its finding."""
-        whats = {LAGGING: LAGGING, EXCHANGE: UNREACHABLE, DATABASE: UNREACHABLE}
-        return {Finding(kind, WARNING, "", f"{PROCESS}/{what}", 0, "").id: what for what, kind in whats.items()}
+        whats = {
+            FindingKind.LAGGING: FindingKind.LAGGING,
+            EXCHANGE: FindingKind.UNREACHABLE,
+            DATABASE: FindingKind.UNREACHABLE,
+        }
+        return {
+            Finding(kind, Severity.WARNING, "", f"{PROCESS}/{what}", 0, "").id: what for what, kind in whats.items()
+        }
 
     def stood(self, whats: Iterable[str]) -> None:
         """What stood about the auditor itself before a restart."""

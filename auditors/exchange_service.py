@@ -39,7 +39,7 @@ from klagg.process.service import AsyncContext, run_async, until_stopping
 from klagg.process.stats import Alarm
 from klagg.wire.entries import Request, request_entry
 from klagg.wire.fields import Fields, stamp
-from klagg.wire.findings import ERROR, INFO
+from klagg.wire.findings import Severity
 from klagg.wire.keys import Keys, shard_of
 
 REST_TIMEOUT_MS: Final = 20_000
@@ -68,7 +68,7 @@ PASSING: Final = frozenset({403, 408, 418, 429})
 """Refusals below 500 that say something about this moment, and nothing about what was asked."""
 INVALID_SYMBOL: Final = -1121
 
-LEVELS: Final = {INFO: logging.INFO, ERROR: logging.ERROR}
+LEVELS: Final = {Severity.INFO: logging.INFO, Severity.ERROR: logging.ERROR}
 
 T = TypeVar("T")
 

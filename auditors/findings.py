@@ -7,87 +7,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Final
 
-from auditors.classify import EXCHANGE_GAP, LOCAL_GAP, UNEXPLAINED
 from klagg.intervals import INTERVALS
 from klagg.process.stats import Stats
 from klagg.wire.fields import Fields
-from klagg.wire.findings import ERROR, finding_entry
-
-MALFORMED: Final = "MALFORMED"
-"""An entry that does not keep the contract."""
-ALIGNMENT: Final = "ALIGNMENT"
-"""A bar whose open or close time is not on the grid of its interval."""
-INVARIANT: Final = "INVARIANT"
-"""A bar whose values contradict each other."""
-SCALE: Final = "SCALE"
-"""A value with other decimals than its symbol's scale gives it."""
-DUPLICATE: Final = "DUPLICATE"
-"""The same version of a bar twice."""
-VERSION: Final = "VERSION"
-"""A version that is lower than one before it, or that leaves a revision out."""
-MISSING_KLINE: Final = "MISSING_KLINE"
-"""Bars that were passed over."""
-ORDER: Final = "ORDER"
-"""A bar that came behind its successors."""
-ABSENT: Final = "ABSENT"
-"""A bar that is owed and not there."""
-CARRY: Final = "CARRY"
-"""An empty bar that does not carry the close before it."""
-FOLD: Final = "FOLD"
-"""A longer bar that is not the fold of its minutes."""
-IDS: Final = "IDS"
-"""Complete bars whose ids of aggTrades do not follow each other."""
-ILLEGAL: Final = "ILLEGAL"
-"""A step in the life of a bar, or of a symbol, that cannot be."""
-NO_FIRST_TRADE: Final = "NO_FIRST_TRADE"
-"""A final with trades of which no first one was told."""
-NEVER_CLOSED: Final = "NEVER_CLOSED"
-"""A bar that is over and was not closed."""
-TRIGGER: Final = "TRIGGER"
-"""A close whose trigger and state do not belong together."""
-GAP_FILL: Final = "GAP_FILL"
-"""A bar said to be empty that is not, or the other way round."""
-TIME_BACK: Final = "TIME_BACK"
-"""A tick before an earlier one."""
-DATA_LOSS: Final = "DATA_LOSS"
-"""Entries that were gone before the auditor was given them."""
-LAGGING: Final = "LAGGING"
-"""An auditor that is behind."""
-STALLED: Final = "STALLED"
-"""Nothing comes any more."""
-GROUP_SILENT: Final = "GROUP_SILENT"
-"""A configured consumer group without a living consumer."""
-UNREACHABLE: Final = "UNREACHABLE"
-"""What an auditor needs and cannot ask: the exchange's REST API, the database."""
-
-KINDS: Final = (
-    MALFORMED,
-    ALIGNMENT,
-    INVARIANT,
-    SCALE,
-    DUPLICATE,
-    VERSION,
-    MISSING_KLINE,
-    ORDER,
-    ABSENT,
-    CARRY,
-    FOLD,
-    IDS,
-    ILLEGAL,
-    NO_FIRST_TRADE,
-    NEVER_CLOSED,
-    TRIGGER,
-    GAP_FILL,
-    TIME_BACK,
-    DATA_LOSS,
-    LAGGING,
-    STALLED,
-    GROUP_SILENT,
-    UNREACHABLE,
-    LOCAL_GAP,
-    EXCHANGE_GAP,
-    UNEXPLAINED,
-)
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 FINDING_ENTRIES: Final = 10_000
 """About how many entries the stream of findings keeps."""
@@ -95,9 +18,27 @@ FINDING_ENTRIES: Final = 10_000
 GAP_PLACE: Final = "gap/"
 """How the place of a finding about missing ids begins."""
 
-_KINDS_IN_IDS: Final = {MISSING_KLINE: "GAP", EXCHANGE_GAP: "EXCHANGE_HOLE"}
 _GAP_PLACE_IN_IDS: Final = "hole/"
-"""Kinds and places of version 1, which every id still holds."""
+"""How version 1 of the contract began such a place, and every id still does."""
+
+FOUND_BY_AUDITORS: Final = tuple(
+    kind
+    for kind in FindingKind
+    if kind
+    not in {
+        FindingKind.REDIS_OLDER,
+        FindingKind.UNREPAIRED,
+        FindingKind.OFFICIAL_REFUSED,
+        FindingKind.OVERFLOW,
+        FindingKind.ID_SPACE,
+        FindingKind.TOO_OLD,
+        FindingKind.OLD_GENERATION,
+        FindingKind.UNLISTED,
+        FindingKind.UNKNOWN_GROUP,
+        FindingKind.INGEST_DROPPED,
+    }
+)
+"""What auditors find; the other kinds are found by the aggregator and ingest."""
 
 TOGETHER_MIN: Final = 20
 """From so many symbols on, the same thing found at once is one finding about all of them."""
@@ -111,8 +52,8 @@ class Finding:
     of kind, symbol and place, so it does not depend on when or how often it is found. `time_ms` is exchange time.
     `interval` and `open_time` (ms) name the bar that it is about; `closed` settles what the same place said before."""
 
-    kind: str
-    severity: str
+    kind: FindingKind
+    severity: Severity
     symbol: str
     place: str
     time_ms: int
@@ -125,10 +66,10 @@ class Finding:
     def id(self) -> str:
         """The stable id: 16 hexadecimal digits. What version 1 of the contract called otherwise stands in the id under
         its name of then, so that a finding of that version can be closed by this one."""
-        kind, place = _KINDS_IN_IDS.get(self.kind, self.kind), self.place
+        place = self.place
         if place.startswith(GAP_PLACE):
             place = _GAP_PLACE_IN_IDS + place.removeprefix(GAP_PLACE)
-        return hashlib.sha256(f"{kind}|{self.symbol}|{place}".encode()).hexdigest()[:16]
+        return hashlib.sha256(f"{self.kind.in_ids}|{self.symbol}|{place}".encode()).hexdigest()[:16]
 
     def to_fields(self) -> Fields:
         """The entry for `findings:{n}`, without its stamp."""
@@ -160,8 +101,8 @@ def count(stats: Stats, findings: Iterable[Finding]) -> None:
 
 def count_from_zero(stats: Stats) -> None:
     """Show what can be counted before it is: Prometheus sees growth only in what it saw before."""
-    for kind in KINDS:
-        stats.add("findings", 0, kind=kind, severity=ERROR)
+    for kind in FOUND_BY_AUDITORS:
+        stats.add("findings", 0, kind=kind, severity=Severity.ERROR)
 
 
 def joined(findings: Iterable[Finding]) -> list[Finding]:

@@ -12,14 +12,14 @@ from typing import Any, ClassVar, Final
 
 from auditors.entry_sequence import Continuity
 from auditors.expected_bars import Member, Roster, Terms
-from auditors.findings import DATA_LOSS, MALFORMED, MISSING_KLINE, ORDER, TIME_BACK, Finding, bar_of, joined
+from auditors.findings import Finding, bar_of, joined
 from auditors.hour_pages import PAGE_MS, Shelf
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE_MS, ordered
 from klagg.settings import Settings
 from klagg.wire.entries import EVENT_GAP_CLOSED, EVENT_GAP_OPENED
 from klagg.wire.fields import RawFields, upgraded
-from klagg.wire.findings import ERROR
+from klagg.wire.findings import FindingKind, Severity
 
 SELF: Final = "#judge"
 """The field of what is remembered of no single symbol; no symbol begins with that character."""
@@ -58,7 +58,7 @@ class Judge:
             if jump is not None:
                 self.counts["lost entries"] += jump.count
                 self.say(
-                    DATA_LOSS,
+                    FindingKind.DATA_LOSS,
                     "",
                     f"{stream}/{jump.first}-{jump.last}",
                     f"{jump.count} entries of {stream} were gone before this auditor was given them: seq {jump.first} "
@@ -69,7 +69,12 @@ class Judge:
             self.roster.watched = self.watched
             self.take_entry(stream, entry_id, raw)
         except ContractError as bad:
-            self.say(MALFORMED, "", f"{stream}/{entry_id}", f"the entry {entry_id} of {stream} cannot be read: {bad}")
+            self.say(
+                FindingKind.MALFORMED,
+                "",
+                f"{stream}/{entry_id}",
+                f"the entry {entry_id} of {stream} cannot be read: {bad}",
+            )
         if self.time_ms == 0:
             self._speak()
 
@@ -81,14 +86,16 @@ class Judge:
         """Entries of a stream were lost: forget what only they could tell."""
         self.roster.lose()
 
-    def say(self, kind: str, symbol: str, place: str, evidence: str, severity: str = ERROR) -> None:
+    def say(
+        self, kind: FindingKind, symbol: str, place: str, evidence: str, severity: Severity = Severity.ERROR
+    ) -> None:
         """Something was found; it goes out at the next tick, together with what else is."""
         self._moment.append(Finding(kind, severity, symbol, place, self.time_ms, evidence, *bar_of(place)))
 
     def tick(self, time_ms: int) -> None:
         """The end of a moment: judge what came, and speak."""
         if time_ms < self.time_ms:
-            self.say(TIME_BACK, "", str(time_ms), f"the tick {time_ms} follows that of {self.time_ms}")
+            self.say(FindingKind.TIME_BACK, "", str(time_ms), f"the tick {time_ms} follows that of {self.time_ms}")
             self._speak()
             return
         self.time_ms = time_ms
@@ -131,13 +138,15 @@ class Judge:
 
     def came_behind(self, symbol: str, interval: str, open_time: int) -> None:
         """A bar came for the first time, but behind its successors."""
-        self.say(ORDER, symbol, f"{interval}/{open_time}", f"{interval} {open_time} came behind its successors")
+        self.say(
+            FindingKind.ORDER, symbol, f"{interval}/{open_time}", f"{interval} {open_time} came behind its successors"
+        )
 
     def passed_over(self, symbol: str, interval: str, first: int, last: int) -> None:
         """Bars did not come."""
         self.counts["gaps"] += 1
         span = f"{interval} {first}" if first == last else f"{interval} from {first} to {last}"
-        self.say(MISSING_KLINE, symbol, f"{interval}/{first}-{last}", f"{span} was passed over")
+        self.say(FindingKind.MISSING_KLINE, symbol, f"{interval}/{first}-{last}", f"{span} was passed over")
 
     @property
     def summary(self) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Final
 
 from auditors.bars import OWN
 from auditors.expected_bars import BEHIND, PASSED, Trouble
-from auditors.findings import GAP_FILL, GAP_PLACE, ILLEGAL, NEVER_CLOSED, NO_FIRST_TRADE, TRIGGER
+from auditors.findings import GAP_PLACE
 from auditors.judge import Judge
 from klagg.errors import ContractError
 from klagg.settings import Settings
@@ -33,6 +33,7 @@ from klagg.wire.entries import (
     event_rows,
 )
 from klagg.wire.fields import RawFields, integer_of, text_of, texts_of
+from klagg.wire.findings import FindingKind
 
 NONE, OPEN, WAITING, FINAL = "none", "open", "waiting", "final"
 CLOSED: Final = (WAITING, FINAL)
@@ -163,13 +164,13 @@ class Lifecycle(Judge):
         if int(row["revision"]) != 1:
             self._illegal(name, place, "close", state, after, f"{what} closes with revision {row['revision']}")
         if TRIGGERS.get(row["trigger"]) != after:
-            self.say(TRIGGER, name, place, f"{what} is closed by {row['trigger']!r} and {after!r} then")
+            self.say(FindingKind.TRIGGER, name, place, f"{what} is closed by {row['trigger']!r} and {after!r} then")
         if row["before"] != (NONE if empty else OPEN):
             self._illegal(
                 name, place, "close", row["before"], after, f"{what} was not that, its empty is {row['empty']}"
             )
         if empty and told:
-            self.say(GAP_FILL, name, place, f"{what} is said to be empty, but its first trade was told")
+            self.say(FindingKind.GAP_FILL, name, place, f"{what} is said to be empty, but its first trade was told")
         elif not empty and not told and row["source"] == OWN and not self._joined_in(key):
             self._untold[key] = self.time_ms + self._told_ms
         if not self.roster.note(name, interval_name, opening):
@@ -227,7 +228,7 @@ class Lifecycle(Judge):
 
     def _illegal(self, name: str, place: str, event: str, before: str, after: str, what: str) -> None:
         """A step that cannot be: with the event, the state before it and that after it."""
-        self.say(ILLEGAL, name, place, f"{event}, before {before}, after {after}: {what}")
+        self.say(FindingKind.ILLEGAL, name, place, f"{event}, before {before}, after {after}: {what}")
 
     @property
     def _joined_ms(self) -> int:
@@ -241,7 +242,7 @@ class Lifecycle(Judge):
         for key in [key for key, until_ms in self._untold.items() if self.time_ms >= until_ms]:
             del self._untold[key]
             why = f"{key[1]} {key[2]} was closed with trades, before open, and its first trade was never told"
-            self.say(NO_FIRST_TRADE, key[0], f"{key[1]}/{key[2]}", why)
+            self.say(FindingKind.NO_FIRST_TRADE, key[0], f"{key[1]}/{key[2]}", why)
         for trouble in self.roster.tick(self.time_ms):
             self._missing(trouble)
 
@@ -260,7 +261,7 @@ class Lifecycle(Judge):
             state = held[0] if held else NONE
             self.counts["never closed"] += 1
             self.say(
-                NEVER_CLOSED,
+                FindingKind.NEVER_CLOSED,
                 name,
                 f"{interval_name}/{trouble.first}",
                 f"{interval_name} {trouble.first} is over and still {state} at {self.time_ms}",

@@ -13,23 +13,31 @@ minutes that are asked for, which this auditor finds by themselves.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Final
 
-from auditors.classify import EXCHANGE_GAP, LOCAL_GAP, UNEXPLAINED, Verdict
+from auditors.classify import Verdict
 from auditors.day_counts import Judged
 from auditors.findings import Finding
 from auditors.schedule import AGAIN_LEAD, AGAIN_TAIL, MANY_ROWS, Key, Look, look_at
 from klagg.intervals import HOUR_MS, MINUTE, MINUTE_MS, Interval
 from klagg.wire.entries import REQUEST_KLINES, Request
-from klagg.wire.findings import ERROR, INFO, WARNING
+from klagg.wire.findings import FindingKind, Severity
 
-TOLD: Final = {LOCAL_GAP: WARNING, EXCHANGE_GAP: INFO, UNEXPLAINED: ERROR}
+TOLD: Final[Mapping[str, Severity]] = {
+    FindingKind.LOCAL_GAP: Severity.WARNING,
+    FindingKind.EXCHANGE_GAP: Severity.INFO,
+    FindingKind.UNEXPLAINED: Severity.ERROR,
+}
 """What becomes a finding, and its severity."""
 
-AGAIN_MS: Final = {LOCAL_GAP: MINUTE_MS, EXCHANGE_GAP: 10 * MINUTE_MS, UNEXPLAINED: 10 * MINUTE_MS}
+AGAIN_MS: Final[Mapping[str, int]] = {
+    FindingKind.LOCAL_GAP: MINUTE_MS,
+    FindingKind.EXCHANGE_GAP: 10 * MINUTE_MS,
+    FindingKind.UNEXPLAINED: 10 * MINUTE_MS,
+}
 AGAIN_BARS: Final = MANY_ROWS - AGAIN_LEAD - AGAIN_TAIL
 AGAIN_MS_MAX: Final = 6 * HOUR_MS
 """When a finding is looked at again: twice as long each time."""
@@ -82,7 +90,7 @@ class Standing:
         many = f"{len(self.bars)} bars from {_time(min(self.bars))} to {_time(max(self.bars))}: " if self.bars else ""
         place = f"{self.interval.name}/{self.place_ms}"
         return Finding(
-            self.kind,
+            FindingKind(self.kind),
             TOLD[self.kind],
             self.symbol,
             place,
@@ -174,7 +182,11 @@ class Book:
         return grown
 
     def _hint(self, verdict: Verdict, interval: Interval, now_ms: int) -> str:
-        if verdict.kind != LOCAL_GAP or interval is not MINUTE or verdict.open_time >= self._oldest_ms(now_ms):
+        if (
+            verdict.kind != FindingKind.LOCAL_GAP
+            or interval is not MINUTE
+            or verdict.open_time >= self._oldest_ms(now_ms)
+        ):
             return ""
         return "; no aggregator can amend it any more: klagg backfill heals it"
 
@@ -203,14 +215,16 @@ class Book:
         asked: list[Request] = []
         for each in self.standing:
             mine = [bar for bar in each.bars if bar >= self._oldest_ms(now_ms)]
-            wanted = each.kind == LOCAL_GAP and each.interval is MINUTE and each.there and each.asked < ASKED_MAX
+            wanted = (
+                each.kind == FindingKind.LOCAL_GAP and each.interval is MINUTE and each.there and each.asked < ASKED_MAX
+            )
             due = each.look_ms <= now_ms  # it may be right by now
             if not wanted or not mine or not each.fresh or due or each.deadline_ms > now_ms:
                 continue
             if unanswered + len(asked) >= REQUESTS_MAX:
                 break
             each.asked, each.deadline_ms = each.asked + 1, now_ms + DEADLINE_MS
-            each.tries, each.fresh, each.look_ms = 0, False, now_ms + AGAIN_MS[LOCAL_GAP]
+            each.tries, each.fresh, each.look_ms = 0, False, now_ms + AGAIN_MS[FindingKind.LOCAL_GAP]
             first, until = min(mine), max(mine) + MINUTE_MS
             name = f"audit-{each.symbol}-{first}-{until}-{each.asked}"
             asked.append(Request(REQUEST_KLINES, name, each.symbol, MINUTE.name, first, until, each.deadline_ms))

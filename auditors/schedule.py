@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from klagg.binance.kline_rows import klines_weight
+from klagg.binance.limits import klines_weight
 from klagg.intervals import DAY_MS, MINUTE, Interval
 
 CHEAP_ROWS: Final = 99

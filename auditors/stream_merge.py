@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 
 from klagg.drivers.commands import Entry
+from klagg.wire.entry_id import milliseconds_of
 
 
 class Weave:
@@ -48,4 +49,4 @@ class Weave:
 
 
 def _milliseconds(entry: Entry) -> int:
-    return int(entry.id.partition("-")[0])
+    return milliseconds_of(entry.id)

@@ -32,6 +32,7 @@ from klagg.process.group_consumer import GroupConsumer
 from klagg.process.service import Context
 from klagg.settings import Settings
 from klagg.wire.entries import EVENT_TICK
+from klagg.wire.entry_id import BEFORE_FIRST, EntryId
 from klagg.wire.fields import integer_of, stamp
 from klagg.wire.groups import groups_of
 from klagg.wire.keys import Keys
@@ -74,7 +75,7 @@ class ShardAuditor:
         self._weave = Weave()
         self._believed: dict[bytes, bytes] = {}
         self._anew = False
-        self._at = dict.fromkeys(self._names, "0-0")
+        self._at = dict.fromkeys(self._names, BEFORE_FIRST)
         self._done: dict[str, list[str]] = {key: [] for key in self._names}
         self._settled_s = time.monotonic()
         self._behind_tick = False
@@ -104,7 +105,7 @@ class ShardAuditor:
         elif saved:
             self.judge.restore(saved)
         for key, name in self._names.items():
-            self._at[key] = self._believed.get(name.encode(), b"0-0").decode()
+            self._at[key] = self._believed.get(name.encode(), BEFORE_FIRST.encode()).decode()
 
     @property
     def _terms(self) -> str:
@@ -114,7 +115,8 @@ class ShardAuditor:
     def _take_pending(self) -> None:
         """What this consumer was given before and did not settle; what is settled or gone is let go."""
         for page in self._consumer.pending():
-            settled = [each.id for each in page.entries if _order(each.id) <= _order(self._at[page.stream])]
+            at = EntryId.of(self._at[page.stream])
+            settled = [each.id for each in page.entries if EntryId.of(each.id) <= at]
             self._add(page.stream, page.entries[len(settled) :], drained=False)
             self._consumer.acknowledge({page.stream: settled})
 
@@ -268,11 +270,6 @@ class StreamAuditors:
     def _summary(self) -> None:
         for each in self._all:
             self._context.log.info("summary: %s", each.judge.summary)
-
-
-def _order(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition("-")
-    return int(milliseconds), int(number)
 
 
 def audit(context: Context, kind: Kind) -> None:

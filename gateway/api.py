@@ -19,7 +19,6 @@ from gateway.hub import Hub
 from gateway.live import LiveBar
 from gateway.market import Market
 from gateway.openapi import openapi
-from gateway.reader import told_ms
 from gateway.store import Store, StoreBusy
 from gateway.survey import Survey, findings_of
 from klagg.binance.serving.payloads import compact
@@ -28,6 +27,7 @@ from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.intervals import DAY_MS
 from klagg.kline import Kline
 from klagg.process.stats import Stats
+from klagg.wire.entry_id import milliseconds_of
 
 PAGE_ROWS: Final = 5000
 """Rows of a download that are in memory at once."""
@@ -174,7 +174,7 @@ class Api:
         shard = self.market.shards[number]
         oldest_ms, behind = survey.unwritten_ms.get(number), None
         if self.store is not None and shard.position and number in survey.unwritten_ms:
-            behind = 0 if oldest_ms is None else max(0, told_ms(shard.position) - oldest_ms)
+            behind = 0 if oldest_ms is None else max(0, milliseconds_of(shard.position) - oldest_ms)
         return {
             "shard": number,
             "position": shard.position,

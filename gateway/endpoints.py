@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from klagg.binance.serving.payloads import compact
+from klagg.wire.findings import Severity
 
 TEXT, INTEGER, BOOLEAN = "string", "integer", "boolean"
 
@@ -185,7 +186,7 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
             "Findings",
             (
                 SYMBOL,
-                Parameter("severity", "Of this severity alone.", choices=("info", "warning", "error")),
+                Parameter("severity", "Of this severity alone.", choices=tuple(Severity)),
                 Parameter("open", "Only those that stand and are not settled.", BOOLEAN, default=False),
                 limit(100, 1000),
             ),

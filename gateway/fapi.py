@@ -12,9 +12,16 @@ from aiohttp import web
 from gateway.history import Range, joined, wire_of
 from gateway.market import Market
 from gateway.store import Store, StoreBusy
+from klagg.binance.limits import (
+    ALL_TICKER_PRICES_WEIGHT,
+    EXCHANGE_INFO_WEIGHT,
+    TICKER_PRICE_WEIGHT,
+    TIME_WEIGHT,
+    klines_weight,
+)
 from klagg.binance.serving import errors
 from klagg.binance.serving.errors import ApiError
-from klagg.binance.serving.limits import Limits, WeightLimiter, klines_weight
+from klagg.binance.serving.limits import Limits, WeightLimiter
 from klagg.binance.serving.parameters import KlinesRequest, continuous_klines_request, klines_request, requested_limit
 from klagg.binance.serving.payloads import compact, exchange_info, rest_kline
 from klagg.clock import local_ms, steady_ms
@@ -67,12 +74,12 @@ class Fapi:
             return klines_weight(requested_limit(query))
 
         def of_tickers(query: Query) -> int:
-            return 1 if "symbol" in query else 2
+            return TICKER_PRICE_WEIGHT if "symbol" in query else ALL_TICKER_PRICES_WEIGHT
 
         paths: list[tuple[str, Weight, Answer]] = [
             ("/fapi/v1/ping", lambda _: 1, self._ping),
-            ("/fapi/v1/time", lambda _: 1, self._time),
-            ("/fapi/v1/exchangeInfo", lambda _: 1, self._exchange_info),
+            ("/fapi/v1/time", lambda _: TIME_WEIGHT, self._time),
+            ("/fapi/v1/exchangeInfo", lambda _: EXCHANGE_INFO_WEIGHT, self._exchange_info),
             ("/fapi/v1/klines", of_rows, self._klines),
             ("/fapi/v1/continuousKlines", of_rows, self._continuous_klines),
             ("/fapi/v1/ticker/price", of_tickers, self._ticker_price),

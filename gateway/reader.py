@@ -20,10 +20,10 @@ from klagg.errors import ContractError, RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.process.stats import Stats
 from klagg.wire.entries import BARS_POSITION
+from klagg.wire.entry_id import BEFORE_FIRST, milliseconds_of
 from klagg.wire.fields import integer_of, texts_of, upgraded
 from klagg.wire.keys import Keys
 
-START: Final = "0-0"
 NAME: Final = "gateway"
 """The name under which the position is published."""
 
@@ -123,7 +123,7 @@ class ShardReader:
 
     def _taken(self, entry: Entry) -> list[Change]:
         try:
-            changes = self._shard.state.take_entry(texts_of(upgraded(entry.fields)), told_ms(entry.id))
+            changes = self._shard.state.take_entry(texts_of(upgraded(entry.fields)), milliseconds_of(entry.id))
         except ContractError as bad:
             self._stats.add("rejected")
             self._log.error("an entry of %s is left out: %s: %s", self._keys.live, entry.id, bad)
@@ -148,14 +148,14 @@ class ShardReader:
     async def _load(self) -> None:
         """Bars in progress from `bars`, finals from the newest `klines`; then `live` is read from where `bars` is."""
         values = texts_of(await self._streams.hash_of(self._keys.bars))
-        position = values.get(BARS_POSITION, START)
+        position = values.get(BARS_POSITION, BEFORE_FIRST)
         finals = await asyncio.to_thread(self._finals)
         newest = await asyncio.to_thread(self._blocking.range, self._keys.live, position, position)
         state, old = LiveState(), self._shard.state
         for entry_id, kline in finals:
-            state.take_final(kline, told_ms(entry_id))
+            state.take_final(kline, milliseconds_of(entry_id))
         try:
-            state.take_values(values, old.time_ms, told_ms(position))
+            state.take_values(values, old.time_ms, milliseconds_of(position))
         except ContractError as bad:
             self._stats.add("rejected")
             self._log.error("%s is left out: %s", self._keys.bars, bad)
@@ -175,9 +175,9 @@ class ShardReader:
             page = self._blocking.newest(self._keys.klines, count=TAIL_PAGE, last=last)
             if page and not entries:
                 unwritten = oldest_unwritten_ms(self._blocking, self._keys)
-                floor = floor_ms(told_ms(page[0].id), self._kept_ms, unwritten)
-            entries += (entry for entry in page if told_ms(entry.id) >= floor)
-            if len(page) < TAIL_PAGE or told_ms(page[-1].id) < floor:
+                floor = floor_ms(milliseconds_of(page[0].id), self._kept_ms, unwritten)
+            entries += (entry for entry in page if milliseconds_of(entry.id) >= floor)
+            if len(page) < TAIL_PAGE or milliseconds_of(page[-1].id) < floor:
                 break
             last = f"({page[-1].id}"
         return list(self._readable(reversed(entries)))
@@ -206,8 +206,3 @@ def floor_ms(newest_ms: int, kept_ms: int, unwritten_ms: int | None) -> int:
     """The time of Redis before which live state keeps no finals: older ones are in the table, and `kept_ms` old."""
     floor = newest_ms - kept_ms
     return floor if unwritten_ms is None else min(floor, unwritten_ms - WRITTEN_MARGIN_MS)
-
-
-def told_ms(entry_id: str) -> int:
-    """The time of Redis in an entry's id."""
-    return int(entry_id.partition("-")[0])

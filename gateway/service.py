@@ -17,7 +17,7 @@ from gateway.hub import Hub
 from gateway.live import Change, LiveState
 from gateway.market import Market, Shard
 from gateway.page import Page, read_files
-from gateway.reader import ShardReader, floor_ms, told_ms
+from gateway.reader import ShardReader, floor_ms
 from gateway.server import Server
 from gateway.store import Store, StoreBusy
 from gateway.survey import Survey, survey
@@ -28,6 +28,7 @@ from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, Red
 from klagg.intervals import ordered
 from klagg.process.catalogue import processes
 from klagg.process.service import AsyncContext, run_async
+from klagg.wire.entry_id import milliseconds_of
 from klagg.wire.keys import Keys
 
 SURVEY_S: Final = 2.0
@@ -154,7 +155,7 @@ class Gateway:
             if shard.position:
                 unwritten = self.survey.unwritten_ms.get(number) if self.store else None
                 kept_ms = self._config.finals_kept_s * 1000
-                shard.state.release(floor_ms(told_ms(shard.position), kept_ms, unwritten))
+                shard.state.release(floor_ms(milliseconds_of(shard.position), kept_ms, unwritten))
 
     async def _names_for_ever(self) -> None:
         """Keep the names that the table knows; also those of symbols that are traded no more have a history."""

@@ -9,6 +9,7 @@ from typing import Any, Final
 import ujson
 
 from klagg.drivers.redis_streams import Entry, Streams
+from klagg.wire.entry_id import milliseconds_of
 from klagg.wire.fields import texts_of, upgraded
 from klagg.wire.keys import GROUP_WRITERS, HEARTBEAT_PATTERN, Keys
 
@@ -60,7 +61,7 @@ def oldest_unwritten_ms(streams: Streams, keys: Keys) -> int | None:
     if needed is None:
         return None
     waiting = streams.range(keys.klines, needed, count=1)
-    return int(waiting[0].id.partition("-")[0]) if waiting else None
+    return milliseconds_of(waiting[0].id) if waiting else None
 
 
 def findings_of(
@@ -91,7 +92,7 @@ def findings_of(
 def _row_of_finding(each: dict[str, str]) -> dict[str, Any]:
     """An entry as the table would have it, but that one which settles a finding has no evidence."""
     shard = int(each["stream"].partition("{")[2].rstrip("}"))
-    closed, said_ms, entry_ms = each.get("closed") == "1", _time_of(each, "time"), int(each["id"].partition("-")[0])
+    closed, said_ms, entry_ms = each.get("closed") == "1", _time_of(each, "time"), milliseconds_of(each["id"])
     name = each["finding"] or f"{each.get('writer')}:{each.get('seq')}"
     return {
         "id": f"{shard}:{name}",

@@ -8,10 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from klagg.wire.fields import Fields
-from klagg.wire.findings import finding_entry
-
-INGEST_DROPPED: Final = "INGEST_DROPPED"
-"""The kind of the finding that a process held trades and had to drop them."""
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 RANGES_MAX: Final = 50
 """Ranges that are kept for one symbol. Beyond it the two nearest become one, which then also spans ids that were not
@@ -87,8 +84,8 @@ class Dropped:
         the time of the findings."""
         return [
             finding_entry(
-                INGEST_DROPPED,
-                "warning",
+                FindingKind.INGEST_DROPPED,
+                Severity.WARNING,
                 f"{writer} dropped {ranges.count} trades before they were in the feed, {ranges}, of {ranges.first_ms} "
                 f"to {ranges.last_ms} ms: {reason}",
                 symbol=symbol,

@@ -14,37 +14,32 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
-from klagg.binance.kline_rows import KLINES_PATH, Malformed, is_decimal, klines_of, klines_weight
+from klagg.binance.kline_rows import KLINES_PATH, Malformed, is_decimal, klines_of
+from klagg.binance.limits import AGG_TRADES_ROWS_MAX, AGG_TRADES_WEIGHT, KLINES_ROWS_MAX, klines_weight
 from klagg.binance.payloads import INT64_MAX
 from klagg.errors import KlaggError
 from klagg.intervals import MINUTE_MS, Interval, interval
 from klagg.wire.entries import AGG_IDS, REQUEST_TRADES, Request, TradeRow, official_entry, trades_entry_of_rows
 from klagg.wire.fields import Fields
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 LINE: Final = "rest"
 """The name of the line of repaired trades."""
 
 TRADES_PATH: Final = "/fapi/v1/aggTrades"
-TRADES_WEIGHT: Final = 20
-TRADES_PER_CALL: Final = 1000
+TRADES_PER_CALL: Final = AGG_TRADES_ROWS_MAX
 TRADES_PER_ENTRY: Final = 512
 
 BEHIND_TRIES: Final = 4
 """How often the end of a range of trades that the exchange does not show is requested again: its REST answers may be
 behind its streams. Then it counts as gone."""
 
-KLINES_PER_CALL: Final = 1500
+KLINES_PER_CALL: Final = KLINES_ROWS_MAX
 KLINES_PER_ENTRY: Final = 1000
 
 SURE_MS: Final = 2 * MINUTE_MS
 """A bar may appear in the exchange's answers seconds after its close. Up to this long (exchange ms) after the close,
 only the bar that follows proves that a bar is whole, and that a missing bar does not exist."""
-
-
-UNREPAIRED: Final = "UNREPAIRED"
-"""The kind of the finding that the exchange did not give what was requested. It is not the last word: the aggregator
-requests again while its window lasts, by klines where trades did not help, and reports itself what stays missing."""
 
 
 class NotYet(KlaggError):
@@ -115,7 +110,7 @@ class TradePages:
         if self._next > self.last:
             return None
         limit = min(TRADES_PER_CALL, self.last - self._next + 1)
-        return Call(TRADES_PATH, TRADES_WEIGHT, {"symbol": self.symbol, "fromId": self._next, "limit": limit})
+        return Call(TRADES_PATH, AGG_TRADES_WEIGHT, {"symbol": self.symbol, "fromId": self._next, "limit": limit})
 
     def receive(self, answer: Any, now_ms: int) -> list[Fields]:
         """As `RepairPages`. Ids that the exchange leaves out count as missing: it no longer has them. NotYet while it
@@ -251,7 +246,7 @@ def union_of(ranges: Sequence[tuple[int, int]], around: tuple[int, int]) -> tupl
 def given_up_finding(request: Request, reason: str, time_ms: int) -> Fields:
     """The UNREPAIRED finding that the exchange will never answer this request; `time_ms` is exchange ms."""
     evidence = f"the request {request.id} for {_requested(request)} is given up: {reason}"
-    return finding_entry(UNREPAIRED, "error", evidence, symbol=request.symbol, time_ms=time_ms)
+    return finding_entry(FindingKind.UNREPAIRED, Severity.ERROR, evidence, symbol=request.symbol, time_ms=time_ms)
 
 
 def gone_finding(request: Request, ids: Sequence[tuple[int, int]], time_ms: int) -> Fields:
@@ -260,7 +255,7 @@ def gone_finding(request: Request, ids: Sequence[tuple[int, int]], time_ms: int)
     count = sum(last - first + 1 for first, last in ids)
     named = ", ".join(_span(first, last) for first, last in ids)
     evidence = f"the exchange no longer has {count} trades: ids {named}"
-    return finding_entry(UNREPAIRED, "warning", evidence, symbol=request.symbol, time_ms=time_ms)
+    return finding_entry(FindingKind.UNREPAIRED, Severity.WARNING, evidence, symbol=request.symbol, time_ms=time_ms)
 
 
 def _requested(request: Request) -> str:

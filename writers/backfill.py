@@ -12,9 +12,10 @@ from typing import Final, Generic, TypeVar
 
 from klagg.backoff import Backoff
 from klagg.errors import DatabaseRefused, DatabaseUnavailable, KlaggError, RecordingError
+from klagg.wire.findings import FindingKind
 from writers.backfill_dumps import read_dump
 from writers.backfill_parts import Batch, Failure, Part
-from writers.backfill_table import EXCHANGE_GAP, Disagreement, HistoryTable, Say, Stored
+from writers.backfill_table import Disagreement, HistoryTable, Say, Stored
 from writers.kline_table import value_is_to_blame
 
 AHEAD_MAX: Final = 2
@@ -49,7 +50,7 @@ class Totals:
         """Count a batch in."""
         for name in ("rows", "written", "healed", "known", "own", "incomplete"):
             setattr(self, name, getattr(self, name) + getattr(stored, name))
-        gaps = sum(each.kind == EXCHANGE_GAP for each in stored.disagreements)
+        gaps = sum(each.kind == FindingKind.EXCHANGE_GAP for each in stored.disagreements)
         self.gaps += gaps
         self.different += len(stored.disagreements) - gaps
         self.examples += stored.disagreements[: EXAMPLES_MAX - len(self.examples)]

@@ -15,11 +15,9 @@ from klagg.compare import differences
 from klagg.drivers.postgres import Database, Row, load_queries
 from klagg.errors import DatabaseRefused
 from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
+from klagg.wire.findings import FindingKind
 from writers.backfill_parts import Batch, Loaded
 from writers.kline_classes import CLASSES, for_table, table_of
-
-EXCHANGE_GAP: Final = "EXCHANGE_GAP"
-"""The official row is flat, with no trades, where klagg saw trades."""
 
 DIFFERENT: Final = "DIFFERENT"
 """A complete bar of klagg's own and the official row differ in a value."""
@@ -38,8 +36,9 @@ _TYPES: Final = ("text",) * 11
 class Disagreement:
     """A bar of klagg's own, which stays, and the official row that says otherwise.
 
-    `kind` is EXCHANGE_GAP or DIFFERENT. `own` and `official` hold the nine values, decimals as texts; `fields` names
-    those that differ. `version` is (epoch, revision, complete) of the own bar, `source` and `edge` are its own.
+    `kind` is EXCHANGE_GAP (the official row is flat, with no trades, where klagg saw trades) or DIFFERENT. `own` and
+    `official` hold the nine values, decimals as texts; `fields` names those that differ. `version` is (epoch, revision,
+    complete) of the own bar, `source` and `edge` are its own.
     """
 
     kind: str
@@ -172,7 +171,7 @@ def judged(row: Mapping[str, Any], symbol: str, interval: str) -> Disagreement |
     if not unlike:
         return None
     return Disagreement(
-        EXCHANGE_GAP if gap else DIFFERENT,
+        FindingKind.EXCHANGE_GAP if gap else DIFFERENT,
         symbol,
         interval,
         row["open_time"],

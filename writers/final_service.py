@@ -22,12 +22,13 @@ from typing import Final
 
 from klagg.backoff import Backoff
 from klagg.drivers.postgres import Database
-from klagg.drivers.redis_streams import Entry, next_id
+from klagg.drivers.redis_streams import Entry
 from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.process import service
 from klagg.process.group_consumer import PAGE_ENTRIES, GroupConsumer, Page, Rejected
 from klagg.process.service import Context, Deadline
 from klagg.process.stats import Alarm
+from klagg.wire.entry_id import next_id
 from klagg.wire.keys import GROUP_WRITERS, Keys
 from writers.batch import Batch, Taken
 from writers.kline_entries import kline_of

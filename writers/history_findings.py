@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from klagg.errors import ContractError
+from klagg.wire.entry_id import EntryId
 from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 
 NEVER: Final = ""
 """The place in the stream of what was not said."""
+_BEFORE_ALL: Final = EntryId(-1, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ def finding_of(raw: RawFields, shard: int, entry_id: str) -> Finding:
     said = replace(said, id=f"{shard}:{text_of(raw, 'id')}", standing=True)
     if closed == b"0":
         return replace(said, said_entry=entry_id)
-    return replace(said, closed_entry=entry_id, closed_ms=time_ms or _place(entry_id)[0], closed_by=evidence)
+    return replace(said, closed_entry=entry_id, closed_ms=time_ms or _place(entry_id).ms, closed_by=evidence)
 
 
 def merged(one: Finding, other: Finding) -> Finding:
@@ -96,10 +98,9 @@ def changed(known: Iterable[Finding], told: Iterable[Finding]) -> list[Finding]:
     return [row for key, row in sorted(rows.items()) if before.get(key) != row]
 
 
-def _place(entry_id: str) -> tuple[int, int]:
-    """An id of Redis, in the order of the stream; what was never said comes before everything."""
-    milliseconds, _, number = entry_id.partition("-")
-    return (int(milliseconds), int(number or 0)) if entry_id else (-1, -1)
+def _place(entry_id: str) -> EntryId:
+    """The place in the stream; what was never published comes before everything."""
+    return EntryId.of(entry_id) if entry_id else _BEFORE_ALL
 
 
 def _json_of(evidence: str) -> str:

@@ -20,6 +20,7 @@ from klagg.errors import ConfigError, DatabaseUnavailable, KlaggError, RedisRefu
 from klagg.process import service
 from klagg.process.service import Context, Deadline
 from klagg.wire.entries import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT
+from klagg.wire.entry_id import BEFORE_FIRST
 from klagg.wire.keys import CLOCK_KEY, GROUP_WRITERS, Keys
 from writers.days import Days
 from writers.history_consumer import Historian
@@ -66,7 +67,7 @@ class SnapshotWriter:
         self._days = Days(self._database)
         self._dropping: Iterator[Step] = iter(())
         self._triggers = Triggers()
-        self._clock_id = "0-0"
+        self._clock_id = BEFORE_FIRST
         self._deadline: Deadline | None = None
 
     def run(self) -> int:

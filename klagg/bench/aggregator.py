@@ -24,6 +24,7 @@ from klagg.errors import KlaggError
 from klagg.intervals import INTERVALS
 from klagg.settings import Settings, to_toml
 from klagg.wire.entries import EVENT_TICK, Listing, listing_entries, tick_entry
+from klagg.wire.entry_id import BEFORE_FIRST, EntryId
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.keys import Keys
 
@@ -154,11 +155,11 @@ def _aggregator(config: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def _wait_for(process: subprocess.Popen[bytes], streams: Streams, entry_id: str) -> float:
     """Until the feed is committed up to `entry_id`; the monotonic time then."""
-    wanted = [int(part) for part in entry_id.split("-")]
+    wanted = EntryId.of(entry_id)
     seen, changed = "", time.monotonic()
     while True:
-        held = streams.hash_of(KEYS.commit).get(b"feed", b"0-0").decode()
-        if [int(part) for part in held.split("-")] >= wanted:
+        held = streams.hash_of(KEYS.commit).get(b"feed", BEFORE_FIRST.encode()).decode()
+        if EntryId.of(held) >= wanted:
             return time.monotonic()
         if process.poll() is not None:
             raise BenchFailed(f"the aggregator ended with {process.returncode}: {process.communicate()[1].decode()}")

@@ -30,6 +30,7 @@ from klagg.embedded.traces import free_port
 from klagg.intervals import MINUTE_MS
 from klagg.settings import Settings, to_toml
 from klagg.wire.entries import BARS_POSITION, live_field
+from klagg.wire.entry_id import BEFORE_FIRST
 from klagg.wire.fields import stamp
 from klagg.wire.keys import Keys
 
@@ -113,7 +114,7 @@ class Teller:
 
     def __init__(self, streams: Streams, symbols: list[str]) -> None:
         self._streams, self.symbols = streams, symbols
-        self._seq, self._position = 0, "0-0"
+        self._seq, self._position = 0, BEFORE_FIRST
         self._opening = int(local_ms()) // MINUTE_MS * MINUTE_MS
 
     def tell(self) -> None:

@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import ujson
 
+from klagg.binance import limits
 from klagg.errors import ConfigError
 
 URL_BYTES_MAX: Final = 4096
@@ -21,8 +22,8 @@ URL_BYTES_MAX: Final = 4096
 PARAMS_MAX: Final = 100
 """Streams in one message."""
 
-MESSAGES_PER_S: Final = 8
-"""The exchange allows 10 client messages a second, pings and pongs included; these leave room for two of them."""
+MESSAGES_PER_S: Final = limits.MESSAGES_PER_S - 2
+"""What klagg sends of its own accord; room is left for two pings or pongs."""
 
 _ROUTES: Final = {"aggTrade": "market", "trade": "public"}
 

@@ -1,4 +1,4 @@
-"""REST klines as the exchange answers them: what they weigh, and rows that are checked strictly. Pure.
+"""REST klines as the exchange answers them: rows that are checked strictly. Pure.
 
 A malformed row spoils its whole answer, because nobody could say what else is wrong with it.
 """
@@ -21,17 +21,6 @@ KLINE_VALUES: Final = 12
 
 class Malformed(KlaggError):
     """The exchange's answer is not as documented."""
-
-
-def klines_weight(rows: int) -> int:
-    """The weight of a klines call with this limit of `rows`.
-
-    Sources differ on whether 100 and 500 still belong to the cheaper class; here they are reckoned to the dearer one.
-    """
-    for below, weight in ((100, 1), (500, 2), (1001, 5)):
-        if rows < below:
-            return weight
-    return 10
 
 
 KlineRow = tuple[int, str, str, str, str, str, str, int, str, str]

@@ -15,6 +15,7 @@ import aiohttp
 import ujson
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
+from klagg.binance.limits import BAN_S_MAX, EXCHANGE_INFO_WEIGHT, TIME_WEIGHT
 from klagg.binance.payloads import ServerTime, server_time_of
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
@@ -33,7 +34,7 @@ USED_WEIGHT: Final = "X-MBX-USED-WEIGHT-1M"
 PAUSE_S: Final = 60.0
 """After a 429 or 418 that names no time."""
 
-PAUSE_S_MAX: Final = 3 * 86_400.0
+PAUSE_S_MAX: Final = float(BAN_S_MAX)
 """The exchange's longest ban."""
 
 _COUNT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
@@ -107,11 +108,11 @@ class ExchangeRest:
 
     async def time(self) -> ServerTime:
         """The exchange's clock (weight 1)."""
-        return server_time_of(await self.get("/fapi/v1/time"))
+        return server_time_of(await self.get("/fapi/v1/time", TIME_WEIGHT))
 
     async def exchange_info(self) -> Any:
         """All symbols as the exchange lists them, decoded but not judged (weight 1); see payloads.listings_of."""
-        return await self.get("/fapi/v1/exchangeInfo")
+        return await self.get("/fapi/v1/exchangeInfo", EXCHANGE_INFO_WEIGHT)
 
     async def synchronise(self, clock: ExchangeClock, local: Callable[[], float] = steady_ms) -> float:
         """One round trip to the exchange's clock, taken in by `clock`; its correction in exchange ms.
@@ -120,7 +121,7 @@ class ExchangeRest:
         """
         if not clock.synced:
             await self.time()
-        minute = await self._gate.enter(1)  # its own round trip must not count
+        minute = await self._gate.enter(TIME_WEIGHT)  # its own round trip must not count
         sent_ms = local()
         status, headers, body = await self._answer("/fapi/v1/time", {})
         received_ms = local()

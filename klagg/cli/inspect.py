@@ -18,6 +18,7 @@ from klagg.errors import ConfigError, ContractError
 from klagg.intervals import interval
 from klagg.kline import DECIMAL_FIELDS, Kline
 from klagg.wire.entries import EVENT_TICK, LIVE_META, LIVE_VALUE, TRADE_COLUMNS, TRADES, event_rows, live_value_of
+from klagg.wire.entry_id import BEFORE_FIRST, EntryId
 from klagg.wire.fields import RawFields, integer_of, text_of, texts_of, upgraded
 from klagg.wire.keys import Keys, shard_of
 
@@ -240,24 +241,24 @@ class View:
     def tips(self) -> dict[str, str]:
         """The newest id of each stream: up to it is what was, behind it what comes."""
         newest = {key: self.streams.newest(key) for key in self._keys}
-        return {key: entries[0].id if entries else "0-0" for key, entries in newest.items()}
+        return {key: entries[0].id if entries else BEFORE_FIRST for key, entries in newest.items()}
 
     def newest(self, tips: Mapping[str, str], count: int) -> list[Record]:
         """The newest `count` records up to `tips`, oldest first; over several streams by the time of their entries."""
-        found: list[tuple[tuple[int, ...], Record]] = []
+        found: list[tuple[EntryId, Record]] = []
         for key in self._keys:
             found += reversed(self._backwards(key, tips[key], count))
         found.sort(key=lambda each: each[0])
         return [record for _, record in found[max(0, len(found) - count) :]]
 
-    def _backwards(self, key: str, last: str, count: int) -> list[tuple[tuple[int, ...], Record]]:
+    def _backwards(self, key: str, last: str, count: int) -> list[tuple[EntryId, Record]]:
         """The newest records of one stream with their entry's id, newest first, page by page."""
-        found: list[tuple[tuple[int, ...], Record]] = []
+        found: list[tuple[EntryId, Record]] = []
         looked_at = 0
         while len(found) < count and looked_at < LOOK_BACK_ENTRIES:
             page = self.streams.newest(key, last=last, count=PAGE)
             for entry in page:
-                place = tuple(map(int, entry.id.split("-")))
+                place = EntryId.of(entry.id)
                 found += [(place, record) for record in reversed(self._wanted(key, entry))]
             looked_at += len(page)
             if len(page) < PAGE:

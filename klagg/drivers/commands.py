@@ -1,4 +1,4 @@
-"""What klagg.drivers.redis_streams reads from Redis and writes to it, as plain values, and the order of stream ids."""
+"""What klagg.drivers.redis_streams reads from Redis and writes to it, as plain values."""
 
 from __future__ import annotations
 
@@ -69,14 +69,6 @@ class Claim(NamedTuple):
     start: str
     entries: list[Entry]
     gone: list[str]
-
-
-def next_id(entry_id: str) -> str:
-    """The lowest id behind this one."""
-    milliseconds, _, number = entry_id.partition("-")
-    if int(number) == (1 << 64) - 1:
-        return f"{int(milliseconds) + 1}-0"
-    return f"{milliseconds}-{int(number) + 1}"
 
 
 def entries_of(reply: Any) -> list[tuple[str, list[Entry]]]:

@@ -17,13 +17,14 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError, WatchError
 from redis.retry import Retry
 
-from klagg.drivers.commands import Append, Claim, Delete, Entry, HashUpdate, Pending, Trim, Write, next_id
+from klagg.drivers.commands import Append, Claim, Delete, Entry, HashUpdate, Pending, Trim, Write
 from klagg.drivers.commands import claim_of as _claim_of
 from klagg.drivers.commands import entries_of as _entries
 from klagg.drivers.commands import entry_list as _entry_list
 from klagg.drivers.commands import pending_of as _pending_of
 from klagg.drivers.read_ahead import ReadAhead
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.wire.entry_id import BEFORE_FIRST, next_id
 from klagg.wire.fields import Fields
 
 __all__ = [
@@ -37,7 +38,6 @@ __all__ = [
     "Streams",
     "Trim",
     "Write",
-    "next_id",
 ]
 
 _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
@@ -160,7 +160,7 @@ class Streams:
         except RedisRefused as refused:
             if "no such key" not in str(refused):
                 raise
-            return "0-0"
+            return BEFORE_FIRST
         return cast(bytes, stream["last-generated-id"]).decode()
 
     def length(self, key: str) -> int:
@@ -193,7 +193,9 @@ class Streams:
             reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
         return _pending_of(reply)
 
-    def claim_idle(self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0") -> Claim:
+    def claim_idle(
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = BEFORE_FIRST
+    ) -> Claim:
         """XAUTOCLAIM: entries that any consumer, this one too, has left pending for `idle_ms`, from the id `start` on.
 
         Entries that were trimmed while pending are named as gone; Redis 7.0 and later forget them then and there.
@@ -420,7 +422,7 @@ class AsyncStreams:
         return _pending_of(reply)
 
     async def claim_idle(
-        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = BEFORE_FIRST
     ) -> Claim:
         """As `Streams.claim_idle`."""
         with _awaited("claiming entries"):

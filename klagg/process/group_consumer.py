@@ -35,6 +35,7 @@ from typing import Final, Protocol
 from klagg.drivers.redis_streams import Append, AsyncStreams, Entry, Streams
 from klagg.process.stats import Stats
 from klagg.wire.entries import DEAD_ENTRIES, dead_entry
+from klagg.wire.entry_id import BEFORE_FIRST
 from klagg.wire.fields import RawFields, stamp
 from klagg.wire.keys import Keys
 
@@ -52,9 +53,6 @@ BURIALS_LOGGED: Final = 5
 
 UNREAD_COUNTED_MAX: Final = 10_000
 """Unread entries of a stream are counted up to here where Redis does not know their number."""
-
-FIRST: Final = "0-0"
-"""The id before every entry; XAUTOCLAIM answers it when there is nothing left to look at (Redis docs, XAUTOCLAIM)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +150,7 @@ class GroupConsumer(_Consumer):
         Ids that are gone are acknowledged once the page is done with.
         """
         for stream in self.streams:
-            after = FIRST
+            after = BEFORE_FIRST
             while True:
                 entries, gone, after = self._redis.read_pending(
                     stream, self._group, self._consumer, after=after, count=PAGE_ENTRIES
@@ -167,14 +165,14 @@ class GroupConsumer(_Consumer):
         self._begin_claiming()
         for stream in self.streams:
             start = ""
-            while start != FIRST:
+            while start != BEFORE_FIRST:
                 start, entries, gone = self._redis.claim_idle(
                     stream,
                     self._group,
                     self._consumer,
                     idle_ms=self._idle_ms,
                     count=PAGE_ENTRIES,
-                    start=start or FIRST,
+                    start=start or BEFORE_FIRST,
                 )
                 if entries or gone:
                     yield self._claimed(stream, entries, gone)
@@ -251,7 +249,7 @@ class AsyncGroupConsumer(_Consumer):
     async def pending(self, room: Room) -> AsyncIterator[Page]:
         """As `GroupConsumer.pending`, with as many entries to a page as there is room for."""
         for stream in self.streams:
-            after = FIRST
+            after = BEFORE_FIRST
             while True:
                 entries, gone, after = await self._reading.read_pending(
                     stream, self._group, self._consumer, after=after, count=await room()
@@ -266,14 +264,14 @@ class AsyncGroupConsumer(_Consumer):
         self._begin_claiming()
         for stream in self.streams:
             start = ""
-            while start != FIRST:
+            while start != BEFORE_FIRST:
                 start, entries, gone = await self._reading.claim_idle(
                     stream,
                     self._group,
                     self._consumer,
                     idle_ms=self._idle_ms,
                     count=await room(),
-                    start=start or FIRST,
+                    start=start or BEFORE_FIRST,
                 )
                 if entries or gone:
                     yield self._claimed(stream, entries, gone)

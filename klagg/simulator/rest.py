@@ -10,9 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
+from klagg.binance.limits import AGG_TRADES_WEIGHT, EXCHANGE_INFO_WEIGHT, TIME_WEIGHT, klines_weight
 from klagg.binance.serving import errors
 from klagg.binance.serving.errors import ApiError
-from klagg.binance.serving.limits import AGG_TRADES_WEIGHT, Limits, WeightLimiter, klines_weight
+from klagg.binance.serving.limits import Limits, WeightLimiter
 from klagg.binance.serving.parameters import (
     AggTradesRequest,
     KlinesRequest,
@@ -58,8 +59,8 @@ class RestApi:
         """The routes of the exchange's own endpoints."""
         return [
             web.get("/fapi/v1/ping", self._limited(lambda _: 1, self._ping)),
-            web.get("/fapi/v1/time", self._limited(lambda _: 1, self._time)),
-            web.get("/fapi/v1/exchangeInfo", self._limited(lambda _: 1, self._exchange_info)),
+            web.get("/fapi/v1/time", self._limited(lambda _: TIME_WEIGHT, self._time)),
+            web.get("/fapi/v1/exchangeInfo", self._limited(lambda _: EXCHANGE_INFO_WEIGHT, self._exchange_info)),
             web.get(
                 "/fapi/v1/klines", self._limited(lambda query: klines_weight(requested_limit(query)), self._klines)
             ),

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 import redis
 
-from aggregator.feed_sequences import DATA_LOSS
 from klagg.drivers.redis_streams import Streams
 from klagg.embedded import RedisServer
 from klagg.kline import Kline
 from klagg.settings import Redis
 from klagg.wire.entries import TICK, TRADES, tick_entry
 from klagg.wire.fields import Fields, stamp, texts_of
+from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import newest, values
 from tests.aggregator.shardkit import KEYS, LONG, SHORT, Shard, log_of, undisturbed
 from tests.kit import eventually
@@ -103,7 +103,7 @@ def test_entries_lost_with_the_tail_are_named_and_their_trades_heal_when_they_co
     child = shard.start("--checkpoint-s", SHORT)
     shard.put(entries[half:], half)
     shard.reached(entries[-1][0])
-    (loss,) = findings(shard, DATA_LOSS)
+    (loss,) = findings(shard, FindingKind.DATA_LOSS)
     assert f"seq {third} to {half - 1} of test, after {entries[third - 1][0]} " in loss["evidence"]
     assert f"before {entries[half][0]} " in loss["evidence"]
     missing = [fields for _, fields in entries[third:half] if fields["kind"] == TRADES]
@@ -113,7 +113,7 @@ def test_entries_lost_with_the_tail_are_named_and_their_trades_heal_when_they_co
     shard.reached(again[-1][0])
     assert child.end() == 0
     check_table([*published, *shard.klines()], entries)
-    assert len(findings(shard, DATA_LOSS)) == 1
+    assert len(findings(shard, FindingKind.DATA_LOSS)) == 1
 
 
 def ticks(entries: Log) -> list[str]:
@@ -178,7 +178,7 @@ def test_a_damaged_checkpoint_whose_feed_was_trimmed_says_what_is_lost_and_goes_
     shard.reached(entries[-1][0])
     assert child.end() == 0
     assert "the checkpoint is damaged" in child.text()
-    (finding,) = findings(shard, DATA_LOSS)
+    (finding,) = findings(shard, FindingKind.DATA_LOSS)
     assert finding["severity"] == "error"
     assert f"seq 1 to {cut - 1} of test, its first one and before {entries[cut][0]}" in finding["evidence"]
     found, expected = newest(shard.klines()), undisturbed(entries)

@@ -10,13 +10,14 @@ from decimal import Decimal
 
 from auditors.day_counts import Judged, Tally
 from auditors.exchange import ExchangeAudit
-from auditors.findings import LAGGING, Finding
+from auditors.findings import Finding
 from auditors.schedule import Key, Look
 from klagg.compare import Values
 from klagg.intervals import INTERVALS, MINUTE_MS
 from klagg.kline import Kline
 from klagg.settings import Aggregator, Settings
 from klagg.wire.entries import Listing, Request
+from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import T0
 from tests.auditors.test_classify import LASTING, folded, market, official
 
@@ -84,8 +85,8 @@ class World:
         rows = {at: row for at, row in self.theirs.get(look.key, {}).items() if look.start_ms <= at < look.end_ms}
         assert len(rows) <= look.rows
         outcome = self.audit.judge(look, ours, rows, now_ms)
-        self.findings += [each for each in outcome.findings if each.kind != LAGGING]
-        self.lags += [each for each in outcome.findings if each.kind == LAGGING]
+        self.findings += [each for each in outcome.findings if each.kind != FindingKind.LAGGING]
+        self.lags += [each for each in outcome.findings if each.kind == FindingKind.LAGGING]
         self.requests += outcome.requests
         self.record(look, outcome.judged)
 

@@ -1,7 +1,8 @@
 from __future__ import annotations
 
 from auditors.consumer_groups import STALLED_MS, GroupWatch, LagWatch
-from auditors.findings import GROUP_SILENT, LAGGING, STALLED, bar_of
+from auditors.findings import bar_of
+from klagg.wire.findings import FindingKind
 
 GROUP = ("klines:{0}", "writers")
 T = 1_700_000_000_000
@@ -11,7 +12,7 @@ def test_a_group_that_is_heard_of_again_settles_its_finding() -> None:
     watch = GroupWatch(silent_ms=30_000)
     assert watch.note({GROUP: 10}, 0, T) == []
     (silent,) = watch.note({GROUP: 31_000}, 40_000, T)
-    assert (silent.kind, silent.closed) == (GROUP_SILENT, False)
+    assert (silent.kind, silent.closed) == (FindingKind.GROUP_SILENT, False)
     assert watch.note({GROUP: 41_000}, 50_000, T) == []
     (heard,) = watch.note({GROUP: 200}, 60_000, T + 1)
     assert (heard.id, heard.closed, heard.time_ms) == (silent.id, True, T + 1)
@@ -33,7 +34,7 @@ def test_an_auditor_that_catches_up_settles_its_lag() -> None:
     (behind,) = watch.note(T, T + 61_000, 5, 0)
     assert watch.note(T + 500, T + 62_000, 5, 1_000) == []
     (caught_up,) = watch.note(T + 62_000, T + 62_250, 0, 2_000)
-    assert (behind.kind, caught_up.id, caught_up.closed) == (LAGGING, behind.id, True)
+    assert (behind.kind, caught_up.id, caught_up.closed) == (FindingKind.LAGGING, behind.id, True)
     assert caught_up.evidence == "it is 250 ms behind"
     assert watch.note(T + 62_500, T + 62_500, 0, 3_000) == []
 
@@ -44,7 +45,7 @@ def test_ticks_that_come_again_settle_that_they_stayed_away() -> None:
     (stalled,) = watch.note(T, T, 0, STALLED_MS + 1)
     assert watch.note(T, T, 0, STALLED_MS + 1_000) == []
     (moving,) = watch.note(T + 250, T + 250, 0, STALLED_MS + 2_000)
-    assert (stalled.kind, moving.id, moving.closed, moving.time_ms) == (STALLED, stalled.id, True, T + 250)
+    assert (stalled.kind, moving.id, moving.closed, moving.time_ms) == (FindingKind.STALLED, stalled.id, True, T + 250)
 
 
 def test_a_place_names_its_bar() -> None:

@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from auditors.classify import EDGE_SHIFT, EXACT, LATE, LOCAL_GAP, UNEXPLAINED
+from auditors.classify import EDGE_SHIFT, EXACT, LATE
 from auditors.day_counts import Judged, Tally, by_day, union_of
 from klagg.intervals import DAY_MS, INTERVALS, MINUTE, MINUTE_MS
+from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import T0
 
 
@@ -19,7 +20,7 @@ def bars(first: int, count: int, kind: str = EXACT, place_ms: int = 0) -> list[J
 def test_again_replaces() -> None:
     tally = Tally(MINUTE)
     tally.take(bars(0, 10))
-    tally.take(bars(10, 3, LOCAL_GAP, T0))
+    tally.take(bars(10, 3, FindingKind.LOCAL_GAP, T0))
     tally.take(bars(13, 1, LATE))
     assert tally.counts == {
         "bars": 14,
@@ -47,7 +48,13 @@ def test_what_lies_between_two_looks_is_not_counted() -> None:
 
 def test_it_is_the_same_from_what_was_saved() -> None:
     tally = Tally(MINUTE)
-    tally.take([*bars(0, 20), *bars(20, 300, LOCAL_GAP, T0 + 20 * MINUTE_MS), *bars(320, 1, UNEXPLAINED, 5)])
+    tally.take(
+        [
+            *bars(0, 20),
+            *bars(20, 300, FindingKind.LOCAL_GAP, T0 + 20 * MINUTE_MS),
+            *bars(320, 1, FindingKind.UNEXPLAINED, 5),
+        ]
+    )
     texts = json.dumps([tally.saved_ranges, tally.saved_different])
     assert len(texts) < 200, "a long gap is one entry"
     again = Tally.of(MINUTE, *json.loads(texts))

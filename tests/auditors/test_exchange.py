@@ -8,14 +8,13 @@ from decimal import Decimal
 
 import pytest
 
-from auditors.classify import EDGE_SHIFT, EXACT, EXCHANGE_GAP, LATE, LOCAL_GAP, UNEXPLAINED
-from auditors.findings import LAGGING, UNREACHABLE
+from auditors.classify import EDGE_SHIFT, EXACT, LATE
 from auditors.open_findings import ASKED_MAX, DEADLINE_MS, REQUESTS_MAX
 from klagg.intervals import HOUR_MS, INTERVALS, MINUTE_MS
 from klagg.kline import Kline
 from klagg.settings import Aggregator, Audit, Settings
 from klagg.wire.entries import REQUEST_KLINES
-from klagg.wire.findings import ERROR, INFO, WARNING
+from klagg.wire.findings import FindingKind, Severity
 from tests.aggregator.kit import T0
 from tests.auditors.exchangekit import END, NAMES, SOUND_MS, World, clean, exact_of, listing, put, tell
 from tests.auditors.test_classify import FLAT, LASTING
@@ -137,19 +136,19 @@ class Fault:
 
 
 CATALOGUE = [
-    Fault(lost_trade, LOCAL_GAP, WARNING),
-    Fault(bar_missing, LOCAL_GAP, WARNING),
-    Fault(lost_trade_in_a_proven_bar, UNEXPLAINED, ERROR),
-    Fault(double_trade, UNEXPLAINED, ERROR),
-    Fault(float_rounding, UNEXPLAINED, ERROR),
-    Fault(changed_in_the_table, UNEXPLAINED, ERROR),
-    Fault(wrong_taker, UNEXPLAINED, ERROR),
-    Fault(close_not_carried, UNEXPLAINED, ERROR),
-    Fault(bars_swapped, UNEXPLAINED, ERROR),
-    Fault(trade_a_minute_late, UNEXPLAINED, ERROR),
-    Fault(a_row_of_another_symbol, UNEXPLAINED, ERROR),
-    Fault(flat_row, EXCHANGE_GAP, INFO),
-    Fault(no_row, EXCHANGE_GAP, INFO),
+    Fault(lost_trade, FindingKind.LOCAL_GAP, Severity.WARNING),
+    Fault(bar_missing, FindingKind.LOCAL_GAP, Severity.WARNING),
+    Fault(lost_trade_in_a_proven_bar, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(double_trade, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(float_rounding, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(changed_in_the_table, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(wrong_taker, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(close_not_carried, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(bars_swapped, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(trade_a_minute_late, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(a_row_of_another_symbol, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(flat_row, FindingKind.EXCHANGE_GAP, Severity.INFO),
+    Fault(no_row, FindingKind.EXCHANGE_GAP, Severity.INFO),
 ]
 
 
@@ -168,7 +167,7 @@ def test_a_planted_fault_is_found_in_one_lap(fault: Fault) -> None:
     wrong = world.counts[fault.kind.lower()]
     assert wrong == (2 if fault.plant in (bars_swapped, trade_a_minute_late) else 1)
     assert world.counts["bars"] == world.counts["exact"] + wrong
-    assert [each.kind for each in world.requests] == ([REQUEST_KLINES] if fault.kind == LOCAL_GAP else [])
+    assert [each.kind for each in world.requests] == ([REQUEST_KLINES] if fault.kind == FindingKind.LOCAL_GAP else [])
 
 
 @pytest.mark.parametrize("fault", CATALOGUE, ids=lambda each: each.plant.__name__)
@@ -196,14 +195,14 @@ def test_faults_among_shifts_are_found() -> None:
     at = busy(world)
     changed_in_the_table(world, at)
     found = world.lap(SOUND_MS)
-    assert {(each.kind, each.symbol) for each in found} == {(UNEXPLAINED, NAME)}
+    assert {(each.kind, each.symbol) for each in found} == {(FindingKind.UNEXPLAINED, NAME)}
     assert abs(found[0].open_time - at) <= 3 * MINUTE_MS
 
 
 def test_a_shift_without_its_evidence_is_unexplained() -> None:
     world = clean(5)
     world.ours[NAME, "1m"] = {at: replace(bar, edge="") for at, bar in world.ours[NAME, "1m"].items()}
-    assert {(each.kind, each.symbol) for each in world.lap(SOUND_MS)} == {(UNEXPLAINED, NAME)}
+    assert {(each.kind, each.symbol) for each in world.lap(SOUND_MS)} == {(FindingKind.UNEXPLAINED, NAME)}
     assert world.counts["edge_shift"] > 10, "those of the others are proven"
 
 
@@ -225,7 +224,7 @@ def test_a_row_that_stays_late_is_a_gap_of_the_exchange() -> None:
     world = clean(edges=False)
     last = max(world.ours[NAME, "1m"])
     del world.theirs[NAME, "1m"][last]
-    assert world.lap(SOUND_MS) == [] or world.findings[0].kind == EXCHANGE_GAP
+    assert world.lap(SOUND_MS) == [] or world.findings[0].kind == FindingKind.EXCHANGE_GAP
     assert world.counts["exchange_gap"] + world.counts["late"] <= 1
 
 
@@ -234,7 +233,7 @@ def test_a_young_gap_is_not_said_before_repair_had_its_time() -> None:
     last = max(world.ours[NAME, "1m"])
     put(world, NAME, last, complete=0, trades=0, volume="0")
     assert world.lap(END + 60_000) == []
-    assert [each.kind for each in world.lap(END + 4 * MINUTE_MS)] == [LOCAL_GAP]
+    assert [each.kind for each in world.lap(END + 4 * MINUTE_MS)] == [FindingKind.LOCAL_GAP]
 
 
 # --- requests ---
@@ -284,7 +283,7 @@ def test_what_no_aggregator_can_amend_is_not_asked_for() -> None:
     world.restart()
     bar_missing(world, busy(world))
     (found,) = world.lap(SOUND_MS)
-    assert found.kind == LOCAL_GAP
+    assert found.kind == FindingKind.LOCAL_GAP
     assert "klagg backfill" in found.evidence
     assert world.requests == []
 
@@ -297,7 +296,7 @@ def test_a_symbol_of_which_we_have_nothing_is_a_gap() -> None:
     del world.ours[NAME, "1m"]
     assert world.lap(T0 + 10_000) == []
     found = world.lap(SOUND_MS)
-    assert {(each.kind, each.symbol) for each in found} == {(LOCAL_GAP, NAME)}
+    assert {(each.kind, each.symbol) for each in found} == {(FindingKind.LOCAL_GAP, NAME)}
     assert f"{LASTING - 1} bars" in found[0].evidence
 
 
@@ -373,7 +372,7 @@ def test_longer_bars_are_compared_too() -> None:
     at = sorted(world.ours[NAME, "5m"])[1]
     world.ours[NAME, "5m"][at] = replace(world.ours[NAME, "5m"][at], volume="8", complete=0)
     (found,) = world.lap(SOUND_MS)
-    assert (found.kind, found.interval, found.open_time) == (LOCAL_GAP, "5m", at)
+    assert (found.kind, found.interval, found.open_time) == (FindingKind.LOCAL_GAP, "5m", at)
     assert world.requests == [], "its minutes are asked for by themselves"
     assert world.tallies[NAME, "5m"].counts["bars"] == len(world.ours[NAME, "5m"])
     assert not any(look.interval.name == "1s" for look in world.looks)
@@ -393,16 +392,16 @@ def test_an_auditor_that_falls_behind_says_by_how_much_and_when_it_has_caught_up
     world.take(look, SOUND_MS)
     (behind,) = world.lags
     assert (behind.kind, behind.closed, f"{(SOUND_MS - T0 - MINUTE_MS) // 1000} s" in behind.evidence) == (
-        LAGGING,
+        FindingKind.LAGGING,
         False,
         True,
     )
-    assert world.audit.of_itself_ids()[behind.id] == LAGGING
+    assert world.audit.of_itself_ids()[behind.id] == FindingKind.LAGGING
     again = clean(edges=False)
-    again.audit.stood([LAGGING])
+    again.audit.stood([FindingKind.LAGGING])
     again.lap(END + MINUTE_MS)
     (caught_up,) = again.lags
-    assert (caught_up.kind, caught_up.closed, caught_up.id) == (LAGGING, True, behind.id)
+    assert (caught_up.kind, caught_up.closed, caught_up.id) == (FindingKind.LAGGING, True, behind.id)
 
 
 def test_where_the_clock_runs_faster_than_the_weight_grows_an_auditor_may_be_further_behind() -> None:
@@ -417,7 +416,7 @@ def test_where_the_clock_runs_faster_than_the_weight_grows_an_auditor_may_be_fur
 def test_what_cannot_be_asked_is_said_once() -> None:
     audit = clean().audit
     (away,) = audit.unreachable("the database", "no answer", T0)
-    assert (away.kind, away.severity, away.closed) == (UNREACHABLE, WARNING, False)
+    assert (away.kind, away.severity, away.closed) == (FindingKind.UNREACHABLE, Severity.WARNING, False)
     assert audit.unreachable("the database", "no answer", T0) == []
     assert audit.unreachable("the exchange's REST API", "", T0) == []
     (back,) = audit.unreachable("the database", "", T0)

@@ -22,7 +22,6 @@ from auditors.day_counts import Judged, Tally
 from auditors.exchange import DATABASE, EXCHANGE
 from auditors.exchange_service import ExchangeAuditor
 from auditors.exchange_store import ExchangeStore
-from auditors.findings import LAGGING, UNREACHABLE
 from auditors.schedule import Key, Look, Series
 from klagg import settings
 from klagg.clock import ExchangeClock, steady_ms
@@ -35,6 +34,7 @@ from klagg.process.service import AsyncContext
 from klagg.settings import to_toml
 from klagg.wire.entries import request_of
 from klagg.wire.fields import texts_of
+from klagg.wire.findings import FindingKind
 from klagg.wire.keys import Keys, heartbeat_key, shard_of
 from tests.auditors.exchangekit import NAMES, SOUND_MS, World, clean, put
 from tests.auditors.test_exchange import NAME, busy
@@ -182,7 +182,7 @@ async def auditing(world: World, redis_url: str, shards: int = 1) -> AsyncIterat
 
 def behind(said: list[dict[str, str]]) -> None:
     """What is said of a symbol that cannot be compared: that the auditor is behind with it."""
-    assert [each["kind"] for each in said] in ([], [LAGGING])
+    assert [each["kind"] for each in said] in ([], [FindingKind.LAGGING])
     assert all(f"(of {NAME})" in each["evidence"] for each in said)
 
 
@@ -228,8 +228,8 @@ async def test_an_exchange_that_is_away_is_said_once_and_then_settled(streams: S
         await until(lambda: auditor.audit.agenda.laps)
     said = entries(streams, "findings:{0}")
     kinds = [(each["kind"], each.get("closed", "0")) for each in said]
-    assert kinds[0] == (UNREACHABLE, "0")
-    assert kinds[-1] == (UNREACHABLE, "1")
+    assert kinds[0] == (FindingKind.UNREACHABLE, "0")
+    assert kinds[-1] == (FindingKind.UNREACHABLE, "1")
     assert len({each["id"] for each in said}) == 1
     assert len(said) <= 4, "once for each time that it was away"
     assert EXCHANGE in said[0]["evidence"]
@@ -246,7 +246,10 @@ async def test_a_database_that_is_away_is_waited_for(streams: Streams, redis_url
         store.away = False
         await until(lambda: len(entries(streams, "findings:{0}")) == 2)
     said = entries(streams, "findings:{0}")
-    assert [(each["kind"], each.get("closed", "0")) for each in said] == [(UNREACHABLE, "0"), (UNREACHABLE, "1")]
+    assert [(each["kind"], each.get("closed", "0")) for each in said] == [
+        (FindingKind.UNREACHABLE, "0"),
+        (FindingKind.UNREACHABLE, "1"),
+    ]
     assert DATABASE in said[0]["evidence"]
     assert world.counts["bars"] == before
 

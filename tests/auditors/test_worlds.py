@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from auditors.completeness import Completeness
-from auditors.findings import DATA_LOSS, Finding
+from auditors.findings import Finding
 from auditors.judge import Judge
 from auditors.lifecycle import Lifecycle
 from klagg.settings import Settings
+from klagg.wire.findings import FindingKind
 from tests.simulation.actors import KEYS
 from tests.simulation.check import OLDER
 from tests.simulation.world import World
@@ -110,8 +111,8 @@ def test_nothing_is_found_in_worlds_that_keep_their_promises() -> None:
             middle = len(log) // 2
             own = [at for at, (stream, _) in enumerate(log) if stream in kind.streams and at > middle]
             lossy = found(kind(world.settings), log, without=own[: rng.choice((1, 3, 20))])
-            assert any(each.kind == DATA_LOSS for each in lossy)
-            results["lossy"] = [each for each in lossy if each.kind != DATA_LOSS]
+            assert any(each.kind == FindingKind.DATA_LOSS for each in lossy)
+            results["lossy"] = [each for each in lossy if each.kind != FindingKind.DATA_LOSS]
             told += [(seed, kind.__name__, name, each) for name, some in results.items() for each in some]
     assert told == []
     assert judged_worlds >= COUNT // 4

@@ -44,7 +44,7 @@ from klagg.wire.entries import (
     watermark_entry,
 )
 from klagg.wire.fields import Fields, integer_of, stamp, text_of, texts_of
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys, heartbeat_key, shard_of
 
 INT64_MAX = 2**63 - 1
@@ -315,7 +315,7 @@ def test_rows_that_do_not_fit_their_kind_are_a_mistake_of_the_writer() -> None:
 
 
 def test_a_finding() -> None:
-    assert finding_entry("DATA_LOSS", "error", "seq 3 to 9", symbol="A", time_ms=5) == {
+    assert finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, "seq 3 to 9", symbol="A", time_ms=5) == {
         "kind": "DATA_LOSS",
         "severity": "error",
         "symbol": "A",

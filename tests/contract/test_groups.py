@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from klagg.drivers.redis_streams import Append, Streams, next_id
+from klagg.drivers.redis_streams import Append, Streams
 from klagg.errors import RedisRefused
+from klagg.wire.entry_id import next_id
 from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.kit import eventually
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from klagg.drivers.redis_streams import Append, Delete, HashUpdate, Streams, Trim, next_id
+from klagg.drivers.redis_streams import Append, Delete, HashUpdate, Streams, Trim
 from klagg.errors import RedisRefused
 from klagg.wire.entries import tick_entry
 from klagg.wire.fields import stamp
@@ -231,11 +231,6 @@ def test_memory_grows_with_a_stream(streams: Streams, place: Place) -> None:
     for number in range(300):
         streams.append(KEYS.feed, {"n": str(number), "text": f"{number}" * 100})
     assert 300 * 100 <= streams.memory(KEYS.feed) < 300 * 1000
-
-
-def test_the_next_id_is_the_lowest_behind() -> None:
-    assert next_id("5-9") == "5-10"
-    assert next_id(f"5-{2**64 - 1}") == "6-0"
 
 
 def test_information_about_the_server(streams: Streams, place: Place) -> None:

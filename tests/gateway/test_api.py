@@ -17,7 +17,7 @@ from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseUnavailable
 from klagg.intervals import DAY_MS
 from klagg.wire.fields import stamp
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, kline, running
 from tests.kit import eventually_async as eventually
@@ -114,8 +114,8 @@ async def test_symbols_have_prices_and_their_day(
 def stands(number: int, evidence: str, symbol: str = "BTCUSDT", closed: bool = False) -> Finding:
     """The row of a finding with an id."""
     fields = finding_entry(
-        "LOCAL_GAP",
-        "error",
+        FindingKind.LOCAL_GAP,
+        Severity.ERROR,
         evidence,
         symbol=symbol,
         time_ms=number,
@@ -200,7 +200,7 @@ async def test_the_scoreboard(redis_url: str, database_url: str, database: Datab
 
 async def test_the_status_shows_processes_streams_and_shards(redis_url: str, teller: Teller) -> None:
     teller.tell({BTC: {}})
-    finding = finding_entry("DATA_LOSS", "error", "gone", time_ms=7)
+    finding = finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, "gone", time_ms=7)
     teller.streams.append(Keys(0).findings, stamp(finding, "a", 1))
     teller.streams.set_with_ttl("heartbeat:clock", json.dumps({"process": "clock", "state": "running"}), 60)
     async with running(redis_url) as client, client.socket("/ws"):

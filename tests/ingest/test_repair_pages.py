@@ -22,7 +22,7 @@ from ingest.repair_pages import (
     trades_of,
     union_of,
 )
-from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of, klines_weight
+from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of
 from klagg.errors import UnknownInterval
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS, MINUTE_MS
 from klagg.wire.entries import REQUEST_KLINES, REQUEST_TRADES, Request
@@ -146,13 +146,6 @@ def test_more_rows_than_asked_for_are_malformed() -> None:
         trades_of([trade(each) for each in (5, 6, 7)], "AUSDT", 5, 2)
     with pytest.raises(Malformed, match="at most 2 rows"):
         klines_of(minutes(T, 3), INTERVALS["1m"], T, 2)
-
-
-@pytest.mark.parametrize(
-    ("rows", "weight"), [(1, 1), (99, 1), (100, 2), (499, 2), (500, 5), (1000, 5), (1001, 10), (1500, 10)]
-)
-def test_the_weight_of_klines(rows: int, weight: int) -> None:
-    assert klines_weight(rows) == weight
 
 
 def test_klines_of_long_ago_are_asked_for_exactly() -> None:

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Pending, Trim, Write, next_id
+from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Pending, Trim, Write
 from klagg.errors import CommitConflict, CommitDoubt, RedisRefused, RedisUnavailable
+from klagg.wire.entry_id import next_id
 
 Id = tuple[int, int]
 ZERO: Id = (0, 0)

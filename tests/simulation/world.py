@@ -24,10 +24,10 @@ from aggregator.commit import split_outputs
 from aggregator.core import Core
 from aggregator.service import Service
 from klagg import settings
-from klagg.drivers.redis_streams import next_id
 from klagg.errors import CommitConflict, CommitDoubt, KlaggError, RedisOlder, RedisRefused, RedisUnavailable
 from klagg.process.stats import Stats
 from klagg.settings import Settings
+from klagg.wire.entry_id import next_id
 from tests.simulation.actors import KEYS, Clocks, Line, Repair, Writer
 from tests.simulation.market import Shape, market_of
 from tests.simulation.virtualredis import Crash, State, VirtualRedis, VirtualStreams

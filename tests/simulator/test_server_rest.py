@@ -152,8 +152,9 @@ async def test_weights() -> None:
         for path, params, weight in (
             ("/fapi/v1/ping", {}, 1),
             ("/fapi/v1/exchangeInfo", {}, 1),
-            ("/fapi/v1/klines", {"symbol": "BTCUSDT", "interval": "1m", "limit": 100}, 1),
-            ("/fapi/v1/klines", {"symbol": "BTCUSDT", "interval": "1m"}, 2),
+            ("/fapi/v1/klines", {"symbol": "BTCUSDT", "interval": "1m", "limit": 99}, 1),
+            ("/fapi/v1/klines", {"symbol": "BTCUSDT", "interval": "1m", "limit": 100}, 2),
+            ("/fapi/v1/klines", {"symbol": "BTCUSDT", "interval": "1m"}, 5),
             ("/fapi/v1/klines", {"symbol": "NOPE", "interval": "1m", "limit": 1000}, 5),
             ("/fapi/v1/klines", {"symbol": "NOPE", "interval": "1m", "limit": 1500}, 10),
             ("/fapi/v1/aggTrades", {"symbol": "BTCUSDT", "limit": 1}, 20),

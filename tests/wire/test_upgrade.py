@@ -25,6 +25,7 @@ from klagg import settings
 from klagg.errors import ContractError
 from klagg.wire.entries import EVENT_GAP_CLOSED, EVENT_GAP_OPENED, REQUEST_TRADES, WATERMARK, request_of, tick_entry
 from klagg.wire.fields import VERSION, Fields, RawFields, stamp, upgraded
+from klagg.wire.findings import FindingKind, Severity
 from writers.history import events_of
 from writers.history_findings import finding_of
 
@@ -156,7 +157,9 @@ def test_ids_of_findings_are_what_they_were() -> None:
     """A finding that version 1 opened is closed by the entry with the same id."""
     for what, old_id in OLD["ids"].items():
         kind, symbol, place = what.split("|")
-        new = Finding(WORDS.get(kind, kind), "error", symbol, place.replace("hole/", "gap/"), 1, "evidence")
+        new = Finding(
+            FindingKind(WORDS.get(kind, kind)), Severity.ERROR, symbol, place.replace("hole/", "gap/"), 1, "evidence"
+        )
         assert new.id == old_id, what
 
 

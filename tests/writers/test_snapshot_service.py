@@ -25,7 +25,7 @@ from klagg.wire.entries import (
     trigger_entry,
 )
 from klagg.wire.fields import stamp
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import CLOCK_KEY, GROUP_HISTORY, GROUP_WRITERS, Keys
 from tests.kit import eventually
 from tests.writers import support
@@ -226,7 +226,10 @@ def test_a_bad_bar_does_not_stop_the_rest(start: Start, database: Database, stre
 def tell(streams: Streams, *symbols: str) -> list[str]:
     """A finding about each of these; their ids."""
     entries = [
-        Append(KEYS.findings, stamp(finding_entry("X", "info", "said", symbol=name, time_ms=T), "a@1", seq))
+        Append(
+            KEYS.findings,
+            stamp(finding_entry(FindingKind.OVERFLOW, Severity.INFO, "said", symbol=name, time_ms=T), "a@1", seq),
+        )
         for seq, name in enumerate(symbols, 1)
     ]
     return streams.write(entries)
@@ -272,7 +275,10 @@ def test_with_fills_gaps_count_fills(start: Start, database: Database, streams: 
 
 def test_poison_goes_to_dead_and_the_rest_is_kept(start: Start, database: Database, streams: Streams) -> None:
     good = tell(streams, "A", "B")
-    loud = streams.append(KEYS.findings, stamp(finding_entry("X", "loud", "e", time_ms=T), "a@1", 7))
+    loud = streams.append(
+        KEYS.findings,
+        stamp(finding_entry(FindingKind.OVERFLOW, Severity.INFO, "e", time_ms=T) | {"severity": "loud"}, "a@1", 7),
+    )
     torn = streams.append(KEYS.findings, {"v": "1"})
     newer = streams.append(KEYS.events, stamp({"kind": "party", "time": "1", "n": "0"}, "a@1", 1))
     with start() as writer:
@@ -387,7 +393,12 @@ def test_asked_to_stop_during_an_outage_it_says_that_history_was_left(
         tell(streams, "A")
         eventually(lambda: heartbeat(streams).get("state") == "waiting for the database")
         ids = streams.write(
-            [Append(KEYS.findings, stamp(finding_entry("X", "info", "", time_ms=T), "b@1", seq)) for seq in range(1, 4)]
+            [
+                Append(
+                    KEYS.findings, stamp(finding_entry(FindingKind.OVERFLOW, Severity.INFO, "", time_ms=T), "b@1", seq)
+                )
+                for seq in range(1, 4)
+            ]
         )
         assert redis_server.command("XDEL", KEYS.findings, ids[1]) == "1"
         assert streams.group_lag(KEYS.findings, GROUP_HISTORY) is None, "it must be counted"

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import ujson
 
-from auditors.classify import EXACT, UNEXPLAINED, VERDICTS, Comparison, puzzling
+from auditors.classify import EXACT, VERDICTS, Comparison, puzzling
 from auditors.exchange_store import finals_of
 from klagg.cli import locate
 from klagg.cli.audit import rest, summary
@@ -25,6 +25,7 @@ from klagg.intervals import EVER_MS, MINUTE, Interval, ordered
 from klagg.kline import Kline
 from klagg.recordings import open_klines, open_trades
 from klagg.settings import Settings, load
+from klagg.wire.findings import FindingKind
 from writers.backfill_dumps import find_dumps
 from writers.backfill_parts import span_of
 from writers.migrate import require_schema
@@ -95,7 +96,7 @@ def run(args: argparse.Namespace) -> int:
     if not counts.total():
         raise ConfigError(f"{args.klines or 'the exchange'} holds no klines of what is asked for")
     print(ujson.dumps({"bars": counts.total(), **{kind.lower(): counts[kind] for kind in VERDICTS}}))
-    return 1 if counts[UNEXPLAINED] else 0
+    return 1 if counts[FindingKind.UNEXPLAINED] else 0
 
 
 def _audit(

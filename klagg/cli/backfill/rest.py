@@ -13,7 +13,8 @@ from typing import Any, Final
 from ingest.repair_pages import SURE_MS
 from klagg import __version__
 from klagg.backoff import Backoff
-from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, klines_of, klines_weight
+from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, klines_of
+from klagg.binance.limits import klines_weight
 from klagg.binance.payloads import listings_of
 from klagg.binance.rest_client import ExchangeRest
 from klagg.binance.weight_account import ROLE_BACKFILL, PatientGate

@@ -1,13 +1,6 @@
 from __future__ import annotations
 
-import pytest
-
-from klagg.binance.serving.limits import Limits, MessageLimiter, WeightLimiter, klines_weight
-
-
-@pytest.mark.parametrize(("rows", "weight"), [(1, 1), (100, 1), (101, 2), (500, 2), (1000, 5), (1001, 10), (1500, 10)])
-def test_the_weight_of_klines(rows: int, weight: int) -> None:
-    assert klines_weight(rows) == weight
+from klagg.binance.serving.limits import Limits, MessageLimiter, WeightLimiter
 
 
 def test_weight_is_counted_per_address_and_minute() -> None:
