@@ -16,7 +16,7 @@ from klagg.errors import ContractError
 from klagg.wire.fields import RawFields, check_version, integer_of, text_of
 
 NEVER: Final = ""
-"""The place in the stream of what was not said."""
+"""The place in the stream of an entry that never was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,17 +87,17 @@ def merged(one: Finding, other: Finding) -> Finding:
     )
 
 
-def changed(known: Iterable[Finding], told: Iterable[Finding]) -> list[Finding]:
-    """The standing rows to write, sorted by id, where the table has `known` and entries say `told`."""
+def changed(known: Iterable[Finding], published: Iterable[Finding]) -> list[Finding]:
+    """The standing rows to write, sorted by id, where the table has `known` and entries say `published`."""
     before = {each.id: each for each in known}
     rows = dict(before)
-    for each in told:
+    for each in published:
         rows[each.id] = merged(rows[each.id], each) if each.id in rows else each
     return [row for key, row in sorted(rows.items()) if before.get(key) != row]
 
 
 def _place(entry_id: str) -> tuple[int, int]:
-    """An id of Redis, in the order of the stream; what was never said comes before everything."""
+    """An id of Redis, in the order of the stream; NEVER comes before everything."""
     milliseconds, _, number = entry_id.partition("-")
     return (int(milliseconds), int(number or 0)) if entry_id else (-1, -1)
 
