@@ -68,7 +68,7 @@ class Stored:
     disagreements: list[Disagreement] = field(default_factory=list)
 
 
-Say = Callable[[Sequence[Disagreement]], None]
+Report = Callable[[Sequence[Disagreement]], None]
 
 
 class HistoryTable:
@@ -90,19 +90,19 @@ class HistoryTable:
             for row in self._database.query(_QUERIES["loaded"])
         }
 
-    def store(self, batch: Batch, say: Say) -> Stored:
+    def store(self, batch: Batch, report: Report) -> Stored:
         """Store a batch and how far its part is loaded with it; at the part's end its days are counted (symbol_days).
 
-        What it found goes to `say` before the commit: a crash in between has it said again, and never not at all.
+        What it found goes to `report` before the commit: a crash in between has it reported again, so none is missed.
         """
         try:
-            return self._store(batch, say, empty=None)
+            return self._store(batch, report, empty=None)
         except DatabaseRefused as refused:
             if refused.sqlstate != UNIQUE_VIOLATION:
                 raise
-        return self._store(batch, say, empty=False)
+        return self._store(batch, report, empty=False)
 
-    def _store(self, batch: Batch, say: Say, *, empty: bool | None) -> Stored:
+    def _store(self, batch: Batch, report: Report, *, empty: bool | None) -> Stored:
         """`empty`: whether the table has no bars where these go; None: look."""
         part, rows = batch.part, batch.rows
         stored = Stored(rows=len(rows))
@@ -124,7 +124,7 @@ class HistoryTable:
                     stored.written = self._database.execute(queries["insert"], about)
                 else:
                     self._upsert(stored, batch, about)
-            say(stored.disagreements)
+            report(stored.disagreements)
             self._database.execute(
                 _QUERIES["note_loaded"],
                 {

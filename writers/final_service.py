@@ -26,13 +26,13 @@ from klagg.drivers.redis_streams import Entry
 from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.process import service
 from klagg.process.group_consumer import PAGE_ENTRIES, GroupConsumer, Page, Rejected
-from klagg.process.service import Context, Deadline
+from klagg.process.service import Context
 from klagg.process.stats import Alarm
 from klagg.wire.entry_id import next_id
 from klagg.wire.keys import GROUP_WRITERS, Keys
-from writers.batch import Batch, Taken
+from writers.batch import Accepted, Batch
 from writers.kline_entries import kline_of
-from writers.klines_sequence import Continuity, Jump
+from writers.klines_sequence import KlinesSequence, SequenceGap
 from writers.store import Store
 
 PROCESS: Final = "writer-final"
@@ -64,19 +64,19 @@ class FinalWriter:
         shards = [Keys(shard) for shard in range(settings.shards)]
         self._consumer = GroupConsumer(context, self._streams, GROUP_WRITERS, {keys.klines: keys for keys in shards})
         self._block_ms = settings.redis.block_ms
-        persistence = settings.persistence
-        self._batch, self._ahead = (
-            Batch(persistence.finalized_buffer_size, persistence.finalized_flush_interval_ms) for _ in range(2)
-        )
+        self._batch, self._ahead = self._new_batch(), self._new_batch()
         database = Database(
             settings.database.url, application=f"klagg-{context.process}", while_waiting=self._while_waiting
         )
         self._store = Store(context, database)
         self._lag_at_ms = self._ahead_at_ms = 0.0
-        self._continuity = Continuity()
-        self._deadline: Deadline | None = None
+        self._continuity = KlinesSequence()
         self._usable = False
         self._reading_ahead = False
+
+    def _new_batch(self) -> Batch:
+        persistence = self._context.settings.persistence
+        return Batch(persistence.finalized_buffer_size, persistence.finalized_flush_interval_ms)
 
     def run(self) -> int:
         """Work until asked to stop, then write what is left; how many entries nobody has settled.
@@ -114,8 +114,7 @@ class FinalWriter:
                     ) from lost
                 self._context.log.warning("%s; next attempt in %.1f s", lost, pause_s)
                 self._context.pulse.state = "waiting for Redis"
-                self._batch.clear()
-                self._ahead.clear()
+                self._batch, self._ahead = self._new_batch(), self._new_batch()
                 self._context.wait(pause_s)
 
     def _turn(self) -> None:
@@ -134,23 +133,23 @@ class FinalWriter:
         asked = max(1, min(PAGE_ENTRIES, batch.room // len(self._consumer.streams)))
         found = self._consumer.read(count=asked, block_ms=block_ms)
         for stream, entries in found.items():
-            for jump in self._continuity.note(stream, entries):
-                self._examine(stream, jump)
+            for gap in self._continuity.note(stream, entries):
+                self._examine(stream, gap)
             self._take(batch, stream, entries)
         sizes = [len(entries) for entries in found.values()]
         return sum(sizes), max(sizes, default=0) < asked
 
-    def _examine(self, stream: str, jump: Jump) -> None:
+    def _examine(self, stream: str, gap: SequenceGap) -> None:
         """Say what is gone. Where something is left of it in the stream, another writer was given it."""
-        if self._streams.range(stream, next_id(jump.after), f"({jump.before}", count=1):
+        if self._streams.range(stream, next_id(gap.after), f"({gap.before}", count=1):
             return
-        self._say_lost(
-            jump.count,
-            f"entries of {stream} were gone before this writer was given them: seq {jump.first} to "
-            f"{jump.last} of {jump.writer}, behind {jump.after} and before {jump.before}",
+        self._report_lost(
+            gap.count,
+            f"entries of {stream} were gone before this writer was given them: seq {gap.first} to "
+            f"{gap.last} of {gap.writer}, behind {gap.after} and before {gap.before}",
         )
 
-    def _say_lost(self, count: int, what: str) -> None:
+    def _report_lost(self, count: int, what: str) -> None:
         self._context.stats.add("lost", count)
         self._context.log.error("%d %s; whoever cut them says so in findings (DATA_LOSS)", count, what)
 
@@ -162,7 +161,7 @@ class FinalWriter:
             except ContractError as bad:
                 batch.add(Rejected(stream, entry.id, entry.fields, str(bad)), now_ms)
             else:
-                batch.add(Taken(stream, entry.id, entry.fields, kline), now_ms)
+                batch.add(Accepted(stream, entry.id, entry.fields, kline), now_ms)
         stats.add("entries", len(entries))
         stats.add("klines", len(entries) - (len(batch.rejected) - rejected_before))
 
@@ -180,7 +179,7 @@ class FinalWriter:
 
     def _report_gone(self, page: Page) -> None:
         if page.gone:
-            self._say_lost(
+            self._report_lost(
                 len(page.gone),
                 f"pending entries of {page.stream} were gone before they were stored, with ids from {page.gone[0]} to "
                 f"{page.gone[-1]}",
@@ -210,33 +209,26 @@ class FinalWriter:
         if not len(batch):
             return True
         rows_before = stats.counters.get("rows", 0)
-        settlement = self._store.put(batch.taken)
+        settlement = self._store.put(batch.accepted)
         if settlement is None:
             return False
         rows = stats.counters.get("rows", 0) - rows_before
-        stats.add("duplicates", len(batch.taken) - len(settlement.poison) - rows)
+        stats.add("duplicates", len(batch.accepted) - len(settlement.poison) - rows)
         self._consumer.bury([*batch.rejected, *settlement.poison])
         self._consumer.acknowledge(batch.ids())
-        if batch.taken:
-            last = batch.taken[-1].kline
+        if batch.accepted:
+            last = batch.accepted[-1].kline
             opened = datetime.fromtimestamp(last.open_time / 1000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
             stats.show("last", f"{last.symbol} {last.interval} {opened}")
-        batch.clear()
-        self._batch, self._ahead = self._ahead, batch
+        self._batch, self._ahead = self._ahead, self._new_batch()
         return True
 
     def _drain(self) -> None:
         """After the request to stop: write what is there, until nothing is left or the deadline passes."""
-        while not self._stop_deadline().passed and self._flush_and_read_ahead():
+        while not self._context.stop_deadline.passed and self._flush_and_read_ahead():
             taken, _ = self._take_new(self._batch, block_ms=None)
             if not taken and not len(self._batch):
                 return
-
-    def _stop_deadline(self) -> Deadline:
-        """The one deadline of the shutdown; it runs from the first question."""
-        if self._deadline is None:
-            self._deadline = Deadline(self._context.settings.service.shutdown_s)
-        return self._deadline
 
     def _while_waiting(self) -> None:
         """Use the time that the database takes: beat, and read the next batch. It ends with the deadline of a shutdown.
@@ -244,7 +236,7 @@ class FinalWriter:
         What Redis raises here ends the transaction as well, which undoes it; the entries are pending and come again.
         """
         self._context.beat()
-        if self._context.stopping and self._stop_deadline().passed:
+        if self._context.stopping and self._context.stop_deadline.passed:
             raise DatabaseUnavailable("the database did not answer before the deadline of the shutdown")
         now_ms = _now_ms()
         if self._reading_ahead and self._ahead.room and now_ms >= self._ahead_at_ms:

@@ -35,8 +35,8 @@ POISON_MAX: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """An entry and what it says."""
+class Decoded:
+    """An entry of events or findings, and what it says."""
 
     stream: str
     entry: Entry
@@ -44,7 +44,7 @@ class Told:
     finding: Finding | None = None
 
 
-class Historian:
+class HistoryConsumer:
     """Consumes the streams of every shard in the group `history`; the consumer is named after the process.
 
     Errors are those of `Streams` and `Database`; what was read is then still pending, and `recover` reads it again.
@@ -108,42 +108,42 @@ class Historian:
 
     def _settle(self, found: dict[str, list[Entry]]) -> None:
         """Keep, bury, acknowledge: the steps above."""
-        told: list[Told] = []
+        decoded: list[Decoded] = []
         poison: list[Rejected] = []
         for stream, entries in found.items():
             for entry in entries:
                 try:
-                    told.append(self._read(stream, entry))
+                    decoded.append(self._decode(stream, entry))
                 except ContractError as bad:
                     poison.append(Rejected(stream, entry.id, entry.fields, str(bad)))
-        poison += self._keep([each for each in told if each.events or each.finding])
+        poison += self._keep([each for each in decoded if each.events or each.finding])
         self._consumer.bury(poison)
         self._consumer.acknowledge({stream: [entry.id for entry in entries] for stream, entries in found.items()})
         self._context.stats.add("entries", sum(map(len, found.values())))
 
-    def _read(self, stream: str, entry: Entry) -> Told:
+    def _decode(self, stream: str, entry: Entry) -> Decoded:
         keys = self._shards[stream]
         if stream == keys.findings:
-            return Told(stream, entry, finding=finding_of(entry.fields, keys.shard, entry.id))
-        return Told(stream, entry, events=events_of(entry.fields))
+            return Decoded(stream, entry, finding=finding_of(entry.fields, keys.shard, entry.id))
+        return Decoded(stream, entry, events=events_of(entry.fields))
 
-    def _keep(self, told: Sequence[Told]) -> list[Rejected]:
+    def _keep(self, decoded: Sequence[Decoded]) -> list[Rejected]:
         """Write what these say, in halves if the database refuses a value among them; those that it refused.
 
         TooManyRefused if these are more than single bad entries.
         """
-        events = [event for each in told for event in each.events]
-        findings = [each.finding for each in told if each.finding]
+        events = [event for each in decoded for event in each.events]
+        findings = [each.finding for each in decoded if each.finding]
         try:
             kept = keep(self._database, events, findings, self._ids)
         except DatabaseRefused as refused:
             if not value_is_to_blame(refused):
                 raise
-            if len(told) == 1:
-                return [Rejected(told[0].stream, told[0].entry.id, told[0].entry.fields, str(refused))]
+            if len(decoded) == 1:
+                return [Rejected(decoded[0].stream, decoded[0].entry.id, decoded[0].entry.fields, str(refused))]
             self._context.beat()
-            middle = len(told) // 2
-            poison = [*self._keep(told[:middle]), *self._keep(told[middle:])]
+            middle = len(decoded) // 2
+            poison = [*self._keep(decoded[:middle]), *self._keep(decoded[middle:])]
             if len(poison) > POISON_MAX:
                 raise TooManyRefused(len(poison), poison[-1].reason) from refused
             return poison

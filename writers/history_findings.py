@@ -17,7 +17,7 @@ from klagg.wire.entry_id import EntryId
 from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 
 NEVER: Final = ""
-"""The place in the stream of what was not said."""
+"""The place in the stream of an entry that never was."""
 _BEFORE_ALL: Final = EntryId(-1, -1)
 
 
@@ -89,17 +89,17 @@ def merged(one: Finding, other: Finding) -> Finding:
     )
 
 
-def changed(known: Iterable[Finding], told: Iterable[Finding]) -> list[Finding]:
-    """The standing rows to write, sorted by id, where the table has `known` and entries say `told`."""
+def changed(known: Iterable[Finding], published: Iterable[Finding]) -> list[Finding]:
+    """The standing rows to write, sorted by id, where the table has `known` and entries say `published`."""
     before = {each.id: each for each in known}
     rows = dict(before)
-    for each in told:
+    for each in published:
         rows[each.id] = merged(rows[each.id], each) if each.id in rows else each
     return [row for key, row in sorted(rows.items()) if before.get(key) != row]
 
 
 def _place(entry_id: str) -> EntryId:
-    """The place in the stream; what was never published comes before everything."""
+    """The id in the order of the stream; NEVER comes before everything."""
     return EntryId.of(entry_id) if entry_id else _BEFORE_ALL
 
 

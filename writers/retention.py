@@ -19,7 +19,7 @@ BATCH_ROWS: Final = 2000
 """Rows that one statement deletes."""
 
 AMENDMENTS: Final = "amendments"
-TOLD: Final = ("findings", "gaps")
+PLAIN_TABLES: Final = ("findings", "gaps")
 """Tables that are no hypertables anywhere; they are small."""
 
 _QUERIES = load_queries(Path(__file__).with_name("retention.sql"))
@@ -64,7 +64,7 @@ class Retention:
             old_ms = now_ms - self._days * DAY_MS
             if AMENDMENTS in hypertables:
                 yield self._drop(_QUERIES["drop_amendments"], old_ms)
-            for table in TOLD if AMENDMENTS in hypertables else (AMENDMENTS, *TOLD):
+            for table in PLAIN_TABLES if AMENDMENTS in hypertables else (AMENDMENTS, *PLAIN_TABLES):
                 yield from self._batches(_QUERIES[f"delete_{table}"], {"cut_ms": old_ms})
 
     def _hypertables(self) -> set[str]:

@@ -88,7 +88,7 @@ def _backfill(database: Database, dumps: Path, rows: int) -> float:
     now_ms, totals = int(local_ms()), Totals()
     began = time.perf_counter()
     parts = in_order(find_dumps(dumps, 0, now_ms).parts)
-    load(HistoryTable(database, now_ms - DAY_MS), from_dumps(parts, now_ms), totals, say=lambda _: None)
+    load(HistoryTable(database, now_ms - DAY_MS), from_dumps(parts, now_ms), totals, report=lambda _: None)
     took_s = time.perf_counter() - began
     assert totals.rows == rows
     assert not totals.failures

@@ -71,6 +71,7 @@ class Context(_Shell):
     def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, alarm: Alarm | None) -> None:
         super().__init__(process, settings, arguments, alarm)
         self._asked_to_stop = False
+        self._stop_deadline: Deadline | None = None
         self._heart = self.connect()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -90,6 +91,13 @@ class Context(_Shell):
     def stopping(self) -> bool:
         """Whether this process was asked to end."""
         return self._asked_to_stop
+
+    @property
+    def stop_deadline(self) -> Deadline:
+        """The one deadline of the shutdown, service.shutdown_s after the first question for it."""
+        if self._stop_deadline is None:
+            self._stop_deadline = Deadline(self.settings.service.shutdown_s)
+        return self._stop_deadline
 
     def wait(self, seconds: float) -> bool:
         """Wait with a beating heart, but no longer than until asked to stop; whether the process goes on."""

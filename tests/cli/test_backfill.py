@@ -229,11 +229,11 @@ FAULT = """
 import os, signal
 from writers.backfill_table import HistoryTable
 store, left = HistoryTable._store, [2]
-def store_some_and_die(self, batch, say, *, empty):
+def store_some_and_die(self, batch, report, *, empty):
     if not left[0]:
         os.kill(os.getpid(), signal.{signal})
     left[0] -= 1
-    return store(self, batch, say, empty=empty)
+    return store(self, batch, report, empty=empty)
 HistoryTable._store = store_some_and_die
 """
 PRELUDE = "from writers import backfill_dumps\nbackfill_dumps._READ_BYTES = 50_000\n"
