@@ -12,7 +12,7 @@ import pytest
 from gateway.health import Health
 from gateway.live import Change, LiveState
 from gateway.market import Shard
-from gateway.reader import ShardReader, floor_ms, told_ms
+from gateway.reader import ShardReader, floor_ms, redis_ms
 from klagg.clock import steady_ms
 from klagg.drivers.redis_streams import AsyncStreams, Streams
 from klagg.process.stats import Stats
@@ -87,7 +87,7 @@ async def test_a_gap_is_seen_by_its_number_and_the_finals_in_it_are_told(reading
     assert missed != teller.position
     await reading.turn()
     assert of(await reading.turn()) == [("BTCUSDT", 0, 4, True), ("BTCUSDT", 1, 1, False)]
-    assert (reading.stats.counters["gaps"], reading.stats.counters["loads"]) == (1, 2)
+    assert (reading.stats.counters["sequence_gaps"], reading.stats.counters["loads"]) == (1, 2)
     teller.tell({BTC: {"open_time": NOW_MS + MINUTE_MS, "trades": 2}})
     assert of(await reading.turn()) == [("BTCUSDT", 1, 2, False)]
 
@@ -132,7 +132,7 @@ async def test_finals_that_the_writer_has_not_stored_are_loaded_however_old(read
 
 
 def test_the_floor_of_finals() -> None:
-    assert told_ms("1700000000123-4") == 1_700_000_000_123
+    assert redis_ms("1700000000123-4") == 1_700_000_000_123
     assert floor_ms(10_000, 3000, None) == 7000
     assert floor_ms(10_000, 3000, 9000) == 7000
     assert floor_ms(10_000, 3000, 5000) == 4000
