@@ -40,17 +40,18 @@ FOUND_BY_AUDITORS: Final = tuple(
 )
 """What auditors find; the other kinds are found by the aggregator and ingest."""
 
-TOGETHER_MIN: Final = 20
-"""From so many symbols on, the same thing found at once is one finding about all of them."""
+JOINED_SYMBOLS_MIN: Final = 20
+"""If the same thing is found of so many symbols at one tick, it is one finding about all of them."""
 NAMED_MAX: Final = 10
-"""So many of them are named."""
+"""So many of these symbols are named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing found. `place` says where beside the symbol (interval and open time, numbers, a group); the id is made
-    of kind, symbol and place, so it does not depend on when or how often it is found. `time_ms` is exchange time.
-    `interval` and `open_time` (ms) name the bar that it is about; `closed` settles what the same place said before."""
+    """One finding. `place` says where beside the symbol (interval and open time, numbers, a group); the id is made of
+    kind, symbol and place, so it does not depend on when or how often the same thing is found. `time_ms` is exchange
+    ms. `interval` and `open_time` (exchange ms) name the bar, if it is about one; `closed` closes the finding with the
+    same id."""
 
     kind: FindingKind
     severity: Severity
@@ -87,14 +88,15 @@ class Finding:
 
 
 def bar_of(place: str) -> tuple[str, int]:
-    """Interval and open time (ms) of the bar that a place begins with, of several the first; ("", 0) if with none."""
+    """Interval and open time (exchange ms) of the bar that a place begins with (of several bars the first); ("", 0) if
+    it begins with no bar."""
     interval, _, rest = place.partition("/")
     opening = rest.partition("/")[0].partition("-")[0]
     return (interval, int(opening)) if interval in INTERVALS and opening.isdecimal() else ("", 0)
 
 
 def count(stats: Stats, findings: Iterable[Finding]) -> None:
-    """Count findings for the statistics, by kind and severity; those that are settled by themselves."""
+    """Count findings in the statistics by kind and severity; closed ones under a name of their own."""
     for each in findings:
         stats.add("closed" if each.closed else "findings", kind=each.kind, severity=each.severity)
 
@@ -106,17 +108,18 @@ def count_from_zero(stats: Stats) -> None:
 
 
 def joined(findings: Iterable[Finding]) -> list[Finding]:
-    """The findings of one moment; those of TOGETHER_MIN symbols or more with the same kind and place as one."""
+    """The findings of one tick; those of JOINED_SYMBOLS_MIN or more symbols with one kind and place become one
+    finding."""
     groups: dict[tuple[str, str], list[Finding]] = {}
     for each in findings:
         groups.setdefault((each.kind, each.place), []).append(each)
-    said = []
+    combined = []
     for group in groups.values():
         names = sorted({each.symbol for each in group})
-        if len(names) < TOGETHER_MIN:
-            said += group
+        if len(names) < JOINED_SYMBOLS_MIN:
+            combined += group
             continue
         more = "" if len(names) <= NAMED_MAX else " …"
         evidence = f"{len(names)} symbols ({', '.join(names[:NAMED_MAX])}{more}), the first: {group[0].evidence}"
-        said.append(replace(group[0], symbol="", evidence=evidence))
-    return said
+        combined.append(replace(group[0], symbol="", evidence=evidence))
+    return combined

@@ -10,8 +10,8 @@ from typing import Final
 from aiohttp import web
 
 from gateway.history import Range, joined, wire_of
-from gateway.market import Market
-from gateway.store import Store, StoreBusy
+from gateway.market import MarketState
+from gateway.store import HistoryStore, StoreBusy
 from klagg.binance.limits import (
     ALL_TICKER_PRICES_WEIGHT,
     EXCHANGE_INFO_WEIGHT,
@@ -31,7 +31,7 @@ from klagg.kline import Kline
 from klagg.process.stats import Stats
 
 STALE_HEADER: Final = "X-Klagg-Stale-Ms"
-"""For how long live state has stood still; not there while it is live."""
+"""The response header with the age (ms) of live state; absent while the state is live."""
 
 Query = Mapping[str, str]
 Answer = Callable[[Query], Awaitable[object]]
@@ -40,14 +40,16 @@ Weight = Callable[[Query], int]
 
 @dataclass(slots=True)
 class History:
-    """Series of the table and live state together. Without a store, of live state alone."""
+    """Series from the table and live state together; without a store from live state only."""
 
-    market: Market
-    store: Store | None
+    market: MarketState
+    store: HistoryStore | None
 
     async def klines(self, symbol: str, interval: str, wanted: Range) -> list[Kline]:
-        """The wanted bars by open time. StoreBusy, DatabaseUnavailable, DatabaseRefused."""
-        live = self.market.bars(symbol, interval)  # first: what moves into the table meanwhile is found there
+        """The wanted bars by open time. Raises StoreBusy, DatabaseUnavailable, DatabaseRefused."""
+        live = self.market.bars(
+            symbol, interval
+        )  # before the table: a final that is written meanwhile is then found in the table
         stored = await self.store.klines(symbol, interval, wanted) if self.store else []
         return joined(stored, live, symbol, INTERVALS[interval], wanted)
 
@@ -56,7 +58,7 @@ class History:
 class Fapi:
     """Handlers of `/fapi/v1`."""
 
-    market: Market
+    market: MarketState
     history: History
     stats: Stats
     weight_per_minute: int
@@ -68,7 +70,7 @@ class Fapi:
         self._weights = WeightLimiter(self._limits)
 
     def routes(self) -> list[web.RouteDef]:
-        """The paths."""
+        """The routes of all paths. Their weights: Binance USDⓈ-M docs, the page of each endpoint, 'Request Weight'."""
 
         def of_rows(query: Query) -> int:
             return klines_weight(requested_limit(query))
@@ -89,7 +91,7 @@ class Fapi:
         return [*routes, web.route("*", "/fapi/{path:.*}", self._unknown)]
 
     def now_ms(self) -> int:
-        """The exchange's time, or before any was heard this machine's."""
+        """Exchange time in ms; before the first tick the time of this machine."""
         return self.market.time_ms(steady_ms()) or int(local_ms())
 
     def _limited(self, weight: Weight, answer: Answer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -127,8 +127,8 @@ def judged(judge: Judge, entries: Iterable[tuple[str, str, RawFields]]) -> list[
     """What a judge finds in a log."""
     for stream, entry_id, fields in entries:
         if stream in judge.streams:
-            judge.take(stream, entry_id, fields)
-    return judge.take_found()
+            judge.receive(stream, entry_id, fields)
+    return judge.drain_findings()
 
 
 def judged_with_restarts(
@@ -139,16 +139,16 @@ def judged_with_restarts(
     for stream, entry_id, fields in entries:
         if stream not in judge.streams:
             continue
-        judge.take(stream, entry_id, fields)
+        judge.receive(stream, entry_id, fields)
         if fields.get(b"kind") == b"tick":
             ticks += 1
             if ticks % every == 0:
-                found += judge.take_found()
+                found += judge.drain_findings()
                 put, gone = judge.dump()
                 saved = {name: text for name, text in (saved | put).items() if name not in gone}
                 judge = make()
                 judge.restore(saved)
-    return found + judge.take_found()
+    return found + judge.drain_findings()
 
 
 def symbol_of(said: Said) -> str:

@@ -9,7 +9,7 @@ from decimal import Decimal
 import pytest
 
 from auditors.classify import EDGE_SHIFT, EXACT, LATE
-from auditors.open_findings import ASKED_MAX, DEADLINE_MS, REQUESTS_MAX
+from auditors.open_findings import DEADLINE_MS, REQUESTS_MAX, REQUESTS_PER_FINDING_MAX
 from klagg.intervals import HOUR_MS, INTERVALS, MINUTE_MS
 from klagg.kline import Kline
 from klagg.settings import Aggregator, Audit, Settings
@@ -43,7 +43,7 @@ def test_a_clean_market_gives_no_finding_and_counts_every_bar_once(seed: int) ->
             if restarts:
                 world.restart()
             past = replace(world, ours={}, theirs={})
-            past.audit, past.tallies = world.audit, world.tallies
+            past.audit, past.day_counts = world.audit, world.day_counts
             for key in world.ours:
                 past.ours[key] = {at: bar for at, bar in world.ours[key].items() if bar.close_time < now_ms - 2_000}
                 past.theirs[key] = {at: row for at, row in world.theirs[key].items() if at + MINUTE_MS < now_ms - 2_000}
@@ -273,7 +273,7 @@ def test_requests_are_bounded() -> None:
     for number in range(1, 40):
         world.lap(SOUND_MS + number * 3 * MINUTE_MS)
     most = max(sum(each.symbol == name for each in world.requests) for name in names)
-    assert most == ASKED_MAX
+    assert most == REQUESTS_PER_FINDING_MAX
     assert len({each.id for each in world.requests}) == len(world.requests)
 
 
@@ -316,8 +316,8 @@ def test_the_end_of_a_symbol_is_no_gap() -> None:
     world.listings[-1] = listing(NAME, status="SETTLING", delivery=end + MINUTE_MS + 30_000)
     assert world.lap(end + 3 * MINUTE_MS) == []
     assert world.lap(SOUND_MS) == []
-    assert (NAME, "1m") not in world.audit.agenda.series, "it is over"
-    assert (NAMES[0], "1m") in world.audit.agenda.series
+    assert (NAME, "1m") not in world.audit.schedule.series, "it is over"
+    assert (NAMES[0], "1m") in world.audit.schedule.series
 
 
 def test_a_symbol_that_is_listed_midway_and_one_that_comes_again() -> None:
@@ -330,18 +330,18 @@ def test_a_symbol_that_is_listed_midway_and_one_that_comes_again() -> None:
     assert world.lap(T0 + 5 * MINUTE_MS) == []
     world.listings.append(listing(NAME, generation=born))
     assert world.lap(SOUND_MS) == []
-    assert world.tallies[NAME, "1m"].counts["bars"] == len(world.ours[NAME, "1m"])
+    assert world.day_counts[NAME, "1m"].counts["bars"] == len(world.ours[NAME, "1m"])
     world.listings[-1] = listing(NAME, status="CLOSE", delivery=END)
     assert world.lap(SOUND_MS) == []
     assert world.lap(SOUND_MS + MINUTE_MS) == []
     world.listings[-1] = listing(NAME, generation=SOUND_MS)
     assert world.lap(SOUND_MS + 2 * MINUTE_MS) == []
-    assert world.audit.agenda.series[NAME, "1m"].next_ms is None, "its bars begin anew"
+    assert world.audit.schedule.series[NAME, "1m"].next_ms is None, "its bars begin anew"
 
 
 def test_a_refused_symbol_is_left_alone_for_a_while() -> None:
     world = clean(edges=False)
-    world.audit.carry(world.listings, SOUND_MS)
+    world.audit.update_listings(world.listings, SOUND_MS)
     world.audit.place({(each, "1m"): T0 for each in NAMES}, SOUND_MS)
     look = world.audit.next(SOUND_MS, END)
     assert look is not None
@@ -374,7 +374,7 @@ def test_longer_bars_are_compared_too() -> None:
     (found,) = world.lap(SOUND_MS)
     assert (found.kind, found.interval, found.open_time) == (FindingKind.LOCAL_GAP, "5m", at)
     assert world.requests == [], "its minutes are asked for by themselves"
-    assert world.tallies[NAME, "5m"].counts["bars"] == len(world.ours[NAME, "5m"])
+    assert world.day_counts[NAME, "5m"].counts["bars"] == len(world.ours[NAME, "5m"])
     assert not any(look.interval.name == "1s" for look in world.looks)
 
 
@@ -385,7 +385,7 @@ def test_an_auditor_that_falls_behind_says_by_how_much_and_when_it_has_caught_up
     world = clean(edges=False)
     world.settings = replace(world.settings, audit=Audit(weight_per_minute=24))
     world.restart()
-    world.audit.carry(world.listings, T0)
+    world.audit.update_listings(world.listings, T0)
     world.audit.place({(each, "1m"): T0 for each in NAMES}, SOUND_MS)
     look = world.audit.next(SOUND_MS, END)
     assert look is not None
@@ -396,9 +396,9 @@ def test_an_auditor_that_falls_behind_says_by_how_much_and_when_it_has_caught_up
         False,
         True,
     )
-    assert world.audit.of_itself_ids()[behind.id] == FindingKind.LAGGING
+    assert world.audit.own_finding_ids()[behind.id] == FindingKind.LAGGING
     again = clean(edges=False)
-    again.audit.stood([FindingKind.LAGGING])
+    again.audit.restore_own_findings([FindingKind.LAGGING])
     again.lap(END + MINUTE_MS)
     (caught_up,) = again.lags
     assert (caught_up.kind, caught_up.closed, caught_up.id) == (FindingKind.LAGGING, True, behind.id)
@@ -421,7 +421,7 @@ def test_what_cannot_be_asked_is_said_once() -> None:
     assert audit.unreachable("the exchange's REST API", "", T0) == []
     (back,) = audit.unreachable("the database", "", T0)
     assert (back.id, back.closed) == (away.id, True)
-    assert audit.of_itself_ids()[away.id] == "the database"
+    assert audit.own_finding_ids()[away.id] == "the database"
 
 
 def test_evidence_in_the_table_that_is_none_does_not_end_the_audit() -> None:

@@ -18,11 +18,11 @@ import pytest
 
 from auditors import exchange_service
 from auditors.amended import Amendment
-from auditors.day_counts import Judged, Tally
+from auditors.day_counts import DayCounts, JudgedBar
 from auditors.exchange import DATABASE, EXCHANGE
 from auditors.exchange_service import ExchangeAuditor
 from auditors.exchange_store import ExchangeStore
-from auditors.schedule import Key, Look, Series
+from auditors.schedule import AuditedSeries, Look, SeriesKey
 from klagg import settings
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.drivers.postgres import Database
@@ -126,21 +126,21 @@ class Store:
         self._there()
         return self.world.stored_ms(SOUND_MS)
 
-    def first_bars(self, series: Sequence[Series], since_ms: Sequence[int]) -> dict[Key, int]:
+    def first_bars(self, series: Sequence[AuditedSeries], since_ms: Sequence[int]) -> dict[SeriesKey, int]:
         return {each.key: min(self.world.ours[each.key]) for each in series if each.key in self.world.ours}
 
     def amended(self, intervals: Sequence[Interval], oldest_ms: int, since_ms: int) -> list[Amendment]:
         return self.changed
 
-    def tallies(self, now_ms: int) -> list[Any]:
+    def day_counts(self, now_ms: int) -> list[Any]:
         self._there()
-        return [(symbol, MINUTE, tally) for (symbol, _), tally in self.world.tallies.items()]
+        return [(symbol, MINUTE, counts) for (symbol, _), counts in self.world.day_counts.items()]
 
-    def record(self, look: Look, judged: Sequence[Judged], now_ms: int) -> None:
+    def record(self, look: Look, judged: Sequence[JudgedBar], now_ms: int) -> None:
         self._there()
         self.world.record(look, judged)
 
-    def standing(self, ids: Iterable[str]) -> set[str]:
+    def open_of(self, ids: Iterable[str]) -> set[str]:
         return {each for each in ids if each in self.stood}
 
     def close(self) -> None:
@@ -203,7 +203,7 @@ async def test_findings_requests_and_tallies_go_where_they_belong(streams: Strea
     for name in NAMES:
         put(world, name, busy(world, name), complete=0, trades=0, volume="0")
     async with auditing(world, redis_url, shards) as (auditor, _, _):
-        await until(lambda: len(world.tallies) == len(NAMES) and auditor.audit.agenda.laps)
+        await until(lambda: len(world.day_counts) == len(NAMES) and auditor.audit.schedule.laps)
     assert world.counts["local_gap"] == len(NAMES)
     for name in NAMES:
         keys = Keys(shard_of(name, shards))
@@ -225,7 +225,7 @@ async def test_an_exchange_that_is_away_is_said_once_and_then_settled(streams: S
         rest.trouble = lambda symbol: ExchangeRefused("not now", status=418) if symbol else None
         await until(lambda: len(rest.asked) > 3)
         rest.trouble = lambda symbol: None
-        await until(lambda: auditor.audit.agenda.laps)
+        await until(lambda: auditor.audit.schedule.laps)
     said = entries(streams, "findings:{0}")
     kinds = [(each["kind"], each.get("closed", "0")) for each in said]
     assert kinds[0] == (FindingKind.UNREACHABLE, "0")
@@ -239,7 +239,7 @@ async def test_an_exchange_that_is_away_is_said_once_and_then_settled(streams: S
 async def test_a_database_that_is_away_is_waited_for(streams: Streams, redis_url: str) -> None:
     world = clean(edges=False)
     async with auditing(world, redis_url) as (auditor, _, store):
-        await until(lambda: auditor.audit.agenda.laps)
+        await until(lambda: auditor.audit.schedule.laps)
         before = world.counts["bars"]
         store.away = True
         await until(lambda: entries(streams, "findings:{0}"))
@@ -261,7 +261,7 @@ async def test_a_symbol_that_is_refused_holds_up_no_other(streams: Streams, redi
         rest.trouble = lambda symbol: (
             ExchangeRefused("Invalid symbol.", status=status, code=-1121) if symbol == NAME else None
         )
-        await until(lambda: len(world.tallies) == len(NAMES) - 1)
+        await until(lambda: len(world.day_counts) == len(NAMES) - 1)
         await until(lambda: NAME in rest.asked)
     behind(entries(streams, "findings:{0}"))
     assert rest.asked.count(NAME) == 1
@@ -272,7 +272,7 @@ async def test_an_answer_that_is_none_is_left(streams: Streams, redis_url: str) 
     at = busy(world)
     world.theirs[NAME, "1m"][at] = {**world.theirs[NAME, "1m"][at], "volume": "much"}  # type: ignore[dict-item]
     async with auditing(world, redis_url) as (auditor, rest, _):
-        await until(lambda: len(world.tallies) == len(NAMES) - 1)
+        await until(lambda: len(world.day_counts) == len(NAMES) - 1)
         await until(lambda: NAME in rest.asked)
         assert auditor.audit.bars > 0
     behind(entries(streams, "findings:{0}"))
@@ -280,7 +280,7 @@ async def test_an_answer_that_is_none_is_left(streams: Streams, redis_url: str) 
 
 async def test_what_stood_about_itself_before_a_restart_is_settled(streams: Streams, redis_url: str) -> None:
     world = clean(edges=False)
-    ids = {what: name for name, what in world.audit.of_itself_ids().items()}
+    ids = {what: name for name, what in world.audit.own_finding_ids().items()}
     async with auditing(world, redis_url) as (_, rest, store):
         store.stood = {f"0:{ids[EXCHANGE]}"}
         await until(lambda: entries(streams, "findings:{0}") or len(rest.asked) > 3)
@@ -292,7 +292,7 @@ async def test_what_is_amended_after_it_was_compared_is_compared_again(streams: 
     world = clean(edges=False)
     at = busy(world)
     async with auditing(world, redis_url) as (auditor, _, store):
-        await until(lambda: auditor.audit.agenda.laps)
+        await until(lambda: auditor.audit.schedule.laps)
         put(world, NAME, at, high="999.00", revision=2)
         store.changed = [Amendment(NAME, "1m", at, (1, 2, 1), 5)]
         await until(lambda: entries(streams, "findings:{0}"))
@@ -318,7 +318,7 @@ def test_the_store_reads_and_writes_the_real_database(database: Database, databa
     for bars in world.ours.values():
         upsert(database, bars.values())
     store = ExchangeStore(database_url, "test")
-    series = [Series(each, MINUTE) for each in (*NAMES, "NOSUCHUSDT")]
+    series = [AuditedSeries(each, MINUTE) for each in (*NAMES, "NOSUCHUSDT")]
     first = min(world.ours[NAME, "1m"])
     found = store.first_bars(series, [first] * len(series))
     assert found == {(each, "1m"): min(world.ours[each, "1m"]) for each in NAMES}
@@ -331,11 +331,11 @@ def test_the_store_reads_and_writes_the_real_database(database: Database, databa
     ours = world.ours[NAME, "1m"]
     assert all(replace(ours[at], epoch=bar.epoch) == bar for at, bar in klines.items())
     assert store.minutes_of(look, [first, first + MINUTE_MS]).keys() == {first, first + MINUTE_MS}
-    assert store.tallies(SOUND_MS) == []
+    assert store.day_counts(SOUND_MS) == []
 
     midnight = first // DAY_MS * DAY_MS + DAY_MS
     judged = [
-        Judged(midnight + n * MINUTE_MS, kind, place)
+        JudgedBar(midnight + n * MINUTE_MS, kind, place)
         for n, kind, place in (
             (-2, "EXACT", 0),
             (-1, "LOCAL_GAP", midnight - MINUTE_MS),
@@ -345,19 +345,19 @@ def test_the_store_reads_and_writes_the_real_database(database: Database, databa
     ]
     for _ in range(2):
         store.record(look, judged, SOUND_MS)
-    saved = store.tallies(SOUND_MS)
+    saved = store.day_counts(SOUND_MS)
     assert len(saved) == 2
-    total: dict[int, Judged] = {}
-    for symbol, interval, tally in saved:
+    total: dict[int, JudgedBar] = {}
+    for symbol, interval, counts in saved:
         assert (symbol, interval) == (NAME, MINUTE)
-        assert isinstance(tally, Tally)
-        total |= tally.different
+        assert isinstance(counts, DayCounts)
+        total |= counts.different
     assert set(total.values()) == set(judged[1:])
     rows = database.query("SELECT bars, exact, local_gap, edge_shift, audited_at FROM audits ORDER BY day")
-    counts = [(row["bars"], row["exact"], row["local_gap"], row["edge_shift"]) for row in rows]
-    assert counts == [(2, 1, 1, 0), (2, 0, 1, 1)]
+    stored = [(row["bars"], row["exact"], row["local_gap"], row["edge_shift"]) for row in rows]
+    assert stored == [(2, 1, 1, 0), (2, 0, 1, 1)]
     assert int(rows[0]["audited_at"].timestamp() * 1000) == SOUND_MS
-    assert store.standing(["0:x"]) == set()
+    assert store.open_of(["0:x"]) == set()
     store.record(look, [], SOUND_MS)
 
     assert store.amended([MINUTE], first, 0) == []

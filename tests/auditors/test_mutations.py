@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import pytest
 
 from auditors.completeness import Completeness
-from auditors.consumer_groups import STALLED_MS, GroupWatch, LagWatch
+from auditors.consumer_groups import STALLED_MS, GroupMonitor, LagMonitor
 from auditors.findings import FOUND_BY_AUDITORS, Finding
 from auditors.judge import Judge
 from auditors.lifecycle import Lifecycle
@@ -198,26 +198,26 @@ def test_findings_go_on_after_a_loss() -> None:
 @pytest.mark.parametrize("idle_ms", [None, 45_000])
 def test_a_group_without_a_consumer(idle_ms: int | None) -> None:
     """A writer that was never started, and one that died."""
-    watch = GroupWatch(silent_ms=30_000)
+    monitor = GroupMonitor(silent_ms=30_000)
     found: list[Finding] = []
     for now_ms in range(0, 40_000, 1_000):
-        found += watch.note({("klines:{0}", "writers"): idle_ms, ("klines:{0}", "other"): 200}, now_ms, BEGIN)
+        found += monitor.observe({("klines:{0}", "writers"): idle_ms, ("klines:{0}", "other"): 200}, now_ms, BEGIN)
     assert [(each.kind, each.place) for each in found] == [(FindingKind.GROUP_SILENT, "klines:{0}/writers")]
-    (settled,) = watch.note({("klines:{0}", "writers"): 5}, 41_000, BEGIN)
+    (settled,) = monitor.observe({("klines:{0}", "writers"): 5}, 41_000, BEGIN)
     assert (settled.id, settled.closed) == (found[0].id, True)
-    watch.note({("klines:{0}", "writers"): None}, 42_000, BEGIN)
-    assert watch.note({("klines:{0}", "writers"): None}, 90_000, BEGIN), "silent again is news"
+    monitor.observe({("klines:{0}", "writers"): None}, 42_000, BEGIN)
+    assert monitor.observe({("klines:{0}", "writers"): None}, 90_000, BEGIN), "silent again is news"
 
 
 def test_an_auditor_that_falls_behind_and_one_to_which_nothing_comes() -> None:
-    watch = LagWatch("auditor-completeness", 60_000)
-    assert not watch.note(BEGIN, BEGIN + 60_000, 10, 0)
-    (behind,) = watch.note(BEGIN, BEGIN + 61_000, 1234, 1_000)
+    monitor = LagMonitor("auditor-completeness", 60_000)
+    assert not monitor.observe(BEGIN, BEGIN + 60_000, 10, 0)
+    (behind,) = monitor.observe(BEGIN, BEGIN + 61_000, 1234, 1_000)
     assert (behind.kind, "61000 ms" in behind.evidence, "1234 entries" in behind.evidence) == ("LAGGING", True, True)
-    assert not watch.note(BEGIN, BEGIN + 62_000, 1300, 2_000), "said once"
-    (settled,) = watch.note(BEGIN + 62_000, BEGIN + 62_000, 0, 3_000)
+    assert not monitor.observe(BEGIN, BEGIN + 62_000, 1300, 2_000), "said once"
+    (settled,) = monitor.observe(BEGIN + 62_000, BEGIN + 62_000, 0, 3_000)
     assert (settled.id, settled.closed) == (behind.id, True)
-    (stalled,) = watch.note(BEGIN + 62_000, BEGIN + 62_000, 0, 2_000 + STALLED_MS + 1_000)
+    (stalled,) = monitor.observe(BEGIN + 62_000, BEGIN + 62_000, 0, 2_000 + STALLED_MS + 1_000)
     assert stalled.kind == "STALLED"
 
 

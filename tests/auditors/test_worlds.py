@@ -71,8 +71,8 @@ def found(judge: Judge, log: Log, first: int = 0, without: Collection[int] = ())
     """What a judge finds in a log from its entry `first` on, without some entries."""
     for at, (stream, raw) in enumerate(log):
         if at >= first and stream in judge.streams and at not in without:
-            judge.take(stream, f"{at + 1}-0", raw)
-    return judge.take_found()
+            judge.receive(stream, f"{at + 1}-0", raw)
+    return judge.drain_findings()
 
 
 def found_with_restarts(kind: type[Judge], config: Settings, log: Log, rng: random.Random) -> list[Finding]:
@@ -81,14 +81,14 @@ def found_with_restarts(kind: type[Judge], config: Settings, log: Log, rng: rand
     for at, (stream, raw) in enumerate(log):
         if stream not in judge.streams:
             continue
-        judge.take(stream, f"{at + 1}-0", raw)
+        judge.receive(stream, f"{at + 1}-0", raw)
         if raw.get(b"kind") == b"tick" and rng.random() < 0.05:
-            told += judge.take_found()
+            told += judge.drain_findings()
             put, gone = judge.dump()
             saved = {name: text for name, text in (saved | put).items() if name not in gone}
             judge = kind(config)
             judge.restore(saved)
-    return told + judge.take_found()
+    return told + judge.drain_findings()
 
 
 @pytest.mark.timeout(600)

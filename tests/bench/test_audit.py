@@ -31,8 +31,8 @@ def test_its_market_is_what_auditors_find_nothing_in() -> None:
             for judge in judges:
                 stream = write.key.partition(":")[0]
                 if stream in judge.streams:
-                    judge.take(stream, f"{commit.time_ms}-{number}", raw)
-    assert [judge.take_found() for judge in judges] == [[], []]
+                    judge.receive(stream, f"{commit.time_ms}-{number}", raw)
+    assert [judge.drain_findings() for judge in judges] == [[], []]
     assert judges[0].counts["klines"] == len(klines)
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from gateway import api
 from gateway.endpoints import TIME_MAX
-from gateway.store import Store
+from gateway.store import HistoryStore
 from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseUnavailable
 from klagg.intervals import DAY_MS
@@ -250,14 +250,14 @@ async def test_what_goes_wrong_in_a_download_is_told_before_it_begins_and_cuts_i
         klines = store.klines
         pages = 1
 
-        async def failing(self: Store, *arguments: Any) -> Any:
+        async def failing(self: HistoryStore, *arguments: Any) -> Any:
             nonlocal pages
             pages -= 1
             if pages < 0:
                 raise DatabaseUnavailable("gone")
             return await klines(*arguments)
 
-        monkeypatch.setattr(Store, "klines", failing)
+        monkeypatch.setattr(HistoryStore, "klines", failing)
         with pytest.raises(aiohttp.ClientError):
             await client.ask("/api/download", **SERIES, start=at(0))
         status, _, body = await client.ask("/api/download", **SERIES, start=at(0))

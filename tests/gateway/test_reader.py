@@ -87,7 +87,7 @@ async def test_a_gap_is_seen_by_its_number_and_the_finals_in_it_are_told(reading
     assert missed != teller.position
     await reading.turn()
     assert of(await reading.turn()) == [("BTCUSDT", 0, 4, True), ("BTCUSDT", 1, 1, False)]
-    assert (reading.stats.counters["gaps"], reading.stats.counters["loads"]) == (1, 2)
+    assert (reading.stats.counters["sequence_gaps"], reading.stats.counters["loads"]) == (1, 2)
     teller.tell({BTC: {"open_time": NOW_MS + MINUTE_MS, "trades": 2}})
     assert of(await reading.turn()) == [("BTCUSDT", 1, 2, False)]
 

@@ -33,7 +33,7 @@ GAUGES = (
     "commit_ms",
     "lag",
     "lag_ms",
-    "standing",
+    "open_findings",
     "clients",
     "streams",
     "waiting",

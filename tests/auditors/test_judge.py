@@ -18,7 +18,7 @@ JUDGES = pytest.mark.parametrize("kind", [Completeness, Lifecycle])
 def test_a_clean_hour_gives_no_finding(kind: type[Judge]) -> None:
     judge = kind(SETTINGS)
     assert judged(judge, numbered(clean_hour())) == []
-    assert set(judge.roster.members) == set(NAMES)
+    assert set(judge.expected.symbols) == set(NAMES)
 
 
 def test_the_hour_holds_what_is_judged() -> None:
