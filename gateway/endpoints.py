@@ -149,8 +149,16 @@ def limit(default: int, most: int) -> Parameter:
 
 def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[str, ApiEndpoint]:
     """All endpoints by name, for the configured intervals and the available file formats (with their media types)."""
+    return {
+        **_endpoints_of_bars(intervals, formats),
+        **_endpoints_of_records(intervals),
+        "status": ApiEndpoint("/api/status", "Processes, streams, and how old the live state is.", "Status"),
+        "openapi": ApiEndpoint("/api/openapi.json", "This OpenAPI description.", "Anything"),
+    }
+
+
+def _endpoints_of_bars(intervals: Sequence[str], formats: Mapping[str, str]) -> dict[str, ApiEndpoint]:
     series = range_parameters(intervals)
-    unavailable = (503,)
     return {
         "klines": ApiEndpoint(
             "/api/klines",
@@ -178,6 +186,13 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
             problems=(404, 503),
         ),
         "symbols": ApiEndpoint("/api/symbols", "Every symbol, with its price and its current UTC day.", "Symbols"),
+    }
+
+
+def _endpoints_of_records(intervals: Sequence[str]) -> dict[str, ApiEndpoint]:
+    """Gaps, findings and the scoreboard: what is kept in tables beside the klines."""
+    unavailable = (503,)
+    return {
         "gaps": ApiEndpoint(
             "/api/gaps",
             "Gaps: ids of trades that are or were missing, the newest first.",
@@ -215,6 +230,4 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
             ),
             problems=unavailable,
         ),
-        "status": ApiEndpoint("/api/status", "Processes, streams, and how old the live state is.", "Status"),
-        "openapi": ApiEndpoint("/api/openapi.json", "This OpenAPI description.", "Anything"),
     }

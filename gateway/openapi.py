@@ -101,6 +101,10 @@ def _kline_field(name: str) -> Schema:
 
 
 def _schemas() -> dict[str, Schema]:
+    return {**_schemas_of_bars(), **_schemas_of_records(), **_schemas_of_state(), "Anything": ANY_OBJECT}
+
+
+def _schemas_of_bars() -> dict[str, Schema]:
     series: dict[str, Schema] = {"symbol": TEXT, "interval": TEXT}
     price = dict.fromkeys(("price", "open", "high", "low", "volume", "quote_volume", "change_percent"), MAYBE_DECIMAL)
     return {
@@ -110,6 +114,12 @@ def _schemas() -> dict[str, Schema]:
         "Klines": _object({**series, "stale_for_ms": INTEGER, "klines": _list(_ref("Kline"))}),
         "Symbol": _object({"symbol": TEXT, "live": BOOLEAN, "time": MAYBE_TIME, **price, "trades": MAYBE_INTEGER}),
         "Symbols": _object({"stale_for_ms": INTEGER, "symbols": _list(_ref("Symbol"))}),
+    }
+
+
+def _schemas_of_records() -> dict[str, Schema]:
+    """Gaps, findings and the scoreboard: what is kept in tables beside the klines."""
+    return {
         "Gap": _object(
             {
                 "symbol": TEXT,
@@ -156,6 +166,11 @@ def _schemas() -> dict[str, Schema]:
                 "symbols": _list(_ref("BoardSymbol")),
             }
         ),
+    }
+
+
+def _schemas_of_state() -> dict[str, Schema]:
+    return {
         "Shard": _object(
             {
                 "shard": INTEGER,
@@ -184,7 +199,6 @@ def _schemas() -> dict[str, Schema]:
                 "clients": INTEGER,
             }
         ),
-        "Anything": ANY_OBJECT,
     }
 
 

@@ -36,10 +36,6 @@ class Interval:
     anchor_ms: int = 0
 
     @property
-    def calendar(self) -> bool:
-        return self.length_ms == 0
-
-    @property
     def shortest_ms(self) -> int:
         """The length of the shortest bucket: February for months."""
         return self.length_ms or 28 * DAY_MS

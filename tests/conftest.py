@@ -17,11 +17,27 @@ import hypothesis
 import pytest
 
 from klagg.embedded import PostgresServer, RedisServer
+from tests.guard import Guard, restore_interrupts
 
 hypothesis.settings.register_profile("klagg", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("klagg")
 
 ROOT = Path(__file__).resolve().parent.parent
+GUARD = pytest.StashKey[Guard]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Every pytest process, workers and their controller alike, has its guard from the beginning."""
+    restore_interrupts()
+    config.stash[GUARD] = guard = Guard()
+    config.add_cleanup(guard.close)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _guarded_folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """What works in a test's own folder ends with the session too."""
+    request.config.stash[GUARD].add_folder(tmp_path_factory.getbasetemp())
+
 
 LONGEST_FIRST = (
     "simulation/test_simulation.py",

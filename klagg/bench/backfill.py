@@ -33,10 +33,6 @@ from writers.migrate import migrate
 TITLE = "klagg backfill: rows a second from zipped dumps into the hypertable, beside a bare COPY of the same rows"
 FIRST_MONTH: Final = 2023 * 12
 COPY_LINES: Final = 10_000
-HEADER: Final = (
-    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,"
-    "ignore\n"
-)
 
 _QUERIES = load_queries(Path(__file__).with_name("backfill.sql"))
 

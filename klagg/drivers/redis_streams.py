@@ -232,11 +232,6 @@ class Streams:
             with _speaking("acknowledging"):
                 self._redis.xack(key, group, *ids)
 
-    def trim_before(self, key: str, entry_id: str) -> int:
-        """XTRIM MINID: drop everything older than `entry_id`; how many entries went."""
-        with _speaking("trimming"):
-            return int(self._redis.xtrim(key, minid=entry_id, approximate=False))
-
     def trim_slice(self, key: str, entry_id: str, limit: int) -> int:
         """XTRIM MINID ~ LIMIT: drop at most `limit` entries older than `entry_id`, by whole nodes; how many went.
 

@@ -45,7 +45,6 @@ _LINE: Final = re.compile(r"ingest-([C-Z])")
 _LINES_AT: Final = 20
 _SHARDS_AT: Final = 50
 _NAME: Final = re.compile(r"[^a-z0-9_]")
-_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 def port_of(process: str, port_base: int) -> int:

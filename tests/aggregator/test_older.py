@@ -22,7 +22,7 @@ from klagg.wire.fields import Fields, stamp, texts_of
 from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import newest, values
 from tests.aggregator.shardkit import KEYS, LONG, SHORT, Shard, log_of, undisturbed
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 
 pytestmark = pytest.mark.servers
 
@@ -36,7 +36,8 @@ def findings(shard: Shard, kind: str) -> list[Fields]:
 
 def kept(client: redis.Redis) -> dict[bytes, Any]:
     """Every key, as Redis would restore it."""
-    return {key: client.dump(key) for key in client.keys("*") if not key.startswith(b"heartbeat")}
+    keys: list[Any] = client.keys("*")
+    return {key: client.dump(key) for key in keys if not key.startswith(b"heartbeat")}
 
 
 def bring_back(client: redis.Redis, keys: dict[bytes, Any]) -> None:
@@ -70,7 +71,8 @@ def test_brought_back_under_a_running_process_it_ends_and_the_next_one_heals(sha
     lost_timeline = shard.klines()
     bring_back(shard.client, older)
     assert len(lost_timeline) > len(shard.klines()), "more was published than Redis now knows of"
-    shard.client.xadd(KEYS.feed, stamp(entries[half][1], "test", 0), id=entries[half][0])
+    again: dict[Any, Any] = stamp(entries[half][1], "test", 0)
+    shard.client.xadd(KEYS.feed, again, id=entries[half][0])
     shard.put([each for each in entries[half + 1 :] if each[1]["kind"] == TICK][:1])
     assert shard.children[-1].process.wait(20) == 1
     (critical,) = [line for line in shard.children[-1].text().splitlines() if "CRITICAL" in line]
@@ -172,7 +174,7 @@ def test_a_damaged_checkpoint_whose_feed_was_trimmed_says_what_is_lost_and_goes_
     shard.children[-1].end(signal.SIGKILL)
     pointer = shard.streams.hash_of(KEYS.checkpoint)
     shard.streams.set_bytes(pointer[b"prefix"].decode() + ":0", b"noise")
-    shard.streams.trim_before(KEYS.feed, entries[cut][0])
+    trim_before(shard.streams, KEYS.feed, entries[cut][0])
     child = shard.start("--checkpoint-s", LONG)
     shard.put(entries[half:])
     shard.reached(entries[-1][0])

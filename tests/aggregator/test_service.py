@@ -33,7 +33,7 @@ from klagg.wire.findings import FindingKind
 from klagg.wire.keys import FEED, heartbeat_key
 from tests.aggregator.kit import T0, new_core, raw, trade
 from tests.aggregator.shardkit import INTERVALS, KEYS, LONG, SHORT, Shard, check_end, log_of, undisturbed
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 
 pytestmark = pytest.mark.servers
 
@@ -127,7 +127,7 @@ def test_a_restart_needs_nothing_behind_the_checkpoint(shard: Shard) -> None:
     pointer = eventually(lambda: shard.alive() and shard.streams.hash_of(KEYS.checkpoint).get(b"feed"), 20)
     shard.children[-1].end(signal.SIGKILL)
     pointer = shard.streams.hash_of(KEYS.checkpoint)[b"feed"]
-    shard.streams.trim_before(KEYS.feed, pointer.decode())
+    trim_before(shard.streams, KEYS.feed, pointer.decode())
     shard.put(entries[half:])
     child = shard.start("--checkpoint-s", LONG)
     shard.reached(entries[-1][0])

@@ -131,7 +131,7 @@ def a_row_of_another_symbol(world: World, at: int) -> None:
 @dataclass(frozen=True)
 class Fault:
     plant: Callable[[World, int], None]
-    kind: str
+    kind: FindingKind
     severity: str
 
 
@@ -307,7 +307,7 @@ def test_the_end_of_a_symbol_is_no_gap() -> None:
     for side in (world.ours, world.theirs):
         for at in [each for each in side[NAME, "1m"] if each > end]:
             del side[NAME, "1m"][at]
-    flat = exact_of(world.ours[NAME, "1m"][end]) | {"trades": 0} | FLAT
+    flat = {**exact_of(world.ours[NAME, "1m"][end]), "trades": 0, **FLAT}
     world.theirs[NAME, "1m"][end + MINUTE_MS] = flat
     world.listings = [each for each in world.listings if each.symbol != NAME]
     world.listings.append(listing(NAME, status="SETTLING", delivery=end + MINUTE_MS + 1))

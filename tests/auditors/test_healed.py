@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -33,7 +34,7 @@ FIVE = INTERVALS["5m"]
 
 def healed(kline: Kline, row: Values) -> Kline:
     """Our minute with the exchange's values; the edge evidence of our own trades stays."""
-    values = {name: str(row[name]) for name in DECIMAL_FIELDS}
+    values: dict[str, Any] = {name: str(row[name]) for name in DECIMAL_FIELDS}
     return replace(kline, **values, trades=int(row["trades"] or 0), source="mixed")
 
 
@@ -119,7 +120,9 @@ def test_beside_own_minutes_a_lost_fill_stays_unexplained() -> None:
 
 def folded(minutes: list[Kline]) -> Kline:
     """Their longer bar."""
-    sums = {name: str(sum(Decimal(getattr(each, name)) for each in minutes)) for name in AMOUNTS if name != "trades"}
+    sums: dict[str, Any] = {
+        name: str(sum(Decimal(getattr(each, name)) for each in minutes)) for name in AMOUNTS if name != "trades"
+    }
     source = "own" if all(each.source == "own" for each in minutes) else "mixed"
     return replace(
         minutes[0],

@@ -29,7 +29,7 @@ class Fault:
 
     plant: Callable[[Log], Log]
     judge: type[Judge]
-    kind: str
+    kind: FindingKind
 
 
 CATALOGUE = [
@@ -89,7 +89,7 @@ CATALOGUE = [
     Fault(plants.an_event_without_a_column, Lifecycle, FindingKind.MALFORMED),
 ]
 
-ALSO = {
+ALSO: dict[Callable[[Log], Log], set[FindingKind]] = {
     plants.drop_a_bar: {FindingKind.ABSENT},
     plants.drop_a_five_minute_bar: {FindingKind.ABSENT},
     plants.a_close_is_missing: {FindingKind.NEVER_CLOSED},
@@ -224,7 +224,7 @@ def test_an_auditor_that_falls_behind_and_one_to_which_nothing_comes() -> None:
 def test_the_catalogue_is_large_enough_and_names_each_kind() -> None:
     assert len(CATALOGUE) >= 25
     assert len(OF_THE_EXCHANGE) >= 12
-    elsewhere = {
+    elsewhere: set[FindingKind] = {
         FindingKind.DATA_LOSS,
         FindingKind.LAGGING,
         FindingKind.STALLED,

@@ -25,7 +25,8 @@ def test_the_order_is_that_of_the_log(seed: int) -> None:
     rng = random.Random(seed)
     log = commits(rng)
     unread = {name: [entry_id for stream, entry_id in log if stream == name] for name in ("klines", "events")}
-    visible, given, merge = 0, [], StreamMerge()
+    visible, merge = 0, StreamMerge()
+    given: list[tuple[str, str]] = []
     while len(given) < len(log):
         visible = min(len(log), visible + rng.randrange(0, 8))
         there = set(log[:visible])

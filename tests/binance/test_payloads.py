@@ -30,7 +30,7 @@ from klagg.wire.entries import Listing
 QUOTES, TYPES = ("USDT",), ("PERPETUAL",)
 
 
-def row(symbol: str = "BTCUSDT", **changes: Any) -> dict[str, Any]:
+def row(symbol: Any = "BTCUSDT", **changes: Any) -> dict[str, Any]:
     """A symbol of exchangeInfo."""
     return {
         "symbol": symbol,

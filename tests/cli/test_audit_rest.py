@@ -46,7 +46,7 @@ def database(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch)
 
 @pytest_asyncio.fixture
 async def exchange(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalExchange]:
-    market = SyntheticMarket(**MARKET)  # type: ignore[arg-type]
+    market = SyntheticMarket(**MARKET)
     async with running(LocalExchange(market, start_ms=NOW_MS)) as local:
         monkeypatch.setenv("KLAGG_EXCHANGE__REST_URL", local.rest_url)
         yield local
@@ -69,7 +69,7 @@ async def test_what_was_loaded_is_right_and_what_was_changed_is_found(
     assert (code, lines) == (0, [])
     assert whole["bars"] == whole["exact"] == 2 * (120 + 2)
 
-    symbols = [each.symbol for each in SyntheticMarket(**MARKET).listings(NOW_MS)]  # type: ignore[arg-type]
+    symbols = [each.symbol for each in SyntheticMarket(**MARKET).listings(NOW_MS)]
     at_ms = START_MS - 2 * HOUR_MS
     assert database.execute(CHANGED, {"symbol": symbols[1], "at_ms": at_ms}) == 1
     assert database.execute(DROPPED, {"symbol": symbols[0], "at_ms": at_ms}) == 1

@@ -26,7 +26,7 @@ from klagg.binance.rest_client import ExchangeRest
 from klagg.cli.backfill import rest
 from klagg.cli.backfill.command import words
 from klagg.cli.backfill.report import COLUMNS, Meter
-from klagg.cli.backfill.rest import RestHistory, Stopped, parts_of
+from klagg.cli.backfill.rest import TRIES_MAX, RestHistory, Stopped, parts_of
 from klagg.cli.main import main as klagg
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Streams
@@ -313,7 +313,7 @@ async def test_rest_loads_what_the_exchange_tells_and_goes_on_where_it_was(
 ) -> None:
     monkeypatch.setattr(rest, "PAGE_ROWS", 50)
     now_ms = START_MS + 10 * MINUTE_MS
-    market = SyntheticMarket(**MARKET)  # type: ignore[arg-type]
+    market = SyntheticMarket(**MARKET)
     async with running(LocalExchange(market, start_ms=now_ms)) as exchange:
         monkeypatch.setenv("KLAGG_EXCHANGE__REST_URL", exchange.rest_url)
 
@@ -363,7 +363,7 @@ def bar_values(bar: Any) -> tuple[Any, ...]:
 async def test_a_symbol_that_the_exchange_does_not_list(
     database: Database, exchange_settings: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(LocalExchange(SyntheticMarket(**MARKET), start_ms=START_MS)) as exchange:  # type: ignore[arg-type]
+    async with running(LocalExchange(SyntheticMarket(**MARKET), start_ms=START_MS)) as exchange:
         monkeypatch.setenv("KLAGG_EXCHANGE__REST_URL", exchange.rest_url)
         code = await asyncio.to_thread(klagg, ["backfill", "--from", "2025", "--symbols", "XUSDT"])
     assert code == 2
@@ -375,7 +375,8 @@ class Scripted(ExchangeRest):
 
     def __init__(self, *answers: Any) -> None:
         super().__init__("http://nowhere")
-        self.answers, self.asked = list(answers), []
+        self.answers = list(answers)
+        self.asked: list[tuple[str, int, dict[str, str | int]]] = []
 
     async def get(self, path: str, weight: int = 1, **query: str | int) -> Any:
         self.asked.append((path, weight, query))
@@ -427,7 +428,7 @@ def test_pauses_and_passing_troubles_are_waited_out(monkeypatch: pytest.MonkeyPa
     away = Scripted(*[ExchangeUnavailable("away")] * 50)
     with pytest.raises(ExchangeUnavailable):
         batches(away, PART)
-    assert len(away.asked) == rest.TRIES_MAX + 1
+    assert len(away.asked) == TRIES_MAX + 1
 
 
 def test_a_refusal_and_a_malformed_answer_fail_the_part() -> None:

@@ -22,8 +22,8 @@ from klagg.drivers.redis_streams import Streams
 from klagg.embedded import running_url
 from klagg.embedded.traces import free_port
 from klagg.wire.keys import Keys
-from tests.cli.upkit import MARKET, PIPELINE, data_directory, is_alive, refused, up
-from tests.kit import eventually
+from tests.cli.upkit import MARKET, PIPELINE, data_directory, refused, up
+from tests.kit import eventually, is_alive
 
 pytestmark = pytest.mark.endtoend
 

@@ -3,10 +3,19 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Iterator
 
 import pytest
 
 from klagg.cli.up.signals import SIGNALS, Interrupted, Wishes
+
+
+@pytest.fixture(autouse=True)
+def _hangup_means_what_it_usually_means() -> Iterator[None]:
+    """The tests themselves may run under nohup."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.mark.parametrize("number", SIGNALS)
@@ -57,3 +66,25 @@ def test_behind_it_signals_mean_what_they_meant() -> None:
     with Wishes():
         assert before != [signal.getsignal(number) for number in SIGNALS]
     assert before == [signal.getsignal(number) for number in SIGNALS]
+
+
+def test_under_nohup_a_hangup_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Wishes() as wishes:
+        signal.raise_signal(signal.SIGHUP)
+        assert wishes.count == 0
+        signal.raise_signal(signal.SIGTERM)
+        assert wishes.count == 1
+    assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+
+
+def test_started_in_a_scripts_background_an_interrupt_is_a_wish() -> None:
+    """There SIGINT comes ignored; a person who sends it nevertheless means it."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with Wishes() as wishes:
+            signal.raise_signal(signal.SIGINT)
+            assert wishes.count == 1
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -12,7 +12,7 @@ from klagg.errors import RedisRefused
 from klagg.wire.keys import GROUP_REPAIR, Keys
 from tests.contract.conftest import Place
 from tests.contract.kit import Blocking
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 
 REQUESTS = Keys(0).requests
 OTHER = Keys(1).requests
@@ -92,7 +92,7 @@ def test_pending_entries_that_were_trimmed_hide_none_that_are_there(
     ids = fill(streams, 5)
     reader.ensure_group(REQUESTS, GROUP_REPAIR)
     read(reader)
-    streams.trim_before(REQUESTS, ids[3])
+    trim_before(streams, REQUESTS, ids[3])
     found, gone, after = [], [], "0-0"
     while (page := reader.read_pending(REQUESTS, GROUP_REPAIR, "repair", after=after, count=count)).last:
         found += [entry.id for entry in page.entries]

@@ -8,7 +8,7 @@ from klagg.drivers.redis_streams import Append, Streams
 from klagg.errors import RedisRefused
 from klagg.wire.entry_id import next_id
 from klagg.wire.keys import GROUP_WRITERS, Keys
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 
 KLINES = Keys(0).klines
 OTHER = Keys(1).klines
@@ -164,7 +164,7 @@ def test_trimming_before_what_is_needed_takes_nothing_that_the_group_needs(strea
     streams.ensure_group(KLINES, GROUP_WRITERS)
     read(streams, count=4)
     streams.ack(KLINES, GROUP_WRITERS, ids[:2])
-    assert streams.trim_before(KLINES, streams.groups(KLINES)[GROUP_WRITERS]) == 2
+    assert trim_before(streams, KLINES, streams.groups(KLINES)[GROUP_WRITERS]) == 2
     pending = streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=10).entries
     assert [entry.id for entry in pending] == ids[2:4]
     assert read(streams) == ids[4:]
@@ -176,7 +176,7 @@ def test_pending_entries_that_were_trimmed_hide_none_that_are_there(streams: Str
     ids = fill(streams, 5)
     streams.ensure_group(KLINES, GROUP_WRITERS)
     read(streams)
-    streams.trim_before(KLINES, ids[3])
+    trim_before(streams, KLINES, ids[3])
     found, gone, after = [], [], "0-0"
     while (page := streams.read_pending(KLINES, GROUP_WRITERS, "one", after=after, count=count)).last:
         found += [(entry.id, entry.fields) for entry in page.entries]
@@ -191,7 +191,7 @@ def test_claiming_drops_pending_entries_that_were_trimmed(streams: Streams) -> N
     ids = fill(streams, 3)
     streams.ensure_group(KLINES, GROUP_WRITERS)
     read(streams)
-    streams.trim_before(KLINES, ids[2])
+    trim_before(streams, KLINES, ids[2])
     assert streams.pending_count(KLINES, GROUP_WRITERS) == 3
     _, claimed, gone = streams.claim_idle(KLINES, GROUP_WRITERS, "two", idle_ms=0, count=10)
     assert [entry.id for entry in claimed] == ids[2:]

@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import ujson
@@ -34,6 +34,8 @@ FLOOR = ("--floor", str(FLOOR_S))
 """Arguments of a market in which nobody waits for a quiet symbol: every symbol trades at least once in FLOOR_S."""
 PROVEN_S = 120
 """Real seconds in which the last bars of a market with a floor are proven, on a machine that is busy, too."""
+T = TypeVar("T")
+
 MODULES = {
     "clock": ["ingest.clock_service"],
     "repair": ["ingest.repair_service"],
@@ -92,6 +94,15 @@ class Stack:
         for child in (self.exchange, *self.children.values()):
             if child.process.poll() is not None:  # no AssertionError: `eventually` would go on asking
                 raise RuntimeError(f"{child.name} ended with {child.process.returncode}:\n{child.text()[-3000:]}")
+
+    def wait_until(self, condition: Callable[[], T], deadline_s: float = 30.0, every_s: float = 0.01) -> T:
+        """`eventually`, given up as soon as a process has died."""
+
+        def with_all_alive() -> T:
+            self.alive()
+            return condition()
+
+        return eventually(with_all_alive, deadline_s, every_s)
 
     def ask(self, path: str) -> Any:
         """The local exchange's answer."""

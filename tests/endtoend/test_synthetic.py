@@ -51,12 +51,12 @@ def test_the_table_equals_a_recomputation(tmp_path: Path, redis_url: str, databa
     with stack(tmp_path, redis_url, database_url, market, aggregator={"intervals": INTERVALS}) as running:
         running.start("clock", "aggregator", "writer", "ingest")
         streams = running.streams()
-        eventually(lambda: running.alive() or streams.hash_of("bars:{0}"), 60, 0.1)
+        running.wait_until(lambda: streams.hash_of("bars:{0}"), 60, 0.1)
         started = exchange_ms(running) + 3_000
         ended = started + LOAD_MS
         eventually(lambda: exchange_ms(running) >= ended, LOAD_MS / 1000 + 60, 0.5)
         # A whole bar behind the end is in the table, so all that came before it has been folded.
-        eventually(lambda: running.alive() or any(at >= ended for _, at in table(database, "5s")), 60, 0.5)
+        running.wait_until(lambda: any(at >= ended for _, at in table(database, "5s")), 60, 0.5)
         assert set(running.stop("ingest", "clock", "aggregator", "writer").values()) == {0}
         streams.close()
     rows = {name: table(database, name) for name in INTERVALS}
@@ -71,8 +71,8 @@ def test_the_table_equals_a_recomputation(tmp_path: Path, redis_url: str, databa
     assert len(trades) > 0.9 * RATE * LOAD_MS / 1000
     expected = fold(trades, INTERVALS, ended)
     seen: dict[str, list[int]] = defaultdict(list)
-    for row in trades:
-        seen[row.symbol].append(row.time)
+    for trade in trades:
+        seen[trade.symbol].append(trade.time)
     compared = empty = 0
     for (symbol, name, open_time), values in expected.items():
         kind = interval(name)

@@ -46,7 +46,7 @@ PLAIN = {
 }
 """A live value of BTCUSDT; prices have two decimals, quantities three."""
 
-FINAL = {"closed": 1, "revision": 1, "complete": 1}
+FINAL: dict[str, Any] = {"closed": 1, "revision": 1, "complete": 1}
 
 
 def value(**changes: Any) -> str:

@@ -53,5 +53,7 @@ async def test_every_answer_is_what_the_document_says(
         output, _ = await process.communicate()
         said = output.decode()
         assert process.returncode == 0, said[-8000:]
-        assert int(re.search(r"(\d+) generated", said)[1]) >= CALLS_LEAST, said[-2000:]
+        generated = re.search(r"(\d+) generated", said)
+        assert generated is not None, said[-2000:]
+        assert int(generated[1]) >= CALLS_LEAST, said[-2000:]
         assert (await client.get("/fapi/v1/ping")) == {}

@@ -19,6 +19,7 @@ from klagg.process.stats import Stats
 from klagg.wire.fields import stamp
 from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, value
+from tests.kit import trim_before
 
 pytestmark = pytest.mark.servers
 
@@ -83,7 +84,7 @@ async def test_a_gap_is_seen_by_its_number_and_the_finals_in_it_are_told(reading
     await reading.turn()
     missed = teller.tell({BTC: {"trades": 4, **FINAL}})
     teller.tell({BTC: {"open_time": NOW_MS + MINUTE_MS, "trades": 1}})
-    teller.streams.trim_before(KEYS.live, teller.position)
+    trim_before(teller.streams, KEYS.live, teller.position)
     assert missed != teller.position
     await reading.turn()
     assert of(await reading.turn()) == [("BTCUSDT", 0, 4, True), ("BTCUSDT", 1, 1, False)]

@@ -292,7 +292,7 @@ async def test_a_stalled_redis_is_served_from_the_last_good_state_and_caught_up(
         for trades in (2, 3):
             await asyncio.to_thread(teller.tell, {BTC: {"trades": trades}})
         await asyncio.to_thread(teller.tell, {BTC: {"trades": 4, **FINAL}})
-        seen = []
+        seen: list[tuple[int, bool]] = []
         while not seen or not seen[-1][1]:
             event = (await socket.receive_json(timeout=10))["k"]
             seen.append((event["n"], event["x"]))

@@ -348,7 +348,7 @@ async def test_a_wall_clock_that_is_set_starts_all_jobs_anew(
         async with a_clock(context, replace(SHORT, supervise_s=0.02)):
             await eventually(lambda: len(feed_of(streams, "tick")) >= 2)
             assert context.stats.counters["syncs"] == 1
-            true_ms = clock_service.local_ms
+            true_ms = local_ms
             monkeypatch.setattr(clock_service, "local_ms", lambda: true_ms() - 3_600_000)
             await eventually(lambda: context.stats.counters["syncs"] == 2)
             await eventually(lambda: context.stats.counters["listings"] == 2)

@@ -100,14 +100,21 @@ async def test_a_lost_connection_is_made_again(caplog: pytest.LogCaptureFixture)
         receiver = Receiver(exchange.websocket_url)
         async with receiver.running():
             for number in range(3):
+
+                def received(count: int = number + 1) -> bool:
+                    return len(receiver.frames) == count
+
+                def connected(count: int = number + 2) -> bool:
+                    return len(exchange.connections) == count
+
                 await eventually(lambda: receiver.connection.is_up)
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(receiver.frames) == number + 1)
+                await eventually(received)
                 if number == 1:
                     exchange.connections[-1].transport.abort()
                 else:
                     await exchange.connections[-1].close()
-                await eventually(lambda number=number: len(exchange.connections) == number + 2)
+                await eventually(connected)
     assert receiver.stats.counters["reconnects"] == 3
     assert receiver.reconnects("closed") == 3
     assert len([record for record in caplog.records if "connection A1 is down (" in record.getMessage()]) == 3

@@ -144,7 +144,7 @@ def test_however_sparse_the_trades_who_gets_them_late_by_less_than_two_seconds_i
     """Trades at any distance; tickers each full second, in any order with the trades, which are up to 1.9 s late."""
     liveness, reference = Liveness(DEAD_MS), TickerReference(10_000)
     liveness.expect(["X"], T0)
-    times = []
+    times: list[int] = []
     for pause_ms in pauses_ms:
         times.append((times[-1] if times else T0) + pause_ms)
     for second_ms in range(T0, times[-1] + 5_000, 1000):

@@ -150,7 +150,8 @@ def test_more_rows_than_asked_for_are_malformed() -> None:
 
 def test_klines_of_long_ago_are_asked_for_exactly() -> None:
     pages = KlinePages(a_request(T, T + 60 * MINUTE_MS))
-    query = {"symbol": "AUSDT", "interval": "1m", "startTime": T, "endTime": T + 60 * MINUTE_MS - 1, "limit": 60}
+    query: dict[str, str | int] = {"symbol": "AUSDT", "interval": "1m", "startTime": T, "limit": 60}
+    query["endTime"] = T + 60 * MINUTE_MS - 1
     assert pages.call(LATER) == Call(KLINES_PATH, 1, query)
     (entry,) = pages.receive(minutes(T, 60), LATER)
     assert (entry["kind"], entry["symbol"], entry["interval"], entry["request"]) == ("official", "AUSDT", "1m", "r1")

@@ -42,6 +42,7 @@ from tests.ingest.repairkit import (
     trades_request,
 )
 from tests.kit import eventually_async as eventually
+from tests.kit import trim_before
 from tests.simulator.kit import running
 
 pytestmark = pytest.mark.servers
@@ -336,7 +337,7 @@ async def test_answers_wait_while_the_feed_is_at_its_cap(streams: Streams, redis
             await eventually(lambda: count(context, "feed_full"))
             await eventually(lambda: count(context, "answers") == 1)
             assert streams.length(KEYS.feed) == len(filled)
-            streams.trim_before(KEYS.feed, filled[-1])
+            trim_before(streams, KEYS.feed, filled[-1])
             await eventually(lambda: count(context, "served") == 1)
     assert count(context, "answers") == 1
     assert streams.length(KEYS.feed) == 2
@@ -351,10 +352,18 @@ async def test_redis_away_while_answers_come_loses_none(
         context = a_context(exchange.rest_url, relay.url, repair={"calls_max": 3})
         async with repairing(context):
             for at in (2000, 8000, 14_000):
-                await eventually(lambda at=at: count(context, "trades") >= at, 30)
+
+                def come(least: int = at) -> bool:
+                    return count(context, "trades") >= least
+
+                await eventually(come, 30)
                 relay.refusing = True
                 relay.cut()
-                await eventually(lambda before=relay.refused: relay.refused >= before + 2)
+
+                def refused(least: int = relay.refused + 2) -> bool:
+                    return relay.refused >= least
+
+                await eventually(refused)
                 relay.refusing = False
             await eventually(settled(streams, 8), 30)
             await eventually(lambda: "Redis answers again" in caplog.text)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,11 @@ async def test_symbols_are_spread_over_connections_and_shards(streams: Streams, 
             assert numbers == list(range(1, len(numbers) + 1))
 
 
+def marked(streams: Streams, more_than: int) -> bool:
+    """Whether the feed has more watermarks than so many."""
+    return len(feed_of(streams, "watermark")) > more_than
+
+
 async def test_watermarks_follow_the_connection(
     streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -130,7 +136,7 @@ async def test_watermarks_follow_the_connection(
             await eventually(lambda: exchange.connections)
             for number in range(3):
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(feed_of(streams, "watermark")) > number)
+                await eventually(partial(marked, streams, number))
             exchange.connections[-1].transport.abort()
             await eventually(lambda: context.stats.gauges["connections"] == 0)
             # While it is down there is nothing to say, however often a watermark is due.
@@ -165,7 +171,7 @@ async def test_a_watermark_stands_behind_the_trades_that_it_vouches_for(streams:
             await eventually(lambda: exchange.connections)
             for number in range(5):
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(feed_of(streams, "watermark")) > number)
+                await eventually(partial(marked, streams, number))
     alive_ms = 0
     for entry in streams.range("feed:{0}"):
         if entry.fields[b"kind"] == b"watermark":

@@ -50,7 +50,7 @@ def universe() -> Universe:
 
 def test_a_name_ends_when_answers_have_lacked_it_for_long_enough(universe: Universe) -> None:
     assert answered(universe, NAMES[1:], 5) == []
-    assert universe.doubtful
+    assert (bool(universe.doubtful), universe.gone) == (True, {})
     assert answered(universe, NAMES[1:], 4 + T.confirm_ms) == []
     assert universe.gone == {}
     assert answered(universe, NAMES[1:], 5 + T.confirm_ms) == ["AUSDT"]

@@ -28,7 +28,7 @@ from klagg.wire.entries import (
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.keys import Keys
 from tests.simulation.virtualredis import VirtualStreams
-from writers.batch import Taken, resolve
+from writers.batch import Accepted, resolve
 from writers.kline_entries import kline_of
 
 if TYPE_CHECKING:
@@ -282,7 +282,7 @@ class Writer:
             if not world.calm and world.rng.random() < 0.02:
                 self.recovered = False  # killed before it wrote
                 return
-            taken = [Taken(KEYS.klines, each.id, each.fields, kline_of(each.fields)) for each in entries]
+            taken = [Accepted(KEYS.klines, each.id, each.fields, kline_of(each.fields)) for each in entries]
             for each in resolve(taken):
                 held = self.table.get(each.kline.key)
                 if held is None or each.kline.version > held.version:

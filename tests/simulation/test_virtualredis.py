@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -61,10 +62,11 @@ def test_groups(streams: Any) -> None:
     assert ids[1] < streams.groups(FEED)["g"] <= ids[2]
     assert fields(streams.read_group([FEED], "g", "me", count=2)[FEED]) == [b"2"]
     assert streams.read_group([FEED], "g", "me", count=2) == {}
-    for read in (
+    reads: list[Callable[[], object]] = [
         lambda: streams.read_group([FEED], "none", "me", count=1),
         lambda: streams.read_pending(FEED, "none", "me", after="0-0", count=1),
-    ):
+    ]
+    for read in reads:
         with pytest.raises(RedisRefused, match="NOGROUP"):
             read()
 

@@ -182,7 +182,12 @@ class World:
         elif fault == "reply to a line lost":
             rng.choice(self.lines).lose_reply = True
         else:
-            {"writer killed": self.writer, "repair killed": self.repair, "clock killed": self.clocks}[fault].restart()
+            restarts: dict[str, Callable[[], object]] = {
+                "writer killed": self.writer.restart,
+                "repair killed": self.repair.restart,
+                "clock killed": self.clocks.restart,
+            }
+            restarts[fault]()
 
     def _after(self, wait_ms: int, action: Callable[[], None]) -> None:
         self._later.append((int(self.clock.now_ms) + wait_ms, action))

@@ -169,7 +169,7 @@ async def test_weights() -> None:
 async def test_the_limit_brings_429_and_going_on_418() -> None:
     limits = Limits(weight_per_minute=3, refusals_until_ban=2)
     async with client_of(exchange(limits=limits)) as client:
-        answers = []
+        answers: list[tuple[int, Any, Any]] = []
         while not answers or answers[-1][0] != 418:
             answers.append(await get(client, "/fapi/v1/time"))
             assert len(answers) < 20
@@ -210,7 +210,7 @@ async def test_state() -> None:
 async def test_the_record_of_what_was_played(ids: str) -> None:
     server = exchange()
     async with client_of(server) as client:
-        params = {"symbol": "BTCUSDT", "ids": ids, "from": START_MS, "to": START_MS + 150_000}
+        params: dict[str, str | int] = {"symbol": "BTCUSDT", "ids": ids, "from": START_MS, "to": START_MS + 150_000}
         async with client.get("/klagg/trades", params=params) as response:
             lines = (await response.text()).splitlines()
         trades = [MarketTrade(**{k: v for k, v in json.loads(line).items() if k != "counts"}) for line in lines]

@@ -4,6 +4,7 @@ import asyncio
 import json
 import time
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -23,7 +24,7 @@ async def test_combined_streams_in_the_url() -> None:
     async with running(exchange()) as server:
         names = f"btcusdt@aggTrade/{quote('币安人生usdt')}@aggTrade"
         async with connected(server, f"/market/stream?streams={names}") as client:
-            seen = set()
+            seen: set[str] = set()
             while len(seen) < 2:
                 message = await receive(client)
                 assert list(message) == ["stream", "data"]
@@ -130,19 +131,19 @@ async def test_a_connection_lives_its_time_and_no_longer() -> None:
         assert time.monotonic() - started >= 0.25
 
 
-async def test_silent_clients_are_pinged_and_dropped_when_they_do_not_answer() -> None:
+async def test_silent_clients_are_pinged_and_dropped_when_they_do_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     limits = Limits(ping_interval_s=0.8)
     async with running(exchange(limits=limits)) as server:
         async with connected(server, "/market/ws") as client:
             seen = 0
-            frames = client.protocol.recv_frame  # type: ignore[attr-defined]
+            frames = client.protocol.recv_frame
 
-            def count(frame: websockets.frames.Frame) -> None:  # type: ignore[name-defined]
+            def count(frame: websockets.frames.Frame) -> None:
                 nonlocal seen
-                seen += frame.opcode == websockets.frames.Opcode.PING  # type: ignore[attr-defined]
+                seen += frame.opcode == websockets.frames.Opcode.PING
                 frames(frame)
 
-            client.protocol.recv_frame = count  # type: ignore[attr-defined]
+            monkeypatch.setattr(client.protocol, "recv_frame", count)
             await eventually(lambda: seen >= 2)
             assert server.hub.connections
         reader, writer = await asyncio.open_connection("127.0.0.1", int(server.rest_url.rpartition(":")[2]))
@@ -174,7 +175,7 @@ async def test_a_client_that_does_not_read_is_cut() -> None:
 async def test_kline_streams() -> None:
     async with running(exchange(speed=60)) as server:
         async with connected(server, "/market/ws/btcusdt@kline_1m") as client:
-            closed = []
+            closed: list[dict[str, Any]] = []
             while len(closed) < 3:
                 event = await receive(client)
                 assert (event["e"], event["s"], event["k"]["i"]) == ("kline", "BTCUSDT", "1m")

@@ -100,7 +100,7 @@ def test_aggregates_and_fills_agree() -> None:
     fills = {fill.id: fill for fill in market.fills_between("BTCUSDT", START_MS, end_ms + 10, end_ms + 1_000)}
     assert list(fills) == list(range(min(fills), max(fills) + 1))
     aggregates = market.aggregates_between("BTCUSDT", START_MS, end_ms - 1, 10**6, end_ms + 1_000, newest=False)
-    covered = set()
+    covered: set[int] = set()
     for aggregate in aggregates:
         parts = [fills[fill_id] for fill_id in range(aggregate.first, aggregate.last + 1)]
         covered.update(part.id for part in parts)
@@ -161,7 +161,8 @@ def test_quiet_minutes_carry_the_last_close() -> None:
     assert len(quiet) > 10
     for before, bar in quiet:
         assert (bar.open, bar.high, bar.low, bar.close) == (before.close,) * 4
-        assert (bar.volume, bar.first_id) == (0, -1)
+        assert bar.volume == 0
+        assert bar.first_id == -1
 
 
 def test_without_straddling_aggregates_fold_to_the_same_klines() -> None:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from klagg.embedded import PostgresServer, RedisServer
 from klagg.errors import KlaggError
+from tests.guard import Guard
 from tests.soak.expected import Market
 from tests.soak.run import Soak, say
 from tests.soak.twolines import two_lines
@@ -47,6 +48,8 @@ def main() -> int:
     logging.getLogger("klagg.embedded").setLevel(logging.ERROR)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     folder = Path(tempfile.mkdtemp(prefix="klagg-soak-"))
+    guard = Guard()
+    guard.add_folder(folder)
     folder.chmod(0o755)
     say(f"seed {arguments.seed}, {arguments.symbols} symbols, {arguments.rate:g} trades/s, data in {folder}")
     wrong = []
@@ -66,6 +69,7 @@ def main() -> int:
         print(f"{len(wrong)} faults of klagg; data and logs are kept in {folder}")
     else:
         shutil.rmtree(folder, ignore_errors=True)
+    guard.close()
     print("unsound" if wrong else "sound")
     return 1 if wrong else 0
 

@@ -133,8 +133,8 @@ def test_what_an_auditor_remembered_under_version_1_goes_on(kind: type[Judge]) -
     judge.restore(old["memory"])
     for at, (stream, fields) in enumerate(OLD["klines_and_events"]["after"]):
         if stream in judge.streams:
-            judge.take(stream, f"{3000 + at}-0", raw(fields))
-    assert [each.to_fields() for each in judge.take_found()] == old["after"] == []
+            judge.receive(stream, f"{3000 + at}-0", raw(fields))
+    assert [each.to_fields() for each in judge.drain_findings()] == old["after"] == []
     assert counted(judge.summary) == counted(old["summary"].replace("hole_", "gap_"))
     assert judge.counts["gap_opened"] + judge.counts["klines"] > 0
 
@@ -149,8 +149,8 @@ def test_an_open_gap_of_version_1_closes_in_this_version() -> None:
     judge.restore(memory)
     for at, (stream, fields) in enumerate(OLD["klines_and_events"]["after"]):
         if stream in judge.streams:
-            judge.take(stream, f"{3000 + at}-0", raw(fields))
-    assert [each.kind for each in judge.take_found()] == ["ILLEGAL"]
+            judge.receive(stream, f"{3000 + at}-0", raw(fields))
+    assert [each.kind for each in judge.drain_findings()] == ["ILLEGAL"]
 
 
 def test_ids_of_findings_are_what_they_were() -> None:

@@ -98,7 +98,8 @@ def stored(database: Database) -> list[Kline]:
 
 def heartbeat(streams: Streams, process: str = "writer-final") -> dict[str, Any]:
     """The heartbeat of a process; empty if there is none."""
-    return json.loads(streams.values_like(heartbeat_key(process)).get(heartbeat_key(process), "{}"))
+    beat: dict[str, Any] = json.loads(streams.values_like(heartbeat_key(process)).get(heartbeat_key(process), "{}"))
+    return beat
 
 
 AMENDMENTS = """

@@ -63,7 +63,7 @@ def test_a_finding_that_stands() -> None:
 )
 def test_what_cannot_be_read_is_refused(bad: dict[bytes, bytes], reason: str) -> None:
     with pytest.raises(ContractError, match=reason):
-        finding_of(fields(finding_id="") | bad, 0, "1-0")
+        finding_of({**fields(finding_id=""), **bad}, 0, "1-0")
 
 
 @pytest.mark.parametrize(

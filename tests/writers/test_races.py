@@ -79,6 +79,7 @@ def test_no_deadlock_no_final_lost_and_the_highest_version_wins(
         assert history[-1].version == best[key].version
         for before, after in itertools.pairwise(history):
             assert after.replaced == before.version, "the chain of what was replaced has no gap and no branch"
-        for each in filter(lambda each: each.replaced, history):
-            assert each.became["close"] == f"{each.version[0]}.{each.version[1]}{each.version[2]}"
+        for replaced in filter(lambda each: each.replaced, history):
+            version = replaced.version
+            assert replaced.became["close"] == f"{version[0]}.{version[1]}{version[2]}"
     assert len(told) >= KEYS

@@ -166,9 +166,9 @@ def test_what_is_told_goes_with_the_klines_but_open_gaps_stay(database: Database
     events = [
         *opened(old, ("A", 1, 1)),
         *opened(old, ("B", 1, 1)),
-        *closed(old + 9, "lost", gap=("B", 1, 1)),
+        *closed(old + 9, "lost", gap_key=("B", 1, 1)),
         *opened(old, ("C", 1, 1)),
-        *closed(young, "lost", gap=("C", 1, 1)),
+        *closed(young, "lost", gap_key=("C", 1, 1)),
     ]
     keep(database, events, findings, "agg")
     assert done(database, config(days=30))["rows"] == 2

@@ -20,7 +20,7 @@ from klagg.process.group_consumer import PAGE_ENTRIES
 from klagg.settings import Settings
 from klagg.wire.fields import text_of
 from klagg.wire.keys import GROUP_WRITERS, Keys
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 from tests.writers.support import (
     WriterProcess,
     amendments,
@@ -252,7 +252,7 @@ def test_a_cap_that_cuts_the_backlog_is_found_said_and_survived(
         evidence = []
         while streams.memory(KLINES) > cap:
             trimmer.round(time.monotonic(), "0-0", 7)
-            findings, cuts = trimmer.take()
+            findings, cuts = trimmer.drain()
             evidence += [each["evidence"] for each in findings if each["kind"] == "DATA_LOSS"]
             streams.write(cuts)
         first_kept = int(text_of(streams.range(KLINES, count=1)[0].fields, "seq"))
@@ -274,7 +274,7 @@ def test_pending_entries_that_were_cut_are_said_and_let_go(start: Start, databas
     ids = publish(streams, minutes(10))
     streams.ensure_group(KLINES, GROUP_WRITERS)
     streams.read_group([KLINES], GROUP_WRITERS, "writer-final", count=8)
-    streams.trim_before(KLINES, ids[3])
+    trim_before(streams, KLINES, ids[3])
     with start() as writer:
         eventually(lambda: settled(streams))
         said = f"3 pending entries of {KLINES} were gone before they were stored, with ids from {ids[0]} to {ids[2]}"

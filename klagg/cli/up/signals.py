@@ -16,20 +16,26 @@ class Interrupted(Exception):
 
 
 class Wishes:
-    """A context manager that counts the wishes instead of dying of them; for the main thread."""
+    """A context manager that counts the wishes instead of dying of them; for the main thread.
+
+    SIGHUP stays ignored where it came ignored: whoever starts a command with nohup wants it to outlive the terminal.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self._interrupts = False
-        self._before: list[Any] = []
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = [signal.signal(number, self._note) for number in SIGNALS]
+        for number in SIGNALS:
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in zip(SIGNALS, self._before, strict=True):
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before.clear()
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1

@@ -1,6 +1,6 @@
 """How long a commit keeps another client of Redis waiting: the largest tick there is, measured by a client that pings.
 
-For `klagg bench` and the tests, on a Redis of their own.
+For test_stall.py, on a Redis of its own.
 """
 
 from __future__ import annotations
