@@ -43,7 +43,8 @@ class FeedFull(KlaggError):
 class Scripts(Protocol):
     """What this module needs of klagg.drivers.redis_streams.AsyncStreams."""
 
-    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]: ...
+    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
+        """The result of a Lua script over one key; RedisUnavailable or RedisRefused if it fails."""
 
 
 class HighWaterMark:

@@ -52,19 +52,23 @@ class Leftover(KlaggError):
 class Writer(Protocol):
     """What the sender needs of klagg.drivers.redis_streams.AsyncStreams."""
 
-    async def append_all(self, entries: Sequence[Append]) -> None: ...
+    async def append_all(self, entries: Sequence[Append]) -> None:
+        """Append entries in order, of each stream all or none; RedisUnavailable or RedisRefused if that fails."""
 
 
 class Capacity(Protocol):
     """What the sender needs of `FeedCapacity`: streams that are full, and where findings about a feed go."""
 
     @property
-    def full(self) -> Mapping[str, KlaggError]: ...
+    def full(self) -> Mapping[str, KlaggError]:
+        """The streams that nothing may be written to now, each with the error that says why."""
 
     @property
-    def findings(self) -> Mapping[str, str]: ...
+    def findings(self) -> Mapping[str, str]:
+        """By feed, the stream for findings about it."""
 
-    async def measure(self) -> None: ...
+    async def measure(self) -> None:
+        """Measure again if that is due; RedisUnavailable or RedisRefused if it fails."""
 
 
 class Sender:
