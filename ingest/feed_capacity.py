@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 from klagg.clock import steady_ms
+from klagg.drivers.statements import load_statements
 from klagg.errors import KlaggError
 from klagg.process.stats import Stats
 from klagg.settings import Settings
@@ -22,11 +24,7 @@ LOOK_MS: Final = 500
 RESUME_PERCENT: Final = 90
 """A feed that was full has room again below this much of its cap. The aggregator trims to less than that."""
 
-MEASURE: Final = """
-local maxmemory = string.match(redis.call('INFO', 'memory'), 'maxmemory:(%d+)')
-return {redis.call('MEMORY', 'USAGE', KEYS[1]) or 0, tonumber(maxmemory or '0')}
-"""
-"""The bytes that a key takes (0: there is none), and Redis' maxmemory (0: none is set)."""
+_SCRIPTS: Final = load_statements(Path(__file__).with_suffix(".lua"))
 
 
 class FeedFull(KlaggError):
@@ -83,7 +81,7 @@ class FeedRoom:
         if now_ms < self._due_ms:
             return
         for feed, gauge in self._gauges.items():
-            used, maxmemory = await self._streams.run_script(MEASURE, feed, [])
+            used, maxmemory = await self._streams.run_script(_SCRIPTS["measure"], feed, [])
             cap = self.cap(maxmemory)
             changed = gauge.take(used, cap)
             self._stats.show("feed_used_percent", round(100 * used / cap, 1), stream=feed)
