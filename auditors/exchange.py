@@ -28,10 +28,9 @@ from auditors.open_findings import Book
 from auditors.schedule import Agenda, Key, Look, Series
 from klagg.binance.kline_rows import told_by_rest
 from klagg.binance.payloads import SUBSCRIBABLE
-from klagg.compare import Values
 from klagg.errors import ContractError
 from klagg.intervals import HOUR_MS, MINUTE, MINUTE_MS, Interval, ordered
-from klagg.kline import Kline
+from klagg.kline import Kline, Values
 from klagg.settings import Settings
 from klagg.wire.entries import Listing, Request
 from klagg.wire.findings import FindingKind, Severity

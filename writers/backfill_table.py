@@ -11,11 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from klagg.compare import differences
 from klagg.drivers.postgres import Database, Row
 from klagg.drivers.statements import load_statements
 from klagg.errors import DatabaseRefused
-from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
+from klagg.kline import DECIMAL_FIELDS, NINE_VALUES, differences
 from klagg.wire.findings import FindingKind
 from writers.backfill_parts import Batch, Loaded
 from writers.kline_classes import CLASSES, for_table, table_of

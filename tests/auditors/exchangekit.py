@@ -12,9 +12,8 @@ from auditors.day_counts import Judged, Tally
 from auditors.exchange import ExchangeAudit
 from auditors.findings import Finding
 from auditors.schedule import Key, Look
-from klagg.compare import Values
 from klagg.intervals import INTERVALS, MINUTE_MS
-from klagg.kline import Kline
+from klagg.kline import Kline, Values
 from klagg.settings import Aggregator, Settings
 from klagg.wire.entries import Listing, Request
 from klagg.wire.findings import FindingKind
