@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import Any, Final
 
-from klagg.errors import ContractError
 from klagg.intervals import INTERVALS
-from klagg.kline import DECIMAL_FIELDS, Kline
-from klagg.wire.fields import RawFields, texts_of, upgraded
+from klagg.kline import Kline
 from klagg.wire.findings import FindingKind
 
 OWN, EXCHANGE, MIXED = "own", "exchange", "mixed"
-_DECIMAL = re.compile(r"[0-9]{1,38}(?:\.[0-9]{1,38})?", re.ASCII)
 _EXACT: Final = Context(prec=120)
 """Products of two values of 38 digits are exact in it."""
 
@@ -86,15 +82,6 @@ class BarValues:
 def text_of_kline(kline: Kline) -> str:
     """What is kept of a kline, as one short text."""
     return ",".join(str(getattr(kline, name)) for name in KEPT)
-
-
-def kline_of(raw: RawFields) -> Kline:
-    """The kline of an entry; ContractError if it is none, or its decimals are no plain ones."""
-    kline = Kline.from_fields(texts_of(upgraded(raw)))
-    for name in DECIMAL_FIELDS:
-        if not _DECIMAL.fullmatch(getattr(kline, name)):
-            raise ContractError(f"the field {name} is not a plain decimal: {getattr(kline, name)[:40]!r}")
-    return kline
 
 
 def faults_of(kline: Kline, bar: BarValues) -> Iterator[tuple[FindingKind, str]]:

@@ -19,10 +19,9 @@ from decimal import Context, Decimal
 from itertools import combinations
 from typing import Final
 
-from klagg.compare import Values, differences
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE, MINUTE_MS, Interval
-from klagg.kline import DECIMAL_FIELDS, Kline
+from klagg.kline import DECIMAL_FIELDS, Kline, Values, differences
 from klagg.wire.findings import FindingKind
 
 EXACT: Final = "EXACT"

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from auditors.bars import OWN, BarValues, MinuteFold, faults_of, kline_of, text_of_kline
+from auditors.bars import OWN, BarValues, MinuteFold, faults_of, text_of_kline
 from auditors.expected_bars import BEHIND, PASSED, MissingBars
 from auditors.judge import Judge
 from klagg.errors import ContractError
@@ -20,6 +20,7 @@ from klagg.settings import Settings
 from klagg.wire.entries import EVENT_COLUMNS, EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, EVENT_TICK, event_rows
 from klagg.wire.fields import RawFields, integer_of, text_of, texts_of
 from klagg.wire.findings import FindingKind, Severity
+from klagg.wire.klines import kline_of
 
 LISTING_EVENTS: Final = frozenset({EVENT_GENESIS, EVENT_LISTED, EVENT_DELISTED})
 

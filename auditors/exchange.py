@@ -29,10 +29,9 @@ from auditors.open_findings import OpenFindings
 from auditors.schedule import AuditedSeries, Look, Schedule, SeriesKey
 from klagg.binance.kline_rows import told_by_rest
 from klagg.binance.payloads import SUBSCRIBABLE
-from klagg.compare import Values
 from klagg.errors import ContractError
 from klagg.intervals import HOUR_MS, MINUTE, MINUTE_MS, Interval, ordered
-from klagg.kline import Kline
+from klagg.kline import Kline, Values
 from klagg.settings import Settings
 from klagg.wire.entries import Listing, Request
 from klagg.wire.findings import FindingKind, Severity

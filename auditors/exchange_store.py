@@ -13,11 +13,12 @@ from typing import Final
 from auditors.amended import Amendment
 from auditors.day_counts import DayCounts, JudgedBar, by_day
 from auditors.schedule import AuditedSeries, Look, SeriesKey
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.intervals import DAY_MS, INTERVALS, MINUTE, Interval
 from klagg.kline import Kline
 
-_QUERIES: Final = load_queries(Path(__file__).with_name("exchange.sql"))
+_QUERIES: Final = load_statements(Path(__file__).with_name("exchange.sql"))
 
 KEPT_MS: Final = 70 * DAY_MS
 """Day counts of this time are read at the start; it covers the last two whole months."""

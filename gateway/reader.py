@@ -23,6 +23,7 @@ from klagg.wire.entries import BARS_POSITION
 from klagg.wire.entry_id import BEFORE_FIRST, milliseconds_of
 from klagg.wire.fields import integer_of, texts_of, upgraded
 from klagg.wire.keys import Keys
+from klagg.wire.klines import kline_of
 
 NAME: Final = "gateway"
 """The name under which the position is published."""
@@ -186,7 +187,7 @@ class ShardReader:
     def _readable(self, entries: Iterable[Entry]) -> Iterable[tuple[str, Kline]]:
         for entry in entries:
             try:
-                yield entry.id, Kline.from_fields(texts_of(upgraded(entry.fields)))
+                yield entry.id, kline_of(entry.fields)
             except ContractError as bad:
                 self._stats.add("rejected")
                 self._log.error("an entry of %s is left out: %s: %s", self._keys.klines, entry.id, bad)

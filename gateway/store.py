@@ -11,12 +11,13 @@ from typing import Final, TypeVar
 
 from gateway.history import Range
 from gateway.market import StoredListing
-from klagg.drivers.postgres import Database, Row, load_queries
+from klagg.drivers.postgres import Database, Row
+from klagg.drivers.statements import load_statements
 from klagg.errors import KlaggError
 from klagg.kline import Kline
 from klagg.scoreboard import Board, board
 
-QUERIES: Final = load_queries(Path(__file__).with_name("store.sql"))
+QUERIES: Final = load_statements(Path(__file__).with_name("store.sql"))
 
 TIME_MS_MAX: Final = 253_402_300_799_999
 """The end of the year 9999: a later time in a request means the same."""

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 from klagg.clock import steady_ms
+from klagg.drivers.statements import load_statements
 from klagg.errors import KlaggError
 from klagg.process.stats import Stats
 from klagg.settings import Settings
@@ -23,11 +25,7 @@ MEASURE_MS: Final = 500
 RESUME_PERCENT: Final = 90
 """A feed that was full has room again below this much of its cap. The aggregator trims to less than that."""
 
-MEASURE: Final = """
-local maxmemory = string.match(redis.call('INFO', 'memory'), 'maxmemory:(%d+)')
-return {redis.call('MEMORY', 'USAGE', KEYS[1]) or 0, tonumber(maxmemory or '0')}
-"""
-"""The bytes that a key takes (0: there is none), and Redis' maxmemory (0: none is set)."""
+_SCRIPTS: Final = load_statements(Path(__file__).with_suffix(".lua"))
 
 
 class FeedFull(KlaggError):
@@ -86,7 +84,7 @@ class FeedCapacity:
         if now_ms < self._due_ms:
             return
         for feed, mark in self._marks.items():
-            used, maxmemory = await self._streams.run_script(MEASURE, feed, [])
+            used, maxmemory = await self._streams.run_script(_SCRIPTS["measure"], feed, [])
             cap = self.cap(maxmemory)
             changed = mark.update(used, cap)
             self._stats.show("feed_used_percent", round(100 * used / cap, 1), stream=feed)

@@ -14,12 +14,11 @@ from operator import gt, itemgetter
 from typing import Any, Final, NoReturn
 
 from ingest.layout import Layout, layout_of
+from klagg.arrays import INT64_MAX
 from klagg.binance.endpoints import Endpoint
 from klagg.decimals import checked
 from klagg.errors import BadDecimal
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
-
-INT64_MAX: Final = 2**63 - 1
 
 # Kinds of rejection.
 NOT_JSON: Final = "not_json"

@@ -14,9 +14,9 @@ from datetime import UTC, datetime
 from itertools import pairwise
 from typing import Any, Final, Protocol
 
+from klagg.arrays import INT64_MAX
 from klagg.binance.kline_rows import KLINES_PATH, Malformed, is_decimal, klines_of
 from klagg.binance.limits import AGG_TRADES_ROWS_MAX, AGG_TRADES_WEIGHT, KLINES_ROWS_MAX, klines_weight
-from klagg.binance.payloads import INT64_MAX
 from klagg.errors import KlaggError
 from klagg.intervals import MINUTE_MS, Interval, interval
 from klagg.wire.entries import AGG_IDS, REQUEST_TRADES, Request, TradeRow, official_entry, trades_entry_of_rows

@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from klagg.arrays import Ints
 from klagg.errors import UnknownInterval
 
 SECOND_MS = 1_000
@@ -20,8 +20,6 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 EVER_MS = 4_102_444_800_000
 """The end of a range that names none: 2100."""
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

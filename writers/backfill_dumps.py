@@ -16,8 +16,9 @@ from typing import Final
 
 import numpy as np
 
+from klagg.arrays import Ints
 from klagg.errors import RecordingError
-from klagg.intervals import Interval, Ints
+from klagg.intervals import Interval
 from klagg.kline import DECIMAL_FIELDS
 from klagg.recordings.files import open_bytes
 from klagg.recordings.klines import open_klines

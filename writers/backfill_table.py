@@ -11,10 +11,10 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from klagg.compare import differences
-from klagg.drivers.postgres import Database, Row, load_queries
+from klagg.drivers.postgres import Database, Row
+from klagg.drivers.statements import load_statements
 from klagg.errors import DatabaseRefused
-from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
+from klagg.kline import DECIMAL_FIELDS, NINE_VALUES, differences
 from klagg.wire.findings import FindingKind
 from writers.backfill_parts import Batch, Loaded
 from writers.kline_classes import CLASSES, for_table, table_of
@@ -24,7 +24,7 @@ DIFFERENT: Final = "DIFFERENT"
 
 UNIQUE_VIOLATION: Final = "23505"
 
-_QUERIES = load_queries(Path(__file__).with_name("backfill.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("backfill.sql"))
 _OF_CLASS: Final = {
     table: {name: for_table(_QUERIES[name], table) for name in ("occupied", "heal", "insert", "upsert", "own")}
     for table in CLASSES

@@ -7,11 +7,12 @@ from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from writers.history import Event, Gap, Record, Symbol
 from writers.history_findings import Finding, changed
 
-_QUERIES = load_queries(Path(__file__).with_name("history.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("history.sql"))
 
 
 def keep(database: Database, events: Sequence[Event], findings: Sequence[Finding], ids: str) -> int:

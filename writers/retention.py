@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS
 from klagg.settings import Settings
 from writers.kline_classes import CLASSES, for_table
@@ -22,7 +23,7 @@ AMENDMENTS: Final = "amendments"
 PLAIN_TABLES: Final = ("findings", "gaps")
 """Tables that are no hypertables anywhere; they are small."""
 
-_QUERIES = load_queries(Path(__file__).with_name("retention.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("retention.sql"))
 
 Step = tuple[str, int]
 """What was done: `chunks` or `rows` that went, and how many."""

@@ -21,7 +21,8 @@ from typing import Any, Final
 import numpy as np
 
 from klagg.clock import local_ms
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.embedded import PostgresServer
 from klagg.intervals import DAY_MS, MINUTE, MINUTE_MS
 from writers.backfill import Totals, from_dumps, load
@@ -34,7 +35,7 @@ TITLE = "klagg backfill: rows a second from zipped dumps into the hypertable, be
 FIRST_MONTH: Final = 2023 * 12
 COPY_LINES: Final = 10_000
 
-_QUERIES = load_queries(Path(__file__).with_name("backfill.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("backfill.sql"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

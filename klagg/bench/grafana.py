@@ -20,7 +20,8 @@ from statistics import median
 from typing import Any, Final
 
 from klagg.bench import grafana_panels
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.embedded import PostgresServer
 from writers.migrate import migrate
 
@@ -32,7 +33,7 @@ TIMEOUT_MS: Final = 1_800_000
 BY_DAY: Final = ("klines_minutes", "klines_hours", "klines_days", "confirmations", "amendments")
 AT_ONCE: Final = ("gaps", "findings", "symbol_days", "audits")
 
-_QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
+_QUERIES = load_statements(Path(__file__).with_suffix(".sql"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

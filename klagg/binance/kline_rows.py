@@ -8,11 +8,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Final
 
-from klagg.binance.payloads import INT64_MAX
-from klagg.compare import Values
+from klagg.arrays import INT64_MAX
 from klagg.decimals import checked
 from klagg.errors import BadDecimal, KlaggError
 from klagg.intervals import MINUTE, Interval
+from klagg.kline import Values
 from klagg.wire.entries import OFFICIAL_COLUMNS
 
 KLINES_PATH: Final = "/fapi/v1/klines"

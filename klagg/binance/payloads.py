@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from klagg.arrays import INT64_MAX
 from klagg.decimals import DIGITS_MAX
 from klagg.errors import ConfigError, ExchangeUnavailable
 from klagg.wire.entries import Listing
-
-INT64_MAX: Final = 2**63 - 1
 
 SUBSCRIBABLE: Final = frozenset({"TRADING", "PENDING_TRADING", "PRE_SETTLE", "PRE_DELIVERING"})
 """Statuses under which trades are to be expected now or soon; the others (SETTLING, CLOSE, …) are over."""

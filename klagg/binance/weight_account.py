@@ -13,9 +13,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from klagg import settings
+from klagg.drivers.statements import load_statements
 from klagg.errors import ExchangeRefused, RedisRefused, RedisUnavailable
 from klagg.process.stats import Stats
 from klagg.wire.keys import WEIGHTS_KEY
@@ -37,54 +39,7 @@ HASTE_S: Final = 0.25
 WAIT_S_MAX: Final = 65.0
 """The longest sleep of a patient gate before it looks again."""
 
-TAKE: Final = """
-local minute_ms = 60000
-local role, weight = ARGV[1], tonumber(ARGV[2])
-local own_max, total_max = tonumber(ARGV[3]), tonumber(ARGV[4])
-local skew_ms, flight_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local minute = math.floor(now_ms / minute_ms)
-local pause_ms = tonumber(redis.call('HGET', KEYS[1], 'until') or '0') - now_ms
-if pause_ms > 0 then return {0, pause_ms, minute, 1} end
-local first = math.floor((now_ms - skew_ms) / minute_ms)
-local last = math.floor((now_ms + flight_ms) / minute_ms)
-local function used(at, who) return tonumber(redis.call('HGET', KEYS[1], at .. ':' .. who) or '0') end
-local wait_ms = 0
-for at = first, last do
-  if used(at, 'all') + weight > total_max or used(at, role) + weight > own_max then
-    wait_ms = (at + 1) * minute_ms + skew_ms - now_ms
-  end
-end
-if wait_ms > 0 then return {0, wait_ms, minute, 0} end
-for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-  local at = tonumber(string.match(name, '^(%d+):'))
-  if at and at < first then redis.call('HDEL', KEYS[1], name) end
-end
-for at = first, last do
-  redis.call('HINCRBY', KEYS[1], at .. ':all', weight)
-  redis.call('HINCRBY', KEYS[1], at .. ':' .. role, weight)
-end
-return {1, 0, minute, 0}
-"""
-"""role, weight, own_max, total_max, skew_ms, flight_ms → granted, wait_ms, minute, whether the exchange paused us."""
-
-NOTE: Final = """
-local minute_ms = 60000
-local minute, used, pause_ms, skew_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-if pause_ms > 0 then
-  local known = tonumber(redis.call('HGET', KEYS[1], 'until') or '0')
-  if now_ms + pause_ms > known then redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + pause_ms)) end
-end
-local same = math.floor(now_ms / minute_ms) == minute and math.floor((now_ms - skew_ms) / minute_ms) == minute
-if same and used > tonumber(redis.call('HGET', KEYS[1], minute .. ':all') or '0') then
-  redis.call('HSET', KEYS[1], minute .. ':all', used)
-end
-return {}
-"""
-"""minute, used, pause_ms, skew_ms. A figure that may speak of the minute before is left out: it would stop all."""
+_SCRIPTS: Final = load_statements(Path(__file__).with_suffix(".lua"))
 
 
 class Scripts(Protocol):
@@ -131,13 +86,13 @@ class Answer:
 async def take_weight(streams: Scripts, role: str, weight: int, share: Share) -> Answer:
     """Take `weight` for `role` if its share has room."""
     arguments: list[str | int] = [role, weight, share.own, share.total, SKEW_MS, FLIGHT_MS]
-    granted, wait_ms, minute, paused = await streams.run_script(TAKE, WEIGHTS_KEY, arguments)
+    granted, wait_ms, minute, paused = await streams.run_script(_SCRIPTS["spend"], WEIGHTS_KEY, arguments)
     return Answer(bool(granted), wait_ms, minute, bool(paused))
 
 
 async def note_weight(streams: Scripts, minute: int, used: int, pause_s: float) -> None:
     """Tell the account what the exchange said: `used` weight of the `minute` of `take_weight`, a pause it asks for."""
-    await streams.run_script(NOTE, WEIGHTS_KEY, [minute, used, round(pause_s * 1000), SKEW_MS])
+    await streams.run_script(_SCRIPTS["report"], WEIGHTS_KEY, [minute, used, round(pause_s * 1000), SKEW_MS])
 
 
 class PatientGate:

@@ -6,9 +6,8 @@ from decimal import Decimal, InvalidOperation
 
 import ujson
 
-from klagg.compare import Values, differences
 from klagg.errors import BadDecimal
-from klagg.kline import DECIMAL_FIELDS, NINE_VALUES, Kline
+from klagg.kline import DECIMAL_FIELDS, NINE_VALUES, Kline, Values, differences
 from klagg.recordings import OfficialKline
 
 

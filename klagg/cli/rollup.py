@@ -9,10 +9,9 @@ import ujson
 
 from aggregator.rollup import SourceBar, roll_up
 from klagg.cli.comparison import Comparison, values_of_official
-from klagg.compare import Values
 from klagg.errors import ConfigError
 from klagg.intervals import INTERVALS, Interval, interval
-from klagg.kline import NINE_VALUES
+from klagg.kline import NINE_VALUES, Values
 from klagg.recordings import KlineRecording, OfficialKline, open_klines
 from klagg.recordings.files import text_head
 

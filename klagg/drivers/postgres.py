@@ -6,12 +6,10 @@ its caller knows whether that is safe. It serves one thread.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -20,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
+from klagg.drivers.statements import load_statements
 from klagg.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
 
 Row = dict[str, Any]
@@ -42,22 +41,7 @@ DATA_EXCEPTION: Final = "22000"
 WAITING_S: Final = 0.05
 """How often a hook gets its turn while a statement runs."""
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
-
-
-def load_queries(path: Path) -> Mapping[str, str]:
-    """The statements of a `.sql` file, each by the name in the line `-- name: …` above it; ValueError if one repeats.
-
-    Comments before the first name describe the file.
-    """
-    parts = _NAME.split(path.read_text(encoding="utf-8"))[1:]
-    names, statements = parts[::2], parts[1::2]
-    if len(set(names)) != len(names):
-        raise ValueError(f"a name repeats in {path}: {', '.join(names)}")
-    return MappingProxyType({name: text.strip() for name, text in zip(names, statements, strict=True)})
-
-
-_QUERIES = load_queries(Path(__file__).with_name("postgres.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("postgres.sql"))
 
 
 class _Connection(psycopg.Connection[Row]):

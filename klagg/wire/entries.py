@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from klagg.arrays import INT64_MAX
 from klagg.errors import ContractError
-from klagg.wire.fields import INTEGER_END, Fields, RawFields, integer_of, text_of
+from klagg.wire.fields import Fields, RawFields, integer_of, text_of
 
 # Feed entry kinds.
 TRADES: Final = "trades"
@@ -261,7 +262,7 @@ def listings_of(raw: RawFields) -> list[Listing]:
         ]
     except ValueError as bad:
         raise ContractError(f"a listing entry holds a bad number: {bad}") from None
-    if not all(each.symbol and 0 <= each.generation < INTEGER_END for each in listings):
+    if not all(each.symbol and 0 <= each.generation <= INT64_MAX for each in listings):
         raise ContractError("a listing entry holds an empty symbol or a generation that is no time")
     return listings
 

@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from klagg.arrays import INT64_MAX, INT64_MIN
 from klagg.errors import ContractError
 
 VERSION: Final = 2
@@ -24,7 +25,6 @@ _KINDS_OF_VERSION_1: Final[Mapping[bytes, bytes]] = {
 }
 """The kinds of entries that version 1 called otherwise, with their names since version 2. No other field differs."""
 
-INTEGER_END: Final = 1 << 63
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 
 
@@ -49,7 +49,7 @@ def text_of(raw: RawFields, name: str) -> str:
 def integer_of(raw: RawFields, name: str) -> int:
     """The integer of a field; ContractError if it is missing or no plain integer of 64 bits."""
     text = text_of(raw, name)
-    if not _INTEGER.match(text) or not -INTEGER_END <= int(text) < INTEGER_END:
+    if not _INTEGER.match(text) or not INT64_MIN <= int(text) <= INT64_MAX:
         raise ContractError(f"the field {name} is not an integer: {text[:40]!r}")
     return int(text)
 

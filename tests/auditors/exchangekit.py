@@ -12,9 +12,8 @@ from auditors.day_counts import DayCounts, JudgedBar
 from auditors.exchange import ExchangeAudit
 from auditors.findings import Finding
 from auditors.schedule import Look, SeriesKey
-from klagg.compare import Values
 from klagg.intervals import INTERVALS, MINUTE_MS
-from klagg.kline import Kline
+from klagg.kline import Kline, Values
 from klagg.settings import Aggregator, Settings
 from klagg.wire.entries import Listing, Request
 from klagg.wire.findings import FindingKind

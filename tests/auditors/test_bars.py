@@ -10,11 +10,12 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from auditors.bars import BarValues, MinuteFold, faults_of, kline_of, text_of_kline
+from auditors.bars import BarValues, MinuteFold, faults_of, text_of_kline
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE_MS, interval
 from klagg.kline import Kline
 from klagg.wire.fields import stamp
+from klagg.wire.klines import kline_of
 from tests.aggregator.kit import T0
 
 GOOD = Kline(

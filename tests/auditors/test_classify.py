@@ -13,10 +13,9 @@ from typing import Any
 import pytest
 
 from auditors.classify import EDGE_SHIFT, EXACT, LATE, LATE_MS, Comparison, edges_of, values_of
-from klagg.compare import Values
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE, MINUTE_MS
-from klagg.kline import Kline
+from klagg.kline import Kline, Values
 from klagg.wire.entries import TradeRow
 from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import T0, feed, klines, new_core, newest, tick

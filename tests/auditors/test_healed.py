@@ -21,9 +21,8 @@ from auditors.classify import (
     unseen,
     values_of,
 )
-from klagg.compare import Values, differences
 from klagg.intervals import INTERVALS, MINUTE, MINUTE_MS
-from klagg.kline import DECIMAL_FIELDS, Kline
+from klagg.kline import DECIMAL_FIELDS, Kline, Values, differences
 from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import T0
 from tests.auditors.exchangekit import half_an_hour

@@ -17,8 +17,8 @@ from aggregator.replay import replay
 from auditors.classify import EXACT, Comparison
 from klagg.cli.comparison import values_of_official
 from klagg.cli.replay import newest_of
-from klagg.compare import Values
 from klagg.intervals import MINUTE, MINUTE_MS
+from klagg.kline import Values
 from klagg.recordings import open_klines, open_trades
 from klagg.wire.entries import TradeRow
 from klagg.wire.findings import FindingKind

@@ -10,9 +10,9 @@ import pytest
 import ujson
 
 from klagg.cli.main import main as klagg
-from klagg.compare import Values
 from klagg.drivers.postgres import Database
 from klagg.intervals import MINUTE_MS
+from klagg.kline import Values
 from tests.aggregator.kit import T0
 from tests.auditors.test_classify import LASTING, folded, market, official
 from writers.kline_table import upsert

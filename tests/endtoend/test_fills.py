@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 
 from klagg.cli.comparison import values_of_official
-from klagg.compare import differences
 from klagg.intervals import MINUTE_MS
-from klagg.kline import NINE_VALUES
+from klagg.kline import NINE_VALUES, differences
 from klagg.recordings import open_klines
 from klagg.wire.entries import REQUEST_TRADES
 from tests.endtoend.kit import FLOOR, PROVEN_S, Stack, migrated, stack, table

@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from klagg.cli.comparison import values_of_official
-from klagg.compare import differences
-from klagg.kline import NINE_VALUES
+from klagg.kline import NINE_VALUES, differences
 from klagg.recordings import open_klines
 from tests.endtoend.kit import migrated, stack, table
 from tests.kit import eventually

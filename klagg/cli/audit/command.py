@@ -18,11 +18,10 @@ from klagg.cli.audit import rest, summary
 from klagg.cli.backfill.command import words
 from klagg.cli.comparison import values_of_official
 from klagg.cli.replay import newest_of
-from klagg.compare import Values
 from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError
 from klagg.intervals import EVER_MS, MINUTE, Interval, ordered
-from klagg.kline import Kline
+from klagg.kline import Kline, Values
 from klagg.recordings import open_klines, open_trades
 from klagg.settings import Settings, load
 from klagg.wire.findings import FindingKind

@@ -11,9 +11,9 @@ from typing import Final
 
 from klagg.binance.kline_rows import told_by_rest
 from klagg.cli.backfill.rest import RestHistory, parts_of
-from klagg.compare import Values
 from klagg.errors import ConfigError, KlaggError
 from klagg.intervals import HOUR_MS, Interval, ordered
+from klagg.kline import Values
 from klagg.process.stats import Stats
 from klagg.settings import Settings
 from klagg.wire.entries import OFFICIAL_COLUMNS

@@ -6,8 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from klagg.compare import SUMS, Difference, Values, differences
-from klagg.kline import NINE_VALUES
+from klagg.kline import NINE_VALUES, SUMS, Difference, Values, differences
 
 OURS: Values = {
     "open": Decimal("1.10"),
