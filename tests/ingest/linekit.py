@@ -15,11 +15,11 @@ from websockets.protocol import State
 from ingest.service import ingest
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from klagg.simulator import LocalExchange
+from klagg.simulator import Simulator
 from tests.ingest.kit import SmallExchange, agg_trade, frame_of, mini_ticker
 
 
-def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections: Any) -> AsyncContext:
+def a_context(source: SmallExchange | Simulator, redis_url: str, **sections: Any) -> AsyncContext:
     """The context of line A of `source`, with further sections of settings."""
     tree = {
         **sections,

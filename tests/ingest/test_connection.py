@@ -25,7 +25,7 @@ from klagg.binance.serving.limits import Limits
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError
 from klagg.process.stats import Stats
-from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator import Simulator, SyntheticMarket
 from tests.ingest.kit import SYMBOLS, Relay, SmallExchange, agg_trade, alarms_of, frame_of
 from tests.kit import eventually_async as eventually
 from tests.simulator.kit import running
@@ -130,7 +130,7 @@ async def test_subscriptions_follow_on_the_living_connection() -> None:
 async def test_messages_and_pings_keep_the_exchanges_limit() -> None:
     """A change a turn for three seconds, against the local exchange, which cuts whoever says too much."""
     market = SyntheticMarket(3, 50.0)
-    exchange = LocalExchange(market)
+    exchange = Simulator(market)
     async with running(exchange):
         receiver = Receiver(exchange.websocket_url)
         connection = receiver.connection
@@ -147,7 +147,7 @@ async def test_messages_and_pings_keep_the_exchanges_limit() -> None:
 
 
 async def test_a_hand_over_loses_nothing_of_the_local_exchange() -> None:
-    exchange = LocalExchange(SyntheticMarket(3, 300.0), limits=Limits(connection_s=2.5))
+    exchange = Simulator(SyntheticMarket(3, 300.0), limits=Limits(connection_s=2.5))
     async with running(exchange):
         symbols = [each.symbol for each in exchange.source.listings(exchange.start_ms)]
         receiver = Receiver(exchange.websocket_url, age_s=1.0)
