@@ -17,7 +17,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from klagg.bench.trades import PRICE_SCALE, QTY_SCALE, START_MS, Market
+from klagg.bench.trades import PRICE_SCALE, QTY_SCALE, START_MS, TradeGenerator
 from klagg.drivers.redis_streams import Append, Streams
 from klagg.embedded import RedisServer
 from klagg.errors import KlaggError
@@ -97,7 +97,7 @@ def _measure(args: argparse.Namespace, symbols: int) -> dict[str, Any]:
             )
             path = Path(folder) / "klagg.toml"
             path.write_text(to_toml(config), encoding="utf-8")
-            market = Market(symbols)
+            market = TradeGenerator(symbols)
             with closing(Streams(url)) as streams:
                 found = _live(args, market, streams, url, path) if args.live else _catch_up(args, market, streams, path)
         finally:
@@ -105,7 +105,7 @@ def _measure(args: argparse.Namespace, symbols: int) -> dict[str, Any]:
     return {"name": "aggregator", "symbols": symbols, "intervals": len(chosen), **found}
 
 
-def _catch_up(args: argparse.Namespace, market: Market, streams: Streams, config: Path) -> dict[str, Any]:
+def _catch_up(args: argparse.Namespace, market: TradeGenerator, streams: Streams, config: Path) -> dict[str, Any]:
     """Fill the feed, start the process, and take the time from one tick's commit to the last one's."""
     ids: list[str] = []
     _list_symbols(streams, market)
@@ -127,7 +127,7 @@ def _catch_up(args: argparse.Namespace, market: Market, streams: Streams, config
     }
 
 
-def _list_symbols(streams: Streams, market: Market) -> None:
+def _list_symbols(streams: Streams, market: TradeGenerator) -> None:
     listings = [
         Listing(name, START_MS - 1, PRICE_SCALE, QTY_SCALE, "TRADING", 4_133_404_800_000) for name in market.names
     ]
@@ -216,7 +216,7 @@ def _repeating(work: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _live(args: argparse.Namespace, market: Market, streams: Streams, url: str, config: Path) -> dict[str, Any]:
+def _live(args: argparse.Namespace, market: TradeGenerator, streams: Streams, url: str, config: Path) -> dict[str, Any]:
     """Write ticks in real time; how long after its tick an output is there, and how long another client waits."""
     commits: dict[int, float] = {}
     sent: dict[int, float] = {}

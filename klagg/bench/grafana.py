@@ -120,7 +120,7 @@ def _filled(server: PostgresServer, database: Database, args: argparse.Namespace
 
 def _ask(
     database: Database, models: Mapping[str, Any], until: datetime, days: int
-) -> Iterator[tuple[grafana_panels.Question, list[float]]]:
+) -> Iterator[tuple[grafana_panels.PanelQuery, list[float]]]:
     """Every question with its medians in ms: over the range of its dashboard, and over all days."""
     for model in models.values():
         variables = grafana_panels.defaults_of(model)
@@ -131,7 +131,7 @@ def _ask(
                 [
                     _median_ms(
                         database,
-                        grafana_panels.expand(question, grafana_panels.Answering(until - span, until, variables)),
+                        grafana_panels.expand(question, grafana_panels.PanelContext(until - span, until, variables)),
                     )
                     for span in spans
                 ],

@@ -32,7 +32,7 @@ class Trades:
     maker: npt.NDArray[np.bool_]
 
 
-class Market:
+class TradeGenerator:
     """Trades of `symbols` symbols, symbol k having the weight 1/(k + 10); the same seed gives the same trades."""
 
     def __init__(self, symbols: int, seed: int = 1) -> None:

@@ -136,31 +136,32 @@ def _padded(symbol: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What can be looked at: the attribute of Keys that names its stream, its records, and a record as a line."""
+class StreamFormat:
+    """How a stream is shown: the attribute of Keys that names it, the records of an entry, and a record as a line."""
 
     stream: str
     records: Callable[[RawFields], list[Record]]
     line: Callable[[Record], str]
 
 
-KINDS: Final = {
-    "trades": Kind("feed", trades, trade_line),
-    "klines": Kind("klines", klines, kline_line),
-    "live": Kind("live", live, live_line),
-    "events": Kind("events", events, event_line),
+FORMATS: Final = {
+    "trades": StreamFormat("feed", trades, trade_line),
+    "klines": StreamFormat("klines", klines, kline_line),
+    "live": StreamFormat("live", live, live_line),
+    "events": StreamFormat("events", events, event_line),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """Which records are wanted: empty texts mean any. `ticks` are events that nobody wants unless asked."""
+class RecordFilter:
+    """Which records are shown; an empty text means any. `ticks`: whether tick events are shown."""
 
     symbol: str = ""
     interval: str = ""
     ticks: bool = False
 
-    def takes(self, record: Record) -> bool:
+    def matches(self, record: Record) -> bool:
+        """Whether a record is shown."""
         return (
             (not self.symbol or record.get("symbol") == self.symbol)
             and (not self.interval or record.get("interval") == self.interval)
@@ -176,7 +177,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Prints what is in a stream, newest last: trades of the feed, klines (finals, confirmations, "
         "amendments), live bars, or events. Times are UTC.",
     )
-    parser.add_argument("what", choices=tuple(KINDS))
+    parser.add_argument("what", choices=tuple(FORMATS))
     parser.add_argument("symbol", nargs="?", default="", metavar="SYMBOL", help="only this symbol")
     parser.add_argument("--interval", default="", help="only this interval (klines, live, events)")
     parser.add_argument("--count", type=_count, default=20, metavar="N", help="how many of the newest lines (20)")
@@ -200,15 +201,15 @@ def run(args: argparse.Namespace) -> int:
         if args.what == "trades":
             raise ConfigError("trades have no interval: leave --interval out")
     settings = locate.running_settings(args)
-    wish = Wish(args.symbol.upper(), args.interval, args.ticks)
-    shards = [shard_of(wish.symbol, settings.shards)] if wish.symbol else range(settings.shards)
-    kind = KINDS[args.what]
-    view = View(locate.connect(settings), kind, [getattr(Keys(each), kind.stream) for each in shards], wish)
+    wanted = RecordFilter(args.symbol.upper(), args.interval, args.ticks)
+    shards = [shard_of(wanted.symbol, settings.shards)] if wanted.symbol else range(settings.shards)
+    kind = FORMATS[args.what]
+    view = View(locate.connect(settings), kind, [getattr(Keys(each), kind.stream) for each in shards], wanted)
     tips = view.tips()
     records = view.newest(tips, args.count)
     _print(records, kind, as_json=args.json)
     if args.count and not records:
-        about = f" of {wish.symbol}" if wish.symbol else ""
+        about = f" of {wanted.symbol}" if wanted.symbol else ""
         print(f"no {args.what}{about} in the newest {view.looked_at:,} entries of {view.place}", file=sys.stderr)
     while args.follow:
         _print(view.next(tips, settings.redis.block_ms), kind, as_json=args.json)
@@ -216,7 +217,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print(records: Sequence[Record], kind: Kind, *, as_json: bool) -> None:
+def _print(records: Sequence[Record], kind: StreamFormat, *, as_json: bool) -> None:
     for record in records:
         if as_json:
             print(ujson.dumps(record, ensure_ascii=False, escape_forward_slashes=False))
@@ -228,10 +229,10 @@ def _print(records: Sequence[Record], kind: Kind, *, as_json: bool) -> None:
 class View:
     """The wanted records of a kind in the streams `keys`. Entries that break the contract are named and passed over."""
 
-    def __init__(self, streams: Streams, kind: Kind, keys: Sequence[str], wish: Wish) -> None:
+    def __init__(self, streams: Streams, kind: StreamFormat, keys: Sequence[str], wanted: RecordFilter) -> None:
         self.streams = streams
         self.looked_at = 0
-        self._kind, self._keys, self._wish = kind, keys, wish
+        self._kind, self._keys, self._filter = kind, keys, wanted
 
     @property
     def place(self) -> str:
@@ -278,7 +279,7 @@ class View:
 
     def _wanted(self, key: str, entry: Entry) -> list[Record]:
         try:
-            return [record for record in self._kind.records(upgraded(entry.fields)) if self._wish.takes(record)]
+            return [record for record in self._kind.records(upgraded(entry.fields)) if self._filter.matches(record)]
         except ContractError as bad:
             print(f"entry {entry.id} of {key} is left out: {bad}", file=sys.stderr)
             return []

@@ -1,4 +1,4 @@
-"""A seeded market of any number of symbols, as a `Source`: any minute of it can be made anew at any time.
+"""A seeded market of any number of symbols, as a `MarketSource`: any minute of it can be made anew at any time.
 
 What happens at an exchange time follows from (seed, symbols, rate, floor) and that time alone. Nothing is stored but
 caches of bounded size, so a market that was stopped goes on with the ids it would have had.
@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from klagg.simulator.bars import Bar, empty_bar
-from klagg.simulator.market import Listing, MarketTrade
+from klagg.simulator.market import ContractListing, MarketTrade
 from klagg.simulator.merged import AGG_DELAY_MS, FILL_DELAY_MS, MergedAggregates, MergedFills
 from klagg.simulator.synthetic_minute import MinuteTrades, generate_minute, minute_bar
 from klagg.simulator.synthetic_model import HOUR_MS, MINUTE_MS, Schedule, build_models
@@ -84,7 +84,7 @@ class SyntheticMarket:
     def span_ms(self) -> None:
         """It never ends."""
 
-    def listings(self, now_ms: int) -> Sequence[Listing]:
+    def listings(self, now_ms: int) -> Sequence[ContractListing]:
         """All symbols, from their listing on."""
         return self._listings if now_ms >= self._listed_ms else ()
 
@@ -95,11 +95,11 @@ class SyntheticMarket:
             self._fills.prepare(now_ms)
 
     def aggregates(self, after_ms: int, until_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         return self._aggregates.between(after_ms, until_ms)
 
     def fills(self, after_ms: int, until_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         self._fills_wanted = True
         return self._fills.between(after_ms, until_ms)
 
@@ -108,7 +108,7 @@ class SyntheticMarket:
         return True
 
     def aggregates_from(self, symbol: str, from_id: int, limit: int, now_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         index = self._index[symbol]
         wanted = max(from_id, 1)
         last_minute = (now_ms - AGG_DELAY_MS) // MINUTE_MS
@@ -126,7 +126,7 @@ class SyntheticMarket:
     def aggregates_between(
         self, symbol: str, start_ms: int, end_ms: int, limit: int, now_ms: int, *, newest: bool
     ) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         index = self._index[symbol]
         end_ms = min(end_ms, now_ms - AGG_DELAY_MS)
         minutes = range(max(start_ms, self._listed_ms) // MINUTE_MS, end_ms // MINUTE_MS + 1)
@@ -147,7 +147,7 @@ class SyntheticMarket:
         return found
 
     def fills_between(self, symbol: str, start_ms: int, end_ms: int, now_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         index = self._index[symbol]
         end_ms = min(end_ms, now_ms - FILL_DELAY_MS)
         found: list[MarketTrade] = []
@@ -164,7 +164,7 @@ class SyntheticMarket:
         return max(self._listed_ms, -(-(now_ms - self._history_ms) // HOUR_MS) * HOUR_MS)
 
     def bar(self, symbol: str, open_ms: int, close_ms: int, now_ms: int) -> Bar | None:
-        """As `Source`; folded from its minutes."""
+        """As `MarketSource`; folded from its minutes."""
         known_ms = self.history_start_ms(symbol, now_ms)
         if open_ms < known_ms and known_ms > self._listed_ms:
             return None

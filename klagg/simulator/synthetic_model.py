@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klagg.binance.serving.payloads import unit
-from klagg.simulator.market import Listing
+from klagg.simulator.market import ContractListing
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -66,9 +66,9 @@ class SymbolModel:
         angles = 2 * np.pi * times_ms[:, None] / _WAVE_PERIODS_MS + self.wave_phases
         return np.asarray(self.base_price_units * np.exp(np.sin(angles) @ _WAVE_HEIGHTS), np.float64)
 
-    def listing(self, listed_ms: int) -> Listing:
+    def listing(self, listed_ms: int) -> ContractListing:
         """Its exchangeInfo."""
-        return Listing(
+        return ContractListing(
             symbol=self.name,
             base=self.name.removesuffix(_QUOTE),
             quote=_QUOTE,

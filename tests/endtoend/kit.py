@@ -1,4 +1,4 @@
-"""The whole path with its real processes: local exchange → ingest and clock → aggregator → writer, on real servers."""
+"""The whole path with its real processes: simulator → ingest and clock → aggregator → writer, on real servers."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Child:
 
 @dataclass
 class Stack:
-    """The running path. `children` are by name; `rest_url` is the local exchange's."""
+    """The running path. `children` are by name; `rest_url` is the simulator's."""
 
     folder: Path
     settings: Settings
@@ -105,12 +105,12 @@ class Stack:
         return eventually(with_all_alive, deadline_s, every_s)
 
     def ask(self, path: str) -> Any:
-        """The local exchange's answer."""
+        """The simulator's answer."""
         with urllib.request.urlopen(self.rest_url + path, timeout=60) as answer:
             return ujson.loads(answer.read())
 
     def recorded(self, symbol: str, first_ms: int, last_ms: int) -> list[TradeRow]:
-        """The local exchange's own record: its aggregate trades of these times."""
+        """The simulator's own record: its aggregate trades of these times."""
         query = f"symbol={quote(symbol)}&from={first_ms}&to={last_ms}"
         with urllib.request.urlopen(f"{self.rest_url}/klagg/trades?{query}", timeout=30) as answer:
             trades = [ujson.loads(line) for line in answer.read().splitlines()]
@@ -157,12 +157,12 @@ def migrated(database_url: str) -> Database:
 def stack(
     folder: Path, redis_url: str, database_url: str, market: Sequence[str], **sections: dict[str, Any]
 ) -> Iterator[Stack]:
-    """A local exchange with these arguments, and settings that point at it; the processes are started by the test."""
+    """A simulator with these arguments, and settings that point at it; the processes are started by the test."""
     simulator = spawn("exchange", [sys.executable, "-m", "klagg.cli.simulate", *market], folder)
 
     def announced() -> str:
         assert simulator.process.poll() is None, simulator.text()
-        return next((line for line in simulator.text().splitlines() if line.startswith("local exchange at ")), "")
+        return next((line for line in simulator.text().splitlines() if line.startswith("the simulator at ")), "")
 
     words = eventually(announced, 30).split()
     rest_url, socket_url = words[3], words[4].strip("()")

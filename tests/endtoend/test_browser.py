@@ -1,4 +1,4 @@
-"""From the local exchange to a browser: the whole pipeline, and the page before a person's eyes."""
+"""From the simulator to a browser: the whole pipeline, and the page before a person's eyes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Recorded trades, played by the local exchange at ×40 through every real process, leave Binance's own rows."""
+"""Recorded trades, played by the simulator at ×40 through every real process, leave Binance's own rows."""
 
 from __future__ import annotations
 

@@ -26,6 +26,7 @@ from tests.kit import eventually_async as eventually
 MINUTE_MS = 60_000
 NOW_MS = 1_794_000_000_000 // MINUTE_MS * MINUTE_MS
 """The beginning of a minute."""
+BTC, ETH = ("BTCUSDT", "1m"), ("ETHUSDT", "1m")
 
 PLAIN = {
     "open_time": NOW_MS,
@@ -47,6 +48,11 @@ PLAIN = {
 """A live value of BTCUSDT; prices have two decimals, quantities three."""
 
 FINAL: dict[str, Any] = {"closed": 1, "revision": 1, "complete": 1}
+
+
+def at(number: int) -> int:
+    """The open time of the minute with this number, counted from NOW_MS."""
+    return NOW_MS + number * MINUTE_MS
 
 
 def value(**changes: Any) -> str:

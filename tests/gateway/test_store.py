@@ -64,7 +64,7 @@ async def test_more_than_can_wait_is_refused_and_the_rest_is_answered(store: His
     most = 2 * (1 + WAITING_FOR_EACH)
     waiting = [asyncio.create_task(store._run(lambda _: gate.wait(20))) for _ in range(most)]
     await asyncio.sleep(0)
-    with pytest.raises(StoreBusy, match="More is asked"):
+    with pytest.raises(StoreBusy, match="Too many queries"):
         await store.symbols()
     gate.set()
     assert all(await asyncio.gather(*waiting))

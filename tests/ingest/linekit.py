@@ -18,7 +18,7 @@ from ingest.timings import Timings
 from klagg.drivers.redis_streams import Streams
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from klagg.simulator import LocalExchange
+from klagg.simulator import Simulator
 from tests.ingest.kit import SmallExchange, agg_trade, column_of, feed_of, frame_of, mini_ticker
 
 SHORT = Timings(reconnect_first_s=0.01, start_first_s=0.01)
@@ -29,7 +29,7 @@ TIMINGS = replace(SHORT, overlap_s=0.05, tend_s=0.02, guard_s=0.05, apart_ms=200
 """For tests of what a line notices and heals."""
 
 
-def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections: Any) -> AsyncContext:
+def a_context(source: SmallExchange | Simulator, redis_url: str, **sections: Any) -> AsyncContext:
     """The context of line A of `source`, with further sections of settings."""
     tree = {
         **sections,

@@ -20,7 +20,7 @@ from klagg.errors import RedisRefused
 from klagg.intervals import HOUR_MS, MINUTE_MS
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator import Simulator, SyntheticMarket
 from klagg.simulator.synthetic import LISTED_MS
 from klagg.wire.entries import OFFICIAL_COLUMNS, REQUEST_KLINES, REQUEST_TRADES, Official, Request, request_entry
 from klagg.wire.fields import stamp
@@ -63,8 +63,8 @@ async def repairing(context: AsyncContext, timings: Timings = SHORT) -> AsyncIte
         await asyncio.wait_for(task, 20)
 
 
-def local(**options: Any) -> LocalExchange:
-    return LocalExchange(SyntheticMarket(8, 400, seed=5), **{"start_ms": NOW_MS} | options)
+def local(**options: Any) -> Simulator:
+    return Simulator(SyntheticMarket(8, 400, seed=5), **{"start_ms": NOW_MS} | options)
 
 
 def trades_request(
@@ -108,7 +108,7 @@ def rows_of(official: Official) -> list[tuple[bytes, ...]]:
     return list(zip(*columns, strict=True))
 
 
-async def record(exchange: LocalExchange, symbol: str, wanted: range) -> list[dict[str, Any]]:
+async def record(exchange: Simulator, symbol: str, wanted: range) -> list[dict[str, Any]]:
     """The exchange's own record of these aggregate trades."""
     async with aiohttp.ClientSession(exchange.rest_url) as client:
         query = {"symbol": symbol, "from": str(LISTED_MS), "to": str(LISTED_MS + 5 * MINUTE_MS)}

@@ -17,7 +17,7 @@ from websockets.protocol import State
 from klagg.binance.endpoints import stream_name
 from klagg.binance.serving.limits import Limits
 from klagg.clock import ExchangeClock
-from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator import Simulator, SyntheticMarket
 from tests.ingest.connectionkit import SHORT, STREAMS, Receiver
 from tests.ingest.kit import SmallExchange, agg_trade, alarms_of, frame_of
 from tests.kit import eventually_async as eventually
@@ -25,7 +25,7 @@ from tests.simulator.kit import running
 
 
 async def test_a_hand_over_loses_nothing_of_the_local_exchange() -> None:
-    exchange = LocalExchange(SyntheticMarket(3, 300.0), limits=Limits(connection_s=2.5))
+    exchange = Simulator(SyntheticMarket(3, 300.0), limits=Limits(connection_s=2.5))
     async with running(exchange):
         symbols = [each.symbol for each in exchange.source.listings(exchange.start_ms)]
         receiver = Receiver(exchange.websocket_url, age_s=1.0)

@@ -14,7 +14,7 @@ from ingest.service import main
 from klagg.binance.endpoints import Endpoint
 from klagg.clock import ExchangeClock
 from klagg.drivers.redis_streams import Streams
-from klagg.simulator import LocalExchange, RecordedMarket
+from klagg.simulator import RecordedMarket, Simulator
 from klagg.wire.keys import shard_of
 from tests.ingest.kit import (
     NOW_MS,
@@ -261,7 +261,7 @@ async def test_a_full_buffer_goes_on_receiving_and_tells_what_it_dropped(streams
 async def test_a_recording_arrives_whole(streams: Streams, redis_url: str, realdata: Path) -> None:
     """Eight minutes of every fill of BTCUSDT, played fast by the local exchange."""
     market = RecordedMarket.load([str(realdata / "um_trade_btcusdt_2024-07-18_19.txt.gz")])
-    exchange = LocalExchange(market, 200.0)
+    exchange = Simulator(market, 200.0)
     await exchange.start()
     try:
         # At ×200 a look at the clock every 100 ms may be 20 s behind.

@@ -14,7 +14,7 @@ from ingest.session import FRAME_BYTES_MAX, RateLimiter
 from klagg.binance.endpoints import Endpoint
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError
-from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator import Simulator, SyntheticMarket
 from tests.ingest.connectionkit import SHORT, STREAMS, Receiver
 from tests.ingest.kit import Relay, SmallExchange, agg_trade, alarms_of, frame_of
 from tests.kit import eventually_async as eventually
@@ -102,7 +102,7 @@ async def test_subscriptions_follow_on_the_living_connection() -> None:
 async def test_messages_and_pings_keep_the_exchanges_limit() -> None:
     """A change a turn for three seconds, against the local exchange, which cuts whoever says too much."""
     market = SyntheticMarket(3, 50.0)
-    exchange = LocalExchange(market)
+    exchange = Simulator(market)
     async with running(exchange):
         receiver = Receiver(exchange.websocket_url)
         connection = receiver.connection

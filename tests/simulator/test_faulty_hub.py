@@ -5,8 +5,8 @@ from __future__ import annotations
 from klagg.binance.serving.subscriptions import Subscriptions
 from klagg.simulator.faults import read_faults
 from klagg.simulator.faulty_hub import FaultyHub
-from klagg.simulator.hub import Connection
-from klagg.simulator.streams import Route
+from klagg.simulator.hub import StreamConnection
+from klagg.simulator.streams import WebSocketRoute
 from tests.simulator.test_hub import Sink
 
 
@@ -28,9 +28,11 @@ def hub(text: str, *, seed: int = 1, buffer_bytes: int = 10_000) -> FaultyHub:
     return FaultyHub(buffer_bytes, read_faults(f"seed = {seed}\n[[fault]]\n{text}"))
 
 
-def join(faulty: FaultyHub, *names: str, line: str = "") -> tuple[Connection, Socket]:
+def join(faulty: FaultyHub, *names: str, line: str = "") -> tuple[StreamConnection, Socket]:
     socket = Socket()
-    connection = Connection(Route.MARKET, socket, Subscriptions(combined=False, streams_max=10), line=line)
+    connection = StreamConnection(
+        WebSocketRoute.MARKET, socket, Subscriptions(combined=False, streams_max=10), line=line
+    )
     faulty.attach(connection)
     faulty.listen(connection, connection.subscriptions.add(names))
     return connection, socket

@@ -3,7 +3,7 @@ memory that did not grow.
 
     python -m tests.soak [--seed 1] [--minutes 30] [--symbols 600] [--rate 5000] [--two-lines]
 
-Two lines, repair, clock, aggregator and writer run with their default settings against a local exchange that plays a
+Two lines, repair, clock, aggregator and writer run with their default settings against a simulator that plays a
 seeded fault script. Every bar from the first fault on is compared: with the exchange's trades, folded by plain Python,
 or, where its klines healed the bar, with those. `--two-lines` plays five minutes instead in which both lines lose a
 percent of their trades and each of them dies and comes back, one after the other. The last line says `sound` (exit

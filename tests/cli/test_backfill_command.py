@@ -1,4 +1,4 @@
-"""`klagg backfill` as people call it: against the real database, recorded dumps and the local exchange."""
+"""`klagg backfill` as people call it: against the real database, recorded dumps and the simulator."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from klagg.errors import ExchangeRefused, ExchangeUnavailable
 from klagg.intervals import HOUR_MS, INTERVALS, MINUTE_MS
 from klagg.process.stats import Stats
 from klagg.settings import Settings, from_tree
-from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator import Simulator, SyntheticMarket
 from klagg.simulator.history import klines as told_klines
 from klagg.simulator.payloads import rest_kline
 from klagg.wire.keys import WEIGHTS_KEY
@@ -314,7 +314,7 @@ async def test_rest_loads_what_the_exchange_tells_and_goes_on_where_it_was(
     monkeypatch.setattr(rest, "PAGE_ROWS", 50)
     now_ms = START_MS + 10 * MINUTE_MS
     market = SyntheticMarket(**MARKET)
-    async with running(LocalExchange(market, start_ms=now_ms)) as exchange:
+    async with running(Simulator(market, start_ms=now_ms)) as exchange:
         monkeypatch.setenv("KLAGG_EXCHANGE__REST_URL", exchange.rest_url)
 
         async def ask(*arguments: str) -> dict[str, Any]:
@@ -363,7 +363,7 @@ def bar_values(bar: Any) -> tuple[Any, ...]:
 async def test_a_symbol_that_the_exchange_does_not_list(
     database: Database, exchange_settings: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with running(LocalExchange(SyntheticMarket(**MARKET), start_ms=START_MS)) as exchange:
+    async with running(Simulator(SyntheticMarket(**MARKET), start_ms=START_MS)) as exchange:
         monkeypatch.setenv("KLAGG_EXCHANGE__REST_URL", exchange.rest_url)
         code = await asyncio.to_thread(klagg, ["backfill", "--from", "2025", "--symbols", "XUSDT"])
     assert code == 2
@@ -453,7 +453,7 @@ def test_waits_end_when_asked_to() -> None:
 
 def test_only_closed_bars_since_the_listing_are_asked_for() -> None:
     now_ms = minute(100)
-    market = rest.Market(now_ms, {"BTCUSDT": minute(50) + 7})
+    market = rest.ListedSymbols(now_ms, {"BTCUSDT": minute(50) + 7})
     (part,) = parts_of(market, [INTERVALS["1m"]], 0, END_MS)
     assert (part.from_ms, part.to_ms) == (minute(50), minute(98))
     assert parts_of(market, [INTERVALS["4h"]], 0, END_MS) == []

@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from klagg.simulator import Limits, LocalExchange, RecordedMarket, SyntheticMarket
+from klagg.simulator import Limits, RecordedMarket, Simulator, SyntheticMarket
 from klagg.simulator.bars import fold
 from klagg.simulator.market import MarketTrade
 from tests.kit import eventually_async as eventually
@@ -18,7 +18,7 @@ from tests.simulator.kit import START_MS, running
 
 
 @asynccontextmanager
-async def client_of(server: LocalExchange) -> AsyncIterator[aiohttp.ClientSession]:
+async def client_of(server: Simulator) -> AsyncIterator[aiohttp.ClientSession]:
     async with running(server), aiohttp.ClientSession(server.rest_url) as client:
         yield client
 
@@ -28,12 +28,12 @@ async def get(client: aiohttp.ClientSession, path: str, **params: Any) -> tuple[
         return response.status, await response.json(), response.headers
 
 
-def exchange(**options: Any) -> LocalExchange:
-    return LocalExchange(SyntheticMarket(8, 400, seed=5), **{"start_ms": START_MS + 1_800_000} | options)
+def exchange(**options: Any) -> Simulator:
+    return Simulator(SyntheticMarket(8, 400, seed=5), **{"start_ms": START_MS + 1_800_000} | options)
 
 
 async def test_ping_and_time() -> None:
-    async with client_of(LocalExchange(SyntheticMarket(2, 20))) as client:
+    async with client_of(Simulator(SyntheticMarket(2, 20))) as client:
         assert (await get(client, "/fapi/v1/ping"))[:2] == (200, {})
         status, body, headers = await get(client, "/fapi/v1/time")
         assert (status, list(body)) == (200, ["serverTime"])
@@ -43,7 +43,7 @@ async def test_ping_and_time() -> None:
 
 
 async def test_a_fast_clock_says_so(realdata: Path) -> None:
-    async with client_of(LocalExchange(SyntheticMarket(2, 20), speed=20)) as client:
+    async with client_of(Simulator(SyntheticMarket(2, 20), speed=20)) as client:
         moments: list[tuple[float, int, float]] = []
         while not moments or moments[-1][1] < moments[0][1] + 4_000:
             asked_s = time.monotonic()
@@ -54,10 +54,10 @@ async def test_a_fast_clock_says_so(realdata: Path) -> None:
         assert (last_asked_s - first_told_s) * 20_000 - 1 <= last_ms - first_ms
         assert last_ms - first_ms <= (last_told_s - first_asked_s) * 20_000 + 1
     recorded = RecordedMarket.load([realdata / "um_trade_btcusdt_2024-07-18_19.txt.gz"])
-    async with client_of(LocalExchange(recorded, speed=20)) as client:
+    async with client_of(Simulator(recorded, speed=20)) as client:
         held = (await get(client, "/fapi/v1/time"))[1]
         assert held == {"serverTime": 1_721_347_022_956 - 1 - 40_000, "klaggSimulated": True, "klaggSpeed": 0}
-    async with client_of(LocalExchange(recorded, wait=False)) as client:
+    async with client_of(Simulator(recorded, wait=False)) as client:
         assert (await get(client, "/fapi/v1/time"))[1]["klaggSpeed"] == 1
 
 

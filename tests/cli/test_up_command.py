@@ -1,4 +1,4 @@
-"""`klagg up` with everything real: the local exchange, Redis, TimescaleDB and every process."""
+"""`klagg up` with everything real: the simulator, Redis, TimescaleDB and every process."""
 
 from __future__ import annotations
 
@@ -172,7 +172,7 @@ def test_a_screen_shows_the_market_and_ends_with_its_terminal(data: Path) -> Non
 
 
 def test_ctrl_c_at_any_moment_of_the_start_ends_in_order(data: Path) -> None:
-    for steps in ("klagg: local exchange:", "klagg: Redis runs", "klagg: started"):
+    for steps in ("klagg: simulator:", "klagg: Redis runs", "klagg: started"):
         with up(data, "--plain", "--no-database", *MARKET, until=steps) as running:
             assert running.end(signal.SIGINT) == 0
         assert "!" not in running.said()
@@ -210,7 +210,7 @@ def test_a_live_exchange_out_of_reach_is_said_in_a_sentence(data: Path, tmp_path
         ('[redis]\nurll = "x"\n', MARKET, 2, "unknown setting redis.urll"),
         ('[redis]\nurl = "redis://127.0.0.1:{closed}/0"\n', MARKET, 1, "Redis does not answer while connecting"),
         ("", ("--source", "sim", "--symbols", "0"), 2, "A market needs at least 1 symbol, not 0."),
-        ("", ("--symbols", "3"), 2, "--symbols shapes a local exchange"),
+        ("", ("--symbols", "3"), 2, "--symbols shapes a simulator"),
     ],
 )
 def test_what_cannot_run_ends_with_a_sentence(

@@ -11,13 +11,13 @@ import pytest
 import websockets
 from websockets.exceptions import ConnectionClosed
 
-from klagg.simulator import Limits, LocalExchange, RecordedMarket, SyntheticMarket
+from klagg.simulator import Limits, RecordedMarket, Simulator, SyntheticMarket
 from tests.kit import eventually_async as eventually
 from tests.simulator.kit import ask, connected, receive, running
 
 
-def exchange(**options: object) -> LocalExchange:
-    return LocalExchange(SyntheticMarket(8, 400, seed=5), **options)  # type: ignore[arg-type]
+def exchange(**options: object) -> Simulator:
+    return Simulator(SyntheticMarket(8, 400, seed=5), **options)  # type: ignore[arg-type]
 
 
 async def test_combined_streams_in_the_url() -> None:
@@ -161,7 +161,7 @@ async def test_silent_clients_are_pinged_and_dropped_when_they_do_not_answer(mon
 async def test_a_client_that_does_not_read_is_cut() -> None:
     limits = Limits(send_buffer_bytes=100_000)
     source = SyntheticMarket(8, 20_000, seed=5)
-    async with running(LocalExchange(source, speed=20, limits=limits)) as server:
+    async with running(Simulator(source, speed=20, limits=limits)) as server:
         _, writer = await asyncio.open_connection("127.0.0.1", int(server.rest_url.rpartition(":")[2]), limit=1024)
         writer.write(
             b"GET /market/ws/btcusdt@aggTrade HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -202,7 +202,7 @@ async def test_mini_tickers() -> None:
 
 async def test_a_recording_waits_for_its_first_subscriber_and_is_played_whole(realdata: Path) -> None:
     source = RecordedMarket.load([realdata / "um_trade_btcusdt_2024-07-18_19.txt.gz"])
-    async with running(LocalExchange(source, speed=1_000, lead_ms=100)) as server:
+    async with running(Simulator(source, speed=1_000, lead_ms=100)) as server:
         assert server.state()["held"] is True
         async with (
             connected(server, "/public/ws/btcusdt@trade") as fills,
@@ -219,7 +219,7 @@ async def test_a_recording_waits_for_its_first_subscriber_and_is_played_whole(re
 
 async def test_silent_streams_do_not_release_a_recording(realdata: Path) -> None:
     source = RecordedMarket.load([realdata / "um_trade_btcusdt_2024-07-18_19.txt.gz"])
-    async with running(LocalExchange(source)) as server, connected(server, "/ws/btcusdt@aggTrade") as client:
+    async with running(Simulator(source)) as server, connected(server, "/ws/btcusdt@aggTrade") as client:
         assert (await ask(client, "LIST_SUBSCRIPTIONS"))["result"] == ["btcusdt@aggTrade"]
         assert server.state()["held"] is True
         assert server.player.position_ms == server.start_ms
@@ -228,7 +228,7 @@ async def test_silent_streams_do_not_release_a_recording(realdata: Path) -> None
 async def test_an_aggregate_recording_has_no_fill_streams(realdata: Path) -> None:
     source = RecordedMarket.load([realdata / "um_ws_combined_2021-07-22_sushi_akro_keep_ctk.txt.gz"])
     async with (
-        running(LocalExchange(source, speed=100, lead_ms=0)) as server,
+        running(Simulator(source, speed=100, lead_ms=0)) as server,
         connected(server, "/public/ws/sushiusdt@trade") as fills,
         connected(server, "/market/stream?streams=sushiusdt@kline_1m") as klines,
     ):
@@ -245,7 +245,7 @@ async def test_a_failing_source_makes_the_exchange_fail() -> None:
         def prepare(self, now_ms: int) -> None:
             raise RuntimeError("the market broke")
 
-    server = LocalExchange(Broken(1, 1))
+    server = Simulator(Broken(1, 1))
     await server.start()
     with pytest.raises(RuntimeError, match="the market broke"):
         await asyncio.wait_for(server.failed(), 5)
@@ -255,14 +255,14 @@ async def test_a_failing_source_makes_the_exchange_fail() -> None:
 async def test_speeds_out_of_range() -> None:
     for speed in (0, -1, 1_001):
         with pytest.raises(ValueError, match="The speed must lie above 0"):
-            LocalExchange(SyntheticMarket(1, 1), speed=speed)
+            Simulator(SyntheticMarket(1, 1), speed=speed)
 
 
 async def test_ten_thousand_events_a_second_on_one_connection_with_600_streams() -> None:
     source = SyntheticMarket(600, 5_000, seed=5)
     names = "/".join(f"{listing.symbol.lower()}@aggTrade" for listing in source.listings(2**60))
     async with (
-        running(LocalExchange(source, speed=3)) as server,
+        running(Simulator(source, speed=3)) as server,
         connected(server, f"/market/stream?streams={quote(names, safe='@/')}") as client,
     ):
         await client.recv()

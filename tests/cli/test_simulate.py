@@ -30,7 +30,7 @@ async def start(*options: str) -> tuple[asyncio.subprocess.Process, str]:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 async def test_it_prints_its_urls_serves_and_ends_on_a_signal(number: signal.Signals) -> None:
     process, line = await start("--symbols", "5", "--rate", "100", "--speed", "2", "--seed", "9", "--floor", "10")
-    match = re.fullmatch(r"local exchange at (http://127\.0\.0\.1:(\d+)) \(ws://127\.0\.0\.1:\2\)", line)
+    match = re.fullmatch(r"the simulator at (http://127\.0\.0\.1:(\d+)) \(ws://127\.0\.0\.1:\2\)", line)
     assert match is not None, line
     async with aiohttp.ClientSession(match[1]) as client, client.get("/klagg/state") as response:
         state = json.loads(await response.text())
