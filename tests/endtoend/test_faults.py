@@ -27,7 +27,7 @@ pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(900
 
 SCRIPT = Path(__file__).with_name("season.toml")
 SYMBOLS, RATE, SPEED = 24, 120, 8
-FAULTS_END_S = 830
+FAULTS_END_S = 800
 PLAIN_S = 80
 """From then on all processes run, as long as the machine is not much slower than ours."""
 ASKING = ("repair", "clock", "ingest", "ingest-b")
