@@ -64,10 +64,12 @@ class BarValues:
 
     @property
     def version(self) -> tuple[int, int, int]:
+        """(epoch, revision, complete); a later version is higher."""
         return self.epoch, self.revision, self.complete
 
     @property
     def empty(self) -> bool:
+        """Whether the bar has no trades."""
         return self.trades == 0
 
     @classmethod

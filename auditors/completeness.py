@@ -279,6 +279,7 @@ class Completeness(Judge):
         }
 
     def of_json(self, saved: dict[str, Any]) -> None:
+        """Put back the state that `to_json` gave."""
         super().of_json(saved)
         self._folds = {(symbol, name, opening) for symbol, name, opening in saved["folds"]}
         self._suspects = {

@@ -23,6 +23,7 @@ class LostEntries:
 
     @property
     def count(self) -> int:
+        """How many entries were lost."""
         return self.last - self.first + 1
 
 

@@ -292,6 +292,7 @@ class Lifecycle(Judge):
         }
 
     def of_json(self, saved: dict[str, Any]) -> None:
+        """Put back the state that `to_json` gave."""
         super().of_json(saved)
         self._awaiting_first_trade = {
             (name, interval, opening): until_ms for name, interval, opening, until_ms in saved["awaiting_first_trade"]

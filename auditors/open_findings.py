@@ -76,6 +76,7 @@ class OpenFinding:
 
     @property
     def key(self) -> SeriesKey:
+        """Symbol and interval name."""
         return self.symbol, self.interval.name
 
     def look(self) -> Look:

@@ -51,6 +51,7 @@ class AuditedSeries:
 
     @property
     def key(self) -> SeriesKey:
+        """Symbol and interval name."""
         return self.symbol, self.interval.name
 
     def due(self, settled_ms: int) -> int:
@@ -85,14 +86,17 @@ class Look:
 
     @property
     def key(self) -> SeriesKey:
+        """Symbol and interval name."""
         return self.symbol, self.interval.name
 
     @property
     def lead(self) -> int:
+        """How many bars before the judged ones are requested."""
         return AGAIN_LEAD if self.again else 1
 
     @property
     def tail(self) -> int:
+        """How many bars after the judged ones are requested."""
         return AGAIN_TAIL if self.again else 0
 
     def _off(self, time_ms: int, bars: int) -> int:

@@ -54,12 +54,14 @@ class CsvFile:
         self._begun = False
 
     def page(self, klines: Sequence[Kline]) -> bytes:
+        """The lines of these bars; before the first page the header."""
         lines = [] if self._begun else [",".join(KLINE_FIELDS)]
         self._begun = True
         lines += (",".join(map(_csv, fields_of(each).values())) for each in klines)
         return "".join(f"{line}\n" for line in lines).encode()
 
     def end(self) -> bytes:
+        """Nothing, or the header of a file without bars."""
         return b"" if self._begun else self.page([])
 
 
@@ -70,6 +72,7 @@ class JsonFile:
         self._before = "["
 
     def page(self, klines: Sequence[Kline]) -> bytes:
+        """The items of these bars."""
         parts = []
         for each in klines:
             parts.append(f"{self._before}\n{compact(fields_of(each))}")
@@ -77,6 +80,7 @@ class JsonFile:
         return "".join(parts).encode()
 
     def end(self) -> bytes:
+        """The end of the array."""
         return b"\n]\n" if self._before == "," else b"[]\n"
 
 
@@ -125,11 +129,13 @@ class ArrowFile:
         return self._arrow.ipc.new_stream(sink, self._schema)
 
     def page(self, klines: Sequence[Kline]) -> bytes:
+        """The record batch of these bars."""
         if klines:
             self._writer.write_batch(_batch(self._arrow, self._schema, klines))
         return self._buffer.drain()
 
     def end(self) -> bytes:
+        """The end of the stream or file."""
         self._writer.close()
         return self._buffer.drain()
 

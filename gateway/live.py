@@ -48,6 +48,7 @@ class LiveBar(NamedTuple):
 
     @property
     def version(self) -> tuple[int, int]:
+        """(revision, complete); a later version of a final is higher."""
         return self.revision, self.complete
 
     def wire(self, interval: Interval) -> WireKline:

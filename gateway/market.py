@@ -33,10 +33,12 @@ class Contract:
 
     @property
     def tick_size(self) -> str:
+        """The smallest step of a price, as a decimal text."""
         return unit(self.price_precision)
 
     @property
     def step_size(self) -> str:
+        """The smallest step of a quantity, as a decimal text."""
         return unit(self.quantity_precision)
 
 

@@ -1,8 +1,11 @@
 from __future__ import annotations
 
+import pytest
+
 from auditors.consumer_groups import STALLED_MS, GroupMonitor, LagMonitor
-from auditors.findings import bar_of
+from auditors.findings import Finding
 from klagg.wire.findings import FindingKind
+from tests.auditors.kit import BEGIN
 
 GROUP = ("klines:{0}", "writers")
 T = 1_700_000_000_000
@@ -48,7 +51,27 @@ def test_ticks_that_come_again_settle_that_they_stayed_away() -> None:
     assert (stalled.kind, moving.id, moving.closed, moving.time_ms) == (FindingKind.STALLED, stalled.id, True, T + 250)
 
 
-def test_a_place_names_its_bar() -> None:
-    assert bar_of(f"1m/{T}") == bar_of(f"1m/{T}-{T + 60_000}") == bar_of(f"1m/{T}/1.1.1") == ("1m", T)
-    for other in ("klines/1-5", "7m/60000", "1m", "1m/soon", "auditor-exchange/5", ""):
-        assert bar_of(other) == ("", 0)
+@pytest.mark.parametrize("idle_ms", [None, 45_000])
+def test_a_group_without_a_consumer(idle_ms: int | None) -> None:
+    """A writer that was never started, and one that died."""
+    monitor = GroupMonitor(silent_ms=30_000)
+    found: list[Finding] = []
+    for now_ms in range(0, 40_000, 1_000):
+        found += monitor.observe({("klines:{0}", "writers"): idle_ms, ("klines:{0}", "other"): 200}, now_ms, BEGIN)
+    assert [(each.kind, each.place) for each in found] == [(FindingKind.GROUP_SILENT, "klines:{0}/writers")]
+    (settled,) = monitor.observe({("klines:{0}", "writers"): 5}, 41_000, BEGIN)
+    assert (settled.id, settled.closed) == (found[0].id, True)
+    monitor.observe({("klines:{0}", "writers"): None}, 42_000, BEGIN)
+    assert monitor.observe({("klines:{0}", "writers"): None}, 90_000, BEGIN), "silent again is news"
+
+
+def test_an_auditor_that_falls_behind_and_one_to_which_nothing_comes() -> None:
+    monitor = LagMonitor("auditor-completeness", 60_000)
+    assert not monitor.observe(BEGIN, BEGIN + 60_000, 10, 0)
+    (behind,) = monitor.observe(BEGIN, BEGIN + 61_000, 1234, 1_000)
+    assert (behind.kind, "61000 ms" in behind.evidence, "1234 entries" in behind.evidence) == ("LAGGING", True, True)
+    assert not monitor.observe(BEGIN, BEGIN + 62_000, 1300, 2_000), "said once"
+    (settled,) = monitor.observe(BEGIN + 62_000, BEGIN + 62_000, 0, 3_000)
+    assert (settled.id, settled.closed) == (behind.id, True)
+    (stalled,) = monitor.observe(BEGIN + 62_000, BEGIN + 62_000, 0, 2_000 + STALLED_MS + 1_000)
+    assert stalled.kind == "STALLED"

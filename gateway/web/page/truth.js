@@ -1,4 +1,4 @@
-// The truth page: the scoreboard of completeness and of what the exchange's own klines say, by day and by symbol.
+// The truth page: the scoreboard of completeness and of the comparison with the exchange's own klines.
 
 import { get } from "./api.js";
 import { quiet, section, tableOf, tileList, verdict } from "./blocks.js";
