@@ -15,7 +15,7 @@ from ingest.alarms import HAND_OVER, STALLED, alarm, expect
 from ingest.reasons import ENDED, REASONS, Loss, SessionLost, loss_of
 from ingest.session import Manner, Received, Session, Take
 from klagg.backoff import Backoff
-from klagg.binance.endpoints import Way
+from klagg.binance.endpoints import StreamUrl
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.stats import Stats
 
@@ -47,7 +47,7 @@ class Connection:
     def __init__(
         self,
         name: str,
-        way: Way,
+        way: StreamUrl,
         streams: Collection[str],
         take: Take,
         *,

@@ -11,8 +11,8 @@ import ujson
 
 from ingest.connection import Connection
 from ingest.session import Manner
-from klagg.binance.endpoints import Endpoint, Way
-from klagg.binance.payloads import ContractNews, Ticker, contract_of, tickers_of, told_of
+from klagg.binance.endpoints import Endpoint, StreamUrl
+from klagg.binance.payloads import ContractNews, Ticker, contract_of, event_in, tickers_of
 from klagg.process.stats import Stats
 from klagg.settings import Settings
 
@@ -45,7 +45,7 @@ class Watch:
         self._on_news, self._on_tickers, self._stats = on_news, on_tickers, stats
         self.connection = Connection(
             name,
-            Way.of(settings.exchange.websocket_url, Endpoint.COMBINED),
+            StreamUrl.of(settings.exchange.websocket_url, Endpoint.COMBINED),
             streams,
             self.take,
             manner=replace(manner, frame_bytes_max=FRAME_BYTES_MAX),
@@ -61,7 +61,7 @@ class Watch:
         except ValueError:
             self._stats.add("control_rejected")
             return
-        told = told_of(message)
+        told = event_in(message)
         if tickers := tickers_of(told):
             self._stats.add("events", len(tickers), type=TICKER)
             self._on_tickers(tickers)

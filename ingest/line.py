@@ -17,7 +17,7 @@ from ingest.pool import Pool
 from ingest.sender import Sender
 from ingest.session import Manner
 from ingest.universe import finer_than_listed
-from klagg.binance.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, Way, stream_name
+from klagg.binance.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, StreamUrl, stream_name
 from klagg.binance.payloads import Ticker
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.service import AsyncContext
@@ -40,7 +40,7 @@ class Line:
         self._context, self._clock, self._settings = context, clock, settings
         self._name = str(context.arguments.line)
         self._endpoint = Endpoint(exchange.endpoint)
-        self._way = Way.of(exchange.websocket_url, self._endpoint, exchange.source)
+        self._way = StreamUrl.of(exchange.websocket_url, self._endpoint, exchange.source)
         rules = Rules(self._endpoint, exchange.source, frozenset(), ingest.future_ms_max)
         batch = Batch(
             rules, line=self._name, shards=settings.shards, batch_ms=ingest.batch_ms, batch_rows=ingest.batch_rows

@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed, InvalidProxy, InvalidURI
 from ingest.alarms import STALLED
 from ingest.pace import Pace
 from ingest.reasons import UNACKNOWLEDGED, SessionLost
-from klagg.binance.endpoints import MESSAGES_PER_S, PARAMS_MAX, Way, request
+from klagg.binance.endpoints import MESSAGES_PER_S, PARAMS_MAX, StreamUrl, request
 from klagg.errors import ConfigError
 
 FRAME_BYTES_MAX: Final = 1 << 16
@@ -89,7 +89,7 @@ class Session:
 
     def __init__(
         self,
-        way: Way,
+        way: StreamUrl,
         streams: Collection[str],
         take: Take,
         manner: Manner,
@@ -154,8 +154,8 @@ class Session:
     async def run(self) -> None:
         """Connect and receive until the connection is lost, which shows as an exception: OSError, WebSocketException
         or SessionLost. ConfigError if the URL or the proxy can never work."""
-        route = self._way.route(sorted(self._wanted))
-        self._asked = self._wanted.difference(route.left)
+        route = self._way.target(sorted(self._wanted))
+        self._asked = self._wanted.difference(route.to_subscribe)
         try:
             async with connect(
                 route.url,

@@ -16,7 +16,7 @@ from websockets.asyncio.server import serve
 from ingest import connection as connection_module
 from ingest.connection import Connection
 from ingest.session import Manner
-from klagg.binance.endpoints import Endpoint, Way
+from klagg.binance.endpoints import Endpoint, StreamUrl
 from klagg.binance.rest_client import ExchangeRest
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
 from klagg.process.stats import Stats
@@ -35,7 +35,7 @@ async def connecting(url: str, proxy: str = "") -> AsyncIterator[tuple[Connectio
     stats = Stats()
     connection = Connection(
         "A1",
-        Way.of(url, Endpoint.COMBINED, "aggTrade"),
+        StreamUrl.of(url, Endpoint.COMBINED, "aggTrade"),
         ["btcusdt@aggTrade"],
         frames.append,
         manner=Manner(proxy=proxy),

@@ -20,7 +20,7 @@ from ingest import connection as module
 from ingest import session
 from ingest.connection import Connection
 from ingest.session import Manner
-from klagg.binance.endpoints import Endpoint, Way, stream_name
+from klagg.binance.endpoints import Endpoint, StreamUrl, stream_name
 from klagg.binance.serving.limits import Limits
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError
@@ -49,7 +49,7 @@ class Receiver:
         self.stats = Stats()
         self.connection = Connection(
             "A1",
-            Way.of(url, endpoint, "aggTrade"),
+            StreamUrl.of(url, endpoint, "aggTrade"),
             STREAMS,
             self.frames.append,
             manner=Manner(**manner),
