@@ -16,7 +16,7 @@ import ujson
 from ingest.connection import Connection
 from ingest.session import ConnectionOptions
 from klagg.binance.endpoints import Endpoint, StreamUrl
-from klagg.binance.payloads import ContractNews, Ticker, contract_of, tickers_of, told_of
+from klagg.binance.payloads import ContractNews, Ticker, contract_of, event_in, tickers_of
 from klagg.process.stats import Stats
 from klagg.settings import Settings
 
@@ -65,7 +65,7 @@ class ControlConnection:
         except ValueError:
             self._stats.add("control_rejected")
             return
-        event = told_of(message)
+        event = event_in(message)
         if tickers := tickers_of(event):
             self._stats.add("events", len(tickers), type=TICKER)
             self._on_tickers(tickers)

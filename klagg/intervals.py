@@ -1,6 +1,6 @@
 """Kline intervals: the one place that aligns times.
 
-An interval cuts time into buckets, numbered by an integer `k`. Everything else in klagg speaks of buckets through
+An interval cuts time into buckets, numbered by an integer `k`. Everything else in klagg uses buckets through
 `bucket_of` and `open_of`, so that weeks (from Monday 00:00 UTC), months (by the UTC calendar) and three-day bars (day
 number mod 3 = 1, as seen in the exchange's own rows) follow one rule. Times are UTC milliseconds since the epoch.
 """

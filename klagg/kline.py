@@ -47,10 +47,12 @@ class Kline:
 
     @property
     def key(self) -> tuple[str, str, int]:
+        """Which bar it is: symbol, interval, open time (UTC ms)."""
         return self.symbol, self.interval, self.open_time
 
     @property
     def version(self) -> tuple[int, int, int]:
+        """Which version of the bar it is, (epoch, revision, complete): the higher one wins."""
         return self.epoch, self.revision, self.complete
 
     def to_fields(self) -> dict[str, str]:
@@ -95,7 +97,7 @@ NINE_VALUES: tuple[str, ...] = (
 """The values that the exchange publishes, and that klagg must equal to the last digit."""
 
 FLOAT_SUM_DIGITS = 12
-"""Digits to which sums are compared when one side was summed in floats by whoever kept the file."""
+"""Digits to which sums are compared when whoever wrote a file summed one side in floats."""
 
 SUMS = frozenset({"volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume"})
 

@@ -1,4 +1,4 @@
-"""WebSocket endpoints of Binance's USDⓈ-M futures: pure names and URLs (DESIGN §5).
+"""WebSocket endpoints of Binance's USDⓈ-M futures: pure names and URLs.
 
 An endpoint decides how its messages are wrapped. It is chosen when the connection is made and handed on to the parser.
 """

@@ -1,6 +1,6 @@
 """REST klines as the exchange answers them: rows that are checked strictly. Pure.
 
-A malformed row spoils its whole answer, because nobody could say what else is wrong with it.
+A malformed row spoils its whole answer, because nothing proves that its other rows are right.
 """
 
 from __future__ import annotations

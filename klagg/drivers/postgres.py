@@ -59,12 +59,12 @@ class _Connection(psycopg.Connection[Row]):
     def _watched(self, gen: PQGen[T]) -> PQGen[T]:
         try:
             wanted = next(gen)
-            heard = time.monotonic()
+            answered = time.monotonic()
             while True:
                 ready = yield wanted
                 if ready:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard > self.silence_s_max:
+                    answered = time.monotonic()
+                elif time.monotonic() - answered > self.silence_s_max:
                     raise psycopg.OperationalError(f"no answer within {self.silence_s_max:g} s")
                 elif self.while_waiting:
                     self.while_waiting()
@@ -75,7 +75,7 @@ class _Connection(psycopg.Connection[Row]):
 
 
 def _sentence(error: psycopg.Error) -> str:
-    """What PostgreSQL or its driver said, on one line; the detail names the value that it did not take."""
+    """The message of PostgreSQL or its driver, on one line; the detail names the value that was refused."""
     parts = [error.diag.message_primary or str(error), error.diag.message_detail or ""]
     return "; ".join(" ".join(part.split()) for part in parts if part)
 
@@ -131,7 +131,7 @@ class Database:
     ) -> None:
         self._parameters = _parameters_of(url)
         self._parameters["application_name"] = application
-        # libpq counts whole seconds, and takes 0 as for ever.
+        # libpq counts whole seconds and reads 0 as no limit.
         self._parameters["connect_timeout"] = max(1, connect_timeout_ms // 1000)
         self._timeout_ms = timeout_ms
         self._while_waiting = while_waiting

@@ -1,7 +1,7 @@
 """The one module that imports redis: streams, hashes, heartbeats and the commit, for blocking and for asyncio callers.
 
 Its errors are klagg's own. Commands that write are never retried by the client: redis-py retries by default, and a
-transaction sent twice would double its outputs. RESP2 is asked for, so that replies look alike on every server version.
+transaction sent twice would double its outputs. RESP2 is requested, so that replies look alike on every server version.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSErro
 
 @contextmanager
 def _speaking(action: str) -> Iterator[None]:
-    """redis-py's errors as klagg's, in a sentence that says what was being done."""
+    """redis-py's errors as klagg's, in a sentence that names what was being done."""
     try:
         yield
     except _LOST as lost:
@@ -116,10 +116,12 @@ class Streams:
         self._ahead = ReadAhead(self._redis)
 
     def close(self) -> None:
+        """Close the connection to Redis."""
         with _speaking("closing"):
             self._redis.close()
 
     def ping(self) -> None:
+        """PING: RedisUnavailable unless Redis answers."""
         with _speaking("connecting"):
             self._redis.ping()
 
@@ -164,6 +166,7 @@ class Streams:
         return cast(bytes, stream["last-generated-id"]).decode()
 
     def length(self, key: str) -> int:
+        """XLEN: how many entries the stream holds, 0 where there is no stream."""
         with _speaking("counting"):
             return int(self._redis.xlen(key))
 
@@ -219,7 +222,7 @@ class Streams:
         return None if lag is None else int(lag)
 
     def consumers_idle_ms(self, key: str, group: str) -> int | None:
-        """XINFO CONSUMERS: how long ago a consumer of the group last asked; None without any (or without the group)."""
+        """XINFO CONSUMERS: how long ago a consumer of the group last read; None without any (or without the group)."""
         if group not in self.groups(key):
             return None
         with _speaking("asking for consumers"):
@@ -272,10 +275,12 @@ class Streams:
         return needed
 
     def hash_of(self, key: str) -> dict[bytes, bytes]:
+        """HGETALL: the fields of a hash, none where there is no hash."""
         with _speaking("reading a hash"):
             return cast(dict[bytes, bytes], self._redis.hgetall(key))
 
     def set_bytes(self, key: str, value: bytes) -> None:
+        """SET: `value` replaces what the key held, its time to live included."""
         with _speaking("writing a value"):
             self._redis.set(key, value)
 
@@ -285,6 +290,7 @@ class Streams:
             return cast(list[bytes | None], self._redis.mget(keys)) if keys else []
 
     def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
+        """SET EX: the key is gone after `ttl_s` seconds, unless it is set again."""
         with _speaking("writing a heartbeat"):
             self._redis.set(key, value, ex=ttl_s)
 
@@ -296,6 +302,7 @@ class Streams:
         return {key.decode(): value.decode() for key, value in zip(keys, values, strict=True) if value is not None}
 
     def delete(self, *keys: str) -> None:
+        """DEL of `keys`; keys that are not there are passed over."""
         if keys:
             with _speaking("deleting"):
                 self._redis.delete(*keys)
@@ -310,7 +317,7 @@ class Streams:
     ) -> None:
         """All `writes` and the new `position` in the hash `key`, in one transaction, if the hash is as `believed`.
 
-        CommitConflict: the hash says something else, or changed meanwhile; nothing was written. CommitDoubt: the reply
+        CommitConflict: the hash holds something else, or changed meanwhile; nothing was written. CommitDoubt: the reply
         was lost, or a command inside failed; only a restart that reads the hash can tell what holds. Redis guarantees
         that EXEC runs nothing when a WATCHed key changed, and that no other client runs in between (transactions).
         """
@@ -353,10 +360,12 @@ class AsyncStreams:
             raise ConfigError(f"redis.url {url!r} cannot be used: {bad}") from None
 
     async def close(self) -> None:
+        """As `Streams.close`."""
         with _speaking("closing"):
             await self._redis.aclose()
 
     async def ping(self) -> None:
+        """As `Streams.ping`."""
         with _awaited("connecting"):
             await self._redis.ping()
 
@@ -436,14 +445,17 @@ class AsyncStreams:
             return await cast(Awaitable[list[int]], self._redis.eval(script, 1, key, *arguments))
 
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
+        """As `Streams.hash_of`."""
         with _awaited("reading a hash"):
             return await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key))
 
     async def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
+        """As `Streams.set_with_ttl`."""
         with _awaited("writing a heartbeat"):
             await self._redis.set(key, value, ex=ttl_s)
 
     async def delete(self, *keys: str) -> None:
+        """As `Streams.delete`."""
         if keys:
             with _awaited("deleting"):
                 await self._redis.delete(*keys)

@@ -1,4 +1,4 @@
-"""Every metric by the name that Prometheus shows, and what it says. Pure.
+"""Every metric by the name that Prometheus shows, and what it means. Pure.
 
 A process counts under short names (`klagg.process.stats`): the statistics `rejected` of ingest-A is the metric
 `klagg_ingest_rejected_total`, and `connection_silence_ms` is `klagg_ingest_connection_silence_seconds`. Every metric
@@ -74,11 +74,11 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_auditor_verdicts_total": "What comparisons showed, by verdict.",
     "klagg_auditor_weight_total": "REST weight spent.",
     "klagg_auditor_weight_limit": "REST weight that the address may use in a minute.",
-    "klagg_auditor_weight_of_minute": "REST weight that the exchange says was used in this minute.",
+    "klagg_auditor_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
     "klagg_auditor_weight_wait_seconds": "How long the next call waits for weight.",
     # clock
     "klagg_clock_alarms_total": "Alarms, by kind.",
-    "klagg_clock_clock_age_seconds": "Since when the exchange's clock was not asked.",
+    "klagg_clock_clock_age_seconds": "Time since the exchange's clock was last observed.",
     "klagg_clock_clock_delay_seconds": "Half of the round trip to the exchange's clock.",
     "klagg_clock_clock_offset_seconds": "The exchange's clock minus this machine's.",
     "klagg_clock_clock_speed": "Exchange seconds a second.",
@@ -101,7 +101,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_clock_triggers_dropped_total": "Triggers that Redis did not take.",
     "klagg_clock_vanished_listings_total": "Symbols that exchangeInfo lacked.",
     "klagg_clock_weight_limit": "REST weight that the address may use in a minute.",
-    "klagg_clock_weight_of_minute": "REST weight that the exchange says was used in this minute.",
+    "klagg_clock_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
     # gateway
     "klagg_gateway_alarms_total": "Streams that did not move on.",
     "klagg_gateway_bars_total": "Bars that changed.",
@@ -130,7 +130,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_ingest_alarms_total": "Alarms, by kind.",
     "klagg_ingest_buffered": "Entries that wait to be written.",
     "klagg_ingest_bytes_total": "Bytes received.",
-    "klagg_ingest_clock_age_seconds": "Since when the exchange's clock was not asked.",
+    "klagg_ingest_clock_age_seconds": "Time since the exchange's clock was last observed.",
     "klagg_ingest_clock_delay_seconds": "Half of the round trip to the exchange's clock.",
     "klagg_ingest_clock_offset_seconds": "The exchange's clock minus this machine's.",
     "klagg_ingest_clock_speed": "Exchange seconds a second.",
@@ -165,12 +165,12 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_ingest_syncs_total": "Round trips to the exchange's clock.",
     "klagg_ingest_trades_total": "Trades received.",
     "klagg_ingest_weight_limit": "REST weight that the address may use in a minute.",
-    "klagg_ingest_weight_of_minute": "REST weight that the exchange says was used in this minute.",
+    "klagg_ingest_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
     "klagg_ingest_write_failures_total": "Writes to Redis that failed.",
     # repair
     "klagg_repair_answers_total": "Answers of the exchange's REST API.",
     "klagg_repair_calls_total": "REST calls.",
-    "klagg_repair_clock_age_seconds": "Since when the exchange's clock was not asked.",
+    "klagg_repair_clock_age_seconds": "Time since the exchange's clock was last observed.",
     "klagg_repair_clock_delay_seconds": "Half of the round trip to the exchange's clock.",
     "klagg_repair_clock_offset_seconds": "The exchange's clock minus this machine's.",
     "klagg_repair_clock_speed": "Exchange seconds a second.",
@@ -190,11 +190,11 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_repair_sync_lost_total": "How often the exchange's time was lost.",
     "klagg_repair_syncs_total": "Round trips to the exchange's clock.",
     "klagg_repair_trades_total": "Trades that repair brought.",
-    "klagg_repair_unrepaired_total": "Requests that ended without all that they asked for.",
+    "klagg_repair_unrepaired_total": "Requests that ended without all that they requested.",
     "klagg_repair_waiting": "Requests that wait.",
     "klagg_repair_weight_total": "REST weight spent.",
     "klagg_repair_weight_limit": "REST weight that the address may use in a minute.",
-    "klagg_repair_weight_of_minute": "REST weight that the exchange says was used in this minute.",
+    "klagg_repair_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
     "klagg_repair_weight_wait_seconds": "How long the next call waits for weight.",
     "klagg_repair_write_failures_total": "Writes to Redis that failed.",
     # writer
@@ -215,4 +215,4 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_writer_snapshots_cut_short_total": "Snapshots ended before their last bar.",
     "klagg_writer_snapshots_skipped_total": "Snapshots skipped because one was under way.",
 }
-"""What each metric says. A metric that is not named here has its statistic's name as its help text."""
+"""What each metric means. A metric that is not named here has its statistic's name as its help text."""

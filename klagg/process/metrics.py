@@ -1,4 +1,4 @@
-"""What a process counts, for Prometheus: `/metrics` on 127.0.0.1, made from its statistics when it is asked for.
+"""What a process counts, for Prometheus: `/metrics` on 127.0.0.1, made from its statistics at every scrape.
 
 Nothing happens per message: a scrape reads `stats`. The counter `rejected` of ingest-A with the label `kind` is
 `klagg_ingest_rejected_total{process="ingest-A",kind="price"}`. `klagg.process.metric_names` lists every name.
@@ -69,7 +69,7 @@ def port_of(process: str, port_base: int) -> int:
 
 
 class StatsCollector(Collector):
-    """The statistics of one process as metric families. `state` says how the process is (starting, running, …)."""
+    """The statistics of one process as metric families. `state` gives the process's state (starting, running, …)."""
 
     def __init__(self, process: str, stats: Stats, state: Callable[[], str], started_ms: float) -> None:
         self._process, self._stats, self._state = process, stats, state
@@ -111,8 +111,8 @@ class StatsCollector(Collector):
         names = sorted({label for labels, _ in series for label, _ in labels})
         counter = kind is CounterMetricFamily
         stem, factor = family_of(self._process, name)
-        says = METRICS.get(f"{stem}_total" if counter else stem, f"{name} of the process's statistics.")
-        family = kind(stem, says, labels=["process", *names])
+        text = METRICS.get(f"{stem}_total" if counter else stem, f"{name} of the process's statistics.")
+        family = kind(stem, text, labels=["process", *names])
         for labels, value in series:
             known = dict(labels)
             family.add_metric([self._process, *(known.get(each, "") for each in names)], value * factor)

@@ -92,7 +92,7 @@ class RestApi:
             if refusal is not None:
                 return refused(request, refusal)
             address = request.remote or "unknown"
-            verdict = self._weights.take(address, weight(request.query), time.time_ns() // 1_000_000)
+            verdict = self._weights.charge(address, weight(request.query), time.time_ns() // 1_000_000)
             headers = {"X-MBX-USED-WEIGHT-1M": str(verdict.used_weight)}
             if verdict.status != 200:
                 headers["Retry-After"] = str(verdict.retry_after_s)

@@ -86,7 +86,7 @@ def trades_entry_of_rows(rows: Sequence[TradeRow], *, line: str, ids: str, recv_
 
 
 def tick_entry(time_ms: int) -> Fields:
-    """A `tick`: the exchange's time, the barrier at which an aggregator speaks."""
+    """A `tick`: the exchange's time, the barrier at which an aggregator publishes."""
     return {"kind": TICK, "time": str(time_ms)}
 
 
@@ -200,7 +200,7 @@ REQUEST_KLINES: Final = "klines"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something that is missing and asked for. `deadline_ms` (exchange time): after it the asker has given up on it.
+    """Something that is missing and requested. After `deadline_ms` (exchange time) the requester has given up on it.
 
     kind trades: the ids `first`…`last` of the symbol, both included. kind klines: closed klines of `interval` with open
     times (ms) from `first` up to, but without, `last`; `interval` is empty for trades.

@@ -389,10 +389,10 @@ def test_processes_count_what_the_dashboards_ask_for() -> None:
     for metric in metrics:
         _, process, stem = metric.split("_", 2)
         if process == "process":
-            assert f'"{metric}"' in (ROOT / "klagg" / "metrics.py").read_text(encoding="utf-8")
+            assert f'"{metric}"' in (ROOT / "klagg" / "process" / "metrics.py").read_text(encoding="utf-8")
             continue
         code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / PACKAGE_OF[process]).glob("*.py"))
-        code += (ROOT / "klagg" / "service.py").read_text(encoding="utf-8")
+        code += (ROOT / "klagg" / "process" / "service.py").read_text(encoding="utf-8")
         stem = stem.removesuffix("_total")
         names = {stem, stem.removesuffix("_seconds") + "_ms", stem.removesuffix("_seconds") + "_s"}
         assert any(f'"{name}"' in code for name in names), metric

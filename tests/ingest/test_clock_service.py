@@ -17,7 +17,6 @@ import pytest
 from ingest import clock_service
 from ingest.clock_service import TRIGGERS_KEPT, ClockJobs, clock, main
 from ingest.timings import Timings
-from klagg.binance.weight_account import note_weight
 from klagg.clock import local_ms
 from klagg.drivers.redis_streams import AsyncStreams, Entry, Streams
 from klagg.errors import ConfigError
@@ -125,7 +124,7 @@ async def test_its_questions_are_on_the_account_and_a_pause_holds_them_back(stre
             await eventually(lambda: counters.get("syncs") and counters.get("listings"))
             account = streams.hash_of(WEIGHTS_KEY)
             assert sum(int(used) for name, used in account.items() if name.endswith(b":clock")) >= 3
-            await note_weight(pausing, 0, 0, 1000.0)
+            await report_weight(pausing, 0, 0, 1000.0)
             await eventually(lambda: counters.get("sync_failures"))
             syncs, ticks = counters["syncs"], counters["ticks"]
             await eventually(lambda: counters["ticks"] >= ticks + 10)

@@ -67,8 +67,8 @@ class WeightLimiter:
     limits: Limits
     _addresses: dict[str, _Address] = field(default_factory=dict)
 
-    def take(self, address: str, weight: int, now_ms: int) -> Verdict:
-        """Charges `weight` to `address` and says whether its request is served."""
+    def charge(self, address: str, weight: int, now_ms: int) -> Verdict:
+        """Charge `weight` to `address` at `now_ms` (real time, ms); whether its request is served."""
         minute = now_ms // 60_000
         state = self._addresses.get(address)
         if state is None:
