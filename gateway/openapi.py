@@ -110,6 +110,42 @@ def _schemas() -> dict[str, Schema]:
         "Klines": _object({**series, "stale_for_ms": INTEGER, "klines": _list(_ref("Kline"))}),
         "Symbol": _object({"symbol": TEXT, "live": BOOLEAN, "time": MAYBE_TIME, **price, "trades": MAYBE_INTEGER}),
         "Symbols": _object({"stale_for_ms": INTEGER, "symbols": _list(_ref("Symbol"))}),
+        **_audit_schemas(),
+        "Shard": _object(
+            {
+                "shard": INTEGER,
+                "position": TEXT,
+                "time": TIME,
+                "stale_for_ms": INTEGER,
+                "timeouts": INTEGER,
+                "alarm": BOOLEAN,
+                "bars": INTEGER,
+                "unwritten_ms": MAYBE_INTEGER,
+            }
+        ),
+        "Status": _object(
+            {
+                "version": TEXT,
+                "time": TIME,
+                "stale": BOOLEAN,
+                "stale_for_ms": INTEGER,
+                "exchange": TEXT,
+                "database": BOOLEAN,
+                "intervals": _list(TEXT),
+                "shards": _list(_ref("Shard")),
+                "expected": _list(TEXT),
+                "processes": _list(ANY_OBJECT),
+                "streams": {"type": "object", "additionalProperties": INTEGER},
+                "clients": INTEGER,
+            }
+        ),
+        "Anything": ANY_OBJECT,
+    }
+
+
+def _audit_schemas() -> dict[str, Schema]:
+    """The schemas of gaps, findings and the scoreboard."""
+    return {
         "Gap": _object(
             {
                 "symbol": TEXT,
@@ -156,35 +192,6 @@ def _schemas() -> dict[str, Schema]:
                 "symbols": _list(_ref("BoardSymbol")),
             }
         ),
-        "Shard": _object(
-            {
-                "shard": INTEGER,
-                "position": TEXT,
-                "time": TIME,
-                "stale_for_ms": INTEGER,
-                "timeouts": INTEGER,
-                "alarm": BOOLEAN,
-                "bars": INTEGER,
-                "unwritten_ms": MAYBE_INTEGER,
-            }
-        ),
-        "Status": _object(
-            {
-                "version": TEXT,
-                "time": TIME,
-                "stale": BOOLEAN,
-                "stale_for_ms": INTEGER,
-                "exchange": TEXT,
-                "database": BOOLEAN,
-                "intervals": _list(TEXT),
-                "shards": _list(_ref("Shard")),
-                "expected": _list(TEXT),
-                "processes": _list(ANY_OBJECT),
-                "streams": {"type": "object", "additionalProperties": INTEGER},
-                "clients": INTEGER,
-            }
-        ),
-        "Anything": ANY_OBJECT,
     }
 
 
