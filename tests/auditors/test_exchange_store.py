@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -15,17 +14,8 @@ from klagg.intervals import DAY_MS, MINUTE, MINUTE_MS
 from tests.auditors.exchangekit import NAMES, SOUND_MS, clean
 from tests.auditors.test_exchange import NAME
 from writers.kline_table import upsert
-from writers.migrate import migrate
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    made = Database(database_url)
-    migrate(made)
-    yield made
-    made.close()
 
 
 def test_the_store_reads_and_writes_the_real_database(database: Database, database_url: str) -> None:

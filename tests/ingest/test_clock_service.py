@@ -17,6 +17,7 @@ import pytest
 from ingest import clock_service
 from ingest.clock_service import TRIGGERS_KEPT, ClockJobs, clock, main
 from ingest.timings import Timings
+from klagg.binance.weight_account import report_weight
 from klagg.clock import local_ms
 from klagg.drivers.redis_streams import AsyncStreams, Entry, Streams
 from klagg.errors import ConfigError
