@@ -35,7 +35,7 @@ class Closed:
     replies: list[Reply]
 
 
-class Batch:
+class FrameBatch:
     """Collects frames of one line until there are `batch_rows`, or `batch_ms` (local) have passed since the first.
 
     The batch knows its deadline, and the caller has a timer: `on_begin` is called when the first frame has come, and

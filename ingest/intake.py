@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
-from ingest.batch import Batch, Closed
+from ingest.batch import Closed, FrameBatch
 from ingest.outbox import Outbox
 from ingest.parser import KINDS, Rejection, Rules
 from klagg.clock import ExchangeClock, steady_ms
@@ -66,7 +66,7 @@ class Intake:
         self._outbox, self._line, self._stats, self._log = outbox, line, stats, log
         self._sampler = RejectionSampler()
         self._begun = asyncio.Event()
-        self._batch = Batch(
+        self._batch = FrameBatch(
             rules,
             line=line,
             shards=shards,

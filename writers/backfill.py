@@ -14,7 +14,7 @@ from klagg.backoff import Backoff
 from klagg.errors import DatabaseRefused, DatabaseUnavailable, KlaggError, RecordingError
 from klagg.wire.findings import FindingKind
 from writers.backfill_dumps import read_dump
-from writers.backfill_parts import Batch, Failure, Part
+from writers.backfill_parts import Failure, HistoryRows, Part
 from writers.backfill_table import Disagreement, HistoryTable, Report, Stored
 from writers.kline_table import value_is_to_blame
 
@@ -113,7 +113,7 @@ class ReadAhead(Generic[T]):
         return False
 
 
-def from_dumps(parts: Iterable[Part], closed_ms: int) -> Iterator[Batch | Failure]:
+def from_dumps(parts: Iterable[Part], closed_ms: int) -> Iterator[HistoryRows | Failure]:
     """All rows of files, one after the other; a bad one is a Failure and does not stop the rest."""
     for part in parts:
         try:
@@ -124,11 +124,11 @@ def from_dumps(parts: Iterable[Part], closed_ms: int) -> Iterator[Batch | Failur
 
 def load(
     table: HistoryTable,
-    source: Iterable[Batch | Failure],
+    source: Iterable[HistoryRows | Failure],
     totals: Totals,
     *,
     report: Report,
-    done: Callable[[Batch | Failure], None] = lambda _: None,
+    done: Callable[[HistoryRows | Failure], None] = lambda _: None,
     stopping: threading.Event | None = None,
 ) -> None:
     """Store everything that `source` gives, counting in `totals`.
@@ -141,7 +141,7 @@ def load(
     ahead = ReadAhead(source, stopping or threading.Event())
     try:
         for item in ahead:
-            if isinstance(item, Batch) and item.part.key not in failed:
+            if isinstance(item, HistoryRows) and item.part.key not in failed:
                 try:
                     totals.add(_patiently(table, item, report))
                 except DatabaseRefused as refused:
@@ -156,7 +156,7 @@ def load(
         ahead.close()
 
 
-def _patiently(table: HistoryTable, batch: Batch, report: Report) -> Stored:
+def _patiently(table: HistoryTable, batch: HistoryRows, report: Report) -> Stored:
     backoff = Backoff(0.2, 10.0, random.random)
     while True:
         try:

@@ -23,7 +23,7 @@ from klagg.kline import DECIMAL_FIELDS
 from klagg.recordings.files import open_bytes
 from klagg.recordings.klines import open_klines
 from klagg.recordings.model import OfficialKline
-from writers.backfill_parts import Batch, OfficialRow, Part, is_other_kind, part_of_file
+from writers.backfill_parts import HistoryRows, OfficialRow, Part, is_other_kind, part_of_file
 
 BATCH_ROWS: Final = 10_000
 _READ_BYTES: Final = 1 << 20
@@ -68,7 +68,7 @@ def find_dumps(folder: Path, from_ms: int, to_ms: int) -> Found:
     return Found(parts, passed_over)
 
 
-def read_dump(part: Part, closed_ms: int) -> Iterator[Batch]:
+def read_dump(part: Part, closed_ms: int) -> Iterator[HistoryRows]:
     """The rows of a part from its `start_ms` on, some thousand at once; at least one batch, the last to the part's end.
 
     A bar that closes at `closed_ms` or later may still change: it is left, and the part is loaded up to there.
@@ -80,9 +80,9 @@ def read_dump(part: Part, closed_ms: int) -> Iterator[Batch]:
     for opens, rows in _blocks(part):
         first, last = (int(at) for at in np.searchsorted(opens, (least, end_ms)))
         if waiting:
-            yield Batch(part, waiting, int(waiting[-1][0]) + 1)
+            yield HistoryRows(part, waiting, int(waiting[-1][0]) + 1)
         waiting = rows[first:last]
-    yield Batch(part, waiting, end_ms)
+    yield HistoryRows(part, waiting, end_ms)
 
 
 Block = tuple[Ints, list[OfficialRow]]

@@ -60,7 +60,7 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
-class Batch:
+class HistoryRows:
     """Rows of a part, open times ascending; with them everything of it that opens before `until_ms` is loaded."""
 
     part: Part

@@ -16,7 +16,7 @@ from klagg.drivers.statements import load_statements
 from klagg.errors import DatabaseRefused
 from klagg.kline import DECIMAL_FIELDS, NINE_VALUES, differences
 from klagg.wire.findings import FindingKind
-from writers.backfill_parts import Batch, Loaded
+from writers.backfill_parts import HistoryRows, Loaded
 from writers.kline_classes import CLASSES, for_table, table_of
 
 DIFFERENT: Final = "DIFFERENT"
@@ -90,7 +90,7 @@ class HistoryTable:
             for row in self._database.query(_QUERIES["loaded"])
         }
 
-    def store(self, batch: Batch, report: Report) -> Stored:
+    def store(self, batch: HistoryRows, report: Report) -> Stored:
         """Store a batch and how far its part is loaded with it; at the part's end its days are counted (symbol_days).
 
         What it found goes to `report` before the commit: a crash in between has it reported again, so none is missed.
@@ -102,7 +102,7 @@ class HistoryTable:
                 raise
         return self._store(batch, report, empty=False)
 
-    def _store(self, batch: Batch, report: Report, *, empty: bool | None) -> Stored:
+    def _store(self, batch: HistoryRows, report: Report, *, empty: bool | None) -> Stored:
         """`empty`: whether the table has no bars where these go; None: look."""
         part, rows = batch.part, batch.rows
         stored = Stored(rows=len(rows))
@@ -143,14 +143,14 @@ class HistoryTable:
                 )
         return stored
 
-    def _upsert(self, stored: Stored, batch: Batch, about: Mapping[str, object]) -> None:
+    def _upsert(self, stored: Stored, batch: HistoryRows, about: Mapping[str, object]) -> None:
         queries = _OF_CLASS[table_of(batch.part.interval.name)]
         stored.healed = self._database.execute(queries["heal"], about)
         stored.written = self._database.execute(queries["upsert"], about)
         if stored.written < stored.rows:
             self._judge(stored, batch, self._database.query(queries["own"], about))
 
-    def _judge(self, stored: Stored, batch: Batch, own: Sequence[Row]) -> None:
+    def _judge(self, stored: Stored, batch: HistoryRows, own: Sequence[Row]) -> None:
         stored.own = len(own)
         stored.known = stored.rows - stored.written - stored.own
         for row in own:

@@ -21,7 +21,7 @@ class Accepted:
 
 
 @dataclass(slots=True)
-class Batch:
+class KlineBatch:
     """Entries that were read and are not settled yet: at most `size_max`, for at most `wait_ms_max`."""
 
     size_max: int

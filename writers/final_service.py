@@ -37,7 +37,7 @@ from klagg.process.service import Context
 from klagg.process.stats import Alarm
 from klagg.wire.entry_id import next_id
 from klagg.wire.keys import GROUP_WRITERS, Keys
-from writers.batch import Accepted, Batch
+from writers.batch import Accepted, KlineBatch
 from writers.kline_entries import kline_of
 from writers.klines_sequence import KlinesSequence, SequenceGap
 from writers.store import Store, open_database
@@ -91,7 +91,7 @@ class KlineReader:
         self._batch = self._new_batch()
         self._requests = threading.Semaphore(0)
         self._requested = False
-        self._handed: queue.SimpleQueue[Batch | KlaggError | None] = queue.SimpleQueue()
+        self._handed: queue.SimpleQueue[KlineBatch | KlaggError | None] = queue.SimpleQueue()
         self._may_read = threading.Event()
         self._closing = threading.Event()
         self.ended = False
@@ -119,7 +119,7 @@ class KlineReader:
         self._requests.release()
         self._may_read.set()
 
-    def receive(self) -> Batch | None:
+    def receive(self) -> KlineBatch | None:
         """The batch that was asked for, which takes up to WAIT_S; None if there is none yet, or `ended` says never.
 
         An error that ended the thread is raised here.
@@ -265,9 +265,9 @@ class KlineReader:
         self._requested = self._requested or self._requests.acquire(timeout=wait_s)
         return self._requested
 
-    def _new_batch(self) -> Batch:
+    def _new_batch(self) -> KlineBatch:
         persistence = self._context.settings.persistence
-        return Batch(persistence.finalized_buffer_size, persistence.finalized_flush_interval_ms)
+        return KlineBatch(persistence.finalized_buffer_size, persistence.finalized_flush_interval_ms)
 
 
 class FinalWriter:
@@ -332,7 +332,7 @@ class FinalWriter:
         self._context.pulse.state = "waiting for Redis"
         self._context.wait(pause_s)
 
-    def _settle(self, batch: Batch, reader: KlineReader) -> bool:
+    def _settle(self, batch: KlineBatch, reader: KlineReader) -> bool:
         """The steps above; whether they are done. They are not if the process has to stop before.
 
         The next batch is read meanwhile, but only once the database answers: while it is away, nothing is read.

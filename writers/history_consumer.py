@@ -23,7 +23,7 @@ from klagg.process.service import Context
 from klagg.wire.entries import AGG_IDS, TRADE_IDS
 from klagg.wire.keys import GROUP_HISTORY, Keys
 from writers.history import Event, events_of
-from writers.history_findings import Finding, finding_of
+from writers.history_findings import FindingRow, finding_of
 from writers.history_table import keep
 from writers.kline_table import value_is_to_blame
 from writers.settlement import TooManyRefused
@@ -41,7 +41,7 @@ class Decoded:
     stream: str
     entry: Entry
     events: Sequence[Event] = ()
-    finding: Finding | None = None
+    finding: FindingRow | None = None
 
 
 class HistoryConsumer:

@@ -22,7 +22,7 @@ _BEFORE_ALL: Final = EntryId(-1, -1)
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class FindingRow:
     """A row of `findings`; `evidence` and `closed_by` are JSON, times exchange ms, None where nothing is known.
 
     `said_entry` and `closed_entry` are ids of entries of the stream (NEVER: none), both empty in a notice.
@@ -45,12 +45,12 @@ class Finding:
     closed_entry: str = NEVER
 
 
-def finding_of(raw: RawFields, shard: int, entry_id: str) -> Finding:
+def finding_of(raw: RawFields, shard: int, entry_id: str) -> FindingRow:
     """The row of an entry of `findings:{n}`; ContractError if it cannot be one."""
     raw = upgraded(raw)
     writer, time_ms, evidence = text_of(raw, "writer"), integer_of(raw, "time"), _json_of(text_of(raw, "evidence"))
     interval = text_of(raw, "interval") if b"interval" in raw else None
-    said = Finding(
+    said = FindingRow(
         id=f"{shard}:{writer}:{integer_of(raw, 'seq')}",
         shard=shard,
         kind=text_of(raw, "kind"),
@@ -75,7 +75,7 @@ def finding_of(raw: RawFields, shard: int, entry_id: str) -> Finding:
     return replace(said, closed_entry=entry_id, closed_ms=time_ms or _place(entry_id).ms, closed_by=evidence)
 
 
-def merged(one: Finding, other: Finding) -> Finding:
+def merged(one: FindingRow, other: FindingRow) -> FindingRow:
     """Two rows of the same standing finding as one; the order does not matter."""
     said = max(one, other, key=lambda each: (_place(each.said_entry), _place(each.closed_entry)))
     closing = max(one, other, key=lambda each: _place(each.closed_entry))
@@ -89,7 +89,7 @@ def merged(one: Finding, other: Finding) -> Finding:
     )
 
 
-def changed(known: Iterable[Finding], published: Iterable[Finding]) -> list[Finding]:
+def changed(known: Iterable[FindingRow], published: Iterable[FindingRow]) -> list[FindingRow]:
     """The standing rows to write, sorted by id, where the table has `known` and entries say `published`."""
     before = {each.id: each for each in known}
     rows = dict(before)

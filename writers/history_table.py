@@ -10,12 +10,12 @@ from pathlib import Path
 from klagg.drivers.postgres import Database
 from klagg.drivers.statements import load_statements
 from writers.history import Event, Gap, Record, Symbol
-from writers.history_findings import Finding, changed
+from writers.history_findings import FindingRow, changed
 
 _QUERIES = load_statements(Path(__file__).with_name("history.sql"))
 
 
-def keep(database: Database, events: Sequence[Event], findings: Sequence[Finding], ids: str) -> int:
+def keep(database: Database, events: Sequence[Event], findings: Sequence[FindingRow], ids: str) -> int:
     """Write what these say, in the order of their streams; how many rows were new or changed.
 
     `ids` is what gaps count: agg or trade. Repeating it is harmless. DatabaseRefused and DatabaseUnavailable as of
@@ -26,8 +26,8 @@ def keep(database: Database, events: Sequence[Event], findings: Sequence[Finding
     with database.transaction():
         database.execute(_QUERIES["lock"])
         notices = {each.id: each for each in findings if not each.standing}
-        written = _put(database, "put_notices", notices.values(), Finding)
-        written += _put(database, "put_findings", _standing(database, findings), Finding)
+        written = _put(database, "put_notices", notices.values(), FindingRow)
+        written += _put(database, "put_findings", _standing(database, findings), FindingRow)
         if events:
             record = _record(database, events, ids)
             record.apply(events)
@@ -54,16 +54,16 @@ def _record(database: Database, events: Sequence[Event], ids: str) -> Record:
     )
 
 
-def _standing(database: Database, findings: Sequence[Finding]) -> list[Finding]:
+def _standing(database: Database, findings: Sequence[FindingRow]) -> list[FindingRow]:
     """The rows of standing findings that these change."""
     published = [each for each in findings if each.standing]
     if not published:
         return []
     ids = sorted({each.id for each in published})
-    return changed((Finding(**row) for row in database.query(_QUERIES["known_findings"], {"ids": ids})), published)
+    return changed((FindingRow(**row) for row in database.query(_QUERIES["known_findings"], {"ids": ids})), published)
 
 
-def _put(database: Database, name: str, rows: Iterable[object], kind: type[Symbol | Gap | Finding]) -> int:
+def _put(database: Database, name: str, rows: Iterable[object], kind: type[Symbol | Gap | FindingRow]) -> int:
     """Run a statement over rows, a list for each of their columns; how many rows of the table it touched."""
     rows = list(rows)
     if not rows:

@@ -71,7 +71,7 @@ def server_time_of(answer: Any) -> ServerTime:
         return ServerTime(answer["serverTime"])
     speed = answer.get("klaggSpeed", 1)
     if isinstance(speed, bool) or not isinstance(speed, int | float) or not 0 <= speed <= 1_000_000:
-        raise ExchangeUnavailable(f"the local exchange's answer to /time holds no usable klaggSpeed: {speed!r}")
+        raise ExchangeUnavailable(f"the simulator's answer to /time holds no usable klaggSpeed: {speed!r}")
     return ServerTime(answer["serverTime"], float(speed), True)
 
 

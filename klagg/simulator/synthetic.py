@@ -17,7 +17,7 @@ from klagg.simulator.bars import Bar, empty_bar
 from klagg.simulator.market import ContractListing, MarketTrade
 from klagg.simulator.merged import AGG_DELAY_MS, FILL_DELAY_MS, MergedAggregates, MergedFills
 from klagg.simulator.synthetic_minute import MinuteTrades, generate_minute, minute_bar
-from klagg.simulator.synthetic_model import HOUR_MS, MINUTE_MS, Schedule, build_models
+from klagg.simulator.synthetic_model import HOUR_MS, MINUTE_MS, TradeSchedule, build_models
 
 LISTED_MS = 1_767_225_600_000
 """2026-01-01: when a synthetic market's symbols are listed unless told otherwise."""
@@ -66,7 +66,7 @@ class SyntheticMarket:
         self._straddle_share = straddle_share
         self._models = build_models(symbols, rate, seed, floor_s)
         self._index = {model.name: model.index for model in self._models}
-        self._schedule = Schedule(self._models, seed, listed_ms)
+        self._schedule = TradeSchedule(self._models, seed, listed_ms)
         self._listed_ms = listed_ms // HOUR_MS * HOUR_MS
         self._listings = tuple(model.listing(self._listed_ms) for model in self._models)
         affordable_ms = int(_HISTORY_TRADES_MAX / rate) * 1000

@@ -132,7 +132,7 @@ def _model(index: int, per_hour: float, seed: int, beats: int) -> SymbolModel:
     )
 
 
-class Schedule:
+class TradeSchedule:
     """How many aggregate trades each symbol has in each minute, and the id of each minute's first.
 
     An hour's count follows from its number alone (a straight line, floored), so ids at any time need no history; its

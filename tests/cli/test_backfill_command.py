@@ -43,7 +43,7 @@ from tests.simulator.kit import START_MS, running
 from tests.writers.backfillkit import END_MS, minute, official, rows, write_dump
 from tests.writers.support import stored
 from tests.writers.test_backfill_table import own
-from writers.backfill_parts import Batch, Failure, Part
+from writers.backfill_parts import Failure, HistoryRows, Part
 from writers.kline_table import upsert
 from writers.migrate import migrate
 
@@ -276,8 +276,8 @@ def test_progress_without_a_terminal(
     part = Part("BTCUSDT", INTERVALS["1m"], "REST 2024-09", minute(0), minute(100))
     other = replace(part, name="REST 2024-10")
     with Meter([part, other], lambda: "waits 3 s for the exchange") as meter:
-        meter.see(Batch(part, rows(10), minute(10)))
-        meter.see(Batch(part, rows(5, first=20), minute(100)))
+        meter.see(HistoryRows(part, rows(10), minute(10)))
+        meter.see(HistoryRows(part, rows(5, first=20), minute(100)))
         meter.see(Failure(other, "refused"))
     assert capsys.readouterr().err.splitlines() == [
         f"klagg backfill: {done} of 200 bars, BTCUSDT 1m {name} waits 3 s for the exchange"
@@ -295,7 +295,7 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TERM", "xterm")
     part = Part("BTCUSDT", INTERVALS["1m"], "BTCUSDT-1m-2024-09.zip", minute(0), END_MS)
     with Meter([part]) as meter:
-        meter.see(Batch(part, rows(10), END_MS))
+        meter.see(HistoryRows(part, rows(10), END_MS))
     assert "100%" in terminal.getvalue()
 
 
@@ -393,7 +393,7 @@ def history(settings: Settings | None = None) -> RestHistory:
     return RestHistory(settings or from_tree({"redis": {"url": "redis://x"}}), Stats(), threading.Event())
 
 
-def batches(rest: Scripted, *parts: Part, of: RestHistory | None = None) -> list[Batch | Failure]:
+def batches(rest: Scripted, *parts: Part, of: RestHistory | None = None) -> list[HistoryRows | Failure]:
     source = of or history()
     with asyncio.Runner() as runner:
         return [item for part in parts for item in source._part(runner, rest, part)]
@@ -418,7 +418,7 @@ def test_pauses_and_passing_troubles_are_waited_out(monkeypatch: pytest.MonkeyPa
         ExchangeRefused("broken", status=502),
     ]
     rest, source = Scripted(*troubles, [told(0), told(1), told(2)]), history()
-    assert batches(rest, PART, of=source) == [Batch(PART, rows(3), minute(3))]
+    assert batches(rest, PART, of=source) == [HistoryRows(PART, rows(3), minute(3))]
     assert (len(waits), source._stats.counters) == (3, {"pauses": 2})
     assert rest.asked[0] == (
         "/fapi/v1/klines",
@@ -440,8 +440,8 @@ def test_a_refusal_and_a_malformed_answer_fail_the_part() -> None:
 
 
 def test_bars_that_the_exchange_lacks_end_a_part() -> None:
-    assert batches(Scripted([told(1)]), PART) == [Batch(PART, rows(1, first=1), minute(3))]
-    assert batches(Scripted([]), PART) == [Batch(PART, [], minute(3))]
+    assert batches(Scripted([told(1)]), PART) == [HistoryRows(PART, rows(1, first=1), minute(3))]
+    assert batches(Scripted([]), PART) == [HistoryRows(PART, [], minute(3))]
 
 
 def test_waits_end_when_asked_to() -> None:

@@ -21,7 +21,7 @@ from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, kline, running
 from tests.kit import eventually_async as eventually
-from writers.history_findings import Finding, finding_of
+from writers.history_findings import FindingRow, finding_of
 from writers.history_table import keep
 from writers.kline_table import upsert
 
@@ -111,7 +111,7 @@ async def test_symbols_have_prices_and_their_day(
         assert (gone["symbol"], gone["live"], gone["price"]) == ("GONEUSDT", False, None)
 
 
-def stands(number: int, evidence: str, symbol: str = "BTCUSDT", closed: bool = False) -> Finding:
+def stands(number: int, evidence: str, symbol: str = "BTCUSDT", closed: bool = False) -> FindingRow:
     """The row of a finding with an id."""
     fields = finding_entry(
         FindingKind.LOCAL_GAP,

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from ingest.batch import Batch
+from ingest.batch import FrameBatch
 from klagg.binance.endpoints import Endpoint
 from klagg.wire.entries import TRADE_COLUMNS
 from klagg.wire.fields import Fields
@@ -14,9 +14,9 @@ from klagg.wire.keys import shard_of
 from tests.ingest.kit import NOW_MS, SYMBOLS, agg_trade, fill, frame_of, rules
 
 
-def batch(source: str = "aggTrade", shards: int = 1, rows: int = 512) -> Batch:
+def batch(source: str = "aggTrade", shards: int = 1, rows: int = 512) -> FrameBatch:
     """A batch for frames that come at NOW_MS, local time 1000."""
-    return Batch(
+    return FrameBatch(
         rules(source=source),
         line="A",
         shards=shards,
@@ -93,7 +93,7 @@ def test_it_closes_with_its_last_row() -> None:
 def test_the_first_frame_of_each_batch_begins_it() -> None:
     begun: list[float] = []
     local = iter((1000.0, 2000.0))
-    some = Batch(
+    some = FrameBatch(
         rules(),
         line="A",
         shards=1,

@@ -1,4 +1,4 @@
-"""klagg-repair with a real Redis: against the local exchange, and against one that misbehaves as a test tells it to."""
+"""klagg-repair with a real Redis: against the simulator, and against one that misbehaves as a test tells it to."""
 
 from __future__ import annotations
 

@@ -259,7 +259,7 @@ async def test_a_full_buffer_goes_on_receiving_and_tells_what_it_dropped(streams
 
 
 async def test_a_recording_arrives_whole(streams: Streams, redis_url: str, realdata: Path) -> None:
-    """Eight minutes of every fill of BTCUSDT, played fast by the local exchange."""
+    """Eight minutes of every fill of BTCUSDT, played fast by the simulator."""
     market = RecordedMarket.load([str(realdata / "um_trade_btcusdt_2024-07-18_19.txt.gz")])
     exchange = Simulator(market, 200.0)
     await exchange.start()

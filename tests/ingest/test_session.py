@@ -100,7 +100,7 @@ async def test_subscriptions_follow_on_the_living_connection() -> None:
 
 
 async def test_messages_and_pings_keep_the_exchanges_limit() -> None:
-    """A change a turn for three seconds, against the local exchange, which cuts whoever says too much."""
+    """A change a turn for three seconds, against the simulator, which cuts whoever says too much."""
     market = SyntheticMarket(3, 50.0)
     exchange = Simulator(market)
     async with running(exchange):

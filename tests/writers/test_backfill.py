@@ -13,7 +13,7 @@ from tests.writers.backfillkit import CLOSED_MS, official, part_of, rows, write_
 from tests.writers.support import stored
 from writers import backfill
 from writers.backfill import ReadAhead, ReaderDied, Totals, from_dumps, load
-from writers.backfill_parts import Batch, Failure
+from writers.backfill_parts import Failure, HistoryRows
 from writers.backfill_table import HistoryTable
 
 
@@ -76,14 +76,14 @@ def test_a_bad_file_does_not_stop_the_rest(database: Database, tmp_path: Path) -
     bad = part_of(write_dump(tmp_path, "hello\n", "AUSDT-1m-2024-09.csv"))
     last = part_of(write_dump(tmp_path, rows(4), "CUSDT-1m-2024-09.csv"))
     totals = Totals()
-    seen: list[Batch | Failure] = []
+    seen: list[HistoryRows | Failure] = []
     table = HistoryTable(database, CLOSED_MS)
     load(table, from_dumps([bad, good, last], CLOSED_MS), totals, report=lambda _: None, done=seen.append)
     assert (totals.rows, totals.written) == (7, 7)
     ((failure),) = totals.failures
     assert failure.part == bad
     assert failure.reason == f"{bad.path}: is no known format of klines"
-    assert [type(each) for each in seen] == [Failure, Batch, Batch]
+    assert [type(each) for each in seen] == [Failure, HistoryRows, HistoryRows]
     assert set(table.loaded()) == {good.key, last.key}
 
 
@@ -92,7 +92,11 @@ def test_what_the_database_refuses_fails_its_part_alone(database: Database, tmp_
     bad = part_of(write_dump(tmp_path, rows(3), "AUSDT-1m-2024-09.csv"))
     good = part_of(write_dump(tmp_path, rows(3)))
     over = (official(0)[0], "9" * 200_000, *official(0)[2:])
-    source = [Batch(bad, [over], bad.to_ms - 1), Batch(bad, rows(3), bad.to_ms), Batch(good, rows(3), good.to_ms)]
+    source = [
+        HistoryRows(bad, [over], bad.to_ms - 1),
+        HistoryRows(bad, rows(3), bad.to_ms),
+        HistoryRows(good, rows(3), good.to_ms),
+    ]
     totals = Totals()
     load(HistoryTable(database, CLOSED_MS), source, totals, report=lambda _: None)
     assert [failure.part for failure in totals.failures] == [bad]

@@ -16,7 +16,7 @@ from klagg.kline import NINE_VALUES, Kline
 from klagg.wire.findings import FindingKind
 from tests.writers.backfillkit import CLOSED_MS, START_MS, minute, official, part_of, rows, write_dump
 from tests.writers.support import stored
-from writers.backfill_parts import Batch, OfficialRow, Part
+from writers.backfill_parts import HistoryRows, OfficialRow, Part
 from writers.backfill_table import DIFFERENT, Disagreement, HistoryTable, Stored
 from writers.kline_table import upsert
 
@@ -69,7 +69,7 @@ def own(at: int, **changes: Any) -> Kline:
 def put(database: Database, part: Part, given: list[OfficialRow], settled_ms: int = CLOSED_MS) -> Stored:
     """Store rows of a part; what is said equals what is found."""
     said: list[Disagreement] = []
-    found = HistoryTable(database, settled_ms).store(Batch(part, given, part.to_ms), said.extend)
+    found = HistoryTable(database, settled_ms).store(HistoryRows(part, given, part.to_ms), said.extend)
     assert said == found.disagreements
     return found
 
@@ -194,7 +194,9 @@ def test_beside_live_writers_nothing_of_theirs_is_lost(database: Database, datab
         with closing(Database(database_url)) as mine:
             table = HistoryTable(mine, 0)
             for start in range(0, 300, 30):
-                table.store(Batch(replace(wide, name=f"{at}"), given[start : start + 60], wide.to_ms), lambda _: None)
+                table.store(
+                    HistoryRows(replace(wide, name=f"{at}"), given[start : start + 60], wide.to_ms), lambda _: None
+                )
 
     with ThreadPoolExecutor(12) as pool:
         works = [pool.submit(work, at) for at in range(6) for work in (write, backfill)]
@@ -213,12 +215,12 @@ def test_rows_and_the_note_of_them_go_together(database: Database, part: Part) -
         raise Crash
 
     with pytest.raises(Crash):
-        table.store(Batch(part, rows(10), minute(10)), crash)
+        table.store(HistoryRows(part, rows(10), minute(10)), crash)
     assert (stored(database), table.loaded()) == ([], {})
-    table.store(Batch(part, rows(10), minute(10)), lambda _: None)
+    table.store(HistoryRows(part, rows(10), minute(10)), lambda _: None)
     loaded = table.loaded()[part.key]
     assert (loaded.mark, loaded.from_ms, loaded.until_ms) == (part.mark, START_MS, minute(10))
-    table.store(Batch(part, [], part.to_ms), lambda _: None)
+    table.store(HistoryRows(part, [], part.to_ms), lambda _: None)
     assert table.loaded()[part.key].until_ms == part.to_ms
 
 

@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from klagg.kline import Kline
 from klagg.process.group_consumer import Rejected
 from tests.writers.support import OPEN_TIME, accepted, kline, newer
-from writers.batch import Accepted, Batch, resolve
+from writers.batch import Accepted, KlineBatch, resolve
 
 
-def filled(count: int, *, size_max: int = 10, now_ms: float = 0.0) -> Batch:
-    batch = Batch(size_max, wait_ms_max=1000)
+def filled(count: int, *, size_max: int = 10, now_ms: float = 0.0) -> KlineBatch:
+    batch = KlineBatch(size_max, wait_ms_max=1000)
     for entry in accepted([kline()] * count):
         batch.add(entry, now_ms)
     return batch

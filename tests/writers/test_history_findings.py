@@ -12,7 +12,7 @@ from klagg.errors import ContractError
 from klagg.wire.fields import RawFields
 from klagg.wire.findings import FindingKind, Severity, finding_entry
 from tests.writers.test_history import T, raw
-from writers.history_findings import Finding, changed, finding_of
+from writers.history_findings import FindingRow, changed, finding_of
 
 
 def fields(finding_id: str = "f1", time_ms: int = T, evidence: str = "e", **changes: Any) -> RawFields:
@@ -23,9 +23,9 @@ def fields(finding_id: str = "f1", time_ms: int = T, evidence: str = "e", **chan
     )
 
 
-def row_of(*told: Finding) -> Finding:
+def row_of(*told: FindingRow) -> FindingRow:
     """The one row of these entries, each kept by itself."""
-    rows: dict[str, Finding] = {}
+    rows: dict[str, FindingRow] = {}
     for each in told:
         rows |= {row.id: row for row in changed(rows.values(), [each])}
     (row,) = rows.values()
@@ -103,7 +103,7 @@ def test_it_is_settled_and_stands_again() -> None:
 
 
 @pytest.mark.parametrize("told", [[FIRST, AGAIN], [FIRST, SETTLED], [FIRST, AGAIN, SETTLED, ANEW], [SETTLED]])
-def test_any_order_and_any_repetition_make_the_same_row(told: list[Finding]) -> None:
+def test_any_order_and_any_repetition_make_the_same_row(told: list[FindingRow]) -> None:
     wanted = row_of(*told)
     for order in itertools.permutations(told):
         assert row_of(*order) == wanted

@@ -9,7 +9,7 @@ from klagg.errors import DatabaseRefused
 from klagg.wire.entries import events_entry
 from klagg.wire.findings import FindingKind, Severity, finding_entry
 from tests.writers.test_history import GAP_KEY, T, closed, delisted, listed, opened, raw, told
-from writers.history_findings import Finding, finding_of
+from writers.history_findings import FindingRow, finding_of
 from writers.history_table import keep
 from writers.kline_table import value_is_to_blame
 
@@ -89,7 +89,7 @@ def test_evidence_can_be_asked_for(database: Database) -> None:
     assert {(row["shard"], row["said_at"]) for row in rows} == {(3, None)}
 
 
-def standing(entry_id: str, time_ms: int, evidence: str, **changes: Any) -> Finding:
+def standing(entry_id: str, time_ms: int, evidence: str, **changes: Any) -> FindingRow:
     """A finding about a minute, as that entry says it."""
     fields = finding_entry(
         FindingKind.LOCAL_GAP,
@@ -119,7 +119,7 @@ def test_a_finding_with_an_id_is_one_row_that_is_settled_and_opens_again(databas
     first, again = standing("9-0", T, '{"lacks":3}'), standing("10-1", T + 5, '{"lacks":2}')
     settled, anew = standing("11-0", T + 9, "amended", closed=True), standing("12-0", T + 20, "gone again")
 
-    def row(*findings: Finding) -> dict[str, Any]:
+    def row(*findings: FindingRow) -> dict[str, Any]:
         keep(database, [], findings, "agg")
         (found,) = database.query(STANDING)
         return found

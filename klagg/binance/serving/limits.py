@@ -42,7 +42,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
+class WeightVerdict:
     """What becomes of a REST request: HTTP `status` 200, 429 or 418, the minute's weight so far, when to come back."""
 
     status: int
@@ -67,7 +67,7 @@ class WeightLimiter:
     limits: Limits
     _addresses: dict[str, _Address] = field(default_factory=dict)
 
-    def charge(self, address: str, weight: int, now_ms: int) -> Verdict:
+    def charge(self, address: str, weight: int, now_ms: int) -> WeightVerdict:
         """Charge `weight` to `address` at `now_ms` (real time, ms); whether its request is served."""
         minute = now_ms // 60_000
         state = self._addresses.get(address)
@@ -80,17 +80,17 @@ class WeightLimiter:
             state.minute, state.used, state.refusals = minute, 0, 0
         state.used += weight
         if state.used <= self.limits.weight_per_minute:
-            return Verdict(200, state.used)
+            return WeightVerdict(200, state.used)
         state.refusals += 1
         if state.refusals > self.limits.refusals_until_ban:
             state.banned_until_ms = now_ms + min(self.limits.ban_s * 1000 * 2**state.bans, BAN_S_MAX * 1000)
             state.bans += 1
             return self._banned(state, now_ms)
-        return Verdict(429, state.used, retry_after_s=_seconds_up((minute + 1) * 60_000 - now_ms))
+        return WeightVerdict(429, state.used, retry_after_s=_seconds_up((minute + 1) * 60_000 - now_ms))
 
     @staticmethod
-    def _banned(state: _Address, now_ms: int) -> Verdict:
-        return Verdict(418, state.used, _seconds_up(state.banned_until_ms - now_ms), state.banned_until_ms)
+    def _banned(state: _Address, now_ms: int) -> WeightVerdict:
+        return WeightVerdict(418, state.used, _seconds_up(state.banned_until_ms - now_ms), state.banned_until_ms)
 
     def _forget_idle(self, minute: int, now_ms: int) -> None:
         """Keeps the table of addresses as small as their number within the last hour."""

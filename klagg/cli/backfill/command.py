@@ -24,7 +24,7 @@ from klagg.settings import Settings, load
 from writers.backfill import Totals, from_dumps
 from writers.backfill import load as load_history
 from writers.backfill_dumps import find_dumps
-from writers.backfill_parts import Batch, Failure, Part, in_order, resumed, span_of
+from writers.backfill_parts import Failure, HistoryRows, Part, in_order, resumed, span_of
 from writers.backfill_table import HistoryTable
 from writers.migrate import require_schema
 
@@ -40,7 +40,7 @@ class Plan:
     """What there is to load. `problems` make the exit code 1, `notes` do not."""
 
     parts: list[Part]
-    source: Iterable[Batch | Failure] = ()
+    source: Iterable[HistoryRows | Failure] = ()
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 

@@ -20,7 +20,7 @@ from klagg.cli.up.screen import moment
 from klagg.errors import ConfigError
 from klagg.kline import NINE_VALUES
 from writers.backfill import Totals
-from writers.backfill_parts import Batch, Failure, Part
+from writers.backfill_parts import Failure, HistoryRows, Part
 from writers.backfill_table import Disagreement
 
 PLAIN_S: Final = 10.0
@@ -155,12 +155,12 @@ class Meter(AbstractContextManager["Meter"]):
         if self._bar is not None:
             self._bar.stop()
 
-    def see(self, item: Batch | Failure) -> None:
+    def see(self, item: HistoryRows | Failure) -> None:
         """An item is done with."""
         part = item.part
         left = self._left.get(part.key, 0)
         step = left
-        if isinstance(item, Batch) and item.until_ms < part.to_ms:
+        if isinstance(item, HistoryRows) and item.until_ms < part.to_ms:
             step = min(len(item.rows), left)
         self._left[part.key] = left - step
         self._done += step

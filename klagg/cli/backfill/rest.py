@@ -23,7 +23,7 @@ from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable, Klag
 from klagg.intervals import Interval
 from klagg.process.stats import Stats
 from klagg.settings import Settings
-from writers.backfill_parts import Batch, Failure, OfficialRow, Part, in_order, parts_of_range
+from writers.backfill_parts import Failure, HistoryRows, OfficialRow, Part, in_order, parts_of_range
 
 PAGE_ROWS: Final = 499
 """The most rows of a page that weighs 2: no other page has more rows for its weight."""
@@ -78,7 +78,7 @@ class RestHistory:
             raise ConfigError(f"the exchange does not list {', '.join(unknown)}")
         return ListedSymbols(now_ms, {each: _whole(listed[each]) for each in symbols})
 
-    def batches(self, parts: Iterable[Part]) -> Iterator[Batch | Failure]:
+    def batches(self, parts: Iterable[Part]) -> Iterator[HistoryRows | Failure]:
         """All rows of the parts. After a refusal the other parts of the same symbol are not requested.
 
         ExchangeUnavailable or RedisUnavailable if one of them stays away.
@@ -98,7 +98,7 @@ class RestHistory:
             finally:
                 runner.run(stack.aclose())
 
-    def _part(self, runner: asyncio.Runner, rest: ExchangeRest, part: Part) -> Iterator[Batch | Failure]:
+    def _part(self, runner: asyncio.Runner, rest: ExchangeRest, part: Part) -> Iterator[HistoryRows | Failure]:
         bars, next_ms = part.interval, max(part.start_ms, part.from_ms)
         while next_ms < part.to_ms:
             limit = min(PAGE_ROWS, bars.bucket_of(part.to_ms - 1) - bars.bucket_of(next_ms - 1))
@@ -113,7 +113,7 @@ class RestHistory:
                 yield Failure(part, f"{part.symbol} {bars.name} {part.name}: the answer goes beyond what was asked")
                 return
             next_ms = bars.close_time(rows[-1][0]) + 1 if len(rows) == limit > 0 else part.to_ms
-            yield Batch(part, [_official(row, bars) for row in rows], next_ms)
+            yield HistoryRows(part, [_official(row, bars) for row in rows], next_ms)
 
     async def _ask(self, rest: ExchangeRest, part: Part, from_ms: int, limit: int) -> Any:
         """One page; temporary errors are retried, and the gate keeps the pauses that the exchange demands."""
