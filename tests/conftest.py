@@ -46,6 +46,7 @@ LONGEST_FIRST = (
     "cli/test_up.py",
     "endtoend/test_two_lines.py",
     "soak/test_soak.py",
+    "test_guard.py",
     "endtoend/test_audit.py",
     "endtoend/test_fills.py",
     "endtoend/test_weight.py",
@@ -72,7 +73,11 @@ SLOW = (*LONGEST_FIRST, "test_packaging.py")
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Longest first, all else in its order; and marks what is slow."""
     place = {name: number for number, name in enumerate(LONGEST_FIRST)}
-    named = [(item.path.relative_to(ROOT / "tests").as_posix(), item) for item in items]
+    tests = ROOT / "tests"
+    named = [
+        (item.path.relative_to(tests).as_posix() if item.path.is_relative_to(tests) else item.path.name, item)
+        for item in items
+    ]
     for name, item in named:
         if name in SLOW:
             item.add_marker(pytest.mark.slow)

@@ -118,7 +118,7 @@ class Running:
     def end(self, number: signal.Signals = signal.SIGINT) -> int:
         """Send a signal as a terminal does, to the whole group, and wait; the exit code."""
         os.killpg(self.process.pid, number)
-        return self.process.wait(40)
+        return self.process.wait(90)
 
 
 @contextmanager

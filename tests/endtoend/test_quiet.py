@@ -22,7 +22,7 @@ def test_bars_of_quiet_symbols_wait_for_their_proof_and_get_it(
 ) -> None:
     """Some have minutes without a trade, which are flat and not proven until they trade again. What nobody got of them
     is missed only then."""
-    symbols, rate, speed, at_s = 20, 40, 20, 300
+    symbols, rate, speed, at_s = 60, 45, 20, 300
     market = ["--symbols", str(symbols), "--rate", str(rate), "--speed", str(speed), "--wait"]
     database = migrated(database_url)
     with stack(

@@ -24,6 +24,7 @@ from klagg.errors import ConfigError
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
 from klagg.wire.entries import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, listings_of, trigger_of
+from klagg.wire.fields import VERSION
 from klagg.wire.keys import CLOCK_KEY, WEIGHTS_KEY, shard_of
 from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, contract_news, feed_of
 from tests.kit import eventually_async as eventually
@@ -236,7 +237,7 @@ async def test_triggers_and_their_trimming(streams: Streams, redis_url: str) -> 
     assert [each.fields[b"seq"] for each in reversed(told)] == [b"%d" % seq for seq in range(1, len(told) + 1)]
     for each in told:
         name, time_ms = trigger_of(each.fields)
-        assert each.fields[b"v"] == b"1"
+        assert each.fields[b"v"] == str(VERSION).encode()
         assert name in {TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS}
         assert abs(time_ms - NOW_MS) < 60_000
     # Redis trims whole nodes of 100 entries.
