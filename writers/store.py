@@ -59,14 +59,6 @@ class Store:
         """Whether the database answers and has the schema; MigrationError if it lacks migrations."""
         return self._patiently(self._has_schema) or False
 
-    def wait_until_it_answers(self) -> bool:
-        """Whether the database answers, which takes one round trip to it; an outage is waited out."""
-        return self._patiently(self._answers) or False
-
-    def _answers(self) -> bool:
-        self._database.ping()
-        return True
-
     def _has_schema(self) -> bool:
         require_schema(self._database)
         return True

@@ -38,14 +38,14 @@ _UNAVAILABLE_CODES: Final = {"25006": "read-only transaction: a standby", "55P03
 
 DATA_EXCEPTION: Final = "22000"
 
-WAITING_S: Final = 0.05
-"""How often a hook gets its turn while a statement runs."""
+WAITING_S: Final = 0.002
+"""How often a hook gets its turn while a statement runs: soon enough to do something useful with that time."""
 
 _QUERIES = load_statements(Path(__file__).with_name("postgres.sql"))
 
 
 class _Connection(psycopg.Connection[Row]):
-    """A connection that does not wait for ever, and calls its owner's hook while it waits: a heart that has to beat.
+    """A connection that does not wait for ever, and lets its owner do something while it waits.
 
     psycopg resumes a waiting operation after each interval, with a false value if nothing came from the server.
     """
@@ -163,10 +163,6 @@ class Database:
             raise
         finally:
             self._in_transaction = False
-
-    def ping(self) -> None:
-        """One round trip."""
-        self.query(_QUERIES["ping"])
 
     def execute(self, sql: str, parameters: Parameters | None = None) -> int:
         """Run a statement; how many rows it touched. Outside `transaction` it is a transaction of its own.

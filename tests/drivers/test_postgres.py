@@ -129,15 +129,6 @@ def test_a_lost_connection_is_unavailable_and_the_next_use_connects_again(
     assert database.query("SELECT pg_backend_pid() AS pid")[0]["pid"] != pid
 
 
-def test_a_ping_finds_a_lost_connection(database: Database, postgres_server: PostgresServer) -> None:
-    database.ping()
-    pid = database.query("SELECT pg_backend_pid() AS pid")[0]["pid"]
-    postgres_server.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
-    with pytest.raises(DatabaseUnavailable):
-        database.ping()
-    database.ping()
-
-
 def test_a_server_that_hangs_is_unavailable_and_its_owner_hears_of_the_wait(database_url: str) -> None:
     calls = []
     database = Database(database_url, timeout_ms=500, while_waiting=lambda: calls.append(1))
