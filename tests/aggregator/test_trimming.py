@@ -151,7 +151,7 @@ def test_the_feed_is_trimmed_behind_the_checkpoint_and_the_retention(streams: St
     needed = 10_000 - 5000 + KEPT_MS // 1000
     assert kept == ids[-len(kept) :]
     assert needed <= len(kept) <= needed + NODE
-    assert trimmer.take() == ([], [])
+    assert trimmer.drain() == ([], [])
 
 
 @pytest.mark.servers
@@ -196,7 +196,7 @@ def test_the_switch_decides_whether_auditors_hold_entries_back(
     assert group in streams.groups(key), "left from the time before the switch"
     rounds(unaudited)
     assert streams.length(key) <= kept + NODE
-    findings, _ = unaudited.take()
+    findings, _ = unaudited.drain()
     assert any(group in each["evidence"] and each["severity"] == "warning" for each in findings)
 
 
@@ -258,7 +258,7 @@ def test_live_beyond_its_cap_waits_for_no_reader(
     for _ in range(3):
         rounds(trimmer)
     assert cap // 200 < streams.memory(KEYS.live) <= cap // 100
-    assert trimmer.take() == ([], []), "it loads the bars anew; nothing is lost"
+    assert trimmer.drain() == ([], []), "it loads the bars anew; nothing is lost"
 
 
 @pytest.mark.servers
@@ -282,7 +282,7 @@ def test_klines_over_their_cap_lose_the_retention_first(
     streams.ack(KEYS.klines, GROUP_WRITERS, ids[:7000])
     for _ in range(3):
         rounds(trimmer)
-        findings, cuts = trimmer.take()
+        findings, cuts = trimmer.drain()
         assert findings == [], "all that went had been read"
         streams.write(cuts)
     assert streams.memory(KEYS.klines) <= (redis_server.maxmemory_mb << 20) // 100
@@ -305,7 +305,7 @@ def test_unread_klines_over_the_cap_are_cut_in_the_commit_that_says_so(
         before = streams.length(KEYS.klines)
         rounds(trimmer)
         assert streams.length(KEYS.klines) >= before - 10, "only what was read goes outside of a commit"
-        findings, cuts = trimmer.take()
+        findings, cuts = trimmer.drain()
         assert len(findings) == len(cuts) == 1
         assert trimmer.due(0.0), "while it is too large the next cut is due at once"
         committer.commit(Outputs(number, findings=findings), f"1-{number}", cuts)
@@ -322,7 +322,7 @@ def test_unread_klines_over_the_cap_are_cut_in_the_commit_that_says_so(
         assert int(last[1]) + 1 == int(first[0])
     assert f"to {oldest_kept - 1} of aggregator-0@1" in said[-1]["evidence"]
     rounds(trimmer)
-    assert trimmer.take() == ([], [])
+    assert trimmer.drain() == ([], [])
 
 
 @pytest.mark.servers
@@ -367,13 +367,13 @@ def test_an_unknown_group_is_told_once_and_holds_nothing(streams: Streams, clien
         streams.ack(KEYS.klines, GROUP_WRITERS, [entry.id])
     for _ in range(3):
         rounds(trimmer)
-    findings, cuts = trimmer.take()
+    findings, cuts = trimmer.drain()
     assert [(each["kind"], each["severity"]) for each in findings] == [("UNKNOWN_GROUP", "warning")] * 2
     assert ["feed:{0}" in findings[0]["evidence"], "klines:{0}" in findings[1]["evidence"]] == [True, True]
     assert cuts == []
     assert streams.length(KEYS.klines) <= KEPT_MS // 1000 + NODE
     rounds(trimmer)
-    assert trimmer.take() == ([], [])
+    assert trimmer.drain() == ([], [])
 
 
 @pytest.mark.servers

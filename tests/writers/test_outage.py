@@ -251,7 +251,7 @@ def test_a_cap_that_cuts_the_backlog_is_found_said_and_survived(
         evidence = []
         while streams.memory(KLINES) > cap:
             trimmer.round(time.monotonic(), "0-0", 7)
-            findings, cuts = trimmer.take()
+            findings, cuts = trimmer.drain()
             evidence += [each["evidence"] for each in findings if each["kind"] == "DATA_LOSS"]
             streams.write(cuts)
         first_kept = int(text_of(streams.range(KLINES, count=1)[0].fields, "seq"))
