@@ -3,12 +3,18 @@
 # make up      setup, then klagg with its own servers: the live market, or a simulated one where that cannot be reached
 #              (ARGS="--no-database" and the like are passed on)
 # make page    the chart library of the web page from npm, as its lock file says (Node 18 or newer; nothing else needs it)
-# make check   formatting, types, import contracts, packaging
-# make test    setup, check and every test, the real servers included
+# make lint    formatting, lint, spelling: the seconds before each commit (.pre-commit-config.yaml runs it too)
+# make check   lint, types, import contracts, the rules of tests/test_architecture.py, dead code, packaging
+# make test    setup, check and every test, the real servers included; it is to take at most 12 minutes on two idle cores
+# make test-fast   what needs neither servers nor long, for people at work: less than 90 seconds
+# make test-long   2,000 worlds of the simulation (SEEDS=2000) and two lines of 600 symbols at 5,000 trades/s under losses
+# make coverage  which lines and branches the tests run, as a table and in htmlcov/; a figure, no bar that must be passed
+#              (ARGS="tests/aggregator" and the like are passed on)
 # make chaos   the real processes under 200 times kill -9 and other faults leave the table that they leave without; about
 #              13 minutes (SEED=1 KILLS=200; ARGS="--keep" and the like are passed on); the last line says identical
 # make soak    half an hour of 600 symbols at 5,000 trades/s under random faults: the table equals the exchange's record, and
-#              memory stays flat (SEED=1; ARGS="--minutes 10" and the like are passed on); the last line says sound
+#              memory stays flat (SEED=1; ARGS="--minutes 10" and the like are passed on); ARGS="--two-lines": five minutes
+#              in which both lines lose a percent of their trades, and either dies; the last line says sound
 # make lock    writes requirements.lock anew from pyproject.toml
 # make clean   removes the environment and all caches in this folder, never data/
 #
@@ -20,7 +26,7 @@ SHELL := /bin/bash
 .ONESHELL:
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help setup up page check test chaos soak lock clean
+.PHONY: help setup up page check lint test test-fast test-long coverage chaos soak lock clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -29,8 +35,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 ARGS ?=
 SEED ?= 1
 KILLS ?= 200
-# As many at a time as a small machine has cores: the real processes of a test need them in time.
-WORKERS ?= 2
+SEEDS ?= 2000
+# One more than a small machine has cores: the tests of the whole path wait for an exchange's time to pass.
+WORKERS ?= 3
+# The tests that make check runs; make test does not run them again.
+IN_CHECK := tests/test_architecture.py tests/test_dead.py tests/test_docs.py tests/test_packaging.py tests/test_storeys.py
+CHECKED := $(addprefix --ignore ,$(IN_CHECK))
 
 help:
 	@sed -n 's/^# \{0,1\}//p;/^$$/q' Makefile
@@ -88,15 +98,35 @@ $(CHARTS): gateway/web/package-lock.json
 
 page: $(CHARTS)
 
-check: setup
+lint: setup
 	@$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
-	$(BIN)/lint-imports
-	$(BIN)/pytest -q tests/test_packaging.py
+	$(BIN)/codespell
 
+check: lint
+	@$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/pytest -q $(IN_CHECK)
+
+# What check runs is not run again. Files stay whole (loadfile) and keep the order that tests/conftest.py gives them.
 test: check
-	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(CHECKED) $(ARGS)
+
+test-fast: setup
+	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not endtoend and not servers and not slow" $(ARGS)
+
+test-long: setup
+	@KLAGG_SEEDS=$(SEEDS) $(BIN)/pytest -q -s tests/simulation/test_simulation.py
+	$(BIN)/python -m tests.soak --seed $(SEED) --two-lines
+
+# In the processes that tests start too. Not in make test, which it would slow down.
+coverage: setup
+	@$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest -n $(WORKERS) --dist loadfile $(ARGS) || failed=$$?
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report
+	exit $${failed:-0}
 
 chaos: setup
 	@exec $(BIN)/python -m tests.chaos --seed $(SEED) --kills $(KILLS) $(ARGS)
@@ -122,5 +152,5 @@ lock:
 	cat requirements.lock
 
 clean:
-	@rm -rf .venv gateway/web/vendor build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	@rm -rf .venv gateway/web/vendor build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .coverage htmlcov .import_linter_cache .hypothesis
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,10 @@ from aggregator.official_rows import OfficialRows
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
 
-FORMAT = 5
+FORMAT = 6
+FORMAT_OF_VERSION_1 = 5
+"""The format that the contract's version 1 wrote: the same values, some of them under other names."""
+
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
 
@@ -73,8 +76,12 @@ class Checkpoint:
 
 def layout_of(core: Core) -> str:
     """What a checkpoint must agree on with the core that loads it."""
+    return f"{FORMAT}/{_layout_behind_format(core)}"
+
+
+def _layout_behind_format(core: Core) -> str:
     intervals = ",".join(interval.name for interval in core.ring.intervals)
-    return f"{FORMAT}/{intervals}/{','.join(map(str, core.ring.sizes))}"
+    return f"{intervals}/{','.join(map(str, core.ring.sizes))}"
 
 
 def _header(core: Core) -> str:
@@ -117,9 +124,19 @@ def restore(core: Core, header: str, blocks: Sequence[bytes]) -> None:
     CheckpointDamaged if header and blocks do not hold what they must; the core is of no use then.
     """
     try:
-        _restore(core, ujson.loads(header), blocks)
+        _restore(core, _upgraded(ujson.loads(header)), blocks)
     except (ValueError, LookupError, TypeError, AttributeError, OverflowError, zlib.error) as bad:
         raise CheckpointDamaged(f"the checkpoint is damaged: {bad}") from bad
+
+
+def _upgraded(state: dict[str, Any]) -> dict[str, Any]:
+    """A header under the names of this format."""
+    if not state["layout"].startswith(f"{FORMAT_OF_VERSION_1}/"):
+        return state
+    official, counts = dict(state["official"]), dict(state["counts"])
+    official["carried_from"] = official.pop("marked_from")
+    counts["gaps_opened"], counts["gaps_closed"] = counts.pop("holes_opened"), counts.pop("holes_closed")
+    return {**state, "gaps": state["holes"], "official": official, "counts": counts}
 
 
 def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None:
@@ -194,8 +211,9 @@ def _ranges_out(coverage: Coverage) -> list[list[Any]]:
 
 def fits(core: Core, header: str) -> bool:
     """Whether the checkpoint was made with the intervals and window that this core has; not if it is no checkpoint."""
+    layouts = (f"{each}/{_layout_behind_format(core)}" for each in (FORMAT, FORMAT_OF_VERSION_1))
     try:
-        return bool(ujson.loads(header)["layout"] == layout_of(core))
+        return ujson.loads(header)["layout"] in layouts
     except (ValueError, KeyError, TypeError):
         return False
 

@@ -14,7 +14,7 @@ from aggregator.arrays import Bools, Ints
 from klagg.decimals import DIGITS_MAX, POWERS, parse_column, parse_integers
 from klagg.errors import ContractError
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of
+from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 
 _COLUMNS = tuple(name.encode() for name in TRADE_COLUMNS)
 _COLUMN_BYTES_MAX = 16 << 20
@@ -111,7 +111,7 @@ TRADE_FLAGS = ("maker", "agg")
 
 def check_entry(raw: RawFields) -> int:
     """The number of trades in a `trades` entry; ContractError unless every column has exactly that many values."""
-    check_version(raw)
+    raw = upgraded(raw)
     count = integer_of(raw, "n")
     if text_of(raw, "ids") not in (AGG_IDS, TRADE_IDS):
         raise ContractError(f"a trades entry has ids {raw[b'ids']!r}")

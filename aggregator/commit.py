@@ -26,13 +26,12 @@ from aggregator.publisher import Outputs
 from klagg.drivers.redis_streams import Append, HashUpdate, Streams, Write
 from klagg.errors import CommitConflict, ContractError, RedisOlder, RedisRefused, RedisUnavailable
 from klagg.wire.entries import BARS_POSITION, DEAD_ENTRIES
+from klagg.wire.entry_id import BEFORE_FIRST, EntryId
 from klagg.wire.fields import Fields, integer_of, stamp, text_of
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
 
-START = "0-0"
-REDIS_OLDER = "REDIS_OLDER"
-"""The kind of the finding that Redis came back older than a process had left it."""
+START = BEFORE_FIRST
 ENTRIES_MAX = {"dead": DEAD_ENTRIES}
 """Streams that no group reads and to which other processes append too are bounded at every append; the others are
 trimmed by aggregator.trimming."""
@@ -73,19 +72,13 @@ class Position:
             integer_of(raw, "step"),
             numbers,
         )
-        if not all(part.isdigit() for part in position.feed.split("-")) or position.feed.count("-") != 1:
-            raise ContractError(f"the commit hash holds the feed id {position.feed!r}")
+        EntryId.of(position.feed)
         return position
 
 
 def after(one: str, other: str) -> bool:
     """Whether stream id `one` comes after `other`."""
-    return _parts(one) > _parts(other)
-
-
-def _parts(entry_id: str) -> tuple[int, int]:
-    milliseconds, _, number = entry_id.partition("-")
-    return int(milliseconds), int(number)
+    return EntryId.of(one) > EntryId.of(other)
 
 
 def entries_by_key(keys: Keys, outputs: Outputs) -> Mapping[str, Sequence[Fields]]:
@@ -202,7 +195,7 @@ class Committer:
         The finding is written outside of any commit, because this process makes no more commits; its `seq` is 1.
         """
         evidence = f"{where}, while this process had committed {_place(self.position)}"
-        entry = finding_entry(REDIS_OLDER, "error", evidence)
+        entry = finding_entry(FindingKind.REDIS_OLDER, Severity.ERROR, evidence)
         with contextlib.suppress(RedisUnavailable, RedisRefused):
             stamped = stamp(entry, f"{self._writer}/older", 1)
             self._streams.append(self._keys.findings, stamped)

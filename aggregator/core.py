@@ -52,8 +52,8 @@ from klagg.wire.entries import (
     events_entry,
     request_entry,
 )
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of
-from klagg.wire.findings import finding_entry
+from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import FEED
 
 NARROW = 1 << 15
@@ -145,22 +145,22 @@ class Core:
         """
         assert not self._in_tick, "all outputs of a tick are read before the next entry is applied"
         try:
-            check_version(raw)
-            if loss := self.feed_sequences.note(entry_id, raw, self.time_ms):
+            entry = upgraded(raw)
+            if loss := self.feed_sequences.note(entry_id, entry, self.time_ms):
                 self._pending.findings.append(loss)
-            kind = text_of(raw, "kind")
+            kind = text_of(entry, "kind")
             if kind == TRADES:
-                self._gather(entry_id, raw)
+                self._gather(entry_id, entry)
             elif kind == TICK:
-                time_ms = integer_of(raw, "time")
+                time_ms = integer_of(entry, "time")
                 self._in_tick = True
                 return self._tick(time_ms)
             elif kind == WATERMARK:
-                self._gather_watermark(raw)
+                self._gather_watermark(entry)
             elif kind == LISTING:
-                self._listed += usable_listings(raw)
+                self._listed += usable_listings(entry)
             elif kind == OFFICIAL:
-                self.official.gather(raw)
+                self.official.gather(entry)
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:
@@ -261,7 +261,9 @@ class Core:
         except ArithmeticOverflow as beyond:
             name, needed = self.symbols.names[slot], f"{price_scale} and {qty_scale} decimals"
             self._pending.findings.append(
-                finding_entry("OVERFLOW", "error", f"{needed}: {beyond}", symbol=name, time_ms=self.time_ms)
+                finding_entry(
+                    FindingKind.OVERFLOW, Severity.ERROR, f"{needed}: {beyond}", symbol=name, time_ms=self.time_ms
+                )
             )
             return
         for values, more in held:
@@ -399,7 +401,7 @@ class Core:
             trades = trades.select(trades.counts)
         if trades.unfit is not None and trades.unfit.any():
             lost = trades.select(trades.unfit)
-            self._refuse("OVERFLOW", "does not fit 64 bits at the symbol's scales", lost.slot, lost.id)
+            self._refuse(FindingKind.OVERFLOW, "does not fit 64 bits at the symbol's scales", lost.slot, lost.id)
             self.ledger.lose(lost.slot, lost.id, lost.time)
             trades = trades.select(~trades.unfit)
         trades.counts = trades.unfit = None
@@ -430,7 +432,9 @@ class Core:
         wrong = (self.agg_ids[slots] != spaces) & current
         if not wrong.any():
             return current
-        self._refuse("ID_SPACE", "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong])
+        self._refuse(
+            FindingKind.ID_SPACE, "is of the other id space than the symbol's", slots[wrong], decoded.id[wrong]
+        )
         usable: Bools = current & ~wrong
         return usable
 
@@ -442,22 +446,24 @@ class Core:
             return np.ones(len(slots), np.bool_)
         current, unseen = found
         self.counts.duplicates += int((~current & ~unseen).sum())
-        self._refuse("OLD_GENERATION", OLD_GENERATION_REASON, slots[unseen], decoded.id[unseen])
+        self._refuse(FindingKind.OLD_GENERATION, OLD_GENERATION_REASON, slots[unseen], decoded.id[unseen])
         return current
 
     def _park(self, strange: Trades, time_ms: int) -> None:
         """Park trades that may be of a generation whose listing is still to come; those without room are refused."""
         over = self.listings.park(strange, time_ms)
-        self._refuse("UNLISTED", UNLISTED_REASON, strange.slot[over], strange.id[over])
+        self._refuse(FindingKind.UNLISTED, UNLISTED_REASON, strange.slot[over], strange.id[over])
 
-    def _refuse(self, kind: str, why: str, slots: Ints, ids: Ints) -> None:
+    def _refuse(self, kind: FindingKind, why: str, slots: Ints, ids: Ints) -> None:
         """Count trades that are refused, and report them in one finding a symbol."""
         self.counts.refused += len(slots)
         for slot in np.unique(slots).tolist():
             own = ids[slots == slot]
             evidence = f"{len(own)} trades, ids {own.min()} to {own.max()}: {why}"
             name = self.symbols.names[slot]
-            self._pending.findings.append(finding_entry(kind, "error", evidence, symbol=name, time_ms=self.time_ms))
+            self._pending.findings.append(
+                finding_entry(kind, Severity.ERROR, evidence, symbol=name, time_ms=self.time_ms)
+            )
 
     def _fold(self, trades: Trades, step_ms: int, outputs: Outputs) -> Trades:
         """Fold the trades that are due at this step into every interval; those that are ahead of it."""
@@ -470,7 +476,10 @@ class Core:
         if int(trades.time.min(initial=step_ms)) < step_ms - self._window_ms:
             old = trades.time < step_ms - self._window_ms
             self._refuse(
-                "TOO_OLD", f"is older than the window of {self._window_ms} ms", trades.slot[old], trades.id[old]
+                FindingKind.TOO_OLD,
+                f"is older than the window of {self._window_ms} ms",
+                trades.slot[old],
+                trades.id[old],
             )
             self.ledger.lose(trades.slot[old], trades.id[old], trades.time[old])
             trades = trades.select(~old)
@@ -510,7 +519,7 @@ class Core:
     def _release_slots(self, outputs: Outputs) -> None:
         """At a tick's end: symbols that are over leave `bars`, and later their slots."""
         outputs.bars_gone = self._publisher.forget(self.listings.leave())
-        self._refuse("UNLISTED", UNLISTED_REASON, *self.listings.give_up(self.time_ms))
+        self._refuse(FindingKind.UNLISTED, UNLISTED_REASON, *self.listings.give_up(self.time_ms))
         for slot in self.listings.free():
             self.clear_slot(slot)
 

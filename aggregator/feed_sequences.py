@@ -10,10 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from klagg.wire.fields import Fields, RawFields, integer_of, text_of
-from klagg.wire.findings import finding_entry
-
-DATA_LOSS = "DATA_LOSS"
-"""The kind of the finding that entries of a stream were never read."""
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 WRITERS_MAX = 1_000
 """Runs of writers that are remembered; beyond it the one unseen for longest is forgotten."""
@@ -69,7 +66,7 @@ class FeedSequences:
             f"{seq - expected} entries of the feed were never read: seq {expected} to {seq - 1} of {writer}, "
             f"{since} and before {entry_id} ({time_ms} ms)"
         )
-        return finding_entry(DATA_LOSS, "error", evidence, time_ms=time_ms)
+        return finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, evidence, time_ms=time_ms)
 
     def forget(self, time_ms: int) -> None:
         """Forget runs that were unseen for FORGET_MS before `time_ms`, if a later run of the same process was seen. The

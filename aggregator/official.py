@@ -30,7 +30,7 @@ from klagg.decimals import to_text
 from klagg.errors import ContractError, KlaggError
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS
 from klagg.wire.fields import RawFields
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 NO_TIME = np.iinfo(np.int64).min
 LAST_TIME = np.iinfo(np.int64).max
@@ -41,9 +41,6 @@ WAITING_MAX = 5_000
 it waits."""
 REACH_MS = 2 * MINUTE_MS
 """So near to the first whole minute since a symbol's first watermark its official rows must come to begin its bars."""
-
-EXCHANGE_GAP = "EXCHANGE_GAP"
-REFUSED = "OFFICIAL_REFUSED"
 
 
 class OfficialPilesUp(KlaggError):
@@ -79,7 +76,7 @@ class Official:
         self._placed = OfficialRows.none()
         self._answered: set[int] = set()
         """Slots that had an answer since the last `apply`."""
-        self._findings: list[tuple[int, str, str, str]] = []
+        self._findings: list[tuple[int, FindingKind, Severity, str]] = []
         self.waiting = OfficialRows.none()
         self.nothing = Coverage()
         self.live_from: Ints = np.full(ring.capacity, LAST_TIME, np.int64)
@@ -205,7 +202,9 @@ class Official:
         values, unfit = self.waiting.at_scale(self._symbols)
         if unfit.any():
             for slot, lost in _by_slot(self.waiting.select(unfit)):
-                self._find(slot, "OVERFLOW", "error", lost, "do not fit 64 bits at the symbol's scales")
+                self._find(
+                    slot, FindingKind.OVERFLOW, Severity.ERROR, lost, "do not fit 64 bits at the symbol's scales"
+                )
             self.waiting, values = self.waiting.select(~unfit), values[:, ~unfit]
         scaled = _Scaled(self.waiting, values)
         self._begin(scaled, step_ms)
@@ -400,13 +399,13 @@ class Official:
             close = to_text(int(bar[FIELD["close"]]), int(self._symbols.price_scale[slot]))
             ours = f"{bar[FIELD['trades']]} trades, volume {volume}, close {close}"
             why = f"are flat where trades were seen, in the first of them {ours}"
-            self._find(slot, EXCHANGE_GAP, "warning", scaled.rows.select(own), why)
+            self._find(slot, FindingKind.EXCHANGE_GAP, Severity.WARNING, scaled.rows.select(own), why)
 
     def _refuse(self, rows: OfficialRows, why: str) -> None:
         for slot, own in _by_slot(rows):
-            self._find(slot, REFUSED, "warning", own, why)
+            self._find(slot, FindingKind.OFFICIAL_REFUSED, Severity.WARNING, own, why)
 
-    def _find(self, slot: int, kind: str, severity: str, rows: OfficialRows, why: str) -> None:
+    def _find(self, slot: int, kind: FindingKind, severity: Severity, rows: OfficialRows, why: str) -> None:
         """One finding of a symbol for rows that are not used."""
         span = f"{len(rows)} official rows, open times {rows.open_time.min()} to {rows.open_time.max()}"
         self._findings.append((slot, kind, severity, f"{span}, {why}"))

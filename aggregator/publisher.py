@@ -31,10 +31,7 @@ from klagg.wire.entries import (
     live_field,
 )
 from klagg.wire.fields import Fields
-from klagg.wire.findings import finding_entry
-
-UNREPAIRED = "UNREPAIRED"
-"""The kind of the finding that trades are missing for good: bars that overlap them stay incomplete."""
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 
 @dataclass(slots=True)
@@ -142,7 +139,13 @@ class Publisher:
             kind = self._ring.intervals[at]
             evidence = f"a sum of the {kind.name} bar that opens at {kind.open_of(bucket)} does not fit 62 bits"
             outputs.findings.append(
-                finding_entry("OVERFLOW", "error", evidence, symbol=self._symbols.names[slot], time_ms=outputs.time_ms)
+                finding_entry(
+                    FindingKind.OVERFLOW,
+                    Severity.ERROR,
+                    evidence,
+                    symbol=self._symbols.names[slot],
+                    time_ms=outputs.time_ms,
+                )
             )
         self._ring.broke = []
 
@@ -169,7 +172,11 @@ class Publisher:
                 outputs.events.append(events_entry(kind, outputs.time_ms, rows))
         outputs.findings += [
             finding_entry(
-                UNREPAIRED, "error", evidence_of(gaps), symbol=self._symbols.names[slot], time_ms=outputs.time_ms
+                FindingKind.UNREPAIRED,
+                Severity.ERROR,
+                evidence_of(gaps),
+                symbol=self._symbols.names[slot],
+                time_ms=outputs.time_ms,
             )
             for slot, gaps in lost.items()
         ]

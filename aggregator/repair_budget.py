@@ -9,12 +9,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from klagg.binance.limits import AGG_TRADES_ROWS_MAX, AGG_TRADES_WEIGHT
 from klagg.intervals import MINUTE_MS
 
-PAGE_IDS: Final = 1_000
-PAGE_WEIGHT: Final = 20
-"""`GET /fapi/v1/aggTrades`: at most so many rows for so much weight (Binance USDⓈ-M docs, "Compressed/Aggregate Trades
-List": limit 1000, request weight 20)."""
+PAGE_IDS: Final = AGG_TRADES_ROWS_MAX
+PAGE_WEIGHT: Final = AGG_TRADES_WEIGHT
+"""A request for trades: at most so many ids for so much weight."""
 
 BURST_DIVISOR: Final = 4
 """A quarter of a minute's weight may be spent at once, so that no minute of the exchange sees more than 5/4 of it."""

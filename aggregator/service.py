@@ -13,9 +13,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from aggregator.checkpoint import Checkpoint, CheckpointDamaged, block_keys, fits, restore
-from aggregator.commit import REDIS_OLDER, START, Committer, after, split_outputs
+from aggregator.commit import START, Committer, after, split_outputs
 from aggregator.core import Core
-from aggregator.feed_sequences import DATA_LOSS
 from aggregator.publisher import Outputs
 from aggregator.repair_budget import PAGE_WEIGHT
 from aggregator.trimming import Trimmer
@@ -28,8 +27,9 @@ from klagg.process.service import Context, run
 from klagg.process.stats import Alarm
 from klagg.settings import Aggregator, Settings
 from klagg.wire.entries import TRADES
+from klagg.wire.entry_id import milliseconds_of
 from klagg.wire.fields import Fields
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
 
 READ_ENTRIES = 256
@@ -100,7 +100,9 @@ class Service:
         self._core.epoch = position.epoch
         self._load_checkpoint()
         self._counted = self._counts()
-        self._context.stats.add("findings", 0, kind=DATA_LOSS)  # Prometheus sees growth only in what it saw before
+        self._context.stats.add(
+            "findings", 0, kind=FindingKind.DATA_LOSS
+        )  # Prometheus sees growth only in what it saw before
         self._show()
         self._reading_from_start = self._read_id == START != self._committed_id
         self._stay_within_the_feed()
@@ -144,7 +146,7 @@ class Service:
             begins = self._read_id
         else:
             begins = next((entry.id for entry in self._streams.range(self._keys.feed, count=1)), self._committed_id)
-        return max(0, _milliseconds(self._committed_id) - _milliseconds(begins)) / 1000
+        return max(0, milliseconds_of(self._committed_id) - milliseconds_of(begins)) / 1000
 
     def _stay_within_the_feed(self) -> None:
         """A feed that ends before what was read or committed came back older than the commit hash.
@@ -156,7 +158,9 @@ class Service:
         if not after(self._committed_id, last):
             return
         evidence = f"{self._keys.feed} ends at {last}, before what was committed, {self._committed_id}"
-        self._pending_findings.append(finding_entry(REDIS_OLDER, "error", evidence, time_ms=self._core.time_ms))
+        self._pending_findings.append(
+            finding_entry(FindingKind.REDIS_OLDER, Severity.ERROR, evidence, time_ms=self._core.time_ms)
+        )
         self._committed_id, self._parts_already_committed = last, 0
         self._committer.stand_at(last)
         if after(self._read_id, last):
@@ -216,7 +220,7 @@ class Service:
         it is this process that lacks the entries that were trimmed.
         """
         if self._reading_from_start:
-            losses = [finding for finding in outputs.findings if finding["kind"] == DATA_LOSS]
+            losses = [finding for finding in outputs.findings if finding["kind"] == FindingKind.DATA_LOSS]
             self._pending_findings += losses[: PENDING_FINDINGS_MAX - len(self._pending_findings)]
 
     def _commit(self, outputs: Outputs, entry_id: str) -> None:
@@ -303,10 +307,6 @@ class Service:
     def close(self) -> None:
         """Let go of Redis. What was gathered since the last tick is in the feed and comes again."""
         self._streams.close()
-
-
-def _milliseconds(entry_id: str) -> int:
-    return int(entry_id.partition("-")[0])
 
 
 def _configure(parser: argparse.ArgumentParser) -> None:

@@ -15,18 +15,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from aggregator.commit import after
-from aggregator.feed_sequences import DATA_LOSS
 from aggregator.publisher import Outputs
-from klagg.drivers.redis_streams import Entry, Streams, Trim, Write, next_id
+from klagg.drivers.redis_streams import Entry, Streams, Trim, Write
 from klagg.errors import ContractError
 from klagg.settings import Settings
+from klagg.wire.entry_id import PART_MAX, EntryId, milliseconds_of, next_id
 from klagg.wire.fields import Fields, integer_of, text_of
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.groups import groups_of
 from klagg.wire.keys import FEED, Keys
-
-UNKNOWN_GROUP = "UNKNOWN_GROUP"
-"""The kind of the finding that a consumer group was met which the configuration does not know."""
 
 EVERY_S: Final = 10.0
 KEPT_MS: Final = 600_000
@@ -54,7 +51,7 @@ LIVE_BURST: Final = 600
 BURST: Final = 20_000
 """Entries after which a round is due before its time: an aggregator that catches up appends as fast as it can."""
 
-_END: Final = f"{2**64 - 1}-{2**64 - 1}"
+_END: Final = str(EntryId(PART_MAX, PART_MAX))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +81,7 @@ def streams_of(settings: Settings, keys: Keys) -> list[Trimmed]:
 
 def back(entry_id: str, by_ms: int) -> str:
     """The lowest stream id that is `by_ms` (ms of the Redis server's clock) before this one."""
-    return f"{max(0, int(entry_id.partition('-')[0]) - by_ms)}-0"
+    return str(EntryId(max(0, milliseconds_of(entry_id) - by_ms), 0))
 
 
 def oldest(ids: Iterable[str]) -> str:
@@ -207,16 +204,18 @@ class Trimmer:
             if (stream.key, group) not in self._unknown:
                 self._unknown.add((stream.key, group))
                 evidence = f"{stream.key} has a group {group!r} that is not configured: nothing is kept for it"
-                self._findings.append(finding_entry(UNKNOWN_GROUP, "warning", evidence, time_ms=time_ms))
+                self._findings.append(
+                    finding_entry(FindingKind.UNKNOWN_GROUP, Severity.WARNING, evidence, time_ms=time_ms)
+                )
         return oldest(groups[group] for group in stream.groups)
 
     def _live_floor(self) -> str:
         """The oldest position that a reader of `live` has published."""
         positions = []
         for key, value in self._streams.values_like(self._keys.reader("*")).items():
-            if all(part.isdigit() for part in value.split("-")) and value.count("-") == 1:
-                positions.append(value)
-            else:
+            try:
+                positions.append(str(EntryId.of(value)))
+            except ContractError:
                 self._log.warning("%s holds no stream id: %r", key, value[:40])
         return oldest(positions)
 
@@ -258,4 +257,4 @@ class Trimmer:
                 f"{len(unread)} entries of {stream.key} are cut that {' or '.join(stream.groups)} had not done with "
                 f"({why}): {ranges(unread)}, ids {unread[0].id} to {unread[-1].id}"
             )
-            self._findings.append(finding_entry(DATA_LOSS, "error", evidence, time_ms=time_ms))
+            self._findings.append(finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, evidence, time_ms=time_ms))

@@ -1,1 +1,4 @@
-"""Independent witnesses of the klines (no process yet)."""
+"""Independent auditors of the klines: of the streams (completeness, lifecycle) and against the exchange's own klines.
+
+Three processes: klagg-auditor-completeness, klagg-auditor-lifecycle and klagg-auditor-exchange.
+"""

@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import Any, Final
 
-from auditors.findings import ALIGNMENT, INVARIANT, MALFORMED, SCALE
-from klagg.errors import ContractError
 from klagg.intervals import INTERVALS
-from klagg.kline import DECIMAL_FIELDS, Kline
-from klagg.wire.fields import RawFields, check_version, texts_of
+from klagg.kline import Kline
+from klagg.wire.findings import FindingKind
 
 OWN, EXCHANGE, MIXED = "own", "exchange", "mixed"
-_DECIMAL = re.compile(r"[0-9]{1,38}(?:\.[0-9]{1,38})?", re.ASCII)
 _EXACT: Final = Context(prec=120)
 """Products of two values of 38 digits are exact in it."""
 
@@ -44,8 +40,9 @@ _NUMBERS: Final = frozenset(
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
-    """The values of one version of a bar; decimals as numbers."""
+class BarValues:
+    """The values of one version of a bar as numbers. Prices and volumes are exact decimals; ids are -1 where there is
+    none."""
 
     epoch: int
     revision: int
@@ -67,15 +64,17 @@ class Bar:
 
     @property
     def version(self) -> tuple[int, int, int]:
+        """(epoch, revision, complete); a later version is higher."""
         return self.epoch, self.revision, self.complete
 
     @property
     def empty(self) -> bool:
+        """Whether the bar has no trades."""
         return self.trades == 0
 
     @classmethod
-    def of_text(cls, text: str) -> Bar:
-        """The bar that `text_of_kline` wrote."""
+    def of_text(cls, text: str) -> BarValues:
+        """The values in a text that `text_of_kline` wrote."""
         values: list[Any] = text.split(",")
         for at, name in enumerate(KEPT[:-1]):
             values[at] = int(values[at]) if name in _NUMBERS else Decimal(values[at])
@@ -87,31 +86,24 @@ def text_of_kline(kline: Kline) -> str:
     return ",".join(str(getattr(kline, name)) for name in KEPT)
 
 
-def kline_of(raw: RawFields) -> Kline:
-    """The kline of an entry; ContractError if it is none, or its decimals are no plain ones."""
-    check_version(raw)
-    kline = Kline.from_fields(texts_of(raw))
-    for name in DECIMAL_FIELDS:
-        if not _DECIMAL.fullmatch(getattr(kline, name)):
-            raise ContractError(f"the field {name} is not a plain decimal: {getattr(kline, name)[:40]!r}")
-    return kline
-
-
-def faults_of(kline: Kline, bar: Bar) -> Iterator[tuple[str, str]]:
-    """What cannot be within one bar: kinds of findings, and a sentence each."""
+def faults_of(kline: Kline, bar: BarValues) -> Iterator[tuple[FindingKind, str]]:
+    """The contradictions within one bar: the kind of the finding and a sentence for each."""
     kind = INTERVALS.get(kline.interval)
     if kind is None:
-        yield MALFORMED, f"the interval {kline.interval!r} is unknown"
+        yield FindingKind.MALFORMED, f"the interval {kline.interval!r} is unknown"
         return
     opening = kind.open_time(kline.open_time)
     if opening != kline.open_time:
-        yield ALIGNMENT, f"{kline.interval} bars open at {opening}, not at {kline.open_time}"
+        yield FindingKind.ALIGNMENT, f"{kline.interval} bars open at {opening}, not at {kline.open_time}"
     elif kline.close_time != kind.close_time(opening):
-        yield ALIGNMENT, f"closes at {kline.close_time} instead of {kind.close_time(opening)}"
+        yield FindingKind.ALIGNMENT, f"closes at {kline.close_time} instead of {kind.close_time(opening)}"
     if kline.complete not in (0, 1) or kline.revision < 1 or kline.source not in (OWN, EXCHANGE, MIXED):
-        yield MALFORMED, f"complete {kline.complete}, revision {kline.revision}, source {kline.source!r} mean nothing"
-    yield from ((SCALE, why) for why in _scale_faults(kline))
-    yield from ((INVARIANT, why) for why in _value_faults(bar))
+        yield (
+            FindingKind.MALFORMED,
+            f"complete {kline.complete}, revision {kline.revision}, source {kline.source!r} mean nothing",
+        )
+    yield from ((FindingKind.SCALE, why) for why in _scale_faults(kline))
+    yield from ((FindingKind.INVARIANT, why) for why in _value_faults(bar))
 
 
 def _scale_faults(kline: Kline) -> Iterator[str]:
@@ -132,7 +124,7 @@ def _scale_faults(kline: Kline) -> Iterator[str]:
             yield f"{name} {getattr(kline, name)} has {decimals(name)} decimals instead of {scale}"
 
 
-def _value_faults(bar: Bar) -> Iterator[str]:
+def _value_faults(bar: BarValues) -> Iterator[str]:
     if not bar.low <= min(bar.open, bar.close) <= max(bar.open, bar.close) <= bar.high:
         yield f"open {bar.open}, high {bar.high}, low {bar.low}, close {bar.close} contradict each other"
     if bar.taker_buy_volume > bar.volume or bar.taker_buy_quote_volume > bar.quote_volume:
@@ -157,12 +149,14 @@ def _value_faults(bar: Bar) -> Iterator[str]:
 
 
 @dataclass(slots=True)
-class Fold:
-    """The minutes of one longer bar, folded: the first and last that came, how many, and what they add up to.
+class MinuteFold:
+    """The minutes of one longer bar, folded.
 
-    `known` is whether all of them are in it, as far as it was seen. `values` are open, high, low and close (None: no
-    minute yet), the four sums, trades and the four ids (-1: none). `open_ms`, `close_ms` are the minutes of the first
-    and last trades.
+    `first_ms` and `last_ms` are the open times (exchange ms) of the first and last minute, `count` is their number.
+    `known`: the fold holds every minute of the bar, as far as this auditor has seen. `prices` are open, high, low and
+    close (empty before the first minute), `sums` volume, quote volume and the same of taker buys, `ids` first and last
+    id of aggTrades and of fills (-1: none). `open_ms` and `close_ms` are the minutes of the first and last trade (-1:
+    none).
     """
 
     first_ms: int
@@ -176,15 +170,15 @@ class Fold:
     trades: int = 0
     ids: list[int] = field(default_factory=lambda: [-1, -1, -1, -1])
 
-    def take(self, minute_ms: int, before: Bar | None, now: Bar) -> None:
-        """A minute comes (`before` None), or another version of it."""
+    def add(self, minute_ms: int, before: BarValues | None, now: BarValues) -> None:
+        """Fold in a minute that opens at `minute_ms`; `before` is the version of it that the fold holds already."""
         if before is None:
             self.count += 1
             self.first_ms, self.last_ms = min(self.first_ms, minute_ms), max(self.last_ms, minute_ms)
         else:
-            self._add(before, -1)
+            self._add_amounts(before, -1)
             self.known = self.known and (before.empty or not now.empty)
-        self._add(now, 1)
+        self._add_amounts(now, 1)
         if now.empty:
             if self.open_ms < 0 and minute_ms == self.last_ms:
                 self.prices = [now.open, now.high, now.low, now.close]
@@ -202,13 +196,13 @@ class Fold:
         known = [each for each in (self.ids[2], now.first_trade_id) if each >= 0]
         self.ids[2], self.ids[3] = min(known, default=-1), max(self.ids[3], now.last_trade_id)
 
-    def _add(self, bar: Bar, sign: int) -> None:
+    def _add_amounts(self, bar: BarValues, sign: int) -> None:
         amounts = (bar.volume, bar.quote_volume, bar.taker_buy_volume, bar.taker_buy_quote_volume)
         self.sums = [_EXACT.add(held, sign * more) for held, more in zip(self.sums, amounts, strict=True)]
         self.trades += sign * bar.trades
 
-    def differences(self, bar: Bar) -> list[str]:
-        """Where the longer bar is something else than this fold."""
+    def differences(self, bar: BarValues) -> list[str]:
+        """The fields in which the longer bar differs from this fold, each as a phrase."""
         names = (
             "open",
             "high",
@@ -232,7 +226,7 @@ class Fold:
         ]
 
     def to_json(self) -> list[Any]:
-        """What a restart needs."""
+        """The fold for JSON."""
         return [
             self.first_ms,
             self.last_ms,
@@ -247,8 +241,8 @@ class Fold:
         ]
 
     @classmethod
-    def of_json(cls, saved: list[Any]) -> Fold:
-        """As it was when `to_json` was called."""
+    def of_json(cls, saved: list[Any]) -> MinuteFold:
+        """The fold that `to_json` described."""
         first, last, count, known, open_ms, close_ms, prices, sums, trades, ids = saved
         return cls(
             first,

@@ -19,22 +19,25 @@ from decimal import Context, Decimal
 from itertools import combinations
 from typing import Final
 
-from klagg.compare import Values, differences
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE, MINUTE_MS, Interval
-from klagg.kline import DECIMAL_FIELDS, Kline
+from klagg.kline import DECIMAL_FIELDS, Kline, Values, differences
+from klagg.wire.findings import FindingKind
 
 EXACT: Final = "EXACT"
 EDGE_SHIFT: Final = "EDGE_SHIFT"
 """Fills of an aggTrade at the close, which the exchange counts in the next bar; the bars' `edge` proves it."""
-EXCHANGE_GAP: Final = "EXCHANGE_GAP"
-"""The exchange has no row, or a flat one, where trades were seen."""
-LOCAL_GAP: Final = "LOCAL_GAP"
-"""We have no bar, or one that is not complete: to be repaired."""
 LATE: Final = "LATE"
 """The exchange may not be done with the bar yet: to be looked at again."""
-UNEXPLAINED: Final = "UNEXPLAINED"
-VERDICTS: Final = (EXACT, EDGE_SHIFT, EXCHANGE_GAP, LOCAL_GAP, LATE, UNEXPLAINED)
+VERDICTS: Final = (
+    EXACT,
+    EDGE_SHIFT,
+    FindingKind.EXCHANGE_GAP,
+    FindingKind.LOCAL_GAP,
+    LATE,
+    FindingKind.UNEXPLAINED,
+)
+"""What a comparison of two bars can say: three verdicts of this module, and three that are findings too."""
 
 LATE_MS: Final = 60_000
 """For so long after its close an official row that lacks something is not held against anybody."""
@@ -137,10 +140,10 @@ class Comparison:
         late = self._now_ms is not None and self._now_ms < self._interval.close_time(opening) + 1 + LATE_MS
         if ours is None:
             what = "neither side has" if theirs is None else "the exchange has, with {trades} trades, and we have not"
-            return Verdict(opening, LOCAL_GAP, f"a bar that {what.format(**theirs or {})}")
+            return Verdict(opening, FindingKind.LOCAL_GAP, f"a bar that {what.format(**theirs or {})}")
         if theirs is None:
             what = f"the exchange has no row, we have {ours.trades} trades and the volume {ours.volume}"
-            return Verdict(opening, LATE if late else EXCHANGE_GAP, what)
+            return Verdict(opening, LATE if late else FindingKind.EXCHANGE_GAP, what)
         wrong = differences(values_of(ours), theirs)
         if not wrong:
             return Verdict(opening, EXACT, "")
@@ -149,7 +152,9 @@ class Comparison:
         if late and (theirs_trades is None or ours.trades > int(theirs_trades)):
             return Verdict(opening, LATE, f"the exchange's row is not final yet: {said}")
         if theirs_trades == 0 and ours.trades > 0 and not theirs.get("volume"):
-            return Verdict(opening, EXCHANGE_GAP, f"the exchange's row is flat, and trades were seen: {said}")
+            return Verdict(
+                opening, FindingKind.EXCHANGE_GAP, f"the exchange's row is flat, and trades were seen: {said}"
+            )
         return None
 
     def _run(self, opening: int) -> list[Verdict]:
@@ -168,7 +173,7 @@ class Comparison:
         if possible:
             return possible[0]
         verdicts = self._walk(opening, dict(_NOTHING), [])
-        if verdicts[0].kind == UNEXPLAINED and self._now_ms is not None and self._is_open_ended(opening):
+        if verdicts[0].kind == FindingKind.UNEXPLAINED and self._now_ms is not None and self._is_open_ended(opening):
             waits = "what came into it out of a healed bar is only known from the bars behind it"
             return [Verdict(opening, LATE, f"{waits}: {verdicts[0].evidence}")]
         return verdicts
@@ -290,8 +295,8 @@ class Comparison:
         wrong = differences(values_of(self._ours[opening]), self._theirs[opening])
         said = "; ".join(f"{each.name} {each.ours} instead of {each.theirs}" for each in wrong)
         if not self._ours[opening].complete:
-            return Verdict(opening, LOCAL_GAP, f"our bar is not complete: {said}")
-        return Verdict(opening, UNEXPLAINED, f"{said}; {why}")
+            return Verdict(opening, FindingKind.LOCAL_GAP, f"our bar is not complete: {said}")
+        return Verdict(opening, FindingKind.UNEXPLAINED, f"{said}; {why}")
 
 
 def puzzling(interval: Interval, ours: Mapping[int, Kline], theirs: Mapping[int, Values]) -> list[int]:

@@ -1,18 +1,17 @@
 """The completeness auditor: every bar once, in order, none missing, right in itself and beside its neighbours. Pure.
 
 It reads `klines:{n}`, and from `events:{n}` the ticks, the listings and the first trades of symbols. Versions, values
-and the grid are judged bar by bar; what a bar has to do with others (the close that it carries, the fold of its
-minutes, ids that go on) is judged at the tick, because one tick may revise many bars. What does not fit then must still
-not fit a second later: of an aggregator that catches up, klines may come before the events of earlier ticks (Weave).
-"""
+and the grid are judged bar by bar; the relations between bars (the close that an empty bar carries, the fold of its
+minutes, ids that continue) are judged at the tick, because one tick may revise many bars. A mismatch is reported only
+if it lasts a second: while an aggregator catches up, klines may come before the events of earlier ticks
+(auditors.stream_merge)."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from auditors.bars import OWN, Bar, Fold, faults_of, kline_of, text_of_kline
-from auditors.expected_bars import BEHIND, PASSED, Trouble
-from auditors.findings import ABSENT, CARRY, DUPLICATE, FOLD, IDS, MALFORMED, VERSION
+from auditors.bars import OWN, BarValues, MinuteFold, faults_of, text_of_kline
+from auditors.expected_bars import BEHIND, PASSED, MissingBars
 from auditors.judge import Judge
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE, MINUTE_MS
@@ -20,21 +19,23 @@ from klagg.kline import Kline
 from klagg.settings import Settings
 from klagg.wire.entries import EVENT_COLUMNS, EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, EVENT_TICK, event_rows
 from klagg.wire.fields import RawFields, integer_of, text_of, texts_of
-from klagg.wire.findings import WARNING
+from klagg.wire.findings import FindingKind, Severity
+from klagg.wire.klines import kline_of
 
 LISTING_EVENTS: Final = frozenset({EVENT_GENESIS, EVENT_LISTED, EVENT_DELISTED})
 
-Key = tuple[str, str, int]
+BarKey = tuple[str, str, int]
 """Symbol, interval, open time."""
-Suspect = tuple[str, Key]
-"""The kind of a finding that may be one, and its bar."""
+Suspect = tuple[FindingKind, BarKey]
+"""A possible finding: its kind and its bar."""
 
 SETTLED_MS: Final = 1_000
-"""For so long, in exchange time, what does not fit may still be in the making."""
+"""A mismatch is reported only if it lasts longer than this (exchange time): later entries may resolve it."""
 
 
 class Completeness(Judge):
-    """The judge. Tables of a shelf: `bar/<interval>` holds the newest version of a bar, `fold/<interval>` its fold."""
+    """The judge. Tables of the pages: `bar/<interval>` holds the newest version of a bar, `fold/<interval>` its
+    fold."""
 
     streams = ("klines", "events")
     counted = ("klines", "duplicates", "absent", "amended", "folds")
@@ -42,15 +43,15 @@ class Completeness(Judge):
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self._longer = [each for each in self.intervals if each.shortest_ms > MINUTE_MS]
-        self._touched: set[Key] = set()
-        """Bars that came, or whose minutes did, since the last tick."""
-        self._folds: set[Key] = set()
-        """Longer bars that are not the fold of their minutes yet."""
+        self._touched: set[BarKey] = set()
+        """Bars that came, or whose minutes came, since the last tick."""
+        self._folds: set[BarKey] = set()
+        """Longer bars that do not equal the fold of their minutes yet."""
         self._suspects: dict[Suspect, int] = {}
-        """What did not fit at the last tick, and since when."""
+        """The mismatches of the last tick, and since when (exchange ms) each has lasted."""
 
-    def take_entry(self, stream: str, entry_id: str, raw: RawFields) -> None:
-        """A kline, or events."""
+    def receive_entry(self, stream: str, entry_id: str, raw: RawFields) -> None:
+        """Take in a kline, or the events of one kind."""
         if stream == "klines":
             self._kline(kline_of(raw))
             return
@@ -59,58 +60,78 @@ class Completeness(Judge):
             self.tick(integer_of(raw, "time"))
         elif kind in LISTING_EVENTS:
             for row in event_rows(texts_of(raw)):
-                self.roster.take(kind, row)
+                self.expected.apply_event(kind, row)
         elif kind not in EVENT_COLUMNS:
             raise ContractError(f"unknown event kind {kind!r}")
 
     def _kline(self, kline: Kline) -> None:
         self.counts["klines"] += 1
-        bar = Bar.of_text(text := text_of_kline(kline))
+        bar = BarValues.of_text(text := text_of_kline(kline))
         place, faults = f"{kline.interval}/{kline.open_time}", list(faults_of(kline, bar))
         for kind, why in faults:
-            self.say(
+            self.report(
                 kind,
                 kline.symbol,
                 f"{place}/{kline.epoch}.{kline.revision}.{kline.complete}",
                 f"{kline.interval} {kline.open_time}: {why}",
             )
-        interval = self.roster.intervals.get(kline.interval)
+        interval = self.expected.intervals.get(kline.interval)
         if interval is None:
-            self.say(MALFORMED, kline.symbol, kline.interval, f"klines of {kline.interval}, which is not configured")
+            self.report(
+                FindingKind.MALFORMED,
+                kline.symbol,
+                kline.interval,
+                f"klines of {kline.interval}, which is not configured",
+            )
             return
         opening = interval.open_time(kline.open_time)
         if opening != kline.open_time:
             return
-        shelf, table = self.shelf(kline.symbol), f"bar/{kline.interval}"
-        held_text = shelf.get(table, opening)
-        held = None if held_text is None else Bar.of_text(held_text)
+        pages, table = self.pages(kline.symbol), f"bar/{kline.interval}"
+        held_text = pages.get(table, opening)
+        held = None if held_text is None else BarValues.of_text(held_text)
         if held is not None:
             if not self._is_next(kline, held, place):
                 return
-        elif not self.roster.note(kline.symbol, kline.interval, opening):
+        elif not self.expected.observe(kline.symbol, kline.interval, opening):
             self.came_behind(kline.symbol, kline.interval, opening)
-        elif bar.revision != 1 and not self.roster.members[kline.symbol].adopted:
-            self.say(VERSION, kline.symbol, place, f"{kline.interval} {opening} begins with revision {bar.revision}")
-        shelf.put(table, opening, text)
+        elif bar.revision != 1 and not self.expected.symbols[kline.symbol].adopted:
+            self.report(
+                FindingKind.VERSION,
+                kline.symbol,
+                place,
+                f"{kline.interval} {opening} begins with revision {bar.revision}",
+            )
+        pages.put(table, opening, text)
         self._touched.add((kline.symbol, kline.interval, opening))
         if interval is MINUTE:
             for longer in self._longer:
                 self._fold_into(kline.symbol, longer.name, longer.open_time(opening), opening, held, bar)
 
-    def _is_next(self, kline: Kline, held: Bar, place: str) -> bool:
-        """Whether this version may follow the one held: what does not is said, and only a higher one is kept."""
+    def _is_next(self, kline: Kline, held: BarValues, place: str) -> bool:
+        """Whether this version is higher than the one held. A version that may not follow it is reported."""
         was, now = held.version, kline.version
         if now == was:
             self.counts["duplicates"] += 1
-            self.say(DUPLICATE, kline.symbol, f"{place}/{now}", f"{kline.interval} {kline.open_time} {now} came twice")
+            self.report(
+                FindingKind.DUPLICATE,
+                kline.symbol,
+                f"{place}/{now}",
+                f"{kline.interval} {kline.open_time} {now} came twice",
+            )
             return False
         if now < was:
-            self.say(VERSION, kline.symbol, f"{place}/{now}", f"{kline.interval} {kline.open_time}: {now} after {was}")
+            self.report(
+                FindingKind.VERSION,
+                kline.symbol,
+                f"{place}/{now}",
+                f"{kline.interval} {kline.open_time}: {now} after {was}",
+            )
             return False
         confirmed = now == (was[0], was[1], 1)
         if now[0] == was[0] and not confirmed and now[1] != was[1] + 1:
-            self.say(
-                VERSION,
+            self.report(
+                FindingKind.VERSION,
                 kline.symbol,
                 f"{place}/{now}",
                 f"{kline.interval} {kline.open_time}: revision {now[1]} after {was[1]}",
@@ -118,40 +139,42 @@ class Completeness(Judge):
         self.counts["confirmed" if confirmed else "amended"] += 1
         return True
 
-    def _fold_into(self, symbol: str, name: str, opening: int, minute: int, held: Bar | None, bar: Bar) -> None:
-        """A minute goes into one longer bar."""
-        shelf, table, key = self.shelf(symbol), f"fold/{name}", (symbol, name, opening)
+    def _fold_into(
+        self, symbol: str, name: str, opening: int, minute: int, held: BarValues | None, bar: BarValues
+    ) -> None:
+        """Fold a minute into one longer bar."""
+        pages, table, key = self.pages(symbol), f"fold/{name}", (symbol, name, opening)
         fold = self._fold_of(key)
         if fold is None:
-            member = self.roster.members.get(symbol)
+            member = self.expected.symbols.get(symbol)
             begins = minute == opening or (
                 member is not None and not member.adopted and MINUTE.open_time(member.genesis_ms) == minute
             )
-            shelf.put(table, opening, fold := Fold(minute, known=begins and held is None))
-        fold.take(minute, held, bar)
-        shelf.touch(opening)
-        if held is not None or shelf.get(f"bar/{name}", opening) is not None:
+            pages.put(table, opening, fold := MinuteFold(minute, known=begins and held is None))
+        fold.add(minute, held, bar)
+        pages.touch(opening)
+        if held is not None or pages.get(f"bar/{name}", opening) is not None:
             self._touched.add(key)
 
-    def _fold_of(self, key: Key) -> Fold | None:
+    def _fold_of(self, key: BarKey) -> MinuteFold | None:
         symbol, name, opening = key
-        shelf = self.shelf(symbol)
-        fold = shelf.get(f"fold/{name}", opening)
+        pages = self.pages(symbol)
+        fold = pages.get(f"fold/{name}", opening)
         if isinstance(fold, list):
-            fold = Fold.of_json(fold)
-            shelf.put(f"fold/{name}", opening, fold)
-        return fold if isinstance(fold, Fold) else None
+            fold = MinuteFold.of_json(fold)
+            pages.put(f"fold/{name}", opening, fold)
+        return fold if isinstance(fold, MinuteFold) else None
 
-    def lose(self, stream: str) -> None:
-        """What was lost may have been of any bar: nothing is known any more of folds in progress and of versions."""
-        super().lose(stream)
+    def forget_lost(self, stream: str) -> None:
+        """The lost klines may have been of any bar: forget the versions and the folds in progress."""
+        super().forget_lost(stream)
         if stream == "klines":
-            for shelf in self._shelves.values():
-                shelf.drop([f"{table}/{each.name}" for each in self.intervals for table in ("bar", "fold")])
+            for pages in self._pages.values():
+                pages.drop([f"{table}/{each.name}" for each in self.intervals for table in ("bar", "fold")])
             self._touched, self._folds, self._suspects = set(), set(), {}
 
     def judge(self) -> None:
-        """Neighbours of what came since the last tick, and what is missing by now."""
+        """Judge the neighbours of what came since the last tick, and report bars that are overdue."""
         touched, self._touched = self._touched, set()
         again: dict[Suspect, int] = {}
         for key in touched | {key for _, key in self._suspects}:
@@ -160,58 +183,60 @@ class Completeness(Judge):
         for key in touched | self._folds:
             self._judge_fold(key, again)
         self._suspects = again
-        for trouble in self.roster.tick(self.time_ms):
-            self._missing(trouble)
+        for missing in self.expected.tick(self.time_ms):
+            self._report_missing(missing)
 
-    def _suspect(self, again: dict[Suspect, int], kind: str, key: Key, why: str) -> None:
-        """Say it if it has not fitted for a while; else look again at the next tick."""
+    def _suspect(self, again: dict[Suspect, int], kind: FindingKind, key: BarKey, why: str) -> None:
+        """Report a mismatch that has lasted SETTLED_MS; a younger one is judged again at the next tick."""
         since_ms = self._suspects.get((kind, key), self.time_ms)
         if self.time_ms - since_ms >= SETTLED_MS:
-            severity = WARNING if kind == IDS else "error"
-            self.say(kind, key[0], f"{key[1]}/{key[2]}", f"{key[1]} {key[2]}: {why}", severity)
+            severity = Severity.WARNING if kind == FindingKind.IDS else Severity.ERROR
+            self.report(kind, key[0], f"{key[1]}/{key[2]}", f"{key[1]} {key[2]}: {why}", severity)
         else:
             again[kind, key] = since_ms
 
-    def _beside(self, key: Key) -> list[tuple[str, Key, str]]:
-        """What is wrong between a bar and those before and behind it: kind, the later bar, a sentence."""
+    def _beside(self, key: BarKey) -> list[tuple[FindingKind, BarKey, str]]:
+        """The mismatches between a bar and those before and after it: kind, the later bar, a sentence."""
         symbol, name, opening = key
-        interval, shelf, table = self.roster.intervals[name], self.shelf(symbol), f"bar/{name}"
+        interval, pages, table = self.expected.intervals[name], self.pages(symbol), f"bar/{name}"
         bucket = interval.bucket_of(opening)
-        texts = [shelf.get(table, interval.open_of(bucket + by)) for by in (-1, 0, 1)]
-        bars = [None if text is None else Bar.of_text(text) for text in texts]
+        texts = [pages.get(table, interval.open_of(bucket + by)) for by in (-1, 0, 1)]
+        bars = [None if text is None else BarValues.of_text(text) for text in texts]
         found = []
         for before, bar, at in ((bars[0], bars[1], bucket), (bars[1], bars[2], bucket + 1)):
             if before is None or bar is None:
                 continue
             later = symbol, name, interval.open_of(at)
             if bar.empty and bar.source == OWN and bar.open != before.close:
-                found.append((CARRY, later, f"is empty at {bar.open}, and the close before it is {before.close}"))
+                found.append(
+                    (FindingKind.CARRY, later, f"is empty at {bar.open}, and the close before it is {before.close}")
+                )
             if why := self._broken_ids(symbol, before, bar, interval.open_of(at - 1), interval.close_time(later[2])):
-                found.append((IDS, later, why))
+                found.append((FindingKind.IDS, later, why))
         return found
 
-    def _broken_ids(self, symbol: str, before: Bar, bar: Bar, from_ms: int, to_ms: int) -> str:
-        """Whether two complete bars of own trades leave ids out between them, or share some."""
+    def _broken_ids(self, symbol: str, before: BarValues, bar: BarValues, from_ms: int, to_ms: int) -> str:
+        """Why the ids of two complete bars of own trades do not follow each other; empty if they do."""
         if before.source != OWN or bar.source != OWN or not before.complete or not bar.complete:
             return ""
         if min(before.last_agg_id, bar.first_agg_id) < 0 or bar.first_agg_id == before.last_agg_id + 1:
             return ""
-        genesis_ms = self.roster.members[symbol].genesis_ms
+        genesis_ms = self.expected.symbols[symbol].genesis_ms
         if from_ms <= genesis_ms <= to_ms:  # the ids of a generation begin anew
             return ""
         return f"aggTrade {bar.first_agg_id} follows {before.last_agg_id}"
 
-    def _judge_fold(self, key: Key, again: dict[Suspect, int]) -> None:
-        """Compare a longer bar with its minutes; what does not fit has time until the bar is owed."""
+    def _judge_fold(self, key: BarKey, again: dict[Suspect, int]) -> None:
+        """Compare a longer bar with its minutes; a mismatch is reported after the bar's deadline."""
         symbol, name, opening = key
         self._folds.discard(key)
-        interval = self.roster.intervals[name]
-        text, fold = self.shelf(symbol).get(f"bar/{name}", opening), None
+        interval = self.expected.intervals[name]
+        text, fold = self.pages(symbol).get(f"bar/{name}", opening), None
         if interval.shortest_ms > MINUTE_MS and text is not None:
             fold = self._fold_of(key)
         if fold is None or not fold.known:
             return
-        bar, end_ms = Bar.of_text(text), interval.close_time(opening) + 1
+        bar, end_ms = BarValues.of_text(text), interval.close_time(opening) + 1
         if bar.source != OWN:
             return
         whole = fold.last_ms == end_ms - MINUTE_MS and fold.count == (end_ms - fold.first_ms) // MINUTE_MS
@@ -222,38 +247,41 @@ class Completeness(Judge):
             self._folds.add(key)
         elif wrong:
             self._folds.add(key)
-            self._suspect(again, FOLD, key, f"is not the fold of its minutes: {'; '.join(wrong)}")
-            if (FOLD, key) not in again:
+            self._suspect(again, FindingKind.FOLD, key, f"is not the fold of its minutes: {'; '.join(wrong)}")
+            if (FindingKind.FOLD, key) not in again:
                 self._folds.discard(key)
 
-    def _missing(self, trouble: Trouble) -> None:
-        symbol, name = trouble.symbol, trouble.interval
-        if trouble.reason == PASSED:
-            self.passed_over(symbol, name, trouble.first, trouble.last)
-        elif trouble.reason == BEHIND:
-            interval, shelf, bucket = self.roster.intervals[name], self.shelf(symbol), 0
-            for bucket in range(interval.bucket_of(trouble.first), interval.bucket_of(trouble.last) + 1):
-                if shelf.get(f"bar/{name}", opening := interval.open_of(bucket)) is None:
+    def _report_missing(self, missing: MissingBars) -> None:
+        symbol, name = missing.symbol, missing.interval
+        if missing.reason == PASSED:
+            self.passed_over(symbol, name, missing.first, missing.last)
+        elif missing.reason == BEHIND:
+            interval, pages, bucket = self.expected.intervals[name], self.pages(symbol), 0
+            for bucket in range(interval.bucket_of(missing.first), interval.bucket_of(missing.last) + 1):
+                if pages.get(f"bar/{name}", opening := interval.open_of(bucket)) is None:
                     self.passed_over(symbol, name, opening, opening)
         else:
             self.counts["absent"] += 1
-            why = f"{name} {trouble.first} is owed since {self.time_ms} at the latest and not there"
-            self.say(ABSENT, symbol, f"{name}/{trouble.first}", why)
+            why = f"{name} {missing.first} is owed since {self.time_ms} at the latest and not there"
+            self.report(FindingKind.ABSENT, symbol, f"{name}/{missing.first}", why)
 
     def kept_from(self, symbol: str) -> dict[str, int]:
-        """The newest bar of each interval stays, for the one behind it, and folds in progress do."""
-        member = self.roster.members.get(symbol)
+        """The newest bar of each interval is kept for the one after it, and so are the folds in progress."""
+        member = self.expected.symbols.get(symbol)
         series = member.series if member else {}
         return {f"{table}/{name}": each.newest for name, each in series.items() for table in ("bar", "fold")}
 
     def to_json(self) -> dict[str, Any]:
-        """What is remembered of no single symbol; only right behind a tick is it everything."""
+        """The state that belongs to no single symbol, for JSON; complete only right after a tick."""
         return super().to_json() | {
             "folds": sorted(self._folds),
             "suspects": [[*each, since_ms] for each, since_ms in self._suspects.items()],
         }
 
     def of_json(self, saved: dict[str, Any]) -> None:
+        """Put back the state that `to_json` gave."""
         super().of_json(saved)
         self._folds = {(symbol, name, opening) for symbol, name, opening in saved["folds"]}
-        self._suspects = {(kind, (key[0], key[1], key[2])): since_ms for kind, key, since_ms in saved["suspects"]}
+        self._suspects = {
+            (FindingKind(kind), (key[0], key[1], key[2])): since_ms for kind, key, since_ms in saved["suspects"]
+        }

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from auditors.completeness import Completeness
-from auditors.stream_service import Kind, audit
+from auditors.stream_service import AuditorKind, audit
 from klagg.process.service import Context, run
 from klagg.process.stats import Alarm
 from klagg.wire.keys import GROUP_COMPLETENESS
 
 PROCESS: Final = "auditor-completeness"
-KIND: Final = Kind("completeness", GROUP_COMPLETENESS, Completeness, groups=True)
+KIND: Final = AuditorKind("completeness", GROUP_COMPLETENESS, Completeness, groups=True)
 
 
 def body(context: Context) -> None:

@@ -1,6 +1,6 @@
-"""What only a clock beside the streams can tell: groups that nobody reads for, streams that stand still, lag. Pure.
+"""What a clock is needed for: consumer groups without a consumer, streams that stand still, lag. Pure.
 
-`now_ms` is any clock that never steps back, and that is the same from call to call.
+`now_ms` is a monotonic clock, the same one in every call; `time_ms` is exchange time.
 """
 
 from __future__ import annotations
@@ -10,43 +10,44 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Final
 
-from auditors.findings import GROUP_SILENT, LAGGING, STALLED, Finding
-from klagg.wire.findings import ERROR, WARNING
+from auditors.findings import Finding
+from klagg.wire.findings import FindingKind, Severity
 
 Group = tuple[str, str]
 """Stream and group."""
 
 STALLED_MS: Final = 30_000
-"""Ticks come every 250 ms; without one for so long nothing is judged any more."""
+"""A tick comes every 250 ms; after so long without one the finding STALLED is reported."""
 
 
-class GroupWatch:
-    """Configured groups, and since when nobody was seen to read for them."""
+class GroupMonitor:
+    """The configured consumer groups, and since when no consumer has been active in each."""
 
     def __init__(self, silent_ms: int) -> None:
         self._silent_ms = silent_ms
         self._since: dict[Group, float] = {}
-        self._said: set[Group] = set()
+        self._reported: set[Group] = set()
         self._began_ms = math.inf
 
-    def note(self, idle_ms: Mapping[Group, int | None], now_ms: float, time_ms: int) -> list[Finding]:
-        """A look at all of them: how long ago any consumer of each did something, None without a consumer (or group).
+    def observe(self, idle_ms: Mapping[Group, int | None], now_ms: float, time_ms: int) -> list[Finding]:
+        """Take in how long ago (ms) a consumer of each group was active; None without a consumer or without the group.
 
-        What is new: groups silent for longer than is allowed, and those heard of again after that, which settles it.
-        What was before the first look does not count: everything may just have been started again.
+        Returns the new findings: groups that have been silent for too long, and groups with an active consumer again,
+        which closes their finding. Silence before the first call does not count, because all processes may have just
+        been started.
         """
         found = []
         self._began_ms = min(self._began_ms, now_ms)
         for group, idle in idle_ms.items():
             if idle is not None and idle <= self._silent_ms:
                 self._since.pop(group, None)
-                if group in self._said:
-                    self._said.discard(group)
-                    found.append(_silent(group, time_ms, f"a consumer was heard of {idle} ms ago", closed=True))
+                if group in self._reported:
+                    self._reported.discard(group)
+                    found.append(_silent(group, time_ms, f"a consumer was active {idle} ms ago", closed=True))
                 continue
             since_ms = self._since.setdefault(group, max(self._began_ms, now_ms - (idle or 0)))
-            if group not in self._said and now_ms - since_ms > self._silent_ms:
-                self._said.add(group)
+            if group not in self._reported and now_ms - since_ms > self._silent_ms:
+                self._reported.add(group)
                 stream, name = group
                 what = "has no consumer" if idle is None else f"has had no living consumer for {idle} ms"
                 evidence = f"the group {name} of {stream} {what}: what it must read stays, up to the stream's cap"
@@ -55,11 +56,12 @@ class GroupWatch:
 
 
 def _silent(group: Group, time_ms: int, evidence: str, *, closed: bool = False) -> Finding:
-    return Finding(GROUP_SILENT, ERROR, "", "/".join(group), time_ms, evidence, closed=closed)
+    return Finding(FindingKind.GROUP_SILENT, Severity.ERROR, "", "/".join(group), time_ms, evidence, closed=closed)
 
 
-class LagWatch:
-    """How far behind an auditor is, in exchange time, and whether ticks come at all. Each is said once, and settled."""
+class LagMonitor:
+    """How far behind an auditor is, in exchange time, and whether ticks come at all. Each is reported once, and closed
+    when it is over."""
 
     def __init__(self, process: str, lag_ms_max: int) -> None:
         self._process, self._lag_ms_max = process, lag_ms_max
@@ -69,15 +71,17 @@ class LagWatch:
         self._newest_ms = -1
         self._moved_ms: float | None = None
 
-    def note(self, judged_ms: int, newest_ms: int, entries: int | None, now_ms: float) -> list[Finding]:
-        """`judged_ms` is the tick judged last, `newest_ms` the time of the newest event in the stream (0: none)
-        and `entries` how many its group has not read (None: unknown)."""
+    def observe(self, judged_ms: int, newest_ms: int, entries: int | None, now_ms: float) -> list[Finding]:
+        """Take in the tick judged last (`judged_ms`), the time of the newest event in the stream (`newest_ms`, 0: none)
+        and how many entries its group has not read (None: unknown). Returns what is new."""
         found = []
         lag_ms = self.lag_ms = max(0, newest_ms - judged_ms) if judged_ms else 0
         if lag_ms > self._lag_ms_max and self._behind is None:
             count = "an unknown number of" if entries is None else str(entries)
             evidence = f"{self._process} is {lag_ms} ms of exchange time behind, {count} entries, at {judged_ms}"
-            self._behind = Finding(LAGGING, WARNING, "", f"{self._process}/{judged_ms}", judged_ms, evidence)
+            self._behind = Finding(
+                FindingKind.LAGGING, Severity.WARNING, "", f"{self._process}/{judged_ms}", judged_ms, evidence
+            )
             found.append(self._behind)
         elif lag_ms <= self._lag_ms_max and self._behind is not None:
             found.append(_settled(self._behind, judged_ms, f"it is {lag_ms} ms behind"))
@@ -89,7 +93,9 @@ class LagWatch:
         elif now_ms - self._moved_ms > STALLED_MS and self._stalled is None:
             silent_ms = int(now_ms - self._moved_ms)
             evidence = f"no tick for {silent_ms} ms, the last one is {newest_ms}: klagg-clock or the aggregator is away"
-            self._stalled = Finding(STALLED, ERROR, "", f"{self._process}/{newest_ms}", newest_ms, evidence)
+            self._stalled = Finding(
+                FindingKind.STALLED, Severity.ERROR, "", f"{self._process}/{newest_ms}", newest_ms, evidence
+            )
             found.append(self._stalled)
         return found
 

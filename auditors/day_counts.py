@@ -1,4 +1,4 @@
-"""What was compared of a symbol's bars on a day, so that a bar that is looked at again counts once. Pure."""
+"""Which bars of a symbol were compared on a UTC day, so that a bar that is compared again counts once. Pure."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Span = tuple[int, int]
 """Open times from the first (ms) up to, but without, the second."""
 
 COUNTED: Final = tuple(kind.lower() for kind in VERDICTS)
-"""The names of the counts, as the table has them."""
+"""The names of the counts, as the columns of the table have them."""
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class JudgedBar:
     """One bar that was compared: its verdict, and the open time (ms) by which its finding is named (0: it has none)."""
 
     open_time: int
@@ -27,24 +27,26 @@ class Judged:
 
 
 @dataclass(slots=True)
-class Tally:
+class DayCounts:
     """One symbol, interval and UTC day: which open times were compared, and the bars that are not exact."""
 
     interval: Interval
     ranges: list[Span] = field(default_factory=list)
-    different: dict[int, Judged] = field(default_factory=dict)
+    different: dict[int, JudgedBar] = field(default_factory=dict)
 
     @classmethod
-    def of(cls, interval: Interval, ranges: Iterable[Sequence[int]], different: Iterable[Sequence[int | str]]) -> Tally:
-        """From what `saved_ranges` and `saved_different` gave."""
-        tally = cls(interval, [(int(first), int(until)) for first, until in ranges])
+    def of(
+        cls, interval: Interval, ranges: Iterable[Sequence[int]], different: Iterable[Sequence[int | str]]
+    ) -> DayCounts:
+        """The counts that `saved_ranges` and `saved_different` described."""
+        counts = cls(interval, [(int(first), int(until)) for first, until in ranges])
         for first, until, kind, place_ms in different:
             for opening in _opens(interval, (int(first), int(until))):
-                tally.different[opening] = Judged(opening, str(kind), int(place_ms))
-        return tally
+                counts.different[opening] = JudgedBar(opening, str(kind), int(place_ms))
+        return counts
 
-    def take(self, judged: Iterable[Judged]) -> None:
-        """Take in verdicts; they replace what was known of the same bars."""
+    def add(self, judged: Iterable[JudgedBar]) -> None:
+        """Add verdicts; a verdict replaces an earlier one on the same bar."""
         for each in judged:
             self.different.pop(each.open_time, None)
             if each.kind != EXACT:
@@ -54,7 +56,7 @@ class Tally:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many bars there are, and how many of each verdict, by the names of COUNTED."""
+        """How many bars were compared, and how many have each verdict, by the names of COUNTED."""
         bars = sum(self._bars(each) for each in self.ranges)
         kinds = Counter(each.kind.lower() for each in self.different.values())
         return {"bars": bars} | {name: kinds[name] for name in COUNTED} | {"exact": bars - len(self.different)}
@@ -69,7 +71,8 @@ class Tally:
 
     @property
     def saved_different(self) -> list[list[int | str]]:
-        """`different` for JSON: bars that follow each other and are alike as one [from, until, verdict, place]."""
+        """`different` for JSON: consecutive bars with the same verdict and place as one [from, until, verdict,
+        place]."""
         saved: list[list[int | str]] = []
         for opening in sorted(self.different):
             each, until = self.different[opening], self.interval.close_time(opening) + 1
@@ -91,9 +94,9 @@ def union_of(spans: Iterable[Span]) -> list[Span]:
     return joined
 
 
-def by_day(judged: Iterable[Judged]) -> Mapping[int, list[Judged]]:
+def by_day(judged: Iterable[JudgedBar]) -> Mapping[int, list[JudgedBar]]:
     """The verdicts by the UTC day (days since 1970) in which their bars open."""
-    days: dict[int, list[Judged]] = {}
+    days: dict[int, list[JudgedBar]] = {}
     for each in judged:
         days.setdefault(each.open_time // DAY_MS, []).append(each)
     return days

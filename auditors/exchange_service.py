@@ -1,12 +1,12 @@
 """klagg-auditor-exchange: every closed kline of every listed symbol against the exchange's own. A thin shell.
 
-One call after the other, paced so that it takes no more than audit.weight_per_minute of the REST weight. What a crash
-leaves after each step of a look:
+One call after the other, paced to use no more than audit.weight_per_minute of the REST weight. What a crash leaves
+after each step of a look:
 
-1. Asked, nothing written: the next start looks again.
-2. Findings and requests are in Redis: the next start looks again and says the same, with the same ids; a second request
-   for the same rows changes nothing.
-3. The tally is in the database, where it says how far the series was audited: done.
+1. The exchange has answered, nothing is written: the next start repeats the look.
+2. Findings and requests are in Redis: the next start repeats the look and publishes the same findings, with the same
+   ids; a second request for the same rows changes nothing.
+3. The day counts are in the database and say how far the series was audited: done.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
 from auditors.classify import VERDICTS, puzzling
-from auditors.exchange import DATABASE, EXCHANGE, PROCESS, ExchangeAudit, Outcome
+from auditors.exchange import DATABASE, EXCHANGE, PROCESS, ExchangeAudit, LookResult
 from auditors.exchange_store import ExchangeStore
 from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
-from auditors.resting import rest_async
 from auditors.schedule import Look
+from auditors.stream_service import wait_until_stopped_async
 from klagg.backoff import Backoff
 from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of, values_of_row
 from klagg.binance.payloads import listings_of
@@ -39,42 +39,44 @@ from klagg.process.service import AsyncContext, run_async, until_stopping
 from klagg.process.stats import Alarm
 from klagg.wire.entries import Request, request_entry
 from klagg.wire.fields import Fields, stamp
-from klagg.wire.findings import ERROR, INFO
+from klagg.wire.findings import Severity
 from klagg.wire.keys import Keys, shard_of
 
 REST_TIMEOUT_MS: Final = 20_000
 
 CLOCK_S: Final = 60.0
-"""Between two looks at the exchange's clock (weight 1), and while a local exchange holds its clock."""
+"""Time between two requests of the exchange's clock (weight 1)."""
 HELD_S: Final = 2.0
+"""The same while a simulator holds its clock."""
 LISTINGS_S: Final = 120.0
-"""Between two looks at the listings (weight 1): sooner than a gap is said, so that the end of a symbol is none."""
+"""Time between two requests of the listings (weight 1): shorter than HEAL_MS, so that the end of a symbol is known
+before its missing bars would be reported."""
 STORED_S: Final = 5.0
 PLACE_MS: Final = 30_000
-"""Exchange time between two questions to the table where series begin."""
+"""Exchange time between two queries of the table for the beginnings of series."""
 AMENDED_REACH_MS: Final = 40 * 24 * 3_600_000
 IDLE_S: Final = 0.5
 """How long to wait when nothing is due."""
 
 STORED_REACH_MS: Final = 24 * 3_600_000
-"""A table without a final minute for so long is taken to have none."""
+"""How far back the newest final minute is searched for in the table."""
 
 RETRY_FIRST_S: Final = 1.0
 RETRY_CAP_S: Final = 60.0
-TRIES_SAID: Final = 3
-"""So many failures in a row are said."""
+TRIES_REPORTED: Final = 3
+"""The number of failures in a row at which a finding is published."""
 
-PASSING: Final = frozenset({403, 408, 418, 429})
-"""Refusals below 500 that say something about this moment, and nothing about what was asked."""
+TEMPORARY_STATUSES: Final = frozenset({403, 408, 418, 429})
+"""HTTP statuses below 500 that refuse every request for now, not this one request."""
 INVALID_SYMBOL: Final = -1121
 
-LEVELS: Final = {INFO: logging.INFO, ERROR: logging.ERROR}
+LEVELS: Final = {Severity.INFO: logging.INFO, Severity.ERROR: logging.ERROR}
 
 T = TypeVar("T")
 
 
 class ExchangeAuditor:
-    """The loop. `run` until cancelled; errors of Redis end it, what the exchange or the database lack is waited for."""
+    """The loop. `run` until cancelled; errors of Redis end it, while the exchange or the database is away it waits."""
 
     def __init__(self, context: AsyncContext, streams: AsyncStreams, rest: ExchangeRest, store: ExchangeStore) -> None:
         self._context, self._streams, self._rest, self._store = context, streams, rest, store
@@ -82,7 +84,7 @@ class ExchangeAuditor:
         self.audit = ExchangeAudit(context.settings)
         self._clock = ExchangeClock()
         self._executor = ThreadPoolExecutor(1, "auditor-database")
-        self._outages = {what: Outage(self, what) for what in (EXCHANGE, DATABASE)}
+        self._outages = {what: SourceOutage(self, what) for what in (EXCHANGE, DATABASE)}
         self._numbers: Counter[str] = Counter()
         self._restored = False
         self._stored_ms: int | None = None
@@ -90,16 +92,16 @@ class ExchangeAuditor:
         self._place_ms = 0
         self._summary_s = time.monotonic()
         count_from_zero(self._stats)
-        for kind in VERDICTS:  # Prometheus sees growth only in what it saw before
+        for kind in VERDICTS:  # Prometheus sees growth only of a series that it has scraped before
             self._stats.add("verdicts", 0, verdict=kind)
 
     @property
     def now_ms(self) -> int:
-        """Exchange time."""
+        """Exchange time in ms."""
         return self._clock.now_ms(steady_ms())
 
     async def run(self) -> None:
-        """Look after look, each not before the weight of the one before it is earned."""
+        """One look after the other, at the pace that audit.weight_per_minute allows."""
         while True:
             began_s = time.monotonic()
             try:
@@ -108,11 +110,11 @@ class ExchangeAuditor:
                 pause_s = await self._outages[EXCHANGE].failed(lost)
             except DatabaseUnavailable as lost:
                 pause_s = await self._outages[DATABASE].failed(lost)
-            self._show()
+            self._show_stats()
             await asyncio.sleep(max(0.0, pause_s - (time.monotonic() - began_s)))
 
     async def _turn(self) -> float:
-        """What is due, and one look; how long all of it should take (s)."""
+        """Do what is due and one look; returns how long all of it should take (s)."""
         now_s = time.monotonic()
         if now_s >= self._clock_s:
             await self._rest.synchronise(self._clock)
@@ -123,11 +125,11 @@ class ExchangeAuditor:
         if not self._restored:
             await self._restore()
         if now_s >= self._listings_s:
-            await self._list()
+            await self._update_listings()
             self._listings_s = now_s + LISTINGS_S
         if now_s >= self._stored_s:
             since_ms = self._stored_ms or self.now_ms - STORED_REACH_MS
-            self._stored_ms = await self._ask(lambda: self._store.newest_minute(since_ms)) or self._stored_ms
+            self._stored_ms = await self._query(lambda: self._store.newest_minute(since_ms)) or self._stored_ms
             self._stored_s = now_s + (STORED_S if self._clock.speed <= 1 else IDLE_S)
             await self._amended()
             await self._outages[DATABASE].worked()
@@ -139,43 +141,43 @@ class ExchangeAuditor:
         return look.weight * 60 / self._settings.audit.weight_per_minute
 
     async def _restore(self) -> None:
-        """What was audited, and what stands, from before this start."""
-        for symbol, interval, tally in await self._ask(lambda: self._store.tallies(self.now_ms)):
-            self.audit.restore(symbol, interval, tally)
-        ids = {f"0:{name}": what for name, what in self.audit.of_itself_ids().items()}
-        standing = await self._ask(lambda: self._store.standing(ids))
-        self.audit.stood(ids[each] for each in standing)
+        """Restore the day counts and the open findings from before this start."""
+        for symbol, interval, counts in await self._query(lambda: self._store.day_counts(self.now_ms)):
+            self.audit.restore(symbol, interval, counts)
+        ids = {f"0:{name}": what for name, what in self.audit.own_finding_ids().items()}
+        still_open = await self._query(lambda: self._store.open_of(ids))
+        self.audit.restore_own_findings(ids[each] for each in still_open)
         self._restored = True
 
-    async def _list(self) -> None:
+    async def _update_listings(self) -> None:
         choice = self._settings.exchange
         info = await self._rest.exchange_info()
         self._stats.add("answers")
         try:
             listings = listings_of(info, choice.quote_assets, choice.contract_types).listings
-        except ConfigError as none:  # none is left of what was chosen
+        except ConfigError as none:  # none of the configured symbols is listed
             self._context.log.warning("the symbols stay as they are: %s", none)
             return
         chosen = [each for each in listings if not choice.symbols or each.symbol in choice.symbols]
-        self.audit.carry(chosen, self.now_ms)
+        self.audit.update_listings(chosen, self.now_ms)
 
     async def _amended(self) -> None:
-        """Bars that were amended of late, within the time in which an aggregator can do that to bars of any length."""
+        """Take in recent amendments, as far back as an aggregator can amend the longest bars."""
         amended, oldest_ms = self.audit.amended, self.now_ms - AMENDED_REACH_MS
-        found = await self._ask(lambda: self._store.amended(self.audit.intervals, oldest_ms, amended.since_ms))
-        amended.note(found, self.audit.agenda)
+        found = await self._query(lambda: self._store.amended(self.audit.intervals, oldest_ms, amended.since_ms))
+        amended.note(found, self.audit.schedule)
 
     async def _place(self) -> None:
         if self.now_ms < self._place_ms or not self.audit.unplaced:
             return
         unplaced, now_ms = self.audit.unplaced, self.now_ms
         since_ms = [self.audit.reach_ms(each.symbol, now_ms) for each in unplaced]
-        found = await self._ask(lambda: self._store.first_bars(unplaced, since_ms))
+        found = await self._query(lambda: self._store.first_bars(unplaced, since_ms))
         self.audit.place(found, now_ms)
         self._place_ms = now_ms + PLACE_MS
 
     async def _look(self, look: Look) -> None:
-        """The steps above."""
+        """One look, in the steps of the module's docstring."""
         now_ms = self.now_ms
         try:
             answer = await self._rest.get(
@@ -193,28 +195,29 @@ class ExchangeAuditor:
             self._refused(look, str(bad), unknown=False)
             return
         except ExchangeRefused as refused:
-            if refused.status >= 500 or refused.status in PASSING:
+            if refused.status >= 500 or refused.status in TEMPORARY_STATUSES:
                 raise
             self._stats.add("refused")
             self._refused(look, str(refused), unknown=refused.code == INVALID_SYMBOL)
             return
         self._stats.add("answers")
         await self._outages[EXCHANGE].worked()
-        ours = await self._ask(lambda: self._store.klines(look))
+        ours = await self._query(lambda: self._store.klines(look))
         theirs = {row[0]: values_of_row(row) for row in rows}
         puzzles = puzzling(look.interval, ours, theirs)
-        minutes = await self._ask(lambda: self._store.minutes_of(look, puzzles)) if puzzles else None
+        minutes = await self._query(lambda: self._store.minutes_of(look, puzzles)) if puzzles else None
         outcome = self.audit.judge(look, ours, theirs, now_ms, minutes)
         await self._write(outcome.findings, outcome.requests)
-        await self._ask(lambda: self._store.record(look, outcome.judged, now_ms))
+        await self._query(lambda: self._store.record(look, outcome.judged, now_ms))
         self._count(look, outcome)
 
     def _refused(self, look: Look, why: str, *, unknown: bool) -> None:
-        self._context.log.warning("%s %s is left alone for a while: %s", *look.key, why)
+        self._context.log.warning("%s %s is not compared for a while: %s", *look.key, why)
         self.audit.refused(look, self.now_ms, unknown=unknown)
 
     async def _write(self, findings: Sequence[Finding], requests: Sequence[Request]) -> None:
-        """Findings and requests into the streams of their symbols' shards; those of no symbol into the first."""
+        """Append findings and requests to the streams of their symbols' shards; those of no symbol to the first
+        shard's."""
         writes = [
             *(self._append(self._keys(each.symbol).findings, each.to_fields(), FINDING_ENTRIES) for each in findings),
             *(self._append(self._keys(each.symbol).requests, request_entry(each), 0) for each in requests),
@@ -224,7 +227,7 @@ class ExchangeAuditor:
         count(self._stats, findings)
         for each in findings:
             level = logging.INFO if each.closed else LEVELS.get(each.severity, logging.WARNING)
-            what = "settled" if each.closed else each.severity
+            what = "closed" if each.closed else each.severity
             self._context.log.log(level, "%s %s %s %s: %s", what, each.kind, each.symbol, each.place, each.evidence)
         self._stats.add("requests", len(requests))
 
@@ -235,29 +238,29 @@ class ExchangeAuditor:
         self._numbers[key] += 1
         return Append(key, stamp(fields, self._context.writer, self._numbers[key]), maxlen)
 
-    async def say_unreachable(self, what: str, why: str) -> None:
-        """What cannot be asked, or can again (an empty `why`); into the findings, once."""
+    async def report_unreachable(self, what: str, why: str) -> None:
+        """Publish once that `what` cannot be reached (`why`), or can be reached again (an empty `why`)."""
         await self._write(self.audit.unreachable(what, why, self.now_ms), ())
 
-    async def _ask(self, question: Callable[[], T]) -> T:
-        """A question to the database, which must not hold up the heartbeat."""
+    async def _query(self, question: Callable[[], T]) -> T:
+        """Run a query in the database's thread, so that the heartbeat goes on."""
         return await asyncio.get_running_loop().run_in_executor(self._executor, question)
 
-    def _count(self, look: Look, outcome: Outcome) -> None:
+    def _count(self, look: Look, outcome: LookResult) -> None:
         self._stats.add("looks")
         for each in outcome.judged:
             self._stats.add("looks_again" if look.again else "bars")
             self._stats.add("verdicts", verdict=each.kind)
 
-    def _show(self) -> None:
-        now_ms, agenda = self.now_ms, self.audit.agenda
-        self._stats.show("oldest_ms", agenda.oldest_ms(now_ms))
-        self._stats.show("lap_ms", agenda.lap_ms)
-        self._stats.show("lap_percent", agenda.lap_percent)
-        self._stats.show("laps", agenda.laps)
-        self._stats.show("series", len(agenda.series))
-        self._stats.show("standing", len(self.audit.book))
-        for name, age_ms in agenda.ages_ms(now_ms).items():
+    def _show_stats(self) -> None:
+        now_ms, schedule = self.now_ms, self.audit.schedule
+        self._stats.show("oldest_ms", schedule.oldest_ms(now_ms))
+        self._stats.show("lap_ms", schedule.lap_ms)
+        self._stats.show("lap_percent", schedule.lap_percent)
+        self._stats.show("laps", schedule.laps)
+        self._stats.show("series", len(schedule.series))
+        self._stats.show("open_findings", len(self.audit.open_findings))
+        for name, age_ms in schedule.ages_ms(now_ms).items():
             self._stats.show("unaudited_ms", age_ms, interval=name)
         now_s = time.monotonic()
         if now_s - self._summary_s >= self._settings.audit.summary_s:
@@ -265,41 +268,41 @@ class ExchangeAuditor:
             self.summarise()
 
     def summarise(self) -> None:
-        """Say the summary."""
+        """Log the summary."""
         weight = self._stats.counters.get("weight", 0)
         self._context.log.info("summary: %s; weight %d", self.audit.summary(self.now_ms), weight)
 
     def close(self) -> None:
-        """End the connection to the database, behind the question that runs."""
+        """Close the connection to the database, after the query that runs."""
         self._executor.shutdown(wait=True, cancel_futures=True)
         self._store.close()
 
 
-class Outage:
-    """Something that may be away: how long to leave it alone, and what is said about it."""
+class SourceOutage:
+    """Retries of something that may be away: how long to wait, and when to publish a finding about it."""
 
     def __init__(self, auditor: ExchangeAuditor, what: str) -> None:
         self._auditor, self._what = auditor, what
         self._backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random)
 
     async def failed(self, trouble: KlaggError) -> float:
-        """It did not work; how long to wait (s). A pause that the exchange asks for is the gate's to keep."""
+        """It failed; returns how long to wait (s). The gate keeps the pauses that the exchange itself demands."""
         pause_s = self._backoff.next_s()
-        if self._backoff.tries == TRIES_SAID:
-            await self._auditor.say_unreachable(self._what, str(trouble))
+        if self._backoff.tries == TRIES_REPORTED:
+            await self._auditor.report_unreachable(self._what, str(trouble))
         return pause_s
 
     async def worked(self) -> None:
-        """It works."""
+        """It works: reset the retries and close the finding."""
         self._backoff.reset()
-        await self._auditor.say_unreachable(self._what, "")
+        await self._auditor.report_unreachable(self._what, "")
 
 
 async def body(context: AsyncContext) -> None:
     """Audit until asked to stop."""
     settings = context.settings
     if not settings.audit.full:
-        await rest_async(context)
+        await wait_until_stopped_async(context)
         return
     if not settings.database.enabled:
         raise ConfigError("database.enabled is false, so there are no klines to compare: do not start this process")

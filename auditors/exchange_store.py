@@ -1,4 +1,4 @@
-"""The database as the auditor of the exchange uses it: klines are read, tallies read and written.
+"""The database as the auditor of the exchange uses it: it reads klines, and reads and writes day counts.
 
 Errors are those of klagg.drivers.postgres: DatabaseUnavailable and DatabaseRefused.
 """
@@ -11,25 +11,26 @@ from pathlib import Path
 from typing import Final
 
 from auditors.amended import Amendment
-from auditors.day_counts import Judged, Tally, by_day
-from auditors.schedule import Key, Look, Series
-from klagg.drivers.postgres import Database, load_queries
+from auditors.day_counts import DayCounts, JudgedBar, by_day
+from auditors.schedule import AuditedSeries, Look, SeriesKey
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.intervals import DAY_MS, INTERVALS, MINUTE, Interval
 from klagg.kline import Kline
 
-_QUERIES: Final = load_queries(Path(__file__).with_name("exchange.sql"))
+_QUERIES: Final = load_statements(Path(__file__).with_name("exchange.sql"))
 
 KEPT_MS: Final = 70 * DAY_MS
-"""Tallies since then are read at the start: the last whole month, and the one before it, are among them."""
+"""Day counts of this time are read at the start; it covers the last two whole months."""
 
 COMMIT_MS: Final = 10_000
-"""A transaction that began so long ago may have been committed only now."""
+"""A transaction may be committed up to so long (ms) after the time that its rows carry."""
 AMENDED_ROWS: Final = 20_000
-"""Amendments of one question; the next one goes on."""
+"""Rows of one query of amendments; the next query continues after them."""
 
 
 def finals_of(database: Database, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> dict[int, Kline]:
-    """The newest versions of one series' finals with open times in [from, to), by open time."""
+    """The newest versions of one series' finals with open times in [from, to) (exchange ms), by open time."""
     place = {"symbol": symbol, "interval": interval.name, "from_ms": from_ms, "to_ms": to_ms}
     return {row["open_time"]: Kline(**row) for row in database.query(_QUERIES["klines"], place)}
 
@@ -45,7 +46,7 @@ class ExchangeStore:
         self._database.close()
 
     def klines(self, look: Look) -> dict[int, Kline]:
-        """Our finals that a look needs, by open time."""
+        """Our finals that a look needs, by open time (exchange ms)."""
         return finals_of(self._database, look.symbol, look.interval, look.ours_from_ms, look.end_ms)
 
     def minutes_of(self, look: Look, opens: Sequence[int]) -> dict[int, Kline]:
@@ -60,7 +61,7 @@ class ExchangeStore:
         newest: int | None = self._database.query(_QUERIES["newest_minute"], {"since_ms": since_ms})[0]["newest_ms"]
         return newest
 
-    def first_bars(self, series: Sequence[Series], since_ms: Sequence[int]) -> dict[Key, int]:
+    def first_bars(self, series: Sequence[AuditedSeries], since_ms: Sequence[int]) -> dict[SeriesKey, int]:
         """The open times of the first finals of series that close at or after the time given for each."""
         rows = self._database.query(
             _QUERIES["first_bars"],
@@ -94,17 +95,18 @@ class ExchangeStore:
             for row in rows
         ]
 
-    def tallies(self, now_ms: int) -> list[tuple[str, Interval, Tally]]:
-        """What was audited of late: symbol, interval, and the tally of a day."""
+    def day_counts(self, now_ms: int) -> list[tuple[str, Interval, DayCounts]]:
+        """Day counts of the last KEPT_MS: symbol, interval, and the counts of one day."""
         found = []
         for row in self._database.query(_QUERIES["audits"], {"since_ms": now_ms - KEPT_MS}):
             interval = INTERVALS.get(row["interval"])
             if interval is not None:
-                found.append((row["symbol"], interval, Tally.of(interval, row["ranges"], row["different"])))
+                found.append((row["symbol"], interval, DayCounts.of(interval, row["ranges"], row["different"])))
         return found
 
-    def record(self, look: Look, judged: Iterable[Judged], now_ms: int) -> None:
-        """Put verdicts into the tallies of their days, in one transaction; those of the same bars are replaced."""
+    def record(self, look: Look, judged: Iterable[JudgedBar], now_ms: int) -> None:
+        """Add verdicts to the counts of their days, in one transaction; earlier verdicts on the same bars are
+        replaced."""
         days = by_day(judged)
         if not days:
             return
@@ -113,17 +115,17 @@ class ExchangeStore:
                 place = {"symbol": look.symbol, "interval": look.interval.name, "day_ms": day * DAY_MS}
                 known = self._database.query(_QUERIES["audit_of_day"], place)
                 saved = known[0] if known else {"ranges": [], "different": []}
-                tally = Tally.of(look.interval, saved["ranges"], saved["different"])
-                tally.take(each)
+                counts = DayCounts.of(look.interval, saved["ranges"], saved["different"])
+                counts.add(each)
                 row = {
                     **place,
-                    **tally.counts,
+                    **counts.counts,
                     "audited_ms": now_ms,
-                    "ranges": json.dumps(tally.saved_ranges),
-                    "different": json.dumps(tally.saved_different),
+                    "ranges": json.dumps(counts.saved_ranges),
+                    "different": json.dumps(counts.saved_different),
                 }
                 self._database.execute(_QUERIES["put_audit"], row)
 
-    def standing(self, ids: Iterable[str]) -> set[str]:
-        """Those of these ids of findings (with their shard) that are not settled."""
+    def open_of(self, ids: Iterable[str]) -> set[str]:
+        """Those of these finding ids (`<shard>:<id>`) that are open."""
         return {row["id"] for row in self._database.query(_QUERIES["standing"], {"ids": list(ids)})}

@@ -1,4 +1,4 @@
-"""What an auditor remembers of one symbol's bars, in pages of an hour, so that little has to be written down anew."""
+"""What an auditor keeps of one symbol's bars, in pages of an hour, so that only changed hours are saved again. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from klagg.intervals import HOUR_MS, INTERVALS
 PAGE_MS: Final = HOUR_MS
 
 
-class Shelf:
+class HourPages:
     """Values by table and open time. A table is called `<anything>/<interval>`.
 
     Values are what JSON can hold, or have a `to_json` that gives it.
@@ -32,7 +32,7 @@ class Shelf:
         self.dirty.add(page)
 
     def touch(self, open_time: int) -> None:
-        """A value with this open time was changed in place."""
+        """Mark the value with this open time as changed in place."""
         self.dirty.add(open_time // PAGE_MS)
 
     def drop(self, tables: Iterable[str]) -> None:
@@ -43,7 +43,8 @@ class Shelf:
                     self.dirty.add(number)
 
     def expire(self, floor_ms: int, kept_from: dict[str, int]) -> None:
-        """Forget bars that were over at `floor_ms`, but none that opens at or after its table's `kept_from`."""
+        """Forget bars that had closed by `floor_ms` (exchange ms), but none that opens at or after its table's
+        `kept_from`."""
         for number in [each for each in self._pages if (each + 1) * PAGE_MS <= floor_ms]:
             page = self._pages[number]
             for table in list(page):
@@ -60,13 +61,13 @@ class Shelf:
                 del self._pages[number]
                 self.dirty.add(number)
 
-    def take_dirty(self) -> dict[int, str]:
-        """The pages that changed since the last call, as JSON; "" for one that is gone."""
+    def drain_dirty(self) -> dict[int, str]:
+        """The pages that changed since the last call, by number, as JSON; "" for a page that is gone."""
         dirty, self.dirty = self.dirty, set()
         return {number: _text(self._pages.get(number)) for number in sorted(dirty)}
 
     def restore(self, number: int, text: str) -> None:
-        """Put back a page."""
+        """Put back a page that `drain_dirty` gave."""
         tables = json.loads(text)
         self._pages[number] = {
             table: {int(open_time): value for open_time, value in values.items()} for table, values in tables.items()

@@ -1,7 +1,7 @@
-"""What the auditors of streams share: entries in, findings out, and what a restart needs. Pure.
+"""What the auditors of streams share: entries in, findings and the state for a restart out. Pure.
 
-Entries come in the order of the log: of a tick first the klines, then the events, the tick itself last. A judge speaks
-at ticks, because a tick's entries only make sense together.
+Entries come in the order of the log: of a tick first the klines, then the events, the tick itself last. A judge reports
+at ticks, because the entries of one tick can only be judged together.
 """
 
 from __future__ import annotations
@@ -10,155 +10,165 @@ import json
 from collections import Counter
 from typing import Any, ClassVar, Final
 
-from auditors.entry_sequence import Continuity
-from auditors.expected_bars import Member, Roster, Terms
-from auditors.findings import DATA_LOSS, MALFORMED, MISSING_KLINE, ORDER, TIME_BACK, Finding, bar_of, joined
-from auditors.hour_pages import PAGE_MS, Shelf
+from auditors.entry_sequence import EntrySequence
+from auditors.expected_bars import Deadlines, ExpectedBars, ExpectedSymbol
+from auditors.findings import Finding, bar_of, joined
+from auditors.hour_pages import PAGE_MS, HourPages
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE_MS, ordered
 from klagg.settings import Settings
-from klagg.wire.fields import RawFields, check_version
-from klagg.wire.findings import ERROR
+from klagg.wire.entries import EVENT_GAP_CLOSED, EVENT_GAP_OPENED
+from klagg.wire.fields import RawFields, upgraded
+from klagg.wire.findings import FindingKind, Severity
 
 SELF: Final = "#judge"
-"""The field of what is remembered of no single symbol; no symbol begins with that character."""
+"""The field of the state that belongs to no single symbol; no symbol begins with that character."""
 
 
 class Judge:
     """One shard's auditor of streams. `time_ms` is the newest tick's; `counts` is for the summary."""
 
     streams: ClassVar[tuple[str, ...]] = ()
-    """The streams that it reads, by name."""
+    """The names of the streams that it reads."""
     counted: ClassVar[tuple[str, ...]] = ()
-    """What the summary says even if it is 0, beside what every judge counts."""
+    """Counts that the summary shows even if they are 0, beside those of every judge."""
 
     def __init__(self, settings: Settings) -> None:
         config = settings.aggregator
         self.intervals = ordered(config.intervals)
         self.window_ms = config.window_minutes * MINUTE_MS
         due_ms = max(config.grace_ms, config.grace_without_watermark_ms) + settings.audit.owed_ms
-        self.roster = Roster(self.intervals, Terms(due_ms, self.window_ms))
+        self.expected = ExpectedBars(self.intervals, Deadlines(due_ms, self.window_ms))
         self.due_ms = due_ms
         self.time_ms = 0
         self.counts: Counter[str] = Counter(dict.fromkeys(("gaps", "findings", "lost entries", *self.counted), 0))
-        self.found: list[Finding] = []
+        self.findings: list[Finding] = []
         self._moment: list[Finding] = []
-        self._shelves: dict[str, Shelf] = {}
-        self._continuity = {name: Continuity() for name in self.streams}
+        self._pages: dict[str, HourPages] = {}
+        self._sequences = {name: EntrySequence() for name in self.streams}
         self._expired_ms = 0
         self._lost = False
 
-    def take(self, stream: str, entry_id: str, raw: RawFields) -> None:
-        """Take in the next entry of one of the streams. What it shows goes to `found` at the next tick."""
+    def receive(self, stream: str, entry_id: str, raw: RawFields) -> None:
+        """Take in the next entry of one of the streams. What is wrong goes to `findings` at the next tick."""
         self.counts[f"{stream} entries"] += 1
         try:
-            check_version(raw)
-            jump = self._continuity[stream].note(entry_id, raw)
-            if jump is not None:
-                self.counts["lost entries"] += jump.count
-                self.say(
-                    DATA_LOSS,
+            raw = upgraded(raw)
+            lost = self._sequences[stream].note(entry_id, raw)
+            if lost is not None:
+                self.counts["lost entries"] += lost.count
+                self.report(
+                    FindingKind.DATA_LOSS,
                     "",
-                    f"{stream}/{jump.first}-{jump.last}",
-                    f"{jump.count} entries of {stream} were gone before this auditor was given them: seq {jump.first} "
-                    f"to {jump.last}, behind {jump.after or 'the beginning'} and before {jump.before}",
+                    f"{stream}/{lost.first}-{lost.last}",
+                    f"{lost.count} entries of {stream} were gone before this auditor was given them: seq {lost.first} "
+                    f"to {lost.last}, behind {lost.after or 'the beginning'} and before {lost.before}",
                 )
                 self._lost = True
-                self.lose(stream)
-            self.roster.watched = self.watched
-            self.take_entry(stream, entry_id, raw)
+                self.forget_lost(stream)
+            self.expected.watched = self.watched
+            self.receive_entry(stream, entry_id, raw)
         except ContractError as bad:
-            self.say(MALFORMED, "", f"{stream}/{entry_id}", f"the entry {entry_id} of {stream} cannot be read: {bad}")
+            self.report(
+                FindingKind.MALFORMED,
+                "",
+                f"{stream}/{entry_id}",
+                f"the entry {entry_id} of {stream} cannot be read: {bad}",
+            )
         if self.time_ms == 0:
-            self._speak()
+            self._publish_moment()
 
-    def take_entry(self, stream: str, entry_id: str, raw: RawFields) -> None:
-        """What a judge does with an entry. ContractError if it cannot be one."""
+    def receive_entry(self, stream: str, entry_id: str, raw: RawFields) -> None:
+        """What a judge does with an entry. ContractError if the entry breaks the contract."""
         raise NotImplementedError
 
-    def lose(self, stream: str) -> None:
-        """Entries of a stream were lost: forget what only they could tell."""
-        self.roster.lose()
+    def forget_lost(self, stream: str) -> None:
+        """Entries of a stream were lost: forget what depended on them."""
+        self.expected.forget_progress()
 
-    def say(self, kind: str, symbol: str, place: str, evidence: str, severity: str = ERROR) -> None:
-        """Something was found; it goes out at the next tick, together with what else is."""
+    def report(
+        self, kind: FindingKind, symbol: str, place: str, evidence: str, severity: Severity = Severity.ERROR
+    ) -> None:
+        """Note a finding; it goes out at the next tick, together with the others of that tick."""
         self._moment.append(Finding(kind, severity, symbol, place, self.time_ms, evidence, *bar_of(place)))
 
     def tick(self, time_ms: int) -> None:
-        """The end of a moment: judge what came, and speak."""
+        """All entries up to `time_ms` (exchange ms) have come: judge them and publish the findings."""
         if time_ms < self.time_ms:
-            self.say(TIME_BACK, "", str(time_ms), f"the tick {time_ms} follows that of {self.time_ms}")
-            self._speak()
+            self.report(FindingKind.TIME_BACK, "", str(time_ms), f"the tick {time_ms} follows that of {self.time_ms}")
+            self._publish_moment()
             return
         self.time_ms = time_ms
         self.judge()
         if time_ms // PAGE_MS != self._expired_ms // PAGE_MS:
             self._expired_ms = time_ms
             self._expire()
-        self._speak()
+        self._publish_moment()
 
     def judge(self) -> None:
-        """What can be told at a tick."""
+        """Judge what came since the last tick."""
         raise NotImplementedError
 
-    def _speak(self) -> None:
+    def _publish_moment(self) -> None:
         if self._moment:
-            said = joined(self._moment)
-            self.found += said
-            self.counts["findings"] += len(said)
+            combined = joined(self._moment)
+            self.findings += combined
+            self.counts["findings"] += len(combined)
             self._moment = []
 
-    def take_found(self) -> list[Finding]:
-        """The findings since the last call."""
-        found, self.found = self.found, []
+    def drain_findings(self) -> list[Finding]:
+        """Remove and return the findings since the last call."""
+        found, self.findings = self.findings, []
         return found
 
-    def shelf(self, symbol: str) -> Shelf:
-        """What is remembered of the symbol's bars."""
-        held = self._shelves.get(symbol)
+    def pages(self, symbol: str) -> HourPages:
+        """The pages with the symbol's bars."""
+        held = self._pages.get(symbol)
         if held is None:
-            held = self._shelves[symbol] = Shelf()
+            held = self._pages[symbol] = HourPages()
         return held
 
     def kept_from(self, symbol: str) -> dict[str, int]:
-        """By table of the symbol's shelf, the open time from which on nothing may be forgotten."""
+        """By table of the symbol's pages, the open time (exchange ms) from which on no bar may be forgotten."""
         raise NotImplementedError
 
     def _expire(self) -> None:
-        for symbol, shelf in self._shelves.items():
-            shelf.expire(self.time_ms - self.window_ms - PAGE_MS, self.kept_from(symbol))
+        for symbol, pages in self._pages.items():
+            pages.expire(self.time_ms - self.window_ms - PAGE_MS, self.kept_from(symbol))
 
     def came_behind(self, symbol: str, interval: str, open_time: int) -> None:
-        """A bar came for the first time, but behind its successors."""
-        self.say(ORDER, symbol, f"{interval}/{open_time}", f"{interval} {open_time} came behind its successors")
+        """Report a bar whose first version came after a later bar."""
+        self.report(
+            FindingKind.ORDER, symbol, f"{interval}/{open_time}", f"{interval} {open_time} came behind its successors"
+        )
 
     def passed_over(self, symbol: str, interval: str, first: int, last: int) -> None:
-        """Bars did not come."""
+        """Report bars that did not come; `first` and `last` are their open times (exchange ms)."""
         self.counts["gaps"] += 1
         span = f"{interval} {first}" if first == last else f"{interval} from {first} to {last}"
-        self.say(MISSING_KLINE, symbol, f"{interval}/{first}-{last}", f"{span} was passed over")
+        self.report(FindingKind.MISSING_KLINE, symbol, f"{interval}/{first}-{last}", f"{span} was passed over")
 
     @property
     def summary(self) -> str:
-        """One line about everything so far."""
-        series = sum(len(member.series) for member in self.roster.members.values())
+        """The counts so far in one line."""
+        series = sum(len(member.series) for member in self.expected.symbols.values())
         counted = ", ".join(f"{name} {count}" for name, count in sorted(self.counts.items()))
-        return f"{len(self.roster.members)} symbols, {series} series up to {self.time_ms}: {counted or 'nothing yet'}"
+        return f"{len(self.expected.symbols)} symbols, {series} series up to {self.time_ms}: {counted or 'nothing yet'}"
 
     def dump(self) -> tuple[dict[str, str], list[str]]:
-        """Fields that changed since the last call, and fields that are gone: together what `restore` needs."""
+        """Fields that changed since the last call, and fields that are gone: together the state for `restore`."""
         put, gone = {SELF: json.dumps(self.to_json())}, []
-        for name in self.roster.changed:
+        for name in self.expected.changed:
             put[name] = (
-                json.dumps(self.roster.members[name].to_json(), separators=(",", ":"))
-                if (name in self.roster.members)
+                json.dumps(self.expected.symbols[name].to_json(), separators=(",", ":"))
+                if (name in self.expected.symbols)
                 else ""
             )
-        self.roster.changed = set()
-        for name, shelf in self._shelves.items():
-            if not shelf.dirty:
+        self.expected.changed = set()
+        for name, pages in self._pages.items():
+            if not pages.dirty:
                 continue
-            for number, text in shelf.take_dirty().items():
+            for number, text in pages.drain_dirty().items():
                 field = f"{name}@{number}"
                 if text:
                     put[field] = text
@@ -167,34 +177,49 @@ class Judge:
         return {name: text for name, text in put.items() if text}, gone
 
     def to_json(self) -> dict[str, Any]:
-        """What is remembered of no single symbol."""
+        """The state that belongs to no single symbol, for JSON."""
         return {
             "time": self.time_ms,
             "lost": self._lost,
-            "roster": self.roster.to_json(),
+            "expected": self.expected.to_json(),
             "counts": dict(self.counts),
-            "continuity": {name: each.to_list() for name, each in self._continuity.items()},
+            "sequences": {name: each.to_list() for name, each in self._sequences.items()},
         }
 
     def restore(self, saved: dict[str, str]) -> None:
-        """Everything as `dump` wrote it."""
+        """Put back the state from all fields that `dump` gave."""
         if SELF in saved:
-            self.of_json(json.loads(saved[SELF]))
+            self.of_json(_upgraded(json.loads(saved[SELF])))
         for name, text in saved.items():
             symbol, is_page, page = name.rpartition("@")
             if is_page:
-                self.shelf(symbol).restore(int(page), text)
+                self.pages(symbol).restore(int(page), text)
             elif name != SELF:
-                self.roster.members[name] = Member.of_json(json.loads(text))
+                self.expected.symbols[name] = ExpectedSymbol.of_json(json.loads(text))
 
     def of_json(self, saved: dict[str, Any]) -> None:
-        """As it was when `to_json` was called."""
+        """Put back the state that `to_json` gave."""
         self.time_ms, self._lost, self.counts = saved["time"], saved["lost"], Counter(saved["counts"])
-        self.roster.of_json(saved["roster"])
-        for name, each in saved["continuity"].items():
-            self._continuity[name].restore(each)
+        self.expected.of_json(saved["expected"])
+        for name, each in saved["sequences"].items():
+            self._sequences[name].restore(each)
 
     @property
     def watched(self) -> bool:
-        """Whether every stream was read from its first entry on, and nothing of it was lost."""
-        return not self._lost and all(each.since_start or not each.number for each in self._continuity.values())
+        """Whether every stream was read from its first entry on, without a loss."""
+        return not self._lost and all(each.since_start or not each.number for each in self._sequences.values())
+
+
+_RENAMED: Final = {
+    "roster": "expected",
+    "continuity": "sequences",
+    "untold": "awaiting_first_trade",
+    "holes": "gaps",
+}
+
+
+def _upgraded(saved: dict[str, Any]) -> dict[str, Any]:
+    """The state that a judge saved under version 1 of the contract, with the names of this version."""
+    kinds = {"hole_opened": EVENT_GAP_OPENED, "hole_closed": EVENT_GAP_CLOSED}
+    renamed = {_RENAMED.get(name, name): value for name, value in saved.items()}
+    return renamed | {"counts": {kinds.get(name, name): count for name, count in saved["counts"].items()}}

@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from typing import Final
 
 from auditors.lifecycle import Lifecycle
-from auditors.stream_service import Kind, audit
+from auditors.stream_service import AuditorKind, audit
 from klagg.process.service import Context, run
 from klagg.process.stats import Alarm
 from klagg.wire.keys import GROUP_LIFECYCLE
 
 PROCESS: Final = "auditor-lifecycle"
-KIND: Final = Kind("lifecycle", GROUP_LIFECYCLE, Lifecycle)
+KIND: Final = AuditorKind("lifecycle", GROUP_LIFECYCLE, Lifecycle)
 
 
 def body(context: Context) -> None:

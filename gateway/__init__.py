@@ -1,1 +1,1 @@
-"""Live klines for people and for existing Binance clients (no process yet)."""
+"""The process klagg-gateway: live klines and history for people and for existing Binance clients."""

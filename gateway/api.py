@@ -11,16 +11,15 @@ from typing import Any, Final
 from aiohttp import web
 
 import klagg
-from gateway.endpoints import BOARD_DAYS, BOARD_DAYS_MAX, TIME_MAX, ApiProblem, Endpoint, endpoints
+from gateway.endpoints import SCOREBOARD_DAYS, SCOREBOARD_DAYS_MAX, TIME_MAX, ApiEndpoint, ApiProblem, endpoints
 from gateway.fapi import History
 from gateway.files import MEDIA, encoder, fields_of, formats
 from gateway.history import Range
 from gateway.hub import Hub
 from gateway.live import LiveBar
-from gateway.market import Market
+from gateway.market import MarketState
 from gateway.openapi import openapi
-from gateway.reader import told_ms
-from gateway.store import Store, StoreBusy
+from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, findings_of
 from klagg.binance.serving.payloads import compact
 from klagg.clock import local_ms, steady_ms
@@ -28,12 +27,13 @@ from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.intervals import DAY_MS
 from klagg.kline import Kline
 from klagg.process.stats import Stats
+from klagg.wire.entry_id import milliseconds_of
 
 PAGE_ROWS: Final = 5000
-"""Rows of a download that are in memory at once."""
+"""Rows of one download in memory at the same time."""
 
 DOWNLOADS_MAX: Final = 2
-"""Downloads at once: each keeps a connection of the database busy."""
+"""Downloads at the same time: each of them uses a connection to the database."""
 
 DAY: Final = "1d"
 
@@ -42,22 +42,22 @@ Values = dict[str, Any]
 
 @dataclass(slots=True)
 class Api:
-    """Handlers of `/api`. `survey` gives the latest look at Redis."""
+    """Handlers of `/api`. `survey` returns the latest survey of Redis; `token` says whether a token is required."""
 
-    market: Market
+    market: MarketState
     history: History
-    store: Store | None
+    store: HistoryStore | None
     hub: Hub
     survey: Callable[[], Survey]
     stats: Stats
     token: bool
     exchange: str
-    """Host of the exchange whose trades these are."""
+    """The host of the exchange that the trades come from."""
 
     expected: Sequence[str] = ()
-    """The processes that the configuration asks for, by the names of their heartbeats."""
+    """The processes that the configuration starts, by the names of their heartbeats."""
 
-    _endpoints: Mapping[str, Endpoint] = field(init=False)
+    _endpoints: Mapping[str, ApiEndpoint] = field(init=False)
     _downloads: int = 0
 
     def __post_init__(self) -> None:
@@ -66,7 +66,7 @@ class Api:
         )
 
     def routes(self) -> list[web.RouteDef]:
-        """The paths."""
+        """The routes of all endpoints."""
         answers: dict[str, Callable[[Values], Awaitable[object]]] = {
             "klines": self._klines,
             "symbols": self._symbols,
@@ -83,12 +83,12 @@ class Api:
     def _json(
         self, name: str, answer: Callable[[Values], Awaitable[object]]
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """A handler that checks the query, answers with JSON, and says in JSON what went wrong."""
+        """A handler that checks the query and answers with JSON, also if something is wrong."""
 
         async def handle(request: web.Request) -> web.StreamResponse:
             self.stats.add("requests")
             try:
-                body = await _told(answer(self._endpoints[name].read(request.query.items())))
+                body = await _with_database_problems(answer(self._endpoints[name].read(request.query.items())))
             except ApiProblem as problem:
                 return _refused(problem)
             return web.Response(text=compact(body), content_type="application/json")
@@ -133,8 +133,8 @@ class Api:
     async def _scoreboard(self, values: Values) -> object:
         last_ms = values["end"] if values["end"] is not None else self.market.time_ms(steady_ms()) or int(local_ms())
         end_ms = last_ms // DAY_MS * DAY_MS + DAY_MS
-        first_ms = end_ms - BOARD_DAYS * DAY_MS if values["start"] is None else values["start"] // DAY_MS * DAY_MS
-        end_ms = min(end_ms, first_ms + BOARD_DAYS_MAX * DAY_MS)
+        first_ms = end_ms - SCOREBOARD_DAYS * DAY_MS if values["start"] is None else values["start"] // DAY_MS * DAY_MS
+        end_ms = min(end_ms, first_ms + SCOREBOARD_DAYS_MAX * DAY_MS)
         intervals = [values["interval"]] if values["interval"] else [each.name for each in self.market.intervals]
         span = max(first_ms, 0), min(end_ms, TIME_MAX)
         days, symbols = await self._stored().scoreboard(span, values["symbol"], intervals, values["limit"])
@@ -146,7 +146,7 @@ class Api:
             "symbols": symbols,
         }
 
-    def _stored(self) -> Store:
+    def _stored(self) -> HistoryStore:
         if self.store is None:
             raise ApiProblem(503, "no_database", "klagg runs without a database (database.enabled is false)")
         return self.store
@@ -170,11 +170,12 @@ class Api:
         }
 
     def _shard(self, number: int, now_ms: float, survey: Survey) -> dict[str, object]:
-        """`unwritten_ms`: how far the table is behind live state; None where nobody writes one."""
+        """`unwritten_ms` is how far (ms by the clock of Redis) the table is behind live state; None without a
+        writer."""
         shard = self.market.shards[number]
         oldest_ms, behind = survey.unwritten_ms.get(number), None
         if self.store is not None and shard.position and number in survey.unwritten_ms:
-            behind = 0 if oldest_ms is None else max(0, told_ms(shard.position) - oldest_ms)
+            behind = 0 if oldest_ms is None else max(0, milliseconds_of(shard.position) - oldest_ms)
         return {
             "shard": number,
             "position": shard.position,
@@ -193,7 +194,8 @@ class Api:
         return _refused(ApiProblem(404, "unknown_path", f"there is no {request.path[:100]}; see /api/openapi.json"))
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
-        """A range as a file, in pages. What goes wrong after it began cuts the connection: the file is not whole."""
+        """A range as a file, in pages. An error after the first bytes aborts the connection, so that the client sees
+        that the file is incomplete."""
         self.stats.add("downloads")
         try:
             values = self._endpoints["download"].read(request.query.items())
@@ -204,7 +206,7 @@ class Api:
         self._downloads += 1
         try:
             pages = self._pages(values)
-            first = await _told(anext(pages, []))
+            first = await _with_database_problems(anext(pages, []))
             response = _file_response(values)
             await response.prepare(request)
             await response.write(await asyncio.to_thread(file.page, first))
@@ -240,8 +242,8 @@ class Api:
             start_ms = page[-1].open_time + 1
 
 
-async def _told(answer: Awaitable[Any]) -> Any:
-    """An answer, with the database's troubles as problems."""
+async def _with_database_problems(answer: Awaitable[Any]) -> Any:
+    """The answer; errors of the database become ApiProblem (503)."""
     try:
         return await answer
     except StoreBusy as busy:

@@ -1,4 +1,5 @@
-"""The endpoints of klagg's own API as data: what they take, checked here, and what they answer, for OpenAPI. Pure."""
+"""The endpoints of klagg's own API as data: their parameters, which are checked here, and answers, for OpenAPI.
+Pure."""
 
 from __future__ import annotations
 
@@ -8,26 +9,27 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from klagg.binance.serving.payloads import compact
+from klagg.wire.findings import Severity
 
 TEXT, INTEGER, BOOLEAN = "string", "integer", "boolean"
 
 TIME_MAX: Final = 253_402_300_799_999
 """The last millisecond of the year 9999."""
 
-BOARD_DAYS: Final = 30
-"""So many days of the scoreboard, where none are named."""
-BOARD_DAYS_MAX: Final = 366
+SCOREBOARD_DAYS: Final = 30
+"""Days of the scoreboard if the request names none."""
+SCOREBOARD_DAYS_MAX: Final = 366
 
 JSON: Final = "application/json"
 
 EVERYWHERE: Final = frozenset({"token"})
-"""What may stand in any query."""
+"""Parameters that every query may have."""
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,18}", re.ASCII)
 
 
 class ApiProblem(Exception):
-    """A request of klagg's own API that gets an error: HTTP `status`, a word for programs, a sentence for people."""
+    """A request to klagg's own API fails: HTTP `status`, `error` for programs, `message` (a sentence) for people."""
 
     def __init__(self, status: int, error: str, message: str) -> None:
         super().__init__(message)
@@ -40,7 +42,7 @@ class ApiProblem(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Parameter:
-    """One parameter of a query. Times are UTC ms."""
+    """One parameter of a query. Times are ms since 1970 UTC."""
 
     name: str
     description: str
@@ -63,7 +65,7 @@ class Parameter:
         return schema | {name: value for name, value in bounds.items() if value is not None}
 
     def read(self, text: str) -> Any:
-        """The value in a text; ApiProblem (400) if it is none."""
+        """The value of a text; ApiProblem (400) if it is not valid."""
         if self.kind == INTEGER:
             return self._integer(text)
         if self.kind == BOOLEAN:
@@ -91,8 +93,8 @@ class Parameter:
 
 
 @dataclass(frozen=True, slots=True)
-class Endpoint:
-    """One path, GET only. `schema` names the component of its JSON answer; `media` are further types that it may have;
+class ApiEndpoint:
+    """One path, GET only. `schema` names the component of its JSON answer; `media` are further media types of answers;
     `problems` are the statuses of its errors beside 400 and 401."""
 
     path: str
@@ -103,7 +105,7 @@ class Endpoint:
     problems: Sequence[int] = ()
 
     def read(self, query: Iterable[tuple[str, str]]) -> dict[str, Any]:
-        """The values of all parameters; ApiProblem (400) says what is wrong with a query."""
+        """The values of all parameters by name. Raises ApiProblem (400)."""
         known = {each.name: each for each in self.parameters}
         texts: dict[str, str] = {}
         for name, text in query:
@@ -122,7 +124,7 @@ class Endpoint:
 
 
 def range_parameters(intervals: Sequence[str]) -> tuple[Parameter, ...]:
-    """What says which series."""
+    """The parameters that name a series."""
     return (
         Parameter("symbol", "Name of the symbol, such as BTCUSDT.", required=True),
         Parameter("interval", "Length of the bars.", required=True, choices=tuple(intervals)),
@@ -130,40 +132,52 @@ def range_parameters(intervals: Sequence[str]) -> tuple[Parameter, ...]:
 
 
 START: Final = Parameter(
-    "start", "The first bars that open from this time on, in UTC ms.", INTEGER, least=0, most=TIME_MAX
+    "start",
+    "Bars that open at or after this time, in UTC ms; the earliest come first.",
+    INTEGER,
+    least=0,
+    most=TIME_MAX,
 )
-END: Final = Parameter("end", "No bar that opens behind this time, in UTC ms.", INTEGER, least=0, most=TIME_MAX)
-SYMBOL: Final = Parameter("symbol", "Of this symbol alone.")
+END: Final = Parameter("end", "Bars that open at or before this time, in UTC ms.", INTEGER, least=0, most=TIME_MAX)
+SYMBOL: Final = Parameter("symbol", "Only this symbol.")
 
 
 def limit(default: int, most: int) -> Parameter:
-    """How many items at most."""
-    return Parameter("limit", "How many at most.", INTEGER, default=default, least=1, most=most)
+    """The parameter for the largest number of items."""
+    return Parameter("limit", "The largest number of items.", INTEGER, default=default, least=1, most=most)
 
 
-def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[str, Endpoint]:
-    """All endpoints by name, for the intervals that there are and the formats of files (with their media types)."""
-    series = range_parameters(intervals)
-    unavailable = (503,)
+def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[str, ApiEndpoint]:
+    """All endpoints by name, for the configured intervals and the available file formats (with their media types)."""
     return {
-        "klines": Endpoint(
+        **_endpoints_of_bars(intervals, formats),
+        **_endpoints_of_records(intervals),
+        "status": ApiEndpoint("/api/status", "Processes, streams, and how old the live state is.", "Status"),
+        "openapi": ApiEndpoint("/api/openapi.json", "This OpenAPI description.", "Anything"),
+    }
+
+
+def _endpoints_of_bars(intervals: Sequence[str], formats: Mapping[str, str]) -> dict[str, ApiEndpoint]:
+    series = range_parameters(intervals)
+    return {
+        "klines": ApiEndpoint(
             "/api/klines",
-            "Klines with their provenance: without start the newest.",
+            "Klines with their provenance; without start the newest ones.",
             "Klines",
             (*series, START, END, limit(500, 5000)),
             problems=(404, 503),
         ),
-        "download": Endpoint(
+        "download": ApiEndpoint(
             "/api/download",
             "All klines of a range as a file.",
             "KlineRows",
             (
                 *series,
-                replace(START, description="All bars that open from then on, in UTC ms.", required=True),
+                replace(START, description="Bars that open at or after this time, in UTC ms.", required=True),
                 END,
                 Parameter(
                     "format",
-                    "Of the file; arrow and parquet are there where pyarrow is installed.",
+                    "The file format; arrow and parquet need pyarrow on the server.",
                     default="csv",
                     choices=tuple(formats),
                 ),
@@ -171,40 +185,49 @@ def endpoints(intervals: Sequence[str], formats: Mapping[str, str]) -> Mapping[s
             media=tuple(media for media in formats.values() if media != JSON),
             problems=(404, 503),
         ),
-        "symbols": Endpoint("/api/symbols", "Every symbol, with its price and its day so far (UTC).", "Symbols"),
-        "gaps": Endpoint(
+        "symbols": ApiEndpoint("/api/symbols", "Every symbol, with its price and its current UTC day.", "Symbols"),
+    }
+
+
+def _endpoints_of_records(intervals: Sequence[str]) -> dict[str, ApiEndpoint]:
+    """Gaps, findings and the scoreboard: what is kept in tables beside the klines."""
+    unavailable = (503,)
+    return {
+        "gaps": ApiEndpoint(
             "/api/gaps",
-            "Trades that were missing, the newest first.",
+            "Gaps: ids of trades that are or were missing, the newest first.",
             "Gaps",
-            (SYMBOL, Parameter("open", "Only those that are still missing.", BOOLEAN, default=False), limit(100, 1000)),
+            (SYMBOL, Parameter("open", "Only gaps that are still open.", BOOLEAN, default=False), limit(100, 1000)),
             problems=unavailable,
         ),
-        "findings": Endpoint(
+        "findings": ApiEndpoint(
             "/api/findings",
             "What auditors and other processes found, the newest first.",
             "Findings",
             (
                 SYMBOL,
-                Parameter("severity", "Of this severity alone.", choices=("info", "warning", "error")),
-                Parameter("open", "Only those that stand and are not settled.", BOOLEAN, default=False),
+                Parameter("severity", "Only this severity.", choices=tuple(Severity)),
+                Parameter("open", "Only findings that are open.", BOOLEAN, default=False),
                 limit(100, 1000),
             ),
             problems=unavailable,
         ),
-        "scoreboard": Endpoint(
+        "scoreboard": ApiEndpoint(
             "/api/scoreboard",
-            "Completeness and truth: what is there and what the exchange's own klines say of it, by UTC day (newest "
-            f"first) and by symbol (worst first), over the first {BOARD_DAYS_MAX} days of a range at most.",
+            "Completeness and correctness: how many bars exist, and how they compare with the exchange's own klines, "
+            "by UTC day (newest first) and by symbol (worst first). Of a longer range the first "
+            f"{SCOREBOARD_DAYS_MAX} days.",
             "Scoreboard",
             (
                 SYMBOL,
-                Parameter("interval", "Of these bars alone; without it of all.", choices=tuple(intervals)),
-                replace(START, description=f"A time of the first day, in UTC ms; else it is {BOARD_DAYS} days."),
-                replace(END, description="A time of the last day, in UTC ms; else today."),
+                Parameter("interval", "Only bars of this length; without it all lengths.", choices=tuple(intervals)),
+                replace(
+                    START,
+                    description=f"A time in the first day, in UTC ms; without it the range has {SCOREBOARD_DAYS} days.",
+                ),
+                replace(END, description="A time in the last day, in UTC ms; without it today."),
                 limit(50, 1000),
             ),
             problems=unavailable,
         ),
-        "status": Endpoint("/api/status", "Processes, streams and how live the live state is.", "Status"),
-        "openapi": Endpoint("/api/openapi.json", "This description.", "Anything"),
     }

@@ -10,11 +10,18 @@ from typing import Final
 from aiohttp import web
 
 from gateway.history import Range, joined, wire_of
-from gateway.market import Market
-from gateway.store import Store, StoreBusy
+from gateway.market import MarketState
+from gateway.store import HistoryStore, StoreBusy
+from klagg.binance.limits import (
+    ALL_TICKER_PRICES_WEIGHT,
+    EXCHANGE_INFO_WEIGHT,
+    TICKER_PRICE_WEIGHT,
+    TIME_WEIGHT,
+    klines_weight,
+)
 from klagg.binance.serving import errors
 from klagg.binance.serving.errors import ApiError
-from klagg.binance.serving.limits import Limits, WeightLimiter, klines_weight
+from klagg.binance.serving.limits import Limits, WeightLimiter
 from klagg.binance.serving.parameters import KlinesRequest, continuous_klines_request, klines_request, requested_limit
 from klagg.binance.serving.payloads import compact, exchange_info, rest_kline
 from klagg.clock import local_ms, steady_ms
@@ -24,7 +31,7 @@ from klagg.kline import Kline
 from klagg.process.stats import Stats
 
 STALE_HEADER: Final = "X-Klagg-Stale-Ms"
-"""For how long live state has stood still; not there while it is live."""
+"""The response header with the age (ms) of live state; absent while the state is live."""
 
 Query = Mapping[str, str]
 Answer = Callable[[Query], Awaitable[object]]
@@ -33,14 +40,16 @@ Weight = Callable[[Query], int]
 
 @dataclass(slots=True)
 class History:
-    """Series of the table and live state together. Without a store, of live state alone."""
+    """Series from the table and live state together; without a store from live state only."""
 
-    market: Market
-    store: Store | None
+    market: MarketState
+    store: HistoryStore | None
 
     async def klines(self, symbol: str, interval: str, wanted: Range) -> list[Kline]:
-        """The wanted bars by open time. StoreBusy, DatabaseUnavailable, DatabaseRefused."""
-        live = self.market.bars(symbol, interval)  # first: what moves into the table meanwhile is found there
+        """The wanted bars by open time. Raises StoreBusy, DatabaseUnavailable, DatabaseRefused."""
+        live = self.market.bars(
+            symbol, interval
+        )  # before the table: a final that is written meanwhile is then found in the table
         stored = await self.store.klines(symbol, interval, wanted) if self.store else []
         return joined(stored, live, symbol, INTERVALS[interval], wanted)
 
@@ -49,7 +58,7 @@ class History:
 class Fapi:
     """Handlers of `/fapi/v1`."""
 
-    market: Market
+    market: MarketState
     history: History
     stats: Stats
     weight_per_minute: int
@@ -61,18 +70,18 @@ class Fapi:
         self._weights = WeightLimiter(self._limits)
 
     def routes(self) -> list[web.RouteDef]:
-        """The paths."""
+        """The routes of all paths. Their weights: Binance USDⓈ-M docs, the page of each endpoint, 'Request Weight'."""
 
         def of_rows(query: Query) -> int:
             return klines_weight(requested_limit(query))
 
         def of_tickers(query: Query) -> int:
-            return 1 if "symbol" in query else 2
+            return TICKER_PRICE_WEIGHT if "symbol" in query else ALL_TICKER_PRICES_WEIGHT
 
         paths: list[tuple[str, Weight, Answer]] = [
             ("/fapi/v1/ping", lambda _: 1, self._ping),
-            ("/fapi/v1/time", lambda _: 1, self._time),
-            ("/fapi/v1/exchangeInfo", lambda _: 1, self._exchange_info),
+            ("/fapi/v1/time", lambda _: TIME_WEIGHT, self._time),
+            ("/fapi/v1/exchangeInfo", lambda _: EXCHANGE_INFO_WEIGHT, self._exchange_info),
             ("/fapi/v1/klines", of_rows, self._klines),
             ("/fapi/v1/continuousKlines", of_rows, self._continuous_klines),
             ("/fapi/v1/ticker/price", of_tickers, self._ticker_price),
@@ -82,7 +91,7 @@ class Fapi:
         return [*routes, web.route("*", "/fapi/{path:.*}", self._unknown)]
 
     def now_ms(self) -> int:
-        """The exchange's time, or before any was heard this machine's."""
+        """Exchange time in ms; before the first tick the time of this machine."""
         return self.market.time_ms(steady_ms()) or int(local_ms())
 
     def _limited(self, weight: Weight, answer: Answer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
@@ -91,7 +100,7 @@ class Fapi:
         async def handle(request: web.Request) -> web.StreamResponse:
             self.stats.add("requests")
             address = request.remote or "unknown"
-            verdict = self._weights.take(address, weight(request.query), time.time_ns() // 1_000_000)
+            verdict = self._weights.charge(address, weight(request.query), time.time_ns() // 1_000_000)
             headers = {"X-MBX-USED-WEIGHT-1M": str(verdict.used_weight), **self._freshness()}
             if verdict.status != 200:
                 headers["Retry-After"] = str(verdict.retry_after_s)

@@ -26,49 +26,53 @@ def formats() -> tuple[str, ...]:
 
 
 class Encoder(Protocol):
-    """A file in the making; every call gives the bytes that are ready."""
+    """A file being written; every call returns the bytes that are ready."""
 
     def page(self, klines: Sequence[Kline]) -> bytes:
         """The next bars."""
 
     def end(self) -> bytes:
-        """What ends the file."""
+        """The end of the file."""
 
 
 def fields_of(kline: Kline) -> dict[str, Any]:
-    """A kline for an answer: KLINE_FIELDS in their order; what is not known is None."""
+    """A kline for an answer: KLINE_FIELDS in their order, None where a value is not known. Times are exchange ms,
+    prices and volumes decimal texts."""
     found: dict[str, Any] = {name: getattr(kline, name) for name in KLINE_FIELDS if name != "closed"}
     found["complete"] = kline.complete == 1
     for name in NULLABLE_IDS:
         found[name] = None if found[name] == -1 else found[name]
-    if not kline.source:  # told by live state
+    if not kline.source:  # from live state
         found |= {"source": None, "edge": None, "epoch": None}
     return {name: kline.revision > 0 if name == "closed" else found[name] for name in KLINE_FIELDS}
 
 
 class CsvFile:
-    """A header and a line a bar; nothing stands for what is not known."""
+    """A header and one line for each bar; an unknown value is an empty field."""
 
     def __init__(self) -> None:
         self._begun = False
 
     def page(self, klines: Sequence[Kline]) -> bytes:
+        """The lines of these bars; before the first page the header."""
         lines = [] if self._begun else [",".join(KLINE_FIELDS)]
         self._begun = True
         lines += (",".join(map(_csv, fields_of(each).values())) for each in klines)
         return "".join(f"{line}\n" for line in lines).encode()
 
     def end(self) -> bytes:
+        """Nothing, or the header of a file without bars."""
         return b"" if self._begun else self.page([])
 
 
 class JsonFile:
-    """One array, a bar a line."""
+    """One array, one line for each bar."""
 
     def __init__(self) -> None:
         self._before = "["
 
     def page(self, klines: Sequence[Kline]) -> bytes:
+        """The items of these bars."""
         parts = []
         for each in klines:
             parts.append(f"{self._before}\n{compact(fields_of(each))}")
@@ -76,11 +80,12 @@ class JsonFile:
         return "".join(parts).encode()
 
     def end(self) -> bytes:
+        """The end of the array."""
         return b"\n]\n" if self._before == "," else b"[]\n"
 
 
-class Drain:
-    """A file to write to, of which nothing is kept but what nobody has taken yet."""
+class ByteBuffer:
+    """A file to write to, of which only the bytes that were not drained yet are kept."""
 
     closed = False
 
@@ -89,24 +94,24 @@ class Drain:
         self._size = 0
 
     def write(self, data: Any) -> int:
-        """Take bytes or a buffer of them."""
+        """Append bytes or a buffer; returns how many."""
         part = bytes(data)
         self._parts.append(part)
         self._size += len(part)
         return len(part)
 
     def tell(self) -> int:
-        """How much has been written since the beginning."""
+        """How many bytes have been written since the beginning."""
         return self._size
 
     def flush(self) -> None:
-        """Nothing is held back."""
+        """Does nothing: every byte can be drained at once."""
 
     def close(self) -> None:
-        """It stays open: what was written is still to be taken."""
+        """Does nothing: what was written can still be drained."""
 
-    def taken(self) -> bytes:
-        """What has been written since the last call."""
+    def drain(self) -> bytes:
+        """Remove and return the bytes written since the last call."""
         parts, self._parts = self._parts, []
         return b"".join(parts)
 
@@ -117,20 +122,22 @@ class ArrowFile:
     def __init__(self) -> None:
         self._arrow: Any = importlib.import_module("pyarrow")
         self._schema = _schema(self._arrow)
-        self._drain = Drain()
-        self._writer = self._open(self._arrow.PythonFile(self._drain, mode="w"))
+        self._buffer = ByteBuffer()
+        self._writer = self._open(self._arrow.PythonFile(self._buffer, mode="w"))
 
     def _open(self, sink: Any) -> Any:
         return self._arrow.ipc.new_stream(sink, self._schema)
 
     def page(self, klines: Sequence[Kline]) -> bytes:
+        """The record batch of these bars."""
         if klines:
             self._writer.write_batch(_batch(self._arrow, self._schema, klines))
-        return self._drain.taken()
+        return self._buffer.drain()
 
     def end(self) -> bytes:
+        """The end of the stream or file."""
         self._writer.close()
-        return self._drain.taken()
+        return self._buffer.drain()
 
 
 class ParquetFile(ArrowFile):

@@ -1,4 +1,4 @@
-"""Who may ask, from where, and for how long a connection may dawdle."""
+"""Access to the gateway: the token, the origins of web pages, and the time that an idle connection may stay open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ _CORS_METHODS: Final = {"Access-Control-Allow-Methods": "GET", "Access-Control-A
 
 
 def token_of(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
-    """The token that a request bears, "" if none: as a bearer, as Binance's API key, or in the query."""
+    """The token of a request, "" if it has none: `Authorization: Bearer` (RFC 6750 section 2.1), Binance's header
+    `X-MBX-APIKEY`, or the query parameter `token`."""
     kind, _, bearer = headers.get("Authorization", "").partition(" ")
     if kind.lower() == "bearer" and bearer:
         return bearer.strip()
@@ -29,7 +30,7 @@ def token_of(headers: Mapping[str, str], query: Mapping[str, str]) -> str:
 
 
 def _not_authorized(path: str) -> web.Response:
-    """The refusal in the words of the API that was asked."""
+    """The refusal in the error format of the API that was requested."""
     if path.startswith("/api"):
         problem = ApiProblem(401, "not_authorized", "the token is missing or wrong")
         return web.Response(text=problem.body(), status=401, content_type="application/json")
@@ -37,8 +38,8 @@ def _not_authorized(path: str) -> web.Response:
     return web.Response(text=compact(error.body()), status=error.status, content_type="application/json")
 
 
-class Guard:
-    """The middleware around every request: the token, the origin, and what connection is at work."""
+class AccessGuard:
+    """The middleware around every request: it checks token and origin, and notes which connections are in use."""
 
     def __init__(self, config: Gateway, public: Collection[str] = ()) -> None:
         """`public` are the paths that need no token."""
@@ -50,25 +51,25 @@ class Guard:
 
     @web.middleware
     async def middleware(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Refuse who may not ask; mark the connection as at work."""
+        """Refuse a request without access; otherwise mark its connection as in use and answer."""
         self._at_work.add(request.protocol)
         try:
-            return await self._judged(request, handler)
+            return await self._checked(request, handler)
         finally:
             self._at_work.discard(request.protocol)
             self._idle_since.pop(request.protocol, None)
 
-    async def _judged(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _checked(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         origin = request.headers.get("Origin", "")
         foreign = bool(origin) and origin.partition("://")[2] != request.host
         allowed = origin in self._origins or "*" in self._origins
         cors = {"Access-Control-Allow-Origin": origin, "Vary": "Origin"} if foreign and allowed else {}
         if foreign and not allowed and request.headers.get("Upgrade"):
-            # Browsers let any page open a WebSocket; only the server can tell whose page it is.
+            # Browsers let any page open a WebSocket; the server must check the Origin (RFC 6455, 10.2).
             return web.Response(status=403, text=f"pages of {origin[:200]} may not connect; see gateway.cors_origins\n")
         if cors and request.method == "OPTIONS":
             return web.Response(status=204, headers={**cors, **_CORS_METHODS})
-        if not self._may_ask(request):
+        if not self._is_allowed(request):
             response: web.StreamResponse = _not_authorized(request.path)
         else:
             try:
@@ -80,14 +81,14 @@ class Guard:
             response.headers.update(cors)
         return response
 
-    def _may_ask(self, request: web.Request) -> bool:
+    def _is_allowed(self, request: web.Request) -> bool:
         if not self._token or request.path in self._public:
             return True
         return hmac.compare_digest(token_of(request.headers, request.query).encode(), self._token)
 
     def sweep(self, connections: list[Any], now_s: float) -> int:
-        """Close the connections that have sent no whole request for a while (a client may send its header a byte a
-        minute), or do nothing between two requests; how many went. To be called every SWEEP_S."""
+        """Abort connections that have been without a complete request for gateway.idle_s, such as those of a client
+        that sends its header one byte a minute; returns how many. `now_s` is monotonic. To be called every SWEEP_S."""
         idle = {each: self._idle_since.get(each, now_s) for each in connections if each not in self._at_work}
         late = [each for each, since in idle.items() if now_s - since >= self._idle_s]
         for each in late:

@@ -1,4 +1,4 @@
-"""Whether the live state can be trusted: pure, `now_ms` (a clock that never steps) is an argument."""
+"""Whether live state is live. Pure: `now_ms` (a monotonic clock) is an argument."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Final
 
 ALARM_AFTER: Final = 5
-"""Consecutive timeouts that are an alarm."""
+"""An alarm is raised after so many consecutive timeouts."""
 
 
 @dataclass(slots=True)
 class Health:
-    """How long the live state has not moved on.
+    """How long live state has not changed.
 
-    A timeout is a whole `timeout_ms` in which Redis did not answer, or answered that the aggregator did nothing; they
-    are consecutive until something moves on. `timeouts` counts those of now, `timeouts_total` all.
+    A timeout is a whole `timeout_ms` in which Redis did not answer, or the aggregator committed nothing; timeouts are
+    consecutive until the state changes. `timeouts` counts the current consecutive ones, `timeouts_total` all.
     """
 
     timeout_ms: int
@@ -25,14 +25,15 @@ class Health:
     alarmed: bool = False
 
     def moved(self, now_ms: float) -> bool:
-        """The state moved on; whether that ends an alarm."""
+        """The state changed; returns whether that ends an alarm."""
         self.moved_ms = now_ms
         self.timeouts = 0
         ended, self.alarmed = self.alarmed, False
         return ended
 
-    def look(self, now_ms: float) -> bool:
-        """Count the timeouts up to now; whether it is time to alarm, which is once until the state moves on."""
+    def check(self, now_ms: float) -> bool:
+        """Count the timeouts up to now; returns whether to raise the alarm, which happens once until the state
+        changes."""
         timeouts = int((now_ms - self.moved_ms) // self.timeout_ms)
         if timeouts > self.timeouts:
             self.timeouts_total += timeouts - self.timeouts
@@ -43,6 +44,6 @@ class Health:
         return True
 
     def stale_for_ms(self, now_ms: float) -> int:
-        """For how long the state has stood still, 0 while it counts as live."""
+        """How long (ms) the state has not changed, 0 while it counts as live."""
         still_ms = now_ms - self.moved_ms
         return int(still_ms) if still_ms >= self.stale_ms else 0

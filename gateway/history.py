@@ -1,4 +1,4 @@
-"""Klines from the table and live state as one series, seamless at the joint. Pure."""
+"""Klines from the table and from live state as one series without a gap between the two. Pure."""
 
 from __future__ import annotations
 
@@ -13,15 +13,16 @@ from klagg.kline import Kline
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Which bars of a series are wanted, as the exchange reads it: with `start_ms` the first `limit` that open from
-    there on, without it the last `limit`; none that opens behind `end_ms`."""
+    """The wanted bars of a series, as Binance's `startTime`, `endTime` and `limit` mean them (Binance USDⓈ-M docs,
+    'Kline/Candlestick Data'): with `start_ms` the first `limit` bars that open at or after it, without it the last
+    `limit`; none that opens after `end_ms`. Exchange ms."""
 
     start_ms: int | None
     end_ms: int | None
     limit: int
 
     def holds(self, open_time: int) -> bool:
-        """Whether a bar that opens then lies within the times."""
+        """Whether a bar with this open time is between the two times."""
         after = self.start_ms is None or open_time >= self.start_ms
         return after and (self.end_ms is None or open_time <= self.end_ms)
 
@@ -31,9 +32,9 @@ def joined(
 ) -> list[Kline]:
     """The wanted bars, by open time: rows of the table (the wanted ones of it) and bars of live state.
 
-    Live state must have been read before the table was asked. Of two versions of a bar the higher is taken: a final
-    goes over a bar in progress, finals order by (revision, complete), and of two bars in progress the live one is the
-    newer. What stands in neither is not there.
+    Live state must be read before the table is queried. Of two versions of a bar the higher one is used: a final is
+    higher than a bar in progress, finals are ordered by (revision, complete), and of two bars in progress the one of
+    live state is newer.
     """
     bars = {kline.open_time: kline for kline in stored}
     for bar in live:
@@ -47,8 +48,8 @@ def joined(
 
 
 def kline_of(bar: LiveBar, symbol: str, interval: Interval) -> Kline:
-    """A bar of live state as a record. What `live` does not tell is empty: the source and the edge, epoch 0, aggTrade
-    ids −1; the table has them a moment later."""
+    """A bar of live state as a Kline. Fields that `live` does not carry are empty: source and edge "", epoch 0,
+    aggTrade ids −1; the table has them a moment later."""
     return Kline(
         symbol,
         interval.name,
@@ -76,7 +77,7 @@ def kline_of(bar: LiveBar, symbol: str, interval: Interval) -> Kline:
 
 
 def wire_of(kline: Kline) -> WireKline:
-    """A record as Binance's payloads have it."""
+    """A kline in the form of Binance's payloads."""
     return WireKline(
         kline.open_time,
         kline.close_time,

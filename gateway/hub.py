@@ -1,8 +1,8 @@
-"""Fan-out: each event is encoded once a stream, each client written to once a turn, and no client can hold up others.
+"""Fan-out: an event is encoded once for each stream, a client is written to once a turn, no client delays another.
 
-What a client has not taken yet waits in its own queue. There a newer state of a bar in progress takes the place of the
-older one, so these are never more than one for each stream. Finals all stay; a client whose waiting finals take more
-than its room is told so and disconnected.
+Frames that a client has not read yet wait in its own queue. There a newer state of a bar in progress replaces the older
+one, so at most one waits for each stream. Finals are never replaced; a client whose waiting finals exceed
+`finals_bytes_max` is disconnected with a reason.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.live import Change
-from gateway.streams import Kind, Stream, event_of, names_of, parse_stream, worth_telling
+from gateway.streams import KlineStream, KlineStreamKind, event_of, names_of, parse_stream, worth_sending
 from klagg.binance.serving.payloads import combined, text_frame
 from klagg.binance.serving.subscriptions import Subscriptions
 
 UNSENT_BYTES_MAX: Final = 64 * 1024
-"""While more than this waits in the socket's own buffer, the client's queue is held back and coalesces."""
+"""While more than this waits in the socket's own buffer, nothing is written, so that states of bars are replaced."""
 
 
-def _never(_: str) -> None:
-    """Nobody has to be told."""
+def _ignore(_: str) -> None:
+    """Does nothing."""
 
 
 @dataclass(eq=False, slots=True)
 class Client:
-    """One WebSocket. `dismiss` disconnects it with a reason, in its own time.
+    """One WebSocket. `dismiss` starts to disconnect it with a reason, and returns at once.
 
     `waiting` holds frames in the order of sending: by stream name the newest state of a bar in progress (with its open
     time), by number finals and answers.
@@ -35,33 +35,34 @@ class Client:
 
     transport: Transport
     subscriptions: Subscriptions
-    dismiss: Callable[[str], None] = _never
+    dismiss: Callable[[str], None] = _ignore
     waiting: dict[str | int, tuple[int, bytes]] = field(default_factory=dict)
     finals_bytes: int = 0
     number: int = 0
     dismissed: bool = False
 
     def put_live(self, name: str, open_time: int, frame: bytes) -> None:
-        """A state of a bar in progress: it replaces what waits of the stream, unless that is of a later bar."""
+        """Queue a state of a bar in progress: it replaces a waiting state of the stream, unless that is of a later
+        bar."""
         before = self.waiting.get(name)
         if before is None or before[0] <= open_time:
             self.waiting[name] = (open_time, frame)
 
     def put_final(self, name: str, open_time: int, frame: bytes) -> None:
-        """A final: what waits of the same bar in progress is out of date, everything else stays."""
+        """Queue a final; a waiting state of the same bar in progress is dropped."""
         before = self.waiting.get(name)
         if before is not None and before[0] == open_time:
             del self.waiting[name]
         self.put(frame)
 
     def put(self, frame: bytes) -> None:
-        """A frame that is never dropped."""
+        """Queue a frame that is never dropped."""
         self.number += 1
         self.waiting[self.number] = (0, frame)
         self.finals_bytes += len(frame)
 
     def flush(self) -> int:
-        """Write what waits, unless the socket has not taken the last of it; how many frames went."""
+        """Write the waiting frames, unless the socket's buffer is full; returns how many."""
         if self.dismissed or not self.waiting or self.transport.is_closing():
             return 0
         if self.transport.get_write_buffer_size() > UNSENT_BYTES_MAX:
@@ -75,9 +76,9 @@ class Client:
 
 @dataclass(slots=True)
 class Hub:
-    """Who listens to what. `room_bytes` is how much of finals may wait for one client."""
+    """The clients and their streams. `finals_bytes_max` is how many bytes of finals may wait for one client."""
 
-    room_bytes: int
+    finals_bytes_max: int
     clients: dict[Client, None] = field(default_factory=dict)
     frames_sent: int = 0
     dismissed: int = 0
@@ -85,25 +86,25 @@ class Hub:
     _held: dict[Client, None] = field(default_factory=dict)
 
     def attach(self, client: Client) -> None:
-        """Take a client in."""
+        """Add a client."""
         self.clients[client] = None
 
     def detach(self, client: Client) -> None:
-        """Forget a client and all it listened to."""
+        """Remove a client and its subscriptions."""
         self.clients.pop(client, None)
         self._held.pop(client, None)
         self.unlisten(client, list(client.subscriptions.streams))
         client.waiting.clear()
 
-    def listen(self, client: Client, names: Iterable[str]) -> list[tuple[str, Stream]]:
-        """Begin to deliver streams; those that klagg has, with their names."""
+    def listen(self, client: Client, names: Iterable[str]) -> list[tuple[str, KlineStream]]:
+        """Subscribe a client to streams; returns those that klagg has, with their names."""
         known = [(name, stream) for name in names if (stream := parse_stream(name)) is not None]
         for name, _ in known:
             self._listeners.setdefault(name, {})[client] = None
         return known
 
     def unlisten(self, client: Client, names: Iterable[str]) -> None:
-        """Deliver these streams no more; what waits of bars in progress goes, finals stay."""
+        """Unsubscribe; waiting states of bars in progress are dropped, finals stay."""
         for name in names:
             listeners = self._listeners.get(name)
             if listeners is not None and client in listeners:
@@ -114,21 +115,21 @@ class Hub:
 
     @property
     def streams(self) -> int:
-        """How many streams somebody listens to."""
+        """How many streams have a subscriber."""
         return len(self._listeners)
 
     def publish(self, changes: Iterable[Change]) -> None:
-        """Queue what changed for those who listen, and send what can be sent."""
+        """Queue changes for their subscribers, and send what can be sent."""
         for change in changes:
             kline, continuous = names_of(change.symbol, change.interval)
             if kline in self._listeners:
-                self._tell(kline, Kind.KLINE, change)
+                self._send(kline, KlineStreamKind.KLINE, change)
             if continuous in self._listeners:
-                self._tell(continuous, Kind.CONTINUOUS, change)
+                self._send(continuous, KlineStreamKind.CONTINUOUS, change)
         self.flush()
 
-    def _tell(self, name: str, kind: Kind, change: Change) -> None:
-        if not worth_telling(change):
+    def _send(self, name: str, kind: KlineStreamKind, change: Change) -> None:
+        if not worth_sending(change):
             return
         event = event_of(kind, change)
         wrapped = raw = b""
@@ -142,8 +143,8 @@ class Hub:
             put(name, open_time, frame)
             self._held[client] = None
 
-    def show(self, client: Client, name: str, kind: Kind, change: Change) -> None:
-        """Queue for one client what a bar is now."""
+    def queue_current(self, client: Client, name: str, kind: KlineStreamKind, change: Change) -> None:
+        """Queue the current state of a bar for one client."""
         event = event_of(kind, change)
         frame = text_frame(combined(name, event) if client.subscriptions.combined else event)
         client.put_live(name, change.bar.open_time, frame)
@@ -156,10 +157,10 @@ class Hub:
         self.flush()
 
     def flush(self) -> None:
-        """Send what waits to those who can take it; dismiss those who are too slow even for their finals."""
+        """Write to the clients that can receive, and dismiss those with too many waiting finals."""
         for client in list(self._held):
             self.frames_sent += client.flush()
-            if client.finals_bytes > self.room_bytes and not client.dismissed:
+            if client.finals_bytes > self.finals_bytes_max and not client.dismissed:
                 client.dismissed = True
                 self.dismissed += 1
                 client.dismiss("too slow: more finals wait than there is room for")

@@ -1,8 +1,8 @@
-"""Live state: what `bars` and `live` say, by symbol and interval. Pure: entries in, changed bars out.
+"""Live state: the content of `bars` and `live`, by symbol and interval. Pure: entries in, changed bars out.
 
 A series keeps the bars in progress and, for a while, those that were closed: the table gets a final a moment after
-`live` does, and in between only this state has it. So a reader who takes the bars of a series first and asks the table
-then misses none, whatever happens meanwhile.
+`live` does, and in between only this state has it. So a reader who reads the bars of a series here first and then
+queries the table misses none, whatever happens meanwhile.
 """
 
 from __future__ import annotations
@@ -16,18 +16,17 @@ from klagg.intervals import INTERVALS, Interval
 from klagg.kline import Kline
 from klagg.wire.entries import BARS_POSITION, LIVE_META, LIVE_VALUE
 
-Series = tuple[str, str]
+SeriesName = tuple[str, str]
 """Symbol and name of the interval."""
 
 _PARTS = len(LIVE_VALUE)
 
 
 class LiveBar(NamedTuple):
-    """A bar as `live` tells it: decimals as texts, times ms.
+    """A bar as `live` carries it: decimals as texts, times exchange ms.
 
-    `closed` says that it is final; versions of a final order by (revision, complete). `at_ms` is the exchange time of
-    the tick that told it, `told_ms` the time of its entry by the clock of Redis.
-    """
+    `closed` says that it is final; versions of a final are ordered by (revision, complete). `at_ms` is the exchange
+    time of its tick, `redis_ms` the time of its entry by the clock of Redis (ms)."""
 
     open_time: int
     open: str
@@ -45,14 +44,15 @@ class LiveBar(NamedTuple):
     revision: int
     complete: int
     at_ms: int
-    told_ms: int
+    redis_ms: int
 
     @property
     def version(self) -> tuple[int, int]:
+        """(revision, complete); a later version of a final is higher."""
         return self.revision, self.complete
 
     def wire(self, interval: Interval) -> WireKline:
-        """The values as Binance's payloads have them."""
+        """The values in the form of Binance's payloads."""
         return WireKline(
             self.open_time,
             interval.close_time(self.open_time),
@@ -61,7 +61,7 @@ class LiveBar(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A bar that is new or has changed, and what stood there before it (None: nothing)."""
+    """A bar that is new or has changed, and its state before (None: it is new)."""
 
     symbol: str
     interval: str
@@ -69,8 +69,8 @@ class Change(NamedTuple):
     before: LiveBar | None
 
 
-def bar_of(text: str, at_ms: int, told_ms: int) -> LiveBar:
-    """The bar in a live value (contract.LIVE_VALUE); ContractError if it is none."""
+def bar_of(text: str, at_ms: int, redis_ms: int) -> LiveBar:
+    """The bar in a live value (klagg.wire.entries.LIVE_VALUE). Raises ContractError."""
     parts = text.split(",")
     if len(parts) != _PARTS:
         raise ContractError(f"a live value has {len(parts)} parts instead of {_PARTS}")
@@ -93,14 +93,14 @@ def bar_of(text: str, at_ms: int, told_ms: int) -> LiveBar:
             int(rest[3]),
             int(rest[4]),
             at_ms,
-            told_ms,
+            redis_ms,
         )
     except ValueError as bad:
         raise ContractError(f"a live value has a part that is not an integer: {bad}") from None
 
 
-def bar_of_kline(kline: Kline, told_ms: int) -> LiveBar:
-    """The bar in an entry of `klines`: always a final. Its tick is not told: its close stands for it."""
+def bar_of_kline(kline: Kline, redis_ms: int) -> LiveBar:
+    """The bar in an entry of `klines`: always a final. The entry has no tick, so `at_ms` is the end of the bar."""
     return LiveBar(
         kline.open_time,
         kline.open,
@@ -118,11 +118,11 @@ def bar_of_kline(kline: Kline, told_ms: int) -> LiveBar:
         kline.revision,
         kline.complete,
         kline.close_time + 1,
-        told_ms,
+        redis_ms,
     )
 
 
-def series_of(field: str) -> Series | None:
+def series_of(field: str) -> SeriesName | None:
     """The series that a field of `live` or `bars` belongs to; None for one that holds no bar.
 
     ContractError if the field names no interval that this version knows.
@@ -139,59 +139,59 @@ class LiveState:
     """The bars of any number of series; one reader writes, everybody else reads between its turns."""
 
     def __init__(self) -> None:
-        self._series: dict[Series, dict[int, LiveBar]] = {}
-        self._names: dict[str, Series | None] = {}
+        self._series: dict[SeriesName, dict[int, LiveBar]] = {}
+        self._names: dict[str, SeriesName | None] = {}
         self.time_ms = 0
         """Exchange time of the newest entry."""
 
     def __len__(self) -> int:
-        """How many bars are kept."""
+        """How many bars are held."""
         return sum(map(len, self._series.values()))
 
-    def take_entry(self, fields: Mapping[str, str], told_ms: int) -> list[Change]:
-        """Take in an entry of `live`; what it changed, in its order. ContractError if it does not keep the contract."""
+    def apply_entry(self, fields: Mapping[str, str], redis_ms: int) -> list[Change]:
+        """Apply an entry of `live`; returns the changes in its order. Raises ContractError."""
         try:
             at_ms = int(fields["time"])
         except (KeyError, ValueError):
             raise ContractError("a live entry has no usable time") from None
-        changes = self.take_values(fields, at_ms, told_ms)
+        changes = self.apply_values(fields, at_ms, redis_ms)
         self.time_ms = max(self.time_ms, at_ms)
         return changes
 
-    def take_values(self, values: Mapping[str, str], at_ms: int, told_ms: int) -> list[Change]:
-        """Take in live values by their fields, such as the hash `bars`; what they changed."""
+    def apply_values(self, values: Mapping[str, str], at_ms: int, redis_ms: int) -> list[Change]:
+        """Apply live values by their fields, such as the hash `bars`; returns the changes."""
         changes = []
         for field, text in values.items():
             series = self._named(field)
             if series is not None:
-                change = self._take(series, bar_of(text, at_ms, told_ms))
+                change = self._apply(series, bar_of(text, at_ms, redis_ms))
                 if change is not None:
                     changes.append(change)
         return changes
 
-    def take_final(self, kline: Kline, told_ms: int) -> Change | None:
-        """Take in an entry of `klines`; what it changed."""
-        return self._take((kline.symbol, kline.interval), bar_of_kline(kline, told_ms))
+    def apply_final(self, kline: Kline, redis_ms: int) -> Change | None:
+        """Apply an entry of `klines`; returns the change."""
+        return self._apply((kline.symbol, kline.interval), bar_of_kline(kline, redis_ms))
 
-    def _named(self, field: str) -> Series | None:
+    def _named(self, field: str) -> SeriesName | None:
         try:
             return self._names[field]
         except KeyError:
             series = self._names[field] = series_of(field)
             return series
 
-    def _take(self, series: Series, bar: LiveBar) -> Change | None:
+    def _apply(self, series: SeriesName, bar: LiveBar) -> Change | None:
         bars = self._series.setdefault(series, {})
         before = bars.get(bar.open_time)
         if before is not None and before.closed and (not bar.closed or bar.version <= before.version):
-            return None  # told again after a reload, in the order of the stream
+            return None  # the stream is read again after a reload
         bars[bar.open_time] = bar
         if before is not None and before[:-2] == bar[:-2]:
             return None
         return Change(*series, bar, before)
 
     def bars(self, symbol: str, interval: str) -> list[LiveBar]:
-        """All bars of a series that are kept, by open time: a copy."""
+        """A copy of the bars of a series, by open time."""
         bars = self._series.get((symbol, interval))
         return [bars[at] for at in sorted(bars)] if bars else []
 
@@ -201,7 +201,7 @@ class LiveState:
         return bars[max(bars)] if bars else None
 
     def symbols(self) -> set[str]:
-        """The symbols of which there is a bar."""
+        """The symbols with at least one bar."""
         return {symbol for (symbol, _), bars in self._series.items() if bars}
 
     def has(self, symbol: str) -> bool:
@@ -209,7 +209,7 @@ class LiveState:
         return any((symbol, name) in self._series for name in INTERVALS)
 
     def release(self, before_ms: int) -> int:
-        """Forget the bars told before this time of Redis, but keep what is newest of each series; how many went.
+        """Forget the bars with a `redis_ms` before this time, except the newest of each series; returns how many.
 
         A series whose newest bar is a final has ended, because a symbol that is traded always has a bar in progress: it
         goes as a whole.
@@ -217,7 +217,7 @@ class LiveState:
         gone = 0
         for series, bars in list(self._series.items()):
             newest = bars[max(bars)]
-            old = [at for at, bar in bars.items() if bar.told_ms < before_ms and (bar is not newest or bar.closed)]
+            old = [at for at, bar in bars.items() if bar.redis_ms < before_ms and (bar is not newest or bar.closed)]
             for at in old:
                 del bars[at]
             if not bars:
@@ -226,7 +226,7 @@ class LiveState:
         return gone
 
     def changes_since(self, older: LiveState) -> list[Change]:
-        """What this state says otherwise than an older one of the same shard, by open time."""
+        """The changes from an older state of the same shard to this one; those of a series by open time."""
         changes = []
         for series, bars in self._series.items():
             had = older._series.get(series, {})
@@ -237,5 +237,5 @@ class LiveState:
         return changes
 
     def replace_with(self, other: LiveState) -> None:
-        """Take over another state as a whole."""
+        """Replace this state by another one."""
         self._series, self._names, self.time_ms = other._series, other._names, max(self.time_ms, other.time_ms)

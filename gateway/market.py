@@ -1,4 +1,4 @@
-"""What the gateway knows of the whole market: the live states of all shards. Pure."""
+"""The state of the whole market: the live states of all shards, and the symbols in the table. Pure."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from klagg.intervals import Interval
 from klagg.wire.keys import shard_of
 
 FAR_MS: Final = 4_133_404_800_000
-"""The delivery time that the exchange gives perpetual contracts: 2100-12-25."""
+"""The `deliveryDate` of perpetual contracts, 2100-12-25 (Binance USDⓈ-M docs, 'Exchange Information')."""
 
 
 @dataclass(frozen=True, slots=True)
 class Contract:
-    """A symbol for exchangeInfo, from its listing; where the table has none, from what its bars show: their prices and
+    """A symbol for exchangeInfo, from its listing; without a listing in the table from its bars, whose prices and
     volumes have the scales of the listing."""
 
     symbol: str
@@ -33,17 +33,19 @@ class Contract:
 
     @property
     def tick_size(self) -> str:
+        """The smallest step of a price, as a decimal text."""
         return unit(self.price_precision)
 
     @property
     def step_size(self) -> str:
+        """The smallest step of a quantity, as a decimal text."""
         return unit(self.quantity_precision)
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A symbol's latest listing as the table knows it; `generation` is its onboard time in ms (0: not known), a scale
-    is None where it is not known."""
+class StoredListing:
+    """A symbol's latest listing in the table; `generation` is its onboard time in exchange ms (0: not known), a scale
+    is None if it is not known."""
 
     generation: int
     price_scale: int | None
@@ -53,7 +55,7 @@ class Listed:
 
 @dataclass(slots=True)
 class Shard:
-    """The live state of one shard, the `live` id that it reflects, and how it fares."""
+    """The live state of one shard, the id of the newest `live` entry in it, and its health."""
 
     state: LiveState
     health: Health
@@ -61,21 +63,21 @@ class Shard:
 
 
 @dataclass(slots=True)
-class Market:
+class MarketState:
     """The symbols of all shards. `intervals` are those that the aggregators make, shortest first.
 
-    `stored` are the names that the table knows; among them are symbols that are not traded any more. `listed` are the
-    listings of those whose listing it knows.
+    `stored` are the names in the table; among them are symbols that are not traded any more. `listed` are the listings
+    that the table has.
     """
 
     shards: Sequence[Shard]
     intervals: Sequence[Interval]
     quote_assets: Sequence[str]
     stored: set[str] = field(default_factory=set)
-    listed: dict[str, Listed] = field(default_factory=dict)
+    listed: dict[str, StoredListing] = field(default_factory=dict)
 
     def bars(self, symbol: str, interval: str) -> list[LiveBar]:
-        """The bars of a series that live state keeps, by open time."""
+        """The bars of a series in live state, by open time."""
         return self._state_of(symbol).bars(symbol, interval)
 
     def newest(self, symbol: str, interval: str) -> LiveBar | None:
@@ -83,7 +85,7 @@ class Market:
         return self._state_of(symbol).newest(symbol, interval)
 
     def last(self, symbol: str) -> LiveBar | None:
-        """The bar whose close is the symbol's last price: that of the shortest interval, which every tick tells."""
+        """The bar whose close is the symbol's last price: that of the shortest interval, which every tick updates."""
         state = self._state_of(symbol)
         return next((bar for each in self.intervals if (bar := state.newest(symbol, each.name))), None)
 
@@ -99,14 +101,14 @@ class Market:
         return isinstance(symbol, str) and (symbol in self.stored or self._state_of(symbol).has(symbol))
 
     def time_ms(self, now_ms: float) -> int:
-        """The exchange's time as the newest tick tells it; `now_ms` (steady) says how long ago that was. 0: unknown."""
+        """Exchange time in ms: that of the newest tick, plus the time since then; `now_ms` is monotonic. 0: unknown."""
         newest = max(self.shards, key=lambda shard: shard.state.time_ms)
         if not newest.state.time_ms:
             return 0
         return newest.state.time_ms + max(0, int(now_ms - newest.health.moved_ms))
 
     def stale_for_ms(self, now_ms: float) -> int:
-        """For how long the shard that fares worst has stood still, 0 if all are live."""
+        """How long (ms) the stalest shard has not changed, 0 if all are live; `now_ms` is monotonic."""
         return max(shard.health.stale_for_ms(now_ms) for shard in self.shards)
 
     def contracts(self, symbols: Iterable[str] | None = None) -> list[Contract]:
@@ -119,7 +121,7 @@ class Market:
         return found
 
     def _contract(self, symbol: str, bar: LiveBar) -> Contract:
-        listed = self.listed.get(symbol, Listed(0, None, None, "TRADING"))
+        listed = self.listed.get(symbol, StoredListing(0, None, None, "TRADING"))
         price = _scale(bar.close) if listed.price_scale is None else listed.price_scale
         quantity = _scale(bar.volume) if listed.qty_scale is None else listed.qty_scale
         base, quote = self._assets_of(symbol)

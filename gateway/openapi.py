@@ -6,20 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import klagg
-from gateway.endpoints import Endpoint
+from gateway.endpoints import ApiEndpoint
 from klagg.kline import DECIMAL_FIELDS, INTEGER_FIELDS
 
 Schema = dict[str, Any]
 
 _PROBLEMS = {
-    400: "The query cannot be understood.",
+    400: "The query is not valid.",
     401: "The token is missing or wrong.",
     404: "klagg does not know the symbol.",
-    503: "The database is away, or asked too much at once.",
+    503: "The database cannot be reached or has too many requests, or klagg runs without a database.",
 }
 
 NULLABLE_IDS = ("first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id", "epoch")
-"""Fields of a kline that are null where there is none, or live state does not tell."""
+"""Fields of a kline that are null where there is no value, or live state does not hold it."""
 
 KLINE_FIELDS = (
     "open_time",
@@ -69,22 +69,22 @@ MAYBE_TIME: Schema = {"type": ["integer", "null"], "description": "UTC ms."}
 BOARD: Schema = {
     name: {**INTEGER, "description": text}
     for name, text in (
-        ("expected", "Bars that should be there."),
-        ("bars", "Finals that are there."),
-        ("complete", "Finals that are proven to hold every trade."),
+        ("expected", "Bars that should exist."),
+        ("bars", "Finals in the table."),
+        ("complete", "Finals that are proven to contain every trade."),
         ("amended", "Finals that were amended."),
-        ("gaps", "Bars that should be there and are not."),
+        ("missing", "Bars that should exist and do not."),
         ("audited", "Bars that were compared with the exchange's own."),
-        ("exact", "Of them equal."),
-        ("edge_shift", "Different by fills at a close, which the exchange counts in the next bar."),
-        ("exchange_gap", "Different because the exchange lacks trades."),
-        ("local_gap", "Different because trades are missing here."),
-        ("late", "To be compared again."),
-        ("unexplained", "Different, and nothing explains it."),
-        ("open_findings", "Findings that stand."),
+        ("exact", "Audited bars that are equal."),
+        ("edge_shift", "Bars that differ by fills at a close, which the exchange counts in the next bar."),
+        ("exchange_gap", "Bars that differ because the exchange lacks trades."),
+        ("local_gap", "Bars that differ because trades are missing here."),
+        ("late", "Bars that will be compared again."),
+        ("unexplained", "Bars that differ without an explanation."),
+        ("open_findings", "Findings that are open."),
     )
 } | {"counted_at": {**MAYBE_TIME}, "audited_at": {**MAYBE_TIME}}
-"""What the scoreboard says of a day or a symbol."""
+"""The columns of the scoreboard for a day or a symbol."""
 ANY_OBJECT: Schema = {"type": "object", "additionalProperties": True}
 
 
@@ -101,6 +101,10 @@ def _kline_field(name: str) -> Schema:
 
 
 def _schemas() -> dict[str, Schema]:
+    return {**_schemas_of_bars(), **_schemas_of_records(), **_schemas_of_state(), "Anything": ANY_OBJECT}
+
+
+def _schemas_of_bars() -> dict[str, Schema]:
     series: dict[str, Schema] = {"symbol": TEXT, "interval": TEXT}
     price = dict.fromkeys(("price", "open", "high", "low", "volume", "quote_volume", "change_percent"), MAYBE_DECIMAL)
     return {
@@ -110,6 +114,12 @@ def _schemas() -> dict[str, Schema]:
         "Klines": _object({**series, "stale_for_ms": INTEGER, "klines": _list(_ref("Kline"))}),
         "Symbol": _object({"symbol": TEXT, "live": BOOLEAN, "time": MAYBE_TIME, **price, "trades": MAYBE_INTEGER}),
         "Symbols": _object({"stale_for_ms": INTEGER, "symbols": _list(_ref("Symbol"))}),
+    }
+
+
+def _schemas_of_records() -> dict[str, Schema]:
+    """Gaps, findings and the scoreboard: what is kept in tables beside the klines."""
+    return {
         "Gap": _object(
             {
                 "symbol": TEXT,
@@ -137,8 +147,11 @@ def _schemas() -> dict[str, Schema]:
                 "said_at": MAYBE_TIME,
                 "evidence": MAYBE_TEXT,
                 "closed_by": MAYBE_TEXT,
-                "closed_at": {**MAYBE_TIME, "description": "UTC ms at which it was settled; null while it is not."},
-                "standing": {**BOOLEAN, "description": "Whether it stands until it is settled; else a notice."},
+                "closed_at": {**MAYBE_TIME, "description": "UTC ms at which it was closed; null while it is open."},
+                "standing": {
+                    **BOOLEAN,
+                    "description": "Whether it stays open until it is closed; otherwise it is a notice.",
+                },
             }
         ),
         "Findings": _object({"findings": _list(_ref("Finding"))}),
@@ -153,6 +166,11 @@ def _schemas() -> dict[str, Schema]:
                 "symbols": _list(_ref("BoardSymbol")),
             }
         ),
+    }
+
+
+def _schemas_of_state() -> dict[str, Schema]:
+    return {
         "Shard": _object(
             {
                 "shard": INTEGER,
@@ -181,11 +199,10 @@ def _schemas() -> dict[str, Schema]:
                 "clients": INTEGER,
             }
         ),
-        "Anything": ANY_OBJECT,
     }
 
 
-def _operation(name: str, endpoint: Endpoint) -> Schema:
+def _operation(name: str, endpoint: ApiEndpoint) -> Schema:
     media: dict[str, Schema] = {"application/json": {"schema": _ref(endpoint.schema)}}
     media |= {each: {"schema": {"type": "string", "format": "binary"}} for each in endpoint.media}
     answers: dict[str, Schema] = {"200": {"description": endpoint.summary, "content": media}}
@@ -205,14 +222,14 @@ def _operation(name: str, endpoint: Endpoint) -> Schema:
     return {"operationId": name, "summary": endpoint.summary, "parameters": parameters, "responses": answers}
 
 
-def openapi(endpoints: Mapping[str, Endpoint], *, token: bool) -> Schema:
-    """The whole description; `token` says whether one is asked for."""
+def openapi(endpoints: Mapping[str, ApiEndpoint], *, token: bool) -> Schema:
+    """The whole description; `token` says whether a token is required."""
     described: Schema = {
         "openapi": "3.1.0",
         "info": {
             "title": "klagg",
             "version": klagg.__version__,
-            "description": "Klines with their provenance. Binance's own paths are served beside it under /fapi/v1.",
+            "description": "Klines with their provenance. The same server answers Binance's own paths under /fapi/v1.",
         },
         "paths": {each.path: {"get": _operation(name, each)} for name, each in endpoints.items()},
         "components": {"schemas": _schemas()},

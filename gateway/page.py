@@ -18,7 +18,7 @@ from aiohttp import web
 FOLDER: Final = Path(__file__).with_name("web")
 
 CHARTS: Final = "/page/vendor/lightweight-charts.js"
-"""The chart library: `make page` brings it from npm. Without it everything else of the page works."""
+"""The chart library: `make page` installs it from npm. Without it everything else on the page works."""
 
 _TYPES: Final = {
     ".html": "text/html",
@@ -35,13 +35,13 @@ HEADERS: Final = {
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-cache",  # asked for anew each time, answered with 304 while it is the same
+    "Cache-Control": "no-cache",  # requested each time, answered with 304 if unchanged (RFC 9111, 5.2.2.4)
 }
 
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file of the page; `packed` is it under gzip."""
+    """One file of the page; `packed` is its body compressed with gzip."""
 
     body: bytes
     packed: bytes
@@ -78,7 +78,7 @@ class Page:
 
     @property
     def paths(self) -> frozenset[str]:
-        """What is served, to anybody."""
+        """The paths that are served without a token."""
         return frozenset(self._files)
 
     @property
@@ -87,7 +87,7 @@ class Page:
         return CHARTS in self._files
 
     def routes(self) -> list[web.RouteDef]:
-        """The paths; another one under /page gets a 404 like everywhere."""
+        """The routes of all files; any other path under /page is answered with 404."""
         return [web.get(path, self._serve) for path in self._files]
 
     async def _serve(self, request: web.Request) -> web.Response:

@@ -1,8 +1,8 @@
 """Reads a shard's `bars` and then its `live` stream into live state, pulled on an interval, without a gap.
 
-Where the stream does not go on by one (an entry was trimmed unread, Redis came back older) the shard is loaded anew,
-from `bars` and the newest `klines`, and what is different then goes to the subscribers like any other change, so that
-nobody misses a final that was written meanwhile.
+If the stream's sequence has a gap (an entry was trimmed before it was read, or Redis lost data) the shard is loaded
+again from `bars` and the newest `klines`. The differences go to the subscribers like any other change, so that nobody
+misses a final that was written meanwhile.
 """
 
 from __future__ import annotations
@@ -20,29 +20,30 @@ from klagg.errors import ContractError, RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.process.stats import Stats
 from klagg.wire.entries import BARS_POSITION
-from klagg.wire.fields import check_version, integer_of, texts_of
+from klagg.wire.entry_id import BEFORE_FIRST, milliseconds_of
+from klagg.wire.fields import integer_of, texts_of, upgraded
 from klagg.wire.keys import Keys
+from klagg.wire.klines import kline_of
 
-START: Final = "0-0"
 NAME: Final = "gateway"
 """The name under which the position is published."""
 
 PULL_ENTRIES: Final = 200
-"""Entries of one pull; when as many came, the next one follows at once."""
+"""Entries of one pull; after a full one the next follows at once."""
 
 TAIL_PAGE: Final = 1000
 TAIL_ENTRIES_MAX: Final = 200_000
-"""How far back into `klines` a load looks at most."""
+"""How many entries of `klines` a load reads at most."""
 
 POSITION_MS: Final = 1000
 POSITION_TTL_S: Final = 60
-"""For so long the aggregator keeps what a silent gateway has not read."""
+"""How long the aggregator keeps entries that a silent gateway has not read."""
 
 WRITTEN_MARGIN_MS: Final = 1000
-"""Entries of one commit may bear times that differ by a moment."""
+"""Entries of one commit may have ids whose times differ by a few ms."""
 
 STILL_MS: Final = 500
-"""After so long without a `live` entry the aggregator's position is looked at: a quiet market is no stall."""
+"""After so long without a `live` entry the aggregator's commit is checked: a quiet market is no stall."""
 
 Publish = Callable[[list[Change]], None]
 
@@ -68,11 +69,11 @@ class ShardReader:
         self._writer = b""
         self._seq: int | None = None
         self._commit: dict[bytes, bytes] = {}
-        self._looked_ms = self._told_ms = 0.0
+        self._checked_ms = self._published_ms = 0.0
         self._lost = ""
 
     async def turn(self, now_ms: float) -> bool:
-        """Pull once at `now_ms` (steady); whether there may be more to read at once."""
+        """Pull once at `now_ms` (monotonic); returns whether there may be more to read."""
         health = self._shard.health
         more = moved = False
         try:
@@ -81,10 +82,10 @@ class ShardReader:
                 moved = True
             read = await self._pull()
             more, moved = len(read) >= PULL_ENTRIES, moved or bool(read)
-            if not moved and now_ms - health.moved_ms >= STILL_MS <= now_ms - self._looked_ms:
-                self._looked_ms = now_ms
+            if not moved and now_ms - health.moved_ms >= STILL_MS <= now_ms - self._checked_ms:
+                self._checked_ms = now_ms
                 moved = await self._aggregator_moves()
-            await self._tell_position(now_ms)
+            await self._publish_position(now_ms)
             self._lost = ""
         except (RedisUnavailable, RedisRefused) as lost:
             self._stats.add("pulls_failed")
@@ -95,10 +96,10 @@ class ShardReader:
             self._log.info("%s moves on again", self._keys.live)
         return more
 
-    def look(self, now_ms: float) -> None:
-        """Count timeouts, and alarm after five in a row."""
+    def check_health(self, now_ms: float) -> None:
+        """Count timeouts; log an alarm after ALARM_AFTER in a row. `now_ms` is monotonic."""
         health, name = self._shard.health, self._keys.live
-        if health.look(now_ms):
+        if health.check(now_ms):
             self._stats.add("alarms")
             still_ms = now_ms - health.moved_ms
             self._log.error(
@@ -108,7 +109,7 @@ class ShardReader:
         self._stats.show("stale_ms", health.stale_for_ms(now_ms), stream=name)
 
     async def _pull(self) -> list[Entry]:
-        """The entries behind the position, taken in; a gap leads to a load at the next turn."""
+        """Read and apply the entries after the position; after a sequence gap the next turn loads the shard again."""
         found = await self._streams.read({self._keys.live: self._shard.position}, count=PULL_ENTRIES)
         entries = found.get(self._keys.live, [])
         changes: list[Change] = []
@@ -116,15 +117,14 @@ class ShardReader:
             if not self._follows(entry):
                 self._loaded = False
                 break
-            changes += self._taken(entry)
+            changes += self._applied(entry)
             self._shard.position = entry.id
         self._publish(changes)
         return entries
 
-    def _taken(self, entry: Entry) -> list[Change]:
+    def _applied(self, entry: Entry) -> list[Change]:
         try:
-            check_version(entry.fields)
-            changes = self._shard.state.take_entry(texts_of(entry.fields), told_ms(entry.id))
+            changes = self._shard.state.apply_entry(texts_of(upgraded(entry.fields)), milliseconds_of(entry.id))
         except ContractError as bad:
             self._stats.add("rejected")
             self._log.error("an entry of %s is left out: %s: %s", self._keys.live, entry.id, bad)
@@ -138,25 +138,26 @@ class ShardReader:
         try:
             seq = integer_of(entry.fields, "seq")
         except ContractError:
-            return True  # `_taken` leaves it out
+            return True  # `_applied` rejects it
         expected, self._seq = self._seq, seq
         if expected is None or seq == expected + 1:
             return True
-        self._stats.add("gaps")
+        self._stats.add("sequence_gaps")
         self._log.warning("%s goes on at seq %d after %d: the shard is loaded again", self._keys.live, seq, expected)
         return False
 
     async def _load(self) -> None:
-        """Bars in progress from `bars`, finals from the newest `klines`; then `live` is read from where `bars` is."""
+        """Load bars in progress from `bars` and finals from the newest `klines`; `live` is read on from the position of
+        `bars`."""
         values = texts_of(await self._streams.hash_of(self._keys.bars))
-        position = values.get(BARS_POSITION, START)
+        position = values.get(BARS_POSITION, BEFORE_FIRST)
         finals = await asyncio.to_thread(self._finals)
         newest = await asyncio.to_thread(self._blocking.range, self._keys.live, position, position)
         state, old = LiveState(), self._shard.state
         for entry_id, kline in finals:
-            state.take_final(kline, told_ms(entry_id))
+            state.apply_final(kline, milliseconds_of(entry_id))
         try:
-            state.take_values(values, old.time_ms, told_ms(position))
+            state.apply_values(values, old.time_ms, milliseconds_of(position))
         except ContractError as bad:
             self._stats.add("rejected")
             self._log.error("%s is left out: %s", self._keys.bars, bad)
@@ -169,16 +170,16 @@ class ShardReader:
         self._publish(changes)
 
     def _finals(self) -> list[tuple[str, Kline]]:
-        """Entry id and kline of the newest finals, oldest first: as far back as the table may lack them."""
+        """Entry id and kline of the newest finals, oldest first, from the oldest that the table may lack."""
         entries: list[Entry] = []
         last, floor = "+", 0
         while len(entries) < TAIL_ENTRIES_MAX:
             page = self._blocking.newest(self._keys.klines, count=TAIL_PAGE, last=last)
             if page and not entries:
                 unwritten = oldest_unwritten_ms(self._blocking, self._keys)
-                floor = floor_ms(told_ms(page[0].id), self._kept_ms, unwritten)
-            entries += (entry for entry in page if told_ms(entry.id) >= floor)
-            if len(page) < TAIL_PAGE or told_ms(page[-1].id) < floor:
+                floor = floor_ms(milliseconds_of(page[0].id), self._kept_ms, unwritten)
+            entries += (entry for entry in page if milliseconds_of(entry.id) >= floor)
+            if len(page) < TAIL_PAGE or milliseconds_of(page[-1].id) < floor:
                 break
             last = f"({page[-1].id}"
         return list(self._readable(reversed(entries)))
@@ -186,30 +187,25 @@ class ShardReader:
     def _readable(self, entries: Iterable[Entry]) -> Iterable[tuple[str, Kline]]:
         for entry in entries:
             try:
-                check_version(entry.fields)
-                yield entry.id, Kline.from_fields(texts_of(entry.fields))
+                yield entry.id, kline_of(entry.fields)
             except ContractError as bad:
                 self._stats.add("rejected")
                 self._log.error("an entry of %s is left out: %s: %s", self._keys.klines, entry.id, bad)
 
     async def _aggregator_moves(self) -> bool:
-        """Whether the aggregator has committed since the last look: a quiet market has nothing to tell."""
+        """Whether the aggregator has committed since the last check; in a quiet market it publishes nothing."""
         before, self._commit = self._commit, await self._streams.hash_of(self._keys.commit)
         return bool(before) and self._commit != before
 
-    async def _tell_position(self, now_ms: float) -> None:
-        """Publish what has been read, so that the aggregator trims nothing behind it."""
-        if now_ms - self._told_ms >= POSITION_MS and self._loaded:
-            self._told_ms = now_ms
+    async def _publish_position(self, now_ms: float) -> None:
+        """Publish the position, so that the aggregator trims nothing that was not read."""
+        if now_ms - self._published_ms >= POSITION_MS and self._loaded:
+            self._published_ms = now_ms
             await self._streams.set_with_ttl(self._keys.reader(NAME), self._shard.position, POSITION_TTL_S)
 
 
 def floor_ms(newest_ms: int, kept_ms: int, unwritten_ms: int | None) -> int:
-    """The time of Redis before which live state keeps no finals: older ones are in the table, and `kept_ms` old."""
+    """The time (ms by the clock of Redis) before which live state keeps no finals: they are in the table and older than
+    `kept_ms`."""
     floor = newest_ms - kept_ms
     return floor if unwritten_ms is None else min(floor, unwritten_ms - WRITTEN_MARGIN_MS)
-
-
-def told_ms(entry_id: str) -> int:
-    """The time of Redis in an entry's id."""
-    return int(entry_id.partition("-")[0])

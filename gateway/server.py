@@ -7,15 +7,15 @@ from typing import Final, cast
 
 from aiohttp import web
 
-from gateway.guards import Guard
+from gateway.guards import AccessGuard
 from klagg.errors import ConfigError
 from klagg.settings import Gateway
 
 LINE_BYTES_MAX: Final = 64 * 1024
-"""A request line with 1024 streams takes about 25 KB."""
+"""A request line with 1024 streams has about 25 KB."""
 
 BODY_BYTES_MAX: Final = 1024
-"""Nothing here takes a body."""
+"""No endpoint has a request body."""
 
 SHUTDOWN_S: Final = 2.0
 
@@ -25,7 +25,7 @@ class Server:
     `stop` ends it."""
 
     def __init__(self, config: Gateway, routes: Iterable[web.AbstractRouteDef], public: Collection[str] = ()) -> None:
-        self._config, self._guard = config, Guard(config, public)
+        self._config, self._guard = config, AccessGuard(config, public)
         app = web.Application(middlewares=[self._guard.middleware], client_max_size=BODY_BYTES_MAX)
         app.add_routes(routes)
         self._runner = web.AppRunner(
@@ -46,7 +46,7 @@ class Server:
         return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
 
     async def start(self) -> None:
-        """Open the port; ConfigError if it cannot be had."""
+        """Open the port. Raises ConfigError if the gateway cannot listen there."""
         await self._runner.setup()
         try:
             await web.TCPSite(self._runner, self._config.host, self._config.port).start()
@@ -56,7 +56,7 @@ class Server:
         self.port = cast("tuple[str, int]", self._runner.addresses[0])[1]
 
     def sweep(self, now_s: float) -> int:
-        """Close connections that dawdle (Guard.sweep); how many went."""
+        """Abort idle connections (AccessGuard.sweep); returns how many."""
         server = self._runner.server
         return self._guard.sweep(server.connections, now_s) if server else 0
 

@@ -15,36 +15,37 @@ from gateway.guards import SWEEP_S
 from gateway.health import Health
 from gateway.hub import Hub
 from gateway.live import Change, LiveState
-from gateway.market import Market, Shard
+from gateway.market import MarketState, Shard
 from gateway.page import Page, read_files
-from gateway.reader import ShardReader, floor_ms, told_ms
+from gateway.reader import ShardReader, floor_ms
 from gateway.server import Server
-from gateway.store import Store, StoreBusy
+from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, survey
-from gateway.ws import Sockets
+from gateway.ws import WebSocketServer
 from klagg.clock import steady_ms
 from klagg.drivers.redis_streams import AsyncStreams, Streams
 from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.intervals import ordered
 from klagg.process.catalogue import processes
 from klagg.process.service import AsyncContext, run_async
+from klagg.wire.entry_id import milliseconds_of
 from klagg.wire.keys import Keys
 
 SURVEY_S: Final = 2.0
 NAMES_S: Final = 60.0
-"""How often the names in the table are looked up."""
+"""How often the names in the table are read."""
 
 LOOPBACK: Final = ("127.", "::1", "localhost")
 
 
-class Gateway:
-    """The parts of the process, and the tasks that keep them going."""
+class GatewayService:
+    """The parts of the process and its tasks."""
 
     def __init__(self, context: AsyncContext) -> None:
         self._context, settings = context, context.settings
         config = self._config = settings.gateway
         health = [Health(config.pull_timeout_ms, config.stale_ms, steady_ms()) for _ in range(settings.shards)]
-        self.market = Market(
+        self.market = MarketState(
             [Shard(LiveState(), each) for each in health],
             ordered(settings.aggregator.intervals),
             settings.exchange.quote_assets,
@@ -69,7 +70,7 @@ class Gateway:
         ]
         self.store = self._store()
         self.expected = [each.name for each in processes(settings)]
-        self.sockets = Sockets(self.hub, self.market, config, context.stats)
+        self.sockets = WebSocketServer(self.hub, self.market, config, context.stats)
         history = History(self.market, self.store)
         fapi = Fapi(self.market, history, context.stats, config.weight_per_minute)
         api = Api(
@@ -89,12 +90,12 @@ class Gateway:
         routes = [*self.sockets.routes(), *fapi.routes(), *api.routes(), *page.routes()]
         self.server = Server(config, routes, page.paths)
 
-    def _store(self) -> Store | None:
+    def _store(self) -> HistoryStore | None:
         settings = self._context.settings
         if not settings.database.enabled:
             return None
         config = settings.gateway
-        return Store(
+        return HistoryStore(
             settings.database.url, connections=config.database_connections, timeout_ms=config.database_timeout_ms
         )
 
@@ -105,7 +106,11 @@ class Gateway:
         await self.server.start()
         self._context.log.info("serving at http://%s", self.server.address)
         self._context.stats.show("address", self.server.address)
-        others = {"survey": self._survey_for_ever(), "names": self._names_for_ever(), "sweep": self._sweep_for_ever()}
+        others = {
+            "survey": self._survey_repeatedly(),
+            "names": self._read_names_repeatedly(),
+            "sweep": self._sweep_repeatedly(),
+        }
         readers = {f"reader-{number}": self._read(reader) for number, reader in enumerate(self._readers)}
         try:
             await self._context.together({**readers, **others})
@@ -125,18 +130,18 @@ class Gateway:
         more = False
         while more or await self._context.sleep(self._config.pull_ms / 1000):
             more = await reader.turn(steady_ms()) and not self._context.stopping.is_set()
-            reader.look(steady_ms())
+            reader.check_health(steady_ms())
             self.hub.flush()
 
-    async def _survey_for_ever(self) -> None:
-        """Look up processes and streams, and release the finals that are in the table."""
+    async def _survey_repeatedly(self) -> None:
+        """Survey processes and streams, and release the finals that are in the table."""
         stats, shards = self._context.stats, self._context.settings.shards
         while True:
             try:
                 self.survey = await asyncio.to_thread(survey, self._blocking, shards)
                 self._release()
             except (RedisUnavailable, RedisRefused):
-                stats.add("surveys_failed")  # the readers say why
+                stats.add("surveys_failed")  # the readers log why
             stats.show("clients", len(self.hub.clients))
             stats.show("streams", self.hub.streams)
             stats.show("frames_sent", self.hub.frames_sent)
@@ -144,8 +149,8 @@ class Gateway:
             if not await self._context.sleep(SURVEY_S):
                 return
 
-    async def _sweep_for_ever(self) -> None:
-        """Close connections that dawdle."""
+    async def _sweep_repeatedly(self) -> None:
+        """Abort idle connections."""
         while await self._context.sleep(SWEEP_S):
             self._context.stats.add("connections_idle", self.server.sweep(time.monotonic()))
 
@@ -154,10 +159,10 @@ class Gateway:
             if shard.position:
                 unwritten = self.survey.unwritten_ms.get(number) if self.store else None
                 kept_ms = self._config.finals_kept_s * 1000
-                shard.state.release(floor_ms(told_ms(shard.position), kept_ms, unwritten))
+                shard.state.release(floor_ms(milliseconds_of(shard.position), kept_ms, unwritten))
 
-    async def _names_for_ever(self) -> None:
-        """Keep the names that the table knows; also those of symbols that are traded no more have a history."""
+    async def _read_names_repeatedly(self) -> None:
+        """Read the names in the table; symbols that are not traded any more have a history too."""
         while self.store:
             try:
                 self.market.stored = await self.store.symbols()
@@ -170,7 +175,7 @@ class Gateway:
 
 async def serve(context: AsyncContext) -> None:
     """The body of the process."""
-    await Gateway(context).run()
+    await GatewayService(context).run()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,4 +1,4 @@
-"""History from the database: a few connections, each with a thread of its own, and a bounded line before them."""
+"""History from the database: a few connections, each with its own thread, and a bounded queue of queries."""
 
 from __future__ import annotations
 
@@ -10,40 +10,41 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.history import Range
-from gateway.market import Listed
-from klagg.drivers.postgres import Database, Row, load_queries
+from gateway.market import StoredListing
+from klagg.drivers.postgres import Database, Row
+from klagg.drivers.statements import load_statements
 from klagg.errors import KlaggError
 from klagg.kline import Kline
 from klagg.scoreboard import Board, board
 
-QUERIES: Final = load_queries(Path(__file__).with_name("store.sql"))
+QUERIES: Final = load_statements(Path(__file__).with_name("store.sql"))
 
 TIME_MS_MAX: Final = 253_402_300_799_999
-"""The end of the year 9999: a later time asks for the same."""
+"""The end of the year 9999: a later time in a request means the same."""
 
 WAITING_FOR_EACH: Final = 16
 """How many queries may wait for each connection."""
 
 T = TypeVar("T")
 Span = tuple[int, int]
-"""From the first ms on, and before the second."""
+"""From the first time (exchange ms) up to, but without, the second."""
 
 
 class StoreBusy(KlaggError):
-    """More is asked of the database at once than can be answered."""
+    """Too many queries wait for the database; try again later."""
 
 
-class Store:
+class HistoryStore:
     """The database as the gateway reads it. `close` ends it.
 
-    Every question raises StoreBusy if too many wait already, DatabaseUnavailable and DatabaseRefused.
+    Every query raises StoreBusy (too many wait already), DatabaseUnavailable or DatabaseRefused.
     """
 
     def __init__(self, url: str, *, connections: int, timeout_ms: int) -> None:
         self._url, self._timeout_ms = url, timeout_ms
         self._places = connections * (1 + WAITING_FOR_EACH)
         self._executor = ThreadPoolExecutor(connections, "gateway-database")
-        self._of_thread = threading.local()
+        self._thread_local = threading.local()
         self._databases: list[Database] = []
         self._database()  # a URL that cannot be one is refused at once
 
@@ -55,20 +56,20 @@ class Store:
 
     def _database(self) -> Database:
         """The database of the calling thread."""
-        database: Database | None = getattr(self._of_thread, "database", None)
+        database: Database | None = getattr(self._thread_local, "database", None)
         if database is None:
             database = Database(self._url, application="klagg-gateway", timeout_ms=self._timeout_ms)
-            self._of_thread.database = database
+            self._thread_local.database = database
             self._databases.append(database)
         return database
 
-    async def _ask(self, question: Callable[[Database], T]) -> T:
+    async def _run(self, query: Callable[[Database], T]) -> T:
         if self._places <= 0:
             raise StoreBusy
         self._places -= 1
         try:
             loop = asyncio.get_running_loop()
-            return await loop.run_in_executor(self._executor, lambda: question(self._database()))
+            return await loop.run_in_executor(self._executor, lambda: query(self._database()))
         finally:
             self._places += 1
 
@@ -87,10 +88,10 @@ class Store:
         """The names of all symbols in the table."""
         return {row["symbol"] for row in await self._rows("symbols")}
 
-    async def listings(self) -> dict[str, Listed]:
+    async def listings(self) -> dict[str, StoredListing]:
         """The latest listing of each symbol, by its name."""
         return {
-            row["symbol"]: Listed(row["generation"], row["price_scale"], row["qty_scale"], row["status"])
+            row["symbol"]: StoredListing(row["generation"], row["price_scale"], row["qty_scale"], row["status"])
             for row in await self._rows("listings")
         }
 
@@ -99,14 +100,14 @@ class Store:
         return await self._rows("gaps", symbol=symbol, open_only=open_only, limit=limit)
 
     async def findings(self, symbol: str | None, severity: str | None, open_only: bool, limit: int) -> list[Row]:
-        """Findings, the newest first; of one symbol or severity, or all; `open_only`: those that stand."""
+        """Findings, the newest first; of one symbol or severity, or all; `open_only`: only open ones."""
         return await self._rows("findings", symbol=symbol, severity=severity, open_only=open_only, limit=limit)
 
     async def scoreboard(self, span: Span, symbol: str | None, intervals: Sequence[str], limit: int) -> Board:
-        """Completeness and truth by day, the newest first, and by symbol, the worst first and `limit` at most; of one
-        symbol, or all."""
+        """Completeness and correctness by day (the newest first) and by symbol (the worst first, at most `limit`); of
+        one symbol, or all."""
         symbols = [] if symbol is None else [symbol]
-        return await self._ask(lambda each: board(each, *span, symbols=symbols, intervals=intervals, worst=limit))
+        return await self._run(lambda each: board(each, *span, symbols=symbols, intervals=intervals, worst=limit))
 
     async def _rows(self, name: str, **values: object) -> list[Row]:
-        return await self._ask(lambda database: database.query(QUERIES[name], values))
+        return await self._run(lambda database: database.query(QUERIES[name], values))

@@ -1,4 +1,4 @@
-"""What the gateway looks up in Redis now and then, in a thread: processes, streams, and how far the table has come."""
+"""A survey of Redis: processes, streams, and how far the table has come. The gateway runs it in a thread."""
 
 from __future__ import annotations
 
@@ -9,20 +9,21 @@ from typing import Any, Final
 import ujson
 
 from klagg.drivers.redis_streams import Entry, Streams
-from klagg.wire.fields import texts_of
+from klagg.wire.entry_id import milliseconds_of
+from klagg.wire.fields import texts_of, upgraded
 from klagg.wire.keys import GROUP_WRITERS, HEARTBEAT_PATTERN, Keys
 
 FINDINGS_SHOWN: Final = 200
-"""The newest findings of each shard that are looked up."""
+"""How many of each shard's newest findings are read."""
 
 STREAMS: Final = ("feed", "klines", "live", "events", "requests", "findings", "dead")
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`heartbeats` are what processes say of themselves, `lengths` entries by stream, `findings` the newest entries of
-    each shard, newest first (as `_finding_of`), `unwritten_ms` by shard the time of Redis of the oldest final that the
-    table lacks (None: it lacks none); a shard that nobody writes is not there."""
+    """`heartbeats` of all processes, `lengths` entries by stream, `findings` the newest entries of each shard, newest
+    first (as `_finding_of`). `unwritten_ms` by shard is the time (ms by the clock of Redis) of the oldest final that
+    the table lacks, None if it lacks none; a shard without a writer is absent."""
 
     heartbeats: Sequence[dict[str, Any]] = ()
     lengths: dict[str, int] = field(default_factory=dict)
@@ -31,7 +32,7 @@ class Survey:
 
 
 def survey(streams: Streams, shards: int) -> Survey:
-    """Look it all up. RedisUnavailable, RedisRefused."""
+    """Read everything. Raises RedisUnavailable, RedisRefused."""
     heartbeats = [_decoded(text) for text in streams.values_like(HEARTBEAT_PATTERN).values()]
     lengths: dict[str, int] = {}
     findings: list[dict[str, str]] = []
@@ -49,25 +50,26 @@ def survey(streams: Streams, shards: int) -> Survey:
 
 
 def _finding_of(stream: str, entry: Entry) -> dict[str, str]:
-    """An entry with its stream and its id in the stream; the id that it gives the finding is called `finding`."""
-    texts = texts_of(entry.fields)
+    """An entry with its stream and its id in the stream; the id of the finding itself is called `finding`."""
+    texts = texts_of(upgraded(entry.fields))
     return {**texts, "stream": stream, "id": entry.id, "finding": texts.get("id", "")}
 
 
 def oldest_unwritten_ms(streams: Streams, keys: Keys) -> int | None:
-    """The time of Redis of the oldest entry of `klines` that the group of the writers has not done with."""
+    """The time (ms by the clock of Redis) of the oldest entry of `klines` that the writers' group has not
+    acknowledged."""
     needed = streams.groups(keys.klines).get(GROUP_WRITERS)
     if needed is None:
         return None
     waiting = streams.range(keys.klines, needed, count=1)
-    return int(waiting[0].id.partition("-")[0]) if waiting else None
+    return milliseconds_of(waiting[0].id) if waiting else None
 
 
 def findings_of(
     found: Survey, symbol: str | None, severity: str | None, open_only: bool = False
 ) -> list[dict[str, Any]]:
     """The findings of a survey as the table would have them, the newest first; of one symbol or severity, or all;
-    `open_only`: those that stand. Of one that was said several times the newest entry counts, as far as it is seen."""
+    `open_only`: only open ones. Of a finding with several entries the newest entry counts."""
     rows: dict[str, dict[str, Any]] = {}
     for each in found.findings:  # of each stream the newest entry first
         row = _row_of_finding(each)
@@ -89,9 +91,9 @@ def findings_of(
 
 
 def _row_of_finding(each: dict[str, str]) -> dict[str, Any]:
-    """An entry as the table would have it, but that one which settles a finding has no evidence."""
+    """An entry as a row of the table, except that an entry which closes a finding has no evidence."""
     shard = int(each["stream"].partition("{")[2].rstrip("}"))
-    closed, said_ms, entry_ms = each.get("closed") == "1", _time_of(each, "time"), int(each["id"].partition("-")[0])
+    closed, said_ms, entry_ms = each.get("closed") == "1", _time_of(each, "time"), milliseconds_of(each["id"])
     name = each["finding"] or f"{each.get('writer')}:{each.get('seq')}"
     return {
         "id": f"{shard}:{name}",

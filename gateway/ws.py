@@ -13,40 +13,40 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from gateway.hub import Client, Hub
 from gateway.live import Change
-from gateway.market import Market
+from gateway.market import MarketState
 from klagg.binance.serving.limits import MessageLimiter
 from klagg.binance.serving.subscriptions import Subscriptions, TooManyStreamsError, answer
 from klagg.process.stats import Stats
 from klagg.settings import Gateway
 
 MESSAGE_BYTES_MAX: Final = 64 * 1024
-"""A longer message ends the connection with code 1009."""
+"""A longer message ends the connection with code 1009, 'message too big' (RFC 6455, 7.4.1)."""
 
 CLOSE_S: Final = 1.0
-"""How long a client may take to hear that its connection ends."""
+"""How long the closing handshake of a connection may take."""
 
 SEND_BUFFER_BYTES: Final = 128 * 1024
-"""What the system may hold for a client that does not read. It cannot be coalesced there, so it is kept short."""
+"""The kernel's send buffer for a client that does not read. States of bars cannot be replaced there, so it is small."""
 
 PREFIXES: Final = ("", "/market", "/public")
-"""What may stand before `/ws` and `/stream`: klines come on all of them, whatever path a client is used to."""
+"""Path prefixes of `/ws` and `/stream`: klagg sends klines on all of them, so that any client's path works."""
 
 _ENDED = {WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR}
 
 
 @dataclass(slots=True)
-class Sockets:
+class WebSocketServer:
     """Serves WebSocket clients from a hub."""
 
     hub: Hub
-    market: Market
+    market: MarketState
     config: Gateway
     stats: Stats
     _open: set[web.WebSocketResponse] = field(default_factory=set)
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
 
     def routes(self) -> list[web.RouteDef]:
-        """All paths under which clients look for streams."""
+        """The routes of all WebSocket paths."""
         paths = [f"{prefix}{path}" for prefix in PREFIXES for path in ("/ws", "/ws/{names:.*}", "/stream")]
         return [web.get(path, self.serve) for path in paths]
 
@@ -80,7 +80,7 @@ class Sockets:
         self.stats.add("connections")
         try:
             self._listen(client, subscriptions.add(names))
-            await self._converse(socket, client)
+            await self._answer_messages(socket, client)
         except TooManyStreamsError:
             self.hub.detach(client)
             await self._close(socket, WSCloseCode.POLICY_VIOLATION, "too many streams")
@@ -90,11 +90,11 @@ class Sockets:
         return socket
 
     async def close(self) -> None:
-        """Tell all clients that the gateway goes away."""
+        """Close all connections with the code 1001, 'going away' (RFC 6455, 7.4.1)."""
         closing = [self._close(socket, WSCloseCode.GOING_AWAY, "the gateway ends") for socket in list(self._open)]
         await asyncio.gather(*closing, *self._ending, return_exceptions=True)
 
-    async def _converse(self, socket: web.WebSocketResponse, client: Client) -> None:
+    async def _answer_messages(self, socket: web.WebSocketResponse, client: Client) -> None:
         """Answer the client's messages until it leaves or sends too many. Raises TooManyStreamsError."""
         limiter = MessageLimiter(self.config.messages_per_second)
         while True:
@@ -115,22 +115,22 @@ class Sockets:
                 self._listen(client, reply.added)
 
     def _listen(self, client: Client, names: list[str]) -> None:
-        """Subscribe, and tell at once what each bar is now: the next change of a quiet symbol may be a minute away."""
+        """Subscribe, and send the current state of each bar: the next change of a quiet symbol may be a minute away."""
         for name, stream in self.hub.listen(client, names):
             bar = self.market.newest(stream.symbol, stream.interval)
             if bar is not None and not bar.closed:
-                self.hub.show(client, name, stream.kind, Change(stream.symbol, stream.interval, bar, None))
+                self.hub.queue_current(client, name, stream.kind, Change(stream.symbol, stream.interval, bar, None))
         self.hub.flush()
 
     def _dismiss(self, socket: web.WebSocketResponse, client: Client, reason: str) -> None:
         self.stats.add("clients_dismissed")
         self.hub.detach(client)
-        task = asyncio.create_task(self._end(socket, client, reason), name="dismiss a client")
+        task = asyncio.create_task(self._close_and_abort(socket, client, reason), name="dismiss a client")
         self._ending.add(task)
         task.add_done_callback(self._ending.discard)
 
-    async def _end(self, socket: web.WebSocketResponse, client: Client, reason: str) -> None:
-        """Say why, if the client still listens, and cut it off."""
+    async def _close_and_abort(self, socket: web.WebSocketResponse, client: Client, reason: str) -> None:
+        """Close with a reason, then abort."""
         await self._close(socket, WSCloseCode.POLICY_VIOLATION, reason)
         client.transport.abort()
 

@@ -1,6 +1,7 @@
-"""klagg-clock: the exchange's time, listings and triggers, planned by APScheduler (DESIGN §2). A thin shell.
+"""klagg-clock: ticks of the exchange's time, listings and triggers, planned by APScheduler. A thin shell.
 
-Jobs are coroutines on one event loop. APScheduler keeps an error of a job to itself; here any error ends the process.
+Jobs are coroutines on one event loop. APScheduler hides an error of a job (it only logs it); here any error ends the
+process.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from apscheduler.events import EVENT_JOB_ERROR, EVENT_JOB_MAX_INSTANCES, JobExec
 from apscheduler.schedulers.asyncio import AsyncIOScheduler
 from apscheduler.triggers.interval import IntervalTrigger
 
-from ingest.clock import Ticker, WallWatch, tick_s
-from ingest.control_connection import Watch
-from ingest.sequenced_writer import Pen
-from ingest.session import Manner
+from ingest.clock import TickTime, WallClockMonitor, tick_s
+from ingest.control_connection import ControlConnection
+from ingest.sequenced_writer import SequencedWriter
+from ingest.session import ConnectionOptions
 from ingest.synchroniser import Synchroniser
-from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
+from ingest.timings import DEFAULT_TIMINGS, Timings
+from ingest.universe import Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
 from klagg.binance.endpoints import CONTRACT_INFO
 from klagg.binance.payloads import ContractNews
@@ -49,22 +51,18 @@ TICK: Final = "tick"
 LISTINGS: Final = "listings"
 
 TRIGGERS_KEPT: Final = 1000
-RETENTION_RETRY_S: Final = 1.0
-LISTINGS_RETRY_FIRST_S: Final = 0.5
-LISTINGS_RETRY_CAP_S: Final = 60.0
-WATCH_S: Final = 0.5
-CONFIRM_S: Final = CONFIRM_MS / 1000 + 1.0
-"""When to ask again about names that an answer lacked: late enough for the next answer to decide."""
 
 
 class ClockJobs:
     """The jobs of the clock process and their schedule."""
 
-    def __init__(self, context: AsyncContext, rest: ExchangeRest, pen: Pen) -> None:
-        self._context, self._rest, self._pen = context, rest, pen
+    def __init__(
+        self, context: AsyncContext, rest: ExchangeRest, writer: SequencedWriter, timings: Timings = DEFAULT_TIMINGS
+    ) -> None:
+        self._context, self._rest, self._writer, self._timings = context, rest, writer, timings
         self._settings, self._stats, self._log = context.settings, context.stats, context.log
         self._clock = ExchangeClock()
-        self._ticker = Ticker(steady_ms())
+        self._tick_time = TickTime(steady_ms(), timings)
         self._synchroniser = Synchroniser(
             rest,
             self._clock,
@@ -72,18 +70,19 @@ class ClockJobs:
             lost_s=self._settings.clock.lost_s,
             stats=self._stats,
             log=self._log,
+            timings=timings,
         )
-        self._backoff = Backoff(LISTINGS_RETRY_FIRST_S, LISTINGS_RETRY_CAP_S, random.random)
+        self._backoff = Backoff(timings.listings_retry_first_s, timings.listings_retry_cap_s, random.random)
         self._ticking_s = tick_s(self._settings.clock.tick_ms, 1.0)
         self._dropping = False
-        self._unsynced_said = False
-        self._universe = Universe()
-        self._telling: set[asyncio.Task[None]] = set()
-        self._doubts = Doubts()
-        self._watch_news = Watch(
+        self._unsynced_logged = False
+        self._universe = Universe(timings)
+        self._publishing: set[asyncio.Task[None]] = set()
+        self._doubts = Doubts(timings)
+        self._control = ControlConnection(
             "clock0",
             self._settings,
-            Manner("klagg-clock", self._settings.exchange.proxy),
+            ConnectionOptions("klagg-clock", self._settings.exchange.proxy, timings=timings),
             (CONTRACT_INFO,),
             on_news=self.news,
             stats=self._stats,
@@ -109,13 +108,13 @@ class ClockJobs:
         self._plan(TICK, self.tick, self._ticking_s)
         self._scheduler.start()
         try:
-            await self._watch()
+            await self._supervise()
         finally:
             self._scheduler.shutdown(wait=False)
             await asyncio.sleep(0)  # APScheduler shuts down in the loop's next turn
 
     async def sync(self) -> None:
-        """A round trip to the exchange's clock, and the pace of ticks that follows from its speed."""
+        """One round trip to the exchange's clock; then the interval of ticks follows the speed of that clock."""
         await self._synchroniser.once()
         if self._synchroniser.wait_s != self._settings.clock.sync_s:
             self._again(SYNC, self._synchroniser.wait_s)
@@ -126,11 +125,12 @@ class ClockJobs:
             self._log.info("the exchange's clock runs at ×%g: a tick every %.1f ms", self._clock.speed, ticking_s * 1e3)
 
     async def tick(self) -> None:
-        """The exchange's time to every shard. A tick that Redis does not take is dropped: the next one says more."""
-        if not self._may_tell_time():
+        """Write the exchange's time to every shard. A tick that Redis does not accept is dropped: the next one is
+        newer."""
+        if not self._may_tick():
             return
         try:
-            await self._pen.write(self._tick_entries)
+            await self._writer.write(self._tick_entries)
         except (RedisUnavailable, RedisRefused) as trouble:
             self._drop("ticks_dropped", trouble)
             return
@@ -140,24 +140,24 @@ class ClockJobs:
             self._dropping = False
 
     async def snapshot(self) -> None:
-        """The trigger for writers of bars in progress; dropped like a tick if Redis does not take it."""
+        """Write the trigger for writers of bars in progress; dropped like a tick if Redis does not accept it."""
         await self._trigger(TRIGGER_SNAPSHOT)
 
     async def retention(self) -> None:
-        """The trigger for dropping old rows, the first one as soon as there is a time to tell."""
+        """Write the trigger for dropping old rows, for the first time as soon as ticks may be sent."""
         if not await self._trigger(TRIGGER_RETENTION):
-            self._again(TRIGGER_RETENTION, RETENTION_RETRY_S)
+            self._again(TRIGGER_RETENTION, self._timings.retention_retry_s)
 
     async def days(self) -> None:
-        """The trigger for counting days anew; the next one does what this one missed."""
+        """Write the trigger for counting days anew. If it is dropped, the next one does the same work."""
         await self._trigger(TRIGGER_DAYS)
 
     async def _trigger(self, name: str) -> bool:
         """Write a trigger; whether that could be done."""
-        if not self._may_tell_time():
+        if not self._may_tick():
             return False
         try:
-            await self._pen.write(
+            await self._writer.write(
                 lambda: [Append(CLOCK_KEY, trigger_entry(name, self._next_ms()), maxlen=TRIGGERS_KEPT)]
             )
         except (RedisUnavailable, RedisRefused) as trouble:
@@ -167,7 +167,7 @@ class ClockJobs:
         return True
 
     async def listings(self) -> None:
-        """All symbols to their shards; tried again until both the exchange and Redis play along.
+        """Write all symbols to their shards; tried again until both the exchange and Redis answer.
 
         A configuration that fits no listing ends the process at its start. Later it is a warning: a symbol named there
         may have been delisted meanwhile.
@@ -175,15 +175,15 @@ class ClockJobs:
         exchange = self._settings.exchange
         try:
             info = await self._rest.exchange_info()
-            self._doubts.asked(monotonic())
+            self._doubts.requested(monotonic())
             chosen, vanished = self._universe.read(info, exchange, steady_ms())
             self._doubts.answered(self._universe)
             self._note_vanished(vanished)
-            listings = self._doubts.as_told(chosen.listings)
-            await self._pen.write(lambda: self._listing_entries([*listings, *self._universe.gone.values()]))
+            listings = self._doubts.with_news(chosen.listings)
+            await self._writer.write(lambda: self._listing_entries([*listings, *self._universe.gone.values()]))
         except (ExchangeUnavailable, ExchangeRefused, RedisUnavailable, RedisRefused) as trouble:
-            asked_s = trouble.retry_after_s if isinstance(trouble, ExchangeRefused) else 0.0
-            delay_s = max(self._backoff.next_s(), min(asked_s, LISTINGS_RETRY_CAP_S))
+            retry_after_s = trouble.retry_after_s if isinstance(trouble, ExchangeRefused) else 0.0
+            delay_s = max(self._backoff.next_s(), min(retry_after_s, self._timings.listings_retry_cap_s))
             self._log.warning("no listings, next try in %.1f s: %s", delay_s, trouble)
             self._again(LISTINGS, delay_s)
             return
@@ -200,30 +200,30 @@ class ClockJobs:
             self._stats.add("malformed_listings")
             self._log.warning("left out: %s", problem)
         if self._universe.doubtful:
-            self._again(LISTINGS, min(self._settings.clock.listings_s, CONFIRM_S))
+            self._again(LISTINGS, min(self._settings.clock.listings_s, self._timings.confirm_s))
 
     def news(self, news: ContractNews) -> None:
-        """The exchange told of a contract: what is new of a known one is written at once, exchangeInfo says the rest.
+        """The exchange published news of a contract: the news of a known one are written at once.
 
-        The exchange is asked a moment later, and again while its answers do not bear out the news.
+        exchangeInfo is requested a moment later, and again while its answers do not confirm the news.
         """
         if not chosen_news(news, self._universe, self._settings.exchange):
             return
         self._log.info("the exchange says that %s is %s now", news.symbol, news.status)
         self._doubts.news(news, monotonic())
-        for told in self._doubts.as_told(filter(None, [self._universe.known.get(news.symbol)])):
-            task = asyncio.create_task(self._tell(told), name=f"listing of {told.symbol}")
-            self._telling.add(task)
-            task.add_done_callback(self._told)
+        for listing in self._doubts.with_news(filter(None, [self._universe.known.get(news.symbol)])):
+            task = asyncio.create_task(self._publish(listing), name=f"listing of {listing.symbol}")
+            self._publishing.add(task)
+            task.add_done_callback(self._on_published)
 
-    async def _tell(self, listing: Listing) -> None:
+    async def _publish(self, listing: Listing) -> None:
         try:
-            await self._pen.write(lambda: self._listing_entries([listing]))
+            await self._writer.write(lambda: self._listing_entries([listing]))
         except (RedisUnavailable, RedisRefused) as trouble:
             self._log.warning("the news of %s could not be written yet: %s", listing.symbol, trouble)
 
-    def _told(self, task: asyncio.Task[None]) -> None:
-        self._telling.discard(task)
+    def _on_published(self, task: asyncio.Task[None]) -> None:
+        self._publishing.discard(task)
         if not task.cancelled() and (error := task.exception()) and not self._failure.done():
             self._failure.set_exception(error)
 
@@ -232,16 +232,16 @@ class ClockJobs:
             self._stats.add("vanished_listings")
             self._log.warning("%s is no longer listed, and the exchange never said that it is over: it ends now", name)
 
-    def _may_tell_time(self) -> bool:
-        may = self._ticker.may_tick(steady_ms(), synced=self._clock.synced)
-        if may and not self._clock.synced and not self._unsynced_said:
+    def _may_tick(self) -> bool:
+        may = self._tick_time.may_tick(steady_ms(), synced=self._clock.synced)
+        if may and not self._clock.synced and not self._unsynced_logged:
             self._log.warning("the exchange's clock cannot be read: ticks follow this machine's clock")
-            self._unsynced_said = True
+            self._unsynced_logged = True
         return may
 
     def _next_ms(self) -> int:
         estimate_ms = self._clock.now_ms(steady_ms())
-        behind_ms = self._ticker.went_back_ms(estimate_ms, self._clock.speed)
+        behind_ms = self._tick_time.went_back_ms(estimate_ms, self._clock.speed)
         if behind_ms > 0:
             self._stats.add("time_went_back")
             self._log.error(
@@ -251,7 +251,7 @@ class ClockJobs:
             )
         elif behind_ms:
             self._log.warning("the exchange's time has caught up: ticks go on")
-        time_ms = self._ticker.next_ms(estimate_ms)
+        time_ms = self._tick_time.next_ms(estimate_ms)
         self._stats.show("ticks_held_ms", time_ms - estimate_ms)
         return time_ms
 
@@ -290,26 +290,26 @@ class ClockJobs:
         """A job was due while its last run was not done: Redis or the exchange takes its time."""
         self._stats.add(f"{event.job_id}_skipped")
 
-    async def _watch(self) -> None:
+    async def _supervise(self) -> None:
         """Wait for the end, and watch over the wall clock meanwhile: APScheduler plans by it and would sleep on.
 
         A wall clock set back by an hour would otherwise stop all ticks for that hour.
         """
         stop = asyncio.create_task(self._context.stopping.wait())
-        watch = asyncio.create_task(self._watch_news.run(), name="news")
+        watch = asyncio.create_task(self._control.run(), name="news")
         ends: set[asyncio.Future[Any]] = {stop, self._failure, watch}
-        wall = WallWatch(local_ms(), steady_ms())
+        wall = WallClockMonitor(local_ms(), steady_ms())
         try:
             while not stop.done():
-                await asyncio.wait(ends, timeout=WATCH_S, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(ends, timeout=self._timings.supervise_s, return_when=asyncio.FIRST_COMPLETED)
                 if self._failure.done():
                     self._failure.result()
                 if watch.done():
                     watch.result()
                 for name in self._doubts.overdue(monotonic()):
-                    self._log.warning("exchangeInfo does not bear out what the exchange told of %s", name)
+                    self._log.warning("exchangeInfo does not confirm what the exchange published about %s", name)
                 if self._doubts.due(monotonic()):
-                    self._doubts.asked(monotonic())
+                    self._doubts.requested(monotonic())
                     self._again(LISTINGS, 0.0)
                 step_ms = wall.step_ms(local_ms(), steady_ms())
                 if step_ms:
@@ -317,14 +317,14 @@ class ClockJobs:
                     for name in (SYNC, TICK, LISTINGS, TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS):
                         self._again(name, 0.0)
         finally:
-            for task in (stop, watch, *self._telling):
+            for task in (stop, watch, *self._publishing):
                 task.cancel()
-            await asyncio.gather(stop, watch, *self._telling, return_exceptions=True)
+            await asyncio.gather(stop, watch, *self._publishing, return_exceptions=True)
 
 
-async def clock(context: AsyncContext) -> None:
-    """Body of the process."""
-    # What these two would log of a job's error and of skipped runs, the listeners tell better.
+async def clock(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> None:
+    """Body of the process: until it is asked to stop. KlaggError, or an unexpected error of a job, ends it."""
+    # The listeners report a job's error and skipped runs better than what these two would log.
     logging.getLogger("apscheduler.executors").setLevel(logging.CRITICAL)
     logging.getLogger("apscheduler.scheduler").setLevel(logging.ERROR)
     streams = context.connect()
@@ -332,7 +332,7 @@ async def clock(context: AsyncContext) -> None:
     exchange = context.settings.exchange
     gate = HastyGate(streams, ROLE_CLOCK, context.settings.rest, context.stats)
     async with ExchangeRest(exchange.rest_url, gate=gate, proxy=exchange.proxy, agent="klagg-clock") as rest:
-        await ClockJobs(context, rest, Pen(streams, context.writer)).run()
+        await ClockJobs(context, rest, SequencedWriter(streams, context.writer), timings).run()
     await streams.close()
 
 

@@ -1,4 +1,8 @@
-"""One connection to the exchange, kept up: sessions that are lost begin anew, and those that grow old hand over."""
+"""One connection to the exchange, kept up: a session that is lost begins anew, one that grows old hands over.
+
+The exchange ends a connection after 24 hours (Binance USDⓈ-M docs, "Websocket Market Streams"). A connection is
+replaced before that, without a gap: the new session must deliver before the old one ends.
+"""
 
 from __future__ import annotations
 
@@ -11,35 +15,19 @@ from typing import Final
 
 from websockets.exceptions import WebSocketException
 
-from ingest.alarms import HAND_OVER, STALLED, alarm, expect
-from ingest.reasons import ENDED, REASONS, Loss, SessionLost, loss_of
-from ingest.session import Manner, Received, Session, Take
+from ingest.reasons import ENDED, HAND_OVER, REASONS, STALLED, Loss, SessionLost, alarm, expect, loss_of
+from ingest.session import ConnectionOptions, OnFrame, Received, Session
 from klagg.backoff import Backoff
-from klagg.binance.endpoints import Way
+from klagg.binance.endpoints import StreamUrl
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.stats import Stats
-
-RECONNECT_FIRST_S: Final = 0.5
-RECONNECT_CAP_S: Final = 30.0
-STEADY_MS: Final = 30_000
-"""A connection that held this long was a good one: the next failure begins with the shortest delay again."""
 
 AGE_SPREAD: Final = 0.1
 """By up to this part the age at which a connection is replaced is shortened, so that not all are at once."""
 
-HAND_OVER_S: Final = 15.0
-"""Within this time a new session must bring something, if the old one does."""
-
-OVERLAP_S: Final = 1.0
-"""For this long both sessions go on; what comes twice, the ledger drops."""
-
-AGAIN_FIRST_S: Final = 30.0
-AGAIN_CAP_S: Final = 600.0
-"""Between two tries to hand over."""
-
 
 class Connection:
-    """Carries a changing set of streams over `way`; frames go to `take` as they come. At most two sessions at a time.
+    """Carries a changing set of streams; frames go to `on_frame` as they come. At most two sessions at a time.
 
     Without streams it is not connected.
     """
@@ -47,23 +35,25 @@ class Connection:
     def __init__(
         self,
         name: str,
-        way: Way,
+        url: StreamUrl,
         streams: Collection[str],
-        take: Take,
+        on_frame: OnFrame,
         *,
-        manner: Manner,
+        options: ConnectionOptions,
         stats: Stats,
         log: logging.Logger,
     ) -> None:
         self.name = name
         self.streams = frozenset(streams)
         self.serial = 0
-        """Counts the sessions that were begun: what is judged over time, is judged anew when it has grown."""
+        """Counts the sessions that were begun. Whoever observes the connection over time begins anew when it has
+        grown."""
         self.received = Received()
-        """What came since somebody took it from here."""
-        self._way, self._take, self._manner, self._stats, self._log = way, take, manner, stats, log
-        self._backoff = Backoff(RECONNECT_FIRST_S, RECONNECT_CAP_S, random.random)
-        self._again = Backoff(AGAIN_FIRST_S, AGAIN_CAP_S, random.random)
+        """What came since the last `drain`."""
+        self._url, self._on_frame, self._options, self._stats, self._log = url, on_frame, options, stats, log
+        self._timings = timings = options.timings
+        self._backoff = Backoff(timings.reconnect_first_s, timings.reconnect_cap_s, random.random)
+        self._hand_over_backoff = Backoff(timings.hand_over_retry_first_s, timings.hand_over_retry_cap_s, random.random)
         self._sessions: dict[Session, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
         self._due_s = 0.0
@@ -79,7 +69,7 @@ class Connection:
 
     @property
     def confirmed(self) -> frozenset[str]:
-        """The streams that are asked for and acknowledged."""
+        """The streams that are subscribed to and acknowledged."""
         return frozenset().union(*(each.confirmed for each in self._sessions if each.up)) & self.streams
 
     @property
@@ -88,12 +78,12 @@ class Connection:
         return any(each.up and each.delivered for each in self._sessions)
 
     def alive_ms(self, clock: ExchangeClock) -> int | None:
-        """The exchange time of the last sign of life (frame or pong); None while the connection is down."""
+        """The exchange time (ms) of the last sign of life (frame or pong); None while the connection is down."""
         return clock.now_ms(steady_ms() - self.silent_ms) if self.is_up else None
 
     @property
     def silent_ms(self) -> float:
-        """How long ago (real ms) the last sign of life came; 0 while the connection is down."""
+        """How long ago (local ms) the last sign of life came; 0 while the connection is down."""
         return min((each.silent_ms for each in self._sessions if each.up), default=0.0)
 
     def follow(self, streams: Collection[str]) -> None:
@@ -103,10 +93,10 @@ class Connection:
             session.follow(self.streams)
         self._changed.set()
 
-    def again(self, streams: Collection[str]) -> None:
-        """Subscribe to these streams anew."""
+    def resubscribe(self, streams: Collection[str]) -> None:
+        """Unsubscribe from these streams and subscribe to them anew."""
         for session in self._sessions:
-            session.again(streams)
+            session.resubscribe(streams)
 
     def replace(self, why: str) -> None:
         """Hand over to a new session soon: the old one ends when the new one has brought something."""
@@ -114,12 +104,13 @@ class Connection:
         self._changed.set()
 
     def cut(self, reason: str, sentence: str) -> None:
-        """End what there is at once and begin anew; `reason` is one of losses.REASONS."""
+        """End all sessions at once and begin anew; `reason` is one of reasons.REASONS."""
         for session in self._sessions:
             session.give_up(reason, sentence)
 
     async def run(self) -> None:
-        """Keep it up until cancelled. ConfigError if the URL or a proxy can never work; errors of `take` are raised."""
+        """Keep it up until cancelled. ConfigError if the URL or a proxy can never work; errors of `on_frame` are
+        raised."""
         try:
             while True:
                 while not self.streams:
@@ -129,7 +120,7 @@ class Connection:
                 loss = await self._until_lost()
                 if loss is None or not self.streams:
                     continue
-                if steady_ms() - started_ms >= STEADY_MS:
+                if steady_ms() - started_ms >= self._timings.steady_ms:
                     self._backoff.reset()
                 delay_s = self._backoff.next_s()
                 self._stats.add("reconnects", connection=self.name, reason=loss.reason)
@@ -154,7 +145,7 @@ class Connection:
                 session = await self._hand_over(session)
 
     def _age_s(self) -> float:
-        return self._manner.age_s * (1 - AGE_SPREAD * random.random())
+        return self._options.age_s * (1 - AGE_SPREAD * random.random())
 
     async def _either(self, task: asyncio.Task[None], until_s: float) -> None:
         """Wait until the task is done, something was changed, or it is time."""
@@ -167,15 +158,15 @@ class Connection:
 
     def _open(self) -> Session:
         self.serial += 1
-        session = Session(self._way, self.streams, self._take, self._manner, self._say_up, self.received)
+        session = Session(self._url, self.streams, self._on_frame, self._options, self._log_up, self.received)
         self._sessions[session] = asyncio.create_task(session.run(), name=f"session of {self.name}")
         return session
 
-    def _say_up(self) -> None:
+    def _log_up(self) -> None:
         self._log.info("connection %s is up with %d streams", self.name, len(self.streams))
 
     def _loss_of(self, session: Session) -> Loss:
-        """Why a session that is done ended; what is no loss of a connection is raised. It is forgotten."""
+        """Why a session ended that is done, and forget it. What is no loss of a connection is raised."""
         try:
             self._sessions.pop(session).result()
         except (SessionLost, WebSocketException, OSError) as lost:
@@ -194,7 +185,7 @@ class Connection:
         ready = asyncio.create_task(new.ready.wait())
         tasks = {ready, self._sessions[new], self._sessions[old]}
         try:
-            await asyncio.wait(tasks, timeout=HAND_OVER_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(tasks, timeout=self._timings.hand_over_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             ready.cancel()
         if self._sessions[old].done():
@@ -205,11 +196,11 @@ class Connection:
             await self._retreat(new, why)
             return old
         else:
-            await asyncio.sleep(OVERLAP_S)
+            await asyncio.sleep(self._timings.overlap_s)
             await self._close(old)
             self._log.info("connection %s goes on over a new session", self.name)
         self._stats.add("hand_overs", connection=self.name)
-        self._again.reset()
+        self._hand_over_backoff.reset()
         self._due_s = monotonic() + self._age_s()
         return new
 
@@ -218,9 +209,9 @@ class Connection:
         if self._sessions[new].done():
             reason = self._loss_of(new).sentence
         else:
-            reason = f"it brought nothing within {HAND_OVER_S:.0f} s"
+            reason = f"it brought nothing within {self._timings.hand_over_s:.0f} s"
             await self._close(new)
-        delay_s = self._again.next_s()
+        delay_s = self._hand_over_backoff.next_s()
         self._due_s, self._why = monotonic() + delay_s, why
         sentence = f"connection {self.name} cannot be replaced ({reason}); next try in {delay_s:.0f} s"
         alarm(self._stats, self._log, HAND_OVER, sentence)

@@ -1,4 +1,8 @@
-"""The control connection of a process: what the exchange tells of all its symbols, apart from their trades."""
+"""The control connection of a process: what the exchange publishes about all its symbols, apart from their trades.
+
+Binance USDⓈ-M docs, "Contract Info Stream" (`!contractInfo`: listing, settlement and brackets, in real time) and "All
+Market Mini Tickers Stream" (`!miniTicker@arr`: each second the tickers that changed).
+"""
 
 from __future__ import annotations
 
@@ -10,31 +14,31 @@ from typing import Final
 import ujson
 
 from ingest.connection import Connection
-from ingest.session import Manner
-from klagg.binance.endpoints import Endpoint, Way
-from klagg.binance.payloads import ContractNews, Ticker, contract_of, tickers_of, told_of
+from ingest.session import ConnectionOptions
+from klagg.binance.endpoints import Endpoint, StreamUrl
+from klagg.binance.payloads import ContractNews, Ticker, contract_of, event_in, tickers_of
 from klagg.process.stats import Stats
 from klagg.settings import Settings
 
 FRAME_BYTES_MAX: Final = 4 << 20
-"""A ticker has about 130 bytes, and all of them may come in one frame."""
+"""A ticker of the documented form has about 130 bytes, and all of them may come in one frame."""
 
 
 TICKER, NEWS = "24hrMiniTicker", "contractInfo"
-"""The types `e` of the events that are told here."""
+"""The types `e` of the events that come here."""
 
 
-class Watch:
-    """Carries `streams` (`!contractInfo`, `!miniTicker@arr`) and hands on what they tell.
+class ControlConnection:
+    """Carries `streams` (`!contractInfo`, `!miniTicker@arr`) and hands on news of contracts and tickers.
 
-    It is a combined connection always, whatever kind the trades come over.
+    Its endpoint is always a combined one, whatever endpoint the trades come over.
     """
 
     def __init__(
         self,
         name: str,
         settings: Settings,
-        manner: Manner,
+        options: ConnectionOptions,
         streams: Sequence[str],
         *,
         on_news: Callable[[ContractNews], None],
@@ -45,27 +49,27 @@ class Watch:
         self._on_news, self._on_tickers, self._stats = on_news, on_tickers, stats
         self.connection = Connection(
             name,
-            Way.of(settings.exchange.websocket_url, Endpoint.COMBINED),
+            StreamUrl.of(settings.exchange.websocket_url, Endpoint.COMBINED),
             streams,
-            self.take,
-            manner=replace(manner, frame_bytes_max=FRAME_BYTES_MAX),
+            self.receive,
+            options=replace(options, frame_bytes_max=FRAME_BYTES_MAX),
             stats=stats,
             log=log,
         )
 
-    def take(self, frame: bytes) -> None:
-        """A frame came."""
+    def receive(self, frame: bytes) -> None:
+        """A frame came: hand on what it holds. What is no JSON is counted as `control_rejected`."""
         self._stats.add("control_messages")
         try:
             message = ujson.loads(frame)
         except ValueError:
             self._stats.add("control_rejected")
             return
-        told = told_of(message)
-        if tickers := tickers_of(told):
+        event = event_in(message)
+        if tickers := tickers_of(event):
             self._stats.add("events", len(tickers), type=TICKER)
             self._on_tickers(tickers)
-        elif news := contract_of(told):
+        elif news := contract_of(event):
             self._stats.add("contract_news")
             self._stats.add("events", type=NEWS)
             self._on_news(news)

@@ -1,4 +1,4 @@
-"""Which trades were let go before they reached the feed: exact ids by symbol, in ranges. Pure."""
+"""Which trades were dropped before they reached the feed: exact ids by symbol, in ranges. Pure."""
 
 from __future__ import annotations
 
@@ -8,22 +8,23 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from klagg.wire.fields import Fields
-from klagg.wire.findings import finding_entry
-
-INGEST_DROPPED: Final = "INGEST_DROPPED"
-"""The kind of the finding that a process held trades, or was about to write them, and had to let them go."""
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 
 RANGES_MAX: Final = 50
-"""Ranges of one symbol that are told apart. Beyond it the two nearest become one, which then also spans ids that were
-not dropped; how many were is counted by id all the same."""
+"""Ranges that are kept for one symbol. Beyond it the two nearest become one, which then also spans ids that were not
+dropped; the count stays exact."""
 
-SAID_MAX: Final = 10
-"""Symbols that the sentence in the log names; findings name all."""
+LOGGED_MAX: Final = 10
+"""Symbols that the sentence in the log names. There is a finding for each symbol."""
 
 
 @dataclass(slots=True)
 class Ranges:
-    """Ids of one symbol as [first, last] ranges, ascending and apart; `count` ids, with exchange times in ms."""
+    """Ids of one symbol as [first, last] ranges (both ends included), ascending and apart.
+
+    `count` is how many ids; `first_ms` and `last_ms` are the exchange times (ms) between which they lie. `exact`: no
+    range spans an id that was not dropped.
+    """
 
     spans: list[tuple[int, int]] = field(default_factory=list)
     count: int = 0
@@ -32,7 +33,7 @@ class Ranges:
     exact: bool = True
 
     def add(self, trade_id: int, time_ms: int) -> None:
-        """Take in an id; one that is here already changes nothing."""
+        """Add an id and the exchange time (ms) of its trade. An id that is here already changes nothing."""
         at = bisect_left(self.spans, (trade_id + 1, 0))
         if at and self.spans[at - 1][1] >= trade_id:
             return
@@ -61,7 +62,7 @@ class Ranges:
 
 
 class Dropped:
-    """What was dropped of one feed since it was last told."""
+    """What was dropped of one feed since the last report."""
 
     def __init__(self) -> None:
         self.symbols: dict[str, Ranges] = {}
@@ -70,7 +71,7 @@ class Dropped:
         return bool(self.symbols)
 
     def add(self, entry: Fields) -> dict[str, int]:
-        """Take in a `trades` entry that is not written; how many trades of each symbol it holds."""
+        """Add a `trades` entry that is not written; how many trades of each symbol it holds."""
         counts: dict[str, int] = {}
         rows = zip(entry["symbol"].split(","), entry["id"].split(","), entry["time"].split(","), strict=True)
         for symbol, trade_id, time_ms in rows:
@@ -79,11 +80,12 @@ class Dropped:
         return counts
 
     def findings(self, writer: str, reason: str, time_ms: int) -> list[Fields]:
-        """One finding a symbol: its ids and the exchange times between which they lie."""
+        """One INGEST_DROPPED finding for each symbol, with its ids and their exchange times; `time_ms` (exchange ms) is
+        the time of the findings."""
         return [
             finding_entry(
-                INGEST_DROPPED,
-                "warning",
+                FindingKind.INGEST_DROPPED,
+                Severity.WARNING,
                 f"{writer} dropped {ranges.count} trades before they were in the feed, {ranges}, of {ranges.first_ms} "
                 f"to {ranges.last_ms} ms: {reason}",
                 symbol=symbol,
@@ -94,10 +96,10 @@ class Dropped:
 
 
 def sentence_of(dropped: Iterable[Dropped], reason: str) -> str:
-    """One sentence for the log over several feeds."""
+    """One sentence for the log about several feeds; it names at most LOGGED_MAX symbols."""
     symbols = {symbol: ranges for each in dropped for symbol, ranges in sorted(each.symbols.items())}
-    named = "; ".join(f"{symbol} {ranges}" for symbol, ranges in list(symbols.items())[:SAID_MAX])
-    more = f"; and {len(symbols) - SAID_MAX} more symbols" if len(symbols) > SAID_MAX else ""
+    named = "; ".join(f"{symbol} {ranges}" for symbol, ranges in list(symbols.items())[:LOGGED_MAX])
+    more = f"; and {len(symbols) - LOGGED_MAX} more symbols" if len(symbols) > LOGGED_MAX else ""
     trades = sum(each.count for each in symbols.values())
     return (
         f"{trades} trades of {len(symbols)} symbols were dropped before they reached the feed ({reason}): {named}{more}"

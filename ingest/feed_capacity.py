@@ -1,32 +1,31 @@
-"""Whether the feeds have room: their memory in Redis against their cap, as the aggregator reckons it.
+"""Whether the feeds have room: their memory in Redis against their cap, as the aggregator computes it.
 
-At maxmemory Redis refuses everything, also the aggregator's commit, and then nobody could trim. So whoever writes
-trades stops at the cap of the feed (`streams.feed_percent`) by himself and goes on when there is room again.
+At maxmemory with `noeviction` Redis refuses every command that needs memory (Redis docs, "Key eviction"), also the
+aggregator's commit, and then no process could trim. So a process that writes trades stops at the cap of the feed
+(`streams.feed_percent`), and goes on when there is room again.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Final, Protocol
 
 from klagg.clock import steady_ms
+from klagg.drivers.statements import load_statements
 from klagg.errors import KlaggError
 from klagg.process.stats import Stats
 from klagg.settings import Settings
 from klagg.wire.keys import Keys
 
-LOOK_MS: Final = 500
-"""Real time between two looks at the feeds."""
+MEASURE_MS: Final = 500
+"""Local time between two measurements of the feeds."""
 
 RESUME_PERCENT: Final = 90
 """A feed that was full has room again below this much of its cap. The aggregator trims to less than that."""
 
-MEASURE: Final = """
-local maxmemory = string.match(redis.call('INFO', 'memory'), 'maxmemory:(%d+)')
-return {redis.call('MEMORY', 'USAGE', KEYS[1]) or 0, tonumber(maxmemory or '0')}
-"""
-"""The bytes that a key takes (0: there is none), and Redis' maxmemory (0: none is set)."""
+_SCRIPTS: Final = load_statements(Path(__file__).with_suffix(".lua"))
 
 
 class FeedFull(KlaggError):
@@ -42,24 +41,26 @@ class FeedFull(KlaggError):
 class Scripts(Protocol):
     """What this module needs of klagg.drivers.redis_streams.AsyncStreams."""
 
-    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]: ...
+    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
+        """The result of a Lua script over one key; RedisUnavailable or RedisRefused if it fails."""
 
 
-class Gauge:
-    """One feed: full at its cap, and then until it is well below it. Pure."""
+class HighWaterMark:
+    """One feed: full at its cap, and from then on until it is below RESUME_PERCENT of it. Pure."""
 
     def __init__(self) -> None:
         self.full = False
 
-    def take(self, used: int, cap: int) -> bool:
-        """Take in a measurement; whether the answer changed."""
+    def update(self, used: int, cap: int) -> bool:
+        """Update with a measurement, both in bytes; whether `full` changed."""
         before = self.full
         self.full = used >= (cap * RESUME_PERCENT // 100 if before else cap)
         return self.full != before
 
 
-class FeedRoom:
-    """Looks at all feeds at most every LOOK_MS. `full`: those that nothing may be written to."""
+class FeedCapacity:
+    """Measures all feeds, at most every MEASURE_MS. `full`: the feeds that nothing may be written to, with the
+    error."""
 
     def __init__(
         self,
@@ -73,30 +74,30 @@ class FeedRoom:
         self._streams, self._settings, self._stats, self._log, self._now_ms = streams, settings, stats, log, now_ms
         self.findings = {Keys(shard).feed: Keys(shard).findings for shard in range(settings.shards)}
         """Where findings about a feed go, by feed."""
-        self._gauges = {feed: Gauge() for feed in self.findings}
+        self._marks = {feed: HighWaterMark() for feed in self.findings}
         self._due_ms = 0.0
         self.full: dict[str, FeedFull] = {}
 
-    async def look(self) -> None:
-        """Measure again if it is due; RedisUnavailable or RedisRefused if that fails."""
+    async def measure(self) -> None:
+        """Measure all feeds if that is due; RedisUnavailable or RedisRefused if it fails."""
         now_ms = self._now_ms()
         if now_ms < self._due_ms:
             return
-        for feed, gauge in self._gauges.items():
-            used, maxmemory = await self._streams.run_script(MEASURE, feed, [])
+        for feed, mark in self._marks.items():
+            used, maxmemory = await self._streams.run_script(_SCRIPTS["measure"], feed, [])
             cap = self.cap(maxmemory)
-            changed = gauge.take(used, cap)
+            changed = mark.update(used, cap)
             self._stats.show("feed_used_percent", round(100 * used / cap, 1), stream=feed)
-            if gauge.full:
+            if mark.full:
                 self.full[feed] = FeedFull(feed, used, cap)
             else:
                 self.full.pop(feed, None)
-            if changed and gauge.full:
+            if changed and mark.full:
                 self._stats.add("feed_full", stream=feed)
                 self._log.error("ALARM: %s; trades are held back meanwhile", self.full[feed])
             elif changed:
                 self._log.warning("%s has room again: it takes %d MB of %d MB", feed, used >> 20, cap >> 20)
-        self._due_ms = now_ms + LOOK_MS
+        self._due_ms = now_ms + MEASURE_MS
 
     def cap(self, maxmemory: int) -> int:
         """The bytes that one feed may take when Redis has `maxmemory` (0: unlimited, then the configured one holds)."""

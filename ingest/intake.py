@@ -1,4 +1,4 @@
-"""Between the sockets and the outbox: collects frames into batches, closes them in time, counts and samples."""
+"""Between the sockets and the outbox: frames become batches, and what batches yield is counted and delivered."""
 
 from __future__ import annotations
 
@@ -6,73 +6,117 @@ import asyncio
 import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
 
 from ingest.batch import Batch, Closed
 from ingest.outbox import Outbox
-from ingest.parser import KINDS
-from ingest.rejections import Sampler
+from ingest.parser import KINDS, Rejection, Rules
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.stats import Stats
 from klagg.wire.entries import watermark_entry
 from klagg.wire.keys import Keys
 
+QUIET_MS: Final = 10_000
+"""Of one kind, at most one rejection in this time (local) is logged."""
+
+SAMPLE_CHARACTERS: Final = 300
+
+
+class RejectionSampler:
+    """Chooses the rejections that are logged: the first of each kind, then one in QUIET_MS at most."""
+
+    def __init__(self) -> None:
+        self._logged_ms: dict[str, float] = {}
+        self._unlogged: dict[str, int] = {}
+
+    def sentence(self, rejection: Rejection, now_ms: float) -> str:
+        """What to log of this rejection, "" for nothing, at `now_ms` (local)."""
+        kind = rejection.kind
+        logged_ms = self._logged_ms.get(kind)
+        if logged_ms is not None and 0 <= now_ms - logged_ms < QUIET_MS:
+            self._unlogged[kind] = self._unlogged.get(kind, 0) + 1
+            return ""
+        self._logged_ms[kind] = now_ms
+        unlogged = self._unlogged.pop(kind, 0)
+        more = f" (and {unlogged} more of this kind since the last one shown)" if unlogged else ""
+        # repr keeps control characters of hostile input out of the log.
+        text = repr(rejection.frame[:SAMPLE_CHARACTERS].decode(errors="replace"))[:SAMPLE_CHARACTERS]
+        return f"rejected a message, {kind}: {rejection.reason}{more}: {text}"
+
 
 class Intake:
-    """All connections of one line give their frames here. None of them ever waits for Redis."""
+    """All connections of one line give their frames here. None of them ever waits for Redis.
+
+    `batch_ms` (local) and `batch_rows` bound a batch; `clock` gives the exchange's time at which a batch began.
+    """
 
     def __init__(
-        self, batch: Batch, outbox: Outbox, clock: ExchangeClock, *, line: str, stats: Stats, log: logging.Logger
+        self,
+        rules: Rules,
+        outbox: Outbox,
+        clock: ExchangeClock,
+        *,
+        line: str,
+        shards: int,
+        batch_ms: int,
+        batch_rows: int,
+        stats: Stats,
+        log: logging.Logger,
     ) -> None:
-        self._batch, self._outbox, self._clock = batch, outbox, clock
-        self._line, self._stats, self._log = line, stats, log
-        self._sampler = Sampler()
+        self._outbox, self._line, self._stats, self._log = outbox, line, stats, log
+        self._sampler = RejectionSampler()
         self._begun = asyncio.Event()
-        self._type = batch.source
+        self._batch = Batch(
+            rules,
+            line=line,
+            shards=shards,
+            batch_ms=batch_ms,
+            batch_rows=batch_rows,
+            exchange_ms=clock.latest_ms,
+            on_begin=self._begun.set,
+        )
+        self._type = rules.source
         self._count(0, 0, 0)  # Prometheus sees growth only in what it saw before
         for kind in KINDS:
             stats.add("rejected", 0, kind=kind)
 
-    def take(self, frame: bytes) -> None:
+    def receive(self, frame: bytes) -> None:
         """A frame came from the exchange just now."""
-        waiting = self._batch.add(frame)
-        if waiting == 1:
-            now_ms = steady_ms()
-            self._batch.begin(self._clock.latest_ms(now_ms), now_ms)
-            self._begun.set()
-        if waiting >= self._batch.rows_max:
-            self.flush()
+        if closed := self._batch.add(frame, steady_ms):
+            self._deliver(closed)
 
     def flush(self) -> None:
         """Close the batch, if there is one, whether or not it is due."""
-        self._begun.clear()
         if self._batch:
             self._deliver(self._batch.close())
 
     async def run(self) -> None:
-        """Close each batch when its time is up."""
+        """The timer of batches: close each when its time is up, until cancelled."""
         while True:
             await self._begun.wait()
-            due_in_ms = self._batch.due_in_ms(steady_ms())
-            if due_in_ms > 0:
-                await asyncio.sleep(due_in_ms / 1000)
-            else:
-                self.flush()
+            self._begun.clear()
+            while self._batch:
+                due_in_ms = self._batch.due_in_ms(steady_ms())
+                if due_in_ms > 0:
+                    await asyncio.sleep(due_in_ms / 1000)
+                else:
+                    self.flush()
 
     @property
     def latest(self) -> Mapping[str, tuple[int, str, str]]:
         """Time (exchange ms), price and quantity of each symbol's last trade, as of the last closed batch."""
         return self._batch.latest
 
-    def take_counts(self) -> Counter[str]:
-        """How many trades of each symbol came since the last call, as of the last closed batch."""
-        return self._batch.take_counts()
+    def drain_counts(self) -> Counter[str]:
+        """How many trades of each symbol came since the last call, as of the last closed batch; counts begin anew."""
+        return self._batch.drain_counts()
 
     def admit(self, symbols: Iterable[str]) -> None:
-        """Take trades of these symbols, too."""
+        """Accept trades of these symbols, too."""
         self._batch.admit(symbols)
 
     def watermark(self, symbols_by_shard: Mapping[int, Sequence[str]], alive_ms: int) -> None:
-        """Say that these symbols were carried until `alive_ms` (exchange time), behind their trades up to now."""
+        """Write that these symbols were carried until `alive_ms` (exchange ms), behind their trades up to now."""
         self.flush()
         for shard, symbols in symbols_by_shard.items():
             self._outbox.put(Keys(shard).feed, watermark_entry(self._line, symbols, alive_ms))

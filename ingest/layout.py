@@ -1,9 +1,10 @@
 """How the exchange lays out its trades, as one regular expression: frames by the hundred become columns of texts. Pure.
 
-The exchange writes every event of a kind alike: the same fields in the same order. The expression for that is made
-from the field names of one good frame, so it follows when fields come, go or change places. It is narrower than JSON
-(no blanks, no escapes, each field once, numbers as JSON allows them), so what it takes cannot be misread; what it does
-not take may still be a trade, and `ingest.parser.parse` says.
+The exchange writes every event of a kind alike: the same fields in the same order. The expression is made from the
+field names of one good frame, so it follows when fields come, go or change places. It is narrower than JSON (no blanks,
+no escapes, each field once, numbers as JSON allows them): what it matches cannot be misread. What it does not match may
+still be a trade, and `ingest.parser.parse` decides. The fields are those of the Binance USDⓈ-M docs, "Aggregate Trade
+Streams"; `st` is 1 for USDⓈ-M (docs, "Contract Info Stream": symbol type 1 = UM, 2 = CM).
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _NUMBER: Final = r"-?+(?:0|[1-9][0-9]{0,30}+)(?:\.[0-9]{1,30}+)?+(?:[eE][+-]?+[0
 _ANYTHING: Final = rf"(?:{_TEXT}|{_NUMBER}|true|false|null)"
 
 _WHOLE: Final = "(0|[1-9][0-9]{0,17}+)"
-"""An integer below 10^18, and so of 64 bits."""
+"""An integer below 10^18, which fits in 64 bits."""
 
 _DECIMAL: Final = r'(?=[0-9.]{1,18}+")[0-9]++(?:\.[0-9]++)?+'
 
@@ -44,10 +45,13 @@ class Layout:
 
     line: re.Pattern[str]
     order: itemgetter[Any]
-    """Takes symbol, id, price, qty, first, last, time and maker out of the groups of a match."""
+    """Selects symbol, id, price, qty, first, last, time and maker from the groups of a match."""
 
     def columns(self, frames: Sequence[bytes]) -> tuple[Sequence[str], ...] | None:
-        """The texts of symbol, id, price, qty, first, last, time and maker; None unless every frame is laid out so."""
+        """Eight columns of N texts for N frames: symbol, id, price, qty, first, last, time (exchange ms) and maker.
+
+        None unless every frame has this layout.
+        """
         try:
             text = b"\n".join(frames).decode()
         except UnicodeDecodeError:
@@ -61,7 +65,10 @@ class Layout:
 
 
 def layout_of(message: Mapping[str, Any], source: str, *, wrapped: bool) -> Layout | None:
-    """The layout of a message that is a trade of `source`, None if it is one that this module does not cover."""
+    """The layout of a message that is a trade of `source` (aggTrade or trade); None if this module does not cover it.
+
+    `wrapped`: the message comes from a combined endpoint, and the event is in its `data`.
+    """
     event = message["data"] if wrapped else message
     return _layout(tuple(message) if wrapped else (), tuple(event), source)
 

@@ -1,4 +1,4 @@
-"""One line's parts, put together: connections, intake, watermarks, and what watches over them."""
+"""One line's parts, put together: connections, intake, watermarks, and the guard over what arrives."""
 
 from __future__ import annotations
 
@@ -6,61 +6,74 @@ import asyncio
 from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any, Final
 
-from ingest.batch import Batch
 from ingest.connection import Connection
-from ingest.control_connection import Watch
+from ingest.control_connection import ControlConnection
 from ingest.intake import Intake
 from ingest.listed import Listed
-from ingest.liveness_guard import Guard
+from ingest.liveness_guard import LivenessGuard
 from ingest.parser import Rules
 from ingest.pool import Pool
 from ingest.sender import Sender
-from ingest.session import Manner
+from ingest.session import ConnectionOptions
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from ingest.universe import finer_than_listed
-from klagg.binance.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, Way, stream_name
+from klagg.binance.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, StreamUrl, stream_name
 from klagg.binance.payloads import Ticker
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.service import AsyncContext
 from klagg.settings import Settings
 from klagg.wire.keys import shard_of
 
-GUARD_S: Final = 1.0
-"""How often a line looks over what arrives."""
-
 WATERMARK_LEAST_S: Final = 0.05
-"""A line writes a watermark every `ingest.watermark_ms` of exchange time, at most one in so many real seconds."""
+"""A line writes a watermark every `ingest.watermark_ms` of exchange time, at most one in so many local seconds."""
 
 
 class Line:
-    """Carries the symbols that it is told to `follow`."""
+    """Carries the symbols of the last `follow`."""
 
-    def __init__(self, context: AsyncContext, clock: ExchangeClock, sender: Sender, listed: Listed) -> None:
+    def __init__(
+        self,
+        context: AsyncContext,
+        clock: ExchangeClock,
+        sender: Sender,
+        listed: Listed,
+        timings: Timings = DEFAULT_TIMINGS,
+    ) -> None:
         settings = context.settings
         exchange, ingest = settings.exchange, settings.ingest
-        self._context, self._clock, self._settings = context, clock, settings
+        self._context, self._clock, self._settings, self._timings = context, clock, settings, timings
         self._name = str(context.arguments.line)
         self._endpoint = Endpoint(exchange.endpoint)
-        self._way = Way.of(exchange.websocket_url, self._endpoint, exchange.source)
+        self._url = StreamUrl.of(exchange.websocket_url, self._endpoint, exchange.source)
         rules = Rules(self._endpoint, exchange.source, frozenset(), ingest.future_ms_max)
-        batch = Batch(
-            rules, line=self._name, shards=settings.shards, batch_ms=ingest.batch_ms, batch_rows=ingest.batch_rows
+        self.intake = Intake(
+            rules,
+            sender.outbox,
+            clock,
+            line=self._name,
+            shards=settings.shards,
+            batch_ms=ingest.batch_ms,
+            batch_rows=ingest.batch_rows,
+            stats=context.stats,
+            log=context.log,
         )
-        self.intake = Intake(batch, sender.outbox, clock, line=self._name, stats=context.stats, log=context.log)
-        self._manner = manner_of(settings, self._name)
+        self._options = connection_options(settings, self._name, timings)
         self.pool = Pool(exchange.source, exchange.symbols_per_connection, self._connection)
         self._listed = listed
         listed.follow = self.follow
-        self._watch = Watch(
+        self._control = ControlConnection(
             f"{self._name}0",
             settings,
-            self._manner,
+            self._options,
             (CONTRACT_INFO, MINI_TICKERS),
             on_news=listed.news,
             on_tickers=self._on_tickers,
             stats=context.stats,
             log=context.log,
         )
-        self._guard = Guard(self.pool, self._watch.connection, settings.ingest, context.stats, context.log)
+        self._guard = LivenessGuard(
+            self.pool, self._control.connection, settings.ingest, context.stats, context.log, timings
+        )
         self._finer: dict[str, tuple[int, int]] = {}
 
     def follow(self, symbols: Collection[str]) -> None:
@@ -74,18 +87,18 @@ class Line:
             "connections": self.pool.run(),
             "batches": self.intake.run(),
             "watermarks": self._watermarks(),
-            "watch": self._watch.run(),
-            "guard": self._guarding(),
+            "control": self._control.run(),
+            "guard": self._guard_loop(),
             "listings": self._listed.run(),
         }
 
     def _connection(self, number: int, streams: Collection[str]) -> Connection:
         return Connection(
             f"{self._name}{number}",
-            self._way,
+            self._url,
             streams,
-            self.intake.take,
-            manner=self._manner,
+            self.intake.receive,
+            options=self._options,
             stats=self._context.stats,
             log=self._context.log,
         )
@@ -95,8 +108,8 @@ class Line:
         while True:
             await asyncio.sleep(watermark_interval_s(self._settings.ingest.watermark_ms, self._clock.speed))
             self._context.stats.show("connections", sum(each.is_up for each in self.pool.connections))
-            counts = self.intake.take_counts()
-            self._show(self._watch.connection)
+            counts = self.intake.drain_counts()
+            self._show(self._control.connection)
             for connection, symbols in self.pool.carried:
                 alive_ms = connection.alive_ms(self._clock)
                 self._show(connection)
@@ -109,7 +122,7 @@ class Line:
 
     def _show(self, connection: Connection) -> None:
         stats, name = self._context.stats, connection.name
-        messages, size = connection.received.take()
+        messages, size = connection.received.drain()
         stats.add("connection_messages", messages, connection=name)
         stats.add("connection_bytes", size, connection=name)
         if not connection.streams:  # one without anything to carry is not down
@@ -134,17 +147,17 @@ class Line:
         ]
 
     def _on_tickers(self, tickers: list[Ticker]) -> None:
-        moved = self._guard.take(tickers, self.intake.latest, self._clock.speed)
+        moved = self._guard.receive(tickers, self.intake.latest, self._clock.speed)
         self._listed.traded(moved)
 
-    async def _guarding(self) -> None:
+    async def _guard_loop(self) -> None:
         while True:
-            await asyncio.sleep(GUARD_S)
-            self._guard.turn(self.intake.latest, self._clock.now_ms(steady_ms()), steady_ms(), self._clock.speed)
+            await asyncio.sleep(self._timings.guard_s)
+            self._guard.check(self.intake.latest, self._clock.now_ms(steady_ms()), steady_ms(), self._clock.speed)
             self._verify_scales()
 
     def _verify_scales(self) -> None:
-        """The aggregator takes finer trades and rescales; here they are counted, said once, and asked about."""
+        """The aggregator accepts finer trades and rescales. Here they are counted, logged once, and become doubts."""
         known, latest = self._listed.universe.known, self.intake.latest
         for symbol in finer_than_listed(latest, known, latest.keys()):
             listing = known[symbol]
@@ -161,10 +174,16 @@ class Line:
                 )
 
 
-def manner_of(settings: Settings, line: str) -> Manner:
-    """How a line connects."""
+def connection_options(settings: Settings, line: str, timings: Timings = DEFAULT_TIMINGS) -> ConnectionOptions:
+    """How a line connects: its User-Agent, and the proxy, age and stall limit of the settings."""
     exchange = settings.exchange
-    return Manner(f"klagg-ingest-{line}", exchange.proxy, exchange.connection_age_s, settings.ingest.stalled_ms)
+    return ConnectionOptions(
+        f"klagg-ingest-{line}",
+        exchange.proxy,
+        exchange.connection_age_s,
+        settings.ingest.stalled_ms,
+        timings=timings,
+    )
 
 
 def by_shard(symbols: Iterable[str], shards: int) -> dict[int, list[str]]:
@@ -176,5 +195,8 @@ def by_shard(symbols: Iterable[str], shards: int) -> dict[int, list[str]]:
 
 
 def watermark_interval_s(watermark_ms: int, speed: float) -> float:
-    """Real seconds between two watermarks; an exchange whose clock is held (speed 0) counts as running at ×1."""
+    """Local seconds between two watermarks that are `watermark_ms` of exchange time apart, for an exchange at ×`speed`.
+
+    An exchange whose clock is held (speed 0) counts as running at ×1.
+    """
     return max(WATERMARK_LEAST_S, watermark_ms / 1000 / (speed or 1))

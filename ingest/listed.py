@@ -1,4 +1,4 @@
-"""Which symbols a line carries: asks exchangeInfo at the start, on a schedule, and whenever something speaks for it."""
+"""Which symbols a line carries: requests exchangeInfo at the start, on a schedule, and whenever there are doubts."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 import random
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
-from typing import Final
 
-from ingest.alarms import NOT_CARRIED, alarm, expect
-from ingest.universe import CONFIRM_MS, Doubts, Universe, chosen_news
+from ingest.reasons import NOT_CARRIED, alarm, expect
+from ingest.timings import DEFAULT_TIMINGS, Timings
+from ingest.universe import Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
 from klagg.binance.payloads import ContractNews, Ticker
 from klagg.binance.rest_client import ExchangeRest
@@ -17,37 +17,34 @@ from klagg.clock import steady_ms
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
 from klagg.process.service import AsyncContext
 
-START_TRIES: Final = 8
-START_FIRST_S: Final = 0.5
-START_CAP_S: Final = 10.0
-LOOK_S: Final = 0.25
-"""How often to look whether the exchange should be asked."""
-
 
 class Listed:
-    """The universe of one line. `follow` is told the symbols to carry, whenever they change."""
+    """The universe of one line. `follow` is called with the symbols to carry, whenever they change."""
 
-    def __init__(self, context: AsyncContext, rest: ExchangeRest) -> None:
-        self._context, self._rest = context, rest
+    def __init__(self, context: AsyncContext, rest: ExchangeRest, timings: Timings = DEFAULT_TIMINGS) -> None:
+        self._context, self._rest, self._timings = context, rest, timings
         self._choice = context.settings.exchange
-        self._doubts = Doubts()
+        self._doubts = Doubts(timings)
         self._carried: frozenset[str] = frozenset()
-        self.universe = Universe()
+        self.universe = Universe(timings)
         self.follow: Callable[[Collection[str]], None] = lambda _: None
         expect(context.stats, NOT_CARRIED)
 
     async def start(self) -> list[str]:
-        """The symbols at the start; [] if asked to stop meanwhile. After START_TRIES the exchange's error is raised."""
-        backoff = Backoff(START_FIRST_S, START_CAP_S, random.random)
+        """The symbols at the start; [] if the process is to stop meanwhile.
+
+        ExchangeUnavailable or ExchangeRefused after `start_tries`; ConfigError if there is nothing to carry.
+        """
+        backoff = Backoff(self._timings.start_first_s, self._timings.start_cap_s, random.random)
         while True:
             try:
-                await self._ask()
+                await self._request()
             except (ExchangeUnavailable, ExchangeRefused) as failure:
                 delay_s = backoff.next_s()
-                if backoff.tries >= START_TRIES:
+                if backoff.tries >= self._timings.start_tries:
                     raise
                 if isinstance(failure, ExchangeRefused):
-                    delay_s = min(START_CAP_S, max(delay_s, failure.retry_after_s))
+                    delay_s = min(self._timings.start_cap_s, max(delay_s, failure.retry_after_s))
                 self._context.log.warning("no symbols yet, next try in %.1f s: %s", delay_s, failure)
                 if not await self._context.sleep(delay_s):
                     return []
@@ -58,44 +55,45 @@ class Listed:
             return sorted(self._carried)
 
     def news(self, news: ContractNews) -> None:
-        """The exchange told of a contract. Who is new is carried at once; the exchange is asked for the rest."""
+        """The exchange published news of a contract: a new symbol is carried at once, and exchangeInfo is requested
+        soon."""
         if chosen_news(news, self.universe, self._choice):
             self._context.log.info("the exchange says that %s is %s now", news.symbol, news.status)
             self._doubts.news(news, monotonic())
             self._follow()
 
     def traded(self, moved: Iterable[Ticker]) -> None:
-        """These tickers moved: the cross-check of what is carried."""
+        """These tickers moved: those that are not carried, and fit the choice, are doubts."""
         self._doubts.traded(moved, self.universe, self._choice, monotonic())
 
     def finer(self, symbol: str) -> None:
-        """A payload of this symbol is finer than its listing."""
+        """A payload of this symbol has more decimals than its listing: a doubt."""
         self._doubts.finer(symbol, monotonic())
 
     async def run(self) -> None:
-        """Ask when it is due, until cancelled."""
+        """Request exchangeInfo when it is due, until cancelled."""
         listings_s = self._context.settings.clock.listings_s
         due_s = monotonic() + listings_s
         while True:
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(self._timings.look_s)
             now_s = monotonic()
             for name in self._doubts.overdue(now_s):
-                sentence = f"{name} is traded or was announced, and exchangeInfo does not bear it out"
+                sentence = f"{name} is traded or was announced, and exchangeInfo does not confirm it"
                 alarm(self._context.stats, self._context.log, NOT_CARRIED, sentence)
             if now_s < due_s and not self._doubts.due(now_s):
                 continue
-            due_s = now_s + (min(listings_s, CONFIRM_MS / 1000 + 1) if self.universe.doubtful else listings_s)
+            due_s = now_s + (min(listings_s, self._timings.confirm_s) if self.universe.doubtful else listings_s)
             try:
-                await self._ask()
+                await self._request()
             except (ExchangeUnavailable, ExchangeRefused) as failure:
-                due_s = now_s + min(listings_s, max(START_CAP_S, getattr(failure, "retry_after_s", 0.0)))
+                due_s = now_s + min(listings_s, max(self._timings.start_cap_s, getattr(failure, "retry_after_s", 0.0)))
                 self._context.log.warning("the symbols stay as they are: %s", failure)
             except ConfigError as unfit:
                 self._context.log.warning("the symbols stay as they are: %s", unfit)
             self._follow()
 
-    async def _ask(self) -> None:
-        self._doubts.asked(monotonic())
+    async def _request(self) -> None:
+        self._doubts.requested(monotonic())
         chosen, vanished = self.universe.read(await self._rest.exchange_info(), self._choice, steady_ms())
         self._doubts.answered(self.universe)
         self._context.stats.add("listings")

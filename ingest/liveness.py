@@ -1,12 +1,13 @@
-"""Which symbols' trades arrive, told by data alone: an acknowledged subscription may stay silent for ever. Pure.
+"""Which symbols' trades arrive, by data alone: an acknowledged subscription may stay silent for ever. Pure.
 
-The independent witness are the tickers of `!miniTicker@arr`, on a connection of their own. A ticker moves when there is
-a trade: its price changes, or its volume grows (as the day that it covers moves on, it only shrinks). A symbol whose
-ticker moved later than its newest trade by more than `dead_ms`, twice, is dead; one whose ticker stands still is merely
-quiet. Without tickers nothing is judged. All times are the exchange's.
+The independent reference are the tickers of `!miniTicker@arr`, on a connection of their own (Binance USDⓈ-M docs, "All
+Market Mini Tickers Stream"). A ticker moves when there is a trade: its price changes, or its volume grows (as the day
+that it covers moves on, the volume only shrinks). A symbol is dead when its ticker moved twice more than `dead_ms`
+after the symbol's newest trade. A symbol whose ticker stands still is merely quiet. Without tickers nothing is
+concluded. All times are exchange ms, except in SilenceDetector.
 
-What follows from a death: first the symbol is subscribed to anew, then its connection is handed over, again and again
-in longer and longer pauses. Where none of a connection's symbols brought a trade lately, it is cut at once.
+The remedy for a dead symbol: first it is subscribed to anew, then its connection is handed over, again and again in
+longer and longer pauses. A connection that brought no trade of any of its symbols lately is cut at once.
 """
 
 from __future__ import annotations
@@ -16,21 +17,19 @@ from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
 
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg.binance.payloads import Ticker
 
-APART_MS: Final = 2_000
-"""Between the two movements that prove a death: trades may be on their way for so long."""
-
 GAPS: Final = 5
-HEARD_LEAST: Final = 30
+ARRIVALS_LEAST: Final = 30
 FADE: Final = 0.98
-"""How a pause between two signs of the exchange fades with each one: a half is left after 34."""
+"""How the longest pause between two arrivals fades with each further one: a half is left after 34."""
 
 PAUSE_MS_MAX: Final = 600_000
-"""Longest pause between two attempts to heal the same thing."""
+"""Longest pause (exchange ms; for SilenceDetector local ms) between two attempts to heal the same thing."""
 
 
-class Act(Enum):
+class Action(Enum):
     """What is to be done."""
 
     RESUBSCRIBE = "its subscription is made anew"
@@ -39,21 +38,26 @@ class Act(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
-    """A `symbol` (or "" for all of it) of the connection `carrier` is dead, and what is to be done now."""
+class Remedy:
+    """What is to be done now about a dead `symbol` (or "" for all symbols) of the connection `carrier`.
 
-    act: Act
+    `late_ms` is by how much the newest trade is behind the ticker (exchange ms).
+    """
+
+    action: Action
     carrier: str
     symbol: str
     late_ms: int
 
 
 @dataclass(slots=True)
-class _Pulse:
-    """One symbol: since when its trades are to be expected, and what speaks against it."""
+class _SymbolState:
+    """One symbol: since when its trades are expected (`since_ms`), and since when it is suspected to be dead (0: it is
+    not). `newest_ms` is its newest trade then, `moved_ms` the last movement of its ticker, `due` that a remedy is
+    due."""
 
     since_ms: int
-    struck_ms: int = 0
+    suspected_since_ms: int = 0
     newest_ms: int = 0
     dead: bool = False
     attempts: int = 0
@@ -62,23 +66,28 @@ class _Pulse:
 
 
 @dataclass(slots=True)
-class Witness:
-    """The tickers as they come: which symbols moved, and for how long tickers have come without a gap."""
+class TickerReference:
+    """The tickers as they come: which symbols moved, and for how long tickers have come without a gap.
+
+    All in exchange ms: `gap_ms` without a ticker is a gap, `last_ms` is the time of the newest ticker, `streak_ms` that
+    of the first one after the last gap.
+    """
 
     gap_ms: int
     last_ms: int = 0
     streak_ms: int = 0
-    _tickers: dict[str, Ticker] = field(default_factory=dict)
+    _latest: dict[str, Ticker] = field(default_factory=dict)
 
-    def moved(self, tickers: Collection[Ticker]) -> list[Ticker]:
-        """Those of the tickers that prove a trade since the one before. After a gap all begin anew."""
+    def observe(self, tickers: Collection[Ticker]) -> list[Ticker]:
+        """The tickers among `tickers` that prove a trade since the ticker before. After a gap every symbol begins
+        anew."""
         newest_ms = max((each.time_ms for each in tickers), default=0)
         if newest_ms - self.last_ms > self.gap_ms:
-            self._tickers.clear()
+            self._latest.clear()
             self.streak_ms = newest_ms
         self.last_ms = max(self.last_ms, newest_ms)
-        moved = [each for each in tickers if _proves_trade(self._tickers.get(each.symbol), each)]
-        self._tickers.update((each.symbol, each) for each in tickers)
+        moved = [each for each in tickers if _proves_trade(self._latest.get(each.symbol), each)]
+        self._latest.update((each.symbol, each) for each in tickers)
         return moved
 
 
@@ -89,72 +98,77 @@ def _proves_trade(before: Ticker | None, now: Ticker) -> bool:
 
 
 class Liveness:
-    """The symbols that a line expects trades of. `scale` is how fast the exchange's clock runs, at least 1: thresholds
-    are meant for a clock at ×1."""
+    """The symbols that a line expects trades of.
 
-    def __init__(self, dead_ms: int) -> None:
-        self._dead_ms = dead_ms
-        self._pulses: dict[str, _Pulse] = {}
+    `dead_ms` and `Timings.apart_ms` are meant for an exchange clock at ×1; `scale`, at least 1, is how fast it runs.
+    `traded_ms` maps symbols to the time of their newest trade.
+    """
+
+    def __init__(self, dead_ms: int, timings: Timings = DEFAULT_TIMINGS) -> None:
+        self._dead_ms, self._apart_ms = dead_ms, timings.apart_ms
+        self._states: dict[str, _SymbolState] = {}
         self._pauses: dict[str, int] = {}
 
     def expect(self, symbols: Collection[str], now_ms: int) -> None:
-        """From `now_ms` on the trades of exactly these symbols are to be expected: they are carried."""
-        self._pulses = {each: self._pulses.get(each) or _Pulse(now_ms) for each in symbols}
+        """From `now_ms` on trades of exactly these symbols are expected: they are carried."""
+        self._states = {each: self._states.get(each) or _SymbolState(now_ms) for each in symbols}
 
     def renewed(self, symbols: Iterable[str], now_ms: int) -> None:
-        """The connection of these symbols is new: it is judged from now on."""
-        for pulse in self._known(symbols):
-            pulse.since_ms, pulse.struck_ms = max(pulse.since_ms, now_ms), 0
+        """The connection of these symbols is new: what was missed before `now_ms` no longer counts."""
+        for state in self._known(symbols):
+            state.since_ms, state.suspected_since_ms = max(state.since_ms, now_ms), 0
 
     def is_alive(self, symbol: str) -> bool:
-        """Whether trades of this symbol are expected and nothing speaks against their arriving."""
-        pulse = self._pulses.get(symbol)
-        return pulse is not None and not pulse.dead
+        """Whether trades of this symbol are expected and it is not dead."""
+        state = self._states.get(symbol)
+        return state is not None and not state.dead
 
-    def is_quiet(self, symbol: str, witness: Witness) -> bool:
-        """Whether tickers have come for long enough to show that this symbol has no trades that could arrive."""
-        pulse = self._pulses.get(symbol)
-        since_ms = max(pulse.since_ms, witness.streak_ms) if pulse else witness.last_ms
-        return pulse is not None and not pulse.struck_ms and witness.last_ms - since_ms > self._dead_ms + APART_MS
+    def is_quiet(self, symbol: str, reference: TickerReference) -> bool:
+        """Whether tickers have come for long enough to prove that this symbol has no trades that could arrive."""
+        state = self._states.get(symbol)
+        if state is None or state.suspected_since_ms:
+            return False
+        return reference.last_ms - max(state.since_ms, reference.streak_ms) > self._dead_ms + self._apart_ms
 
     @property
     def dead(self) -> list[str]:
         """The symbols that are dead now."""
-        return sorted(name for name, pulse in self._pulses.items() if pulse.dead)
+        return sorted(name for name, state in self._states.items() if state.dead)
 
-    def testify(self, moved: Iterable[Ticker], traded_ms: Mapping[str, int], scale: float) -> None:
-        """Tickers that moved, and the time of each symbol's newest trade."""
+    def compare(self, moved: Iterable[Ticker], traded_ms: Mapping[str, int], scale: float) -> None:
+        """Compare tickers that moved with the newest trades: a symbol is suspected, dead, or neither."""
         for ticker in moved:
-            pulse = self._pulses.get(ticker.symbol)
-            if pulse is None:
+            state = self._states.get(ticker.symbol)
+            if state is None:
                 continue
-            pulse.moved_ms, newest_ms = ticker.time_ms, traded_ms.get(ticker.symbol, 0)
-            if ticker.time_ms - max(newest_ms, pulse.since_ms) <= self._dead_ms * scale:
-                pulse.struck_ms = 0
-            elif not pulse.struck_ms or pulse.newest_ms != newest_ms:
+            state.moved_ms, newest_ms = ticker.time_ms, traded_ms.get(ticker.symbol, 0)
+            if ticker.time_ms - max(newest_ms, state.since_ms) <= self._dead_ms * scale:
+                state.suspected_since_ms = 0
+            elif not state.suspected_since_ms or state.newest_ms != newest_ms:
                 # The first movement, or the trade of the one before has arrived since.
-                pulse.struck_ms, pulse.newest_ms = ticker.time_ms, newest_ms
-            elif ticker.time_ms - pulse.struck_ms >= APART_MS * scale:
-                pulse.dead = pulse.due = True
+                state.suspected_since_ms, state.newest_ms = ticker.time_ms, newest_ms
+            elif ticker.time_ms - state.suspected_since_ms >= self._apart_ms * scale:
+                state.dead = state.due = True
 
     def revived(self, traded_ms: Mapping[str, int], scale: float) -> list[str]:
-        """The dead symbols whose trades arrive again: they are as new as the ticker. They are alive from now on."""
+        """The dead symbols whose trades arrive again, as new as the ticker. They are alive from now on."""
         back = [
             name
-            for name, pulse in self._pulses.items()
-            if pulse.dead and traded_ms.get(name, 0) >= pulse.moved_ms - APART_MS * scale
+            for name, state in self._states.items()
+            if state.dead and traded_ms.get(name, 0) >= state.moved_ms - self._apart_ms * scale
         ]
         for name in back:
-            self._pulses[name] = _Pulse(self._pulses[name].since_ms)
+            self._states[name] = _SymbolState(self._states[name].since_ms)
         return back
 
-    def judge(
+    def remedies(
         self, carriers: Mapping[str, Collection[str]], traded_ms: Mapping[str, int], now_ms: int, scale: float
-    ) -> list[Finding]:
-        """What is to be done now about dead symbols. `carriers` are the connections that are up, with their symbols."""
-        findings: list[Finding] = []
+    ) -> list[Remedy]:
+        """What is to be done at `now_ms` about dead symbols. `carriers`: the connections that are up, with their
+        symbols."""
+        found: list[Remedy] = []
         for carrier, symbols in carriers.items():
-            due = [name for name in symbols if (pulse := self._pulses.get(name)) and pulse.due]
+            due = [name for name in symbols if (state := self._states.get(name)) and state.due]
             newest_ms = max((traded_ms.get(name, 0) for name in symbols), default=0)
             if not due:
                 if now_ms - newest_ms <= self._dead_ms * scale:
@@ -162,71 +176,74 @@ class Liveness:
                 continue
             late_ms = max(self._late_ms(name, traded_ms) for name in due)
             if now_ms - newest_ms > self._dead_ms * scale:
-                findings.append(Finding(Act.CUT, carrier, "", late_ms))
+                found.append(Remedy(Action.CUT, carrier, "", late_ms))
                 self._pause(symbols, now_ms, self._pauses.get(carrier, 0))
                 self._pauses[carrier] = min(PAUSE_MS_MAX, 2 * self._pauses.get(carrier, 0) or self._dead_ms)
                 continue
-            findings += self._each(carrier, due, traded_ms, now_ms)
-        return findings
+            found += self._each(carrier, due, traded_ms, now_ms)
+        return found
 
-    def _each(self, carrier: str, due: Iterable[str], traded_ms: Mapping[str, int], now_ms: int) -> list[Finding]:
-        findings = []
+    def _each(self, carrier: str, due: Iterable[str], traded_ms: Mapping[str, int], now_ms: int) -> list[Remedy]:
+        found = []
         for name in due:
-            pulse = self._pulses[name]
-            act = Act.REPLACE if pulse.attempts else Act.RESUBSCRIBE
-            findings.append(Finding(act, carrier, name, self._late_ms(name, traded_ms)))
-            self._pause([name], now_ms, min(PAUSE_MS_MAX, self._dead_ms * (2**pulse.attempts - 1)))
-            pulse.attempts = min(pulse.attempts + 1, 16)
-        return findings
+            state = self._states[name]
+            action = Action.REPLACE if state.attempts else Action.RESUBSCRIBE
+            found.append(Remedy(action, carrier, name, self._late_ms(name, traded_ms)))
+            self._pause([name], now_ms, min(PAUSE_MS_MAX, self._dead_ms * (2**state.attempts - 1)))
+            state.attempts = min(state.attempts + 1, 16)
+        return found
 
     def _late_ms(self, name: str, traded_ms: Mapping[str, int]) -> int:
-        """By how much the newest trade is behind the ticker."""
-        pulse = self._pulses[name]
-        return pulse.moved_ms - (traded_ms.get(name) or pulse.since_ms)
+        """By how much (ms) the newest trade is behind the ticker."""
+        state = self._states[name]
+        return state.moved_ms - (traded_ms.get(name) or state.since_ms)
 
     def _pause(self, symbols: Iterable[str], now_ms: int, pause_ms: int) -> None:
-        """Something is done about these symbols: what was before, and for this long, no longer speaks against them."""
-        for pulse in self._known(symbols):
-            pulse.since_ms, pulse.struck_ms, pulse.due = now_ms + pause_ms, 0, False
+        """Something is done about these symbols: what is missed until `pause_ms` from now on no longer counts."""
+        for state in self._known(symbols):
+            state.since_ms, state.suspected_since_ms, state.due = now_ms + pause_ms, 0, False
 
-    def _known(self, symbols: Iterable[str]) -> list[_Pulse]:
-        return [self._pulses[each] for each in symbols if each in self._pulses]
+    def _known(self, symbols: Iterable[str]) -> list[_SymbolState]:
+        return [self._states[each] for each in symbols if each in self._states]
 
 
-class Silence:
-    """Nothing at all from the exchange, though connections are up: for `silent_ms` of real time, or from `least_ms` on
-    for GAPS times as long as the longest pause of late, where something came often enough to tell."""
+class SilenceDetector:
+    """Detects that nothing at all comes from the exchange, though connections are up. Its times are local ms.
+
+    The limit is `silent_ms`. Once there were ARRIVALS_LEAST arrivals, it is GAPS times the longest recent pause between
+    two of them, at least `least_ms` and at most `silent_ms`.
+    """
 
     def __init__(self, least_ms: float, silent_ms: float) -> None:
         self._least_ms, self._silent_ms = min(least_ms, silent_ms), silent_ms
         self._newest = (0, 0)
-        self._heard_ms: float | None = None
+        self._arrival_ms: float | None = None
         self._gap_ms = 0.0
-        self._heard = 0
+        self._arrivals = 0
         self._factor = 1
 
-    def judge(self, traded_ms: int, ticked_ms: int, now_ms: float, *, up: bool) -> float:
-        """How long (ms) nothing came, when that is too long; 0 otherwise. `traded_ms` and `ticked_ms` are the exchange
-        times of the newest trade and ticker, `now_ms` is local. Without anything `up` nothing is awaited.
+    def check(self, traded_ms: int, ticked_ms: int, now_ms: float, *, up: bool) -> float:
+        """How long (local ms) nothing came, when that is too long; 0 otherwise.
 
-        After each alarm it is twice as patient, up to PAUSE_MS_MAX.
+        `traded_ms` and `ticked_ms` are the times (exchange ms) of the newest trade and ticker, `now_ms` is local.
+        Without anything `up` nothing is awaited. After each alarm the limit doubles, up to PAUSE_MS_MAX.
         """
         newest = (traded_ms, ticked_ms)
         if newest != self._newest:
-            if self._heard_ms is not None:
-                self._gap_ms = max(now_ms - self._heard_ms, self._gap_ms * FADE)
-            self._newest, self._heard_ms, self._factor = newest, now_ms, 1
-            self._heard += 1
-        if not up or self._heard_ms is None:
-            self._heard_ms = now_ms
-        if now_ms - self._heard_ms <= self._patience_ms:
+            if self._arrival_ms is not None:
+                self._gap_ms = max(now_ms - self._arrival_ms, self._gap_ms * FADE)
+            self._newest, self._arrival_ms, self._factor = newest, now_ms, 1
+            self._arrivals += 1
+        if not up or self._arrival_ms is None:
+            self._arrival_ms = now_ms
+        if now_ms - self._arrival_ms <= self._patience_ms:
             return 0.0
-        silent_ms, self._heard_ms = now_ms - self._heard_ms, now_ms
+        silent_ms, self._arrival_ms = now_ms - self._arrival_ms, now_ms
         self._factor *= 2
         return silent_ms
 
     @property
     def _patience_ms(self) -> float:
-        often = self._heard >= HEARD_LEAST
+        often = self._arrivals >= ARRIVALS_LEAST
         patience_ms = max(self._least_ms, GAPS * self._gap_ms) if often else self._silent_ms
         return min(max(PAUSE_MS_MAX, self._silent_ms), min(patience_ms, self._silent_ms) * self._factor)

@@ -1,8 +1,8 @@
-"""Entries on their way to Redis: a queue bounded by bytes and by age. What does not fit lets the oldest go. Pure.
+"""Entries on their way to Redis: a queue bounded by bytes and by age. When it is full, the oldest are dropped. Pure.
 
 An entry gets its `seq` when it is about to be sent for the first time, and keeps it however often it is sent. What is
 dropped was never numbered, and what is numbered is never dropped: so a gap in the numbers means an entry that was lost
-behind this process (DATA_LOSS), while what this process let go is told by itself, once, by the ids of its trades.
+behind this process (DATA_LOSS), while this process reports itself what it dropped, once, by the ids of the trades.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from klagg.wire.entries import TRADES, WATERMARK
 from klagg.wire.fields import Fields, stamp
 
 ENTRY_OVERHEAD_BYTES = 1024
-"""What a queued entry takes beside its texts, roughly: the mapping, its keys and places."""
+"""Roughly what a queued entry takes beside its texts: the mapping, its keys and places."""
 
 
 @dataclass(slots=True)
 class Queued:
-    """An entry that waits since `put_ms` (local). `stamped`: as it was sent at least once, and may be in Redis."""
+    """An entry that waits since `put_ms` (local). `stamped` is the entry as it was sent: then it may be in Redis."""
 
     key: str
     fields: Fields
@@ -34,10 +34,10 @@ class Queued:
 
 
 class Outbox:
-    """Entries in order, at most `bytes_max` of them; while they wait, at most `age_s_max` old.
+    """Entries in order, at most `bytes_max` bytes of them, and at most `age_s_max` (local) old.
 
-    Watermarks are dropped before trades: an old one has no use. Anything else is never dropped; whoever puts it
-    sees to it that there is little of it. `on_put` is called after every put: the sender's wake-up call.
+    Watermarks are dropped before trades: an old one has no use. Other kinds are never dropped; callers must keep them
+    rare. `on_put` is called after every put: it wakes the sender. `now_ms` reads the local clock.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class Outbox:
         self._droppable: dict[str, deque[int]] = {WATERMARK: deque(), TRADES: deque()}
         self._last = 0
         self._seq: dict[str, int] = {}
-        self._taken: list[int] = []
+        self._in_flight: list[int] = []
         self.bytes = 0
         self.dropped: dict[str, Dropped] = {}
-        """By feed, what was dropped and is not told yet."""
+        """By feed, what was dropped and is not reported yet."""
         self.dropped_ms = 0.0
-        """When something was dropped last (local)."""
+        """When something was dropped last (local ms)."""
         self.dropped_because = ""
         self.trouble = "entries come faster than Redis takes them"
-        """Why entries wait: the sender keeps the latest trouble with Redis here."""
+        """Why entries wait: the sender keeps the latest error of Redis here."""
 
     def __len__(self) -> int:
         return len(self._entries)
 
     def put(self, key: str, fields: Fields) -> None:
-        """Queue an entry for the stream `key`; what is too much or too old by then is dropped, oldest first."""
+        """Queue an entry for the stream `key`. What is then too much or too old is dropped, oldest first."""
         size = ENTRY_OVERHEAD_BYTES + sum(map(sys.getsizeof, fields.values()))
         now_ms = self._now_ms()
         self._last += 1
@@ -79,58 +79,60 @@ class Outbox:
         places = self._droppable.get(fields.get("kind", ""))
         if places is not None:
             places.append(self._last)
-        self._make_room(now_ms)
+        self._drop_excess(now_ms)
         self._on_put()
 
     def head(self, count: int, bytes_max: int, without: Collection[str] = ()) -> list[tuple[str, Fields]]:
-        """The oldest entries but those of the streams `without`, at most `count` and about `bytes_max` (but at least
-        one); they get their numbers and stay queued until `drop`."""
-        taken: list[tuple[str, Fields]] = []
-        self._taken, total = [], 0
+        """The oldest entries, except those of the streams `without`: at most `count`, and about `bytes_max` of them.
+
+        At least one is among them, if there is any. They get their numbers, and stay queued until `acknowledge`.
+        """
+        head: list[tuple[str, Fields]] = []
+        self._in_flight, total = [], 0
         for place, each in self._entries.items():
             if each.key in without:
                 continue
             total += each.size
-            if len(taken) == count or (taken and total > min(bytes_max, self._bytes_max // 2)):
+            if len(head) == count or (head and total > min(bytes_max, self._bytes_max // 2)):
                 break
             if each.stamped is None:
                 self._seq[each.key] = self._seq.get(each.key, 0) + 1
                 each.stamped = stamp(each.fields, self._writer, self._seq[each.key])
-            taken.append((each.key, each.stamped))
-            self._taken.append(place)
-        return taken
+            head.append((each.key, each.stamped))
+            self._in_flight.append(place)
+        return head
 
-    def drop(self) -> None:
-        """Forget what `head` gave last: it is written."""
-        for place in self._taken:
+    def acknowledge(self) -> None:
+        """Remove what `head` returned last: it is written."""
+        for place in self._in_flight:
             self._forget(place)
-        self._taken = []
+        self._in_flight = []
         for places in self._droppable.values():
             while places and places[0] not in self._entries:
                 places.popleft()
 
-    def take_dropped(self) -> dict[str, Dropped]:
-        """What was dropped since the last call, by feed; the caller tells it."""
+    def drain_dropped(self) -> dict[str, Dropped]:
+        """What was dropped since the last call, by feed. The caller must report it: it is forgotten here."""
         dropped, self.dropped = self.dropped, {}
         return dropped
 
     def abandon(self) -> None:
-        """Nothing will be written any more: all trades that wait are dropped."""
+        """Nothing will be written any more: drop all trades that wait."""
         for place, each in list(self._entries.items()):
             if each.fields.get("kind") == TRADES:
-                self._let_go(TRADES, place, self._now_ms())
+                self._drop_entry(TRADES, place, self._now_ms())
 
     def _forget(self, place: int) -> Queued:
         gone = self._entries.pop(place)
         self.bytes -= gone.size
         return gone
 
-    def _make_room(self, now_ms: float) -> None:
+    def _drop_excess(self, now_ms: float) -> None:
         for kind in (WATERMARK, TRADES):
             while self.bytes > self._bytes_max and (place := self._oldest(kind)):
-                self._let_go(kind, place, now_ms)
+                self._drop_entry(kind, place, now_ms)
             while (place := self._oldest(kind)) and now_ms - self._entries[place].put_ms > self._age_ms_max:
-                self._let_go(kind, place, now_ms)
+                self._drop_entry(kind, place, now_ms)
 
     def _oldest(self, kind: str) -> int:
         """The place of the oldest entry of a kind that was never sent; 0 if there is none."""
@@ -140,7 +142,7 @@ class Outbox:
                 return place
         return 0
 
-    def _let_go(self, kind: str, place: int, now_ms: float) -> None:
+    def _drop_entry(self, kind: str, place: int, now_ms: float) -> None:
         self._droppable[kind].remove(place)
         gone = self._forget(place)
         self.dropped_ms = now_ms

@@ -14,12 +14,11 @@ from operator import gt, itemgetter
 from typing import Any, Final, NoReturn
 
 from ingest.layout import Layout, layout_of
+from klagg.arrays import INT64_MAX
 from klagg.binance.endpoints import Endpoint
 from klagg.decimals import checked
 from klagg.errors import BadDecimal
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
-
-INT64_MAX: Final = 2**63 - 1
 
 # Kinds of rejection.
 NOT_JSON: Final = "not_json"
@@ -49,13 +48,15 @@ KINDS: Final = (
 )
 
 COUNTED: Final = frozenset({"MARKET", "RPI"})
-"""`X` of the fills that klines count; the others (INSURANCE_FUND, ADL, NA) only keep the ids contiguous (DESIGN §5)."""
+"""`X` of the fills that klines count. The others (INSURANCE_FUND, ADL, NA) only keep the ids contiguous: they are no
+market trades (Binance USDⓈ-M docs, "Aggregate Trade Streams": insurance fund and ADL trades are not aggregated; orders
+of RPI are)."""
 
 Row = tuple[str, int, str, str, int, int, int, bool, bool]
-"""One trade in the order of contract.TRADE_COLUMNS."""
+"""One trade in the order of TRADE_COLUMNS; its time is in exchange ms."""
 
 Columns = tuple[Sequence[str], ...]
-"""Trades by column, in the order of contract.TRADE_COLUMNS and as the texts of a `trades` entry; all of one length."""
+"""Trades by column, in the order of TRADE_COLUMNS and as the texts of a `trades` entry; all of one length."""
 
 _AGG_FIELDS = itemgetter("e", "s", "a", "p", "q", "f", "l", "T", "m")
 _TRADE_FIELDS = itemgetter("e", "s", "t", "p", "q", "T", "m")
@@ -63,18 +64,19 @@ _BITS: Final = {"true": "1", "false": "0"}
 _TIME: Final = TRADE_COLUMNS.index("time")
 
 _CHUNK: Final = 16
-"""Frames of a batch that is not all good are taken by so many: a bad one makes only its neighbours slow."""
+"""Frames of a batch that is not all good are parsed by so many: a bad frame makes only its neighbours slow."""
 
 _LOOKED_AT: Final = 8
-"""How many frames of a batch are looked at for a layout: the first is nearly always a trade."""
+"""How many frames of a batch are tried for a layout: the first is nearly always a trade."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What a line takes in.
+    """What a line accepts.
 
-    `source` is aggTrade or trade, the only event that is a trade here. `symbols` are those subscribed to: a name from
-    elsewhere could not be told from garbage, and must not reach a column.
+    `source` is aggTrade or trade, the only event that is a trade here. `symbols` are those subscribed to: any other
+    name is garbage, and must not reach a column. A trade may be `future_ms_max` (exchange ms) ahead of the exchange's
+    clock.
     """
 
     endpoint: Endpoint
@@ -84,13 +86,13 @@ class Rules:
 
     @property
     def ids(self) -> str:
-        """The id space of the trades (contract.AGG_IDS or TRADE_IDS)."""
+        """The id space of the trades: AGG_IDS or TRADE_IDS of klagg.wire.entries."""
         return AGG_IDS if self.source == "aggTrade" else TRADE_IDS
 
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """A frame that is no trade: of this `kind`, because of `reason`."""
+    """A frame that is no trade: of this `kind` (one of KINDS), because of `reason`."""
 
     kind: str
     reason: str
@@ -99,7 +101,10 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """The exchange's answer to a client message; `error` is "" for a plain ACK (which proves nothing: DESIGN §5)."""
+    """The exchange's answer to a client message; `error` is "" for a plain acknowledgement.
+
+    An acknowledgement proves nothing about the data that follows: see liveness.py.
+    """
 
     error: str
 
@@ -112,7 +117,7 @@ class Parsed:
     rejections: list[Rejection]
     replies: list[Reply]
     newest_ms: int = 0
-    """The newest time among the trades, 0 without trades."""
+    """The newest time (exchange ms) among the trades, 0 without trades."""
 
     @property
     def count(self) -> int:
@@ -121,7 +126,7 @@ class Parsed:
 
 
 def parse_frames(frames: Sequence[bytes], rules: Rules, now_ms: int) -> Parsed:
-    """The trades, rejections and replies of `frames`, in their order. `now_ms` is the exchange's time."""
+    """The trades, rejections and replies of `frames`, in their order. `now_ms` is the time now in exchange ms."""
     layout = _layout_among(frames, rules)
     if layout and (parsed := _all_good(frames, layout, rules, now_ms)):
         return parsed
@@ -132,7 +137,7 @@ def parse_frames(frames: Sequence[bytes], rules: Rules, now_ms: int) -> Parsed:
             found.rows += zip(*parsed.columns, strict=True)
         else:
             for frame in chunk:
-                found.take(parse(frame, rules, now_ms))
+                found.add(parse(frame, rules, now_ms))
     return found.parsed()
 
 
@@ -144,7 +149,7 @@ class _Found:
     rejections: list[Rejection] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
 
-    def take(self, what: Row | Rejection | Reply) -> None:
+    def add(self, what: Row | Rejection | Reply) -> None:
         """Note what one frame is."""
         match what:
             case Rejection():
@@ -162,12 +167,12 @@ class _Found:
 
 
 def texts_of(row: Row) -> tuple[str, ...]:
-    """A trade as the texts of a `trades` entry, in the order of contract.TRADE_COLUMNS."""
+    """A trade as the texts of a `trades` entry, in the order of TRADE_COLUMNS."""
     return tuple(str(int(value)) if isinstance(value, int) else value for value in row)
 
 
 def parse(frame: bytes, rules: Rules, now_ms: int) -> Row | Rejection | Reply:
-    """What one frame is. It raises nothing, whatever the frame holds."""
+    """What one frame is: a trade, a rejection or a reply. `now_ms` is exchange ms. It never raises."""
     try:
         message = _strictly(frame)
     except (ValueError, RecursionError) as bad:
@@ -191,9 +196,9 @@ def parse(frame: bytes, rules: Rules, now_ms: int) -> Row | Rejection | Reply:
 
 
 def _strictly(frame: bytes) -> Any:
-    """What the JSON of a frame says; ValueError or RecursionError if it is not JSON, or says something twice.
+    """The decoded JSON of a frame; ValueError or RecursionError if it is not JSON, or has a name twice.
 
-    Faster readers take `-` for 0, `01` for 1 and the last of two prices: a damaged frame would pass for a trade.
+    Faster readers read `-` as 0, `01` as 1 and keep the last of two prices: a damaged frame would pass for a trade.
     """
     return _DECODER.decode(frame.decode())
 
@@ -267,7 +272,7 @@ def _values(event: dict[str, Any], source: str) -> tuple[Any, ...]:
 
 
 def _is_one(value: Any) -> bool:
-    """Whether `st` says USDⓈ-M: the number 1, neither true nor 1.0."""
+    """Whether `st` is the symbol type of USDⓈ-M (docs, "Contract Info Stream"): the number 1, neither true nor 1.0."""
     return type(value) is int and value == 1
 
 
@@ -301,12 +306,12 @@ def _layout_among(frames: Sequence[bytes], rules: Rules) -> Layout | None:
             _values(event, rules.source)
             return layout_of(message, rules.source, wrapped=wrapped)
         except (ValueError, RecursionError, KeyError, TypeError, IndexError):
-            continue  # no trade; what it is, `parse` will say
+            continue  # no trade; `parse` decides what it is
     return None
 
 
 def _all_good(frames: Sequence[bytes], layout: Layout, rules: Rules, now_ms: int) -> Parsed | None:
-    """The trades if every frame has the layout and is one that `parse` takes; None otherwise."""
+    """The trades if every frame has the layout and is one that `parse` accepts; None otherwise."""
     columns = layout.columns(frames)
     if columns is None:
         return None

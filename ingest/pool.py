@@ -1,4 +1,4 @@
-"""The connections of a line: which carries which symbol, and new ones as the universe grows."""
+"""The connections of a line: which of them carries which symbol, and new ones as the universe grows."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from klagg.binance.endpoints import stream_name
 
 
 def placed(parts: Sequence[frozenset[str]], wanted: Collection[str], size: int) -> list[frozenset[str]]:
-    """`wanted` over parts of at most `size`: who is wanted stays where it is, new ones fill the first parts with room.
+    """`wanted` over parts of at most `size`: a symbol that is still wanted keeps its part, new ones fill the first
+    parts with free places, and further parts follow.
 
     A part may become empty; it stays, so that the others keep their places. Parts that are too large stay so.
     """

@@ -1,8 +1,8 @@
-"""The waiting room of repair: requests that were read and are not served yet, and which job is next. Pure.
+"""The queue of repair: requests that were read and are not served yet, and which job is next. Pure.
 
-Requests come out oldest first, but those for trades newest first: where weight is short, what is recent matters most,
-and whoever asked for older ones asks again. A request for klines waits until its range is closed on the exchange's
-clock; requests for trades of one symbol that wait together and overlap or touch are one job.
+Requests come out oldest first, but those for trades newest first: where weight is short, recent trades matter most, and
+older ones are requested again. A request for klines waits until its range is closed on the exchange's clock. Requests
+for trades of one symbol that wait together, and overlap or touch, are one job.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ingest.repair_pages import KlinePages, Pages, TradePages, closed_ms, union_of
+from ingest.repair_pages import KlinePages, RepairPages, TradePages, closed_ms, union_of
 from klagg.wire.entries import REQUEST_TRADES, Request
 from klagg.wire.fields import Fields, RawFields
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class QueuedRequest:
     """A request as it stands in a stream: `entry_id` in the requests of `shard`."""
 
     shard: int
@@ -24,82 +24,82 @@ class Wanted:
     raw: RawFields
     request: Request
     ready_ms: int
-    """Exchange time before which it cannot be served."""
+    """Exchange time (ms) before which it cannot be served."""
 
     @property
     def place(self) -> tuple[int, str]:
-        """What names the entry."""
+        """The entry's name: its shard and its id."""
         return self.shard, self.entry_id
 
 
-def wanted_of(shard: int, entry_id: str, raw: RawFields, request: Request) -> Wanted:
-    """The request with the time from which on it can be served; UnknownInterval if there is none."""
-    return Wanted(shard, entry_id, raw, request, closed_ms(request))
+def queued_request(shard: int, entry_id: str, raw: RawFields, request: Request) -> QueuedRequest:
+    """The request with the time from which on it can be served; UnknownInterval if it names no interval."""
+    return QueuedRequest(shard, entry_id, raw, request, closed_ms(request))
 
 
 @dataclass(slots=True)
 class Job:
     """Requests that are served together by the same calls.
 
-    `resting_ms` (local): not before this time. `undelivered`: entries of the last answer that Redis has not taken yet.
+    `not_before_ms` (local): the job rests until then. `undelivered`: entries of the last answer that are not in Redis.
     `early`: how often the exchange lacked the end of the range.
     """
 
-    wanted: list[Wanted]
-    pages: Pages
-    resting_ms: float = 0.0
+    requests: list[QueuedRequest]
+    pages: RepairPages
+    not_before_ms: float = 0.0
     undelivered: list[Fields] = field(default_factory=list)
     early: int = 0
 
     @property
     def deadline_ms(self) -> int:
-        """Exchange time after which nobody waits for it any more."""
-        return max(each.request.deadline_ms for each in self.wanted)
+        """Exchange time (ms) after which nobody waits for it any more."""
+        return max(each.request.deadline_ms for each in self.requests)
 
 
-class WaitingRoom:
+class RepairQueue:
     """Holds at most `size` requests, those being served included."""
 
     def __init__(self, size: int) -> None:
         self._size = size
-        self._waiting: dict[tuple[int, str], Wanted] = {}
-        self._resting: list[Job] = []
+        self._waiting: dict[tuple[int, str], QueuedRequest] = {}
+        self._postponed: list[Job] = []
         self._held: set[tuple[int, str]] = set()
 
     def __len__(self) -> int:
         return len(self._held)
 
     @property
-    def room(self) -> int:
-        """How many more requests may come in."""
+    def free(self) -> int:
+        """How many more requests fit."""
         return self._size - len(self._held)
 
     def holds(self, shard: int, entry_id: str) -> bool:
-        """Whether this entry is here already."""
+        """Whether this entry is waiting or being served."""
         return (shard, entry_id) in self._held
 
-    def add(self, wanted: Wanted) -> None:
-        """Take a request in; one that is here already changes nothing."""
-        if wanted.place not in self._held:
-            self._held.add(wanted.place)
-            self._waiting[wanted.place] = wanted
+    def add(self, queued: QueuedRequest) -> None:
+        """Queue a request; one that is here already changes nothing."""
+        if queued.place not in self._held:
+            self._held.add(queued.place)
+            self._waiting[queued.place] = queued
 
-    def expire(self, now_ms: int) -> list[Wanted]:
-        """Requests that wait and are past their deadline at `now_ms` (exchange time); they leave the room."""
+    def expire(self, now_ms: int) -> list[QueuedRequest]:
+        """Remove the waiting requests past their deadline at `now_ms` (exchange ms); the result are those requests."""
         late = [each for each in self._waiting.values() if each.request.deadline_ms < now_ms]
         for each in late:
             del self._waiting[each.place]
-        for job in [each for each in self._resting if each.deadline_ms < now_ms]:
-            self._resting.remove(job)
-            late += job.wanted
-        self._leave(late)
+        for job in [each for each in self._postponed if each.deadline_ms < now_ms]:
+            self._postponed.remove(job)
+            late += job.requests
+        self._release(late)
         return late
 
     def next(self, now_ms: int, local_ms: float) -> Job | None:
-        """The job that is due at `now_ms` (exchange time); it stays in the room until `done` or `rest`."""
-        for job in self._resting:
-            if job.resting_ms <= local_ms:
-                self._resting.remove(job)
+        """The job that is due at `now_ms` (exchange ms) and `local_ms`; its requests count until `done`."""
+        for job in self._postponed:
+            if job.not_before_ms <= local_ms:
+                self._postponed.remove(job)
                 return job
         first = next((each for each in self._waiting.values() if each.ready_ms <= now_ms), None)
         if first and first.request.kind == REQUEST_TRADES:
@@ -107,7 +107,7 @@ class WaitingRoom:
             first = next(each for each in newest if each.request.kind == REQUEST_TRADES and each.ready_ms <= now_ms)
         return self._job(first) if first else None
 
-    def _job(self, first: Wanted) -> Job:
+    def _job(self, first: QueuedRequest) -> Job:
         request = first.request
         if request.kind != REQUEST_TRADES:
             del self._waiting[first.place]
@@ -124,14 +124,14 @@ class WaitingRoom:
             del self._waiting[each.place]
         return Job(together, TradePages(request.symbol, low, high))
 
-    def rest(self, job: Job, until_ms: float) -> None:
-        """The job did not work: it is due again at `until_ms` (local)."""
-        job.resting_ms = until_ms
-        self._resting.append(job)
+    def postpone(self, job: Job, until_ms: float) -> None:
+        """The job did not work: it is due again at `until_ms` (local ms)."""
+        job.not_before_ms = until_ms
+        self._postponed.append(job)
 
     def done(self, job: Job) -> None:
-        """The job is over: its requests leave the room."""
-        self._leave(job.wanted)
+        """The job is over: its requests leave the queue."""
+        self._release(job.requests)
 
-    def _leave(self, wanted: Iterable[Wanted]) -> None:
-        self._held.difference_update(each.place for each in wanted)
+    def _release(self, requests: Iterable[QueuedRequest]) -> None:
+        self._held.difference_update(each.place for each in requests)

@@ -1,9 +1,10 @@
-"""klagg-repair: what the aggregators and auditors miss, asked for at the exchange and put into the feed. A thin shell.
+"""klagg-repair: gets from the exchange what aggregators and auditors request, and writes it to the feed. A thin shell.
 
-A request is acknowledged only after its answer is in the feed. What a crash leaves:
+A request is acknowledged only after its answer is in the feed (`klagg.process.group_consumer` says why none is lost).
+What a crash leaves:
 
 1. Read, not served: the entry is pending; the next start reads its own pending entries first.
-2. Some or all answers written, not acknowledged: the same, and what comes twice the ledger drops.
+2. Some or all answers written, not acknowledged: the same; the ledger drops what comes twice.
 3. Acknowledged: done with.
 """
 
@@ -15,12 +16,12 @@ import sys
 from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
-from ingest.feed_capacity import FeedFull, FeedRoom
-from ingest.repair_pages import Call, NotYet
-from ingest.repair_queue import Job, WaitingRoom, Wanted, wanted_of
-from ingest.sequenced_writer import Pen
+from ingest.feed_capacity import FeedCapacity, FeedFull
+from ingest.repair_pages import Call, NotYet, given_up_finding, gone_finding
+from ingest.repair_queue import Job, QueuedRequest, RepairQueue, queued_request
+from ingest.sequenced_writer import SequencedWriter
 from ingest.synchroniser import Synchroniser
-from ingest.unrepaired import given_up, gone
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg.backoff import Backoff
 from klagg.binance.kline_rows import Malformed
 from klagg.binance.rest_client import ExchangeRest
@@ -36,10 +37,11 @@ from klagg.errors import (
     RedisUnavailable,
     UnknownInterval,
 )
+from klagg.process.group_consumer import AsyncGroupConsumer, Rejected
 from klagg.process.service import AsyncContext, run_async, until_stopping
 from klagg.process.stats import Alarm
-from klagg.wire.entries import DEAD_ENTRIES, REQUEST_TRADES, dead_entry, request_of
-from klagg.wire.fields import Fields, check_version
+from klagg.wire.entries import REQUEST_TRADES, request_of
+from klagg.wire.fields import Fields, upgraded
 from klagg.wire.keys import GROUP_REPAIR, Keys
 
 PROCESS: Final = "repair"
@@ -47,69 +49,50 @@ PROCESS: Final = "repair"
 READ_ENTRIES: Final = 200
 """The most entries of one read of one stream."""
 
-RECLAIM_IDLE_MS: Final = 120_000
-"""An entry that another consumer holds for this long is taken over. A living one that only waits for weight then serves
-it too, which changes nothing."""
-
-RECLAIM_EVERY_S: Final = 30.0
-SWEEP_S: Final = 0.25
-"""How often requests past their deadline are looked for, and at the latest whether one is due."""
-
-FULL_S: Final = 0.2
-"""How long reading pauses while the waiting room is full."""
-
-NOT_YET_S: Final = 1.0
-NOT_YET_S_MAX: Final = 16.0
-"""After an answer that lacks the end of the range; twice as long each time."""
-
-RETRY_FIRST_S: Final = 0.2
-RETRY_CAP_S: Final = 30.0
 
 REST_TIMEOUT_MS: Final = 20_000
 
-TIME_S_MIN: Final = 1.0
-"""However soon the synchroniser would look again: a clock that is held for others matters little here."""
-
 WORTH_RETRYING: Final = frozenset({403, 408, 418, 429})
-"""Answers below 500 that say something about this address or this moment, and nothing about the request."""
+"""Statuses below 500 that are about this address or this moment, not about the request: 403 is the firewall, 418 a ban
+and 429 the limit on requests, 408 a timeout (Binance USDⓈ-M docs, "General Info", HTTP return codes)."""
 
 
 class Outage:
-    """One thing that may be away: what is said about it, once for each status, and how long to leave it alone."""
+    """One server that may be away: its failures are logged once for each status, and calls wait meanwhile."""
 
-    def __init__(self, context: AsyncContext, what: str) -> None:
+    def __init__(self, context: AsyncContext, what: str, timings: Timings) -> None:
         self._context, self._what = context, what
-        self._backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random)
+        self._backoff = Backoff(timings.repair_retry_first_s, timings.repair_retry_cap_s, random.random)
         self._until_ms = 0.0
-        self._said: set[int] = set()
+        self._logged: set[int] = set()
 
     def failed(self, trouble: KlaggError) -> None:
-        """It did not work. Several that fail while it is left alone count as one."""
+        """A call failed. Several calls that fail while it is away count as one failure."""
         now_ms = steady_ms()
         status = trouble.status if isinstance(trouble, ExchangeRefused) else 0
-        if status not in self._said:  # after a 429 a 418 is news
-            self._said.add(status)
+        if status not in self._logged:  # after a 429 a 418 is news
+            self._logged.add(status)
             self._context.log.warning("%s; requests wait meanwhile", trouble)
         if now_ms < self._until_ms:
             return
         self._until_ms = now_ms + self._backoff.next_s() * 1000
 
     def worked(self) -> None:
-        """It works."""
+        """A call worked."""
         if self._backoff.tries:
             self._context.log.warning("%s again after %d tries", self._what, self._backoff.tries)
         self._backoff.reset()
-        self._said.clear()
+        self._logged.clear()
         self._until_ms = 0.0
 
     async def over(self) -> None:
-        """Wait until it is worth another try."""
+        """Wait until another call is worth a try."""
         while (wait_ms := self._until_ms - steady_ms()) > 0:
             await asyncio.sleep(wait_ms / 1000)
 
 
 class Repair:
-    """The parts of the process: a reader that fills the waiting room, and workers that empty it."""
+    """The parts of the process: a reader that fills the queue, and workers that empty it."""
 
     def __init__(
         self,
@@ -118,19 +101,28 @@ class Repair:
         writing: AsyncStreams,
         rest: ExchangeRest,
         clock: ExchangeClock,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         settings = context.settings
+        self._timings = timings
         self._context, self._stats, self._log = context, context.stats, context.log
-        self._reading, self._writing, self._rest, self._clock = reading, writing, rest, clock
+        self._rest, self._clock = rest, clock
         self._shards = {Keys(shard).requests: shard for shard in range(settings.shards)}
+        self._consumer = AsyncGroupConsumer(
+            context,
+            reading,
+            writing,
+            GROUP_REPAIR,
+            {stream: Keys(shard) for stream, shard in self._shards.items()},
+            idle_ms=timings.reclaim_idle_ms,
+        )
         self._agg_ids = settings.exchange.source == "aggTrade"
-        self._room = WaitingRoom(settings.repair.waiting_max)
-        self._pen = Pen(writing, context.writer)
-        self._feeds = FeedRoom(writing, settings, stats=context.stats, log=context.log)
-        self._exchange_outage = Outage(context, "the exchange answers")
-        self._redis_outage = Outage(context, "Redis answers")
+        self._queue = RepairQueue(settings.repair.waiting_max)
+        self._writer = SequencedWriter(writing, context.writer)
+        self._capacity = FeedCapacity(writing, settings, stats=context.stats, log=context.log)
+        self._exchange_outage = Outage(context, "the exchange answers", timings)
+        self._redis_outage = Outage(context, "Redis answers", timings)
         self._wake = asyncio.Event()
-        self._reclaim_ms = 0.0
         self._stats.add("unrepaired", 0)  # Prometheus sees growth only in what it saw before
         self._stats.show("waiting", 0)
 
@@ -145,8 +137,7 @@ class Repair:
         """After every failure of Redis pending entries are read again: a reply that was lost may have held some."""
         while True:
             try:
-                for stream in self._shards:
-                    await self._reading.ensure_group(stream, GROUP_REPAIR)
+                await self._consumer.ensure()
                 await self._recover()
                 self._redis_outage.worked()
                 while True:
@@ -160,64 +151,45 @@ class Repair:
             await self._redis_outage.over()
 
     async def _read_new(self) -> None:
-        if steady_ms() >= self._reclaim_ms:
+        if self._consumer.reclaim_due:
             await self._reclaim()
         room = await self._some_room()
-        found = await self._reading.read_group(
-            list(self._shards), GROUP_REPAIR, PROCESS, count=room, block_ms=self._context.settings.redis.block_ms
-        )
+        found = await self._consumer.read(count=room, block_ms=self._context.settings.redis.block_ms)
         for stream, entries in found.items():
             await self._admit(stream, entries)
 
     async def _some_room(self) -> int:
         """How many entries may be read of every stream; waits until it is at least one."""
-        while (room := self._room.room // len(self._shards)) < 1:
-            await asyncio.sleep(FULL_S)
+        while (room := self._queue.free // len(self._shards)) < 1:
+            await asyncio.sleep(self._timings.full_s)
         return min(room, READ_ENTRIES)
 
     async def _recover(self) -> None:
         """What this consumer was given before and never acknowledged, then what dead consumers left."""
-        for stream in self._shards:
-            after = "0-0"
-            while entries := await self._reading.read_pending(
-                stream, GROUP_REPAIR, PROCESS, after=after, count=await self._some_room()
-            ):
-                after = entries[-1].id
-                await self._admit(stream, entries)
+        async for page in self._consumer.pending(self._some_room):
+            await self._admit(page.stream, page.entries)
         await self._reclaim()
 
     async def _reclaim(self) -> None:
-        self._reclaim_ms = steady_ms() + RECLAIM_EVERY_S * 1000
-        for stream in self._shards:
-            start = ""
-            while start != "0-0":
-                start, entries = await self._reading.claim_idle(
-                    stream,
-                    GROUP_REPAIR,
-                    PROCESS,
-                    idle_ms=RECLAIM_IDLE_MS,
-                    count=await self._some_room(),
-                    start=start or "0-0",
-                )
-                await self._admit(stream, entries)
+        async for page in self._consumer.idle(self._some_room):
+            await self._admit(page.stream, page.entries)
 
     async def _admit(self, stream: str, entries: Iterable[Entry]) -> None:
-        """Take entries into the waiting room; what is no usable request is buried."""
+        """Queue the requests of entries. What is no usable request goes to the dead entries."""
         shard = self._shards[stream]
         for entry in entries:
-            if self._room.holds(shard, entry.id):
+            if self._queue.holds(shard, entry.id):
                 continue
             self._stats.add("requests")
             try:
-                check_version(entry.fields)
-                request = request_of(entry.fields)
+                request = request_of(upgraded(entry.fields))
                 if request.kind == REQUEST_TRADES and not self._agg_ids:
-                    raise ContractError("trades are asked for by aggregate ids, which exchange.source = trade has not")
-                wanted = wanted_of(shard, entry.id, entry.fields, request)
+                    raise ContractError("trades are requested by aggregate ids, which exchange.source = trade has not")
+                queued = queued_request(shard, entry.id, entry.fields, request)
             except (ContractError, UnknownInterval) as bad:
-                await self._bury(shard, [entry], str(bad))
+                await self._bury([Rejected(stream, entry.id, entry.fields, str(bad))])
                 continue
-            self._room.add(wanted)
+            self._queue.add(queued)
             self._wake.set()
 
     # Serving.
@@ -229,7 +201,8 @@ class Repair:
                 await self._serve(job)
             except NotYet:
                 self._stats.add("answers")
-                self._room.rest(job, steady_ms() + min(NOT_YET_S_MAX, NOT_YET_S * 2.0**job.early) * 1000)
+                rest_s = min(self._timings.not_yet_s_max, self._timings.not_yet_s * 2.0**job.early)
+                self._queue.postpone(job, steady_ms() + rest_s * 1000)
                 job.early += 1
             except (Malformed, ExchangeRefused) as refused:
                 if isinstance(refused, ExchangeRefused):
@@ -246,20 +219,20 @@ class Repair:
 
     def _postpone(self, job: Job, outage: Outage, trouble: KlaggError) -> None:
         outage.failed(trouble)
-        self._room.rest(job, steady_ms())
+        self._queue.postpone(job, steady_ms())
 
     async def _next_job(self) -> Job:
-        """The next job that is due, while neither the exchange nor Redis is to be left alone."""
+        """The next job that is due, once neither the exchange nor Redis is away."""
         while True:
             await self._exchange_outage.over()
             await self._redis_outage.over()
             if self._clock.synced:
-                job = self._room.next(self._now_ms(), steady_ms())
+                job = self._queue.next(self._now_ms(), steady_ms())
                 if job:
                     return job
             self._wake.clear()
             try:
-                async with asyncio.timeout(SWEEP_S):
+                async with asyncio.timeout(self._timings.sweep_s):
                     await self._wake.wait()
             except TimeoutError:
                 pass
@@ -269,31 +242,31 @@ class Repair:
         await self._deliver(job)
         while call := job.pages.call(self._now_ms()):
             if job.deadline_ms < self._now_ms():
-                await self._expire(job.wanted)
-                self._room.done(job)
+                await self._expire(job.requests)
+                self._queue.done(job)
                 return
-            answer = await self._ask(call)
+            answer = await self._request(call)
             job.undelivered = self._read_answer(job, answer)
             await self._deliver(job)
         if job.pages.gone:
-            await self._tell(job, gone(job.wanted[0].request, job.pages.gone, self._now_ms()))
-        await self._ack(job.wanted)
-        self._room.done(job)
-        self._stats.add("served", len(job.wanted))
+            await self._report(job, gone_finding(job.requests[0].request, job.pages.gone, self._now_ms()))
+        await self._ack(job.requests)
+        self._queue.done(job)
+        self._stats.add("served", len(job.requests))
 
-    async def _tell(self, job: Job, *findings: Fields) -> None:
-        """What could not be had: into the log, and to the findings."""
+    async def _report(self, job: Job, *findings: Fields) -> None:
+        """Report what the exchange did not give: in the log, and as findings."""
         for each in findings:
             self._log.warning("%s: %s", each["symbol"], each["evidence"])
-        key = Keys(job.wanted[0].shard).findings
-        await self._pen.write(lambda: [Append(key, each) for each in findings])
+        key = Keys(job.requests[0].shard).findings
+        await self._writer.write(lambda: [Append(key, each) for each in findings])
         self._stats.add("unrepaired", len(findings))
 
     def _read_answer(self, job: Job, answer: Any) -> list[Fields]:
-        """The entries that an answer gives, and what they hold counted."""
+        """The entries of an answer; what they hold is counted."""
         pages = job.pages
         before = pages.trades, pages.klines, pages.missing
-        entries = pages.take(answer, self._now_ms())
+        entries = pages.receive(answer, self._now_ms())
         self._stats.add("answers")
         after = pages.trades, pages.klines, pages.missing
         for name, old, new in zip(("trades", "klines", "missing"), before, after, strict=True):
@@ -301,65 +274,59 @@ class Repair:
         return entries
 
     async def _deliver(self, job: Job) -> None:
-        """What the last answer gave, into the feed. If Redis does not take it, or the feed is at its cap (FeedFull),
-        the job keeps it."""
+        """Write the entries of the last answer to the feed. If that fails, or the feed is at its cap (FeedFull), the
+        job keeps them."""
         if job.undelivered:
-            feed = Keys(job.wanted[0].shard).feed
-            await self._feeds.look()
-            if feed in self._feeds.full:
-                raise self._feeds.full[feed]
-            await self._pen.write(lambda: [Append(feed, fields) for fields in job.undelivered])
+            feed = Keys(job.requests[0].shard).feed
+            await self._capacity.measure()
+            if feed in self._capacity.full:
+                raise self._capacity.full[feed]
+            await self._writer.write(lambda: [Append(feed, fields) for fields in job.undelivered])
             job.undelivered = []
         self._redis_outage.worked()
 
-    async def _ask(self, call: Call) -> Any:
+    async def _request(self, call: Call) -> Any:
         answer = await self._rest.get(call.path, call.weight, **call.query)
         self._exchange_outage.worked()
         return answer
 
-    async def _ack(self, wanted: Sequence[Wanted]) -> None:
-        stream = Keys(wanted[0].shard).requests
-        await self._writing.ack(stream, GROUP_REPAIR, [each.entry_id for each in wanted])
+    async def _ack(self, requests: Sequence[QueuedRequest]) -> None:
+        stream = Keys(requests[0].shard).requests
+        await self._consumer.acknowledge({stream: [each.entry_id for each in requests]})
 
-    async def _expire(self, wanted: Sequence[Wanted]) -> None:
-        """Acknowledge requests for which nobody waits any more; who asked asks again."""
-        for each in wanted:
+    async def _expire(self, requests: Sequence[QueuedRequest]) -> None:
+        """Acknowledge requests past their deadline: whoever still misses something requests it again."""
+        for each in requests:
             await self._ack([each])
-        self._stats.add("expired", len(wanted))
+        self._stats.add("expired", len(requests))
 
     async def _give_up(self, job: Job, reason: str) -> None:
         """The exchange will never answer this as it should: to `dead`, and acknowledged."""
         try:
-            await self._tell(job, *(given_up(each.request, reason, self._now_ms()) for each in job.wanted))
-            await self._bury(job.wanted[0].shard, [Entry(each.entry_id, each.raw) for each in job.wanted], reason)
+            await self._report(job, *(given_up_finding(each.request, reason, self._now_ms()) for each in job.requests))
+            stream = Keys(job.requests[0].shard).requests
+            await self._bury([Rejected(stream, each.entry_id, each.raw, reason) for each in job.requests])
         except (RedisUnavailable, RedisRefused) as lost:
             self._postpone(job, self._redis_outage, lost)
             return
-        self._room.done(job)
+        self._queue.done(job)
 
-    async def _bury(self, shard: int, entries: Sequence[Entry], reason: str) -> None:
-        keys = Keys(shard)
-        self._log.error("request %s of %s goes to %s: %s", entries[0].id, keys.requests, keys.dead, reason)
-        await self._pen.write(
-            lambda: [
-                Append(keys.dead, dead_entry(keys.requests, each.id, GROUP_REPAIR, reason, each.fields), DEAD_ENTRIES)
-                for each in entries
-            ]
-        )
-        await self._writing.ack(keys.requests, GROUP_REPAIR, [each.id for each in entries])
-        self._stats.add("dead", len(entries))
+    async def _bury(self, rejected: Sequence[Rejected]) -> None:
+        """Requests of one stream to `dead`, and acknowledged."""
+        await self._consumer.bury(rejected)
+        await self._consumer.acknowledge({rejected[0].stream: [each.id for each in rejected]})
 
     async def _sweep(self) -> None:
-        """Lets go of requests past their deadline, and shows how many wait."""
+        """Drop requests past their deadline, and show how many wait."""
         while True:
-            await asyncio.sleep(SWEEP_S)
-            if self._clock.synced and (late := self._room.expire(self._now_ms())):
+            await asyncio.sleep(self._timings.sweep_s)
+            if self._clock.synced and (late := self._queue.expire(self._now_ms())):
                 try:
                     await self._expire(late)
                 except (RedisUnavailable, RedisRefused) as lost:
                     # They stay pending; once Redis is back they are read again and expire again.
                     self._redis_outage.failed(lost)
-            self._stats.show("waiting", len(self._room))
+            self._stats.show("waiting", len(self._queue))
 
     def _now_ms(self) -> int:
         return self._clock.now_ms(steady_ms())
@@ -369,14 +336,14 @@ def _worth_retrying(status: int) -> bool:
     return status >= 500 or status in WORTH_RETRYING
 
 
-async def _keep_time(synchroniser: Synchroniser) -> None:
+async def _keep_time(synchroniser: Synchroniser, timings: Timings) -> None:
     while True:
         await synchroniser.once()
-        await asyncio.sleep(max(TIME_S_MIN, synchroniser.wait_s))
+        await asyncio.sleep(max(timings.sync_s_min, synchroniser.wait_s))
 
 
-async def repair(context: AsyncContext) -> None:
-    """Body of the process: until asked to stop. What is being served then stays pending for the next start."""
+async def repair(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> None:
+    """Body of the process: until it is to stop. Requests that are being served stay pending for the next start."""
     settings = context.settings
     reading, writing = context.connect(), context.connect()
     await writing.ping()
@@ -395,9 +362,10 @@ async def repair(context: AsyncContext) -> None:
             lost_s=settings.clock.lost_s,
             stats=context.stats,
             log=context.log,
+            timings=timings,
         )
-        body = Repair(context, reading, writing, rest, clock)
-        await until_stopping(context, context.together({**body.tasks(), "time": _keep_time(synchroniser)}))
+        body = Repair(context, reading, writing, rest, clock, timings)
+        await until_stopping(context, context.together({**body.tasks(), "time": _keep_time(synchroniser, timings)}))
     await reading.close()
     await writing.close()
 

@@ -1,13 +1,13 @@
-"""The task that carries the outbox to Redis: in order, in pipelines, and again until Redis has taken it.
+"""The task that writes the outbox to Redis: in order, in pipelines, and again until Redis has acknowledged it.
 
-A write whose reply was lost may have taken place. It is sent again: the ledger drops what comes twice, while nothing
-could bring back what is lost. An entry keeps its `seq`, so a reader sees that the second is the first again. Of a
-stream's entries in a pipeline Redis takes all or none: no entry overtakes one that was refused, which a reader would
-have to take for lost.
+A write whose reply was lost may have taken place. It is sent again: the ledger drops what comes twice, and nothing
+could bring back what is lost. An entry keeps its `seq`, so a reader sees that the second is the first again. The
+entries of one stream in a pipeline are one MULTI (Redis docs, "Transactions"): Redis appends all or none, so no entry
+overtakes one that was refused, which to a reader would look like a loss.
 
-Receiving never waits for this. While Redis is away, or a feed is at its cap, entries are held as long as the outbox may
-hold them; then the oldest are dropped. What was dropped is told when Redis takes entries again: the ledger sees the
-same ids as gaps and asks for them.
+Receiving never waits for the sender. While Redis is away, or a feed is at its cap, entries are held as long as the
+outbox may hold them; then the oldest are dropped. What was dropped is reported when Redis accepts entries again: the
+ledger sees the same ids as gaps and requests them.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Final, Protocol
 
 from ingest.dropped import sentence_of
 from ingest.outbox import Outbox
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg.backoff import Backoff
 from klagg.clock import steady_ms
 from klagg.drivers.redis_streams import Append
@@ -30,14 +31,12 @@ from klagg.process.stats import Stats
 PIPELINE_ENTRIES: Final = 64
 PIPELINE_BYTES: Final = 2 << 20
 
-RETRY_FIRST_S: Final = 0.05
-RETRY_CAP_S: Final = 2.0
-
 HELD_S: Final = 0.1
-"""How long to wait where all that waits is for feeds that are full."""
+"""How long to wait while all entries are for feeds that are full."""
 
-TELL_MS, TELL_MS_MAX = 1_000, 10_000
-"""What was dropped is told when nothing was for so long; if there is no end of it, this often."""
+REPORT_MS, REPORT_MS_MAX = 1_000, 10_000
+"""What was dropped is reported when nothing was dropped for the first time (local); while that goes on, after the
+second."""
 
 BUSY: Final = "entries come faster than Redis takes them"
 
@@ -53,28 +52,35 @@ class Leftover(KlaggError):
 class Writer(Protocol):
     """What the sender needs of klagg.drivers.redis_streams.AsyncStreams."""
 
-    async def append_all(self, entries: Sequence[Append]) -> None: ...
+    async def append_all(self, entries: Sequence[Append]) -> None:
+        """Append entries in order, of each stream all or none; RedisUnavailable or RedisRefused if that fails."""
 
 
-class Room(Protocol):
-    """What the sender needs of `feed_capacity.FeedRoom`: streams that are full, and where findings about a feed go."""
-
-    @property
-    def full(self) -> Mapping[str, KlaggError]: ...
+class Capacity(Protocol):
+    """What the sender needs of `FeedCapacity`: streams that are full, and where findings about a feed go."""
 
     @property
-    def findings(self) -> Mapping[str, str]: ...
+    def full(self) -> Mapping[str, KlaggError]:
+        """The streams that nothing may be written to now, each with the error that says why."""
 
-    async def look(self) -> None: ...
+    @property
+    def findings(self) -> Mapping[str, str]:
+        """By feed, the stream for findings about it."""
+
+    async def measure(self) -> None:
+        """Measure again if that is due; RedisUnavailable or RedisRefused if it fails."""
 
 
 class Sender:
-    """Owns the outbox of one process. `run` ends after `finish`, when everything is written."""
+    """Owns the outbox of one process. `run` ends after `finish`, when everything is written.
+
+    `bytes_max` and `age_s_max` (local) bound the outbox; `shutdown_s` is the time that `finish` leaves.
+    """
 
     def __init__(
         self,
         streams: Writer,
-        room: Room,
+        capacity: Capacity,
         *,
         writer: str,
         bytes_max: int,
@@ -82,29 +88,30 @@ class Sender:
         shutdown_s: float,
         stats: Stats,
         log: logging.Logger,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
-        self._streams, self._room, self._stats, self._log = streams, room, stats, log
+        self._streams, self._capacity, self._stats, self._log = streams, capacity, stats, log
         self._writer, self._shutdown_s = writer, shutdown_s
         self._wake = asyncio.Event()
         self._deadline: Deadline | None = None
-        self._backoff = Backoff(RETRY_FIRST_S, RETRY_CAP_S, random.random)
-        self._dropping, self._told_ms = False, 0.0
-        for feed in room.findings:  # Prometheus sees growth only in what it saw before
+        self._backoff = Backoff(timings.write_retry_first_s, timings.write_retry_cap_s, random.random)
+        self._dropping, self._reported_ms = False, 0.0
+        for feed in capacity.findings:  # Prometheus sees growth only in what it saw before
             stats.add("dropped_trades", 0, stream=feed)
         self.outbox = Outbox(writer, bytes_max, age_s_max, stats, on_put=self._wake.set)
 
     def finish(self) -> None:
-        """Nothing more will be put: write what is there within `shutdown_s`, then end."""
+        """Nothing more will be put: write what is left within `shutdown_s`, then end."""
         self._deadline = Deadline(self._shutdown_s)
         self._wake.set()
 
     async def run(self) -> None:
-        """Carry entries to Redis; Leftover if some remain when the deadline of `finish` has passed."""
+        """Write entries to Redis; Leftover if some remain when the deadline of `finish` has passed."""
         while not (self._deadline and not self.outbox and not self.outbox.dropped):
             if self._deadline and self._deadline.passed:
                 left = Leftover(len(self.outbox), self.outbox.trouble)
                 self.outbox.abandon()
-                self._say_dropped()
+                self._log_dropped()
                 raise left
             if self.outbox.dropped and not self._dropping:
                 self._dropping = True
@@ -112,17 +119,17 @@ class Sender:
             if self.outbox:
                 await self._write_some()
             elif self.outbox.dropped:
-                self._tell_dropped()
+                self._report_dropped()
             else:
                 self._wake.clear()
                 await self._wake.wait()
 
     async def _write_some(self) -> None:
-        """One pipeline; if Redis does not take it, wait a while instead."""
+        """Write one pipeline; wait a while if Redis does not accept it."""
         try:
             async with asyncio.timeout(self._deadline.remaining_s if self._deadline else None):
-                await self._room.look()
-                batch = self.outbox.head(PIPELINE_ENTRIES, PIPELINE_BYTES, self._room.full)
+                await self._capacity.measure()
+                batch = self.outbox.head(PIPELINE_ENTRIES, PIPELINE_BYTES, self._capacity.full)
                 await self._streams.append_all([Append(key, fields) for key, fields in batch])
         except TimeoutError:
             return
@@ -130,39 +137,39 @@ class Sender:
             await self._wait_out(trouble)
             return
         if not batch:
-            await self._hold(self._room.full)
+            await self._hold(self._capacity.full)
             return
-        self.outbox.drop()
+        self.outbox.acknowledge()
         self._stats.add("entries", len(batch))
         if self._backoff.tries:
             self._log.warning("Redis takes entries again after %d tries", self._backoff.tries)
             self._backoff.reset()
-        if not self._room.full:
+        if not self._capacity.full:
             self.outbox.trouble = BUSY
         now_ms = steady_ms()
-        quiet = now_ms >= self.outbox.dropped_ms + TELL_MS
-        if self.outbox.dropped and (quiet or now_ms >= self._told_ms + TELL_MS_MAX):
-            self._tell_dropped()
+        quiet = now_ms >= self.outbox.dropped_ms + REPORT_MS
+        if self.outbox.dropped and (quiet or now_ms >= self._reported_ms + REPORT_MS_MAX):
+            self._report_dropped()
 
-    def _tell_dropped(self) -> None:
-        """A sentence in the log, and a finding for every symbol."""
-        reason = self._say_dropped()
-        for feed, dropped in self.outbox.take_dropped().items():
+    def _report_dropped(self) -> None:
+        """Report what was dropped: a sentence in the log, and a finding for every symbol."""
+        reason = self._log_dropped()
+        for feed, dropped in self.outbox.drain_dropped().items():
             newest_ms = max(each.last_ms for each in dropped.symbols.values())
             for finding in dropped.findings(self._writer, reason, newest_ms):
-                self.outbox.put(self._room.findings[feed], finding)
-        self._dropping, self._told_ms = False, steady_ms()
+                self.outbox.put(self._capacity.findings[feed], finding)
+        self._dropping, self._reported_ms = False, steady_ms()
 
-    def _say_dropped(self) -> str:
-        """The sentence alone; why it was."""
+    def _log_dropped(self) -> str:
+        """Log the sentence alone; the reason why entries were dropped."""
         reason = self.outbox.dropped_because
         if self.outbox.dropped:
             self._log.error("%s", sentence_of(list(self.outbox.dropped.values()), reason))
         return reason
 
     async def _hold(self, full: Collection[str]) -> None:
-        """All that waits is for feeds at their cap."""
-        self.outbox.trouble = "; ".join(str(self._room.full[key]) for key in full)
+        """All entries are for feeds at their cap: wait."""
+        self.outbox.trouble = "; ".join(str(self._capacity.full[key]) for key in full)
         await asyncio.sleep(min(HELD_S, self._deadline.remaining_s) if self._deadline else HELD_S)
 
     async def _wait_out(self, trouble: KlaggError) -> None:

@@ -1,4 +1,4 @@
-"""Writes the clock's entries: one write at a time, each entry stamped at the last moment. A thin shell over Redis."""
+"""Writes entries of one process in turn, each stamped at the last moment. A thin shell over Redis."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from klagg.drivers.redis_streams import Append
 from klagg.wire.fields import stamp
 
 
-class Pen:
+class SequencedWriter:
     """Numbers entries by stream. A `seq` is used up when Redis has acknowledged the entry.
 
-    So an entry that was dropped leaves no gap that would look like a loss, also where a write has several for a stream:
-    Redis takes all or none. One whose reply was lost, or that went to another stream than the one that refused, may
-    share its `seq` with the next, which readers of ticks and listings need not care about.
+    So an entry that was dropped leaves no gap in the numbers, which would look like a loss. That also holds where a
+    write has several entries for a stream: Redis appends all of them or none (Redis docs, "Transactions"). An entry
+    whose reply was lost may share its `seq` with the next one, and so may one that went to another stream than the one
+    that refused. Readers of ticks and listings need no more.
     """
 
     def __init__(self, streams: Writer, writer: str) -> None:
@@ -24,9 +25,9 @@ class Pen:
         self._seq: dict[str, int] = {}
 
     async def write(self, compose: Callable[[], Sequence[Append]]) -> None:
-        """Stamp and write what `compose` gives when it is this write's turn.
+        """Stamp and write what `compose` returns; it is called when it is this write's turn.
 
-        RedisUnavailable or RedisRefused if that fails.
+        RedisUnavailable or RedisRefused if that fails; then no number is used up.
         """
         async with self._turn:
             seq = dict(self._seq)

@@ -1,4 +1,4 @@
-"""klagg-ingest: one socket line, from the exchange's WebSocket to `feed:{n}` (DESIGN §2). A thin shell."""
+"""klagg-ingest: one line, from the exchange's WebSocket to the feeds `feed:{n}` in Redis. A thin shell."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ import gc
 import sys
 from collections.abc import Sequence
 
-from ingest.feed_capacity import FeedRoom
-from ingest.line import Line, manner_of
+from ingest.feed_capacity import FeedCapacity
+from ingest.line import Line, connection_options
 from ingest.listed import Listed
 from ingest.sender import Sender
 from ingest.synchroniser import Synchroniser
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg.binance.rest_client import ExchangeRest
 from klagg.binance.weight_account import ROLE_CLOCK, HastyGate
 from klagg.clock import ExchangeClock
@@ -28,7 +29,7 @@ async def _keep_time(synchroniser: Synchroniser) -> None:
 
 
 async def _receive(context: AsyncContext, line: Line, sender: Sender, synchroniser: Synchroniser) -> None:
-    """The receiving half: runs until asked to stop, then hands over what is still in the batch."""
+    """The receiving half: runs until the process is to stop, then delivers what is still in the batch."""
     try:
         await until_stopping(context, context.together({**line.tasks(), "time": _keep_time(synchroniser)}))
     finally:
@@ -36,14 +37,17 @@ async def _receive(context: AsyncContext, line: Line, sender: Sender, synchronis
         sender.finish()
 
 
-async def ingest(context: AsyncContext) -> None:
-    """Body of the process. Ends when asked to and everything received is in Redis, or with the first error."""
+async def ingest(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> None:
+    """Body of the process. It ends when it is to stop and everything received is in Redis, or with the first error.
+
+    Leftover if not everything could be written within `service.shutdown_s`.
+    """
     settings = context.settings
     streams = context.connect()
     await streams.ping()
     clock = ExchangeClock()
     gate = HastyGate(streams, ROLE_CLOCK, settings.rest, context.stats)
-    agent = manner_of(settings, context.arguments.line).agent
+    agent = connection_options(settings, context.arguments.line).agent
     async with ExchangeRest(settings.exchange.rest_url, gate=gate, proxy=settings.exchange.proxy, agent=agent) as rest:
         synchroniser = Synchroniser(
             rest,
@@ -52,23 +56,25 @@ async def ingest(context: AsyncContext) -> None:
             lost_s=settings.clock.lost_s,
             stats=context.stats,
             log=context.log,
+            timings=timings,
         )
         await synchroniser.once()
-        listed = Listed(context, rest)
+        listed = Listed(context, rest, timings)
         symbols = await listed.start()
         if not symbols:
             return
         sender = Sender(
             streams,
-            FeedRoom(streams, settings, stats=context.stats, log=context.log),
+            FeedCapacity(streams, settings, stats=context.stats, log=context.log),
             writer=context.writer,
             bytes_max=settings.ingest.buffer_mb_max << 20,
             age_s_max=settings.ingest.buffer_s_max,
             shutdown_s=settings.service.shutdown_s,
             stats=context.stats,
             log=context.log,
+            timings=timings,
         )
-        line = Line(context, clock, sender, listed)
+        line = Line(context, clock, sender, listed, timings)
         line.follow(symbols)
         context.log.info(
             "line %s: %s of %d symbols over %d connections to %s (%s)",

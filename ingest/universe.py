@@ -1,9 +1,9 @@
 """What the exchange lists, from answer to answer: an answer that cannot be right, and names that vanish. Pure.
 
-The exchange says of a delisted symbol for weeks that it is over. A name that vanishes without that would never end:
-its bars would go on empty. So it gets the entry that the exchange does not send, once answers have lacked it for long
-enough.
-This knows what the process has seen itself: a name that vanished while no clock ran is not missed.
+The listings are those of `GET /fapi/v1/exchangeInfo` (Binance USDⓈ-M docs, "Exchange Information"). A delisted symbol
+stays in the answers, with a status that ends it. A name that vanishes without such a status would never end: its bars
+would go on empty. So it gets the entry that the exchange does not send, once answers have lacked it for long enough.
+The universe knows only what this process received: a name that vanished while no clock ran is not missed.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg import settings
 from klagg.binance.payloads import SUBSCRIBABLE, ContractNews, Selection, Ticker, listings_of, names_of, subscribable
 from klagg.errors import ExchangeUnavailable
@@ -20,9 +21,6 @@ from klagg.wire.entries import Listing
 VANISHED: Final = "CLOSE"
 """The exchange's status of a symbol whose trading is over; vanished ones get it."""
 
-CONFIRM_MS: Final = 30_000
-"""A name has vanished when an answer lacks it this long after the first one in a row that did."""
-
 
 class Universe:
     """The names of the last believed answer, the listings chosen from it, and the ends of those that vanished.
@@ -30,14 +28,15 @@ class Universe:
     `gone` holds the ends by name: they are written again with every listing, as all symbols are.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timings: Timings = DEFAULT_TIMINGS) -> None:
+        self._confirm_ms = timings.confirm_ms
         self._names: frozenset[str] = frozenset()
         self._known: dict[str, Listing] = {}
         self._absent_ms: dict[str, float] = {}
         self.gone: dict[str, Listing] = {}
 
     def check(self, names: frozenset[str]) -> None:
-        """ExchangeUnavailable if an answer with these names lacks most of those before: it is no answer to go by."""
+        """ExchangeUnavailable if an answer with these names lacks most of the names before: it cannot be right."""
         lacking = self._names - names
         if 2 * len(lacking) > len(self._names):
             raise ExchangeUnavailable(
@@ -46,16 +45,20 @@ class Universe:
             )
 
     def expected(self, symbols: Sequence[str], names: frozenset[str]) -> list[str]:
-        """Those of the `symbols` named by the configuration that an answer must list: not those that it once did."""
+        """The `symbols` named by the configuration that an answer must list: all but those that were listed once."""
         return [each for each in symbols if each in names or not (each in self._known or each in self.gone)]
 
-    def take(self, listings: Sequence[Listing], names: frozenset[str], now_ms: float) -> list[str]:
-        """Take in, at `now_ms` (steady), a believed answer with these `names` and the `listings` chosen from it; those
-        that vanished with it."""
+    def update(self, listings: Sequence[Listing], names: frozenset[str], now_ms: float) -> list[str]:
+        """Update with an answer that was checked, at `now_ms` (local): its `names`, and the `listings` chosen from it.
+
+        The result are the names that have vanished by now.
+        """
         missing = {name: each for name, each in self._known.items() if name not in names}
         self._absent_ms = {name: self._absent_ms.get(name, now_ms) for name in missing}
         over = [name for name, each in missing.items() if each.status not in SUBSCRIBABLE]
-        ended = [name for name, since in self._absent_ms.items() if since + CONFIRM_MS <= now_ms and name not in over]
+        ended = [
+            name for name, since in self._absent_ms.items() if since + self._confirm_ms <= now_ms and name not in over
+        ]
         for name in [*over, *ended]:
             del self._known[name], self._absent_ms[name]
         self._known |= {each.symbol: each for each in listings}
@@ -65,8 +68,11 @@ class Universe:
         return ended
 
     def read(self, info: Any, exchange: settings.Exchange, now_ms: float) -> tuple[Selection, list[str]]:
-        """Take in a decoded answer of exchangeInfo at `now_ms` (steady): what it holds of the configured choice, and
-        the names that vanished with it. ExchangeUnavailable if it is not believed; ConfigError if it never fits."""
+        """Update with a decoded answer of exchangeInfo at `now_ms` (local).
+
+        The result: what the answer holds of the configured choice, and the names that have vanished by now.
+        ExchangeUnavailable if the answer cannot be right; ConfigError if it never fits the configuration.
+        """
         names = names_of(info)
         self.check(names)
         expected = self.expected(exchange.symbols, names)
@@ -74,16 +80,16 @@ class Universe:
             chosen = Selection([], [])
         else:
             chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, expected)
-        return chosen, self.take(chosen.listings, names, now_ms)
+        return chosen, self.update(chosen.listings, names, now_ms)
 
     @property
     def names(self) -> frozenset[str]:
-        """All names of the last believed answer, chosen or not."""
+        """All names of the last answer, chosen or not."""
         return self._names
 
     @property
     def known(self) -> Mapping[str, Listing]:
-        """The chosen listings that are not over for good; one that just an answer or two lacked is still there."""
+        """The chosen listings that are not over for good. One that only the latest answers lack is still among them."""
         return self._known
 
     @property
@@ -93,19 +99,8 @@ class Universe:
 
     @property
     def doubtful(self) -> bool:
-        """Whether the last answer lacked names about which a later one decides."""
+        """Whether the last answer lacked names about which a later answer decides."""
         return bool(self._absent_ms)
-
-
-READ_LEAST_S: Final = 2.0
-READ_MOST_S: Final = 60.0
-"""Between two answers that were asked for because of doubts: at first the one, in the end the other."""
-
-OVERDUE_S: Final = 60.0
-"""A doubt that answers leave open for this long is an alarm."""
-
-FORGOTTEN_S: Final = 600.0
-"""A doubt that nothing renewed for this long is forgotten."""
 
 
 def fits(symbol: str, exchange: settings.Exchange) -> bool:
@@ -118,27 +113,29 @@ class _Doubt:
     since_s: float
     renewed_s: float
     news: ContractNews | None
-    said: bool = False
+    reported: bool = False
 
 
 class Doubts:
-    """Names about which the exchange told something that its last answer does not bear out, so that it must be asked.
+    """Names about which the exchange published something that its last exchangeInfo does not confirm, so that it must
+    be requested again: exchangeInfo may come from a cache.
 
-    Times are local and steady, in seconds.
+    Times are local seconds.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, timings: Timings = DEFAULT_TIMINGS) -> None:
+        self._timings = timings
         self._doubts: dict[str, _Doubt] = {}
-        self._asked_s = 0.0
-        self._pause_s = READ_LEAST_S
+        self._requested_s = 0.0
+        self._pause_s = self._timings.request_least_s
 
     def news(self, news: ContractNews, now_s: float) -> None:
-        """The exchange said that a contract was listed, delisted or changed."""
+        """The exchange published that a contract was listed, delisted or changed."""
         before = self._doubts.get(news.symbol)
         self._doubts[news.symbol] = _Doubt(before.since_s if before else now_s, now_s, news)
 
     def traded(self, tickers: Iterable[Ticker], universe: Universe, exchange: settings.Exchange, now_s: float) -> None:
-        """These tickers moved: is one of them a symbol that ought to be carried, and that no answer has told of?"""
+        """These tickers moved. One that fits the choice, and that no answer lists, is a doubt."""
         for each in tickers:
             if each.symbol in universe.names or not fits(each.symbol, exchange):
                 continue
@@ -146,44 +143,52 @@ class Doubts:
             doubt.renewed_s = now_s
 
     def finer(self, symbol: str, now_s: float) -> None:
-        """A payload has more decimals than is listed: perhaps the listing has changed."""
+        """A payload has more decimals than its listing: perhaps the listing has changed."""
         self._doubts.setdefault(symbol, _Doubt(now_s, now_s, None)).renewed_s = now_s
 
     def due(self, now_s: float) -> bool:
-        """Whether to ask now. Between two times there is a pause, which grows while answers settle nothing."""
-        self._doubts = {name: each for name, each in self._doubts.items() if now_s - each.renewed_s < FORGOTTEN_S}
-        return bool(self._doubts) and now_s - self._asked_s >= self._pause_s
+        """Whether to request exchangeInfo now. Between two requests is a pause that grows while answers settle
+        nothing."""
+        self._doubts = {
+            name: each for name, each in self._doubts.items() if now_s - each.renewed_s < self._timings.forgotten_s
+        }
+        return bool(self._doubts) and now_s - self._requested_s >= self._pause_s
 
-    def asked(self, now_s: float) -> None:
-        """The exchange is asked now, for whatever reason."""
-        self._asked_s = now_s
-        self._pause_s = min(READ_MOST_S, 2 * self._pause_s) if self._doubts else READ_LEAST_S
+    def requested(self, now_s: float) -> None:
+        """exchangeInfo is requested now, for whatever reason."""
+        self._requested_s = now_s
+        least_s, most_s = self._timings.request_least_s, self._timings.request_most_s
+        self._pause_s = min(most_s, 2 * self._pause_s) if self._doubts else least_s
 
     def answered(self, universe: Universe) -> None:
-        """An answer was taken in: what it bears out is no doubt any more."""
+        """The universe was updated with an answer: what the answer confirms is no doubt any more."""
         self._doubts = {name: each for name, each in self._doubts.items() if not _settled(name, each.news, universe)}
         if not self._doubts:
-            self._pause_s = READ_LEAST_S
+            self._pause_s = self._timings.request_least_s
 
     def overdue(self, now_s: float) -> list[str]:
         """The names that have just become an alarm: each once, for as long as its doubt lasts."""
-        late = [name for name, each in self._doubts.items() if not each.said and now_s - each.since_s >= OVERDUE_S]
+        late = [
+            name
+            for name, each in self._doubts.items()
+            if not each.reported and now_s - each.since_s >= self._timings.overdue_s
+        ]
         for name in late:
-            self._doubts[name].said = True
+            self._doubts[name].reported = True
         return late
 
-    def as_told(self, listings: Iterable[Listing]) -> list[Listing]:
-        """`listings` as the newest news say, where an answer does not bear them out yet: it may come from a cache."""
-        return [_as_told(each, self._doubts.get(each.symbol)) for each in listings]
+    def with_news(self, listings: Iterable[Listing]) -> list[Listing]:
+        """`listings`, changed by the newest news where an answer does not confirm them yet."""
+        return [_with_news(each, self._doubts.get(each.symbol)) for each in listings]
 
     @property
     def wanted(self) -> list[str]:
-        """Symbols that the exchange said to be listed now, though no answer tells of them yet."""
+        """Symbols that the exchange published as listed, though no answer lists them yet."""
         return [name for name, each in self._doubts.items() if each.news and each.news.status in SUBSCRIBABLE]
 
 
-def _as_told(listing: Listing, doubt: _Doubt | None) -> Listing:
-    if doubt is None or doubt.news is None or doubt.said:
+def _with_news(listing: Listing, doubt: _Doubt | None) -> Listing:
+    if doubt is None or doubt.news is None or doubt.reported:
         return listing
     news = doubt.news
     return replace(listing, status=news.status, generation=news.generation, delivery=news.delivery)
@@ -199,7 +204,7 @@ def _settled(name: str, news: ContractNews | None, universe: Universe) -> bool:
 
 
 def chosen_news(news: ContractNews, universe: Universe, exchange: settings.Exchange) -> bool:
-    """Whether the news are of a contract that is chosen, or would be."""
+    """Whether the news are about a contract that is chosen, or would be."""
     return news.symbol in universe.known or (
         news.contract_type in exchange.contract_types and fits(news.symbol, exchange)
     )

@@ -38,8 +38,8 @@ class ExchangeClock:
 
     Local times may come from `local_ms` or `steady_ms`, but from one of them only.
 
-    `speed` is how fast the exchange's clock runs (1 but for a local exchange that plays at ×K and says so). Before the
-    first observation the local clock stands in, and `synced` is False.
+    `speed` is how fast the exchange's clock runs (1 but for a simulator that plays at ×K and reports it). Before
+    the first observation the local clock stands in, and `synced` is False.
     """
 
     def __init__(self) -> None:
@@ -53,6 +53,7 @@ class ExchangeClock:
 
     @property
     def synced(self) -> bool:
+        """Whether the exchange's clock was observed at least once."""
         return self.synced_local_ms > 0
 
     def now_ms(self, local: float) -> int:
@@ -76,7 +77,7 @@ class ExchangeClock:
         return local - self.synced_local_ms
 
     def observe(self, sent_local: float, received_local: float, server_ms: int, speed: float = 1.0) -> float:
-        """Take in one round trip: asked and answered at these local times, the exchange said `server_ms`.
+        """Take in one round trip: sent and answered at these local times (ms), with the exchange's time `server_ms`.
 
         The exchange is taken to have spoken midway. Returns the correction in exchange ms; the caller judges whether
         it is a jump worth an alarm.

@@ -7,15 +7,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import is_dataclass
-from typing import Any, get_type_hints
+from typing import Any, Final, get_type_hints
 
 from klagg.errors import ConfigError
+
+RENAMED: Final = {
+    "ingest.mark_ms": "ingest.watermark_ms",
+    "aggregator.grace_unmarked_ms": "aggregator.grace_without_watermark_ms",
+}
+"""Settings of the version before this one that have another name now: the error for the old name gives the new one."""
 
 
 def build(kind: Any, tree: Mapping[str, Any], prefix: str, origin: str) -> Any:
     """A `kind` of dataclass from a mapping. `prefix` is its section's, `origin` says where the mapping came from."""
     hints = get_type_hints(kind)
     unknown = sorted(set(tree) - set(hints))
+    if unknown and (now := RENAMED.get(f"{prefix}{unknown[0]}")):
+        raise ConfigError(f"{origin}: the setting {prefix}{unknown[0]} is called {now} now")
     if unknown:
         raise ConfigError(f"{origin}: unknown setting {prefix}{unknown[0]}; known here: {', '.join(sorted(hints))}")
     values: dict[str, Any] = {}

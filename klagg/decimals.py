@@ -11,9 +11,8 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from klagg.arrays import Ints
 from klagg.errors import BadDecimal, ContractError
-
-Ints = npt.NDArray[np.int64]
 
 DIGITS_MAX: Final = 18
 """The most digits a decimal may have: 10^18 − 1 is below 2^63."""

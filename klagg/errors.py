@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 
 class KlaggError(Exception):
-    """Something klagg cannot do, said in one sentence."""
+    """Something klagg cannot do; the message is one sentence."""
 
     exit_code = 1
 
@@ -90,8 +90,8 @@ class ExchangeUnavailable(KlaggError):
 class ExchangeRefused(KlaggError):
     """The exchange answered with an error.
 
-    `status` is the HTTP status, `code` Binance's own error code (0 if none), `retry_after_s` what the exchange asks
-    for with 429 and 418 (0 if it asks for nothing).
+    `status` is the HTTP status, `code` Binance's own error code (0 if none), `retry_after_s` the pause that the
+    exchange demands with 429 and 418 (0: none).
     """
 
     def __init__(self, message: str, *, status: int, code: int = 0, retry_after_s: float = 0.0) -> None:

@@ -1,6 +1,6 @@
 """Kline intervals: the one place that aligns times.
 
-An interval cuts time into buckets, numbered by an integer `k`. Everything else in klagg speaks of buckets through
+An interval cuts time into buckets, numbered by an integer `k`. Everything else in klagg uses buckets through
 `bucket_of` and `open_of`, so that weeks (from Monday 00:00 UTC), months (by the UTC calendar) and three-day bars (day
 number mod 3 = 1, as seen in the exchange's own rows) follow one rule. Times are UTC milliseconds since the epoch.
 """
@@ -10,8 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from klagg.arrays import Ints
 from klagg.errors import UnknownInterval
 
 SECOND_MS = 1_000
@@ -20,8 +20,6 @@ HOUR_MS = 60 * MINUTE_MS
 DAY_MS = 24 * HOUR_MS
 EVER_MS = 4_102_444_800_000
 """The end of a range that names none: 2100."""
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +32,6 @@ class Interval:
     name: str
     length_ms: int
     anchor_ms: int = 0
-
-    @property
-    def calendar(self) -> bool:
-        return self.length_ms == 0
 
     @property
     def shortest_ms(self) -> int:

@@ -1,19 +1,21 @@
-"""The kline record and its one codec.
+"""The kline record, its fields as text, and the one definition of "equal to the exchange's own". Pure.
 
 Values are exact decimal texts at the symbol's scales, as the exchange prints them; ids are −1 where there are none.
+`klagg.wire.klines` reads the record from a stream entry.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from decimal import Decimal
 
 from klagg.errors import ContractError
 
 
 @dataclass(frozen=True, slots=True)
 class Kline:
-    """One version of one kline (DESIGN §3 `klines:{n}`): field names are the names on the wire and in the table.
+    """One version of one kline (an entry of `klines:{n}`): field names are the names on the wire and in the table.
 
     Times are UTC ms; `close_time` is the last millisecond of the bar. `complete` is 1 once every trade of the bar is
     proven to be in it. Versions of a bar order by (epoch, revision, complete). `source` is own, exchange or mixed.
@@ -45,10 +47,12 @@ class Kline:
 
     @property
     def key(self) -> tuple[str, str, int]:
+        """Which bar it is: symbol, interval, open time (UTC ms)."""
         return self.symbol, self.interval, self.open_time
 
     @property
     def version(self) -> tuple[int, int, int]:
+        """Which version of the bar it is, (epoch, revision, complete): the higher one wins."""
         return self.epoch, self.revision, self.complete
 
     def to_fields(self) -> dict[str, str]:
@@ -91,3 +95,37 @@ NINE_VALUES: tuple[str, ...] = (
     "taker_buy_quote_volume",
 )
 """The values that the exchange publishes, and that klagg must equal to the last digit."""
+
+FLOAT_SUM_DIGITS = 12
+"""Digits to which sums are compared when whoever wrote a file summed one side in floats."""
+
+SUMS = frozenset({"volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume"})
+
+Values = Mapping[str, Decimal | int | None]
+"""The nine values by name; None is a value that a side does not have."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field in which two klines differ."""
+
+    name: str
+    ours: Decimal | int
+    theirs: Decimal | int
+
+
+def differences(ours: Values, theirs: Values, *, float_sums: bool = False) -> list[Difference]:
+    """The fields that both sides have and in which they differ; `float_sums` compares sums to 12 digits."""
+    found = []
+    for name in NINE_VALUES:
+        mine, other = ours.get(name), theirs.get(name)
+        if mine is None or other is None or mine == other:
+            continue
+        if float_sums and name in SUMS and _alike(Decimal(mine), Decimal(other)):
+            continue
+        found.append(Difference(name, mine, other))
+    return found
+
+
+def _alike(ours: Decimal, theirs: Decimal) -> bool:
+    return abs(ours - theirs) <= abs(theirs) * Decimal(10) ** -FLOAT_SUM_DIGITS

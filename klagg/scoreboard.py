@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from klagg.drivers.postgres import Database, Row, load_queries
+from klagg.drivers.postgres import Database, Row
+from klagg.drivers.statements import load_statements
 
-_BOARD: Final = load_queries(Path(__file__).with_suffix(".sql"))["board"]
+_BOARD: Final = load_statements(Path(__file__).with_suffix(".sql"))["board"]
 
 
 class Board(NamedTuple):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from klagg.configtree import between, build, from_text, one_of, toml_line
+from klagg.configtree import RENAMED, between, build, from_text, one_of, toml_line
 from klagg.errors import ConfigError
 from klagg.intervals import MINUTE, ordered
 
@@ -31,6 +31,8 @@ STREAMS_PERCENT_MAX = 60
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
+    """Section `exchange`: where the exchange is, which symbols, and how klagg connects."""
+
     websocket_url: str = "wss://fstream.binance.com"
     rest_url: str = "https://fapi.binance.com"
     source: str = "aggTrade"
@@ -43,6 +45,7 @@ class Exchange:
     proxy: str = ""
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         one_of("exchange.source", self.source, ("aggTrade", "trade"))
         one_of("exchange.endpoint", self.endpoint, ("combined", "raw"))
         between("exchange.symbols_per_connection", self.symbols_per_connection, 1, 1024)
@@ -53,12 +56,15 @@ class Exchange:
 
 @dataclass(frozen=True, slots=True)
 class Redis:
+    """Section `redis`: the server, its memory, and how long klagg waits for it."""
+
     url: str = ""
     maxmemory_mb: int = 2048
     timeout_ms: int = 5000
     block_ms: int = 200
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         between("redis.maxmemory_mb", self.maxmemory_mb, 64, 1 << 20)
         between("redis.timeout_ms", self.timeout_ms, 100, 60_000)
         between("redis.block_ms", self.block_ms, 1, self.timeout_ms // 2)
@@ -66,15 +72,19 @@ class Redis:
 
 @dataclass(frozen=True, slots=True)
 class Database:
+    """Section `database`: TimescaleDB, and whether there is one."""
+
     url: str = ""
     enabled: bool = True
 
     def check(self) -> None:
-        pass
+        """ConfigError, naming the setting, unless every value is in its range."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ingest:
+    """Section `ingest`: lines, batches, buffers and when silence is suspect."""
+
     batch_ms: int = 5
     batch_rows: int = 512
     future_ms_max: int = 10_000
@@ -87,6 +97,7 @@ class Ingest:
     buffer_s_max: int = 120
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         between("ingest.batch_ms", self.batch_ms, 1, 1000)
         between("ingest.batch_rows", self.batch_rows, 1, 65_536)
         between("ingest.future_ms_max", self.future_ms_max, 0, 600_000)
@@ -105,6 +116,8 @@ class Ingest:
 
 @dataclass(frozen=True, slots=True)
 class Clock:
+    """Section `clock`: how often the clock process ticks and what it triggers."""
+
     tick_ms: int = 250
     sync_s: int = 10
     lost_s: int = 300
@@ -114,6 +127,7 @@ class Clock:
     days_s: int = 600
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         between("clock.tick_ms", self.tick_ms, 10, 10_000)
         between("clock.sync_s", self.sync_s, 1, 3600)
         between("clock.lost_s", self.lost_s, 1, 86_400)
@@ -125,12 +139,15 @@ class Clock:
 
 @dataclass(frozen=True, slots=True)
 class Rest:
+    """Section `rest`: the address' REST weight a minute (Binance's, "Exchange Information") and how roles share it."""
+
     weight_per_minute: int = 2400
     share_repair_percent: int = 60
     share_clock_percent: int = 10
     share_backfill_percent: int = 20
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         between("rest.weight_per_minute", self.weight_per_minute, 100, 1_000_000)
         # A request for trades weighs 20: the least limit's least share must be able to pay for one.
         between("rest.share_repair_percent", self.share_repair_percent, 20, 99)
@@ -141,16 +158,21 @@ class Rest:
 
 @dataclass(frozen=True, slots=True)
 class Repair:
+    """Section `repair`: how long a request may wait."""
+
     waiting_max: int = 5000
     calls_max: int = 8
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         between("repair.waiting_max", self.waiting_max, 10, 100_000)
         between("repair.calls_max", self.calls_max, 1, 64)
 
 
 @dataclass(frozen=True, slots=True)
 class Aggregator:
+    """Section `aggregator`: intervals, window, grace and what is requested."""
+
     intervals: tuple[str, ...] = ("1m", "5m", "30m", "1h", "4h", "1d", "1w")
     window_minutes: int = 180
     grace_ms: int = 2000
@@ -161,6 +183,7 @@ class Aggregator:
     ask_weight_per_minute: int = 1080
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         if not self.intervals:
             raise ConfigError("aggregator.intervals is empty: name at least one interval")
         if MINUTE not in ordered(self.intervals):
@@ -176,6 +199,8 @@ class Aggregator:
 
 @dataclass(frozen=True, slots=True)
 class Persistence:
+    """Section `persistence`: checkpoints, snapshots and how long rows are kept."""
+
     finalized_buffer_size: int = 5000
     finalized_flush_interval_ms: int = 1000
     snapshots: bool = True
@@ -184,6 +209,7 @@ class Persistence:
     retention_short_days: int = 0
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         ordered(self.snapshot_intervals)
         between("persistence.retention_days", self.retention_days, 0, DAYS_MAX)
         between("persistence.retention_short_days", self.retention_short_days, 0, DAYS_MAX)
@@ -193,6 +219,8 @@ class Persistence:
 
 @dataclass(frozen=True, slots=True)
 class Gateway:
+    """Section `gateway`: address, limits on clients and what stays in memory."""
+
     host: str = "127.0.0.1"
     port: int = 8470
     token: str = ""
@@ -212,6 +240,7 @@ class Gateway:
     database_timeout_ms: int = 10_000
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         if not self.host:
             raise ConfigError("gateway.host is empty: 127.0.0.1 serves this machine alone")
         between("gateway.port", self.port, 0, 65_535)
@@ -248,6 +277,7 @@ class Streams:
     dead_percent: int = 1
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         shares = {each.name: int(getattr(self, each.name)) for each in fields(self)}
         for name, share in shares.items():
             between(f"streams.{name}", share, 1, STREAMS_PERCENT_MAX)
@@ -260,6 +290,8 @@ class Streams:
 
 @dataclass(frozen=True, slots=True)
 class Service:
+    """Section `service`: heartbeat, statistics, shutdown and log level of every process."""
+
     statistics_s: int = 10
     heartbeat_ms: int = 1000
     heartbeat_ttl_s: int = 10
@@ -267,6 +299,7 @@ class Service:
     log_level: str = "INFO"
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         between("service.statistics_s", self.statistics_s, 1, 3600)
         between("service.heartbeat_ms", self.heartbeat_ms, 100, 10_000)
         between("service.heartbeat_ttl_s", self.heartbeat_ttl_s, 2, 600)
@@ -276,6 +309,8 @@ class Service:
 
 @dataclass(frozen=True, slots=True)
 class Audit:
+    """Section `audit`: what auditors compare and how much they may use."""
+
     full: bool = True
     owed_ms: int = 5000
     lag_ms_max: int = 60_000
@@ -286,6 +321,7 @@ class Audit:
     weight_per_minute: int = 24
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         between("audit.owed_ms", self.owed_ms, 0, 3_600_000)
         between("audit.lag_ms_max", self.lag_ms_max, 1000, 3_600_000)
         between("audit.settle_ms", self.settle_ms, 100, 60_000)
@@ -298,9 +334,12 @@ class Audit:
 
 @dataclass(frozen=True, slots=True)
 class Metrics:
+    """Section `metrics`: where Prometheus finds the processes."""
+
     port_base: int = 0
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         between("metrics.port_base", self.port_base, 0, 65_000)
         if 0 < self.port_base < 1024:
             raise ConfigError(f"metrics.port_base is {self.port_base}: it must be 0 (off) or at least 1024")
@@ -328,6 +367,7 @@ class Settings:
     metrics: Metrics = field(default_factory=Metrics)
 
     def check(self) -> None:
+        """ConfigError, naming the setting, unless every value is in its range."""
         between("shards", self.shards, 1, 1024)
         for section in (
             self.exchange,
@@ -405,5 +445,7 @@ def _with_environment(settings: Settings, environment: Mapping[str, str]) -> Set
         if isinstance(place, dict) and name in place and not isinstance(place[name], dict):
             place[name] = from_text(variable, text, place[name])
         elif found:
-            raise ConfigError(f"the environment variable {variable} names no setting")
+            now = RENAMED.get(f"{section}.{name}")
+            why = f": {section}.{name} is called {now} now" if now else ""
+            raise ConfigError(f"the environment variable {variable} names no setting{why}")
     return from_tree(tree, origin="the environment")

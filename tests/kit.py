@@ -6,8 +6,10 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, overload
 
+from klagg.drivers.redis_streams import Streams, Trim
 from klagg.embedded import RedisServer
 
 T = TypeVar("T")
@@ -30,19 +32,38 @@ def eventually(condition: Callable[[], T], deadline_s: float = 30.0, every_s: fl
         time.sleep(every_s)
 
 
+@overload
 async def eventually_async(
-    condition: Callable[[], T | Awaitable[T]], deadline_s: float = 30.0, every_s: float = 0.005
-) -> T:
+    condition: Callable[[], Awaitable[T]], deadline_s: float = ..., every_s: float = ...
+) -> T: ...
+@overload
+async def eventually_async(condition: Callable[[], T], deadline_s: float = ..., every_s: float = ...) -> T: ...
+async def eventually_async(condition: Callable[[], Any], deadline_s: float = 30.0, every_s: float = 0.005) -> Any:
     """`eventually` on the event loop; CONDITION may be a coroutine function."""
     deadline = time.monotonic() + deadline_s
     while True:
-        found: Any = condition()
+        found = condition()
         if asyncio.iscoroutine(found):
             found = await found
         if found:
-            return found  # type: ignore[no-any-return]
+            return found
         assert time.monotonic() < deadline, f"still not so after {deadline_s} s; the last value was {found!r}"
         await asyncio.sleep(every_s)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether the process runs; one that nobody has waited for yet (a zombie) does not."""
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return False
+
+
+def trim_before(streams: Streams, key: str, entry_id: str) -> int:
+    """Drops everything that is older than ENTRY_ID, as an aggregator's commit does; how many entries went."""
+    before = streams.length(key)
+    streams.write([Trim(key, entry_id)])
+    return before - streams.length(key)
 
 
 @contextmanager

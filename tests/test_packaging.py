@@ -37,7 +37,7 @@ def sources() -> Iterator[Path]:
     """Every file of the packages that belongs into the wheel, relative to the root."""
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*")):
-            if path.suffix in (".py", ".sql", ".sh") or path.name == "py.typed":
+            if path.suffix in (".py", ".sql", ".lua", ".sh") or path.name == "py.typed":
                 yield path.relative_to(ROOT)
     web = ROOT / "gateway" / "web"  # without vendor/, which is not klagg's
     for path in (*web.glob("*.*"), *(web / "page").iterdir()):
@@ -102,6 +102,7 @@ def test_the_wheel_holds_every_module_statement_and_marker(wheel: Path) -> None:
     assert {Path(name).suffix for name in expected} == {
         ".py",
         ".sql",
+        ".lua",
         ".sh",
         ".typed",
         ".html",

@@ -12,9 +12,10 @@ from typing import Final, Generic, TypeVar
 
 from klagg.backoff import Backoff
 from klagg.errors import DatabaseRefused, DatabaseUnavailable, KlaggError, RecordingError
+from klagg.wire.findings import FindingKind
 from writers.backfill_dumps import read_dump
 from writers.backfill_parts import Batch, Failure, Part
-from writers.backfill_table import EXCHANGE_GAP, Disagreement, HistoryTable, Say, Stored
+from writers.backfill_table import Disagreement, HistoryTable, Report, Stored
 from writers.kline_table import value_is_to_blame
 
 AHEAD_MAX: Final = 2
@@ -49,7 +50,7 @@ class Totals:
         """Count a batch in."""
         for name in ("rows", "written", "healed", "known", "own", "incomplete"):
             setattr(self, name, getattr(self, name) + getattr(stored, name))
-        gaps = sum(each.kind == EXCHANGE_GAP for each in stored.disagreements)
+        gaps = sum(each.kind == FindingKind.EXCHANGE_GAP for each in stored.disagreements)
         self.gaps += gaps
         self.different += len(stored.disagreements) - gaps
         self.examples += stored.disagreements[: EXAMPLES_MAX - len(self.examples)]
@@ -66,7 +67,7 @@ class _End:
     error: KlaggError | None = None
 
 
-class Ahead(Generic[T]):
+class ReadAhead(Generic[T]):
     """An iterator over `source`, which a thread runs at most AHEAD_MAX items ahead. Its errors come out here.
 
     `close` ends the thread: at its next item, or sooner if the source itself looks at `stopping`.
@@ -85,6 +86,7 @@ class Ahead(Generic[T]):
             raise item.error
 
     def close(self) -> None:
+        """End the thread; waits for that up to JOIN_S."""
         self._stopping.set()
         if self._thread.is_alive():
             self._thread.join(JOIN_S)
@@ -125,22 +127,23 @@ def load(
     source: Iterable[Batch | Failure],
     totals: Totals,
     *,
-    say: Say,
-    see: Callable[[Batch | Failure], None] = lambda _: None,
+    report: Report,
+    done: Callable[[Batch | Failure], None] = lambda _: None,
     stopping: threading.Event | None = None,
 ) -> None:
     """Store everything that `source` gives, counting in `totals`.
 
-    `say` takes what differs from bars of klagg's own before it is committed; `see` each item once it is done with.
+    `report` receives what differs from bars of klagg's own before it is committed; `done` receives each item once it is
+    stored or has failed.
     DatabaseUnavailable if the database stays away: what is stored so far is noted, and another run goes on there.
     """
     failed: set[tuple[str, str, str]] = set()
-    ahead = Ahead(source, stopping or threading.Event())
+    ahead = ReadAhead(source, stopping or threading.Event())
     try:
         for item in ahead:
             if isinstance(item, Batch) and item.part.key not in failed:
                 try:
-                    totals.add(_patiently(table, item, say))
+                    totals.add(_patiently(table, item, report))
                 except DatabaseRefused as refused:
                     if not value_is_to_blame(refused):
                         raise
@@ -148,16 +151,16 @@ def load(
                     totals.failures.append(Failure(item.part, f"{item.part.path or item.part.name}: {refused}"))
             elif isinstance(item, Failure):
                 totals.failures.append(item)
-            see(item)
+            done(item)
     finally:
         ahead.close()
 
 
-def _patiently(table: HistoryTable, batch: Batch, say: Say) -> Stored:
+def _patiently(table: HistoryTable, batch: Batch, report: Report) -> Stored:
     backoff = Backoff(0.2, 10.0, random.random)
     while True:
         try:
-            return table.store(batch, say)
+            return table.store(batch, report)
         except DatabaseUnavailable:
             if backoff.tries >= TRIES_MAX:
                 raise

@@ -16,8 +16,9 @@ from typing import Final
 
 import numpy as np
 
+from klagg.arrays import Ints
 from klagg.errors import RecordingError
-from klagg.intervals import Interval, Ints
+from klagg.intervals import Interval
 from klagg.kline import DECIMAL_FIELDS
 from klagg.recordings.files import open_bytes
 from klagg.recordings.klines import open_klines
@@ -88,7 +89,7 @@ Block = tuple[Ints, list[OfficialRow]]
 """Open times, ascending, and their rows."""
 
 
-class _Odd(Exception):
+class _NotStandard(Exception):
     """The file is not a standard dump, or not a good one."""
 
 
@@ -98,10 +99,10 @@ def _blocks(part: Part) -> Iterator[Block]:
         with closing(_fast_blocks(part)) as blocks:
             for block in blocks:
                 if not int(block[0][0]) > after_ms:
-                    raise _Odd
+                    raise _NotStandard
                 yield block
                 after_ms = int(block[0][-1])
-    except _Odd:
+    except _NotStandard:
         yield from _slow_blocks(part, after_ms)
 
 
@@ -110,7 +111,7 @@ def _fast_blocks(part: Part) -> Generator[Block, None, None]:
     with open_bytes(part.path) as stream:
         rest = stream.readline(_LINE_BYTES_MAX)
         if not rest:
-            raise _Odd
+            raise _NotStandard
         if rest.startswith(_HEADER):
             rest = b""
         while data := stream.read(_READ_BYTES):
@@ -120,16 +121,16 @@ def _fast_blocks(part: Part) -> Generator[Block, None, None]:
                 yield _checked(data[:cut], part)
             rest = data[cut:]
             if len(rest) > _LINE_BYTES_MAX:
-                raise _Odd
+                raise _NotStandard
         if rest:
             yield _checked(rest, part)
 
 
 def _checked(lines: bytes, part: Part) -> Block:
-    """Whole lines as a block; _Odd unless each is a row as the exchange writes them, all in order."""
+    """Whole lines as a block; _NotStandard unless each is a row as the exchange writes them, all in order."""
     rows: list[OfficialRow] = _LINE.findall(lines.decode("latin-1"))
     if len(rows) != lines.count(b"\n") + (not lines.endswith(b"\n")):
-        raise _Odd
+        raise _NotStandard
     columns = list(zip(*rows, strict=True))
     opens, closes = (np.fromiter(map(int, columns[at]), np.int64, len(rows)) for at in (0, 6))
     # Reading decimals as floats keeps their order; equal floats of different decimals pass, which does no harm.
@@ -145,7 +146,7 @@ def _checked(lines: bytes, part: Part) -> Block:
         & (np.maximum(opened, close) <= high)
     )
     if not good.all() or (np.diff(opens) <= 0).any():
-        raise _Odd
+        raise _NotStandard
     return opens, rows
 
 

@@ -49,6 +49,7 @@ class Part:
 
     @property
     def key(self) -> tuple[str, str, str]:
+        """What the table backfilled knows it by: symbol, interval, name."""
         return self.symbol, self.interval.name, self.name
 
     @property

@@ -11,22 +11,20 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, Final
 
-from klagg.compare import differences
-from klagg.drivers.postgres import Database, Row, load_queries
+from klagg.drivers.postgres import Database, Row
+from klagg.drivers.statements import load_statements
 from klagg.errors import DatabaseRefused
-from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
+from klagg.kline import DECIMAL_FIELDS, NINE_VALUES, differences
+from klagg.wire.findings import FindingKind
 from writers.backfill_parts import Batch, Loaded
 from writers.kline_classes import CLASSES, for_table, table_of
-
-EXCHANGE_GAP: Final = "EXCHANGE_GAP"
-"""The official row is flat, with no trades, where klagg saw trades."""
 
 DIFFERENT: Final = "DIFFERENT"
 """A complete bar of klagg's own and the official row differ in a value."""
 
 UNIQUE_VIOLATION: Final = "23505"
 
-_QUERIES = load_queries(Path(__file__).with_name("backfill.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("backfill.sql"))
 _OF_CLASS: Final = {
     table: {name: for_table(_QUERIES[name], table) for name in ("occupied", "heal", "insert", "upsert", "own")}
     for table in CLASSES
@@ -38,8 +36,9 @@ _TYPES: Final = ("text",) * 11
 class Disagreement:
     """A bar of klagg's own, which stays, and the official row that says otherwise.
 
-    `kind` is EXCHANGE_GAP or DIFFERENT. `own` and `official` hold the nine values, decimals as texts; `fields` names
-    those that differ. `version` is (epoch, revision, complete) of the own bar, `source` and `edge` are its own.
+    `kind` is EXCHANGE_GAP (the official row is flat, with no trades, where klagg saw trades) or DIFFERENT. `own` and
+    `official` hold the nine values, decimals as texts; `fields` names those that differ. `version` is (epoch, revision,
+    complete) of the own bar, `source` and `edge` are its own.
     """
 
     kind: str
@@ -69,7 +68,7 @@ class Stored:
     disagreements: list[Disagreement] = field(default_factory=list)
 
 
-Say = Callable[[Sequence[Disagreement]], None]
+Report = Callable[[Sequence[Disagreement]], None]
 
 
 class HistoryTable:
@@ -91,19 +90,19 @@ class HistoryTable:
             for row in self._database.query(_QUERIES["loaded"])
         }
 
-    def store(self, batch: Batch, say: Say) -> Stored:
+    def store(self, batch: Batch, report: Report) -> Stored:
         """Store a batch and how far its part is loaded with it; at the part's end its days are counted (symbol_days).
 
-        What it found goes to `say` before the commit: a crash in between has it said again, and never not at all.
+        What it found goes to `report` before the commit: a crash in between has it reported again, so none is missed.
         """
         try:
-            return self._store(batch, say, empty=None)
+            return self._store(batch, report, empty=None)
         except DatabaseRefused as refused:
             if refused.sqlstate != UNIQUE_VIOLATION:
                 raise
-        return self._store(batch, say, empty=False)
+        return self._store(batch, report, empty=False)
 
-    def _store(self, batch: Batch, say: Say, *, empty: bool | None) -> Stored:
+    def _store(self, batch: Batch, report: Report, *, empty: bool | None) -> Stored:
         """`empty`: whether the table has no bars where these go; None: look."""
         part, rows = batch.part, batch.rows
         stored = Stored(rows=len(rows))
@@ -125,7 +124,7 @@ class HistoryTable:
                     stored.written = self._database.execute(queries["insert"], about)
                 else:
                     self._upsert(stored, batch, about)
-            say(stored.disagreements)
+            report(stored.disagreements)
             self._database.execute(
                 _QUERIES["note_loaded"],
                 {
@@ -172,7 +171,7 @@ def judged(row: Mapping[str, Any], symbol: str, interval: str) -> Disagreement |
     if not unlike:
         return None
     return Disagreement(
-        EXCHANGE_GAP if gap else DIFFERENT,
+        FindingKind.EXCHANGE_GAP if gap else DIFFERENT,
         symbol,
         interval,
         row["open_time"],

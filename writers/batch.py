@@ -6,11 +6,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from klagg.kline import Kline
+from klagg.process.group_consumer import Rejected
 from klagg.wire.fields import RawFields
 
 
 @dataclass(frozen=True, slots=True)
-class Taken:
+class Accepted:
     """A stream entry that holds a good kline: its stream, its id there, its fields as Redis holds them, the kline."""
 
     stream: str
@@ -19,40 +20,30 @@ class Taken:
     kline: Kline
 
 
-@dataclass(frozen=True, slots=True)
-class Rejected:
-    """A stream entry that cannot be stored, and why."""
-
-    stream: str
-    id: str
-    raw: RawFields
-    reason: str
-
-
 @dataclass(slots=True)
 class Batch:
     """Entries that were read and are not settled yet: at most `size_max`, for at most `wait_ms_max`."""
 
     size_max: int
     wait_ms_max: int
-    taken: list[Taken] = field(default_factory=list)
+    accepted: list[Accepted] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
     _since_ms: float = 0.0
 
     def __len__(self) -> int:
-        return len(self.taken) + len(self.rejected)
+        return len(self.accepted) + len(self.rejected)
 
     @property
     def room(self) -> int:
         """How many more entries it takes; a reader of several streams may bring in a few more."""
         return max(0, self.size_max - len(self))
 
-    def add(self, entry: Taken | Rejected, now_ms: float) -> None:
-        """Take in an entry at `now_ms` (any clock that only runs forward)."""
+    def add(self, entry: Accepted | Rejected, now_ms: float) -> None:
+        """Add an entry at `now_ms` (any clock that only runs forward)."""
         if not len(self):
             self._since_ms = now_ms
-        if isinstance(entry, Taken):
-            self.taken.append(entry)
+        if isinstance(entry, Accepted):
+            self.accepted.append(entry)
         else:
             self.rejected.append(entry)
 
@@ -65,18 +56,14 @@ class Batch:
     def ids(self) -> dict[str, list[str]]:
         """The ids of all entries by stream: what is acknowledged once the batch is settled."""
         found: dict[str, list[str]] = {}
-        entries: tuple[Taken | Rejected, ...] = (*self.taken, *self.rejected)
+        entries: tuple[Accepted | Rejected, ...] = (*self.accepted, *self.rejected)
         for entry in entries:
             found.setdefault(entry.stream, []).append(entry.id)
         return found
 
-    def clear(self) -> None:
-        self.taken.clear()
-        self.rejected.clear()
-
 
 def rank_of(kline: Kline) -> tuple[int, ...]:
-    """Where a version stands among those of its bar: the guard of `store` in klines.sql, said in Python.
+    """Where a version stands among those of its bar: the guard of `store` in klines.sql, written in Python.
 
     Finals are above bars in progress and order by their version. A bar in progress has a revision of 0 all its life and
     only grows, so within an epoch the one that holds the later trade is newer, or the one that holds more of them.
@@ -86,13 +73,13 @@ def rank_of(kline: Kline) -> tuple[int, ...]:
     return 0, kline.epoch, kline.revision, kline.complete, kline.last_trade_id, kline.trades
 
 
-def resolve(entries: Iterable[Taken]) -> list[Taken]:
+def resolve(entries: Iterable[Accepted]) -> list[Accepted]:
     """Each version of each kline once, the first of equal ones, sorted by key and then from the lowest version up.
 
     One statement cannot touch a row twice, and writers that lock rows in one order cannot deadlock. Versions that a
-    higher one of the same batch beats stay: what the table's history tells must not depend on how entries were batched.
+    higher one of the same batch beats stay: what the table's history holds must not depend on how entries were batched.
     """
-    first: dict[tuple[tuple[str, str, int], tuple[int, ...]], Taken] = {}
+    first: dict[tuple[tuple[str, str, int], tuple[int, ...]], Accepted] = {}
     for entry in entries:
         first.setdefault((entry.kline.key, rank_of(entry.kline)), entry)
     return [first[each] for each in sorted(first)]

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.intervals import DAY_MS
 
 AGAIN_MS: Final = DAY_MS
@@ -13,7 +14,7 @@ AGAIN_MS: Final = DAY_MS
 FIRST_MS: Final = 3 * DAY_MS
 """The same at the first time after a start; a longer outage leaves days to `refresh_symbol_days` by hand."""
 
-_QUERIES = load_queries(Path(__file__).with_name("days.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("days.sql"))
 
 
 class Days:

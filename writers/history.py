@@ -1,7 +1,7 @@
 """What events say, as rows of the tables `symbols` and `gaps`: pure.
 
-A page of entries is read into `Told`, then told to a `Record`, which begins with the rows that the tables have. Telling
-it again changes nothing, and neither does telling of what was before the last thing known.
+The events of a page are applied to a `Record`, which begins with the rows that the tables have. Applying an event again
+changes nothing, and neither does an event that is older than the last one known.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from klagg.wire.entries import (
     EVENT_TICK,
     event_rows,
 )
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of, texts_of
+from klagg.wire.fields import RawFields, integer_of, text_of, texts_of, upgraded
 
 _ABOUT_SYMBOLS: Final = (EVENT_LISTED, EVENT_DELISTED, EVENT_GENESIS)
 _ABOUT_GAPS: Final = (EVENT_GAP_OPENED, EVENT_GAP_CLOSED)
@@ -91,6 +91,7 @@ class Event:
 
     @property
     def is_about_gap(self) -> bool:
+        """Whether it opens or closes a gap."""
         return self.kind in _ABOUT_GAPS
 
     @property
@@ -101,7 +102,7 @@ class Event:
 
 def events_of(raw: RawFields) -> list[Event]:
     """The events of an entry of `events:{n}` that the tables keep; ContractError if it cannot be read."""
-    check_version(raw)
+    raw = upgraded(raw)
     kind = text_of(raw, "kind")
     if kind not in EVENT_COLUMNS and kind != EVENT_TICK:
         raise ContractError(f"unknown event kind {kind[:40]!r}")
@@ -134,8 +135,8 @@ _INTEGERS: Final = frozenset(
 class Record:
     """The rows of some symbols and gaps as the tables have them, and what becomes of them: those that `changed`.
 
-    `symbols` are by name and generation, `gaps` by gap_key. It begins with all generations of the symbols that are told
-    of, and with all gaps of their gap_keys.
+    `symbols` are by name and generation, `gaps` by gap_key. It begins with all generations of the symbols that the
+    events name, and with all gaps of their gap_keys.
     """
 
     ids: str
@@ -174,19 +175,19 @@ class Record:
             (row for row in self._known if isinstance(row, Gap) and row.key not in there), key=lambda row: row.key
         )
 
-    def tell(self, events: Iterable[Event]) -> None:
-        """Take in events in the order of the stream."""
+    def apply(self, events: Iterable[Event]) -> None:
+        """Apply events in the order of the stream."""
         by_kind: dict[bool, list[Event]] = {True: [], False: []}
         for event in events:
             by_kind[event.kind in _ABOUT_SYMBOLS].append(event)
         for event in by_kind[True]:
-            self._tell_symbol(event)
+            self._apply_symbol(event)
         for event in by_kind[False]:
             if event.kind == EVENT_GAP_OPENED:
                 self._open(event)
         self._close([event for event in by_kind[False] if event.kind == EVENT_GAP_CLOSED])
 
-    def _tell_symbol(self, event: Event) -> None:
+    def _apply_symbol(self, event: Event) -> None:
         name, generation = event.columns["symbol"], event.integer("generation")
         rows = self.symbols.setdefault(name, {})
         row = rows.get(generation) or Symbol(name, generation)
@@ -240,16 +241,16 @@ class Record:
 
     def _end(self, gap_key: GapKey, time_ms: int, reasons: list[str]) -> None:
         """A gap_key's ends of one tick end as many of its rows, the oldest first: in one tick it may end, open and end
-        again, and the stream tells all openings before all ends. Ends that were told before are not told again."""
+        again, and the stream holds all openings before all ends. Ends that were applied before change nothing."""
         rows = self.gaps.setdefault(gap_key, [])
         rows.sort(key=lambda gap: gap.opened_ms)
-        told = sum(gap.ended_ms == time_ms for gap in rows)
+        ended = sum(gap.ended_ms == time_ms for gap in rows)
         left = [at for at, gap in enumerate(rows) if gap.opened_ms <= time_ms and gap.ended_ms is None]
-        if not left and not told:
+        if not left and not ended:
             # Its opening was cut from the stream, or comes later, from what a dead consumer left.
             rows.append(self._gap(gap_key, None, None, time_ms))
             left = [len(rows) - 1]
-        reasons = reasons[told:]
+        reasons = reasons[ended:]
         for number, at in enumerate(left[: len(reasons)]):
             last = number == len(left) - 1
             rows[at] = replace(rows[at], ended_ms=time_ms, reason=reasons[-1 if last else number])

@@ -13,10 +13,12 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from klagg.errors import ContractError
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of
+from klagg.wire.entry_id import EntryId
+from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 
 NEVER: Final = ""
-"""The place in the stream of what was not said."""
+"""The place in the stream of an entry that never was."""
+_BEFORE_ALL: Final = EntryId(-1, -1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +47,7 @@ class Finding:
 
 def finding_of(raw: RawFields, shard: int, entry_id: str) -> Finding:
     """The row of an entry of `findings:{n}`; ContractError if it cannot be one."""
-    check_version(raw)
+    raw = upgraded(raw)
     writer, time_ms, evidence = text_of(raw, "writer"), integer_of(raw, "time"), _json_of(text_of(raw, "evidence"))
     interval = text_of(raw, "interval") if b"interval" in raw else None
     said = Finding(
@@ -70,7 +72,7 @@ def finding_of(raw: RawFields, shard: int, entry_id: str) -> Finding:
     said = replace(said, id=f"{shard}:{text_of(raw, 'id')}", standing=True)
     if closed == b"0":
         return replace(said, said_entry=entry_id)
-    return replace(said, closed_entry=entry_id, closed_ms=time_ms or _place(entry_id)[0], closed_by=evidence)
+    return replace(said, closed_entry=entry_id, closed_ms=time_ms or _place(entry_id).ms, closed_by=evidence)
 
 
 def merged(one: Finding, other: Finding) -> Finding:
@@ -87,19 +89,18 @@ def merged(one: Finding, other: Finding) -> Finding:
     )
 
 
-def changed(known: Iterable[Finding], told: Iterable[Finding]) -> list[Finding]:
-    """The standing rows to write, sorted by id, where the table has `known` and entries say `told`."""
+def changed(known: Iterable[Finding], published: Iterable[Finding]) -> list[Finding]:
+    """The standing rows to write, sorted by id, where the table has `known` and entries say `published`."""
     before = {each.id: each for each in known}
     rows = dict(before)
-    for each in told:
+    for each in published:
         rows[each.id] = merged(rows[each.id], each) if each.id in rows else each
     return [row for key, row in sorted(rows.items()) if before.get(key) != row]
 
 
-def _place(entry_id: str) -> tuple[int, int]:
-    """An id of Redis, in the order of the stream; what was never said comes before everything."""
-    milliseconds, _, number = entry_id.partition("-")
-    return (int(milliseconds), int(number or 0)) if entry_id else (-1, -1)
+def _place(entry_id: str) -> EntryId:
+    """The id in the order of the stream; NEVER comes before everything."""
+    return EntryId.of(entry_id) if entry_id else _BEFORE_ALL
 
 
 def _json_of(evidence: str) -> str:

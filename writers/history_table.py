@@ -7,11 +7,12 @@ from dataclasses import fields
 from operator import attrgetter
 from pathlib import Path
 
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from writers.history import Event, Gap, Record, Symbol
 from writers.history_findings import Finding, changed
 
-_QUERIES = load_queries(Path(__file__).with_name("history.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("history.sql"))
 
 
 def keep(database: Database, events: Sequence[Event], findings: Sequence[Finding], ids: str) -> int:
@@ -29,7 +30,7 @@ def keep(database: Database, events: Sequence[Event], findings: Sequence[Finding
         written += _put(database, "put_findings", _standing(database, findings), Finding)
         if events:
             record = _record(database, events, ids)
-            record.tell(events)
+            record.apply(events)
             _put(database, "delete_gaps", record.gone_gaps(), Gap)
             written += _put(database, "put_symbols", record.changed_symbols(), Symbol)
             written += _put(database, "put_gaps", record.changed_gaps(), Gap)
@@ -55,11 +56,11 @@ def _record(database: Database, events: Sequence[Event], ids: str) -> Record:
 
 def _standing(database: Database, findings: Sequence[Finding]) -> list[Finding]:
     """The rows of standing findings that these change."""
-    told = [each for each in findings if each.standing]
-    if not told:
+    published = [each for each in findings if each.standing]
+    if not published:
         return []
-    ids = sorted({each.id for each in told})
-    return changed((Finding(**row) for row in database.query(_QUERIES["known_findings"], {"ids": ids})), told)
+    ids = sorted({each.id for each in published})
+    return changed((Finding(**row) for row in database.query(_QUERIES["known_findings"], {"ids": ids})), published)
 
 
 def _put(database: Database, name: str, rows: Iterable[object], kind: type[Symbol | Gap | Finding]) -> int:

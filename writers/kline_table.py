@@ -9,12 +9,13 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Final
 
-from klagg.drivers.postgres import DATA_EXCEPTION, Database, load_queries
+from klagg.drivers.postgres import DATA_EXCEPTION, Database
+from klagg.drivers.statements import load_statements
 from klagg.errors import DatabaseRefused
 from klagg.kline import FIELDS, INTEGER_FIELDS, Kline
 from writers.kline_classes import CLASSES, for_table, table_of
 
-_QUERIES = load_queries(Path(__file__).with_name("klines.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("klines.sql"))
 _TYPES: Final = ("int8", *("int8" if name in INTEGER_FIELDS else "text" for name in FIELDS))
 _TABLES: Final = tuple(CLASSES)
 _STORES: Final = {table: for_table(_QUERIES["store"], table) for table in CLASSES}

@@ -7,7 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.errors import DatabaseRefused
 from writers.migrations import Migration, MigrationError, load_migrations, pending
 
@@ -20,7 +21,7 @@ TIMEOUT_MS: Final = 4 * 3_600_000
 """For the database of a migration: moving the rows of a table takes its time, and so does another process's turn. About
 100,000 rows move in a second."""
 
-_QUERIES = load_queries(Path(__file__).with_name("migrate.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("migrate.sql"))
 
 
 @dataclass(slots=True)

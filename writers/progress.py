@@ -1,4 +1,4 @@
-"""Bars in progress, from the hash `bars:{n}` to rows of the table: pure."""
+"""ProgressBars in progress, from the hash `bars:{n}` to rows of the table: pure."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ NO_ID: Final = -1
 
 
 @dataclass(slots=True)
-class Shown:
+class ShownBars:
     """What of one shard's bars is in the table, so that a quiet bar is not written again and again.
 
     `values` are those of the hash by field, as they stand in the table in `epoch`. It holds no more than the hash does.
@@ -42,7 +42,7 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class ProgressBar:
     """A bar in progress: its field and value in the hash, and the row."""
 
     name: bytes
@@ -51,22 +51,22 @@ class Bar:
 
 
 @dataclass(slots=True)
-class Bars:
+class ProgressBars:
     """`rows` sorted by key, `over` fields of bars that are no longer in progress, `bad` sentences about the rest."""
 
-    rows: list[Bar] = field(default_factory=list)
+    rows: list[ProgressBar] = field(default_factory=list)
     over: list[bytes] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
 
-    def batches(self, size: int) -> Iterator[Sequence[Bar]]:
+    def batches(self, size: int) -> Iterator[Sequence[ProgressBar]]:
         """The rows in parts of at most `size`."""
         for start in range(0, len(self.rows), size):
             yield self.rows[start : start + size]
 
 
-def bars_of(changed: Mapping[bytes, bytes], epoch: int) -> Bars:
+def bars_of(changed: Mapping[bytes, bytes], epoch: int) -> ProgressBars:
     """The bars in progress among these fields of the hash, as the aggregator of that epoch wrote them."""
-    found = Bars()
+    found = ProgressBars()
     for name, value in changed.items():
         try:
             kline = _kline_of(name, value, epoch)
@@ -76,7 +76,7 @@ def bars_of(changed: Mapping[bytes, bytes], epoch: int) -> Bars:
         if kline is None:
             found.over.append(name)
         else:
-            found.rows.append(Bar(name, value, kline))
+            found.rows.append(ProgressBar(name, value, kline))
     found.rows.sort(key=lambda bar: bar.kline.key)
     return found
 

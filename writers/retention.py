@@ -10,7 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS
 from klagg.settings import Settings
 from writers.kline_classes import CLASSES, for_table
@@ -19,10 +20,10 @@ BATCH_ROWS: Final = 2000
 """Rows that one statement deletes."""
 
 AMENDMENTS: Final = "amendments"
-TOLD: Final = ("findings", "gaps")
+PLAIN_TABLES: Final = ("findings", "gaps")
 """Tables that are no hypertables anywhere; they are small."""
 
-_QUERIES = load_queries(Path(__file__).with_name("retention.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("retention.sql"))
 
 Step = tuple[str, int]
 """What was done: `chunks` or `rows` that went, and how many."""
@@ -64,7 +65,7 @@ class Retention:
             old_ms = now_ms - self._days * DAY_MS
             if AMENDMENTS in hypertables:
                 yield self._drop(_QUERIES["drop_amendments"], old_ms)
-            for table in TOLD if AMENDMENTS in hypertables else (AMENDMENTS, *TOLD):
+            for table in PLAIN_TABLES if AMENDMENTS in hypertables else (AMENDMENTS, *PLAIN_TABLES):
                 yield from self._batches(_QUERIES[f"delete_{table}"], {"cut_ms": old_ms})
 
     def _hypertables(self) -> set[str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from klagg.errors import KlaggError
-from writers.batch import Rejected, Taken, resolve
+from klagg.process.group_consumer import Rejected
+from writers.batch import Accepted, resolve
 
 
 class TooManyRefused(KlaggError):
@@ -29,21 +30,21 @@ class Settlement:
     A refused slice is cut in halves, so that p poison rows among n cost at most about 2·p·log2(n) more transactions.
     Where a version of a kline is poison, another entry of the batch with that version takes its place.
 
-    Usage: while `attempt()` gives rows, store all or none of them, and say `stored()` or `refused(reason)`.
+    Usage: while `attempt()` gives rows, store all or none of them, and call `stored()` or `refused(reason)`.
     """
 
-    def __init__(self, entries: Sequence[Taken], *, poison_max: int) -> None:
+    def __init__(self, entries: Sequence[Accepted], *, poison_max: int) -> None:
         self.poison: list[Rejected] = []
         self._poison_max = poison_max
         self._left = list(entries)
         self._slices = self._first_slices()
-        self._poisoned: list[Taken] = []
+        self._poisoned: list[Accepted] = []
 
-    def _first_slices(self) -> list[list[Taken]]:
+    def _first_slices(self) -> list[list[Accepted]]:
         rows = resolve(self._left)
         return [rows] if rows else []
 
-    def attempt(self) -> list[Taken]:
+    def attempt(self) -> list[Accepted]:
         """The rows to store next, as `resolve` sorts them; empty when the batch is settled."""
         if not self._slices and self._poisoned:
             self._fall_back()

@@ -15,17 +15,18 @@ from typing import Final
 
 from klagg.backoff import Backoff
 from klagg.clock import local_ms
-from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError, DatabaseUnavailable, KlaggError, RedisRefused, RedisUnavailable
 from klagg.process import service
-from klagg.process.service import Context, Deadline
+from klagg.process.service import Context
 from klagg.wire.entries import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT
+from klagg.wire.entry_id import BEFORE_FIRST
 from klagg.wire.keys import CLOCK_KEY, GROUP_WRITERS, Keys
 from writers.days import Days
-from writers.history_consumer import Historian
+from writers.history_consumer import HistoryConsumer
 from writers.migrate import require_schema
 from writers.retention import Retention, Step
 from writers.snapshots import Snapshots
+from writers.store import open_database
 from writers.triggers import Triggers
 
 PROCESS: Final = "writer-snapshot"
@@ -40,7 +41,7 @@ PAUSE_CAP_S: Final = 10.0
 REDIS_FAILURES_MAX: Final = 8
 """Failures of Redis in a row after which the process ends: about 30 s."""
 
-GONE: Final = ("NOGROUP", "no such key")
+LOST_STREAM: Final = ("NOGROUP", "no such key")
 """How Redis says that it has lost a stream or its group: they are made again."""
 
 EXIT_LEFT: Final = 3
@@ -57,17 +58,14 @@ class SnapshotWriter:
         self._context = context
         self._streams = context.connect()
         self._shards = [Keys(shard) for shard in range(settings.shards)]
-        self._database = Database(
-            settings.database.url, application=f"klagg-{context.process}", while_waiting=self._while_waiting
-        )
+        self._database = open_database(context)
         self._snapshots = Snapshots(context, self._streams, self._database)
-        self._historian = Historian(context, self._streams, self._database)
+        self._history = HistoryConsumer(context, self._streams, self._database)
         self._retention = Retention(self._database, settings)
         self._days = Days(self._database)
         self._dropping: Iterator[Step] = iter(())
         self._triggers = Triggers()
-        self._clock_id = "0-0"
-        self._deadline: Deadline | None = None
+        self._clock_id = BEFORE_FIRST
 
     def run(self) -> int:
         """Work until asked to stop, then write what history there is; how many of its entries nobody has settled.
@@ -86,7 +84,7 @@ class SnapshotWriter:
             except DatabaseUnavailable as away:
                 self._pause(away, AWAY, backoff)
             except (RedisUnavailable, RedisRefused) as lost:
-                if isinstance(lost, RedisRefused) and not any(each in str(lost) for each in GONE):
+                if isinstance(lost, RedisRefused) and not any(each in str(lost) for each in LOST_STREAM):
                     raise
                 redis_failures += 1
                 if redis_failures == REDIS_FAILURES_MAX:
@@ -100,29 +98,29 @@ class SnapshotWriter:
         """Groups, schema, and the history that was read before and never settled."""
         for keys in self._shards:
             self._streams.ensure_group(keys.klines, GROUP_WRITERS)
-        self._historian.ensure_groups()
+        self._history.ensure_groups()
         require_schema(self._database)
-        self._historian.recover()
-        self._hear(None)
+        self._history.recover()
+        self._receive_triggers(None)
 
     def _turn(self) -> None:
-        more = self._historian.turn()
+        more = self._history.turn()
         step = next(self._dropping, None)
         if step and step[1]:
             self._context.stats.add(f"dropped_{step[0]}", step[1])
-        self._hear(None if more or step else self._context.settings.redis.block_ms)
-        self._obey()
+        self._receive_triggers(None if more or step else self._context.settings.redis.block_ms)
+        self._carry_out_triggers()
 
-    def _hear(self, wait_ms: int | None) -> None:
-        """Take in what the clock says; wait for it up to `wait_ms` (None: not at all)."""
+    def _receive_triggers(self, wait_ms: int | None) -> None:
+        """Receive what the clock published; wait for it up to `wait_ms` (None: not at all)."""
         found = self._streams.read({CLOCK_KEY: self._clock_id}, count=TRIGGERS_READ, block_ms=wait_ms)
         entries = found.get(CLOCK_KEY, [])
         if entries:
             self._clock_id = entries[-1].id
-        if skipped := self._triggers.take(entry.fields for entry in entries):
+        if skipped := self._triggers.receive(entry.fields for entry in entries):
             self._context.stats.add("snapshots_skipped", skipped)
 
-    def _obey(self) -> None:
+    def _carry_out_triggers(self) -> None:
         """Carry out what is due."""
         triggers = self._triggers
         retention_ms = triggers.due(TRIGGER_RETENTION)
@@ -138,7 +136,7 @@ class SnapshotWriter:
         if not self._context.settings.persistence.snapshots:
             triggers.done(TRIGGER_SNAPSHOT)
         elif not self._snapshots.finals_wait():
-            self._snapshots.take()
+            self._snapshots.write()
             triggers.done(TRIGGER_SNAPSHOT)
 
     def _pause(self, trouble: KlaggError, state: str, backoff: Backoff) -> None:
@@ -152,28 +150,16 @@ class SnapshotWriter:
     def _end(self) -> int:
         """Write the history that is there, before the deadline; what is left of it."""
         try:
-            self._historian.ensure_groups()
-            while not self._stop_deadline().passed and self._historian.turn():
+            self._history.ensure_groups()
+            while not self._context.stop_deadline.passed and self._history.turn():
                 pass
         except DatabaseUnavailable as away:
             self._context.log.warning("%s", away)
-        left = self._historian.left()
+        left = self._history.left()
         if left:
             self._context.log.warning("%d entries of history are left unwritten; they are still in Redis", left)
         self._database.close()
         return left
-
-    def _stop_deadline(self) -> Deadline:
-        """The one deadline of the shutdown; it runs from the first question."""
-        if self._deadline is None:
-            self._deadline = Deadline(self._context.settings.service.shutdown_s)
-        return self._deadline
-
-    def _while_waiting(self) -> None:
-        """Keep the heart beating while the database takes its time, but not beyond the deadline of a shutdown."""
-        self._context.beat()
-        if self._context.stopping and self._stop_deadline().passed:
-            raise DatabaseUnavailable("the database did not answer before the deadline of the shutdown")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

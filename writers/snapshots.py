@@ -1,4 +1,4 @@
-"""Bars in progress into the table: the shell around `progress`.
+"""ProgressBars in progress into the table: the shell around `progress`.
 
 A snapshot is never in the way of finals: it waits until writer-final has settled what it was given, goes in small
 batches sorted by key, each committed by itself, and leaves the rest to the next trigger as soon as finals wait again.
@@ -18,7 +18,7 @@ from klagg.process.service import Context
 from klagg.wire.fields import integer_of
 from klagg.wire.keys import GROUP_WRITERS, Keys
 from writers.kline_table import upsert, value_is_to_blame
-from writers.progress import Bar, Shown, bars_of
+from writers.progress import ProgressBar, ShownBars, bars_of
 
 BATCH_ROWS: Final = 500
 """Rows of one transaction: a final that meets it waits for so many at most."""
@@ -26,19 +26,19 @@ BATCH_ROWS: Final = 500
 FINALS_WAITING_MAX: Final = 1000
 """More entries than this that writer-final has not settled, and it is behind: a snapshot then waits."""
 
-BAD_SAID: Final = 3
+BAD_LOGGED: Final = 3
 """How many bars of a snapshot that cannot be stored are named in the log."""
 
 
 class Snapshots:
-    """Takes snapshots of every shard. Errors are those of `Streams` and `Database`; what was not written then, is by
+    """Writes snapshots of every shard. Errors are those of `Streams` and `Database`; what was not written then, is by
     the next snapshot."""
 
     def __init__(self, context: Context, streams: Streams, database: Database) -> None:
         self._context, self._streams, self._database = context, streams, database
         settings = context.settings
         self._intervals = frozenset(settings.persistence.snapshot_intervals)
-        self._shards = {Keys(shard): Shown() for shard in range(settings.shards)}
+        self._shards = {Keys(shard): ShownBars() for shard in range(settings.shards)}
 
     def finals_wait(self) -> bool:
         """Whether writer-final is behind; also where Redis does not know how far it is.
@@ -53,7 +53,7 @@ class Snapshots:
             waiting += unread + self._streams.pending_count(keys.klines, GROUP_WRITERS)
         return waiting > FINALS_WAITING_MAX
 
-    def take(self) -> bool:
+    def write(self) -> bool:
         """Write what changed since the last snapshot; False if finals had to be let through before all was written."""
         stats = self._context.stats
         for keys, shown in self._shards.items():
@@ -70,7 +70,7 @@ class Snapshots:
                 bars.bad += self._write(batch)
                 shown.values.update((bar.name, bar.value) for bar in batch)
                 self._context.beat()
-            self._say(keys, bars.bad)
+            self._report_bad(keys, bars.bad)
         stats.add("snapshots")
         return True
 
@@ -79,7 +79,7 @@ class Snapshots:
         position = self._streams.hash_of(keys.commit)
         return integer_of(position, "epoch") if position else None
 
-    def _write(self, batch: Sequence[Bar]) -> list[str]:
+    def _write(self, batch: Sequence[ProgressBar]) -> list[str]:
         """Store a batch, row by row if the database refuses a value in it; sentences about rows that it refused."""
         try:
             written = upsert(self._database, [bar.kline for bar in batch])
@@ -93,8 +93,8 @@ class Snapshots:
         self._context.stats.add("bars", len(batch))
         return []
 
-    def _say(self, keys: Keys, bad: Sequence[str]) -> None:
+    def _report_bad(self, keys: Keys, bad: Sequence[str]) -> None:
         if bad:
             self._context.stats.add("bad_bars", len(bad))
-            told = "; ".join(bad[:BAD_SAID])
-            self._context.log.error("%d bars of %s cannot be stored: %s", len(bad), keys.bars, told)
+            named = "; ".join(bad[:BAD_LOGGED])
+            self._context.log.error("%d bars of %s cannot be stored: %s", len(bad), keys.bars, named)

@@ -11,7 +11,7 @@ from klagg.backoff import Backoff
 from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.process.service import Context
-from writers.batch import Taken
+from writers.batch import Accepted
 from writers.kline_table import upsert, value_is_to_blame
 from writers.migrate import require_schema
 from writers.settlement import Settlement
@@ -26,6 +26,22 @@ AWAY: Final = "waiting for the database"
 """The state that the heartbeat shows during an outage."""
 
 T = TypeVar("T")
+
+
+def open_database(context: Context) -> Database:
+    """The database of a writer. While a statement runs, the heart of the process beats.
+
+    After the deadline of a shutdown a statement ends with DatabaseUnavailable, and its transaction is undone.
+    """
+
+    def beat_or_give_up() -> None:
+        context.beat()
+        if context.stopping and context.stop_deadline.passed:
+            raise DatabaseUnavailable("the database did not answer before the deadline of the shutdown")
+
+    return Database(
+        context.settings.database.url, application=f"klagg-{context.process}", while_waiting=beat_or_give_up
+    )
 
 
 class Store:
@@ -43,11 +59,19 @@ class Store:
         """Whether the database answers and has the schema; MigrationError if it lacks migrations."""
         return self._patiently(self._has_schema) or False
 
+    def wait_until_it_answers(self) -> bool:
+        """Whether the database answers, which takes one round trip to it; an outage is waited out."""
+        return self._patiently(self._answers) or False
+
+    def _answers(self) -> bool:
+        self._database.ping()
+        return True
+
     def _has_schema(self) -> bool:
         require_schema(self._database)
         return True
 
-    def put(self, entries: Sequence[Taken]) -> Settlement | None:
+    def put(self, entries: Sequence[Accepted]) -> Settlement | None:
         """Store a batch; what was poison in it, or None if it could not be stored before the process has to stop.
 
         Each accepted part is committed at once. DatabaseRefused if the database refuses for another reason than a

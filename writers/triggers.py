@@ -21,8 +21,8 @@ class Triggers:
         self._due: dict[str, int] = {}
         self._begun = False
 
-    def take(self, entries: Iterable[RawFields]) -> int:
-        """Take in what was read, in the order of the stream; how many snapshots will not be taken because of it.
+    def receive(self, entries: Iterable[RawFields]) -> int:
+        """Receive what was read, in the order of the stream; how many snapshots will not be taken because of it.
 
         The first call brings what was there before.
         """

@@ -17,13 +17,14 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from klagg.bench.trades import PRICE_SCALE, QTY_SCALE, START_MS, Market
+from klagg.bench.trades import PRICE_SCALE, QTY_SCALE, START_MS, TradeGenerator
 from klagg.drivers.redis_streams import Append, Streams
 from klagg.embedded import RedisServer
 from klagg.errors import KlaggError
 from klagg.intervals import INTERVALS
 from klagg.settings import Settings, to_toml
 from klagg.wire.entries import EVENT_TICK, Listing, listing_entries, tick_entry
+from klagg.wire.entry_id import BEFORE_FIRST, EntryId
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.keys import Keys
 
@@ -96,7 +97,7 @@ def _measure(args: argparse.Namespace, symbols: int) -> dict[str, Any]:
             )
             path = Path(folder) / "klagg.toml"
             path.write_text(to_toml(config), encoding="utf-8")
-            market = Market(symbols)
+            market = TradeGenerator(symbols)
             with closing(Streams(url)) as streams:
                 found = _live(args, market, streams, url, path) if args.live else _catch_up(args, market, streams, path)
         finally:
@@ -104,7 +105,7 @@ def _measure(args: argparse.Namespace, symbols: int) -> dict[str, Any]:
     return {"name": "aggregator", "symbols": symbols, "intervals": len(chosen), **found}
 
 
-def _catch_up(args: argparse.Namespace, market: Market, streams: Streams, config: Path) -> dict[str, Any]:
+def _catch_up(args: argparse.Namespace, market: TradeGenerator, streams: Streams, config: Path) -> dict[str, Any]:
     """Fill the feed, start the process, and take the time from one tick's commit to the last one's."""
     ids: list[str] = []
     _list_symbols(streams, market)
@@ -126,7 +127,7 @@ def _catch_up(args: argparse.Namespace, market: Market, streams: Streams, config
     }
 
 
-def _list_symbols(streams: Streams, market: Market) -> None:
+def _list_symbols(streams: Streams, market: TradeGenerator) -> None:
     listings = [
         Listing(name, START_MS - 1, PRICE_SCALE, QTY_SCALE, "TRADING", 4_133_404_800_000) for name in market.names
     ]
@@ -154,11 +155,11 @@ def _aggregator(config: Path) -> Iterator[subprocess.Popen[bytes]]:
 
 def _wait_for(process: subprocess.Popen[bytes], streams: Streams, entry_id: str) -> float:
     """Until the feed is committed up to `entry_id`; the monotonic time then."""
-    wanted = [int(part) for part in entry_id.split("-")]
+    wanted = EntryId.of(entry_id)
     seen, changed = "", time.monotonic()
     while True:
-        held = streams.hash_of(KEYS.commit).get(b"feed", b"0-0").decode()
-        if [int(part) for part in held.split("-")] >= wanted:
+        held = streams.hash_of(KEYS.commit).get(b"feed", BEFORE_FIRST.encode()).decode()
+        if EntryId.of(held) >= wanted:
             return time.monotonic()
         if process.poll() is not None:
             raise BenchFailed(f"the aggregator ended with {process.returncode}: {process.communicate()[1].decode()}")
@@ -215,7 +216,7 @@ def _repeating(work: Callable[[], None]) -> Iterator[None]:
         thread.join()
 
 
-def _live(args: argparse.Namespace, market: Market, streams: Streams, url: str, config: Path) -> dict[str, Any]:
+def _live(args: argparse.Namespace, market: TradeGenerator, streams: Streams, url: str, config: Path) -> dict[str, Any]:
     """Write ticks in real time; how long after its tick an output is there, and how long another client waits."""
     commits: dict[int, float] = {}
     sent: dict[int, float] = {}

@@ -27,13 +27,14 @@ from klagg.drivers.redis_streams import Streams, Write
 from klagg.embedded import RedisServer
 from klagg.settings import Settings, to_toml
 from klagg.wire.fields import texts_of
+from klagg.wire.findings import FindingKind
 from klagg.wire.keys import GROUP_COMPLETENESS, GROUP_LIFECYCLE, GROUP_WRITERS
 
 TITLE = "the auditors of the streams: their share of a core in real time, and the writer's throughput beside them"
 
 GROUPS: Final = ((KEYS.klines, GROUP_COMPLETENESS), (KEYS.events, GROUP_COMPLETENESS), (KEYS.events, GROUP_LIFECYCLE))
 MODULES: Final = ("auditors.completeness_service", "auditors.lifecycle_service")
-OF_THE_BENCH: Final = frozenset({"GROUP_SILENT", "LAGGING", "STALLED"})
+OF_THE_BENCH: Final = frozenset({FindingKind.GROUP_SILENT, FindingKind.LAGGING, FindingKind.STALLED})
 """Findings that are right here: other processes are not there, and what leads up is played fast."""
 LEAD_MINUTES: Final = 56
 WRITE_ENTRIES: Final = 2000

@@ -21,7 +21,8 @@ from typing import Any, Final
 import numpy as np
 
 from klagg.clock import local_ms
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.embedded import PostgresServer
 from klagg.intervals import DAY_MS, MINUTE, MINUTE_MS
 from writers.backfill import Totals, from_dumps, load
@@ -33,12 +34,8 @@ from writers.migrate import migrate
 TITLE = "klagg backfill: rows a second from zipped dumps into the hypertable, beside a bare COPY of the same rows"
 FIRST_MONTH: Final = 2023 * 12
 COPY_LINES: Final = 10_000
-HEADER: Final = (
-    "open_time,open,high,low,close,volume,close_time,quote_volume,count,taker_buy_volume,taker_buy_quote_volume,"
-    "ignore\n"
-)
 
-_QUERIES = load_queries(Path(__file__).with_name("backfill.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("backfill.sql"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -88,7 +85,7 @@ def _backfill(database: Database, dumps: Path, rows: int) -> float:
     now_ms, totals = int(local_ms()), Totals()
     began = time.perf_counter()
     parts = in_order(find_dumps(dumps, 0, now_ms).parts)
-    load(HistoryTable(database, now_ms - DAY_MS), from_dumps(parts, now_ms), totals, say=lambda _: None)
+    load(HistoryTable(database, now_ms - DAY_MS), from_dumps(parts, now_ms), totals, report=lambda _: None)
     took_s = time.perf_counter() - began
     assert totals.rows == rows
     assert not totals.failures

@@ -15,7 +15,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, TypeVar
 
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.embedded import PostgresServer
 
 TITLE = "chunks of the klines table and its fillfactor: load, upserts and queries by layout"
@@ -30,7 +31,7 @@ TIMEOUT_MS: Final = 600_000
 
 T = TypeVar("T")
 
-_QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
+_QUERIES = load_statements(Path(__file__).with_suffix(".sql"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:

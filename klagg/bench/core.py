@@ -12,7 +12,7 @@ import numpy as np
 from aggregator import columns
 from aggregator.core import Core
 from klagg import settings
-from klagg.bench.trades import PRICE_SCALE, QTY_SCALE, START_MS, Market, Trades
+from klagg.bench.trades import PRICE_SCALE, QTY_SCALE, START_MS, TradeGenerator, Trades
 from klagg.intervals import MINUTE_MS
 from klagg.wire.entries import tick_entry
 from klagg.wire.fields import stamp
@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Trades a second over all measured batches, and those of a bare sort and fold of the same columns."""
     config = settings.Aggregator()
-    core, market = Core(config), Market(args.symbols)
+    core, market = Core(config), TradeGenerator(args.symbols)
     core.symbols.add_all([name.encode() for name in market.names])
     core.grow()
     core.symbols.price_scale[: args.symbols] = PRICE_SCALE

@@ -1,4 +1,4 @@
-"""A tiny exchange for `klagg bench ingest`, a process of its own: it sends ready frames as fast as they are taken.
+"""A tiny exchange for `klagg bench ingest`, a process of its own: it sends prepared frames as fast as they are read.
 
 REST knows `time` and `exchangeInfo`, and for the bench `ready` (how many trade streams are subscribed to) and `go`
 (send now). Run as `python -m klagg.bench.exchange SYMBOLS FRAMES`; it prints its WebSocket and REST URLs and ends
@@ -46,13 +46,13 @@ def messages(symbols: int, frames: int, now_ms: int) -> list[bytes]:
 
 
 def blobs(symbols: int, frames: int, now_ms: int) -> list[bytes]:
-    """The same as WebSocket frames, some hundred in a piece."""
+    """The same messages as WebSocket frames, some hundred in each piece."""
     encoded = [Frame(Opcode.TEXT, each).serialize(mask=False) for each in messages(symbols, frames, now_ms)]
     return [b"".join(encoded[at : at + FRAMES_IN_BLOB]) for at in range(0, frames, FRAMES_IN_BLOB)]
 
 
-class Exchange:
-    """Sends everything it has, once for each `go`, to the one connection that carries trades."""
+class FrameServer:
+    """Sends all frames, once for each `go`, to the one connection that subscribes to trades."""
 
     def __init__(self, symbols: int, frames: int) -> None:
         self._symbols, self._blobs = symbols, blobs(symbols, frames, int(time.time() * 1000))
@@ -60,7 +60,7 @@ class Exchange:
         self._sending: set[asyncio.Task[None]] = set()
 
     async def accept(self, connection: ServerConnection) -> None:
-        """Serve one client: acknowledge what it says, count the streams of trades that it asks for."""
+        """Serve one client: acknowledge its messages, count its subscriptions to streams of trades."""
         assert connection.request is not None
         self._streams[connection] = connection.request.path.count(MARK)
         with suppress(ConnectionClosed):
@@ -72,9 +72,11 @@ class Exchange:
         del self._streams[connection]
 
     async def ready(self, _: web.Request) -> web.Response:
+        """How many streams of trades are subscribed."""
         return web.json_response({"streams": sum(self._streams.values())})
 
     async def go(self, _: web.Request) -> web.Response:
+        """Begin to send all frames once."""
         for connection, streams in self._streams.items():
             if streams:
                 task = asyncio.create_task(self._send(connection))
@@ -91,9 +93,11 @@ class Exchange:
             await asyncio.sleep(0)  # pings and the REST side get their turns
 
     async def time(self, _: web.Request) -> web.Response:
+        """`/fapi/v1/time`: the time of this machine in ms."""
         return web.json_response({"serverTime": int(time.time() * 1000)})
 
     async def exchange_info(self, _: web.Request) -> web.Response:
+        """`/fapi/v1/exchangeInfo` with the fields that klagg reads."""
         row: dict[str, Any] = {
             "status": "TRADING",
             "quoteAsset": "USDT",
@@ -108,7 +112,7 @@ class Exchange:
 
 async def main(symbols: int, frames: int) -> None:
     """Serve until stdin ends."""
-    exchange = Exchange(symbols, frames)
+    exchange = FrameServer(symbols, frames)
     application = web.Application()
     for path, handler in (
         ("/fapi/v1/time", exchange.time),

@@ -30,6 +30,7 @@ from klagg.embedded.traces import free_port
 from klagg.intervals import MINUTE_MS
 from klagg.settings import Settings, to_toml
 from klagg.wire.entries import BARS_POSITION, live_field
+from klagg.wire.entry_id import BEFORE_FIRST
 from klagg.wire.fields import stamp
 from klagg.wire.keys import Keys
 
@@ -75,17 +76,17 @@ def _rounds(args: argparse.Namespace, folder: Path, redis_url: str, streams: Str
     )
     config = folder / "klagg.toml"
     config.write_text(to_toml(settings), encoding="utf-8")
-    teller = Teller(streams, [f"S{number}USDT" for number in range(args.streams * SYMBOLS_FOR_EACH)])
-    teller.tell()
+    writer = BarWriter(streams, [f"S{number}USDT" for number in range(args.streams * SYMBOLS_FOR_EACH)])
+    writer.write()
     command = [sys.executable, "-m", "gateway.service", "--config", str(config)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     found: dict[int, list[dict[str, float]]] = {0: [], 1: []}
     try:
-        _wait_for(process, port, len(teller.symbols))
+        _wait_for(process, port, len(writer.symbols))
         began, used_s = time.monotonic(), cpu_s_of(process.pid)
         for _ in range(args.rounds):
             for stuck in (0, 1):
-                found[stuck].append(_round(args, port, teller, stuck))
+                found[stuck].append(_round(args, port, writer, stuck))
         cpu = (cpu_s_of(process.pid) - used_s) / (time.monotonic() - began)
         peak = high_water_mb(process.pid)
     finally:
@@ -108,15 +109,15 @@ def _rounds(args: argparse.Namespace, folder: Path, redis_url: str, streams: Str
     }
 
 
-class Teller:
+class BarWriter:
     """Writes live bars of `symbols` as an aggregator does; `time` is this machine's when it writes."""
 
     def __init__(self, streams: Streams, symbols: list[str]) -> None:
         self._streams, self.symbols = streams, symbols
-        self._seq, self._position = 0, "0-0"
+        self._seq, self._position = 0, BEFORE_FIRST
         self._opening = int(local_ms()) // MINUTE_MS * MINUTE_MS
 
-    def tell(self) -> None:
+    def write(self) -> None:
         """All bars once more; every FINAL_EVERY times they close, and the next ones open with the next call."""
         self._seq += 1
         closes = self._seq % FINAL_EVERY == 0
@@ -136,7 +137,7 @@ class Teller:
         self._opening += MINUTE_MS if closes else 0
 
 
-def _round(args: argparse.Namespace, port: int, teller: Teller, stuck: int) -> dict[str, float]:
+def _round(args: argparse.Namespace, port: int, writer: BarWriter, stuck: int) -> dict[str, float]:
     """What the clients say of one round, with so many stuck ones beside them."""
     command = [
         sys.executable,
@@ -146,7 +147,7 @@ def _round(args: argparse.Namespace, port: int, teller: Teller, stuck: int) -> d
         str(args.clients),
         str(args.streams),
         str(stuck),
-        str(len(teller.symbols)),
+        str(len(writer.symbols)),
     ]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as clients:
         assert clients.stdin is not None
@@ -156,7 +157,7 @@ def _round(args: argparse.Namespace, port: int, teller: Teller, stuck: int) -> d
         began = time.monotonic()
         for number in range(int(args.seconds * args.updates)):
             time.sleep(max(0.0, began + number / args.updates - time.monotonic()))
-            teller.tell()
+            writer.write()
         time.sleep(1 / args.updates)
         clients.stdin.close()
         said: dict[str, float] = ujson.loads(clients.stdout.readline() or "{}")

@@ -20,7 +20,8 @@ from statistics import median
 from typing import Any, Final
 
 from klagg.bench import grafana_panels
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.embedded import PostgresServer
 from writers.migrate import migrate
 
@@ -32,7 +33,7 @@ TIMEOUT_MS: Final = 1_800_000
 BY_DAY: Final = ("klines_minutes", "klines_hours", "klines_days", "confirmations", "amendments")
 AT_ONCE: Final = ("gaps", "findings", "symbol_days", "audits")
 
-_QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
+_QUERIES = load_statements(Path(__file__).with_suffix(".sql"))
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -119,7 +120,7 @@ def _filled(server: PostgresServer, database: Database, args: argparse.Namespace
 
 def _ask(
     database: Database, models: Mapping[str, Any], until: datetime, days: int
-) -> Iterator[tuple[grafana_panels.Question, list[float]]]:
+) -> Iterator[tuple[grafana_panels.PanelQuery, list[float]]]:
     """Every question with its medians in ms: over the range of its dashboard, and over all days."""
     for model in models.values():
         variables = grafana_panels.defaults_of(model)
@@ -130,7 +131,7 @@ def _ask(
                 [
                     _median_ms(
                         database,
-                        grafana_panels.expand(question, grafana_panels.Answering(until - span, until, variables)),
+                        grafana_panels.expand(question, grafana_panels.PanelContext(until - span, until, variables)),
                     )
                     for span in spans
                 ],

@@ -53,7 +53,7 @@ _MACRO: Final = re.compile(r"\$(__\w+)\(([^)]*)\)")
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class PanelQuery:
     """One statement of a panel, or of a variable (`kind` is then "variable", `repeated` false).
 
     `format` is "table" or "time_series". `repeated` names the variable for each of whose values the panel is drawn.
@@ -68,18 +68,19 @@ class Question:
 
     @property
     def name(self) -> str:
+        """Dashboard and panel, for messages."""
         return f"{self.dashboard}: {self.title}"
 
 
 @dataclass(frozen=True, slots=True)
-class Answering:
-    """What Grafana knows when it asks: the range of the dashboard, the values of its variables, the data source."""
+class PanelContext:
+    """The context of a query in Grafana: the range of the dashboard and the values of its variables."""
 
     since: datetime
     until: datetime
     variables: Mapping[str, Sequence[str]]
     points: int = 1000
-    """For how many points a panel has room: about its width in pixels."""
+    """How many points a panel shows: about its width in pixels."""
     timescaledb: bool = True
 
     @property
@@ -111,12 +112,12 @@ def panels_of(model: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
             yield panel
 
 
-def questions(model: Mapping[str, Any]) -> Iterator[Question]:
+def questions(model: Mapping[str, Any]) -> Iterator[PanelQuery]:
     """The statements of a dashboard's panels for PostgreSQL, then those of its variables."""
     for panel in panels_of(model):
         for target in panel["targets"]:
             if target["datasource"]["type"] == POSTGRESQL:
-                yield Question(
+                yield PanelQuery(
                     model["uid"],
                     panel["title"],
                     panel["type"],
@@ -126,10 +127,10 @@ def questions(model: Mapping[str, Any]) -> Iterator[Question]:
                 )
     for variable in model["templating"]["list"]:
         if variable["type"] == "query":
-            yield Question(model["uid"], f"variable {variable['name']}", "variable", "table", variable["query"])
+            yield PanelQuery(model["uid"], f"variable {variable['name']}", "variable", "table", variable["query"])
 
 
-def expand(question: Question, answering: Answering) -> str:
+def expand(question: PanelQuery, answering: PanelContext) -> str:
     """The statement that reaches PostgreSQL. ConfigError names a variable or macro that does not exist."""
 
     def of_variable(found: re.Match[str]) -> str:
@@ -150,7 +151,7 @@ def expand(question: Question, answering: Answering) -> str:
     return sql
 
 
-def _macro(question: Question, name: str, words: Sequence[str], answering: Answering) -> str:
+def _macro(question: PanelQuery, name: str, words: Sequence[str], answering: PanelContext) -> str:
     match name, words:
         case "__timeFilter", [column] if column:
             return f"{column} BETWEEN {_moment(answering.since)} AND {_moment(answering.until)}"
@@ -170,7 +171,7 @@ def _moment(at: datetime) -> str:
     return f"'{at.astimezone(UTC).isoformat().replace('+00:00', 'Z')}'"
 
 
-def _seconds(question: Question, length: str) -> int:
+def _seconds(question: PanelQuery, length: str) -> int:
     if found := re.fullmatch(r"([1-9]\d*)([smhdw])", length):
         return int(found[1]) * _UNITS_S[found[2]]
     raise ConfigError(f"{question.name} groups by {length!r}, which is no length of time")

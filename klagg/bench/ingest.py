@@ -28,6 +28,7 @@ from klagg.drivers.redis_streams import Streams
 from klagg.embedded import RedisServer
 from klagg.settings import Settings, to_toml
 from klagg.wire.entries import TRADES
+from klagg.wire.entry_id import BEFORE_FIRST, milliseconds_of
 from klagg.wire.keys import Keys
 
 TITLE = "the ingest process: messages a second from the WebSocket to Redis' acknowledgement, beside a bare receive loop"
@@ -154,7 +155,7 @@ def _until(process: subprocess.Popen[bytes], condition: Callable[[], bool]) -> N
 
 def _written(process: subprocess.Popen[bytes], streams: Streams, messages: int) -> float:
     """Wait until all trades are in the feed; seconds between the first and the last entry that holds some."""
-    trades, last, grown = 0, "0-0", (0, time.monotonic())
+    trades, last, grown = 0, BEFORE_FIRST, (0, time.monotonic())
     times: list[int] = []
 
     def all_there() -> bool:
@@ -168,7 +169,7 @@ def _written(process: subprocess.Popen[bytes], streams: Streams, messages: int) 
             last = entry.id
             if entry.fields[b"kind"] == TRADES.encode():
                 trades += int(entry.fields[b"n"])
-                times.append(int(entry.id.partition("-")[0]))
+                times.append(milliseconds_of(entry.id))
         return trades >= messages
 
     _until(process, all_there)

@@ -9,7 +9,7 @@ from typing import Final
 
 from aggregator.core import Core
 from klagg import settings
-from klagg.bench.trades import PRICE_SCALE, QTY_SCALE, START_MS, Market
+from klagg.bench.trades import PRICE_SCALE, QTY_SCALE, START_MS, TradeGenerator
 from klagg.drivers.redis_streams import Append
 from klagg.intervals import MINUTE_MS
 from klagg.wire.entries import Listing, listing_entries, tick_entry, watermark_entry
@@ -44,7 +44,7 @@ class Hour:
     """A market of `symbols` symbols with `rate` trades a second from a whole hour on. What it says never repeats."""
 
     def __init__(self, symbols: int, rate: int) -> None:
-        self._market, self._rate = Market(symbols), rate
+        self._market, self._rate = TradeGenerator(symbols), rate
         self._core = Core(settings.Aggregator(), epoch=1)
         self._fed, self._klines, self._events = itertools.count(1), itertools.count(1), itertools.count(1)
         self._time_ms = START_MS

@@ -8,10 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from klagg.arrays import Ints
 from klagg.wire.entries import AGG_IDS, trades_entry
 from klagg.wire.fields import Fields
-
-Ints = npt.NDArray[np.int64]
 
 START_MS = 1_700_006_400_000
 """An hour's beginning."""
@@ -33,7 +32,7 @@ class Trades:
     maker: npt.NDArray[np.bool_]
 
 
-class Market:
+class TradeGenerator:
     """Trades of `symbols` symbols, symbol k having the weight 1/(k + 10); the same seed gives the same trades."""
 
     def __init__(self, symbols: int, seed: int = 1) -> None:

@@ -24,8 +24,9 @@ from typing import Any
 
 from klagg.bench.aggregator import BenchFailed, cpu_s_of
 from klagg.bench.klines import INTERVALS, final_bars, rollover_bars
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Append, Streams
+from klagg.drivers.statements import load_statements
 from klagg.embedded import PostgresServer, RedisServer
 from klagg.kline import FIELDS, INTEGER_FIELDS, Kline
 from klagg.settings import Settings, to_toml
@@ -41,7 +42,7 @@ WRITE_ENTRIES = 2000
 AGO_ENTRIES = 7000
 """A redelivered entry comes so many entries after the first, which the buffer no longer holds then."""
 
-_QUERIES = load_queries(Path(__file__).with_suffix(".sql"))
+_QUERIES = load_statements(Path(__file__).with_suffix(".sql"))
 _TYPES = tuple("int8" if name in INTEGER_FIELDS else "text" for name in FIELDS)
 
 

@@ -1,1 +1,1 @@
-"""Binance as klagg speaks with it: endpoints and payloads (pure), and a REST client."""
+"""Binance's side of the wire: endpoints, payloads and limits (pure), and a REST client."""

@@ -1,4 +1,4 @@
-"""WebSocket endpoints of Binance's USDⓈ-M futures: pure names and URLs (DESIGN §5).
+"""WebSocket endpoints of Binance's USDⓈ-M futures: pure names and URLs.
 
 An endpoint decides how its messages are wrapped. It is chosen when the connection is made and handed on to the parser.
 """
@@ -13,6 +13,7 @@ from urllib.parse import quote, urlsplit
 
 import ujson
 
+from klagg.binance import limits
 from klagg.errors import ConfigError
 
 URL_BYTES_MAX: Final = 4096
@@ -21,8 +22,8 @@ URL_BYTES_MAX: Final = 4096
 PARAMS_MAX: Final = 100
 """Streams in one message."""
 
-MESSAGES_PER_S: Final = 8
-"""The exchange allows 10 client messages a second, pings and pongs included; these leave room for two of them."""
+MESSAGES_PER_S: Final = limits.MESSAGES_PER_S - 2
+"""What klagg sends of its own accord; room is left for two pings or pongs."""
 
 _ROUTES: Final = {"aggTrade": "market", "trade": "public"}
 
@@ -44,23 +45,23 @@ class Endpoint(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """A route of the exchange: where connections go to that carry streams of one kind. Checked when it is made."""
+class StreamUrl:
+    """Where connections go that carry streams of one kind: base URL, endpoint and route. Checked when it is made."""
 
     base_url: str
     endpoint: Endpoint
     path: str
 
     @classmethod
-    def of(cls, base_url: str, endpoint: Endpoint, source: str = "") -> Way:
-        """The way to the trades of `source` (aggTrade or trade), or without it to what is told of all symbols.
+    def of(cls, base_url: str, endpoint: Endpoint, source: str = "") -> StreamUrl:
+        """The URL of the trades of `source` (aggTrade or trade); without a source, of the streams about all symbols.
 
         ConfigError if `base_url` is no WebSocket URL.
         """
         return cls(checked_base(base_url), endpoint, _ROUTES[source] if source else MARKET)
 
-    def route(self, streams: Sequence[str]) -> Route:
-        """The route to `streams`, at least one.
+    def target(self, streams: Sequence[str]) -> Target:
+        """Where to connect for `streams`, at least one (ValueError otherwise).
 
         A combined endpoint takes as many streams as fit in the URL. A raw one takes a single stream in its path, or all
         of them by SUBSCRIBE. Names may be CJK: they are percent-encoded in URLs and plain in messages.
@@ -70,23 +71,23 @@ class Way:
         base = f"{self.base_url}/{self.path}"
         if self.endpoint is Endpoint.RAW:
             if len(streams) == 1:
-                return Route(f"{base}/ws/{_encoded(streams[0])}", ())
-            return Route(f"{base}/ws", tuple(streams))
+                return Target(f"{base}/ws/{_encoded(streams[0])}", ())
+            return Target(f"{base}/ws", tuple(streams))
         url, taken = f"{base}/stream?streams={_encoded(streams[0])}", 1
         for stream in streams[1:]:
             longer = f"{url}/{_encoded(stream)}"
             if len(longer) > URL_BYTES_MAX:
                 break
             url, taken = longer, taken + 1
-        return Route(url, tuple(streams[taken:]))
+        return Target(url, tuple(streams[taken:]))
 
 
 @dataclass(frozen=True, slots=True)
-class Route:
-    """Where to connect for some streams, and those of them that `url` does not name: they are subscribed to then."""
+class Target:
+    """Where to connect for some streams, and those of them that `url` does not name: a message subscribes to them."""
 
     url: str
-    left: tuple[str, ...]
+    to_subscribe: tuple[str, ...]
 
 
 def stream_name(symbol: str, source: str) -> str:

@@ -1,6 +1,6 @@
-"""REST klines as the exchange answers them: what they weigh, and rows that are checked strictly. Pure.
+"""REST klines as the exchange answers them: rows that are checked strictly. Pure.
 
-A malformed row spoils its whole answer, because nobody could say what else is wrong with it.
+A malformed row spoils its whole answer, because nothing proves that its other rows are right.
 """
 
 from __future__ import annotations
@@ -8,11 +8,11 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any, Final
 
-from klagg.binance.payloads import INT64_MAX
-from klagg.compare import Values
+from klagg.arrays import INT64_MAX
 from klagg.decimals import checked
 from klagg.errors import BadDecimal, KlaggError
 from klagg.intervals import MINUTE, Interval
+from klagg.kline import Values
 from klagg.wire.entries import OFFICIAL_COLUMNS
 
 KLINES_PATH: Final = "/fapi/v1/klines"
@@ -21,17 +21,6 @@ KLINE_VALUES: Final = 12
 
 class Malformed(KlaggError):
     """The exchange's answer is not as documented."""
-
-
-def klines_weight(rows: int) -> int:
-    """The weight of a klines call with this limit of `rows`.
-
-    Sources differ on whether 100 and 500 still belong to the cheaper class; here they are reckoned to the dearer one.
-    """
-    for below, weight in ((100, 1), (500, 2), (1001, 5)):
-        if rows < below:
-            return weight
-    return 10
 
 
 KlineRow = tuple[int, str, str, str, str, str, str, int, str, str]

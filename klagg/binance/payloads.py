@@ -1,4 +1,4 @@
-"""What the exchange's REST answers say: pure readers of decoded JSON.
+"""The content of the exchange's REST answers and events: readers of decoded JSON. Pure.
 
 A row that is not as documented is left out and reported; an answer without anything usable is an error.
 """
@@ -10,11 +10,10 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
+from klagg.arrays import INT64_MAX
 from klagg.decimals import DIGITS_MAX
 from klagg.errors import ConfigError, ExchangeUnavailable
 from klagg.wire.entries import Listing
-
-INT64_MAX: Final = 2**63 - 1
 
 SUBSCRIBABLE: Final = frozenset({"TRADING", "PENDING_TRADING", "PRE_SETTLE", "PRE_DELIVERING"})
 """Statuses under which trades are to be expected now or soon; the others (SETTLING, CLOSE, …) are over."""
@@ -27,7 +26,7 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 class ServerTime:
     """The answer of `/fapi/v1/time`: exchange ms, and how fast that clock runs.
 
-    `speed` is 1 for Binance. A local exchange says its own (0 while its clock is held) and is `simulated`.
+    `speed` is 1 for Binance. A simulator reports its own (0 while its clock is held) and is `simulated`.
     """
 
     time_ms: int
@@ -37,7 +36,7 @@ class ServerTime:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """The listings asked for, by name, and one sentence for each row that could not be read."""
+    """The listings requested, by name, and one sentence for each row that could not be read."""
 
     listings: list[Listing]
     malformed: list[str]
@@ -45,7 +44,7 @@ class Selection:
 
 @dataclass(frozen=True, slots=True)
 class Ticker:
-    """What a ticker says of a symbol at the exchange time `time_ms`: last price, and volume over a moving day."""
+    """A symbol's ticker at the exchange time `time_ms`: last price, and volume over a moving day."""
 
     symbol: str
     time_ms: int
@@ -113,7 +112,7 @@ def listings_of(
 
 
 def names_of(exchange_info: Any) -> frozenset[str]:
-    """The names of all symbols that the answer speaks of, whatever else is in their rows."""
+    """The names of all symbols in the answer, whatever else is in their rows."""
     rows = exchange_info.get("symbols") if isinstance(exchange_info, dict) else None
     if not isinstance(rows, list):
         return frozenset()
@@ -125,16 +124,16 @@ def subscribable(listings: Iterable[Listing]) -> list[str]:
     return [each.symbol for each in listings if each.status in SUBSCRIBABLE]
 
 
-def told_of(message: Any) -> Any:
-    """What a message over a combined endpoint tells: an event or a list of events; None if it is a reply or nothing."""
+def event_in(message: Any) -> Any:
+    """The event, or list of events, in a message over a combined endpoint; None if it is a reply or nothing."""
     return message.get("data") if isinstance(message, dict) and "stream" in message else None
 
 
-def tickers_of(told: Any) -> list[Ticker]:
-    """The tickers of USDⓈ-M symbols (`st` 1) in what `!miniTicker@arr` tells; rows that are none are left out."""
-    if not isinstance(told, list):
+def tickers_of(event: Any) -> list[Ticker]:
+    """The tickers of USDⓈ-M symbols (`st` 1) in an event of `!miniTicker@arr`; rows that are none are left out."""
+    if not isinstance(event, list):
         return []
-    return [ticker for ticker in map(_ticker, told) if ticker]
+    return [ticker for ticker in map(_ticker, event) if ticker]
 
 
 def _ticker(row: Any) -> Ticker | None:
@@ -151,16 +150,16 @@ def _ticker(row: Any) -> Ticker | None:
         return None
 
 
-def contract_of(told: Any) -> ContractNews | None:
-    """What a `!contractInfo` event tells of a USDⓈ-M contract (`st` 1); None if it is no such event."""
-    if not isinstance(told, dict) or told.get("e") != "contractInfo" or told.get("st", 1) != 1:
+def contract_of(event: Any) -> ContractNews | None:
+    """The news of a USDⓈ-M contract (`st` 1) in a `!contractInfo` event; None if it is no such event."""
+    if not isinstance(event, dict) or event.get("e") != "contractInfo" or event.get("st", 1) != 1:
         return None
-    name, kind, status = told.get("s"), told.get("ct"), told.get("cs")
+    name, kind, status = event.get("s"), event.get("ct"), event.get("cs")
     if not all(isinstance(each, str) and _NAME.fullmatch(each) for each in (name, kind, status)):
         return None
-    if not _whole(told.get("ot"), 0, INT64_MAX) or not _whole(told.get("dt"), 0, INT64_MAX):
+    if not _whole(event.get("ot"), 0, INT64_MAX) or not _whole(event.get("dt"), 0, INT64_MAX):
         return None
-    return ContractNews(str(name), str(kind), str(status), told["ot"], told["dt"])
+    return ContractNews(str(name), str(kind), str(status), event["ot"], event["dt"])
 
 
 def _check_named(symbols: Sequence[str], listed: dict[str, Listing], chosen: dict[str, Listing]) -> None:

@@ -1,6 +1,6 @@
 """A small client of the exchange's REST API: bounded in time and size, its errors klagg's own.
 
-It never retries: how often to ask again is the caller's to decide, who knows the weight that it costs.
+It never retries: the caller decides how often to repeat a call, because the caller knows the weight that it costs.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import aiohttp
 import ujson
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
+from klagg.binance.limits import BAN_S_MAX, EXCHANGE_INFO_WEIGHT, TIME_WEIGHT
 from klagg.binance.payloads import ServerTime, server_time_of
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
@@ -28,35 +29,37 @@ KEEPALIVE_S: Final = 60
 _CHUNK_BYTES: Final = 1 << 16
 
 USED_WEIGHT: Final = "X-MBX-USED-WEIGHT-1M"
-"""The header that says what this address has used of the minute's weight."""
+"""The header with what this address has used of the minute's weight."""
 
 PAUSE_S: Final = 60.0
 """After a 429 or 418 that names no time."""
 
-PAUSE_S_MAX: Final = 3 * 86_400.0
+PAUSE_S_MAX: Final = float(BAN_S_MAX)
 """The exchange's longest ban."""
 
 _COUNT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
 
 class Gate(Protocol):
-    """Decides when this address may ask (klagg.binance.weight_account has two)."""
+    """Decides when this address may call (klagg.binance.weight_account has two)."""
 
     async def enter(self, weight: int) -> int:
-        """Return when an ask of this weight may go out; the minute of it. ExchangeRefused if it may not."""
+        """Return when a call of this weight may go out; the number of its minute. ExchangeRefused if it may not."""
 
     async def leave(self, minute: int, used: int, pause_s: float) -> None:
-        """The exchange said that `used` weight is used (0: it did not say), and asks for a pause (0: none)."""
+        """The exchange reported `used` weight (0: nothing) and a pause in seconds (0: none)."""
 
 
 class OpenGate:
     """Lets everything through."""
 
     async def enter(self, weight: int) -> int:
+        """Let the call through at once."""
         return 0
 
     async def leave(self, minute: int, used: int, pause_s: float) -> None:
-        return None
+        """Do nothing."""
+        return
 
 
 class ExchangeRest:
@@ -89,7 +92,7 @@ class ExchangeRest:
         self._proxy, self._agent = proxy, agent
 
     async def __aenter__(self) -> ExchangeRest:
-        connector, proxy = _way_through(self._proxy)
+        connector, proxy = _connector_for(self._proxy)
         self._session = aiohttp.ClientSession(
             timeout=self._timeout,
             connector=connector,
@@ -107,11 +110,11 @@ class ExchangeRest:
 
     async def time(self) -> ServerTime:
         """The exchange's clock (weight 1)."""
-        return server_time_of(await self.get("/fapi/v1/time"))
+        return server_time_of(await self.get("/fapi/v1/time", TIME_WEIGHT))
 
     async def exchange_info(self) -> Any:
         """All symbols as the exchange lists them, decoded but not judged (weight 1); see payloads.listings_of."""
-        return await self.get("/fapi/v1/exchangeInfo")
+        return await self.get("/fapi/v1/exchangeInfo", EXCHANGE_INFO_WEIGHT)
 
     async def synchronise(self, clock: ExchangeClock, local: Callable[[], float] = steady_ms) -> float:
         """One round trip to the exchange's clock, taken in by `clock`; its correction in exchange ms.
@@ -120,7 +123,7 @@ class ExchangeRest:
         """
         if not clock.synced:
             await self.time()
-        minute = await self._gate.enter(1)  # its own round trip must not count
+        minute = await self._gate.enter(TIME_WEIGHT)  # its own round trip must not count
         sent_ms = local()
         status, headers, body = await self._answer("/fapi/v1/time", {})
         received_ms = local()
@@ -157,7 +160,7 @@ class ExchangeRest:
             raise ExchangeUnavailable(f"the exchange at {self._base_url} does not answer {path}: {reason}") from lost
 
     async def _judged(self, path: str, minute: int, status: int, headers: Mapping[str, str], body: bytes) -> Any:
-        """The decoded JSON of an answer, once the gate has heard what it says about weight."""
+        """The decoded JSON of an answer, once the gate was given the weight that the answer reports."""
         pause_s = (_seconds(headers.get("Retry-After", "")) or PAUSE_S) if status in (429, 418) else 0.0
         used = headers.get(USED_WEIGHT, "")
         await self._gate.leave(minute, int(used) if _COUNT.fullmatch(used) else 0, min(pause_s, PAUSE_S_MAX))
@@ -181,7 +184,7 @@ class ExchangeRest:
         return b"".join(parts)
 
 
-def _way_through(proxy: str) -> tuple[aiohttp.TCPConnector, str | None]:
+def _connector_for(proxy: str) -> tuple[aiohttp.TCPConnector, str | None]:
     """The connector and the proxy that a session needs to go through `proxy`."""
     if not proxy.startswith("socks"):
         return aiohttp.TCPConnector(keepalive_timeout=KEEPALIVE_S), proxy or None

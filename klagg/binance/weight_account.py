@@ -1,10 +1,10 @@
-"""The REST weight of this address: one account in Redis from which every process takes before it asks the exchange.
+"""The REST weight of this address: one account in Redis from which every process spends before it calls the exchange.
 
-The exchange counts weight per address and calendar minute of real time. An ask that is on its way when the minute ends
-may count for either; so it is charged to every minute in which the exchange may come to see it, and the limit holds in
-each of them. Redis' own clock says which minute it is: one clock for all processes. What others behind the same address
-use is learnt from the exchange's answers (`X-MBX-USED-WEIGHT-1M`). After 429 or 418 nobody asks before the time that
-the exchange named.
+The exchange counts weight per address and calendar minute of real time. A call that is on its way when the minute ends
+may count for either, so it is charged to every minute in which the exchange may receive it, and the limit holds in
+each of them. The minute is that of Redis' clock, which is one clock for all processes. What others behind the same
+address use is learnt from the exchange's answers (`X-MBX-USED-WEIGHT-1M`). After 429 or 418 no process calls before the
+time that the exchange named (Binance USDⓈ-M docs, "General Info", "IP Limits").
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ import asyncio
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final, Protocol
 
 from klagg import settings
+from klagg.drivers.statements import load_statements
 from klagg.errors import ExchangeRefused, RedisRefused, RedisUnavailable
 from klagg.process.stats import Stats
 from klagg.wire.keys import WEIGHTS_KEY
@@ -29,7 +31,7 @@ SKEW_MS: Final = 1_000
 """How far Redis' clock and the exchange's may differ."""
 
 FLIGHT_MS: Final = 3_000
-"""How long an ask may be on its way until the exchange counts it."""
+"""How long a call may be on its way until the exchange counts it."""
 
 HASTE_S: Final = 0.25
 """The longest that a hasty gate waits for Redis."""
@@ -37,60 +39,14 @@ HASTE_S: Final = 0.25
 WAIT_S_MAX: Final = 65.0
 """The longest sleep of a patient gate before it looks again."""
 
-TAKE: Final = """
-local minute_ms = 60000
-local role, weight = ARGV[1], tonumber(ARGV[2])
-local own_max, total_max = tonumber(ARGV[3]), tonumber(ARGV[4])
-local skew_ms, flight_ms = tonumber(ARGV[5]), tonumber(ARGV[6])
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-local minute = math.floor(now_ms / minute_ms)
-local pause_ms = tonumber(redis.call('HGET', KEYS[1], 'until') or '0') - now_ms
-if pause_ms > 0 then return {0, pause_ms, minute, 1} end
-local first = math.floor((now_ms - skew_ms) / minute_ms)
-local last = math.floor((now_ms + flight_ms) / minute_ms)
-local function used(at, who) return tonumber(redis.call('HGET', KEYS[1], at .. ':' .. who) or '0') end
-local wait_ms = 0
-for at = first, last do
-  if used(at, 'all') + weight > total_max or used(at, role) + weight > own_max then
-    wait_ms = (at + 1) * minute_ms + skew_ms - now_ms
-  end
-end
-if wait_ms > 0 then return {0, wait_ms, minute, 0} end
-for _, name in ipairs(redis.call('HKEYS', KEYS[1])) do
-  local at = tonumber(string.match(name, '^(%d+):'))
-  if at and at < first then redis.call('HDEL', KEYS[1], name) end
-end
-for at = first, last do
-  redis.call('HINCRBY', KEYS[1], at .. ':all', weight)
-  redis.call('HINCRBY', KEYS[1], at .. ':' .. role, weight)
-end
-return {1, 0, minute, 0}
-"""
-"""role, weight, own_max, total_max, skew_ms, flight_ms → granted, wait_ms, minute, whether the exchange paused us."""
-
-NOTE: Final = """
-local minute_ms = 60000
-local minute, used, pause_ms, skew_ms = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
-local time = redis.call('TIME')
-local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
-if pause_ms > 0 then
-  local known = tonumber(redis.call('HGET', KEYS[1], 'until') or '0')
-  if now_ms + pause_ms > known then redis.call('HSET', KEYS[1], 'until', string.format('%.0f', now_ms + pause_ms)) end
-end
-local same = math.floor(now_ms / minute_ms) == minute and math.floor((now_ms - skew_ms) / minute_ms) == minute
-if same and used > tonumber(redis.call('HGET', KEYS[1], minute .. ':all') or '0') then
-  redis.call('HSET', KEYS[1], minute .. ':all', used)
-end
-return {}
-"""
-"""minute, used, pause_ms, skew_ms. A figure that may speak of the minute before is left out: it would stop all."""
+_SCRIPTS: Final = load_statements(Path(__file__).with_suffix(".lua"))
 
 
 class Scripts(Protocol):
     """What this module needs of klagg.drivers.redis_streams.AsyncStreams."""
 
-    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]: ...
+    async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
+        """EVAL of a Lua script over one key; it answers with integers."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,9 +73,9 @@ def audit_share(rest: settings.Rest, audit: settings.Audit) -> Share:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What the account says: `granted`, or how long to wait (ms); `paused` if the exchange itself asked for that.
+    """What the account answers: `granted`, or how long to wait (ms); `paused` if the exchange demanded that.
 
-    `minute` is the number of the minute in which it was asked.
+    `minute` is the number of the minute (Redis' clock) in which the account answered.
     """
 
     granted: bool
@@ -128,22 +84,23 @@ class Answer:
     paused: bool
 
 
-async def take_weight(streams: Scripts, role: str, weight: int, share: Share) -> Answer:
-    """Take `weight` for `role` if its share has room."""
+async def spend_weight(streams: Scripts, role: str, weight: int, share: Share) -> Answer:
+    """Spend `weight` for `role` if its share of the minute allows it. RedisUnavailable, RedisRefused."""
     arguments: list[str | int] = [role, weight, share.own, share.total, SKEW_MS, FLIGHT_MS]
-    granted, wait_ms, minute, paused = await streams.run_script(TAKE, WEIGHTS_KEY, arguments)
+    granted, wait_ms, minute, paused = await streams.run_script(_SCRIPTS["spend"], WEIGHTS_KEY, arguments)
     return Answer(bool(granted), wait_ms, minute, bool(paused))
 
 
-async def note_weight(streams: Scripts, minute: int, used: int, pause_s: float) -> None:
-    """Tell the account what the exchange said: `used` weight of the `minute` of `take_weight`, a pause it asks for."""
-    await streams.run_script(NOTE, WEIGHTS_KEY, [minute, used, round(pause_s * 1000), SKEW_MS])
+async def report_weight(streams: Scripts, minute: int, used: int, pause_s: float) -> None:
+    """Report the exchange's answer to the account: `used` weight of the `minute` that `spend_weight` gave, and a pause
+    in seconds. RedisUnavailable, RedisRefused."""
+    await streams.run_script(_SCRIPTS["report"], WEIGHTS_KEY, [minute, used, round(pause_s * 1000), SKEW_MS])
 
 
 class PatientGate:
-    """Lets a role's asks through one after the other, in their order, each when its weight may be used.
+    """Lets a role's calls through one after the other, in their order, each when its weight may be used.
 
-    RedisUnavailable or RedisRefused where the account cannot be had: then nothing may be asked.
+    RedisUnavailable or RedisRefused where the account cannot be had: then no call may go out.
     """
 
     def __init__(
@@ -163,9 +120,9 @@ class PatientGate:
         stats.show("weight_limit", rest.weight_per_minute)
 
     async def enter(self, weight: int) -> int:
-        """Wait until `weight` may be used, and take it; the minute that `leave` asks for."""
+        """Wait until `weight` may be spent, and spend it; the number of the minute, for `leave`."""
         async with self._turn:
-            while not (answer := await take_weight(self._streams, self._role, weight, self._share)).granted:
+            while not (answer := await spend_weight(self._streams, self._role, weight, self._share)).granted:
                 self._stats.show("weight_wait_s", round(answer.wait_ms / 1000, 1))
                 # Several processes that wait for the same minute need not all come in its first millisecond.
                 await self._sleep(min(answer.wait_ms / 1000, WAIT_S_MAX) + random.random() * 0.05)
@@ -178,11 +135,11 @@ class PatientGate:
         """Note what the exchange answered."""
         if used:
             self._stats.show("weight_of_minute", used)
-        await note_weight(self._streams, minute, used, pause_s)
+        await report_weight(self._streams, minute, used, pause_s)
 
 
 class HastyGate:
-    """Lets small asks through at once or refuses them: for the clock, whose questions are worthless when late.
+    """Lets small calls through at once or refuses them: for the clock, whose calls are worthless when late.
 
     Without Redis it lets everything through: time matters more than a weight of 1.
     """
@@ -192,10 +149,10 @@ class HastyGate:
         stats.show("weight_limit", rest.weight_per_minute)
 
     async def enter(self, weight: int) -> int:
-        """Take `weight`; ExchangeRefused (HTTP 429, with the pause) where nothing may be asked now."""
+        """Spend `weight`; ExchangeRefused (status 429, with the pause) where no call may go out now."""
         try:
             async with asyncio.timeout(HASTE_S):
-                answer = await take_weight(self._streams, self._role, weight, self._share)
+                answer = await spend_weight(self._streams, self._role, weight, self._share)
         except (TimeoutError, RedisUnavailable, RedisRefused):
             return -1
         if answer.granted:
@@ -207,13 +164,13 @@ class HastyGate:
     async def leave(self, minute: int, used: int, pause_s: float) -> None:
         """Note what the exchange answered, if Redis takes it.
 
-        The gauge follows every answer, also where another gate of the process asks for most of the weight: one that
-        has nothing to ask for would show the minute of its last question for ever.
+        The gauge follows every answer, also where another gate of the process spends most of the weight: a gate
+        without calls would otherwise show the minute of its last call for ever.
         """
         if used:
             self._stats.show("weight_of_minute", used)
         try:
             async with asyncio.timeout(HASTE_S):
-                await note_weight(self._streams, minute, used, pause_s)
+                await report_weight(self._streams, minute, used, pause_s)
         except (TimeoutError, RedisUnavailable, RedisRefused):
             return

@@ -6,9 +6,8 @@ from decimal import Decimal, InvalidOperation
 
 import ujson
 
-from klagg.compare import Values, differences
 from klagg.errors import BadDecimal
-from klagg.kline import DECIMAL_FIELDS, NINE_VALUES, Kline
+from klagg.kline import DECIMAL_FIELDS, NINE_VALUES, Kline, Values, differences
 from klagg.recordings import OfficialKline
 
 
@@ -32,7 +31,7 @@ def values_of_official(row: OfficialKline) -> Values:
     return {name: number(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
-class Comparison:
+class ComparisonReport:
     """Counts and prints. A bar is exact if all values that both sides have are equal; else partial if its source does
     not fully cover it, else different. A bar without an official row counts as a bar alone."""
 

@@ -317,7 +317,7 @@ async def _synchronise(exchange: Exchange, clock: ExchangeClock) -> None:
 def offset(rest_url: str, offset_ms: float, speed: float) -> Check:
     """How far the exchange's clock is from this machine's. klagg follows the exchange's, so this is no failure."""
     if speed != 1:
-        return Check(OK, "exchange", f"{rest_url} answers; it is a local exchange whose clock runs at ×{speed:g}")
+        return Check(OK, "exchange", f"{rest_url} answers; it is a simulator whose clock runs at ×{speed:g}")
     words = f"{rest_url} answers; its clock is {offset_ms:+.0f} ms from this machine's"
     if abs(offset_ms) > OFFSET_MS_MAX:
         return Check(WARN, "exchange", f"{words}: set this machine's clock by NTP, or its logs will mislead")

@@ -18,7 +18,8 @@ from klagg.errors import ConfigError, ContractError
 from klagg.intervals import interval
 from klagg.kline import DECIMAL_FIELDS, Kline
 from klagg.wire.entries import EVENT_TICK, LIVE_META, LIVE_VALUE, TRADE_COLUMNS, TRADES, event_rows, live_value_of
-from klagg.wire.fields import RawFields, check_version, integer_of, text_of, texts_of
+from klagg.wire.entry_id import BEFORE_FIRST, EntryId
+from klagg.wire.fields import RawFields, integer_of, text_of, texts_of, upgraded
 from klagg.wire.keys import Keys, shard_of
 
 PAGE: Final = 100
@@ -135,31 +136,32 @@ def _padded(symbol: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """What can be looked at: the attribute of Keys that names its stream, its records, and a record as a line."""
+class StreamFormat:
+    """How a stream is shown: the attribute of Keys that names it, the records of an entry, and a record as a line."""
 
     stream: str
     records: Callable[[RawFields], list[Record]]
     line: Callable[[Record], str]
 
 
-KINDS: Final = {
-    "trades": Kind("feed", trades, trade_line),
-    "klines": Kind("klines", klines, kline_line),
-    "live": Kind("live", live, live_line),
-    "events": Kind("events", events, event_line),
+FORMATS: Final = {
+    "trades": StreamFormat("feed", trades, trade_line),
+    "klines": StreamFormat("klines", klines, kline_line),
+    "live": StreamFormat("live", live, live_line),
+    "events": StreamFormat("events", events, event_line),
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """Which records are wanted: empty texts mean any. `ticks` are events that nobody wants unless asked."""
+class RecordFilter:
+    """Which records are shown; an empty text means any. `ticks`: whether tick events are shown."""
 
     symbol: str = ""
     interval: str = ""
     ticks: bool = False
 
-    def takes(self, record: Record) -> bool:
+    def matches(self, record: Record) -> bool:
+        """Whether a record is shown."""
         return (
             (not self.symbol or record.get("symbol") == self.symbol)
             and (not self.interval or record.get("interval") == self.interval)
@@ -175,7 +177,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Prints what is in a stream, newest last: trades of the feed, klines (finals, confirmations, "
         "amendments), live bars, or events. Times are UTC.",
     )
-    parser.add_argument("what", choices=tuple(KINDS))
+    parser.add_argument("what", choices=tuple(FORMATS))
     parser.add_argument("symbol", nargs="?", default="", metavar="SYMBOL", help="only this symbol")
     parser.add_argument("--interval", default="", help="only this interval (klines, live, events)")
     parser.add_argument("--count", type=_count, default=20, metavar="N", help="how many of the newest lines (20)")
@@ -199,15 +201,15 @@ def run(args: argparse.Namespace) -> int:
         if args.what == "trades":
             raise ConfigError("trades have no interval: leave --interval out")
     settings = locate.running_settings(args)
-    wish = Wish(args.symbol.upper(), args.interval, args.ticks)
-    shards = [shard_of(wish.symbol, settings.shards)] if wish.symbol else range(settings.shards)
-    kind = KINDS[args.what]
-    view = View(locate.connect(settings), kind, [getattr(Keys(each), kind.stream) for each in shards], wish)
+    wanted = RecordFilter(args.symbol.upper(), args.interval, args.ticks)
+    shards = [shard_of(wanted.symbol, settings.shards)] if wanted.symbol else range(settings.shards)
+    kind = FORMATS[args.what]
+    view = View(locate.connect(settings), kind, [getattr(Keys(each), kind.stream) for each in shards], wanted)
     tips = view.tips()
     records = view.newest(tips, args.count)
     _print(records, kind, as_json=args.json)
     if args.count and not records:
-        about = f" of {wish.symbol}" if wish.symbol else ""
+        about = f" of {wanted.symbol}" if wanted.symbol else ""
         print(f"no {args.what}{about} in the newest {view.looked_at:,} entries of {view.place}", file=sys.stderr)
     while args.follow:
         _print(view.next(tips, settings.redis.block_ms), kind, as_json=args.json)
@@ -215,7 +217,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _print(records: Sequence[Record], kind: Kind, *, as_json: bool) -> None:
+def _print(records: Sequence[Record], kind: StreamFormat, *, as_json: bool) -> None:
     for record in records:
         if as_json:
             print(ujson.dumps(record, ensure_ascii=False, escape_forward_slashes=False))
@@ -227,10 +229,10 @@ def _print(records: Sequence[Record], kind: Kind, *, as_json: bool) -> None:
 class View:
     """The wanted records of a kind in the streams `keys`. Entries that break the contract are named and passed over."""
 
-    def __init__(self, streams: Streams, kind: Kind, keys: Sequence[str], wish: Wish) -> None:
+    def __init__(self, streams: Streams, kind: StreamFormat, keys: Sequence[str], wanted: RecordFilter) -> None:
         self.streams = streams
         self.looked_at = 0
-        self._kind, self._keys, self._wish = kind, keys, wish
+        self._kind, self._keys, self._filter = kind, keys, wanted
 
     @property
     def place(self) -> str:
@@ -240,24 +242,24 @@ class View:
     def tips(self) -> dict[str, str]:
         """The newest id of each stream: up to it is what was, behind it what comes."""
         newest = {key: self.streams.newest(key) for key in self._keys}
-        return {key: entries[0].id if entries else "0-0" for key, entries in newest.items()}
+        return {key: entries[0].id if entries else BEFORE_FIRST for key, entries in newest.items()}
 
     def newest(self, tips: Mapping[str, str], count: int) -> list[Record]:
         """The newest `count` records up to `tips`, oldest first; over several streams by the time of their entries."""
-        found: list[tuple[tuple[int, ...], Record]] = []
+        found: list[tuple[EntryId, Record]] = []
         for key in self._keys:
             found += reversed(self._backwards(key, tips[key], count))
         found.sort(key=lambda each: each[0])
         return [record for _, record in found[max(0, len(found) - count) :]]
 
-    def _backwards(self, key: str, last: str, count: int) -> list[tuple[tuple[int, ...], Record]]:
+    def _backwards(self, key: str, last: str, count: int) -> list[tuple[EntryId, Record]]:
         """The newest records of one stream with their entry's id, newest first, page by page."""
-        found: list[tuple[tuple[int, ...], Record]] = []
+        found: list[tuple[EntryId, Record]] = []
         looked_at = 0
         while len(found) < count and looked_at < LOOK_BACK_ENTRIES:
             page = self.streams.newest(key, last=last, count=PAGE)
             for entry in page:
-                place = tuple(map(int, entry.id.split("-")))
+                place = EntryId.of(entry.id)
                 found += [(place, record) for record in reversed(self._wanted(key, entry))]
             looked_at += len(page)
             if len(page) < PAGE:
@@ -277,8 +279,7 @@ class View:
 
     def _wanted(self, key: str, entry: Entry) -> list[Record]:
         try:
-            check_version(entry.fields)
-            return [record for record in self._kind.records(entry.fields) if self._wish.takes(record)]
+            return [record for record in self._kind.records(upgraded(entry.fields)) if self._filter.matches(record)]
         except ContractError as bad:
             print(f"entry {entry.id} of {key} is left out: {bad}", file=sys.stderr)
             return []

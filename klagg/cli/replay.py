@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import ujson
 
-from klagg.cli.comparison import Comparison, values_of_kline, values_of_official
+from klagg.cli.comparison import ComparisonReport, values_of_kline, values_of_official
 from klagg.errors import ConfigError
 from klagg.intervals import Interval, interval
 from klagg.kline import FIELDS, Kline
@@ -56,7 +56,7 @@ def _compare(klines: list[Kline], args: argparse.Namespace, kind: Interval) -> i
         )
     official = {row.open_time_ms: row for row in open_klines(args.klines, symbols[0] if symbols else None, kind.name)}
     _check_grid(official, kind, args.klines)
-    comparison = Comparison(args.json)
+    comparison = ComparisonReport(args.json)
     for kline in klines:
         row = official.get(kline.open_time)
         theirs = None if row is None else values_of_official(row)

@@ -8,11 +8,10 @@ import itertools
 import ujson
 
 from aggregator.rollup import SourceBar, roll_up
-from klagg.cli.comparison import Comparison, values_of_official
-from klagg.compare import Values
+from klagg.cli.comparison import ComparisonReport, values_of_official
 from klagg.errors import ConfigError
 from klagg.intervals import INTERVALS, Interval, interval
-from klagg.kline import NINE_VALUES
+from klagg.kline import NINE_VALUES, Values
 from klagg.recordings import KlineRecording, OfficialKline, open_klines
 from klagg.recordings.files import text_head
 
@@ -50,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         print(ujson.dumps({"bars": len(ours), "exact": 0, "different": 0, "partial": partial}))
         return 0
     official = open_klines(args.compare, args.symbol, to.name)
-    comparison = Comparison(args.json, float_sums=any(_float_sums(each) for each in (*sources, official)))
+    comparison = ComparisonReport(args.json, float_sums=any(_float_sums(each) for each in (*sources, official)))
     theirs = {row.open_time_ms: row for row in official}
     first, last = min(ours), max(ours)
     for open_time in sorted(set(ours) | {each for each in theirs if first <= each <= last}):

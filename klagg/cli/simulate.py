@@ -1,4 +1,4 @@
-"""`klagg simulate`: a local exchange for demos, tests and load."""
+"""`klagg simulate`: a simulator of the exchange for demos, tests and load."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from klagg.errors import RecordingError
 from klagg.simulator import (
     FaultScript,
     FaultScriptError,
-    LocalExchange,
+    MarketSource,
     RecordedMarket,
-    Source,
+    Simulator,
     SyntheticMarket,
     read_faults,
 )
@@ -31,7 +31,7 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     """Adds the `simulate` command to the main parser."""
     parser = commands.add_parser(
         "simulate",
-        help="run a local exchange: recorded trades, or a seeded synthetic market",
+        help="run a simulator of the exchange: recorded trades, or a seeded synthetic market",
         description="Runs a Binance USDⓈ-M exchange on this machine (WebSocket and REST on one port) that plays "
         "recorded trades or a seeded synthetic market.",
         epilog=faults_help(),
@@ -48,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--symbols", type=int, metavar="N", help=f"symbols of a synthetic market ({_SYMBOLS})")
     parser.add_argument("--rate", type=float, metavar="R", help=f"its aggregate trades a second in total ({_RATE:g})")
     parser.add_argument("--seed", type=int, metavar="S", help=f"its seed ({_SEED})")
+    parser.add_argument("--floor", type=float, metavar="S", help="its symbols trade at least once in S seconds (never)")
     parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="exchange seconds a second (1)")
     parser.add_argument("--faults", metavar="FILE", help="a script of what goes wrong and when (see below)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
@@ -93,14 +94,14 @@ def run(args: argparse.Namespace) -> int:
         if not 0 <= args.port <= 65_535:
             raise ValueError(f"The port must lie between 0 and 65535, not {args.port}.")
         faults = None if args.faults is None else read_script(args.faults)
-        exchange = LocalExchange(source, args.speed, args.host, args.port, wait=args.wait, faults=faults)
+        exchange = Simulator(source, args.speed, args.host, args.port, wait=args.wait, faults=faults)
     except (ValueError, RecordingError) as error:
         print(error, file=sys.stderr)
         return 2
     return asyncio.run(_serve(exchange, args.host, args.port))
 
 
-def _source(args: argparse.Namespace) -> Source:
+def _source(args: argparse.Namespace) -> MarketSource:
     if args.trades is None:
         if args.symbol is not None:
             raise ValueError("--symbol names the symbol of recordings: it needs --trades.")
@@ -108,14 +109,15 @@ def _source(args: argparse.Namespace) -> Source:
             _SYMBOLS if args.symbols is None else args.symbols,
             _RATE if args.rate is None else args.rate,
             _SEED if args.seed is None else args.seed,
+            floor_s=args.floor,
         )
-    for option in ("symbols", "rate", "seed"):
+    for option in ("symbols", "rate", "seed", "floor"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option} shapes a synthetic market and cannot be given with --trades.")
     return RecordedMarket.load(args.trades, args.symbol)
 
 
-async def _serve(exchange: LocalExchange, host: str, port: int) -> int:
+async def _serve(exchange: Simulator, host: str, port: int) -> int:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -126,7 +128,7 @@ async def _serve(exchange: LocalExchange, host: str, port: int) -> int:
         print(f"Cannot listen on {host} port {port}: {error.strerror or error}.", file=sys.stderr)
         await exchange.stop()
         return 2
-    print(f"local exchange at {exchange.rest_url} ({exchange.websocket_url})", flush=True)
+    print(f"the simulator at {exchange.rest_url} ({exchange.websocket_url})", flush=True)
     tasks = [
         asyncio.create_task(stop.wait(), name="stop signal"),
         asyncio.create_task(exchange.failed(), name="exchange failure"),
@@ -145,8 +147,8 @@ async def _serve(exchange: LocalExchange, host: str, port: int) -> int:
     return 0
 
 
-async def _print_statistics(exchange: LocalExchange) -> None:
-    """One line every 10 s: what went out and whether the playing keeps up."""
+async def _print_statistics(exchange: Simulator) -> None:
+    """Print one line every 10 s: what was sent, and whether the simulator keeps up with its clock."""
     player, hub = exchange.player, exchange.hub
     before = (player.aggregates_played, hub.frames_sent, hub.bytes_sent, exchange.rest.requests)
     at_s = time.monotonic()
@@ -169,8 +171,8 @@ async def _print_statistics(exchange: LocalExchange) -> None:
         )
 
 
-async def _print_faults(exchange: LocalExchange) -> None:
-    """A line when a fault begins or is over, and when connections were closed; without a script nothing to tell."""
+async def _print_faults(exchange: Simulator) -> None:
+    """Print a line when a fault begins or is over, and when connections were closed; nothing without a script."""
     active: set[object] = set()
     closed: dict[object, object] = {}
     while exchange.faults is not None:

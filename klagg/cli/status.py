@@ -30,7 +30,7 @@ UNREADABLE = "unreadable"
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
+class ProcessStatus:
     """One process by its heartbeat. `beat` is the heartbeat as it was written; `age_ms` how long ago."""
 
     name: str
@@ -50,19 +50,21 @@ class Seen:
         return str(self.beat.get("alarm", ""))
 
     def to_json(self) -> dict[str, Any]:
+        """The heartbeat with the state, for `klagg status --json`."""
         own = {"process": self.name, "state": self.state, "expected": self.expected}
         return {**self.beat, **own, "uptime_s": round(self.uptime_s, 1), "age_ms": self.age_ms}
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
-    """What the heartbeats say: expected processes first, in their order, then others by name."""
+class StatusReport:
+    """All heartbeats: expected processes first, in their order, then others by name; and the missing ones."""
 
-    seen: Sequence[Seen]
+    seen: Sequence[ProcessStatus]
     missing: Sequence[str]
 
     @property
     def alarms(self) -> list[str]:
+        """A sentence for each process with an alarm."""
         return [f"{each.name}: {each.alarm}" for each in self.seen if each.alarm]
 
     @property
@@ -71,6 +73,7 @@ class Report:
         return not self.missing and not self.alarms
 
     def to_json(self) -> dict[str, Any]:
+        """The report for `klagg status --json`."""
         rows = [each.to_json() for each in self.seen]
         return {"processes": rows, "missing": list(self.missing), "alarms": self.alarms, "ok": self.ok}
 
@@ -113,32 +116,32 @@ def silent_after_ms(service: Service) -> int:
     return max(3 * service.heartbeat_ms, 500 * service.heartbeat_ttl_s)
 
 
-def report(beats: Mapping[str, str], expected: Sequence[str], now_ms: float, silent_ms: int) -> Report:
+def report(beats: Mapping[str, str], expected: Sequence[str], now_ms: float, silent_ms: int) -> StatusReport:
     """The report from heartbeats (JSON by key) at the local time `now_ms`."""
     by_name = {key.removeprefix(heartbeat_key("")): text for key, text in beats.items()}
     names = [name for name in expected if name in by_name] + sorted(set(by_name) - set(expected))
     seen = [_seen(name, by_name[name], name in expected, now_ms, silent_ms) for name in names]
-    return Report(seen, [name for name in expected if name not in by_name])
+    return StatusReport(seen, [name for name in expected if name not in by_name])
 
 
-def _seen(name: str, text: str, expected: bool, now_ms: float, silent_ms: int) -> Seen:
+def _seen(name: str, text: str, expected: bool, now_ms: float, silent_ms: int) -> ProcessStatus:
     try:
         beat = ujson.loads(text)
         state, age_ms = str(beat["state"]), max(0, int(now_ms - beat["time_ms"]))
         uptime_s = max(0.0, (now_ms - beat["started_ms"]) / 1000)
     except (ValueError, TypeError, LookupError):
-        return Seen(name, UNREADABLE, expected, 0.0, 0)
-    return Seen(name, SILENT if age_ms > silent_ms else state, expected, uptime_s, age_ms, beat)
+        return ProcessStatus(name, UNREADABLE, expected, 0.0, 0)
+    return ProcessStatus(name, SILENT if age_ms > silent_ms else state, expected, uptime_s, age_ms, beat)
 
 
-def sentences(found: Report) -> list[str]:
+def sentences(found: StatusReport) -> list[str]:
     """What a person should know of it, the conclusion last."""
     told = [f"ALARM {each.removeprefix('ALARM: ')}" for each in found.alarms]
     told += [f"missing: {', '.join(found.missing)}"] if found.missing else []
     return told or [f"all {len(found.seen)} processes are alive"]
 
 
-def cells(each: Seen) -> tuple[str, ...]:
+def cells(each: ProcessStatus) -> tuple[str, ...]:
     """A row under HEADINGS."""
     if each.state == UNREADABLE:
         return each.name, each.state, "", "", "", ""
@@ -152,14 +155,14 @@ def rates(beat: Mapping[str, Any]) -> str:
     return "  ".join([f"{name} {known[name]:,.0f}" for name in RATES if name in known][:RATES_SHOWN])
 
 
-def lines(found: Report) -> list[str]:
+def lines(found: StatusReport) -> list[str]:
     """The table in plain lines."""
     rows = [HEADINGS, *(cells(each) for each in found.seen)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(HEADINGS))]
     return ["  ".join(text.ljust(width) for text, width in zip(row, widths, strict=True)).rstrip() for row in rows]
 
 
-def table(found: Report) -> Table:
+def table(found: StatusReport) -> Table:
     """The table for a terminal."""
     drawn = Table(box=None, padding=(0, 2, 0, 0), header_style="bold")
     for heading in HEADINGS:

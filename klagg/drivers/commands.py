@@ -1,10 +1,10 @@
-"""What klagg.drivers.redis_streams reads from Redis and writes to it, as plain values, and the order of stream ids."""
+"""What klagg.drivers.redis_streams reads from Redis and writes to it, as plain values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from klagg.wire.fields import Fields, RawFields
 
@@ -53,12 +53,22 @@ class Delete:
 Write = Append | HashUpdate | Trim | Delete
 
 
-def next_id(entry_id: str) -> str:
-    """The lowest id behind this one."""
-    milliseconds, _, number = entry_id.partition("-")
-    if int(number) == (1 << 64) - 1:
-        return f"{int(milliseconds) + 1}-0"
-    return f"{milliseconds}-{int(number) + 1}"
+class Pending(NamedTuple):
+    """A page of entries that were delivered to a consumer and never acknowledged, the ids of those that are gone, and
+    the highest id of both (empty: there are no more)."""
+
+    entries: list[Entry]
+    gone: list[str]
+    last: str
+
+
+class Claim(NamedTuple):
+    """Entries that were taken over from other consumers: where to go on (`0-0`: all was looked at), the entries, and
+    the ids of those that are gone."""
+
+    start: str
+    entries: list[Entry]
+    gone: list[str]
 
 
 def entries_of(reply: Any) -> list[tuple[str, list[Entry]]]:
@@ -72,7 +82,14 @@ def entry_list(items: Any) -> list[Entry]:
     return [Entry(entry_id.decode(), fields) for entry_id, fields in items if entry_id is not None and fields]
 
 
-def pending_page(reply: Any) -> tuple[list[Entry], str]:
-    """A page of pending entries without those that were deleted meanwhile, and the id of its last one ("": none)."""
+def pending_of(reply: Any) -> Pending:
+    """The reply of XREADGROUP for entries that were delivered before; one that was deleted comes without fields."""
     items = [item for _, part in (reply.items() if isinstance(reply, dict) else reply or []) for item in part]
-    return entry_list(items), items[-1][0].decode() if items else ""
+    gone = [entry_id.decode() for entry_id, fields in items if not fields]
+    return Pending(entry_list(items), gone, items[-1][0].decode() if items else "")
+
+
+def claim_of(reply: Any) -> Claim:
+    """The reply of XAUTOCLAIM; its third element, the ids that were deleted, is missing before Redis 7.0."""
+    start, items, *gone = reply
+    return Claim(start.decode(), entry_list(items), [each.decode() for ids in gone for each in ids])

@@ -6,12 +6,10 @@ its caller knows whether that is safe. It serves one thread.
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Final, TypeVar
 
 import psycopg
@@ -20,6 +18,7 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 from psycopg.rows import dict_row
 
+from klagg.drivers.statements import load_statements
 from klagg.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
 
 Row = dict[str, Any]
@@ -39,29 +38,14 @@ _UNAVAILABLE_CODES: Final = {"25006": "read-only transaction: a standby", "55P03
 
 DATA_EXCEPTION: Final = "22000"
 
-WAITING_S: Final = 0.002
-"""How often a hook gets its turn while a statement runs: soon enough to do something useful with that time."""
+WAITING_S: Final = 0.05
+"""How often a hook gets its turn while a statement runs."""
 
-_NAME = re.compile(r"^-- name: (\w+)$", re.MULTILINE)
-
-
-def load_queries(path: Path) -> Mapping[str, str]:
-    """The statements of a `.sql` file, each by the name in the line `-- name: …` above it; ValueError if one repeats.
-
-    Comments before the first name describe the file.
-    """
-    parts = _NAME.split(path.read_text(encoding="utf-8"))[1:]
-    names, statements = parts[::2], parts[1::2]
-    if len(set(names)) != len(names):
-        raise ValueError(f"a name repeats in {path}: {', '.join(names)}")
-    return MappingProxyType({name: text.strip() for name, text in zip(names, statements, strict=True)})
-
-
-_QUERIES = load_queries(Path(__file__).with_name("postgres.sql"))
+_QUERIES = load_statements(Path(__file__).with_name("postgres.sql"))
 
 
 class _Connection(psycopg.Connection[Row]):
-    """A connection that does not wait for ever, and lets its owner do something while it waits.
+    """A connection that does not wait for ever, and calls its owner's hook while it waits: a heart that has to beat.
 
     psycopg resumes a waiting operation after each interval, with a false value if nothing came from the server.
     """
@@ -75,12 +59,12 @@ class _Connection(psycopg.Connection[Row]):
     def _watched(self, gen: PQGen[T]) -> PQGen[T]:
         try:
             wanted = next(gen)
-            heard = time.monotonic()
+            answered = time.monotonic()
             while True:
                 ready = yield wanted
                 if ready:
-                    heard = time.monotonic()
-                elif time.monotonic() - heard > self.silence_s_max:
+                    answered = time.monotonic()
+                elif time.monotonic() - answered > self.silence_s_max:
                     raise psycopg.OperationalError(f"no answer within {self.silence_s_max:g} s")
                 elif self.while_waiting:
                     self.while_waiting()
@@ -91,7 +75,7 @@ class _Connection(psycopg.Connection[Row]):
 
 
 def _sentence(error: psycopg.Error) -> str:
-    """What PostgreSQL or its driver said, on one line; the detail names the value that it did not take."""
+    """The message of PostgreSQL or its driver, on one line; the detail names the value that was refused."""
     parts = [error.diag.message_primary or str(error), error.diag.message_detail or ""]
     return "; ".join(" ".join(part.split()) for part in parts if part)
 
@@ -147,7 +131,7 @@ class Database:
     ) -> None:
         self._parameters = _parameters_of(url)
         self._parameters["application_name"] = application
-        # libpq counts whole seconds, and takes 0 as for ever.
+        # libpq counts whole seconds and reads 0 as no limit.
         self._parameters["connect_timeout"] = max(1, connect_timeout_ms // 1000)
         self._timeout_ms = timeout_ms
         self._while_waiting = while_waiting
@@ -179,6 +163,10 @@ class Database:
             raise
         finally:
             self._in_transaction = False
+
+    def ping(self) -> None:
+        """One round trip."""
+        self.query(_QUERIES["ping"])
 
     def execute(self, sql: str, parameters: Parameters | None = None) -> int:
         """Run a statement; how many rows it touched. Outside `transaction` it is a transaction of its own.

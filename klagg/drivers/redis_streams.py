@@ -1,7 +1,7 @@
 """The one module that imports redis: streams, hashes, heartbeats and the commit, for blocking and for asyncio callers.
 
 Its errors are klagg's own. Commands that write are never retried by the client: redis-py retries by default, and a
-transaction sent twice would double its outputs. RESP2 is asked for, so that replies look alike on every server version.
+transaction sent twice would double its outputs. RESP2 is requested, so that replies look alike on every server version.
 """
 
 from __future__ import annotations
@@ -17,22 +17,35 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError, WatchError
 from redis.retry import Retry
 
-from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
+from klagg.drivers.commands import Append, Claim, Delete, Entry, HashUpdate, Pending, Trim, Write
+from klagg.drivers.commands import claim_of as _claim_of
 from klagg.drivers.commands import entries_of as _entries
 from klagg.drivers.commands import entry_list as _entry_list
-from klagg.drivers.commands import pending_page as _pending_page
+from klagg.drivers.commands import pending_of as _pending_of
 from klagg.drivers.read_ahead import ReadAhead
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
+from klagg.wire.entry_id import BEFORE_FIRST, next_id
 from klagg.wire.fields import Fields
 
-__all__ = ["Append", "AsyncStreams", "Delete", "Entry", "HashUpdate", "Streams", "Trim", "Write", "next_id"]
+__all__ = [
+    "Append",
+    "AsyncStreams",
+    "Claim",
+    "Delete",
+    "Entry",
+    "HashUpdate",
+    "Pending",
+    "Streams",
+    "Trim",
+    "Write",
+]
 
 _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError)
 
 
 @contextmanager
 def _speaking(action: str) -> Iterator[None]:
-    """redis-py's errors as klagg's, in a sentence that says what was being done."""
+    """redis-py's errors as klagg's, in a sentence that names what was being done."""
     try:
         yield
     except _LOST as lost:
@@ -103,10 +116,12 @@ class Streams:
         self._ahead = ReadAhead(self._redis)
 
     def close(self) -> None:
+        """Close the connection to Redis."""
         with _speaking("closing"):
             self._redis.close()
 
     def ping(self) -> None:
+        """PING: RedisUnavailable unless Redis answers."""
         with _speaking("connecting"):
             self._redis.ping()
 
@@ -147,10 +162,11 @@ class Streams:
         except RedisRefused as refused:
             if "no such key" not in str(refused):
                 raise
-            return "0-0"
+            return BEFORE_FIRST
         return cast(bytes, stream["last-generated-id"]).decode()
 
     def length(self, key: str) -> int:
+        """XLEN: how many entries the stream holds, 0 where there is no stream."""
         with _speaking("counting"):
             return int(self._redis.xlen(key))
 
@@ -171,38 +187,31 @@ class Streams:
             reply = self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
         return dict(_entries(reply))
 
-    def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+    def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> Pending:
         """This consumer's own entries that were delivered and never acknowledged, behind the id `after`.
 
-        Empty only when there are no more: entries that were trimmed while pending are passed over.
+        Entries that were trimmed while pending are named as gone. Both lists are empty only when there are no more.
         """
-        while True:
-            with _speaking("reading pending entries"):
-                reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
-            entries, last = _pending_page(reply)
-            if entries or not last:
-                return entries
-            after = last
+        with _speaking("reading pending entries"):
+            reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+        return _pending_of(reply)
 
     def claim_idle(
-        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
-    ) -> tuple[str, list[Entry]]:
-        """XAUTOCLAIM: entries that another consumer left pending for `idle_ms`; the next start (`0-0`: done), them."""
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = BEFORE_FIRST
+    ) -> Claim:
+        """XAUTOCLAIM: entries that any consumer, this one too, has left pending for `idle_ms`, from the id `start` on.
+
+        Entries that were trimmed while pending are named as gone; Redis 7.0 and later forget them then and there.
+        """
         with _speaking("claiming entries"):
             reply: Any = self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
-        return reply[0].decode(), _entry_list(reply[1])
+        return _claim_of(reply)
 
     def pending_count(self, key: str, group: str) -> int:
         """How many entries of the group are delivered and not yet acknowledged."""
         with _speaking("counting pending entries"):
             reply: Any = self._redis.xpending(key, group)
         return int(reply["pending"])
-
-    def pending_ids(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[str]:
-        """XPENDING: the ids behind `after` that this consumer was given and did not acknowledge, trimmed ones too."""
-        with _speaking("asking for pending entries"):
-            found: Any = self._redis.xpending_range(key, group, next_id(after), "+", count, consumername=consumer)
-        return [each["message_id"].decode() for each in found]
 
     def group_lag(self, key: str, group: str) -> int | None:
         """How many entries the group has not read yet, as Redis reckons it; None where it does not know."""
@@ -213,7 +222,7 @@ class Streams:
         return None if lag is None else int(lag)
 
     def consumers_idle_ms(self, key: str, group: str) -> int | None:
-        """XINFO CONSUMERS: how long ago a consumer of the group last asked; None without any (or without the group)."""
+        """XINFO CONSUMERS: how long ago a consumer of the group last read; None without any (or without the group)."""
         if group not in self.groups(key):
             return None
         with _speaking("asking for consumers"):
@@ -225,11 +234,6 @@ class Streams:
         if ids:
             with _speaking("acknowledging"):
                 self._redis.xack(key, group, *ids)
-
-    def trim_before(self, key: str, entry_id: str) -> int:
-        """XTRIM MINID: drop everything older than `entry_id`; how many entries went."""
-        with _speaking("trimming"):
-            return int(self._redis.xtrim(key, minid=entry_id, approximate=False))
 
     def trim_slice(self, key: str, entry_id: str, limit: int) -> int:
         """XTRIM MINID ~ LIMIT: drop at most `limit` entries older than `entry_id`, by whole nodes; how many went.
@@ -271,10 +275,12 @@ class Streams:
         return needed
 
     def hash_of(self, key: str) -> dict[bytes, bytes]:
+        """HGETALL: the fields of a hash, none where there is no hash."""
         with _speaking("reading a hash"):
             return cast(dict[bytes, bytes], self._redis.hgetall(key))
 
     def set_bytes(self, key: str, value: bytes) -> None:
+        """SET: `value` replaces what the key held, its time to live included."""
         with _speaking("writing a value"):
             self._redis.set(key, value)
 
@@ -284,6 +290,7 @@ class Streams:
             return cast(list[bytes | None], self._redis.mget(keys)) if keys else []
 
     def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
+        """SET EX: the key is gone after `ttl_s` seconds, unless it is set again."""
         with _speaking("writing a heartbeat"):
             self._redis.set(key, value, ex=ttl_s)
 
@@ -295,6 +302,7 @@ class Streams:
         return {key.decode(): value.decode() for key, value in zip(keys, values, strict=True) if value is not None}
 
     def delete(self, *keys: str) -> None:
+        """DEL of `keys`; keys that are not there are passed over."""
         if keys:
             with _speaking("deleting"):
                 self._redis.delete(*keys)
@@ -309,7 +317,7 @@ class Streams:
     ) -> None:
         """All `writes` and the new `position` in the hash `key`, in one transaction, if the hash is as `believed`.
 
-        CommitConflict: the hash says something else, or changed meanwhile; nothing was written. CommitDoubt: the reply
+        CommitConflict: the hash holds something else, or changed meanwhile; nothing was written. CommitDoubt: the reply
         was lost, or a command inside failed; only a restart that reads the hash can tell what holds. Redis guarantees
         that EXEC runs nothing when a WATCHed key changed, and that no other client runs in between (transactions).
         """
@@ -352,10 +360,12 @@ class AsyncStreams:
             raise ConfigError(f"redis.url {url!r} cannot be used: {bad}") from None
 
     async def close(self) -> None:
+        """As `Streams.close`."""
         with _speaking("closing"):
             await self._redis.aclose()
 
     async def ping(self) -> None:
+        """As `Streams.ping`."""
         with _awaited("connecting"):
             await self._redis.ping()
 
@@ -409,23 +419,19 @@ class AsyncStreams:
             reply = await self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
         return dict(_entries(reply))
 
-    async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
+    async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> Pending:
         """As `Streams.read_pending`."""
-        while True:
-            with _awaited("reading pending entries"):
-                reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
-            entries, last = _pending_page(reply)
-            if entries or not last:
-                return entries
-            after = last
+        with _awaited("reading pending entries"):
+            reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
+        return _pending_of(reply)
 
     async def claim_idle(
-        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = "0-0"
-    ) -> tuple[str, list[Entry]]:
+        self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = BEFORE_FIRST
+    ) -> Claim:
         """As `Streams.claim_idle`."""
         with _awaited("claiming entries"):
             reply: Any = await self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
-        return reply[0].decode(), _entry_list(reply[1])
+        return _claim_of(reply)
 
     async def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
         """As `Streams.ack`."""
@@ -439,14 +445,17 @@ class AsyncStreams:
             return await cast(Awaitable[list[int]], self._redis.eval(script, 1, key, *arguments))
 
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
+        """As `Streams.hash_of`."""
         with _awaited("reading a hash"):
             return await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key))
 
     async def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
+        """As `Streams.set_with_ttl`."""
         with _awaited("writing a heartbeat"):
             await self._redis.set(key, value, ex=ttl_s)
 
     async def delete(self, *keys: str) -> None:
+        """As `Streams.delete`."""
         if keys:
             with _awaited("deleting"):
                 await self._redis.delete(*keys)

@@ -32,7 +32,8 @@ def main() -> int:
     def end(*_: object) -> None:
         raise KeyboardInterrupt
 
-    signal.signal(signal.SIGTERM, end)
+    for number in (signal.SIGINT, signal.SIGTERM):  # SIGINT too: in a script's background it would come ignored
+        signal.signal(number, end)
     try:
         _run(parser.parse_args().data or str(usable_data_directory("data")))
     except KeyboardInterrupt:

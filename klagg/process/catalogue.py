@@ -1,4 +1,4 @@
-"""The processes that a configuration asks for: one list for `klagg up`, `klagg status` and the tests."""
+"""The processes of a configuration: one list for `klagg up`, `klagg status` and the tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from klagg.settings import Settings
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """One process: `name` is that of its heartbeat; `stage` says when it is drained, 0 first."""
+    """One process: `name` is that of its heartbeat; processes are drained in the order of `stage`, 0 first."""
 
     name: str
     module: str

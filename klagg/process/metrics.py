@@ -1,7 +1,7 @@
-"""What a process counts, for Prometheus: `/metrics` on 127.0.0.1, made from its statistics when it is asked for.
+"""What a process counts, for Prometheus: `/metrics` on 127.0.0.1, made from its statistics at every scrape.
 
-Nothing happens per message: a scrape reads `stats`. A counter `rejected` of `ingest-A` with the label kind is
-`klagg_ingest_rejected_total{process="ingest-A",kind="price"}`; a gauge `silence_ms` is `klagg_ingest_silence_seconds`.
+Nothing happens per message: a scrape reads `stats`. The counter `rejected` of ingest-A with the label `kind` is
+`klagg_ingest_rejected_total{process="ingest-A",kind="price"}`. `klagg.process.metric_names` lists every name.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from klagg.errors import ConfigError
+from klagg.process.metric_names import METRICS, family_of
 from klagg.process.stats import Labels, Stats
 
 HOST: Final = "127.0.0.1"
@@ -44,8 +45,6 @@ _SHARD: Final = re.compile(r"aggregator-([0-9]+)")
 _LINE: Final = re.compile(r"ingest-([C-Z])")
 _LINES_AT: Final = 20
 _SHARDS_AT: Final = 50
-_NAME: Final = re.compile(r"[^a-z0-9_]")
-_LABEL: Final = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 
 
 def port_of(process: str, port_base: int) -> int:
@@ -70,19 +69,20 @@ def port_of(process: str, port_base: int) -> int:
 
 
 class StatsCollector(Collector):
-    """The statistics of one process as metric families. `state` says how the process is (starting, running, …)."""
+    """The statistics of one process as metric families. `state` gives the process's state (starting, running, …)."""
 
     def __init__(self, process: str, stats: Stats, state: Callable[[], str], started_ms: float) -> None:
         self._process, self._stats, self._state = process, stats, state
         self._started_s = started_ms / 1000
-        self._prefix = f"klagg_{_NAME.sub('_', process.partition('-')[0].lower())}"
 
     def collect(self) -> Iterator[Metric]:
         """All families, each with one set of label names."""
-        start = GaugeMetricFamily("klagg_process_start_time_seconds", "When the process began.", labels=["process"])
+        start = GaugeMetricFamily(
+            "klagg_process_start_time_seconds", METRICS["klagg_process_start_time_seconds"], labels=["process"]
+        )
         start.add_metric([self._process], self._started_s)
         yield start
-        up = GaugeMetricFamily("klagg_process_running", "1 while the process does its work.", labels=["process"])
+        up = GaugeMetricFamily("klagg_process_running", METRICS["klagg_process_running"], labels=["process"])
         up.add_metric([self._process], 1.0 if self._state() == "running" else 0.0)
         yield up
         stats = self._stats
@@ -109,13 +109,10 @@ class StatsCollector(Collector):
         self, kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, series: list[tuple[Labels, float]]
     ) -> Metric:
         names = sorted({label for labels, _ in series for label, _ in labels})
-        stem = _NAME.sub("_", name.lower())
-        factor = 1.0
-        if stem.endswith("_ms"):
-            stem, factor = f"{stem.removesuffix('_ms')}_seconds", 0.001
-        elif stem.endswith("_s"):
-            stem = f"{stem.removesuffix('_s')}_seconds"
-        family = kind(f"{self._prefix}_{stem}", f"{name} of the process's statistics.", labels=["process", *names])
+        counter = kind is CounterMetricFamily
+        stem, factor = family_of(self._process, name)
+        text = METRICS.get(f"{stem}_total" if counter else stem, f"{name} of the process's statistics.")
+        family = kind(stem, text, labels=["process", *names])
         for labels, value in series:
             known = dict(labels)
             family.add_metric([self._process, *(known.get(each, "") for each in names)], value * factor)

@@ -1,6 +1,6 @@
 """The shell that every process runs in: arguments, settings, logging, signals, pulse, one deadline, one exit code.
 
-A blocking process is a function of `Context`, which it asks `running()` once a turn. An asyncio process is a coroutine
+A blocking process is a function of `Context`, and calls `running()` once a turn. An asyncio process is a coroutine
 function of `AsyncContext`; its background tasks have names, and the death of one ends the process.
 """
 
@@ -32,10 +32,12 @@ class Deadline:
 
     @property
     def remaining_s(self) -> float:
+        """Seconds until the deadline, 0 once it has passed."""
         return max(0.0, self._end - time.monotonic())
 
     @property
     def passed(self) -> bool:
+        """Whether the deadline has passed."""
         return self.remaining_s == 0.0
 
 
@@ -54,7 +56,7 @@ class _Shell:
         self.writer = f"{process}@{int(local_ms())}"
         """Names this run of this process in every entry that it writes."""
 
-    def _say(self, line: str, alarm: str) -> None:
+    def _log_beat(self, line: str, alarm: str) -> None:
         if line:
             self.log.info(line)
         if alarm:
@@ -70,7 +72,8 @@ class Context(_Shell):
 
     def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, alarm: Alarm | None) -> None:
         super().__init__(process, settings, arguments, alarm)
-        self._asked_to_stop = False
+        self._stop_requested = False
+        self._stop_deadline: Deadline | None = None
         self._heart = self.connect()
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._on_signal)
@@ -80,34 +83,42 @@ class Context(_Shell):
         return Streams(self.settings.redis.url, timeout_ms=self.settings.redis.timeout_ms)
 
     def _on_signal(self, number: int, _frame: object) -> None:
-        self._asked_to_stop = True
+        self._stop_requested = True
 
     def stop(self) -> None:
-        """Ask this process to end after the current turn."""
-        self._asked_to_stop = True
+        """Let this process end after the current turn."""
+        self._stop_requested = True
 
     @property
     def stopping(self) -> bool:
-        """Whether this process was asked to end."""
-        return self._asked_to_stop
+        """Whether a signal or `stop` ends this process."""
+        return self._stop_requested
+
+    @property
+    def stop_deadline(self) -> Deadline:
+        """The one deadline of the shutdown, service.shutdown_s after the first question for it."""
+        if self._stop_deadline is None:
+            self._stop_deadline = Deadline(self.settings.service.shutdown_s)
+        return self._stop_deadline
 
     def wait(self, seconds: float) -> bool:
-        """Wait with a beating heart, but no longer than until asked to stop; whether the process goes on."""
+        """Wait with a beating heart, but no longer than until this process has to stop; whether the process goes on."""
         end = time.monotonic() + seconds
-        while not self._asked_to_stop and (left := end - time.monotonic()) > 0:
+        while not self._stop_requested and (left := end - time.monotonic()) > 0:
             self.beat()
             time.sleep(min(left, 0.1))
-        return not self._asked_to_stop
+        return not self._stop_requested
 
     def running(self) -> bool:
         """Whether to take another turn; also writes the heartbeat and the statistics line when due."""
-        self.pulse.state = "stopping" if self._asked_to_stop else "running"
+        self.pulse.state = "stopping" if self._stop_requested else "running"
         self.beat()
-        return not self._asked_to_stop
+        return not self._stop_requested
 
     def beat(self) -> None:
+        """Write the heartbeat and the statistics line if they are due; a Redis that is away is logged, no error."""
         beat = self.pulse.due(local_ms())
-        self._say(beat.line, beat.alarm)
+        self._log_beat(beat.line, beat.alarm)
         if beat.heartbeat:
             try:
                 ttl_s = self.settings.service.heartbeat_ttl_s
@@ -116,7 +127,7 @@ class Context(_Shell):
                 self._lost(lost)
 
     def farewell(self) -> None:
-        """Take the heartbeat away: this process ended as asked."""
+        """Take the heartbeat away: this process ended on request."""
         try:
             self._heart.delete(heartbeat_key(self.process))
         except (RedisUnavailable, RedisRefused) as lost:
@@ -124,7 +135,7 @@ class Context(_Shell):
 
 
 class AsyncContext(_Shell):
-    """The shell of an asyncio process. `stopping` is set when it is asked to end."""
+    """The shell of an asyncio process. `stopping` is set once the process has to end."""
 
     def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, alarm: Alarm | None) -> None:
         super().__init__(process, settings, arguments, alarm)
@@ -132,10 +143,11 @@ class AsyncContext(_Shell):
         self._heart = self.connect()
 
     def connect(self) -> AsyncStreams:
+        """A Redis connection of its own. ConfigError if redis.url cannot be used."""
         return AsyncStreams(self.settings.redis.url, timeout_ms=self.settings.redis.timeout_ms)
 
     async def sleep(self, seconds: float) -> bool:
-        """Wait, but no longer than until asked to stop; whether the process goes on."""
+        """Wait, but no longer than until this process has to stop; whether the process goes on."""
         try:
             await asyncio.wait_for(self.stopping.wait(), seconds)
         except TimeoutError:
@@ -147,7 +159,7 @@ class AsyncContext(_Shell):
         self.pulse.state = "running"
         while await self.sleep(self.settings.service.heartbeat_ms / 2000):
             beat = self.pulse.due(local_ms())
-            self._say(beat.line, beat.alarm)
+            self._log_beat(beat.line, beat.alarm)
             if beat.heartbeat:
                 try:
                     ttl_s = self.settings.service.heartbeat_ttl_s
@@ -156,7 +168,7 @@ class AsyncContext(_Shell):
                     self._lost(lost)
 
     async def farewell(self) -> None:
-        """Take the heartbeat away: this process ended as asked."""
+        """Take the heartbeat away: this process ended on request."""
         try:
             await self._heart.delete(heartbeat_key(self.process))
             await self._heart.close()
@@ -178,7 +190,7 @@ class AsyncContext(_Shell):
 
 
 async def until_stopping(context: AsyncContext, work: Coroutine[Any, Any, None]) -> None:
-    """Run `work` until it ends or the process is asked to stop, which cancels it; its errors are raised."""
+    """Run `work` until it ends or the process has to stop, which cancels it; its errors are raised."""
     task = asyncio.create_task(work)
     stop = asyncio.create_task(context.stopping.wait())
     try:

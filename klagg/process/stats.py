@@ -1,7 +1,7 @@
 """What a process counts, and the pulse by which it shows that it lives: pure, `now` is an argument.
 
-A pulse yields the heartbeat (JSON, for `klagg status`) and the statistics line. Alarm of DESIGN §2: messages that bring
-no trades for a whole statistics period; a parser that rejects everything once stayed unnoticed.
+A pulse yields the heartbeat (JSON, for `klagg status`) and the statistics line. An alarm is due when
+messages bring no trades for a whole statistics period: a parser that rejects everything must not stay unnoticed.
 """
 
 from __future__ import annotations
@@ -82,6 +82,7 @@ class Alarm:
     outputs: str
 
     def sentence(self, inputs: int, period_s: float) -> str:
+        """The alarm for people: so many `inputs` came in `period_s` seconds."""
         return f"ALARM: {inputs} {self.inputs} in {period_s:.0f} s and no {self.outputs}"
 
 

@@ -11,7 +11,7 @@ from klagg.errors import RecordingError
 from klagg.recordings import capture
 from klagg.recordings.files import text_chunks, text_head, text_lines
 from klagg.recordings.jsonarray import ArrayError, array_items
-from klagg.recordings.layouts import Content, Layout, detect
+from klagg.recordings.layouts import Content, RecordingLayout, detect
 from klagg.recordings.model import OfficialKline
 from klagg.recordings.rows import KLINE_COLUMNS, kline_row
 from klagg.recordings.values import BadValue
@@ -24,7 +24,7 @@ class KlineRecording:
     """Official klines; iterating reads the file anew and streams its rows. Raises RecordingError on the way."""
 
     path: Path
-    layout: Layout
+    layout: RecordingLayout
     symbol: str | None
     interval: str | None
 

@@ -32,7 +32,7 @@ class Content(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class RecordingLayout:
     """What a recording holds; for tables also the place of each column by name, and whether a header comes first."""
 
     content: Content
@@ -78,7 +78,7 @@ _OPTIONAL_KLINE_HEADERS: Mapping[str, Sequence[str]] = {
 }
 
 
-def detect(head: str) -> Layout | None:
+def detect(head: str) -> RecordingLayout | None:
     """The layout of a recording that begins with `head`, or None when it is no known format."""
     text = head.lstrip()
     if not text:
@@ -87,24 +87,24 @@ def detect(head: str) -> Layout | None:
         return _json_array(text)
     first_line = text.split("\n", 1)[0]
     if text[0] == "{" or CAPTURE_PREFIX.match(first_line) or SOCKET_URL.match(first_line):
-        return Layout(Content.CAPTURE)
+        return RecordingLayout(Content.CAPTURE)
     return _table(next(csv.reader([first_line.rstrip("\r")]), []))
 
 
-def _json_array(text: str) -> Layout | None:
+def _json_array(text: str) -> RecordingLayout | None:
     try:
         item, _ = json.JSONDecoder().raw_decode(text[1:].lstrip())
     except (ValueError, RecursionError):
         return None
     if isinstance(item, list):
-        return Layout(Content.REST_KLINES) if len(item) >= len(KLINE_COLUMNS) else None
+        return RecordingLayout(Content.REST_KLINES) if len(item) >= len(KLINE_COLUMNS) else None
     if not isinstance(item, dict):
         return None
     fields = unwrapped(item)
     if {"a", "p", "q"} <= fields.keys():
-        return Layout(Content.REST_AGG_TRADES)
+        return RecordingLayout(Content.REST_AGG_TRADES)
     if {"id", "price", "qty", "time"} <= fields.keys():
-        return Layout(Content.REST_TRADES)
+        return RecordingLayout(Content.REST_TRADES)
     return None
 
 
@@ -114,7 +114,7 @@ def unwrapped(item: dict[str, Any]) -> dict[str, Any]:
     return info if isinstance(info, dict) else item
 
 
-def _table(cells: Sequence[str]) -> Layout | None:
+def _table(cells: Sequence[str]) -> RecordingLayout | None:
     cells = [cell.strip() for cell in cells]
     if len(cells) < 6:
         return None
@@ -123,14 +123,14 @@ def _table(cells: Sequence[str]) -> Layout | None:
     return _table_without_header(cells)
 
 
-def _table_with_header(names: Sequence[str]) -> Layout | None:
+def _table_with_header(names: Sequence[str]) -> RecordingLayout | None:
     for content, wanted in _HEADERS.items():
         columns = _places(names, wanted)
         if len(columns) < len(wanted):
             continue
         if content is Content.CSV_KLINES:
             columns |= _places(names, _OPTIONAL_KLINE_HEADERS)
-        return Layout(content, columns, header=True)
+        return RecordingLayout(content, columns, header=True)
     return None
 
 
@@ -143,14 +143,14 @@ def _places(names: Sequence[str], wanted: Mapping[str, Sequence[str]]) -> dict[s
     return places
 
 
-def _table_without_header(cells: Sequence[str]) -> Layout | None:
+def _table_without_header(cells: Sequence[str]) -> RecordingLayout | None:
     """Dumps of before 2021 have no header: the place of the time column tells the three kinds apart."""
     if len(cells) >= 11 and _is_time(cells[0]) and _is_time(cells[6]):
-        return Layout(Content.CSV_KLINES, KLINE_COLUMNS)
+        return RecordingLayout(Content.CSV_KLINES, KLINE_COLUMNS)
     if len(cells) in {7, 8} and _is_time(cells[5]):
-        return Layout(Content.CSV_AGG_TRADES, {name: place for place, name in enumerate(_AGG_COLUMNS)})
+        return RecordingLayout(Content.CSV_AGG_TRADES, {name: place for place, name in enumerate(_AGG_COLUMNS)})
     if len(cells) in {6, 7} and _is_time(cells[4]):
-        return Layout(Content.CSV_TRADES, {name: place for place, name in enumerate(_TRADE_COLUMNS)})
+        return RecordingLayout(Content.CSV_TRADES, {name: place for place, name in enumerate(_TRADE_COLUMNS)})
     return None
 
 

@@ -12,7 +12,7 @@ from klagg.errors import RecordingError
 from klagg.recordings import capture
 from klagg.recordings.files import text_chunks, text_head, text_lines
 from klagg.recordings.jsonarray import ArrayError, array_items
-from klagg.recordings.layouts import Content, Layout, detect, unwrapped
+from klagg.recordings.layouts import Content, RecordingLayout, detect, unwrapped
 from klagg.recordings.model import Trade, TradeIds
 from klagg.recordings.rows import agg_trade, rest_fill
 from klagg.recordings.symbols import symbol_from_ccxt, symbol_from_name
@@ -36,7 +36,7 @@ class TradeRecording:
     """
 
     path: Path
-    layout: Layout
+    layout: RecordingLayout
     ids: TradeIds
     symbol: str | None
 

@@ -1,7 +1,7 @@
 """A kline as a plain fold with decimal numbers.
 
-This is the local exchange's own arithmetic on purpose: it is the witness that the aggregator's integers are compared
-with, so the two share nothing.
+The simulator has its own arithmetic on purpose: its klines are what the aggregator's integers are compared with, so the
+two share no code.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _ZERO = Decimal(0)
 
 @dataclass(slots=True)
 class Bar:
-    """A kline in the making. Prices are the exchange's strings, sums are exact; ids are fill ids, −1 when empty."""
+    """A kline being folded. Times are exchange ms, prices the exchange's strings, sums exact; ids are fill ids, −1 when
+    empty."""
 
     open_ms: int
     close_ms: int

@@ -15,7 +15,7 @@ from functools import lru_cache
 from klagg.binance.serving.payloads import plain, unit
 from klagg.simulator.bars import Bar, empty_bar
 from klagg.simulator.faults import Fault, FaultScriptError
-from klagg.simulator.market import Listing, MarketTrade, Source
+from klagg.simulator.market import ContractListing, MarketSource, MarketTrade
 from klagg.simulator.merged import AGG_DELAY_MS
 
 MINUTE_MS = 60_000
@@ -35,7 +35,7 @@ class _Phase:
     agg_offset: int
     fill_offset: int
     generation_ids: tuple[int, int]
-    listing: Listing
+    listing: ContractListing
     rise: Decimal = Decimal(0)
     pending_ms: int = 0
 
@@ -101,9 +101,9 @@ class _Generation:
 
 
 class ChangingMarket:
-    """A `Source`: `source` with `changes`. Everything but the symbols that change is passed through."""
+    """A `MarketSource`: `source` with `changes`. Everything but the symbols that change is passed through."""
 
-    def __init__(self, source: Source, changes: Sequence[Fault], start_ms: int) -> None:
+    def __init__(self, source: MarketSource, changes: Sequence[Fault], start_ms: int) -> None:
         """`source`: an endless market with fills; `changes` by time, which counts from `start_ms`.
 
         Raises FaultScriptError for a change that the symbol's life does not allow.
@@ -129,29 +129,29 @@ class ChangingMarket:
     def span_ms(self) -> None:
         """It never ends."""
 
-    def listings(self, now_ms: int) -> Sequence[Listing]:
-        """As `Source`."""
-        told = (self._listing(listing, now_ms) for listing in self._source.listings(now_ms))
-        return [listing for listing in told if listing is not None]
+    def listings(self, now_ms: int) -> Sequence[ContractListing]:
+        """As `MarketSource`."""
+        changed = (self._listing(listing, now_ms) for listing in self._source.listings(now_ms))
+        return [listing for listing in changed if listing is not None]
 
     def prepare(self, now_ms: int) -> None:
-        """As `Source`."""
+        """As `MarketSource`."""
         self._source.prepare(now_ms)
 
     def aggregates(self, after_ms: int, until_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
-        return self._told(self._source.aggregates(after_ms, until_ms), is_fill=False)
+        """As `MarketSource`."""
+        return self._changed_trades(self._source.aggregates(after_ms, until_ms), is_fill=False)
 
     def fills(self, after_ms: int, until_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
-        return self._told(self._source.fills(after_ms, until_ms), is_fill=True)
+        """As `MarketSource`."""
+        return self._changed_trades(self._source.fills(after_ms, until_ms), is_fill=True)
 
     def has_fills(self, symbol: str) -> bool:
-        """As `Source`."""
+        """As `MarketSource`."""
         return self._source.has_fills(symbol)
 
     def aggregates_from(self, symbol: str, from_id: int, limit: int, now_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`; of the generation of `now_ms`."""
+        """As `MarketSource`; of the generation of `now_ms`."""
         if symbol not in self._lives:
             return self._source.aggregates_from(symbol, from_id, limit, now_ms)
         life = self._generation(symbol, now_ms)
@@ -163,7 +163,7 @@ class ChangingMarket:
     def aggregates_between(
         self, symbol: str, start_ms: int, end_ms: int, limit: int, now_ms: int, *, newest: bool
     ) -> Sequence[MarketTrade]:
-        """As `Source`; of the generation of `now_ms`."""
+        """As `MarketSource`; of the generation of `now_ms`."""
         read = self._source.aggregates_between
         if symbol not in self._lives:
             return read(symbol, start_ms, end_ms, limit, now_ms, newest=newest)
@@ -174,7 +174,7 @@ class ChangingMarket:
         return life.trades(read(symbol, start_ms, end_ms, limit, now_ms, newest=newest), is_fill=False)
 
     def fills_between(self, symbol: str, start_ms: int, end_ms: int, now_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`; of the generation of `now_ms`."""
+        """As `MarketSource`; of the generation of `now_ms`."""
         fills = self._source.fills_between(symbol, start_ms, end_ms, now_ms)
         if symbol not in self._lives:
             return fills
@@ -182,13 +182,13 @@ class ChangingMarket:
         return [] if life is None else life.trades(fills, is_fill=True)
 
     def history_start_ms(self, symbol: str, now_ms: int) -> int:
-        """As `Source`; not before the listing of the generation of `now_ms`."""
+        """As `MarketSource`; not before the listing of the generation of `now_ms`."""
         known_ms = self._source.history_start_ms(symbol, now_ms)
         life = self._generation(symbol, now_ms) if symbol in self._lives else None
         return known_ms if life is None else max(known_ms, life.from_ms)
 
     def bar(self, symbol: str, open_ms: int, close_ms: int, now_ms: int) -> Bar | None:
-        """As `Source`; of the generation of `now_ms`, None outside of its life."""
+        """As `MarketSource`; of the generation of `now_ms`, None outside of its life."""
         if symbol not in self._lives:
             return self._source.bar(symbol, open_ms, close_ms, now_ms)
         life = self._generation(symbol, now_ms)
@@ -233,25 +233,25 @@ class ChangingMarket:
                 total.add(fill)
         return total
 
-    def _told(self, trades: Sequence[MarketTrade], *, is_fill: bool) -> Sequence[MarketTrade]:
-        lives, told = self._lives, []
+    def _changed_trades(self, trades: Sequence[MarketTrade], *, is_fill: bool) -> Sequence[MarketTrade]:
+        lives, changed = self._lives, []
         for trade in trades:
             life = lives.get(trade.symbol)
             if life is None:
-                told.append(trade)
+                changed.append(trade)
                 continue
             for generation in life:
                 phase = generation.phase_of(trade, is_fill=is_fill)
                 if phase is not None:
-                    told.append(phase.trade(trade, is_fill=is_fill))
+                    changed.append(phase.trade(trade, is_fill=is_fill))
                     break
-        return told
+        return changed
 
     def _generation(self, symbol: str, now_ms: int) -> _Generation | None:
         """The newest generation that has begun."""
         return next((each for each in reversed(self._lives[symbol]) if each.from_ms <= now_ms), None)
 
-    def _listing(self, listing: Listing, now_ms: int) -> Listing | None:
+    def _listing(self, listing: ContractListing, now_ms: int) -> ContractListing | None:
         life = self._lives.get(listing.symbol)
         if life is None:
             return listing
@@ -300,7 +300,7 @@ class ChangingMarket:
         return last[0].id, max([last[0].last, *(fill.id for fill in after)])
 
 
-def _listed(listing: Listing, at_ms: int, edge: tuple[int, int], fault: Fault) -> _Phase:
+def _listed(listing: ContractListing, at_ms: int, edge: tuple[int, int], fault: Fault) -> _Phase:
     return _Phase(at_ms, *edge, edge, replace(listing, onboard_ms=at_ms), pending_ms=fault.pending_ms)
 
 

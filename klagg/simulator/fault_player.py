@@ -18,7 +18,7 @@ class Refusal:
     retry_after_s: int = 0
 
 
-class FaultPlay:
+class FaultPlayer:
     """Plays a script. `turn` moves its time; the answers are those of the time of the last turn."""
 
     def __init__(self, script: FaultScript, hub: FaultyHub) -> None:

@@ -1,4 +1,4 @@
-"""Fault scripts of the local exchange: what goes wrong, when, and for whom. Pure: TOML text in, values out.
+"""Fault scripts of the simulator: what goes wrong, when, and for whom. Pure: TOML text in, values out.
 
 A script is TOML: an optional `seed` and one `[[fault]]` table per fault. Times are exchange time, counted from the
 exchange's start. `KINDS` says what each kind does and which keys it takes; `config/faults/example.toml` shows them all.
@@ -27,7 +27,7 @@ _WHOM = ("line", "connections", "reach")
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
+class FaultKind:
     """A kind of fault: what it does on the wire, the keys it takes beside `kind`, and whom it takes by default."""
 
     does: str
@@ -36,37 +36,39 @@ class Kind:
     reach: Reach = "all"
 
 
-KINDS: Final[Mapping[str, Kind]] = {
-    "disconnect": Kind("closes connections; with for_s also those that open meanwhile", (*_TIME, *_WHOM)),
-    "refuse": Kind("refuses handshakes: HTTP `status`, a reset without it", (*_TIME, "line", "share", "status")),
-    "silent": Kind(
+KINDS: Final[Mapping[str, FaultKind]] = {
+    "disconnect": FaultKind("closes connections; with for_s also those that open meanwhile", (*_TIME, *_WHOM)),
+    "refuse": FaultKind("refuses handshakes: HTTP `status`, a reset without it", (*_TIME, "line", "share", "status")),
+    "silent": FaultKind(
         "subscriptions are acknowledged and pings answered, no data comes", (*_TIME, *_WHOM, "symbols"), reach="open"
     ),
-    "stale_route": Kind("new connections are accepted and stay silent for good", (*_TIME, *_WHOM), reach="new"),
-    "dead_symbol": Kind(
+    "stale_route": FaultKind("new connections are accepted and stay silent for good", (*_TIME, *_WHOM), reach="new"),
+    "dead_symbol": FaultKind(
         "trade streams of `symbols` stay silent, their tickers go on", (*_TIME, *_WHOM, "symbols"), ("symbols",)
     ),
-    "stall": Kind("sockets are neither read nor written, no pongs", (*_TIME, *_WHOM), reach="open"),
-    "duplicate": Kind("frames come twice", (*_TIME, *_WHOM, "symbols", "share")),
-    "reorder": Kind("frames within `within_ms` are shuffled", (*_TIME, *_WHOM, "symbols", "share", "within_ms")),
-    "lose": Kind("frames are dropped", (*_TIME, *_WHOM, "symbols", "share")),
-    "malformed": Kind("frames hold broken JSON", (*_TIME, *_WHOM, "symbols", "share")),
-    "truncated": Kind("frames end too early", (*_TIME, *_WHOM, "symbols", "share")),
-    "wrong_wrapper": Kind("raw instead of combined frames, or the reverse", (*_TIME, *_WHOM, "symbols", "share")),
-    "huge_frame": Kind("frames are padded to `size_bytes`", (*_TIME, *_WHOM, "symbols", "share", "size_bytes")),
-    "rest_429": Kind("REST answers 429 with Retry-After", (*_TIME, "paths", "share", "retry_after_s")),
-    "rest_418": Kind("REST answers 418 with Retry-After", (*_TIME, "paths", "share", "retry_after_s")),
-    "rest_down": Kind("REST answers HTTP `status`, resets without it", (*_TIME, "paths", "share", "status")),
-    "cut_24h": Kind("connections are closed in order at the age of `age_s`", (*_TIME, *_WHOM, "age_s"), ("age_s",)),
-    "clock_skew": Kind("the server time that REST tells is off by `jump_ms`", (*_TIME, "jump_ms"), ("jump_ms",)),
-    "listing": Kind("`symbols` are not there before at_s", ("at_s", "symbols", "pending_s"), ("at_s", "symbols")),
-    "delisting": Kind(
+    "stall": FaultKind("sockets are neither read nor written, no pongs", (*_TIME, *_WHOM), reach="open"),
+    "duplicate": FaultKind("frames come twice", (*_TIME, *_WHOM, "symbols", "share")),
+    "reorder": FaultKind("frames within `within_ms` are shuffled", (*_TIME, *_WHOM, "symbols", "share", "within_ms")),
+    "lose": FaultKind("frames are dropped", (*_TIME, *_WHOM, "symbols", "share")),
+    "malformed": FaultKind("frames hold broken JSON", (*_TIME, *_WHOM, "symbols", "share")),
+    "truncated": FaultKind("frames end too early", (*_TIME, *_WHOM, "symbols", "share")),
+    "wrong_wrapper": FaultKind("raw instead of combined frames, or the reverse", (*_TIME, *_WHOM, "symbols", "share")),
+    "huge_frame": FaultKind("frames are padded to `size_bytes`", (*_TIME, *_WHOM, "symbols", "share", "size_bytes")),
+    "rest_429": FaultKind("REST answers 429 with Retry-After", (*_TIME, "paths", "share", "retry_after_s")),
+    "rest_418": FaultKind("REST answers 418 with Retry-After", (*_TIME, "paths", "share", "retry_after_s")),
+    "rest_down": FaultKind("REST answers HTTP `status`, resets without it", (*_TIME, "paths", "share", "status")),
+    "cut_24h": FaultKind(
+        "connections are closed in order at the age of `age_s`", (*_TIME, *_WHOM, "age_s"), ("age_s",)
+    ),
+    "clock_skew": FaultKind("the server time that REST tells is off by `jump_ms`", (*_TIME, "jump_ms"), ("jump_ms",)),
+    "listing": FaultKind("`symbols` are not there before at_s", ("at_s", "symbols", "pending_s"), ("at_s", "symbols")),
+    "delisting": FaultKind(
         "`symbols` trade no more and are gone after `settle_s`", ("at_s", "symbols", "settle_s"), ("at_s", "symbols")
     ),
-    "relisting": Kind(
+    "relisting": FaultKind(
         "delisted `symbols` come back, ids from 1", ("at_s", "symbols", "pending_s"), ("at_s", "symbols")
     ),
-    "tick_size": Kind("prices get `digits` more decimals", ("at_s", "symbols", "digits"), ("at_s", "symbols")),
+    "tick_size": FaultKind("prices get `digits` more decimals", ("at_s", "symbols", "digits"), ("at_s", "symbols")),
 }
 MARKET_KINDS: Final = frozenset({"listing", "delisting", "relisting", "tick_size"})
 REST_KINDS: Final = frozenset({"rest_429", "rest_418", "rest_down"})

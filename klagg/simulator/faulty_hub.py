@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from klagg.binance.serving.payloads import combined, text_frame
 from klagg.simulator.faults import CONNECTION_KINDS, STREAM_KINDS, Fault, FaultScript, altered
-from klagg.simulator.hub import Connection, Hub
+from klagg.simulator.hub import StreamConnection, StreamHub
 
 T = TypeVar("T")
 
@@ -20,8 +20,8 @@ class _Running:
     """One occurrence of a fault and the connections that it has taken."""
 
     fault: Fault
-    members: dict[Connection, Random] = field(default_factory=dict)
-    held: dict[Connection, list[bytes]] = field(default_factory=dict)
+    members: dict[StreamConnection, Random] = field(default_factory=dict)
+    held: dict[StreamConnection, list[bytes]] = field(default_factory=dict)
     held_since_ms: int = 0
 
 
@@ -35,8 +35,9 @@ class _Guest:
     troubles: list[_Running] = field(default_factory=list)
 
 
-class FaultyHub(Hub):
-    """Fans out as `Hub` does to those whom no fault has taken. `turn` moves its time; times are ms since the start."""
+class FaultyHub(StreamHub):
+    """Like `StreamHub`, for connections that no fault affects. `turn` moves its time; times are exchange ms since the
+    start."""
 
     def __init__(self, send_buffer_bytes_max: int, script: FaultScript) -> None:
         """What a stalled connection is owed beyond `send_buffer_bytes_max` is dropped, and the connection with it."""
@@ -46,8 +47,8 @@ class FaultyHub(Hub):
         # The occurrence that began last and, while it goes on, what it has taken, by the fault's number.
         self._occurrences: dict[int, int] = {}
         self._running: dict[int, _Running] = {}
-        self._guests: dict[Connection, _Guest] = {}
-        self._stalled: dict[Connection, bool] = {}
+        self._guests: dict[StreamConnection, _Guest] = {}
+        self._stalled: dict[StreamConnection, bool] = {}
         self._arrivals: Counter[str | None] = Counter()
         self._elapsed_ms = 0
         self.acted: Counter[int] = Counter()
@@ -73,7 +74,7 @@ class FaultyHub(Hub):
             elif running.held and elapsed_ms - running.held_since_ms >= running.fault.within_ms:
                 self._release(running, running.held)
 
-    def attach(self, connection: Connection) -> None:
+    def attach(self, connection: StreamConnection) -> None:
         """Takes a connection in; faults that go on may take it at once."""
         super().attach(connection)
         self._arrivals[None] += 1
@@ -83,9 +84,9 @@ class FaultyHub(Hub):
         for running in list(self._running.values()):
             fault = running.fault
             if fault.reach != "open" and self._fits(fault, connection) and self._has_room(running):
-                self._take(running, connection)
+                self._affect(running, connection)
 
-    def detach(self, connection: Connection) -> None:
+    def detach(self, connection: StreamConnection) -> None:
         """Forgets a connection."""
         super().detach(connection)
         self._stalled.pop(connection, None)
@@ -139,7 +140,7 @@ class FaultyHub(Hub):
                 chance = Random(f"{self._seed} {fault.number} {self._occurrences[fault.number]}")
                 matching = chance.sample(matching, fault.connections)
             for connection in matching:
-                self._take(running, connection)
+                self._affect(running, connection)
 
     def _end(self, running: _Running) -> None:
         fault = running.fault
@@ -154,7 +155,7 @@ class FaultyHub(Hub):
             if fault.kind == "stall" and connection in self._stalled:
                 self._resume(connection)
 
-    def _fits(self, fault: Fault, connection: Connection) -> bool:
+    def _fits(self, fault: Fault, connection: StreamConnection) -> bool:
         if fault.line is not None and fault.line != connection.line:
             return False
         if isinstance(fault.connections, tuple):
@@ -167,7 +168,7 @@ class FaultyHub(Hub):
         wanted = running.fault.connections
         return not isinstance(wanted, int) or len(running.members) < wanted
 
-    def _take(self, running: _Running, connection: Connection) -> None:
+    def _affect(self, running: _Running, connection: StreamConnection) -> None:
         fault, guest = running.fault, self._guests[connection]
         running.members[connection] = Random(f"{self._seed} {fault.number} {guest.place}")
         if fault.kind in STREAM_KINDS:
@@ -181,7 +182,7 @@ class FaultyHub(Hub):
         if fault.kind != "cut_24h":
             self.acted[fault.number] += 1
 
-    def _resume(self, connection: Connection) -> None:
+    def _resume(self, connection: StreamConnection) -> None:
         """Sends what a stalled connection is owed, or ends it where that was too much to keep."""
         if any(each.fault.kind == "stall" and connection in each.members for each in self._running.values()):
             return
@@ -200,7 +201,7 @@ class FaultyHub(Hub):
                 self.acted[running.fault.number] += 1
                 connection.expire()
 
-    def _deliver(self, connection: Connection, troubles: Iterable[_Running], text: str, other: str) -> None:
+    def _deliver(self, connection: StreamConnection, troubles: Iterable[_Running], text: str, other: str) -> None:
         """Queues what the troubles, in the script's order, leave of a frame's `text`."""
         texts, holder = [text], None
         for each in troubles:
@@ -225,7 +226,7 @@ class FaultyHub(Hub):
         if sum(map(len, held)) > self._send_buffer_bytes_max:
             self._release(holder, [connection])
 
-    def _release(self, running: _Running, connections: Iterable[Connection]) -> None:
+    def _release(self, running: _Running, connections: Iterable[StreamConnection]) -> None:
         """Queues the frames that were held back, shuffled."""
         for connection in list(connections):
             frames = running.held.pop(connection)

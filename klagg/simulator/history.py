@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from klagg.simulator.bars import Bar
-from klagg.simulator.market import KLINE_INTERVALS, Source
+from klagg.simulator.market import KLINE_INTERVALS, MarketSource
 
 
 def klines(
-    source: Source, symbol: str, interval: str, start_ms: int | None, end_ms: int | None, limit: int, now_ms: int
+    source: MarketSource, symbol: str, interval: str, start_ms: int | None, end_ms: int | None, limit: int, now_ms: int
 ) -> list[Bar]:
     """Up to `limit` bars by open time: the first that open from `start_ms` on, without it the last up to `end_ms`.
 

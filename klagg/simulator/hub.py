@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from klagg.binance.serving.payloads import combined, text_frame
 from klagg.binance.serving.subscriptions import Subscriptions
-from klagg.simulator.streams import Kind, Route, Stream, carried
+from klagg.simulator.streams import ExchangeStream, StreamKind, WebSocketRoute, carried
 
 T = TypeVar("T")
 
@@ -19,13 +19,13 @@ def _never() -> None:
 
 
 @dataclass(eq=False, slots=True)
-class Connection:
+class StreamConnection:
     """One WebSocket as the hub sees it: frames go straight into the transport's buffer.
 
     `line` is what the client calls itself, "" for nothing; `expire` ends the connection in order, as its age does.
     """
 
-    route: Route
+    route: WebSocketRoute
     transport: Transport
     subscriptions: Subscriptions
     pending: list[bytes] = field(default_factory=list)
@@ -35,31 +35,31 @@ class Connection:
     expire: Callable[[], None] = _never
 
 
-class Hub:
+class StreamHub:
     """Who listens to what. Single-threaded: the event loop's."""
 
     def __init__(self, send_buffer_bytes_max: int) -> None:
         """A connection whose unread bytes exceed `send_buffer_bytes_max` is cut."""
         self._send_buffer_bytes_max = send_buffer_bytes_max
-        self._listeners: dict[str, dict[Connection, None]] = {}
-        self._dirty: dict[Connection, None] = {}
-        self._by_kind: dict[Kind, int] = dict.fromkeys(Kind, 0)
-        self.connections: dict[Connection, None] = {}
+        self._listeners: dict[str, dict[StreamConnection, None]] = {}
+        self._dirty: dict[StreamConnection, None] = {}
+        self._by_kind: dict[StreamKind, int] = dict.fromkeys(StreamKind, 0)
+        self.connections: dict[StreamConnection, None] = {}
         self.frames_sent = 0
         self.bytes_sent = 0
         self.slow_consumers_cut = 0
 
-    def attach(self, connection: Connection) -> None:
+    def attach(self, connection: StreamConnection) -> None:
         """Takes a connection in."""
         self.connections[connection] = None
 
-    def detach(self, connection: Connection) -> None:
+    def detach(self, connection: StreamConnection) -> None:
         """Forgets a connection and all it listened to."""
         self.connections.pop(connection, None)
         self._dirty.pop(connection, None)
         self.unlisten(connection, list(connection.subscriptions.streams))
 
-    def listen(self, connection: Connection, names: list[str]) -> list[Stream]:
+    def listen(self, connection: StreamConnection, names: list[str]) -> list[ExchangeStream]:
         """Starts delivering those of the streams that the connection's route carries, and returns them."""
         started = []
         for name in names:
@@ -70,7 +70,7 @@ class Hub:
                 started.append(stream)
         return started
 
-    def unlisten(self, connection: Connection, names: list[str]) -> None:
+    def unlisten(self, connection: StreamConnection, names: list[str]) -> None:
         """Stops delivering streams."""
         for name in names:
             listeners = self._listeners.get(name)
@@ -82,7 +82,7 @@ class Hub:
                 if not listeners:
                     del self._listeners[name]
 
-    def wants(self, kind: Kind) -> bool:
+    def wants(self, kind: StreamKind) -> bool:
         """Whether anybody listens to any stream of this kind."""
         return self._by_kind[kind] > 0
 
@@ -108,7 +108,7 @@ class Hub:
                     frame = raw = raw or text_frame(payload)
                 self.queue(connection, frame)
 
-    def queue(self, connection: Connection, frame: bytes) -> None:
+    def queue(self, connection: StreamConnection, frame: bytes) -> None:
         """Queues one frame for one connection."""
         connection.pending.append(frame)
         connection.pending_bytes += len(frame)

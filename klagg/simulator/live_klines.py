@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from klagg.simulator.bars import Bar, empty_bar
 from klagg.simulator.market import KLINE_INTERVALS, MarketTrade
 from klagg.simulator.payloads import kline_event
-from klagg.simulator.streams import Stream
+from klagg.simulator.streams import ExchangeStream
 
 SETTLE_MS = 250
 """Exchange time after a bar's end at which the last of its trades has been played and the bar is sent as closed."""
@@ -16,7 +16,7 @@ SETTLE_MS = 250
 
 @dataclass(slots=True)
 class _Live:
-    stream: Stream
+    stream: ExchangeStream
     bar: Bar | None = None
     waiting: list[MarketTrade] | None = field(default_factory=list)
     closed: list[Bar] = field(default_factory=list)
@@ -42,13 +42,13 @@ class LiveKlines:
     """Bars in progress of the subscribed (symbol, interval) pairs. Pure: positions are passed in, payloads come out."""
 
     def __init__(self) -> None:
-        self._live: dict[Stream, _Live] = {}
+        self._live: dict[ExchangeStream, _Live] = {}
         self._by_symbol: dict[str, list[_Live]] = {}
 
     def __len__(self) -> int:
         return len(self._live)
 
-    def start(self, stream: Stream) -> bool:
+    def start(self, stream: ExchangeStream) -> bool:
         """Begins to collect a stream's trades; True when it is new and wants `seed` with the bar so far."""
         if stream in self._live:
             return False
@@ -56,7 +56,7 @@ class LiveKlines:
         self._by_symbol.setdefault(stream.symbol, []).append(live)
         return True
 
-    def stop(self, stream: Stream) -> None:
+    def stop(self, stream: ExchangeStream) -> None:
         """Forgets a stream."""
         live = self._live.pop(stream, None)
         if live is not None:
@@ -67,7 +67,7 @@ class LiveKlines:
         for live in self._by_symbol.get(symbol, ()):
             live.bar, live.changed = None, False
 
-    def seed(self, stream: Stream, bar: Bar | None) -> None:
+    def seed(self, stream: ExchangeStream, bar: Bar | None) -> None:
         """Gives a stream its bar as of `start`; the trades collected since are added to it."""
         live = self._live.get(stream)
         if live is not None and live.waiting is not None:
@@ -83,7 +83,7 @@ class LiveKlines:
                 if trade.counts:
                     live.add(trade)
 
-    def events(self, position_ms: int) -> Iterator[tuple[Stream, str]]:
+    def events(self, position_ms: int) -> Iterator[tuple[ExchangeStream, str]]:
         """(stream, payload) of every bar that closed or changed since the last call; `position_ms` is played so far."""
         for live in self._live.values():
             while live.bar is not None and live.bar.close_ms + SETTLE_MS < position_ms:

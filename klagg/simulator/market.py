@@ -1,4 +1,4 @@
-"""What a local exchange plays: trades, listings, and the protocol every source of a market fulfils."""
+"""What the simulator plays: trades, listings, and the protocol of every market source."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ KLINE_INTERVALS = {name: each for name, each in INTERVALS.items() if each.shorte
 """The intervals of the exchange's own klines; it has none below a minute."""
 
 COUNTING_EXECUTIONS = frozenset({"MARKET", "RPI"})
-"""Executions (`X`) whose fills the exchange counts in its klines."""
+"""Executions (`X`) whose fills the exchange counts in its klines, as measured on recorded fills and klines."""
 
 
 class MarketTrade(NamedTuple):
     """One aggregate trade (`execution` is "") or one fill (`first == last == id`), ready for the wire.
 
-    `normal_qty` is the aggregate's `nq`, its quantity without RPI fills. `event_ms` is `E`: before it nobody sees it.
+    `normal_qty` is the aggregate's `nq`, its quantity without RPI fills. `event_ms` is `E`: no stream or
+    request shows the trade before it.
     """
 
     symbol: str
@@ -41,8 +42,9 @@ class MarketTrade(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """What exchangeInfo and `!contractInfo` tell about a symbol. Precisions are digits after the point."""
+class ContractListing:
+    """A symbol as exchangeInfo and `!contractInfo` describe it. Precisions are digits after the point, times exchange
+    ms."""
 
     symbol: str
     base: str
@@ -57,8 +59,9 @@ class Listing:
     delivery_ms: int = 4_133_404_800_000
 
 
-class Source(Protocol):
-    """A market. Every method is a function of its arguments alone; `now_ms` is exchange time, nothing later is told.
+class MarketSource(Protocol):
+    """A market. Every method is a function of its arguments alone; `now_ms` is exchange time: nothing later is
+    returned.
 
     All times are exchange time in ms. Methods may be called from two threads at once.
     """
@@ -69,7 +72,7 @@ class Source(Protocol):
     def span_ms(self) -> tuple[int, int] | None:
         """First and last event time of a market with an end; None for an endless one."""
 
-    def listings(self, now_ms: int) -> Sequence[Listing]:
+    def listings(self, now_ms: int) -> Sequence[ContractListing]:
         """The symbols listed at `now_ms`."""
 
     def prepare(self, now_ms: int) -> None:

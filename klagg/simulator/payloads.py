@@ -1,6 +1,6 @@
-"""The exchange's payloads that only a local exchange writes, field by field as of 2026. Pure: values in, JSON text out.
+"""The exchange's payloads that only the simulator writes, field by field as of 2026. Pure: values in, JSON text out.
 
-What klagg's gateway writes too stands in klagg.binance.serving.payloads.
+Those that klagg's gateway writes too are in klagg.binance.serving.payloads.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from decimal import Decimal
 from klagg.binance.serving import payloads
 from klagg.binance.serving.payloads import USD_M, WireKline, compact, plain, quoted
 from klagg.simulator.bars import Bar
-from klagg.simulator.market import Listing, MarketTrade
+from klagg.simulator.market import ContractListing, MarketTrade
 
 
 def agg_trade_event(trade: MarketTrade) -> str:
@@ -80,7 +80,7 @@ def _mini_ticker(symbol: str, bar: Bar, event_ms: int, market: int) -> dict[str,
     }
 
 
-def contract_info_event(listing: Listing, event_ms: int) -> str:
+def contract_info_event(listing: ContractListing, event_ms: int) -> str:
     """The `!contractInfo` event that a listing, delisting or change of a contract sends."""
     return compact(
         {

@@ -7,17 +7,24 @@ from decimal import Decimal
 from functools import partial
 
 from klagg.simulator.bars import Bar, empty_bar
-from klagg.simulator.hub import Hub
+from klagg.simulator.hub import StreamHub
 from klagg.simulator.live_klines import LiveKlines
-from klagg.simulator.market import MarketTrade, Source
+from klagg.simulator.market import MarketSource, MarketTrade
 from klagg.simulator.payloads import agg_trade_event, contract_info_event, mini_tickers_event, trade_event
-from klagg.simulator.streams import CONTRACT_INFO, MINI_TICKERS, Kind, Stream, agg_trade_stream, trade_stream
+from klagg.simulator.streams import (
+    CONTRACT_INFO,
+    MINI_TICKERS,
+    ExchangeStream,
+    StreamKind,
+    agg_trade_stream,
+    trade_stream,
+)
 
 
 class Player:
     """Plays `source` into `hub`. `position_ms` is the exchange time up to which everything has been published."""
 
-    def __init__(self, source: Source, hub: Hub, start_ms: int) -> None:
+    def __init__(self, source: MarketSource, hub: StreamHub, start_ms: int) -> None:
         self._source = source
         self._hub = hub
         self._agg_names: dict[str, str] = {}
@@ -37,13 +44,13 @@ class Player:
         source.prepare(until_ms)
         aggregates = source.aggregates(after_ms, until_ms)
         self._publish_aggregates(aggregates)
-        if self._hub.wants(Kind.TRADE) or len(self.klines):
+        if self._hub.wants(StreamKind.TRADE) or len(self.klines):
             fills = source.fills(after_ms, until_ms)
             self._publish_fills(fills)
             if len(self.klines):
                 self.klines.add(fills)
                 self.klines.add(trade for trade in aggregates if not source.has_fills(trade.symbol))
-        if self._hub.wants(Kind.MINI_TICKERS):
+        if self._hub.wants(StreamKind.MINI_TICKERS):
             self._update_tickers(aggregates)
         self.position_ms = until_ms
         self._hub.flush()
@@ -65,7 +72,7 @@ class Player:
             encode = partial(mini_tickers_event, event_ms=self.position_ms, coin_m=True)
             self._hub.publish(MINI_TICKERS, encode, changed)
             self._changed_tickers.clear()
-        if not self._hub.wants(Kind.MINI_TICKERS):
+        if not self._hub.wants(StreamKind.MINI_TICKERS):
             self._tickers.clear()
         self._hub.flush()
 
@@ -84,7 +91,7 @@ class Player:
         self._listings = listings
         self._hub.flush()
 
-    def seed_kline(self, stream: Stream, bar: Bar | None) -> None:
+    def seed_kline(self, stream: ExchangeStream, bar: Bar | None) -> None:
         """Gives a kline stream its bar so far."""
         self.klines.seed(stream, bar)
 

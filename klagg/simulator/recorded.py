@@ -13,7 +13,7 @@ from klagg.binance.serving.payloads import unit
 from klagg.errors import RecordingError
 from klagg.recordings import open_trades
 from klagg.simulator.bars import Bar, fold
-from klagg.simulator.market import Listing, MarketTrade
+from klagg.simulator.market import ContractListing, MarketTrade
 from klagg.simulator.recorded_symbol import RecordedSymbol
 
 _QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB")
@@ -25,7 +25,7 @@ Ints = NDArray[np.int64]
 
 
 class RecordedMarket:
-    """A `Source` that plays recordings. Build it with `load`.
+    """A `MarketSource` that plays recordings. Build it with `load`.
 
     A symbol recorded as aggregate trades has those alone. One recorded as fills has its fills verbatim, and each fill
     that counts is an aggregate trade of its own (f = l = t) with contiguous ids from 1.
@@ -76,7 +76,7 @@ class RecordedMarket:
         spans = [timeline.span_ms() for timeline in (self._aggregates, self._fills) if timeline]
         return min(first for first, _ in spans), max(last for _, last in spans)
 
-    def listings(self, now_ms: int) -> Sequence[Listing]:
+    def listings(self, now_ms: int) -> Sequence[ContractListing]:
         """Every recorded symbol, listed all the time."""
         return self._listings
 
@@ -84,19 +84,19 @@ class RecordedMarket:
         """Everything is in memory already."""
 
     def aggregates(self, after_ms: int, until_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         return [self._order[place].aggregate(row) for place, row in self._aggregates.between(after_ms, until_ms)]
 
     def fills(self, after_ms: int, until_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         return [self._order[place].row(row) for place, row in self._fills.between(after_ms, until_ms)]
 
     def has_fills(self, symbol: str) -> bool:
-        """As `Source`."""
+        """As `MarketSource`."""
         return self._symbols[symbol].ids == "trade"
 
     def aggregates_from(self, symbol: str, from_id: int, limit: int, now_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         recorded = self._symbols[symbol]
         start = recorded.aggregate_place(from_id)
         found = []
@@ -110,7 +110,7 @@ class RecordedMarket:
     def aggregates_between(
         self, symbol: str, start_ms: int, end_ms: int, limit: int, now_ms: int, *, newest: bool
     ) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         recorded = self._symbols[symbol]
         found: list[MarketTrade] = []
         for place in recorded.aggregate_places(start_ms, end_ms, newest=newest):
@@ -122,7 +122,7 @@ class RecordedMarket:
         return found[::-1] if newest else found
 
     def fills_between(self, symbol: str, start_ms: int, end_ms: int, now_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         recorded = self._symbols[symbol]
         if recorded.ids != "trade":
             return []
@@ -134,7 +134,7 @@ class RecordedMarket:
         return self._symbols[symbol].first_time_ms
 
     def bar(self, symbol: str, open_ms: int, close_ms: int, now_ms: int) -> Bar | None:
-        """As `Source`; a bar is folded anew until the last of its trades is out."""
+        """As `MarketSource`; a bar is folded anew until the last of its trades is out."""
         if now_ms > close_ms and now_ms >= self._symbols[symbol].last_event_ms(close_ms):
             bar = self._closed_bar(symbol, open_ms, close_ms, None)
         else:
@@ -176,9 +176,9 @@ class _Timeline:
         return zip(self._places[first:last].tolist(), self._rows[first:last].tolist(), strict=True)
 
 
-def _listing(symbol: RecordedSymbol) -> Listing:
+def _listing(symbol: RecordedSymbol) -> ContractListing:
     quote = next((quote for quote in _QUOTES if symbol.name.endswith(quote)), "")
-    return Listing(
+    return ContractListing(
         symbol=symbol.name,
         base=symbol.name.removesuffix(quote) or symbol.name,
         quote=quote or symbol.name,

@@ -1,4 +1,4 @@
-"""The REST endpoints: Binance's under /fapi/v1, the local exchange's own under /klagg."""
+"""The REST endpoints: Binance's under /fapi/v1, the simulator's own under /klagg."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from typing import Any
 
 from aiohttp import web
 
+from klagg.binance.limits import AGG_TRADES_WEIGHT, EXCHANGE_INFO_WEIGHT, TIME_WEIGHT, klines_weight
 from klagg.binance.serving import errors
 from klagg.binance.serving.errors import ApiError
-from klagg.binance.serving.limits import AGG_TRADES_WEIGHT, Limits, WeightLimiter, klines_weight
+from klagg.binance.serving.limits import Limits, WeightLimiter
 from klagg.binance.serving.parameters import (
     AggTradesRequest,
     KlinesRequest,
@@ -22,9 +23,9 @@ from klagg.binance.serving.parameters import (
 )
 from klagg.binance.serving.payloads import compact, exchange_info
 from klagg.simulator.clock import MarketClock
-from klagg.simulator.fault_player import FaultPlay, Refusal
+from klagg.simulator.fault_player import FaultPlayer, Refusal
 from klagg.simulator.history import klines
-from klagg.simulator.market import KLINE_INTERVALS, MarketTrade, Source
+from klagg.simulator.market import KLINE_INTERVALS, MarketSource, MarketTrade
 from klagg.simulator.payloads import rest_agg_trade, rest_kline
 from klagg.simulator.player import Player
 
@@ -38,12 +39,12 @@ class RestApi:
 
     def __init__(
         self,
-        source: Source,
+        source: MarketSource,
         clock: MarketClock,
         player: Player,
         limits: Limits,
         executor: Executor,
-        faults: FaultPlay | None = None,
+        faults: FaultPlayer | None = None,
     ) -> None:
         self._faults = faults
         self._source = source
@@ -58,8 +59,8 @@ class RestApi:
         """The routes of the exchange's own endpoints."""
         return [
             web.get("/fapi/v1/ping", self._limited(lambda _: 1, self._ping)),
-            web.get("/fapi/v1/time", self._limited(lambda _: 1, self._time)),
-            web.get("/fapi/v1/exchangeInfo", self._limited(lambda _: 1, self._exchange_info)),
+            web.get("/fapi/v1/time", self._limited(lambda _: TIME_WEIGHT, self._time)),
+            web.get("/fapi/v1/exchangeInfo", self._limited(lambda _: EXCHANGE_INFO_WEIGHT, self._exchange_info)),
             web.get(
                 "/fapi/v1/klines", self._limited(lambda query: klines_weight(requested_limit(query)), self._klines)
             ),
@@ -72,7 +73,7 @@ class RestApi:
         """Exchange time."""
         return self._clock.ms(time.monotonic())
 
-    def told_ms(self) -> int:
+    def reported_ms(self) -> int:
         """The server time that is told: exchange time, unless a fault puts it off."""
         return self.now_ms() + (self._faults.skew_ms() if self._faults is not None else 0)
 
@@ -91,7 +92,7 @@ class RestApi:
             if refusal is not None:
                 return refused(request, refusal)
             address = request.remote or "unknown"
-            verdict = self._weights.take(address, weight(request.query), time.time_ns() // 1_000_000)
+            verdict = self._weights.charge(address, weight(request.query), time.time_ns() // 1_000_000)
             headers = {"X-MBX-USED-WEIGHT-1M": str(verdict.used_weight)}
             if verdict.status != 200:
                 headers["Retry-After"] = str(verdict.retry_after_s)
@@ -112,7 +113,7 @@ class RestApi:
         return {}
 
     async def _time(self, _: Mapping[str, str]) -> object:
-        body: dict[str, object] = {"serverTime": self.told_ms()}
+        body: dict[str, object] = {"serverTime": self.reported_ms()}
         if self._clock.simulated:
             # The rate at which the time told here goes on: a held clock stands until its first subscriber comes.
             body |= {"klaggSimulated": True, "klaggSpeed": 0 if self._clock.held else self._clock.speed}
@@ -120,7 +121,7 @@ class RestApi:
 
     async def _exchange_info(self, _: Mapping[str, str]) -> object:
         now_ms = self.now_ms()
-        return exchange_info(self._source.listings(now_ms), self.told_ms(), self._limits.weight_per_minute)
+        return exchange_info(self._source.listings(now_ms), self.reported_ms(), self._limits.weight_per_minute)
 
     async def _klines(self, query: Mapping[str, str]) -> object:
         request = klines_request(query, self._symbols(self.now_ms()), KLINE_INTERVALS, self._limits.klines_rows)

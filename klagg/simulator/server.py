@@ -1,4 +1,4 @@
-"""The local exchange's server: one port for WebSocket and REST, over any source."""
+"""The simulator's server: one port for WebSocket and REST, over any market source."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from klagg.binance.serving.payloads import compact, text_frame
 from klagg.binance.serving.subscriptions import Subscriptions, TooManyStreamsError, answer
 from klagg.simulator.changing import ChangingMarket
 from klagg.simulator.clock import MarketClock, anchored_start_ms
-from klagg.simulator.fault_player import FaultPlay
+from klagg.simulator.fault_player import FaultPlayer
 from klagg.simulator.faults import FaultScript, line_of
 from klagg.simulator.faulty_hub import FaultyHub
-from klagg.simulator.hub import Connection, Hub
-from klagg.simulator.market import KLINE_INTERVALS, Source
+from klagg.simulator.hub import StreamConnection, StreamHub
+from klagg.simulator.market import KLINE_INTERVALS, MarketSource
 from klagg.simulator.player import Player
 from klagg.simulator.rest import RestApi, refused
-from klagg.simulator.streams import Kind, Route, Stream
+from klagg.simulator.streams import ExchangeStream, StreamKind, WebSocketRoute
 
 _TURN_S = 0.005
 _TURN_REAL_MS_MAX = 50
@@ -34,7 +34,7 @@ _URL_BYTES_MAX = 128 * 1024
 _MESSAGE_BYTES_MAX = 256 * 1024
 
 
-class LocalExchange:
+class Simulator:
     """A Binance USDⓈ-M exchange for demos, tests and load, on one port.
 
     `await start()`, then `rest_url` and `websocket_url` are valid; `await failed()` returns only by raising what killed
@@ -43,7 +43,7 @@ class LocalExchange:
 
     def __init__(
         self,
-        source: Source,
+        source: MarketSource,
         speed: float = 1.0,
         host: str = "127.0.0.1",
         port: int = 0,
@@ -52,7 +52,7 @@ class LocalExchange:
         start_ms: int | None = None,
         lead_ms: int | None = None,
         limits: Limits | None = None,
-        hub: Hub | None = None,
+        hub: StreamHub | None = None,
         faults: FaultScript | None = None,
     ) -> None:
         """`speed`: exchange seconds a second. `port` 0 takes a free one.
@@ -79,17 +79,17 @@ class LocalExchange:
             start_ms = span_ms[0] - 1 - (int(_LEAD_REAL_MS * speed) if lead_ms is None else lead_ms)
         self.start_ms = anchored_start_ms(time.time_ns() // 1_000_000, speed) if start_ms is None else start_ms
         self.clock = MarketClock(self.start_ms, speed, time.monotonic(), held=held, simulated=simulated)
-        self.faults: FaultPlay | None = None
+        self.faults: FaultPlayer | None = None
         if faults is not None:
             if faults.changes:
                 source = ChangingMarket(source, faults.changes, self.start_ms)
             hub = FaultyHub(self.limits.send_buffer_bytes, faults)
-            self.faults = FaultPlay(faults, hub)
+            self.faults = FaultPlayer(faults, hub)
         self.source = source
-        self.hub = hub or Hub(self.limits.send_buffer_bytes)
+        self.hub = hub or StreamHub(self.limits.send_buffer_bytes)
         self.player = Player(source, self.hub, self.start_ms)
         # One thread: requests that compute long queue up behind each other and leave a core to the streams.
-        self._executor = ThreadPoolExecutor(1, "local-exchange-rest")
+        self._executor = ThreadPoolExecutor(1, "simulator-rest")
         self.rest = RestApi(source, self.clock, self.player, self.limits, self._executor, self.faults)
         self._sockets: set[web.WebSocketResponse] = set()
         self._runner: web.AppRunner | None = None
@@ -114,7 +114,11 @@ class LocalExchange:
     async def start(self) -> None:
         """Opens the port and begins to play. Raises OSError when the port cannot be had."""
         app = web.Application()
-        for prefix, route in (("/market", Route.MARKET), ("/public", Route.PUBLIC), ("", Route.RETIRED)):
+        for prefix, route in (
+            ("/market", WebSocketRoute.MARKET),
+            ("/public", WebSocketRoute.PUBLIC),
+            ("", WebSocketRoute.RETIRED),
+        ):
             for path in (f"{prefix}/stream", f"{prefix}/ws", f"{prefix}/ws/{{names:.*}}"):
                 app.router.add_get(path, self._websocket_handler(route))
         app.router.add_get("/klagg/state", self._state)
@@ -132,13 +136,13 @@ class LocalExchange:
         await site.start()
         self._port = cast("tuple[str, int]", self._runner.addresses[0])[1]
         self._failure = asyncio.get_running_loop().create_future()
-        self._playing = asyncio.create_task(self._play(), name="local-exchange-player")
+        self._playing = asyncio.create_task(self._play(), name="simulator-player")
         self._playing.add_done_callback(self._report)
 
     async def failed(self) -> None:
         """Waits for as long as the exchange works; raises what made it fail, returns after `stop`."""
         if self._failure is None:
-            raise RuntimeError("The local exchange has not been started.")
+            raise RuntimeError("The simulator has not been started.")
         await asyncio.shield(self._failure)
 
     def _report(self, task: asyncio.Task[None]) -> None:
@@ -212,7 +216,7 @@ class LocalExchange:
                 self.player.publish_tickers()
             await asyncio.sleep(0 if behind_ms > piece_ms else _TURN_S)
 
-    def _websocket_handler(self, route: Route) -> Any:
+    def _websocket_handler(self, route: WebSocketRoute) -> Any:
         async def handle(request: web.Request) -> web.StreamResponse:
             line = line_of(request.headers.get("User-Agent", ""), request.query)
             refusal = self.faults.handshake(line) if self.faults is not None else None
@@ -228,7 +232,7 @@ class LocalExchange:
         return handle
 
     async def _serve(
-        self, request: web.Request, route: Route, subscriptions: Subscriptions, names: list[str], line: str
+        self, request: web.Request, route: WebSocketRoute, subscriptions: Subscriptions, names: list[str], line: str
     ) -> web.WebSocketResponse:
         socket = web.WebSocketResponse(
             heartbeat=self.limits.ping_interval_s,
@@ -248,13 +252,13 @@ class LocalExchange:
             if not age.expired():
                 age.reschedule(asyncio.get_running_loop().time())
 
-        connection = Connection(route, request.transport, subscriptions, line=line, expire=expire)
+        connection = StreamConnection(route, request.transport, subscriptions, line=line, expire=expire)
         self._sockets.add(socket)
         try:
             async with age:
                 self.hub.attach(connection)
                 self._listen(connection, subscriptions.add(names))
-                await self._converse(socket, connection)
+                await self._answer_messages(socket, connection)
         except TooManyStreamsError:
             self.hub.detach(connection)
             await socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"Too many streams")
@@ -266,7 +270,7 @@ class LocalExchange:
             self._sockets.discard(socket)
         return socket
 
-    async def _converse(self, socket: web.WebSocketResponse, connection: Connection) -> None:
+    async def _answer_messages(self, socket: web.WebSocketResponse, connection: StreamConnection) -> None:
         """Answers the client's messages until it leaves or sends too many. Raises TooManyStreamsError."""
         limiter = MessageLimiter(self.limits.messages_per_second)
         while True:
@@ -287,19 +291,19 @@ class LocalExchange:
                 self.hub.flush()
                 self._listen(connection, reply.added)
 
-    def _listen(self, connection: Connection, names: list[str]) -> None:
+    def _listen(self, connection: StreamConnection, names: list[str]) -> None:
         started = self.hub.listen(connection, names)
         for stream in started:
-            if stream.kind is Kind.KLINE and self.player.klines.start(stream):
+            if stream.kind is StreamKind.KLINE and self.player.klines.start(stream):
                 seeding = self._seed(stream, self.player.position_ms)
                 task = asyncio.create_task(seeding, name=f"seed {stream.symbol} {stream.interval}")
                 self._seeding.add(task)
                 task.add_done_callback(self._report)
         # Who merely watches over all symbols is no reader of a recording yet.
-        if any(stream.kind not in (Kind.CONTRACT_INFO, Kind.MINI_TICKERS) for stream in started):
+        if any(stream.kind not in (StreamKind.CONTRACT_INFO, StreamKind.MINI_TICKERS) for stream in started):
             self.clock.release(time.monotonic())
 
-    async def _seed(self, stream: Stream, position_ms: int) -> None:
+    async def _seed(self, stream: ExchangeStream, position_ms: int) -> None:
         """Fetches a kline stream's bar as of `position_ms`; the trades played since are collected meanwhile."""
         listed = {listing.symbol for listing in self.source.listings(position_ms)}
         if stream.symbol not in listed:

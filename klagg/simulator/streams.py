@@ -11,7 +11,7 @@ MINI_TICKERS = "!miniTicker@arr"
 CONTRACT_INFO = "!contractInfo"
 
 
-class Route(Enum):
+class WebSocketRoute(Enum):
     """The exchange's WebSocket routes by their first path segment."""
 
     MARKET = "market"
@@ -20,7 +20,7 @@ class Route(Enum):
     """`/ws` and `/stream` without a segment: still acknowledged, silent ever since."""
 
 
-class Kind(Enum):
+class StreamKind(Enum):
     """What a stream tells."""
 
     AGG_TRADE = "aggTrade"
@@ -30,41 +30,41 @@ class Kind(Enum):
     CONTRACT_INFO = CONTRACT_INFO
 
 
-class Stream(NamedTuple):
+class ExchangeStream(NamedTuple):
     """A stream that this exchange knows how to fill; `symbol` in capitals and `interval` are "" where meaningless."""
 
-    kind: Kind
+    kind: StreamKind
     symbol: str = ""
     interval: str = ""
 
 
 _CARRIED = {
-    Route.MARKET: {Kind.AGG_TRADE, Kind.KLINE, Kind.MINI_TICKERS, Kind.CONTRACT_INFO},
-    Route.PUBLIC: {Kind.TRADE},
-    Route.RETIRED: set[Kind](),
+    WebSocketRoute.MARKET: {StreamKind.AGG_TRADE, StreamKind.KLINE, StreamKind.MINI_TICKERS, StreamKind.CONTRACT_INFO},
+    WebSocketRoute.PUBLIC: {StreamKind.TRADE},
+    WebSocketRoute.RETIRED: set[StreamKind](),
 }
 
 
-def parse_stream(name: str) -> Stream | None:
+def parse_stream(name: str) -> ExchangeStream | None:
     """The stream called `name` (case matters, symbols are lower case), or None for one that nothing is known of."""
     if name == MINI_TICKERS:
-        return Stream(Kind.MINI_TICKERS)
+        return ExchangeStream(StreamKind.MINI_TICKERS)
     if name == CONTRACT_INFO:
-        return Stream(Kind.CONTRACT_INFO)
+        return ExchangeStream(StreamKind.CONTRACT_INFO)
     symbol, at, channel = name.partition("@")
     if not at or not symbol or symbol != symbol.lower():
         return None
     if channel == "aggTrade":
-        return Stream(Kind.AGG_TRADE, symbol.upper())
+        return ExchangeStream(StreamKind.AGG_TRADE, symbol.upper())
     if channel == "trade":
-        return Stream(Kind.TRADE, symbol.upper())
+        return ExchangeStream(StreamKind.TRADE, symbol.upper())
     prefix, _, interval = channel.partition("_")
     if prefix == "kline" and interval in KLINE_INTERVALS:
-        return Stream(Kind.KLINE, symbol.upper(), interval)
+        return ExchangeStream(StreamKind.KLINE, symbol.upper(), interval)
     return None
 
 
-def carried(route: Route, name: str) -> Stream | None:
+def carried(route: WebSocketRoute, name: str) -> ExchangeStream | None:
     """The stream called `name` if `route` carries it. Everything else is acknowledged all the same, and silent."""
     stream = parse_stream(name)
     return stream if stream is not None and stream.kind in _CARRIED[route] else None

@@ -1,7 +1,7 @@
-"""A seeded market of any number of symbols, as a `Source`: any minute of it can be made anew at any time.
+"""A seeded market of any number of symbols, as a `MarketSource`: any minute of it can be made anew at any time.
 
-What happens at an exchange time follows from (seed, symbols, rate) and that time alone. Nothing is stored but caches of
-bounded size, so a market that was stopped goes on with the ids it would have had.
+What happens at an exchange time follows from (seed, symbols, rate, floor) and that time alone. Nothing is stored but
+caches of bounded size, so a market that was stopped goes on with the ids it would have had.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from functools import lru_cache
 import numpy as np
 
 from klagg.simulator.bars import Bar, empty_bar
-from klagg.simulator.market import Listing, MarketTrade
+from klagg.simulator.market import ContractListing, MarketTrade
 from klagg.simulator.merged import AGG_DELAY_MS, FILL_DELAY_MS, MergedAggregates, MergedFills
 from klagg.simulator.synthetic_minute import MinuteTrades, generate_minute, minute_bar
 from klagg.simulator.synthetic_model import HOUR_MS, MINUTE_MS, Schedule, build_models
@@ -26,6 +26,7 @@ _CACHED_ROWS_MAX = 500_000
 _HISTORY_TRADES_MAX = 50_000_000
 _RATE_MAX = 20_000
 _HISTORY_MS_MAX = 86_400_000
+_FLOOR_S_MIN, _FLOOR_S_MAX = 1, 60
 
 
 class SyntheticMarket:
@@ -37,15 +38,18 @@ class SyntheticMarket:
         rate: float = 200.0,
         seed: int = 1,
         *,
+        floor_s: float | None = None,
         listed_ms: int = LISTED_MS,
         straddle_share: float = 0.25,
         history_ms: int | None = None,
     ) -> None:
         """`symbols` (≥ 1) with `rate` aggregate trades a second in total (> 0).
 
-        `listed_ms` is floored to the hour. `straddle_share`: see `generate_minute`; 0 makes klines of aggregate trades
-        equal those of fills. `history_ms`: how far back klines are told (the default is a day, or less where that
-        would be more than 50 million trades). Raises ValueError with a sentence for values out of range.
+        `floor_s` (1 to 60): every symbol trades at least once in so many seconds, as part of the rate; without it the
+        quietest do so once in 150 s on average. `listed_ms` is floored to the hour. `straddle_share`: see
+        `generate_minute`; 0 makes klines of aggregate trades equal those of fills. `history_ms`: how far back klines
+        are told (the default is a day, or less where that would be more than 50 million trades). Raises ValueError
+        with a sentence for values out of range.
         """
         if symbols < 1:
             raise ValueError(f"A market needs at least 1 symbol, not {symbols}.")
@@ -53,10 +57,14 @@ class SyntheticMarket:
             raise ValueError(f"The rate must lie between 0 and {_RATE_MAX:,} trades a second, not {rate}.")
         if seed < 0:
             raise ValueError(f"The seed must not be negative: {seed}.")
-        self._describe = {"source": "synthetic", "symbols": symbols, "rate": rate, "seed": seed}
+        if floor_s is not None and not _FLOOR_S_MIN <= floor_s <= _FLOOR_S_MAX:
+            raise ValueError(f"The floor must lie between {_FLOOR_S_MIN} and {_FLOOR_S_MAX} seconds, not {floor_s:g}.")
+        self._describe: dict[str, object] = {"source": "synthetic", "symbols": symbols, "rate": rate, "seed": seed}
+        if floor_s is not None:
+            self._describe["floor"] = floor_s
         self._seed = seed
         self._straddle_share = straddle_share
-        self._models = build_models(symbols, rate, seed)
+        self._models = build_models(symbols, rate, seed, floor_s)
         self._index = {model.name: model.index for model in self._models}
         self._schedule = Schedule(self._models, seed, listed_ms)
         self._listed_ms = listed_ms // HOUR_MS * HOUR_MS
@@ -76,7 +84,7 @@ class SyntheticMarket:
     def span_ms(self) -> None:
         """It never ends."""
 
-    def listings(self, now_ms: int) -> Sequence[Listing]:
+    def listings(self, now_ms: int) -> Sequence[ContractListing]:
         """All symbols, from their listing on."""
         return self._listings if now_ms >= self._listed_ms else ()
 
@@ -87,11 +95,11 @@ class SyntheticMarket:
             self._fills.prepare(now_ms)
 
     def aggregates(self, after_ms: int, until_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         return self._aggregates.between(after_ms, until_ms)
 
     def fills(self, after_ms: int, until_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         self._fills_wanted = True
         return self._fills.between(after_ms, until_ms)
 
@@ -100,7 +108,7 @@ class SyntheticMarket:
         return True
 
     def aggregates_from(self, symbol: str, from_id: int, limit: int, now_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         index = self._index[symbol]
         wanted = max(from_id, 1)
         last_minute = (now_ms - AGG_DELAY_MS) // MINUTE_MS
@@ -118,7 +126,7 @@ class SyntheticMarket:
     def aggregates_between(
         self, symbol: str, start_ms: int, end_ms: int, limit: int, now_ms: int, *, newest: bool
     ) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         index = self._index[symbol]
         end_ms = min(end_ms, now_ms - AGG_DELAY_MS)
         minutes = range(max(start_ms, self._listed_ms) // MINUTE_MS, end_ms // MINUTE_MS + 1)
@@ -139,7 +147,7 @@ class SyntheticMarket:
         return found
 
     def fills_between(self, symbol: str, start_ms: int, end_ms: int, now_ms: int) -> Sequence[MarketTrade]:
-        """As `Source`."""
+        """As `MarketSource`."""
         index = self._index[symbol]
         end_ms = min(end_ms, now_ms - FILL_DELAY_MS)
         found: list[MarketTrade] = []
@@ -156,7 +164,7 @@ class SyntheticMarket:
         return max(self._listed_ms, -(-(now_ms - self._history_ms) // HOUR_MS) * HOUR_MS)
 
     def bar(self, symbol: str, open_ms: int, close_ms: int, now_ms: int) -> Bar | None:
-        """As `Source`; folded from its minutes."""
+        """As `MarketSource`; folded from its minutes."""
         known_ms = self.history_start_ms(symbol, now_ms)
         if open_ms < known_ms and known_ms > self._listed_ms:
             return None

@@ -66,11 +66,8 @@ def generate_minute(
     """
     rng = np.random.default_rng((seed, 2, model.index, minute))
     start_ms = minute * MINUTE_MS
-    times = np.sort(rng.integers(0, MINUTE_MS, count))
-    together = np.flatnonzero(rng.random(count) < _SAME_MS_SHARE)
-    times[together] = times[np.maximum(together - 1, 0)]
-    times = np.maximum.accumulate(times)
-    straddles = count > 0 and rng.random() < straddle_share
+    times, moves = _times(rng, model.beat_times()[:count], count)
+    straddles = count > 0 and rng.random() < straddle_share and bool(moves[-1])
     if straddles:
         times[-1] = max(times[-1], MINUTE_MS - 1 - rng.integers(0, _SPAN_MS_MAX))
     insurance = int(count >= 4 and rng.random() < _INSURANCE_SHARE)
@@ -113,6 +110,16 @@ def generate_minute(
     if not insurance:
         return trades
     return _with_uncounted_fill(trades, int(rng.integers(0, count - 1)), model)
+
+
+def _times(rng: np.random.Generator, beats: Ints, count: int) -> tuple[Ints, NDArray[np.bool_]]:
+    """The times (ms within the minute) of `count` trades, ascending, and which of them may move: `beats`, the times of
+    the floor's trades, stay. Some trades share their ms with the one before."""
+    times = np.sort(np.concatenate((rng.integers(0, MINUTE_MS, count - len(beats)), beats)))
+    moves = ~np.isin(times, beats)
+    together = np.flatnonzero((rng.random(count) < _SAME_MS_SHARE) & moves)
+    times[together] = times[np.maximum(together - 1, 0)]
+    return np.maximum.accumulate(times), moves
 
 
 def _fills_per_aggregate(rng: np.random.Generator, count: int, extra: int, *, straddles: bool) -> Ints:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -9,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from klagg.binance.serving.payloads import unit
-from klagg.simulator.market import Listing
+from klagg.simulator.market import ContractListing
 
 MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
@@ -36,7 +37,10 @@ Ints = NDArray[np.int64]
 
 @dataclass(frozen=True, eq=False)
 class SymbolModel:
-    """One symbol. A "unit" is the last digit of its prices or quantities; rates are aggregate trades."""
+    """One symbol. A "unit" is the last digit of its prices or quantities; rates are aggregate trades.
+
+    `per_hour` are those that come at random. `beats` more come in every minute at equal distances: the floor.
+    """
 
     index: int
     name: str
@@ -48,15 +52,23 @@ class SymbolModel:
     per_hour: float
     phase: float
     wave_phases: NDArray[np.float64]
+    beats: int = 0
+
+    def beat_times(self) -> Ints:
+        """When the floor's trades happen, in ms since a minute's begin, shape (beats,); each symbol has its own phase.
+
+        The distance is the same within a minute and from one minute to the next.
+        """
+        return ((np.arange(self.beats) + self.phase) * (MINUTE_MS / max(self.beats, 1))).astype(np.int64)
 
     def price_units(self, times_ms: Ints) -> NDArray[np.float64]:
         """The smooth price at each time, shape of `times_ms`, in units."""
         angles = 2 * np.pi * times_ms[:, None] / _WAVE_PERIODS_MS + self.wave_phases
         return np.asarray(self.base_price_units * np.exp(np.sin(angles) @ _WAVE_HEIGHTS), np.float64)
 
-    def listing(self, listed_ms: int) -> Listing:
+    def listing(self, listed_ms: int) -> ContractListing:
         """Its exchangeInfo."""
-        return Listing(
+        return ContractListing(
             symbol=self.name,
             base=self.name.removesuffix(_QUOTE),
             quote=_QUOTE,
@@ -68,10 +80,21 @@ class SymbolModel:
         )
 
 
-def build_models(symbols: int, per_second: float, seed: int) -> tuple[SymbolModel, ...]:
-    """`symbols` models that trade `per_second` aggregate trades a second together, the first the busiest."""
-    rates = _rates_per_hour(symbols, per_second)
-    return tuple(_model(index, float(rates[index]), seed) for index in range(symbols))
+def build_models(symbols: int, per_second: float, seed: int, floor_s: float | None = None) -> tuple[SymbolModel, ...]:
+    """`symbols` models that trade `per_second` aggregate trades a second together, the first the busiest.
+
+    With `floor_s` (above 0, at most 60) each trades at least once in so many seconds; those trades are part of the
+    rate. Raises ValueError if the rate is too low for them.
+    """
+    beats = 0 if floor_s is None else math.ceil(60 / floor_s)
+    floor_per_second = symbols * beats / 60
+    if not floor_per_second < per_second:
+        raise ValueError(
+            f"A floor of {floor_s:g} s for {symbols} symbols needs more than {floor_per_second:g} trades a second, "
+            f"not {per_second:g}."
+        )
+    rates = _rates_per_hour(symbols, per_second - floor_per_second)
+    return tuple(_model(index, float(rates[index]), seed, beats) for index in range(symbols))
 
 
 def _rates_per_hour(symbols: int, per_second: float) -> NDArray[np.float64]:
@@ -84,7 +107,7 @@ def _rates_per_hour(symbols: int, per_second: float) -> NDArray[np.float64]:
     return np.concatenate([busy, np.full(quiet, quiet_rate)])
 
 
-def _model(index: int, per_hour: float, seed: int) -> SymbolModel:
+def _model(index: int, per_hour: float, seed: int, beats: int) -> SymbolModel:
     rng = np.random.default_rng((seed, 0, index))
     if index < len(_KNOWN_SCALES):
         price_precision, tick_units, quantity_precision, price = _KNOWN_SCALES[index]
@@ -105,6 +128,7 @@ def _model(index: int, per_hour: float, seed: int) -> SymbolModel:
         per_hour=per_hour,
         phase=float(rng.random()),
         wave_phases=rng.uniform(0, 2 * np.pi, len(_WAVE_PERIODS_MS)),
+        beats=beats,
     )
 
 
@@ -112,7 +136,7 @@ class Schedule:
     """How many aggregate trades each symbol has in each minute, and the id of each minute's first.
 
     An hour's count follows from its number alone (a straight line, floored), so ids at any time need no history; its
-    minutes share the count at random. Ids begin at 1 with the listing.
+    minutes share the count at random, and each has the floor's trades beside them. Ids begin at 1 with the listing.
     """
 
     def __init__(self, models: tuple[SymbolModel, ...], seed: int, listed_ms: int) -> None:
@@ -125,7 +149,8 @@ class Schedule:
     def trades_before_hour(self, index: int, hour: int) -> int:
         """Aggregate trades of the symbol since its listing, up to the beginning of `hour`."""
         model = self._models[index]
-        return int(model.per_hour * max(hour - self.listed_hour, 0) + model.phase)
+        hours = max(hour - self.listed_hour, 0)
+        return int(model.per_hour * hours + model.phase) + 60 * model.beats * hours
 
     def minute(self, index: int, minute: int) -> tuple[int, int]:
         """(id of the first aggregate trade, count) of a minute since 1970."""
@@ -137,7 +162,7 @@ class Schedule:
     def minute_of_id(self, index: int, agg_id: int) -> int:
         """The minute in which the aggregate trade `agg_id` (≥ 1) happens."""
         model = self._models[index]
-        hour = self.listed_hour + max(int((agg_id - 1 - model.phase) / model.per_hour) - 1, 0)
+        hour = self.listed_hour + max(int((agg_id - 1 - model.phase) / (model.per_hour + 60 * model.beats)) - 1, 0)
         while self.trades_before_hour(index, hour + 1) < agg_id:
             hour += 1
         rank = agg_id - 1 - self.trades_before_hour(index, hour)
@@ -150,16 +175,19 @@ class Schedule:
 
     def _draw_hour(self, index: int, hour: int) -> Ints:
         """Trades before each minute of the hour, shape (61,)."""
-        total = self.trades_before_hour(index, hour + 1) - self.trades_before_hour(index, hour)
-        before = np.zeros(61, np.int64)
-        if hour < self.listed_hour or total == 0:
+        if hour < self.listed_hour:
+            return np.zeros(61, np.int64)
+        beats = self._models[index].beats
+        total = self.trades_before_hour(index, hour + 1) - self.trades_before_hour(index, hour) - 60 * beats
+        before = beats * np.arange(61, dtype=np.int64)
+        if total == 0:
             return before
         rng = np.random.default_rng((self._seed, 1, index, hour))
         # The busier a symbol, the steadier: its share of the whole flow must not make the whole flow jump.
         per_minute = self._models[index].per_hour / 60
         shape = 2_500.0 if per_minute >= 60 else 20.0 if per_minute >= 5 else 1.0
         weights = rng.gamma(shape, size=60)
-        before[1:] = np.cumsum(rng.multinomial(total, weights / weights.sum()))
+        before[1:] += np.cumsum(rng.multinomial(total, weights / weights.sum()))
         return before
 
 

@@ -11,8 +11,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from klagg.arrays import INT64_MAX
 from klagg.errors import ContractError
-from klagg.wire.fields import INTEGER_END, Fields, RawFields, integer_of, text_of
+from klagg.wire.fields import Fields, RawFields, integer_of, text_of
 
 # Feed entry kinds.
 TRADES: Final = "trades"
@@ -85,7 +86,7 @@ def trades_entry_of_rows(rows: Sequence[TradeRow], *, line: str, ids: str, recv_
 
 
 def tick_entry(time_ms: int) -> Fields:
-    """A `tick`: the exchange's time, the barrier at which an aggregator speaks."""
+    """A `tick`: the exchange's time, the barrier at which an aggregator publishes."""
     return {"kind": TICK, "time": str(time_ms)}
 
 
@@ -199,7 +200,7 @@ REQUEST_KLINES: Final = "klines"
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Something that is missing and asked for. `deadline_ms` (exchange time): after it the asker has given up on it.
+    """Something that is missing and requested. After `deadline_ms` (exchange time) the requester has given up on it.
 
     kind trades: the ids `first`…`last` of the symbol, both included. kind klines: closed klines of `interval` with open
     times (ms) from `first` up to, but without, `last`; `interval` is empty for trades.
@@ -261,7 +262,7 @@ def listings_of(raw: RawFields) -> list[Listing]:
         ]
     except ValueError as bad:
         raise ContractError(f"a listing entry holds a bad number: {bad}") from None
-    if not all(each.symbol and 0 <= each.generation < INTEGER_END for each in listings):
+    if not all(each.symbol and 0 <= each.generation <= INT64_MAX for each in listings):
         raise ContractError("a listing entry holds an empty symbol or a generation that is no time")
     return listings
 

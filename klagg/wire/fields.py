@@ -6,15 +6,25 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+from klagg.arrays import INT64_MAX, INT64_MIN
 from klagg.errors import ContractError
 
-VERSION: Final = 1
-"""`v` of every entry. A reader refuses what it does not know."""
+VERSION: Final = 2
+"""`v` of every entry. A reader refuses a version that it does not know."""
 
 Fields = dict[str, str]
 RawFields = Mapping[bytes, bytes]
 
-INTEGER_END: Final = 1 << 63
+_VERSION_FIELD: Final = str(VERSION).encode()
+_KINDS_OF_VERSION_1: Final[Mapping[bytes, bytes]] = {
+    b"mark": b"watermark",
+    b"hole_opened": b"gap_opened",
+    b"hole_closed": b"gap_closed",
+    b"GAP": b"MISSING_KLINE",
+    b"EXCHANGE_HOLE": b"EXCHANGE_GAP",
+}
+"""The kinds of entries that version 1 called otherwise, with their names since version 2. No other field differs."""
+
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 
 
@@ -39,7 +49,7 @@ def text_of(raw: RawFields, name: str) -> str:
 def integer_of(raw: RawFields, name: str) -> int:
     """The integer of a field; ContractError if it is missing or no plain integer of 64 bits."""
     text = text_of(raw, name)
-    if not _INTEGER.match(text) or not -INTEGER_END <= int(text) < INTEGER_END:
+    if not _INTEGER.match(text) or not INT64_MIN <= int(text) <= INT64_MAX:
         raise ContractError(f"the field {name} is not an integer: {text[:40]!r}")
     return int(text)
 
@@ -52,7 +62,16 @@ def texts_of(raw: RawFields) -> Fields:
         raise ContractError("an entry holds a field that is not UTF-8") from None
 
 
-def check_version(raw: RawFields) -> None:
-    """ContractError unless the entry speaks this contract's version."""
-    if raw.get(b"v") != str(VERSION).encode():
-        raise ContractError(f"an entry has contract version {raw.get(b'v')!r}, this process speaks {VERSION}")
+def upgraded(raw: RawFields) -> RawFields:
+    """The entry in the words of this VERSION; ContractError if its version is neither this one nor 1.
+
+    An entry of this version is returned as it is. So nothing that version 1 left in Redis is lost on an upgrade, and
+    every reader behind this function knows one set of kinds.
+    """
+    version = raw.get(b"v")
+    if version == _VERSION_FIELD:
+        return raw
+    if version != b"1":
+        raise ContractError(f"an entry has contract version {version!r}, this process reads 1 and {VERSION}")
+    kind = _KINDS_OF_VERSION_1.get(raw.get(b"kind", b""))
+    return raw if kind is None else {**raw, b"kind": kind}

@@ -1,4 +1,4 @@
-"""The consumer groups that a configuration asks for: who must have read an entry before it may be trimmed. Pure."""
+"""The consumer groups of a configuration: who must have read an entry before it may be trimmed. Pure."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ CLOCK_KEY: Final = "clock"
 """Stream of triggers by the clock process: `name` (snapshot, retention, days), `time` exchange ms."""
 
 WEIGHTS_KEY: Final = "weights"
-"""Hash: the REST weight that this address has used, by minute and role, and until when nobody asks."""
+"""Hash: the REST weight that this address has used, by minute and role, and until when no process may call."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,34 +38,42 @@ class Keys:
 
     @property
     def feed(self) -> str:
+        """Stream of what comes from the exchange: trades, ticks, watermarks, listings, official rows."""
         return self._key(FEED)
 
     @property
     def klines(self) -> str:
+        """Stream of every version of every closed bar."""
         return self._key("klines")
 
     @property
     def live(self) -> str:
+        """Stream of bars in progress as they change."""
         return self._key("live")
 
     @property
     def bars(self) -> str:
+        """Hash of all bars in progress, for a reader of `live` that begins."""
         return self._key("bars")
 
     @property
     def events(self) -> str:
+        """Stream of the life of bars, gaps and symbols, in order."""
         return self._key("events")
 
     @property
     def requests(self) -> str:
+        """Stream of what is missing and requested from klagg-repair."""
         return self._key("requests")
 
     @property
     def findings(self) -> str:
+        """Stream of what a person should know."""
         return self._key("findings")
 
     @property
     def dead(self) -> str:
+        """Stream of entries that could not be processed."""
         return self._key("dead")
 
     def reader(self, name: str) -> str:
@@ -78,10 +86,12 @@ class Keys:
 
     @property
     def commit(self) -> str:
+        """Hash of where the shard's aggregator stands."""
         return self._key("commit")
 
     @property
     def checkpoint(self) -> str:
+        """Hash that points to the newest checkpoint; its blocks are keys of their own."""
         return self._key("checkpoint")
 
 

@@ -214,5 +214,5 @@ def test_a_fill_that_counts_nowhere_does_not_prove_the_price_behind_a_gap() -> N
     assert [(shown[each].close, shown[each].complete) for each in empty] == [("5", 0), ("5", 0)]
     feed(core, [rows[1]], ids="trade")
     said.append(tick(core, T0 + 80_250))
-    shown = newest(each for each in klines(said) if each.interval == "15s")
-    assert [(each.close, each.complete) for each in (shown["BTCUSDT", "15s", at] for at in empty)] == [("6", 1)] * 2
+    anew = newest(each for each in klines(said) if each.interval == "15s")
+    assert [(each.close, each.complete) for each in (anew["BTCUSDT", "15s", at] for at in empty)] == [("6", 1)] * 2

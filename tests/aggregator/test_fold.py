@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from dataclasses import fields
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,12 +23,11 @@ Plain = dict[str, int]
 
 
 def trades_of(plain: list[Plain]) -> Trades:
-    return Trades(
-        **{
-            name: np.array([row[name] for row in plain], np.bool_ if name in TRADE_FLAGS else np.int64)
-            for name in TRADE_ARRAYS
-        }
-    )
+    columns: dict[str, Any] = {
+        name: np.array([row[name] for row in plain], np.bool_ if name in TRADE_FLAGS else np.int64)
+        for name in TRADE_ARRAYS
+    }
+    return Trades(**columns)
 
 
 def trades(seed: int, count: int, spread_ms: int) -> list[Plain]:

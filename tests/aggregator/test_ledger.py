@@ -95,10 +95,11 @@ def test_a_gap_carries_its_neighbours_times_also_where_times_run_against_ids(see
     kept = sorted(number for number in times if rng.random() < 0.7)
     ledger = Ledger(1)
     for at in range(0, len(kept), 5):
-        part = np.array(kept[at : at + 5], np.int64)
+        part = kept[at : at + 5]
         if rng.random() < 0.5:
             rng.shuffle(part)
-        ledger.admit(np.zeros(len(part), np.int64), part, np.array([times[each] for each in part.tolist()], np.int64))
+        slots, at_ms = np.zeros(len(part), np.int64), np.array([times[each] for each in part], np.int64)
+        ledger.admit(slots, np.array(part, np.int64), at_ms)
         reached = kept[: at + 5]
         assert ledger.last_time[0] == max(times[each] for each in reached)
         for gap in ledger.gaps.get(0, []):

@@ -111,9 +111,9 @@ def world_of(seed: int) -> World:
             delivery = FAR if status == "TRADING" else life.end_ms
             listing = Listing(life.symbol, life.generation, 1, 2, status, delivery)
             again = rng.choice((0, 0, 40, 300)) * step_ms if status == "CLOSE" else rng.choice((0, 1, 2)) * step_ms
-            if status == "TRADING" and life.closed_at and at + again >= life.closed_at:
+            if status == "TRADING" and at is not None and life.closed_at and at + again >= life.closed_at:
                 again = 0  # it would trade again
-            for when in {at, at + again} if at else ():
+            for when in {at, at + again} if at else set():
                 said.setdefault(when, []).extend(listing_entries([listing]))
         for at, status in zip(life.halt or (), ("CLOSE", "TRADING"), strict=False):
             listing = Listing(life.symbol, life.generation, 1, 2, status, FAR)

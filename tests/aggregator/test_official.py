@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 
 from aggregator.publisher import Outputs
 from klagg.cli.comparison import values_of_kline, values_of_official
-from klagg.compare import differences
 from klagg.intervals import interval
-from klagg.kline import Kline
+from klagg.kline import Kline, differences
 from klagg.recordings import open_klines, open_trades
 from klagg.wire.entries import Listing, TradeRow, event_rows, listing_entries, official_entry, trades_entry_of_rows
 from tests.aggregator.kit import T0, feed, klines, new_core, newest, raw, tick, trade, watermark

@@ -340,7 +340,8 @@ def test_what_happened_before_the_first_trade_that_is_known_is_asked_for(first_s
     later = TradeRow(NAME, 43, "8.25", "1.0", 44, 44, joined_ms + (end_s - 100) * 1000, True)
     before = TradeRow(NAME, 40, "6.50", "1.0", 40, 40, joined_ms - 2 * HOUR, False)
     traded = [before, lost, *([seen, later] if first_seen_s < end_s else [])]
-    core, said, wanted = new_core("1m", "1h"), [], []
+    core, said = new_core("1m", "1h"), []
+    wanted: list[Request] = []
     for each in listing_entries([Listing(NAME, NEW_YEAR, 2, 1, "TRADING", 4 * 10**12)]):
         assert not list(core.apply("1-1", raw(each)))
     for second in range(0, end_s, 2):

@@ -13,16 +13,16 @@ from typing import Any
 import pytest
 import redis
 
-from aggregator.feed_sequences import DATA_LOSS
 from klagg.drivers.redis_streams import Streams
 from klagg.embedded import RedisServer
 from klagg.kline import Kline
 from klagg.settings import Redis
 from klagg.wire.entries import TICK, TRADES, tick_entry
 from klagg.wire.fields import Fields, stamp, texts_of
+from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import newest, values
 from tests.aggregator.shardkit import KEYS, LONG, SHORT, Shard, log_of, undisturbed
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 
 pytestmark = pytest.mark.servers
 
@@ -36,7 +36,8 @@ def findings(shard: Shard, kind: str) -> list[Fields]:
 
 def kept(client: redis.Redis) -> dict[bytes, Any]:
     """Every key, as Redis would restore it."""
-    return {key: client.dump(key) for key in client.keys("*") if not key.startswith(b"heartbeat")}
+    keys: list[Any] = client.keys("*")
+    return {key: client.dump(key) for key in keys if not key.startswith(b"heartbeat")}
 
 
 def bring_back(client: redis.Redis, keys: dict[bytes, Any]) -> None:
@@ -70,7 +71,8 @@ def test_brought_back_under_a_running_process_it_ends_and_the_next_one_heals(sha
     lost_timeline = shard.klines()
     bring_back(shard.client, older)
     assert len(lost_timeline) > len(shard.klines()), "more was published than Redis now knows of"
-    shard.client.xadd(KEYS.feed, stamp(entries[half][1], "test", 0), id=entries[half][0])
+    again: dict[Any, Any] = stamp(entries[half][1], "test", 0)
+    shard.client.xadd(KEYS.feed, again, id=entries[half][0])
     shard.put([each for each in entries[half + 1 :] if each[1]["kind"] == TICK][:1])
     assert shard.children[-1].process.wait(20) == 1
     (critical,) = [line for line in shard.children[-1].text().splitlines() if "CRITICAL" in line]
@@ -103,7 +105,7 @@ def test_entries_lost_with_the_tail_are_named_and_their_trades_heal_when_they_co
     child = shard.start("--checkpoint-s", SHORT)
     shard.put(entries[half:], half)
     shard.reached(entries[-1][0])
-    (loss,) = findings(shard, DATA_LOSS)
+    (loss,) = findings(shard, FindingKind.DATA_LOSS)
     assert f"seq {third} to {half - 1} of test, after {entries[third - 1][0]} " in loss["evidence"]
     assert f"before {entries[half][0]} " in loss["evidence"]
     missing = [fields for _, fields in entries[third:half] if fields["kind"] == TRADES]
@@ -113,7 +115,7 @@ def test_entries_lost_with_the_tail_are_named_and_their_trades_heal_when_they_co
     shard.reached(again[-1][0])
     assert child.end() == 0
     check_table([*published, *shard.klines()], entries)
-    assert len(findings(shard, DATA_LOSS)) == 1
+    assert len(findings(shard, FindingKind.DATA_LOSS)) == 1
 
 
 def ticks(entries: Log) -> list[str]:
@@ -172,13 +174,13 @@ def test_a_damaged_checkpoint_whose_feed_was_trimmed_says_what_is_lost_and_goes_
     shard.children[-1].end(signal.SIGKILL)
     pointer = shard.streams.hash_of(KEYS.checkpoint)
     shard.streams.set_bytes(pointer[b"prefix"].decode() + ":0", b"noise")
-    shard.streams.trim_before(KEYS.feed, entries[cut][0])
+    trim_before(shard.streams, KEYS.feed, entries[cut][0])
     child = shard.start("--checkpoint-s", LONG)
     shard.put(entries[half:])
     shard.reached(entries[-1][0])
     assert child.end() == 0
     assert "the checkpoint is damaged" in child.text()
-    (finding,) = findings(shard, DATA_LOSS)
+    (finding,) = findings(shard, FindingKind.DATA_LOSS)
     assert finding["severity"] == "error"
     assert f"seq 1 to {cut - 1} of test, its first one and before {entries[cut][0]}" in finding["evidence"]
     found, expected = newest(shard.klines()), undisturbed(entries)

@@ -332,9 +332,10 @@ def test_a_symbol_that_does_not_trade_is_asked_for_again_from_where_its_minutes_
     seen = []
     for second in range(64, 3600, 2):
         watermark(core, T0 + second * 1000)
-        for each in asked(core, T0 + second * 1000):
-            seen.append((second, each.first - T0, each.last - T0))
-            send(core, "BTCUSDT", "1m", [(open_ms, *FLAT) for open_ms in range(each.first, each.last, MINUTE_MS)])
+        for request in asked(core, T0 + second * 1000):
+            seen.append((second, request.first - T0, request.last - T0))
+            minutes_of_it = range(request.first, request.last, MINUTE_MS)
+            send(core, "BTCUSDT", "1m", [(open_ms, *FLAT) for open_ms in minutes_of_it])
     minutes = [(first_ms // MINUTE_MS, last_ms // MINUTE_MS) for _, first_ms, last_ms in seen]
     assert minutes[0][0] == 1
     assert [low for low, _ in minutes[1:]] == [high for _, high in minutes[:-1]], "each minute once"

@@ -15,7 +15,6 @@ from unittest.mock import patch
 import pytest
 
 from aggregator.commit import KLINES_MAX, Committer, after, split_outputs
-from aggregator.feed_sequences import DATA_LOSS
 from aggregator.service import COUNTED, Service
 from klagg.embedded import RedisServer
 from klagg.process.service import Context
@@ -30,10 +29,11 @@ from klagg.wire.entries import (
     trades_entry_of_rows,
 )
 from klagg.wire.fields import Fields, stamp, texts_of
+from klagg.wire.findings import FindingKind
 from klagg.wire.keys import FEED, heartbeat_key
 from tests.aggregator.kit import T0, new_core, raw, trade
 from tests.aggregator.shardkit import INTERVALS, KEYS, LONG, SHORT, Shard, check_end, log_of, undisturbed
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 
 pytestmark = pytest.mark.servers
 
@@ -127,7 +127,7 @@ def test_a_restart_needs_nothing_behind_the_checkpoint(shard: Shard) -> None:
     pointer = eventually(lambda: shard.alive() and shard.streams.hash_of(KEYS.checkpoint).get(b"feed"), 20)
     shard.children[-1].end(signal.SIGKILL)
     pointer = shard.streams.hash_of(KEYS.checkpoint)[b"feed"]
-    shard.streams.trim_before(KEYS.feed, pointer.decode())
+    trim_before(shard.streams, KEYS.feed, pointer.decode())
     shard.put(entries[half:])
     child = shard.start("--checkpoint-s", LONG)
     shard.reached(entries[-1][0])
@@ -350,7 +350,7 @@ def test_counters_are_those_of_the_process_and_begin_at_0(shard: Shard, monkeypa
         stats, service = context.stats, Service(context, 0)
         service.start()
         assert {stats.counters[each] for each in (*COUNTED, "lost_entries", "repeated_entries", "findings")} == {0}
-        assert stats.labelled_counters["findings", (("kind", DATA_LOSS),)] == 0
+        assert stats.labelled_counters["findings", (("kind", FindingKind.DATA_LOSS),)] == 0
         shard.put(part, first_seq)
         while service._read_id != part[-1][0]:
             service.turn()
@@ -360,7 +360,7 @@ def test_counters_are_those_of_the_process_and_begin_at_0(shard: Shard, monkeypa
     assert bool(shard.streams.hash_of(KEYS.checkpoint))
     assert 0 < traded[1] < 2 * traded[0]
     assert stats.counters["lost_entries"] == 5
-    assert stats.labelled_counters["findings", (("kind", DATA_LOSS),)] == 1
+    assert stats.labelled_counters["findings", (("kind", FindingKind.DATA_LOSS),)] == 1
     assert findings == shard.streams.length(KEYS.findings)
 
 

@@ -16,7 +16,6 @@ from hypothesis import strategies as st
 
 from aggregator.commit import Committer, after
 from aggregator.publisher import Outputs
-from aggregator.stall import pinging
 from aggregator.trimming import (
     BURST,
     CUT_ENTRIES,
@@ -38,6 +37,7 @@ from klagg.settings import Settings
 from klagg.wire.fields import Fields, stamp, texts_of
 from klagg.wire.groups import groups_of
 from klagg.wire.keys import GROUP_COMPLETENESS, GROUP_HISTORY, GROUP_LIFECYCLE, GROUP_REPAIR, GROUP_WRITERS, Keys
+from tests.aggregator.stall import pinging
 
 KEYS = Keys(0)
 UNAUDITED = Settings(audit=settings.Audit(full=False))

@@ -8,15 +8,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from decimal import Decimal
 
-from auditors.day_counts import Judged, Tally
+from auditors.day_counts import DayCounts, JudgedBar
 from auditors.exchange import ExchangeAudit
-from auditors.findings import LAGGING, Finding
-from auditors.schedule import Key, Look
-from klagg.compare import Values
+from auditors.findings import Finding
+from auditors.schedule import Look, SeriesKey
 from klagg.intervals import INTERVALS, MINUTE_MS
-from klagg.kline import Kline
+from klagg.kline import Kline, Values
 from klagg.settings import Aggregator, Settings
 from klagg.wire.entries import Listing, Request
+from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import T0
 from tests.auditors.test_classify import LASTING, folded, market, official
 
@@ -35,13 +35,13 @@ def listing(name: str, generation: int = T0 - 10**9, status: str = "TRADING", de
 class World:
     """`ours` is the table, `theirs` what REST would answer, by symbol and interval, by open time."""
 
-    ours: dict[Key, dict[int, Kline]] = field(default_factory=dict)
-    theirs: dict[Key, dict[int, Values]] = field(default_factory=dict)
+    ours: dict[SeriesKey, dict[int, Kline]] = field(default_factory=dict)
+    theirs: dict[SeriesKey, dict[int, Values]] = field(default_factory=dict)
     listings: list[Listing] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     lags: list[Finding] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
-    tallies: dict[Key, Tally] = field(default_factory=dict)
+    day_counts: dict[SeriesKey, DayCounts] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
     settings: Settings = SETTINGS
     audit: ExchangeAudit = field(init=False)
@@ -50,10 +50,10 @@ class World:
         self.audit = ExchangeAudit(self.settings)
 
     def restart(self) -> None:
-        """Another process, from what is in the tallies."""
+        """Another process, from what is in the day_counts."""
         self.audit = ExchangeAudit(self.settings)
-        for (symbol, name), tally in self.tallies.items():
-            saved = Tally.of(INTERVALS[name], tally.saved_ranges, tally.saved_different)
+        for (symbol, name), counts in self.day_counts.items():
+            saved = DayCounts.of(INTERVALS[name], counts.saved_ranges, counts.saved_different)
             self.audit.restore(symbol, INTERVALS[name], saved)
 
     def stored_ms(self, now_ms: int) -> int:
@@ -63,8 +63,8 @@ class World:
     def lap(self, now_ms: int, looks_max: int = 10_000) -> list[Finding]:
         """Look until nothing is due; what was found."""
         before = len(self.findings)
-        self.audit.carry(self.listings, now_ms)
-        first: dict[Key, int] = {}
+        self.audit.update_listings(self.listings, now_ms)
+        first: dict[SeriesKey, int] = {}
         for key, bars in self.ours.items():
             since_ms = self.audit.reach_ms(key[0], now_ms)
             found = [each.open_time for each in bars.values() if each.close_time >= since_ms]
@@ -84,14 +84,14 @@ class World:
         rows = {at: row for at, row in self.theirs.get(look.key, {}).items() if look.start_ms <= at < look.end_ms}
         assert len(rows) <= look.rows
         outcome = self.audit.judge(look, ours, rows, now_ms)
-        self.findings += [each for each in outcome.findings if each.kind != LAGGING]
-        self.lags += [each for each in outcome.findings if each.kind == LAGGING]
+        self.findings += [each for each in outcome.findings if each.kind != FindingKind.LAGGING]
+        self.lags += [each for each in outcome.findings if each.kind == FindingKind.LAGGING]
         self.requests += outcome.requests
         self.record(look, outcome.judged)
 
-    def record(self, look: Look, judged: Sequence[Judged]) -> None:
+    def record(self, look: Look, judged: Sequence[JudgedBar]) -> None:
         if judged:
-            self.tallies.setdefault(look.key, Tally(look.interval)).take(judged)
+            self.day_counts.setdefault(look.key, DayCounts(look.interval)).add(judged)
 
     def told(self) -> Counter[tuple[str, str, bool]]:
         """The findings by kind, symbol and whether they are closed."""
@@ -99,9 +99,9 @@ class World:
 
     @property
     def counts(self) -> Counter[str]:
-        """What the tallies hold, over all series."""
+        """What the day_counts hold, over all series."""
         total: Counter[str] = Counter()
-        for each in self.tallies.values():
+        for each in self.day_counts.values():
             total.update(each.counts)
         return total
 

@@ -115,7 +115,8 @@ def clean_hour() -> tuple[Said, ...]:
 
 def numbered(said: Iterable[Said]) -> list[tuple[str, str, RawFields]]:
     """The entries as Redis gives them: stream, id, fields with version, writer and running number."""
-    numbers, entries = {"klines": 0, "events": 0}, []
+    numbers = {"klines": 0, "events": 0}
+    entries: list[tuple[str, str, RawFields]] = []
     for at, each in enumerate(said):
         numbers[each.stream] += 1
         stamped = stamp(each.fields, "aggregator-0@1", numbers[each.stream])
@@ -127,28 +128,30 @@ def judged(judge: Judge, entries: Iterable[tuple[str, str, RawFields]]) -> list[
     """What a judge finds in a log."""
     for stream, entry_id, fields in entries:
         if stream in judge.streams:
-            judge.take(stream, entry_id, fields)
-    return judge.take_found()
+            judge.receive(stream, entry_id, fields)
+    return judge.drain_findings()
 
 
 def judged_with_restarts(
     make: Callable[[], Judge], entries: Sequence[tuple[str, str, RawFields]], every: int
 ) -> list[Finding]:
     """The same, with a new judge from what the one before wrote down, behind each `every`th tick."""
-    judge, saved, ticks, found = make(), {}, 0, []
+    saved: dict[str, str] = {}
+    found: list[Finding] = []
+    judge, ticks = make(), 0
     for stream, entry_id, fields in entries:
         if stream not in judge.streams:
             continue
-        judge.take(stream, entry_id, fields)
+        judge.receive(stream, entry_id, fields)
         if fields.get(b"kind") == b"tick":
             ticks += 1
             if ticks % every == 0:
-                found += judge.take_found()
+                found += judge.drain_findings()
                 put, gone = judge.dump()
                 saved = {name: text for name, text in (saved | put).items() if name not in gone}
                 judge = make()
                 judge.restore(saved)
-    return found + judge.take_found()
+    return found + judge.drain_findings()
 
 
 def symbol_of(said: Said) -> str:

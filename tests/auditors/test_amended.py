@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from auditors import amended as module
 from auditors.amended import Amended, Amendment
-from auditors.schedule import Agenda
+from auditors.schedule import Schedule
 from klagg.intervals import MINUTE, MINUTE_MS
 from tests.aggregator.kit import T0
 
 
-def an_agenda() -> Agenda:
-    agenda = Agenda()
+def an_agenda() -> Schedule:
+    schedule = Schedule()
     for name in ("AUSDT", "BUSDT"):
-        agenda.add(name, [MINUTE])
-        agenda.series[name, "1m"].next_ms = T0 + 1000 * MINUTE_MS
-    return agenda
+        schedule.add(name, [MINUTE])
+        schedule.series[name, "1m"].next_ms = T0 + 1000 * MINUTE_MS
+    return schedule
 
 
 def amendment(minute: int, symbol: str = "AUSDT", revision: int = 2) -> Amendment:
@@ -22,9 +22,9 @@ def amendment(minute: int, symbol: str = "AUSDT", revision: int = 2) -> Amendmen
 
 
 def test_each_version_is_looked_at_once_and_near_ones_together() -> None:
-    amended, agenda = Amended(), an_agenda()
+    amended, schedule = Amended(), an_agenda()
     said = [amendment(5), amendment(7), amendment(500), amendment(9, "BUSDT")]
-    amended.note(said, agenda)
+    amended.note(said, schedule)
     assert (len(amended), amended.since_ms) == (4, 1500)
     spans = []
     while look := amended.again():
@@ -33,21 +33,21 @@ def test_each_version_is_looked_at_once_and_near_ones_together() -> None:
         spans.append((look.symbol, (look.from_ms - T0) // MINUTE_MS))
         amended.done(look)
     assert sorted(spans) == [("AUSDT", 5), ("AUSDT", 500), ("BUSDT", 9)]
-    amended.note(said, agenda)
+    amended.note(said, schedule)
     assert len(amended) == 0, "said again"
-    amended.note([*said, amendment(7, revision=3)], agenda)
+    amended.note([*said, amendment(7, revision=3)], schedule)
     assert len(amended) == 1
 
 
 def test_what_is_still_to_be_compared_does_not_wait() -> None:
-    amended, agenda = Amended(), an_agenda()
-    amended.note([amendment(1000), amendment(3, "NOSUCHUSDT")], agenda)
+    amended, schedule = Amended(), an_agenda()
+    amended.note([amendment(1000), amendment(3, "NOSUCHUSDT")], schedule)
     assert amended.again() is None
 
 
 def test_many_in_a_row_are_a_few_looks() -> None:
-    amended, agenda = Amended(), an_agenda()
-    amended.note([amendment(minute) for minute in range(900)], agenda)
+    amended, schedule = Amended(), an_agenda()
+    amended.note([amendment(minute) for minute in range(900)], schedule)
     looks = 0
     while look := amended.again():
         amended.done(look)

@@ -10,11 +10,12 @@ from decimal import Decimal
 import numpy as np
 import pytest
 
-from auditors.bars import Bar, Fold, faults_of, kline_of, text_of_kline
+from auditors.bars import BarValues, MinuteFold, faults_of, text_of_kline
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE_MS, interval
 from klagg.kline import Kline
 from klagg.wire.fields import stamp
+from klagg.wire.klines import kline_of
 from tests.aggregator.kit import T0
 
 GOOD = Kline(
@@ -44,7 +45,7 @@ GOOD = Kline(
 
 
 def kinds(kline: Kline) -> list[str]:
-    return [kind for kind, _ in faults_of(kline, Bar.of_text(text_of_kline(kline)))]
+    return [kind for kind, _ in faults_of(kline, BarValues.of_text(text_of_kline(kline)))]
 
 
 def test_a_good_bar_has_no_fault() -> None:
@@ -108,18 +109,20 @@ def test_what_is_no_decimal_is_refused(text: str) -> None:
         kline_of({name.encode(): value.encode() for name, value in fields.items()})
 
 
-def minutes(rng: random.Random, count: int) -> list[Bar]:
+def minutes(rng: random.Random, count: int) -> list[BarValues]:
     """Consecutive minutes of own trades, some empty, each beginning where the one before closed."""
     made, price, agg, fill = [], Decimal(100), 10, 30
     for _ in range(count):
         if rng.random() < 0.3:
             zero = Decimal(0)
-            made.append(Bar(1, 1, 1, price, price, price, price, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own"))
+            made.append(
+                BarValues(1, 1, 1, price, price, price, price, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
+            )
             continue
         prices = [Decimal(rng.randrange(90, 110)) for _ in range(rng.randrange(1, 5))]
         volume = Decimal(len(prices))
         made.append(
-            Bar(
+            BarValues(
                 1,
                 1,
                 1,
@@ -143,7 +146,7 @@ def minutes(rng: random.Random, count: int) -> list[Bar]:
     return made
 
 
-def at_once(bars: list[Bar]) -> Bar:
+def at_once(bars: list[BarValues]) -> BarValues:
     """The slow oracle."""
     solid = [bar for bar in bars if not bar.empty]
     if not solid:
@@ -152,7 +155,7 @@ def at_once(bars: list[Bar]) -> Bar:
         sum((getattr(bar, name) for bar in solid), Decimal(0))
         for name in ("volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume")
     ]
-    return Bar(
+    return BarValues(
         1,
         1,
         1,
@@ -179,7 +182,7 @@ def test_a_fold_in_any_order_is_the_fold_at_once(seed: int) -> None:
     rng = random.Random(seed)
     bars = minutes(rng, rng.randrange(1, 12))
     five = interval("5m").open_time(T0)
-    fold = Fold(five)
+    fold = MinuteFold(five)
     order = list(range(len(bars)))
     rng.shuffle(order)
     for number in order:
@@ -187,14 +190,14 @@ def test_a_fold_in_any_order_is_the_fold_at_once(seed: int) -> None:
         if rng.random() < 0.5 and not final.empty:
             zero = Decimal(0)
             price = final.open
-            before = Bar(1, 1, 0, price, price, price, price, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
-            fold.take(five + number * MINUTE_MS, None, before)
-        fold = Fold.of_json(json.loads(json.dumps(fold.to_json())))
-        fold.take(five + number * MINUTE_MS, before, final)
+            before = BarValues(1, 1, 0, price, price, price, price, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
+            fold.add(five + number * MINUTE_MS, None, before)
+        fold = MinuteFold.of_json(json.loads(json.dumps(fold.to_json())))
+        fold.add(five + number * MINUTE_MS, before, final)
     wanted = at_once(bars)
     if wanted.empty:
         wanted = bars[-1]
-        fold.take(five + (len(bars) - 1) * MINUTE_MS, bars[-1], bars[-1])
+        fold.add(five + (len(bars) - 1) * MINUTE_MS, bars[-1], bars[-1])
     assert fold.differences(wanted) == []
     assert (fold.count, fold.known) == (len(bars), True)
     wrong = replace(wanted, volume=wanted.volume + Decimal("0.001"))
@@ -203,9 +206,9 @@ def test_a_fold_in_any_order_is_the_fold_at_once(seed: int) -> None:
 
 def test_a_fold_whose_trades_vanish_is_not_known_any_more() -> None:
     bar = next(bar for bar in minutes(random.Random(1), 9) if not bar.empty)
-    fold = Fold(T0)
-    fold.take(T0, None, bar)
+    fold = MinuteFold(T0)
+    fold.add(T0, None, bar)
     zero = Decimal(0)
-    gone = Bar(1, 2, 1, bar.open, bar.open, bar.open, bar.open, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
-    fold.take(T0, bar, gone)
+    gone = BarValues(1, 2, 1, bar.open, bar.open, bar.open, bar.open, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
+    fold.add(T0, bar, gone)
     assert not fold.known

@@ -12,23 +12,12 @@ from typing import Any
 
 import pytest
 
-from auditors.classify import (
-    EDGE_SHIFT,
-    EXACT,
-    EXCHANGE_GAP,
-    LATE,
-    LATE_MS,
-    LOCAL_GAP,
-    UNEXPLAINED,
-    Comparison,
-    edges_of,
-    values_of,
-)
-from klagg.compare import Values
+from auditors.classify import EDGE_SHIFT, EXACT, LATE, LATE_MS, Comparison, edges_of, values_of
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE, MINUTE_MS
-from klagg.kline import Kline
+from klagg.kline import Kline, Values
 from klagg.wire.entries import TradeRow
+from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import T0, feed, klines, new_core, newest, tick
 
 LASTING = 30
@@ -146,7 +135,9 @@ def test_what_is_no_shift_is_not_called_one(name: str, by: str, seed: int) -> No
         assert held is not None
         off = {**theirs, opening: {**theirs[opening], name: type(held)(held + Decimal(by))}}
         found = Comparison(MINUTE, ours, off).verdicts(T0, T0 + LASTING * MINUTE_MS)
-        assert any(each.kind == UNEXPLAINED and abs(each.open_time - opening) <= 3 * MINUTE_MS for each in found)
+        assert any(
+            each.kind == FindingKind.UNEXPLAINED and abs(each.open_time - opening) <= 3 * MINUTE_MS for each in found
+        )
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -172,7 +163,7 @@ def test_without_the_evidence_a_shift_is_unexplained() -> None:
     ours = {opening: replace(kline, edge="") for opening, kline in folded(rows).items()}
     found = verdicts(ours, official(fills))
     assert found[EDGE_SHIFT] == 0
-    assert found[UNEXPLAINED] > 5
+    assert found[FindingKind.UNEXPLAINED] > 5
 
 
 def altered(values: Values, **changes: Any) -> Values:
@@ -221,12 +212,12 @@ def lost_trade(ours: dict[int, Kline], theirs: dict[int, Values], at: int) -> No
 @pytest.mark.parametrize(
     ("plant", "kind"),
     [
-        (gap, EXCHANGE_GAP),
-        (no_row, EXCHANGE_GAP),
-        (no_bar, LOCAL_GAP),
-        (neither, LOCAL_GAP),
-        (incomplete, LOCAL_GAP),
-        (lost_trade, UNEXPLAINED),
+        (gap, FindingKind.EXCHANGE_GAP),
+        (no_row, FindingKind.EXCHANGE_GAP),
+        (no_bar, FindingKind.LOCAL_GAP),
+        (neither, FindingKind.LOCAL_GAP),
+        (incomplete, FindingKind.LOCAL_GAP),
+        (lost_trade, FindingKind.UNEXPLAINED),
     ],
 )
 def test_a_difference_has_its_class(
@@ -249,7 +240,7 @@ def test_what_the_exchange_has_not_finished_is_late(
         theirs[at + MINUTE_MS] = altered(values_of(ours[at]))
         ours[at + MINUTE_MS] = replace(ours[at], open_time=at + MINUTE_MS, close_time=at + 2 * MINUTE_MS - 1)
     assert verdicts(ours, theirs, at + MINUTE_MS + 5_000)[LATE] == 1
-    assert verdicts(ours, theirs, at + MINUTE_MS + LATE_MS)[EXCHANGE_GAP] == 1
+    assert verdicts(ours, theirs, at + MINUTE_MS + LATE_MS)[FindingKind.EXCHANGE_GAP] == 1
 
 
 def test_a_shift_into_a_row_that_is_not_final_is_late() -> None:
@@ -301,4 +292,4 @@ def test_beside_a_gap_a_shift_is_still_one() -> None:
     gap = shifted + MINUTE_MS
     ours[gap] = replace(ours[gap], complete=0, trades=0, volume="0", edge="")
     kinds = {each.open_time: each.kind for each in Comparison(MINUTE, ours, theirs).verdicts(T0, gap + MINUTE_MS)}
-    assert (kinds[shifted], kinds[gap]) == (EDGE_SHIFT, LOCAL_GAP)
+    assert (kinds[shifted], kinds[gap]) == (EDGE_SHIFT, FindingKind.LOCAL_GAP)

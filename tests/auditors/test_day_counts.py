@@ -6,22 +6,23 @@ import json
 
 import pytest
 
-from auditors.classify import EDGE_SHIFT, EXACT, LATE, LOCAL_GAP, UNEXPLAINED
-from auditors.day_counts import Judged, Tally, by_day, union_of
+from auditors.classify import EDGE_SHIFT, EXACT, LATE
+from auditors.day_counts import DayCounts, JudgedBar, by_day, union_of
 from klagg.intervals import DAY_MS, INTERVALS, MINUTE, MINUTE_MS
+from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import T0
 
 
-def bars(first: int, count: int, kind: str = EXACT, place_ms: int = 0) -> list[Judged]:
-    return [Judged(T0 + (first + n) * MINUTE_MS, kind, place_ms) for n in range(count)]
+def bars(first: int, count: int, kind: str = EXACT, place_ms: int = 0) -> list[JudgedBar]:
+    return [JudgedBar(T0 + (first + n) * MINUTE_MS, kind, place_ms) for n in range(count)]
 
 
 def test_again_replaces() -> None:
-    tally = Tally(MINUTE)
-    tally.take(bars(0, 10))
-    tally.take(bars(10, 3, LOCAL_GAP, T0))
-    tally.take(bars(13, 1, LATE))
-    assert tally.counts == {
+    counts = DayCounts(MINUTE)
+    counts.add(bars(0, 10))
+    counts.add(bars(10, 3, FindingKind.LOCAL_GAP, T0))
+    counts.add(bars(13, 1, LATE))
+    assert counts.counts == {
         "bars": 14,
         "exact": 10,
         "edge_shift": 0,
@@ -31,39 +32,45 @@ def test_again_replaces() -> None:
         "unexplained": 0,
     }
     for _ in range(2):
-        tally.take([*bars(10, 2), *bars(12, 1, EDGE_SHIFT), *bars(13, 1)])
-    assert tally.counts["bars"] == 14
-    assert (tally.counts["exact"], tally.counts["edge_shift"]) == (13, 1)
-    assert tally.ranges == [(T0, T0 + 14 * MINUTE_MS)]
+        counts.add([*bars(10, 2), *bars(12, 1, EDGE_SHIFT), *bars(13, 1)])
+    assert counts.counts["bars"] == 14
+    assert (counts.counts["exact"], counts.counts["edge_shift"]) == (13, 1)
+    assert counts.ranges == [(T0, T0 + 14 * MINUTE_MS)]
 
 
 def test_what_lies_between_two_looks_is_not_counted() -> None:
-    tally = Tally(MINUTE)
-    tally.take(bars(0, 2))
-    tally.take(bars(5, 2))
-    assert tally.counts["bars"] == 4
-    assert len(tally.ranges) == 2
+    counts = DayCounts(MINUTE)
+    counts.add(bars(0, 2))
+    counts.add(bars(5, 2))
+    assert counts.counts["bars"] == 4
+    assert len(counts.ranges) == 2
 
 
 def test_it_is_the_same_from_what_was_saved() -> None:
-    tally = Tally(MINUTE)
-    tally.take([*bars(0, 20), *bars(20, 300, LOCAL_GAP, T0 + 20 * MINUTE_MS), *bars(320, 1, UNEXPLAINED, 5)])
-    texts = json.dumps([tally.saved_ranges, tally.saved_different])
+    counts = DayCounts(MINUTE)
+    counts.add(
+        [
+            *bars(0, 20),
+            *bars(20, 300, FindingKind.LOCAL_GAP, T0 + 20 * MINUTE_MS),
+            *bars(320, 1, FindingKind.UNEXPLAINED, 5),
+        ]
+    )
+    texts = json.dumps([counts.saved_ranges, counts.saved_different])
     assert len(texts) < 200, "a long gap is one entry"
-    again = Tally.of(MINUTE, *json.loads(texts))
-    assert again == tally
+    again = DayCounts.of(MINUTE, *json.loads(texts))
+    assert again == counts
 
 
 @pytest.mark.parametrize("name", ["5m", "1d", "1w", "1M"])
 def test_longer_bars_are_of_the_day_on_which_they_open(name: str) -> None:
     interval = INTERVALS[name]
     opens = [interval.open_of(interval.bucket_of(T0) + n) for n in range(3)]
-    days = by_day(Judged(each, EXACT) for each in opens)
+    days = by_day(JudgedBar(each, EXACT) for each in opens)
     assert sum(map(len, days.values())) == 3
     assert all(each.open_time // DAY_MS == day for day, judged in days.items() for each in judged)
-    tally = Tally(interval)
-    tally.take(Judged(each, EXACT) for each in opens)
-    assert tally.counts["bars"] == 3
+    counts = DayCounts(interval)
+    counts.add(JudgedBar(each, EXACT) for each in opens)
+    assert counts.counts["bars"] == 3
 
 
 def test_unions() -> None:

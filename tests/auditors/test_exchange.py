@@ -8,14 +8,12 @@ from decimal import Decimal
 
 import pytest
 
-from auditors.classify import EDGE_SHIFT, EXACT, EXCHANGE_GAP, LATE, LOCAL_GAP, UNEXPLAINED
-from auditors.findings import LAGGING, UNREACHABLE
-from auditors.open_findings import ASKED_MAX, DEADLINE_MS, REQUESTS_MAX
+from auditors.classify import EDGE_SHIFT, EXACT, LATE
 from klagg.intervals import HOUR_MS, INTERVALS, MINUTE_MS
 from klagg.kline import Kline
 from klagg.settings import Aggregator, Audit, Settings
 from klagg.wire.entries import REQUEST_KLINES
-from klagg.wire.findings import ERROR, INFO, WARNING
+from klagg.wire.findings import FindingKind, Severity
 from tests.aggregator.kit import T0
 from tests.auditors.exchangekit import END, NAMES, SOUND_MS, World, clean, exact_of, listing, put, tell
 from tests.auditors.test_classify import FLAT, LASTING
@@ -44,7 +42,7 @@ def test_a_clean_market_gives_no_finding_and_counts_every_bar_once(seed: int) ->
             if restarts:
                 world.restart()
             past = replace(world, ours={}, theirs={})
-            past.audit, past.tallies = world.audit, world.tallies
+            past.audit, past.day_counts = world.audit, world.day_counts
             for key in world.ours:
                 past.ours[key] = {at: bar for at, bar in world.ours[key].items() if bar.close_time < now_ms - 2_000}
                 past.theirs[key] = {at: row for at, row in world.theirs[key].items() if at + MINUTE_MS < now_ms - 2_000}
@@ -132,24 +130,24 @@ def a_row_of_another_symbol(world: World, at: int) -> None:
 @dataclass(frozen=True)
 class Fault:
     plant: Callable[[World, int], None]
-    kind: str
+    kind: FindingKind
     severity: str
 
 
 CATALOGUE = [
-    Fault(lost_trade, LOCAL_GAP, WARNING),
-    Fault(bar_missing, LOCAL_GAP, WARNING),
-    Fault(lost_trade_in_a_proven_bar, UNEXPLAINED, ERROR),
-    Fault(double_trade, UNEXPLAINED, ERROR),
-    Fault(float_rounding, UNEXPLAINED, ERROR),
-    Fault(changed_in_the_table, UNEXPLAINED, ERROR),
-    Fault(wrong_taker, UNEXPLAINED, ERROR),
-    Fault(close_not_carried, UNEXPLAINED, ERROR),
-    Fault(bars_swapped, UNEXPLAINED, ERROR),
-    Fault(trade_a_minute_late, UNEXPLAINED, ERROR),
-    Fault(a_row_of_another_symbol, UNEXPLAINED, ERROR),
-    Fault(flat_row, EXCHANGE_GAP, INFO),
-    Fault(no_row, EXCHANGE_GAP, INFO),
+    Fault(lost_trade, FindingKind.LOCAL_GAP, Severity.WARNING),
+    Fault(bar_missing, FindingKind.LOCAL_GAP, Severity.WARNING),
+    Fault(lost_trade_in_a_proven_bar, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(double_trade, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(float_rounding, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(changed_in_the_table, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(wrong_taker, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(close_not_carried, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(bars_swapped, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(trade_a_minute_late, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(a_row_of_another_symbol, FindingKind.UNEXPLAINED, Severity.ERROR),
+    Fault(flat_row, FindingKind.EXCHANGE_GAP, Severity.INFO),
+    Fault(no_row, FindingKind.EXCHANGE_GAP, Severity.INFO),
 ]
 
 
@@ -168,26 +166,7 @@ def test_a_planted_fault_is_found_in_one_lap(fault: Fault) -> None:
     wrong = world.counts[fault.kind.lower()]
     assert wrong == (2 if fault.plant in (bars_swapped, trade_a_minute_late) else 1)
     assert world.counts["bars"] == world.counts["exact"] + wrong
-    assert [each.kind for each in world.requests] == ([REQUEST_KLINES] if fault.kind == LOCAL_GAP else [])
-
-
-@pytest.mark.parametrize("fault", CATALOGUE, ids=lambda each: each.plant.__name__)
-@pytest.mark.parametrize("restart", [False, True])
-def test_what_is_right_again_is_closed(fault: Fault, restart: bool) -> None:
-    """By an entry with the same id, also behind a restart."""
-    world, sound = clean(edges=False), clean(edges=False)
-    fault.plant(world, busy(world))
-    (found,) = world.lap(SOUND_MS)
-    world.ours, world.theirs = sound.ours, sound.theirs
-    if restart:
-        world.restart()
-    (closed,) = world.lap(SOUND_MS + HOUR_MS)
-    assert closed.closed
-    assert closed.id == found.id
-    assert closed.to_fields()["closed"] == "1"
-    assert "EXACT" in closed.evidence
-    assert world.counts["bars"] == world.counts["exact"]
-    assert world.lap(SOUND_MS + 2 * HOUR_MS) == []
+    assert [each.kind for each in world.requests] == ([REQUEST_KLINES] if fault.kind == FindingKind.LOCAL_GAP else [])
 
 
 def test_faults_among_shifts_are_found() -> None:
@@ -196,14 +175,14 @@ def test_faults_among_shifts_are_found() -> None:
     at = busy(world)
     changed_in_the_table(world, at)
     found = world.lap(SOUND_MS)
-    assert {(each.kind, each.symbol) for each in found} == {(UNEXPLAINED, NAME)}
+    assert {(each.kind, each.symbol) for each in found} == {(FindingKind.UNEXPLAINED, NAME)}
     assert abs(found[0].open_time - at) <= 3 * MINUTE_MS
 
 
 def test_a_shift_without_its_evidence_is_unexplained() -> None:
     world = clean(5)
     world.ours[NAME, "1m"] = {at: replace(bar, edge="") for at, bar in world.ours[NAME, "1m"].items()}
-    assert {(each.kind, each.symbol) for each in world.lap(SOUND_MS)} == {(UNEXPLAINED, NAME)}
+    assert {(each.kind, each.symbol) for each in world.lap(SOUND_MS)} == {(FindingKind.UNEXPLAINED, NAME)}
     assert world.counts["edge_shift"] > 10, "those of the others are proven"
 
 
@@ -225,7 +204,7 @@ def test_a_row_that_stays_late_is_a_gap_of_the_exchange() -> None:
     world = clean(edges=False)
     last = max(world.ours[NAME, "1m"])
     del world.theirs[NAME, "1m"][last]
-    assert world.lap(SOUND_MS) == [] or world.findings[0].kind == EXCHANGE_GAP
+    assert world.lap(SOUND_MS) == [] or world.findings[0].kind == FindingKind.EXCHANGE_GAP
     assert world.counts["exchange_gap"] + world.counts["late"] <= 1
 
 
@@ -234,59 +213,10 @@ def test_a_young_gap_is_not_said_before_repair_had_its_time() -> None:
     last = max(world.ours[NAME, "1m"])
     put(world, NAME, last, complete=0, trades=0, volume="0")
     assert world.lap(END + 60_000) == []
-    assert [each.kind for each in world.lap(END + 4 * MINUTE_MS)] == [LOCAL_GAP]
+    assert [each.kind for each in world.lap(END + 4 * MINUTE_MS)] == [FindingKind.LOCAL_GAP]
 
 
 # --- requests ---
-
-
-def test_a_gap_is_asked_for_and_closed_by_its_amendment() -> None:
-    world, sound = clean(edges=False), clean(edges=False)
-    at = busy(world)
-    for opening in (at, at + MINUTE_MS, at + 2 * MINUTE_MS):
-        put(world, NAME, opening, complete=0, trades=0, volume="0")
-    (found,) = world.lap(SOUND_MS)
-    (asked,) = world.requests
-    assert (asked.symbol, asked.interval, asked.first, asked.last) == (NAME, "1m", at, at + 3 * MINUTE_MS)
-    assert asked.deadline_ms == SOUND_MS + DEADLINE_MS
-    assert "3 bars" in found.evidence
-    bars = world.ours[NAME, "1m"]
-    bars[at] = replace(sound.ours[NAME, "1m"][at], revision=2, source="exchange")
-    assert world.lap(SOUND_MS + 2 * MINUTE_MS) == [], "two of three are still wrong"
-    for opening in (at + MINUTE_MS, at + 2 * MINUTE_MS):
-        bars[opening] = replace(sound.ours[NAME, "1m"][opening], revision=2, source="exchange")
-    (closed,) = world.lap(SOUND_MS + HOUR_MS)
-    assert (closed.id, closed.closed) == (found.id, True)
-    assert len(world.requests) == 1
-
-
-def test_requests_are_bounded() -> None:
-    """So many unanswered at once, and so many for one gap."""
-    names = tuple(f"X{number}USDT" for number in range(REQUESTS_MAX + 10))
-    model = clean(edges=False, names=("AAAUSDT",))
-    world = World(listings=[listing(each) for each in names])
-    for name in names:
-        world.ours[name, "1m"] = {at: replace(bar, symbol=name) for at, bar in model.ours["AAAUSDT", "1m"].items()}
-        world.theirs[name, "1m"] = model.theirs["AAAUSDT", "1m"]
-        put(world, name, T0 + 9 * MINUTE_MS, complete=0, trades=0, volume="0")
-    world.lap(SOUND_MS)
-    assert len(world.requests) == REQUESTS_MAX
-    for number in range(1, 40):
-        world.lap(SOUND_MS + number * 3 * MINUTE_MS)
-    most = max(sum(each.symbol == name for each in world.requests) for name in names)
-    assert most == ASKED_MAX
-    assert len({each.id for each in world.requests}) == len(world.requests)
-
-
-def test_what_no_aggregator_can_amend_is_not_asked_for() -> None:
-    world = clean(edges=False)
-    world.settings = Settings(aggregator=Aggregator(intervals=("1m",), window_minutes=20))
-    world.restart()
-    bar_missing(world, busy(world))
-    (found,) = world.lap(SOUND_MS)
-    assert found.kind == LOCAL_GAP
-    assert "klagg backfill" in found.evidence
-    assert world.requests == []
 
 
 # --- symbols ---
@@ -297,7 +227,7 @@ def test_a_symbol_of_which_we_have_nothing_is_a_gap() -> None:
     del world.ours[NAME, "1m"]
     assert world.lap(T0 + 10_000) == []
     found = world.lap(SOUND_MS)
-    assert {(each.kind, each.symbol) for each in found} == {(LOCAL_GAP, NAME)}
+    assert {(each.kind, each.symbol) for each in found} == {(FindingKind.LOCAL_GAP, NAME)}
     assert f"{LASTING - 1} bars" in found[0].evidence
 
 
@@ -308,7 +238,7 @@ def test_the_end_of_a_symbol_is_no_gap() -> None:
     for side in (world.ours, world.theirs):
         for at in [each for each in side[NAME, "1m"] if each > end]:
             del side[NAME, "1m"][at]
-    flat = exact_of(world.ours[NAME, "1m"][end]) | {"trades": 0} | FLAT
+    flat = {**exact_of(world.ours[NAME, "1m"][end]), "trades": 0, **FLAT}
     world.theirs[NAME, "1m"][end + MINUTE_MS] = flat
     world.listings = [each for each in world.listings if each.symbol != NAME]
     world.listings.append(listing(NAME, status="SETTLING", delivery=end + MINUTE_MS + 1))
@@ -317,8 +247,8 @@ def test_the_end_of_a_symbol_is_no_gap() -> None:
     world.listings[-1] = listing(NAME, status="SETTLING", delivery=end + MINUTE_MS + 30_000)
     assert world.lap(end + 3 * MINUTE_MS) == []
     assert world.lap(SOUND_MS) == []
-    assert (NAME, "1m") not in world.audit.agenda.series, "it is over"
-    assert (NAMES[0], "1m") in world.audit.agenda.series
+    assert (NAME, "1m") not in world.audit.schedule.series, "it is over"
+    assert (NAMES[0], "1m") in world.audit.schedule.series
 
 
 def test_a_symbol_that_is_listed_midway_and_one_that_comes_again() -> None:
@@ -331,18 +261,18 @@ def test_a_symbol_that_is_listed_midway_and_one_that_comes_again() -> None:
     assert world.lap(T0 + 5 * MINUTE_MS) == []
     world.listings.append(listing(NAME, generation=born))
     assert world.lap(SOUND_MS) == []
-    assert world.tallies[NAME, "1m"].counts["bars"] == len(world.ours[NAME, "1m"])
+    assert world.day_counts[NAME, "1m"].counts["bars"] == len(world.ours[NAME, "1m"])
     world.listings[-1] = listing(NAME, status="CLOSE", delivery=END)
     assert world.lap(SOUND_MS) == []
     assert world.lap(SOUND_MS + MINUTE_MS) == []
     world.listings[-1] = listing(NAME, generation=SOUND_MS)
     assert world.lap(SOUND_MS + 2 * MINUTE_MS) == []
-    assert world.audit.agenda.series[NAME, "1m"].next_ms is None, "its bars begin anew"
+    assert world.audit.schedule.series[NAME, "1m"].next_ms is None, "its bars begin anew"
 
 
 def test_a_refused_symbol_is_left_alone_for_a_while() -> None:
     world = clean(edges=False)
-    world.audit.carry(world.listings, SOUND_MS)
+    world.audit.update_listings(world.listings, SOUND_MS)
     world.audit.place({(each, "1m"): T0 for each in NAMES}, SOUND_MS)
     look = world.audit.next(SOUND_MS, END)
     assert look is not None
@@ -373,9 +303,9 @@ def test_longer_bars_are_compared_too() -> None:
     at = sorted(world.ours[NAME, "5m"])[1]
     world.ours[NAME, "5m"][at] = replace(world.ours[NAME, "5m"][at], volume="8", complete=0)
     (found,) = world.lap(SOUND_MS)
-    assert (found.kind, found.interval, found.open_time) == (LOCAL_GAP, "5m", at)
+    assert (found.kind, found.interval, found.open_time) == (FindingKind.LOCAL_GAP, "5m", at)
     assert world.requests == [], "its minutes are asked for by themselves"
-    assert world.tallies[NAME, "5m"].counts["bars"] == len(world.ours[NAME, "5m"])
+    assert world.day_counts[NAME, "5m"].counts["bars"] == len(world.ours[NAME, "5m"])
     assert not any(look.interval.name == "1s" for look in world.looks)
 
 
@@ -386,23 +316,23 @@ def test_an_auditor_that_falls_behind_says_by_how_much_and_when_it_has_caught_up
     world = clean(edges=False)
     world.settings = replace(world.settings, audit=Audit(weight_per_minute=24))
     world.restart()
-    world.audit.carry(world.listings, T0)
+    world.audit.update_listings(world.listings, T0)
     world.audit.place({(each, "1m"): T0 for each in NAMES}, SOUND_MS)
     look = world.audit.next(SOUND_MS, END)
     assert look is not None
     world.take(look, SOUND_MS)
     (behind,) = world.lags
     assert (behind.kind, behind.closed, f"{(SOUND_MS - T0 - MINUTE_MS) // 1000} s" in behind.evidence) == (
-        LAGGING,
+        FindingKind.LAGGING,
         False,
         True,
     )
-    assert world.audit.of_itself_ids()[behind.id] == LAGGING
+    assert world.audit.own_finding_ids()[behind.id] == FindingKind.LAGGING
     again = clean(edges=False)
-    again.audit.stood([LAGGING])
+    again.audit.restore_own_findings([FindingKind.LAGGING])
     again.lap(END + MINUTE_MS)
     (caught_up,) = again.lags
-    assert (caught_up.kind, caught_up.closed, caught_up.id) == (LAGGING, True, behind.id)
+    assert (caught_up.kind, caught_up.closed, caught_up.id) == (FindingKind.LAGGING, True, behind.id)
 
 
 def test_where_the_clock_runs_faster_than_the_weight_grows_an_auditor_may_be_further_behind() -> None:
@@ -417,12 +347,12 @@ def test_where_the_clock_runs_faster_than_the_weight_grows_an_auditor_may_be_fur
 def test_what_cannot_be_asked_is_said_once() -> None:
     audit = clean().audit
     (away,) = audit.unreachable("the database", "no answer", T0)
-    assert (away.kind, away.severity, away.closed) == (UNREACHABLE, WARNING, False)
+    assert (away.kind, away.severity, away.closed) == (FindingKind.UNREACHABLE, Severity.WARNING, False)
     assert audit.unreachable("the database", "no answer", T0) == []
     assert audit.unreachable("the exchange's REST API", "", T0) == []
     (back,) = audit.unreachable("the database", "", T0)
     assert (back.id, back.closed) == (away.id, True)
-    assert audit.of_itself_ids()[away.id] == "the database"
+    assert audit.own_finding_ids()[away.id] == "the database"
 
 
 def test_evidence_in_the_table_that_is_none_does_not_end_the_audit() -> None:

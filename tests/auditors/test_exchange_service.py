@@ -18,30 +18,27 @@ import pytest
 
 from auditors import exchange_service
 from auditors.amended import Amendment
-from auditors.day_counts import Judged, Tally
+from auditors.day_counts import JudgedBar
 from auditors.exchange import DATABASE, EXCHANGE
 from auditors.exchange_service import ExchangeAuditor
-from auditors.exchange_store import ExchangeStore
-from auditors.findings import LAGGING, UNREACHABLE
-from auditors.schedule import Key, Look, Series
+from auditors.schedule import AuditedSeries, Look, SeriesKey
 from klagg import settings
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Streams
 from klagg.errors import DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable
-from klagg.intervals import DAY_MS, MINUTE, MINUTE_MS, Interval
+from klagg.intervals import MINUTE, MINUTE_MS, Interval
 from klagg.kline import Kline
 from klagg.process.service import AsyncContext
 from klagg.settings import to_toml
 from klagg.wire.entries import request_of
 from klagg.wire.fields import texts_of
+from klagg.wire.findings import FindingKind
 from klagg.wire.keys import Keys, heartbeat_key, shard_of
 from tests.auditors.exchangekit import NAMES, SOUND_MS, World, clean, put
 from tests.auditors.test_exchange import NAME, busy
 from tests.conftest import ROOT
 from tests.kit import eventually
-from writers.kline_table import upsert
-from writers.migrate import migrate
 
 pytestmark = pytest.mark.servers
 
@@ -126,21 +123,21 @@ class Store:
         self._there()
         return self.world.stored_ms(SOUND_MS)
 
-    def first_bars(self, series: Sequence[Series], since_ms: Sequence[int]) -> dict[Key, int]:
+    def first_bars(self, series: Sequence[AuditedSeries], since_ms: Sequence[int]) -> dict[SeriesKey, int]:
         return {each.key: min(self.world.ours[each.key]) for each in series if each.key in self.world.ours}
 
     def amended(self, intervals: Sequence[Interval], oldest_ms: int, since_ms: int) -> list[Amendment]:
         return self.changed
 
-    def tallies(self, now_ms: int) -> list[Any]:
+    def day_counts(self, now_ms: int) -> list[Any]:
         self._there()
-        return [(symbol, MINUTE, tally) for (symbol, _), tally in self.world.tallies.items()]
+        return [(symbol, MINUTE, counts) for (symbol, _), counts in self.world.day_counts.items()]
 
-    def record(self, look: Look, judged: Sequence[Judged], now_ms: int) -> None:
+    def record(self, look: Look, judged: Sequence[JudgedBar], now_ms: int) -> None:
         self._there()
         self.world.record(look, judged)
 
-    def standing(self, ids: Iterable[str]) -> set[str]:
+    def open_of(self, ids: Iterable[str]) -> set[str]:
         return {each for each in ids if each in self.stood}
 
     def close(self) -> None:
@@ -182,7 +179,7 @@ async def auditing(world: World, redis_url: str, shards: int = 1) -> AsyncIterat
 
 def behind(said: list[dict[str, str]]) -> None:
     """What is said of a symbol that cannot be compared: that the auditor is behind with it."""
-    assert [each["kind"] for each in said] in ([], [LAGGING])
+    assert [each["kind"] for each in said] in ([], [FindingKind.LAGGING])
     assert all(f"(of {NAME})" in each["evidence"] for each in said)
 
 
@@ -203,7 +200,7 @@ async def test_findings_requests_and_tallies_go_where_they_belong(streams: Strea
     for name in NAMES:
         put(world, name, busy(world, name), complete=0, trades=0, volume="0")
     async with auditing(world, redis_url, shards) as (auditor, _, _):
-        await until(lambda: len(world.tallies) == len(NAMES) and auditor.audit.agenda.laps)
+        await until(lambda: len(world.day_counts) == len(NAMES) and auditor.audit.schedule.laps)
     assert world.counts["local_gap"] == len(NAMES)
     for name in NAMES:
         keys = Keys(shard_of(name, shards))
@@ -225,11 +222,11 @@ async def test_an_exchange_that_is_away_is_said_once_and_then_settled(streams: S
         rest.trouble = lambda symbol: ExchangeRefused("not now", status=418) if symbol else None
         await until(lambda: len(rest.asked) > 3)
         rest.trouble = lambda symbol: None
-        await until(lambda: auditor.audit.agenda.laps)
+        await until(lambda: auditor.audit.schedule.laps)
     said = entries(streams, "findings:{0}")
     kinds = [(each["kind"], each.get("closed", "0")) for each in said]
-    assert kinds[0] == (UNREACHABLE, "0")
-    assert kinds[-1] == (UNREACHABLE, "1")
+    assert kinds[0] == (FindingKind.UNREACHABLE, "0")
+    assert kinds[-1] == (FindingKind.UNREACHABLE, "1")
     assert len({each["id"] for each in said}) == 1
     assert len(said) <= 4, "once for each time that it was away"
     assert EXCHANGE in said[0]["evidence"]
@@ -239,14 +236,17 @@ async def test_an_exchange_that_is_away_is_said_once_and_then_settled(streams: S
 async def test_a_database_that_is_away_is_waited_for(streams: Streams, redis_url: str) -> None:
     world = clean(edges=False)
     async with auditing(world, redis_url) as (auditor, _, store):
-        await until(lambda: auditor.audit.agenda.laps)
+        await until(lambda: auditor.audit.schedule.laps)
         before = world.counts["bars"]
         store.away = True
         await until(lambda: entries(streams, "findings:{0}"))
         store.away = False
         await until(lambda: len(entries(streams, "findings:{0}")) == 2)
     said = entries(streams, "findings:{0}")
-    assert [(each["kind"], each.get("closed", "0")) for each in said] == [(UNREACHABLE, "0"), (UNREACHABLE, "1")]
+    assert [(each["kind"], each.get("closed", "0")) for each in said] == [
+        (FindingKind.UNREACHABLE, "0"),
+        (FindingKind.UNREACHABLE, "1"),
+    ]
     assert DATABASE in said[0]["evidence"]
     assert world.counts["bars"] == before
 
@@ -258,7 +258,7 @@ async def test_a_symbol_that_is_refused_holds_up_no_other(streams: Streams, redi
         rest.trouble = lambda symbol: (
             ExchangeRefused("Invalid symbol.", status=status, code=-1121) if symbol == NAME else None
         )
-        await until(lambda: len(world.tallies) == len(NAMES) - 1)
+        await until(lambda: len(world.day_counts) == len(NAMES) - 1)
         await until(lambda: NAME in rest.asked)
     behind(entries(streams, "findings:{0}"))
     assert rest.asked.count(NAME) == 1
@@ -269,7 +269,7 @@ async def test_an_answer_that_is_none_is_left(streams: Streams, redis_url: str) 
     at = busy(world)
     world.theirs[NAME, "1m"][at] = {**world.theirs[NAME, "1m"][at], "volume": "much"}  # type: ignore[dict-item]
     async with auditing(world, redis_url) as (auditor, rest, _):
-        await until(lambda: len(world.tallies) == len(NAMES) - 1)
+        await until(lambda: len(world.day_counts) == len(NAMES) - 1)
         await until(lambda: NAME in rest.asked)
         assert auditor.audit.bars > 0
     behind(entries(streams, "findings:{0}"))
@@ -277,7 +277,7 @@ async def test_an_answer_that_is_none_is_left(streams: Streams, redis_url: str) 
 
 async def test_what_stood_about_itself_before_a_restart_is_settled(streams: Streams, redis_url: str) -> None:
     world = clean(edges=False)
-    ids = {what: name for name, what in world.audit.of_itself_ids().items()}
+    ids = {what: name for name, what in world.audit.own_finding_ids().items()}
     async with auditing(world, redis_url) as (_, rest, store):
         store.stood = {f"0:{ids[EXCHANGE]}"}
         await until(lambda: entries(streams, "findings:{0}") or len(rest.asked) > 3)
@@ -289,7 +289,7 @@ async def test_what_is_amended_after_it_was_compared_is_compared_again(streams: 
     world = clean(edges=False)
     at = busy(world)
     async with auditing(world, redis_url) as (auditor, _, store):
-        await until(lambda: auditor.audit.agenda.laps)
+        await until(lambda: auditor.audit.schedule.laps)
         put(world, NAME, at, high="999.00", revision=2)
         store.changed = [Amendment(NAME, "1m", at, (1, 2, 1), 5)]
         await until(lambda: entries(streams, "findings:{0}"))
@@ -300,83 +300,6 @@ async def test_what_is_amended_after_it_was_compared_is_compared_again(streams: 
 
 
 # --- the store ---
-
-
-@pytest.fixture
-def database(database_url: str) -> Iterator[Database]:
-    made = Database(database_url)
-    migrate(made)
-    yield made
-    made.close()
-
-
-def test_the_store_reads_and_writes_the_real_database(database: Database, database_url: str) -> None:
-    world = clean(edges=False)
-    for bars in world.ours.values():
-        upsert(database, bars.values())
-    store = ExchangeStore(database_url, "test")
-    series = [Series(each, MINUTE) for each in (*NAMES, "NOSUCHUSDT")]
-    first = min(world.ours[NAME, "1m"])
-    found = store.first_bars(series, [first] * len(series))
-    assert found == {(each, "1m"): min(world.ours[each, "1m"]) for each in NAMES}
-    assert store.first_bars(series[:1], [SOUND_MS]) == {}
-    assert store.newest_minute(first) == max(max(bars) for bars in world.ours.values())
-    assert store.newest_minute(SOUND_MS) is None
-    look = Look(NAME, MINUTE, first + 5 * MINUTE_MS, first + 9 * MINUTE_MS)
-    klines = store.klines(look)
-    assert sorted(klines) == [first + n * MINUTE_MS for n in range(3, 9)]
-    ours = world.ours[NAME, "1m"]
-    assert all(replace(ours[at], epoch=bar.epoch) == bar for at, bar in klines.items())
-    assert store.minutes_of(look, [first, first + MINUTE_MS]).keys() == {first, first + MINUTE_MS}
-    assert store.tallies(SOUND_MS) == []
-
-    midnight = first // DAY_MS * DAY_MS + DAY_MS
-    judged = [
-        Judged(midnight + n * MINUTE_MS, kind, place)
-        for n, kind, place in (
-            (-2, "EXACT", 0),
-            (-1, "LOCAL_GAP", midnight - MINUTE_MS),
-            (0, "LOCAL_GAP", midnight - MINUTE_MS),
-            (1, "EDGE_SHIFT", 0),
-        )
-    ]
-    for _ in range(2):
-        store.record(look, judged, SOUND_MS)
-    saved = store.tallies(SOUND_MS)
-    assert len(saved) == 2
-    total: dict[int, Judged] = {}
-    for symbol, interval, tally in saved:
-        assert (symbol, interval) == (NAME, MINUTE)
-        assert isinstance(tally, Tally)
-        total |= tally.different
-    assert set(total.values()) == set(judged[1:])
-    rows = database.query("SELECT bars, exact, local_gap, edge_shift, audited_at FROM audits ORDER BY day")
-    counts = [(row["bars"], row["exact"], row["local_gap"], row["edge_shift"]) for row in rows]
-    assert counts == [(2, 1, 1, 0), (2, 0, 1, 1)]
-    assert int(rows[0]["audited_at"].timestamp() * 1000) == SOUND_MS
-    assert store.standing(["0:x"]) == set()
-    store.record(look, [], SOUND_MS)
-
-    assert store.amended([MINUTE], first, 0) == []
-    database.execute(AMEND, {"symbol": NAME, "at_ms": first})
-    (amended,) = store.amended([MINUTE], first, 0)
-    assert (amended.symbol, amended.interval, amended.open_time, amended.version) == (NAME, "1m", first, (1, 2, 1))
-    assert store.amended([MINUTE], first, amended.stored_ms) == [amended]
-    assert store.amended([MINUTE], first + 1, 0) == []
-    assert store.amended([MINUTE], first, amended.stored_ms + 3 * MINUTE_MS) == []
-    store.close()
-
-
-AMEND = """
-INSERT INTO amendments (
-    symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
-    replaced_complete, was, became
-)
-SELECT %(symbol)s, '1m', timestamptz 'epoch' + %(at_ms)s * interval '1 millisecond', 1, revision, true, 'mixed', 1,
-    revision - 1, true, was, '{}'
-FROM (VALUES (2, '{"high": "1"}'::jsonb), (3, '{}'::jsonb)) AS versions (revision, was)
-"""
-"""An amendment, and a confirmation of it."""
 
 
 # --- the process ---

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -12,7 +13,6 @@ from auditors.classify import (
     EDGE_SHIFT,
     EXACT,
     LATE,
-    UNEXPLAINED,
     UNSEEN_ID,
     Comparison,
     Edge,
@@ -21,9 +21,9 @@ from auditors.classify import (
     unseen,
     values_of,
 )
-from klagg.compare import Values, differences
 from klagg.intervals import INTERVALS, MINUTE, MINUTE_MS
-from klagg.kline import DECIMAL_FIELDS, Kline
+from klagg.kline import DECIMAL_FIELDS, Kline, Values, differences
+from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import T0
 from tests.auditors.exchangekit import half_an_hour
 from tests.auditors.test_classify import LASTING
@@ -33,7 +33,7 @@ FIVE = INTERVALS["5m"]
 
 def healed(kline: Kline, row: Values) -> Kline:
     """Our minute with the exchange's values; the edge evidence of our own trades stays."""
-    values = {name: str(row[name]) for name in DECIMAL_FIELDS}
+    values: dict[str, Any] = {name: str(row[name]) for name in DECIMAL_FIELDS}
     return replace(kline, **values, trades=int(row["trades"] or 0), source="mixed")
 
 
@@ -69,7 +69,7 @@ def test_the_aggtrade_at_the_close_may_be_lost_with_the_healed_minute(seed: int)
         found = kinds(ours, theirs)
         if found[at + MINUTE_MS] == EDGE_SHIFT and bars[at].edge and found.keys() == bars.keys():
             explained += any(each.id == UNSEEN_ID for each in came_of(ours, theirs, at + MINUTE_MS))
-        if found[at + MINUTE_MS] in (EDGE_SHIFT, UNEXPLAINED):
+        if found[at + MINUTE_MS] in (EDGE_SHIFT, FindingKind.UNEXPLAINED):
             short = {each: bar for each, bar in ours.items() if each <= at + MINUTE_MS}
             (told,) = Comparison(MINUTE, short, theirs, at + 3 * MINUTE_MS).verdicts(at + MINUTE_MS, at + 2 * MINUTE_MS)
             assert told.kind in (EDGE_SHIFT, LATE), told
@@ -114,12 +114,14 @@ def test_beside_own_minutes_a_lost_fill_stays_unexplained() -> None:
         if found[each] == EDGE_SHIFT and found[each - MINUTE_MS] == EXACT and bars[each].edge
     )
     ours = {**bars, at: replace(healed(bars[at], theirs[at]), source="own")}
-    assert UNEXPLAINED in set(kinds(ours, theirs).values())
+    assert FindingKind.UNEXPLAINED in set(kinds(ours, theirs).values())
 
 
 def folded(minutes: list[Kline]) -> Kline:
     """Their longer bar."""
-    sums = {name: str(sum(Decimal(getattr(each, name)) for each in minutes)) for name in AMOUNTS if name != "trades"}
+    sums: dict[str, Any] = {
+        name: str(sum(Decimal(getattr(each, name)) for each in minutes)) for name in AMOUNTS if name != "trades"
+    }
     source = "own" if all(each.source == "own" for each in minutes) else "mixed"
     return replace(
         minutes[0],
@@ -152,13 +154,13 @@ def test_a_longer_bar_whose_minute_was_healed_says_so(seed: int) -> None:
         assert puzzling(FIVE, ours, theirs) == [opening]
         (blind,) = Comparison(FIVE, ours, theirs).verdicts(opening, opening + 1)
         (told,) = Comparison(FIVE, ours, theirs, minutes=minutes).verdicts(opening, opening + 1)
-        assert blind.kind == UNEXPLAINED
+        assert blind.kind == FindingKind.UNEXPLAINED
         explained += 1
         assert told.kind == EDGE_SHIFT
         assert "beside minutes that its rows healed" in told.evidence
         off = {opening: {**theirs[opening], "trades": int(theirs[opening]["trades"] or 0) + 100}}
         (wrong_trades,) = Comparison(FIVE, ours, off, minutes=minutes).verdicts(opening, opening + 1)
-        assert wrong_trades.kind == UNEXPLAINED
+        assert wrong_trades.kind == FindingKind.UNEXPLAINED
     assert explained > 0
 
 

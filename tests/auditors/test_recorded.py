@@ -14,13 +14,14 @@ from typing import Any
 import pytest
 
 from aggregator.replay import replay
-from auditors.classify import EXACT, LOCAL_GAP, Comparison
+from auditors.classify import EXACT, Comparison
 from klagg.cli.comparison import values_of_official
 from klagg.cli.replay import newest_of
-from klagg.compare import Values
 from klagg.intervals import MINUTE, MINUTE_MS
+from klagg.kline import Values
 from klagg.recordings import open_klines, open_trades
 from klagg.wire.entries import TradeRow
+from klagg.wire.findings import FindingKind
 from tests.auditors.exchangekit import World, listing
 
 CAPTURE = "um_ws_combined_2021-07-22_sushi_akro_keep_ctk.txt.gz"
@@ -74,7 +75,7 @@ def test_every_row_that_the_exchange_told_is_confirmed(realdata: Path) -> None:
         ours = {each.open_time: each for each in replay(seen, "agg", MINUTE) if each.open_time == opening}
         (verdict,) = Comparison(MINUTE, ours, {opening: values_of_event(bar)}).verdicts(opening, opening + 1)
         found["second" if opening == SECOND_MS else "first", verdict.kind] += 1
-    assert (found, cut) == ({("first", LOCAL_GAP): FIRST, ("second", EXACT): SECOND}, CUT)
+    assert (found, cut) == ({("first", FindingKind.LOCAL_GAP): FIRST, ("second", EXACT): SECOND}, CUT)
 
 
 FIRST, SECOND, CUT = 46, 15, 6
@@ -102,4 +103,4 @@ def test_recorded_days_go_through_a_lap(realdata: Path, day: str, fault: bool) -
     assert counts["unexplained"] == int(fault)
     assert counts["bars"] == len(theirs)
     assert [each.open_time for each in found if each.kind == "UNEXPLAINED"] == [spoiled] * fault
-    assert {each.kind for each in found} <= {"UNEXPLAINED", LOCAL_GAP}
+    assert {each.kind for each in found} <= {"UNEXPLAINED", FindingKind.LOCAL_GAP}

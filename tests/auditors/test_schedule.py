@@ -6,7 +6,7 @@ from collections import Counter
 
 import pytest
 
-from auditors.schedule import CHEAP_ROWS, LONG_EVERY, Agenda, Look, Series, look_at
+from auditors.schedule import CHEAP_ROWS, LONG_EVERY, AuditedSeries, Look, Schedule, look_at
 from klagg.intervals import HOUR_MS, INTERVALS, MINUTE, MINUTE_MS
 from tests.aggregator.kit import T0
 
@@ -18,21 +18,21 @@ def nothing() -> Look | None:
     return None
 
 
-def filled(count: int, *names: str) -> Agenda:
-    agenda = Agenda()
+def filled(count: int, *names: str) -> Schedule:
+    schedule = Schedule()
     intervals = [INTERVALS[each] for each in names]
     for number in range(count):
-        agenda.add(f"S{number}USDT", intervals)
-    for each in agenda.series.values():
+        schedule.add(f"S{number}USDT", intervals)
+    for each in schedule.series.values():
         each.next_ms = each.interval.open_time(T0)
-    return agenda
+    return schedule
 
 
-def settle(agenda: Agenda, look: Look, now_ms: int) -> None:
-    agenda.done(look, look.until_ms, look.until_ms, now_ms)
+def settle(schedule: Schedule, look: Look, now_ms: int) -> None:
+    schedule.done(look, look.until_ms, look.until_ms, now_ms)
 
 
-def play(agenda: Agenda, minutes: int, first: int = 30) -> tuple[list[Look], Counter[str]]:
+def play(schedule: Schedule, minutes: int, first: int = 30) -> tuple[list[Look], Counter[str]]:
     """So many minutes at WEIGHT a minute; the looks, and the weight by interval."""
     looks: list[Look] = []
     used: Counter[str] = Counter()
@@ -40,8 +40,8 @@ def play(agenda: Agenda, minutes: int, first: int = 30) -> tuple[list[Look], Cou
     for minute in range(minutes):
         now_ms = T0 + (first + minute) * MINUTE_MS
         spent = max(spent, minute * WEIGHT)
-        while spent < (minute + 1) * WEIGHT and (look := agenda.next(now_ms, now_ms - MINUTE_MS, nothing)):
-            settle(agenda, look, now_ms)
+        while spent < (minute + 1) * WEIGHT and (look := schedule.next(now_ms, now_ms - MINUTE_MS, nothing)):
+            settle(schedule, look, now_ms)
             looks.append(look)
             used[look.interval.name] += look.weight
             spent += look.weight
@@ -49,19 +49,19 @@ def play(agenda: Agenda, minutes: int, first: int = 30) -> tuple[list[Look], Cou
 
 
 def test_a_lap_over_750_symbols_takes_about_half_an_hour() -> None:
-    agenda = filled(750, "1m")
-    looks, used = play(agenda, 100)
-    assert agenda.laps == 3
-    assert 30 * MINUTE_MS <= agenda.lap_ms <= 33 * MINUTE_MS
+    schedule = filled(750, "1m")
+    looks, used = play(schedule, 100)
+    assert schedule.laps == 3
+    assert 30 * MINUTE_MS <= schedule.lap_ms <= 33 * MINUTE_MS
     assert used["1m"] <= 100 * WEIGHT
     assert {each.weight for each in looks} == {1}
-    assert agenda.oldest_ms(T0 + 130 * MINUTE_MS) <= 35 * MINUTE_MS
+    assert schedule.oldest_ms(T0 + 130 * MINUTE_MS) <= 35 * MINUTE_MS
 
 
 def test_every_bar_is_looked_at_once() -> None:
-    agenda = filled(3, "1m", "5m")
-    looks, _ = play(agenda, 120)
-    for key, series in agenda.series.items():
+    schedule = filled(3, "1m", "5m")
+    looks, _ = play(schedule, 120)
+    for key, series in schedule.series.items():
         mine = [each for each in looks if each.key == key]
         assert [each.from_ms for each in mine[1:]] == [each.until_ms for each in mine[:-1]], "without a gap"
         assert series.next_ms == mine[-1].until_ms >= T0 + 140 * MINUTE_MS
@@ -69,13 +69,13 @@ def test_every_bar_is_looked_at_once() -> None:
 
 def test_longer_bars_do_not_starve_and_take_a_small_part() -> None:
     """With more minutes than can be looked at, they come when there are a day's, at most every eighth look."""
-    agenda = filled(400, "1m", "5m")
-    _, early = play(agenda, 60)
+    schedule = filled(400, "1m", "5m")
+    _, early = play(schedule, 60)
     assert early["5m"] == 0
-    for each in agenda.series.values():
+    for each in schedule.series.values():
         if each.interval is FIVE:
             each.next_ms = T0 - 25 * HOUR_MS
-    looks, used = play(agenda, 120, first=90)
+    looks, used = play(schedule, 120, first=90)
     assert used["5m"] >= 0.5 * used.total() / LONG_EVERY
     assert sum(each.interval is FIVE for each in looks) <= len(looks) / LONG_EVERY + 1
 
@@ -94,7 +94,7 @@ def test_a_backlog_is_read_in_large_pages() -> None:
 @pytest.mark.parametrize("name", ["1m", "1h", "1M"])
 def test_a_series_that_waits_is_left_alone(name: str) -> None:
     interval = INTERVALS[name]
-    series = Series("AUSDT", interval, interval.open_time(T0))
+    series = AuditedSeries("AUSDT", interval, interval.open_time(T0))
     end_ms = interval.close_time(T0) + 1
     assert (series.due(end_ms - 1), series.due(end_ms)) == (0, 1)
     series.more_ms = interval.close_time(end_ms) + 1
@@ -104,44 +104,44 @@ def test_a_series_that_waits_is_left_alone(name: str) -> None:
 
 
 def test_a_look_that_could_not_be_taken_does_not_hold_up_the_others() -> None:
-    agenda = filled(2, "1m")
+    schedule = filled(2, "1m")
     now_ms = T0 + HOUR_MS
-    look = agenda.next(now_ms, now_ms, nothing)
+    look = schedule.next(now_ms, now_ms, nothing)
     assert look is not None
-    agenda.rest(look, now_ms + HOUR_MS, now_ms)
-    other = agenda.next(now_ms, now_ms, nothing)
+    schedule.postpone(look, now_ms + HOUR_MS, now_ms)
+    other = schedule.next(now_ms, now_ms, nothing)
     assert other is not None
     assert other.symbol != look.symbol
-    settle(agenda, other, now_ms)
-    assert agenda.laps == 1, "the lap is over without it"
-    assert agenda.next(now_ms, now_ms, nothing) is None
-    late = agenda.next(now_ms + HOUR_MS, now_ms, nothing)
+    settle(schedule, other, now_ms)
+    assert schedule.laps == 1, "the lap is over without it"
+    assert schedule.next(now_ms, now_ms, nothing) is None
+    late = schedule.next(now_ms + HOUR_MS, now_ms, nothing)
     assert late is not None
     assert late.symbol == look.symbol
 
 
 def test_what_is_looked_at_again_gets_its_turn() -> None:
-    agenda = filled(50, "1m")
+    schedule = filled(50, "1m")
     again = look_at("XUSDT", MINUTE, T0, 1, again=True)
     now_ms = T0 + HOUR_MS
     taken: Counter[bool] = Counter()
     for _ in range(40):
-        look = agenda.next(now_ms, now_ms, lambda: again)
+        look = schedule.next(now_ms, now_ms, lambda: again)
         assert look is not None
-        settle(agenda, look, now_ms)
+        settle(schedule, look, now_ms)
         taken[look.again] += 1
     assert taken == {True: 10, False: 30}
 
 
 def test_ended_series_are_dropped_when_they_were_looked_at() -> None:
-    agenda = filled(2, "1m", "5m")
-    agenda.end("S0USDT", T0 + 90_000)
-    assert agenda.series["S0USDT", "1m"].until_ms == T0 + 2 * MINUTE_MS
+    schedule = filled(2, "1m", "5m")
+    schedule.end("S0USDT", T0 + 90_000)
+    assert schedule.series["S0USDT", "1m"].until_ms == T0 + 2 * MINUTE_MS
     now_ms = T0 + HOUR_MS
     looks = []
-    while look := agenda.next(now_ms, now_ms, nothing):
-        settle(agenda, look, now_ms)
+    while look := schedule.next(now_ms, now_ms, nothing):
+        settle(schedule, look, now_ms)
         looks.append(look)
     assert [each.until_ms for each in looks if each.key == ("S0USDT", "1m")] == [T0 + 2 * MINUTE_MS]
-    assert {each.symbol for each in agenda.series.values()} == {"S1USDT"}
-    assert agenda.lap_percent == 0
+    assert {each.symbol for each in schedule.series.values()} == {"S1USDT"}
+    assert schedule.lap_percent == 0

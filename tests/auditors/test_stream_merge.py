@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from auditors.stream_merge import Weave
+from auditors.stream_merge import StreamMerge
 from klagg.drivers.commands import Entry
 
 
@@ -25,7 +25,8 @@ def test_the_order_is_that_of_the_log(seed: int) -> None:
     rng = random.Random(seed)
     log = commits(rng)
     unread = {name: [entry_id for stream, entry_id in log if stream == name] for name in ("klines", "events")}
-    visible, given, weave = 0, [], Weave()
+    visible, merge = 0, StreamMerge()
+    given: list[tuple[str, str]] = []
     while len(given) < len(log):
         visible = min(len(log), visible + rng.randrange(0, 8))
         there = set(log[:visible])
@@ -33,24 +34,24 @@ def test_the_order_is_that_of_the_log(seed: int) -> None:
         found = {name: [each for each in ids if (name, each) in there][:size] for name, ids in unread.items()}
         for name, ids in found.items():
             unread[name] = unread[name][len(ids) :]
-        weave.add_events([Entry(each, {}) for each in found["events"]])
-        weave.add_klines([Entry(each, {}) for each in found["klines"]], drained=len(found["klines"]) < size)
-        given += [(stream, entry.id) for stream, entry in weave.take()]
+        merge.add_events([Entry(each, {}) for each in found["events"]])
+        merge.add_klines([Entry(each, {}) for each in found["klines"]], klines_at_end=len(found["klines"]) < size)
+        given += [(stream, entry.id) for stream, entry in merge.drain_ready()]
         if visible == len(log) and not unread["klines"] and not unread["events"]:
-            weave.add_klines([], drained=True)
-            given += [(stream, entry.id) for stream, entry in weave.take()]
+            merge.add_klines([], klines_at_end=True)
+            given += [(stream, entry.id) for stream, entry in merge.drain_ready()]
     assert given == log
 
 
 def test_klines_wait_for_the_events_of_their_commit() -> None:
-    weave = Weave()
-    weave.add_klines([Entry("5-0", {})], drained=True)
-    assert list(weave.take()) == []
-    weave.add_events([Entry("5-0", {})])
-    weave.add_klines([], drained=True)
-    assert [stream for stream, _ in weave.take()] == ["klines", "events"]
-    weave.add_events([Entry("6-0", {})])
-    assert list(weave.take()) == [], "nobody has looked for klines since"
-    weave.clear()
-    weave.add_klines([], drained=True)
-    assert list(weave.take()) == []
+    merge = StreamMerge()
+    merge.add_klines([Entry("5-0", {})], klines_at_end=True)
+    assert list(merge.drain_ready()) == []
+    merge.add_events([Entry("5-0", {})])
+    merge.add_klines([], klines_at_end=True)
+    assert [stream for stream, _ in merge.drain_ready()] == ["klines", "events"]
+    merge.add_events([Entry("6-0", {})])
+    assert list(merge.drain_ready()) == [], "nobody has looked for klines since"
+    merge.clear()
+    merge.add_klines([], klines_at_end=True)
+    assert list(merge.drain_ready()) == []

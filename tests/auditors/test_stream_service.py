@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from auditors import completeness_service, lifecycle_service, stream_service
-from auditors.stream_service import Kind, ShardAuditor
+from auditors.stream_service import AuditorKind, ShardAuditor
 from klagg import settings
 from klagg.drivers.redis_streams import Append, Streams
 from klagg.errors import CommitConflict, RedisUnavailable
@@ -27,7 +27,7 @@ from klagg.wire.keys import Keys, heartbeat_key
 from tests.auditors.kit import SETTINGS, Said, clean_hour, numbered
 from tests.auditors.plants import drop_a_bar, one_row
 from tests.conftest import ROOT
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 
 pytestmark = pytest.mark.servers
 
@@ -61,7 +61,7 @@ def streams(redis_url: str) -> Iterator[Streams]:
     made.close()
 
 
-def auditor(streams: Streams, kind: Kind, config: Settings = CALM) -> ShardAuditor:
+def auditor(streams: Streams, kind: AuditorKind, config: Settings = CALM) -> ShardAuditor:
     """A started one."""
     context: Any = FakeContext(f"auditor-{kind.name}", config)
     made = ShardAuditor(context, streams, 0, kind)
@@ -87,7 +87,7 @@ def findings(streams: Streams) -> list[dict[str, str]]:
     return [texts_of(entry.fields) for entry in streams.range(KEYS.findings)]
 
 
-def a_fault(kind: Kind, said: list[Said]) -> list[Said]:
+def a_fault(kind: AuditorKind, said: list[Said]) -> list[Said]:
     """One fault for each kind of auditor."""
     if kind is COMPLETENESS:
         return drop_a_bar(said)
@@ -95,7 +95,7 @@ def a_fault(kind: Kind, said: list[Said]) -> list[Said]:
 
 
 @KINDS
-def test_a_clean_hour_is_settled_and_acknowledged(streams: Streams, kind: Kind) -> None:
+def test_a_clean_hour_is_settled_and_acknowledged(streams: Streams, kind: AuditorKind) -> None:
     put(streams, list(clean_hour()))
     one = auditor(streams, kind)
     drain(one)
@@ -105,11 +105,16 @@ def test_a_clean_hour_is_settled_and_acknowledged(streams: Streams, kind: Kind) 
     for name in one.judge.streams:
         assert streams.group_lag(f"{name}:{{0}}", kind.group) == 0
         assert streams.pending_count(f"{name}:{{0}}", kind.group) == 0
-    eventually(lambda: one.turn(1) or one.lag_ms == 0)
+
+    def caught_up() -> bool:
+        one.turn(1)
+        return one.lag_ms == 0
+
+    eventually(caught_up)
 
 
 @KINDS
-def test_what_is_found_goes_out_once_over_restarts(streams: Streams, kind: Kind) -> None:
+def test_what_is_found_goes_out_once_over_restarts(streams: Streams, kind: AuditorKind) -> None:
     """Auditors that are killed at any time, with entries read and not settled."""
     said = a_fault(kind, list(clean_hour()))
     step = len(said) // 7
@@ -126,7 +131,9 @@ def test_what_is_found_goes_out_once_over_restarts(streams: Streams, kind: Kind)
 
 
 @KINDS
-def test_a_lost_acknowledgement_doubles_nothing(streams: Streams, kind: Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_acknowledgement_doubles_nothing(
+    streams: Streams, kind: AuditorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     put(streams, a_fault(kind, list(clean_hour())))
     one = auditor(streams, kind)
 
@@ -149,7 +156,7 @@ def test_a_lost_acknowledgement_doubles_nothing(streams: Streams, kind: Kind, mo
 
 
 @KINDS
-def test_a_stream_trimmed_past_an_auditor_is_a_loss(streams: Streams, kind: Kind) -> None:
+def test_a_stream_trimmed_past_an_auditor_is_a_loss(streams: Streams, kind: AuditorKind) -> None:
     said = list(clean_hour())
     middle = len(said) // 3
     put(streams, said, 0, middle)
@@ -160,7 +167,7 @@ def test_a_stream_trimmed_past_an_auditor_is_a_loss(streams: Streams, kind: Kind
     read = streams.length(key)
     put(streams, said, middle)
     unread = streams.range(key)[read : read + 5]
-    streams.trim_before(key, streams.range(key)[read + 5].id)
+    trim_before(streams, key, streams.range(key)[read + 5].id)
     drain(auditor(streams, kind))
     first, last = (texts_of(each.fields)["seq"] for each in (unread[0], unread[-1]))
     (loss,) = [each for each in findings(streams) if each["kind"] == "DATA_LOSS"]

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from auditors.completeness import Completeness
-from auditors.findings import DATA_LOSS, Finding
+from auditors.findings import Finding
 from auditors.judge import Judge
 from auditors.lifecycle import Lifecycle
 from klagg.settings import Settings
+from klagg.wire.findings import FindingKind
 from tests.simulation.actors import KEYS
 from tests.simulation.check import OLDER
 from tests.simulation.world import World
@@ -70,8 +71,8 @@ def found(judge: Judge, log: Log, first: int = 0, without: Collection[int] = ())
     """What a judge finds in a log from its entry `first` on, without some entries."""
     for at, (stream, raw) in enumerate(log):
         if at >= first and stream in judge.streams and at not in without:
-            judge.take(stream, f"{at + 1}-0", raw)
-    return judge.take_found()
+            judge.receive(stream, f"{at + 1}-0", raw)
+    return judge.drain_findings()
 
 
 def found_with_restarts(kind: type[Judge], config: Settings, log: Log, rng: random.Random) -> list[Finding]:
@@ -80,14 +81,14 @@ def found_with_restarts(kind: type[Judge], config: Settings, log: Log, rng: rand
     for at, (stream, raw) in enumerate(log):
         if stream not in judge.streams:
             continue
-        judge.take(stream, f"{at + 1}-0", raw)
+        judge.receive(stream, f"{at + 1}-0", raw)
         if raw.get(b"kind") == b"tick" and rng.random() < 0.05:
-            told += judge.take_found()
+            told += judge.drain_findings()
             put, gone = judge.dump()
             saved = {name: text for name, text in (saved | put).items() if name not in gone}
             judge = kind(config)
             judge.restore(saved)
-    return told + judge.take_found()
+    return told + judge.drain_findings()
 
 
 @pytest.mark.timeout(600)
@@ -110,8 +111,8 @@ def test_nothing_is_found_in_worlds_that_keep_their_promises() -> None:
             middle = len(log) // 2
             own = [at for at, (stream, _) in enumerate(log) if stream in kind.streams and at > middle]
             lossy = found(kind(world.settings), log, without=own[: rng.choice((1, 3, 20))])
-            assert any(each.kind == DATA_LOSS for each in lossy)
-            results["lossy"] = [each for each in lossy if each.kind != DATA_LOSS]
+            assert any(each.kind == FindingKind.DATA_LOSS for each in lossy)
+            results["lossy"] = [each for each in lossy if each.kind != FindingKind.DATA_LOSS]
             told += [(seed, kind.__name__, name, each) for name, some in results.items() for each in some]
     assert told == []
     assert judged_worlds >= COUNT // 4

@@ -31,19 +31,20 @@ def test_its_market_is_what_auditors_find_nothing_in() -> None:
             for judge in judges:
                 stream = write.key.partition(":")[0]
                 if stream in judge.streams:
-                    judge.take(stream, f"{commit.time_ms}-{number}", raw)
-    assert [judge.take_found() for judge in judges] == [[], []]
+                    judge.receive(stream, f"{commit.time_ms}-{number}", raw)
+    assert [judge.drain_findings() for judge in judges] == [[], []]
     assert judges[0].counts["klines"] == len(klines)
 
 
 @pytest.mark.servers
 def test_it_tells_the_share_of_a_core_and_the_ratio_of_the_writer(capsys: pytest.CaptureFixture[str]) -> None:
-    options = ["--symbols", "400", "--rate", "200", "--lead", "10", "--minutes", "2", "--speed", "30", "--rounds", "1"]
+    # More klines than the writer's buffer holds (5,000): fewer would be settled at once, and no rate could be told.
+    options = ["--symbols", "600", "--rate", "40", "--lead", "7", "--minutes", "2", "--speed", "120", "--rounds", "1"]
     assert main(["bench", "audit", "--json", *options]) == 0
     found = json.loads(capsys.readouterr().out)
-    assert (found["name"], found["symbols"], found["minutes"], found["rounds"]) == ("audit", 400, 2, 1)
+    assert (found["name"], found["symbols"], found["minutes"], found["rounds"]) == ("audit", 600, 2, 1)
     assert 0 < found["core_share"] == pytest.approx(sum(found["cpu_s"]) / 120, abs=1e-3)
-    assert found["klines"] >= 2 * 400
+    assert found["klines"] >= 2 * 600
     assert found["events"] > 2 * 240
     assert found["writer_ratio"] == found["ratios"][0] > 0
     assert found["writer_rows_per_s"] > 0

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from klagg.bench.grafana_panels import Answering, Question, dashboards, expand
+from klagg.bench.grafana_panels import PanelContext, PanelQuery, dashboards, expand
 from klagg.errors import ConfigError
 
 UNTIL = datetime(2026, 11, 1, 12, tzinfo=UTC)
@@ -15,8 +15,8 @@ UNTIL = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
 def expanded(sql: str, *, hours: float = 24, repeated: str = "", timescaledb: bool = True, points: int = 1000) -> str:
     variables = {"symbol": ["BTCUSDT", "O'USDT"], "interval": ["1m"]}
-    answering = Answering(UNTIL - timedelta(hours=hours), UNTIL, variables, points, timescaledb)
-    return expand(Question("market", "Candles", "table", "table", sql, repeated), answering)
+    answering = PanelContext(UNTIL - timedelta(hours=hours), UNTIL, variables, points, timescaledb)
+    return expand(PanelQuery("market", "Candles", "table", "table", sql, repeated), answering)
 
 
 @pytest.mark.parametrize(

@@ -7,20 +7,20 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import ujson
 
-from klagg.binance.endpoints import PARAMS_MAX, URL_BYTES_MAX, Endpoint, Route, Way, request, stream_name
+from klagg.binance.endpoints import PARAMS_MAX, URL_BYTES_MAX, Endpoint, StreamUrl, Target, request, stream_name
 from klagg.errors import ConfigError
 
 BASE = "wss://fstream.binance.com"
 
 
-def route_of(base_url: str, endpoint: Endpoint, source: str, symbols: list[str]) -> Route:
-    return Way.of(base_url, endpoint, source).route([stream_name(symbol, source) for symbol in symbols])
+def route_of(base_url: str, endpoint: Endpoint, source: str, symbols: list[str]) -> Target:
+    return StreamUrl.of(base_url, endpoint, source).target([stream_name(symbol, source) for symbol in symbols])
 
 
 def test_combined_streams_stand_in_the_url() -> None:
     route = route_of(BASE, Endpoint.COMBINED, "aggTrade", ["BTCUSDT", "ETHUSDT"])
     assert route.url == f"{BASE}/market/stream?streams=btcusdt@aggTrade/ethusdt@aggTrade"
-    assert route.left == ()
+    assert route.to_subscribe == ()
 
 
 def test_every_fill_comes_over_the_public_route() -> None:
@@ -34,7 +34,7 @@ def test_a_raw_endpoint_names_one_stream_or_subscribes_to_all() -> None:
     assert route_of(BASE, Endpoint.RAW, "aggTrade", ["BTCUSDT"]).url == f"{BASE}/market/ws/btcusdt@aggTrade"
     route = route_of(BASE, Endpoint.RAW, "aggTrade", ["BTCUSDT", "ETHUSDT"])
     assert route.url == f"{BASE}/market/ws"
-    assert route.left == ("btcusdt@aggTrade", "ethusdt@aggTrade")
+    assert route.to_subscribe == ("btcusdt@aggTrade", "ethusdt@aggTrade")
 
 
 def test_a_message_names_its_streams() -> None:
@@ -48,7 +48,7 @@ def test_a_message_names_its_streams() -> None:
 
 
 def test_what_is_told_of_all_symbols_comes_over_the_market_route() -> None:
-    assert Way.of(BASE, Endpoint.COMBINED).route(["!contractInfo", "!miniTicker@arr"]).url == (
+    assert StreamUrl.of(BASE, Endpoint.COMBINED).target(["!contractInfo", "!miniTicker@arr"]).url == (
         f"{BASE}/market/stream?streams=!contractInfo/!miniTicker@arr"
     )
 
@@ -68,7 +68,7 @@ def test_a_full_connection_asks_for_every_stream_once(endpoint: Endpoint) -> Non
     route = route_of(BASE, endpoint, "aggTrade", symbols)
     assert len(route.url) <= URL_BYTES_MAX
     asked = urlsplit(route.url).query.removeprefix("streams=").split("/") if urlsplit(route.url).query else []
-    asked += route.left
+    asked += route.to_subscribe
     assert asked == [stream_name(symbol, "aggTrade") for symbol in symbols]
 
 

@@ -17,12 +17,12 @@ from klagg.binance.payloads import (
     ServerTime,
     Ticker,
     contract_of,
+    event_in,
     listings_of,
     names_of,
     server_time_of,
     subscribable,
     tickers_of,
-    told_of,
 )
 from klagg.errors import ConfigError, ExchangeUnavailable
 from klagg.wire.entries import Listing
@@ -30,7 +30,7 @@ from klagg.wire.entries import Listing
 QUOTES, TYPES = ("USDT",), ("PERPETUAL",)
 
 
-def row(symbol: str = "BTCUSDT", **changes: Any) -> dict[str, Any]:
+def row(symbol: Any = "BTCUSDT", **changes: Any) -> dict[str, Any]:
     """A symbol of exchangeInfo."""
     return {
         "symbol": symbol,
@@ -221,9 +221,9 @@ def test_tickers_of_coin_margined_symbols_and_rows_that_are_none_are_left_out() 
         7,
         None,
     ]
-    told = told_of({"stream": "!miniTicker@arr", "data": rows})
+    told = event_in({"stream": "!miniTicker@arr", "data": rows})
     assert tickers_of(told) == [Ticker("币安人生USDT", 1791271560500, "1.5", 10.25)]
-    assert tickers_of(told_of({"result": None, "id": 1})) == tickers_of({"e": "24hrMiniTicker"}) == []
+    assert tickers_of(event_in({"result": None, "id": 1})) == tickers_of({"e": "24hrMiniTicker"}) == []
 
 
 def news(**changes: Any) -> dict[str, Any]:
@@ -243,7 +243,7 @@ def news(**changes: Any) -> dict[str, Any]:
 
 def test_news_of_a_contract() -> None:
     expected = ContractNews("新USDT", "PERPETUAL", "PENDING_TRADING", 1791271560000, 4133404800000)
-    assert contract_of(told_of({"stream": "!contractInfo", "data": news()})) == expected
+    assert contract_of(event_in({"stream": "!contractInfo", "data": news()})) == expected
 
 
 @pytest.mark.parametrize(

@@ -13,10 +13,10 @@ import pytest
 from aiohttp import web
 from websockets.asyncio.server import serve
 
-from ingest import connection as connection_module
 from ingest.connection import Connection
-from ingest.session import Manner
-from klagg.binance.endpoints import Endpoint, Way
+from ingest.session import ConnectionOptions
+from ingest.timings import Timings
+from klagg.binance.endpoints import Endpoint, StreamUrl
 from klagg.binance.rest_client import ExchangeRest
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
 from klagg.process.stats import Stats
@@ -35,10 +35,10 @@ async def connecting(url: str, proxy: str = "") -> AsyncIterator[tuple[Connectio
     stats = Stats()
     connection = Connection(
         "A1",
-        Way.of(url, Endpoint.COMBINED, "aggTrade"),
+        StreamUrl.of(url, Endpoint.COMBINED, "aggTrade"),
         ["btcusdt@aggTrade"],
         frames.append,
-        manner=Manner(proxy=proxy),
+        options=ConnectionOptions(proxy=proxy, timings=Timings(reconnect_first_s=0.01)),
         stats=stats,
         log=logging.getLogger("test"),
     )
@@ -67,10 +67,7 @@ async def test_both_clients_go_through_the_proxy(scheme: str) -> None:
 
 
 @pytest.mark.parametrize("scheme", SCHEMES)
-async def test_a_proxy_that_refuses_is_named(
-    scheme: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(connection_module, "RECONNECT_FIRST_S", 0.01)
+async def test_a_proxy_that_refuses_is_named(scheme: str, caplog: pytest.LogCaptureFixture) -> None:
     async with SmallExchange().running() as exchange, SmallProxy(scheme).running() as proxy:
         proxy.refusing = True
         async with connecting(exchange.websocket_url, proxy.url) as (connection, _, stats):

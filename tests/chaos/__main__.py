@@ -27,6 +27,7 @@ from tests.chaos.plan import plan
 from tests.chaos.processes import ROOT, ChaosFailed
 from tests.chaos.run import CLOSED, FINDING, Result, Run
 from tests.chaos.shape import Shape
+from tests.guard import Guard
 
 SHOWN = 10
 """Differing bars that are printed."""
@@ -132,6 +133,8 @@ def main() -> int:
         recordings=recordings_in(data),
     )
     folder = Path(tempfile.mkdtemp(prefix="klagg-chaos-"))
+    guard = Guard()
+    guard.add_folder(folder)
     folder.chmod(0o755)
     say(f"seed {arguments.seed}, {arguments.kills} kills, recordings {list(shape.recordings)}, data in {folder}")
     same = False
@@ -152,6 +155,7 @@ def main() -> int:
         shutil.rmtree(folder, ignore_errors=True)
     else:
         print(f"data and logs are kept in {folder}")
+    guard.close()
     print("identical" if same else "different")
     return 0 if same else 1
 

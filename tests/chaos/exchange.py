@@ -1,4 +1,4 @@
-"""The local exchange of a run, as a process: the run's market, its limits raised, its faults if wanted.
+"""The simulator of a run, as a process: the run's market, its limits raised, its faults if wanted.
 
     python -m tests.chaos.exchange SHAPE_JSON --speed 1 [--faults SEED]
 
@@ -14,7 +14,7 @@ import signal
 
 from klagg.binance.serving.limits import Limits
 from klagg.binance.serving.payloads import compact
-from klagg.simulator import LocalExchange
+from klagg.simulator import Simulator
 from tests.chaos.market import ChaosMarket
 from tests.chaos.shape import Shape
 from tests.chaos.weather import FaultyHub
@@ -36,7 +36,7 @@ async def serve(shape: Shape, speed: float, faults: int | None) -> None:
     if faults is not None:
         scale = max(1.0, SMALL_TRADES / shape.trades)
         hub = FaultyHub(faults, shape.window_from_ms, shape.window_to_ms, scale=scale)
-    exchange = LocalExchange(
+    exchange = Simulator(
         ChaosMarket(shape),
         speed,
         lead_ms=int(LEAD_REAL_MS * speed),
@@ -47,7 +47,7 @@ async def serve(shape: Shape, speed: float, faults: int | None) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await exchange.start()
-    print(f"local exchange at {exchange.rest_url} {exchange.websocket_url}", flush=True)
+    print(f"the simulator at {exchange.rest_url} {exchange.websocket_url}", flush=True)
     failed, stopped = asyncio.create_task(exchange.failed()), asyncio.create_task(stop.wait())
     done, _ = await asyncio.wait((failed, stopped), return_when=asyncio.FIRST_COMPLETED)
     for task in done:

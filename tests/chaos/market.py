@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from klagg.simulator import RecordedMarket, SyntheticMarket
 from klagg.simulator.bars import Bar
-from klagg.simulator.market import Listing, MarketTrade, Source
+from klagg.simulator.market import ContractListing, MarketSource, MarketTrade
 from tests.chaos.shape import CANDIDATES, Shape
 
 RECORDED_LEAD_MS = 1_000
@@ -26,12 +26,12 @@ RECORDINGS = ("um_trade_btcusdt_2024-07-18_19.txt.gz",)
 class Part(NamedTuple):
     """One source and what is added to its times, in ms."""
 
-    source: Source
+    source: MarketSource
     shift_ms: int
 
 
 class ChaosMarket:
-    """A `Source` of `shape.symbols` symbols. Trades happen in `begin_ms` < event time <= `end_ms`."""
+    """A `MarketSource` of `shape.symbols` symbols. Trades happen in `begin_ms` < event time <= `end_ms`."""
 
     def __init__(self, shape: Shape) -> None:
         self._shape = shape
@@ -40,7 +40,7 @@ class ChaosMarket:
         )
         self._parts = [Part(synthetic, 0), *_recorded(shape)]
         self._part_of: dict[str, Part] = {}
-        self._listed: tuple[Listing, ...] = ()
+        self._listed: tuple[ContractListing, ...] = ()
         self._choose()
 
     @property
@@ -82,7 +82,7 @@ class ChaosMarket:
         for symbol in self.symbols:
             yield symbol, sorted(found[symbol], key=lambda trade: trade.id)
 
-    # Source.
+    # MarketSource.
 
     def describe(self) -> Mapping[str, object]:
         return {"source": "chaos", "symbols": len(self._part_of), "recorded": list(self.recorded_symbols)}
@@ -90,7 +90,7 @@ class ChaosMarket:
     def span_ms(self) -> tuple[int, int]:
         return self._shape.begin_ms, self._shape.end_ms
 
-    def listings(self, now_ms: int) -> Sequence[Listing]:
+    def listings(self, now_ms: int) -> Sequence[ContractListing]:
         return self._listed
 
     def prepare(self, now_ms: int) -> None:

@@ -1,4 +1,4 @@
-"""One run: real servers, the local exchange, the real processes, and a plan's faults until the market ends."""
+"""One run: real servers, the simulator, the real processes, and a plan's faults until the market ends."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ class Run:
     def _announced(self) -> list[str]:
         log, deadline_s = self._folder / "exchange.log", time.monotonic() + START_S
         while time.monotonic() < deadline_s:
-            lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("local exchange")]
+            lines = [line for line in log.read_text(encoding="utf-8").splitlines() if line.startswith("the simulator")]
             if lines:
                 return lines[0].split()
             if self._exchange.poll() is not None:

@@ -14,10 +14,10 @@ import pytest
 
 from klagg.binance.serving.subscriptions import Subscriptions
 from klagg.embedded import PostgresServer
-from klagg.simulator.hub import Connection
+from klagg.simulator.hub import StreamConnection
 from klagg.simulator.market import MarketTrade
 from klagg.simulator.payloads import agg_trade_event
-from klagg.simulator.streams import Route
+from klagg.simulator.streams import WebSocketRoute
 from tests.chaos import weather
 from tests.chaos.__main__ import play, verdict
 from tests.chaos.aof import TailWatch
@@ -119,7 +119,7 @@ def test_weather_loses_doubles_and_delays_only_in_its_time(monkeypatch: pytest.M
     hub = weather.FaultyHub(1, 100_000, 200_000)
     wires = [_Wire(), _Wire()]
     for wire in wires:
-        connection = Connection(Route.MARKET, wire, Subscriptions(False, 10))  # type: ignore[arg-type]
+        connection = StreamConnection(WebSocketRoute.MARKET, wire, Subscriptions(False, 10))  # type: ignore[arg-type]
         hub.attach(connection)
         hub.listen(connection, ["abc@aggTrade"])
     for number in range(30_000):

@@ -1,4 +1,4 @@
-"""A hub that loses, doubles and delays trades on their way out of the local exchange, by a seed."""
+"""A hub that loses, doubles and delays trades on their way out of the simulator, by a seed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from klagg.binance.serving.limits import Limits
 from klagg.binance.serving.payloads import combined, text_frame
-from klagg.simulator.hub import Connection, Hub
+from klagg.simulator.hub import StreamConnection, StreamHub
 from klagg.simulator.market import MarketTrade
 
 T = TypeVar("T")
@@ -27,7 +27,7 @@ DOUBLED = 0.005
 DELAYED = 0.01
 
 
-class FaultyHub(Hub):
+class FaultyHub(StreamHub):
     """Between `from_ms` and `to_ms` (event time) trades come to harm; `done` counts how."""
 
     def __init__(self, seed: int, from_ms: int, to_ms: int, *, scale: float = 1.0) -> None:
@@ -37,13 +37,13 @@ class FaultyHub(Hub):
         self._from_ms, self._to_ms = from_ms, to_ms
         self._lost_all = LOST_ALL * scale
         self._bursts: dict[str, int] = {}
-        self._late: list[tuple[int, int, Connection, bytes]] = []
+        self._late: list[tuple[int, int, StreamConnection, bytes]] = []
         self._number = 0
         self._now_ms = 0
         self.done: Counter[str] = Counter()
 
     def publish(self, name: str, encode: Callable[[T], str], event: T) -> None:
-        """As `Hub`, but for trades within the time of faults."""
+        """As `StreamHub`, but for trades within the time of faults."""
         if not isinstance(event, MarketTrade):
             super().publish(name, encode, event)
             return
@@ -71,7 +71,7 @@ class FaultyHub(Hub):
             self._bursts[name] = left - 1
         return left > 0
 
-    def _send(self, connection: Connection, frame: bytes, fate: float) -> None:
+    def _send(self, connection: StreamConnection, frame: bytes, fate: float) -> None:
         if fate < LOST_ONE:
             self.done["lost to one line"] += 1
         elif fate < LOST_ONE + DOUBLED:
@@ -87,7 +87,7 @@ class FaultyHub(Hub):
             self.queue(connection, frame)
 
     def flush(self) -> None:
-        """As `Hub`; what was held back long enough goes out too."""
+        """As `StreamHub`; what was held back long enough goes out too."""
         while self._late and self._late[0][0] <= self._now_ms:
             _, _, connection, frame = heapq.heappop(self._late)
             if connection in self.connections:

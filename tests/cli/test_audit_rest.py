@@ -14,9 +14,9 @@ from klagg.cli.main import main as klagg
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Streams
 from klagg.intervals import HOUR_MS, MINUTE_MS
-from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator import Simulator, SyntheticMarket
 from klagg.wire.keys import WEIGHTS_KEY
-from tests.cli.test_backfill import MARKET
+from tests.cli.test_backfill_command import MARKET
 from tests.simulator.kit import START_MS, running
 from writers.migrate import migrate
 
@@ -45,9 +45,9 @@ def database(database_url: str, redis_url: str, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest_asyncio.fixture
-async def exchange(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[LocalExchange]:
-    market = SyntheticMarket(**MARKET)  # type: ignore[arg-type]
-    async with running(LocalExchange(market, start_ms=NOW_MS)) as local:
+async def exchange(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Simulator]:
+    market = SyntheticMarket(**MARKET)
+    async with running(Simulator(market, start_ms=NOW_MS)) as local:
         monkeypatch.setenv("KLAGG_EXCHANGE__REST_URL", local.rest_url)
         yield local
 
@@ -60,7 +60,7 @@ async def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int,
 
 
 async def test_what_was_loaded_is_right_and_what_was_changed_is_found(
-    database: Database, exchange: LocalExchange, redis_url: str, capsys: pytest.CaptureFixture[str]
+    database: Database, exchange: Simulator, redis_url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     loaded, _, _ = await run(capsys, "backfill", "--intervals", "1m,1h", "--from", "2025-12", "--json")
     assert loaded == 0
@@ -69,7 +69,7 @@ async def test_what_was_loaded_is_right_and_what_was_changed_is_found(
     assert (code, lines) == (0, [])
     assert whole["bars"] == whole["exact"] == 2 * (120 + 2)
 
-    symbols = [each.symbol for each in SyntheticMarket(**MARKET).listings(NOW_MS)]  # type: ignore[arg-type]
+    symbols = [each.symbol for each in SyntheticMarket(**MARKET).listings(NOW_MS)]
     at_ms = START_MS - 2 * HOUR_MS
     assert database.execute(CHANGED, {"symbol": symbols[1], "at_ms": at_ms}) == 1
     assert database.execute(DROPPED, {"symbol": symbols[0], "at_ms": at_ms}) == 1
@@ -85,7 +85,7 @@ async def test_what_was_loaded_is_right_and_what_was_changed_is_found(
 
 
 async def test_without_a_range_it_is_the_last_hour(
-    database: Database, exchange: LocalExchange, capsys: pytest.CaptureFixture[str]
+    database: Database, exchange: Simulator, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert (await run(capsys, "backfill", "--intervals", "1m", "--from", "2025-12", "--json"))[0] == 0
     code, lines, found = await run(capsys, "audit", "--intervals", "1m")
@@ -94,7 +94,7 @@ async def test_without_a_range_it_is_the_last_hour(
 
 
 async def test_what_cannot_be_asked_is_said(
-    database: Database, exchange: LocalExchange, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    database: Database, exchange: Simulator, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert await asyncio.to_thread(klagg, ["audit", "--symbols", "NOSUCHUSDT"]) == 2
     assert "does not list NOSUCHUSDT" in capsys.readouterr().err

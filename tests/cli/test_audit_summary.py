@@ -62,7 +62,7 @@ def test_days_then_the_worst_symbols_then_the_sums(database: Database, capsys: p
         "bars": 4334,
         "complete": 4324,
         "amended": 3,
-        "gaps": 10,
+        "missing": 10,
         "audited": 2880,
         "exact": 2872,
         "edge_shift": 5,

@@ -198,7 +198,7 @@ def test_the_clock(offset_ms: float, speed: float, verdict: str, words: str) -> 
 
 @contextmanager
 def simulated() -> Iterator[str]:
-    """The URL of a running local exchange."""
+    """The URL of a running simulator."""
     command = [sys.executable, "-m", "klagg.cli.simulate", "--symbols", "2", "--rate", "10"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None

@@ -15,7 +15,7 @@ import ujson
 from rich.cells import cell_len
 
 from klagg.cli import inspect
-from klagg.cli.inspect import KINDS, Wish
+from klagg.cli.inspect import FORMATS, RecordFilter
 from klagg.cli.main import main as klagg
 from klagg.drivers.redis_streams import Streams
 from klagg.errors import ContractError
@@ -83,7 +83,7 @@ def raw(fields: Fields) -> RawFields:
 
 
 def lines(what: str, fields: Fields) -> list[str]:
-    kind = KINDS[what]
+    kind = FORMATS[what]
     return [kind.line(record) for record in kind.records(raw(fields))]
 
 
@@ -143,16 +143,16 @@ def test_a_line_for_each_event() -> None:
 
 def test_ticks_are_left_out_unless_asked_for() -> None:
     (tick,) = inspect.events(raw(events_entry(EVENT_TICK, T, [])))
-    assert not Wish().takes(tick)
-    assert Wish(ticks=True).takes(tick)
-    assert KINDS["events"].line(tick).endswith(" tick")
+    assert not RecordFilter().matches(tick)
+    assert RecordFilter(ticks=True).matches(tick)
+    assert FORMATS["events"].line(tick).endswith(" tick")
 
 
 def test_symbol_and_interval_must_both_fit() -> None:
-    wish = Wish(symbol="A", interval="1m")
-    assert wish.takes({"symbol": "A", "interval": "1m"})
-    assert not wish.takes({"symbol": "A", "interval": "5m"})
-    assert not wish.takes({"symbol": "AB", "interval": "1m"})
+    wanted = RecordFilter(symbol="A", interval="1m")
+    assert wanted.matches({"symbol": "A", "interval": "1m"})
+    assert not wanted.matches({"symbol": "A", "interval": "5m"})
+    assert not wanted.matches({"symbol": "AB", "interval": "1m"})
 
 
 @pytest.fixture

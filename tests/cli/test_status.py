@@ -41,7 +41,7 @@ def beats(*names: str, **changed: str) -> dict[str, str]:
     return {heartbeat_key(name): text for name, text in texts.items()}
 
 
-def judged(texts: dict[str, str], now_ms: float = NOW_MS) -> status.Report:
+def judged(texts: dict[str, str], now_ms: float = NOW_MS) -> status.StatusReport:
     return status.report(texts, EXPECTED, now_ms, silent_ms=5_000)
 
 

@@ -12,13 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from klagg.cli.up import children
-from klagg.cli.up.children import Child, ChildFailed, drain, environment
+from klagg.cli.up.children import DEFAULT_LIMITS, LATER_S, Child, ChildFailed, ChildLimits, drain, environment
 from klagg.errors import ConfigError
 from klagg.process.service import Deadline
-from tests.cli.upkit import is_alive
 from tests.conftest import ROOT
-from tests.kit import eventually
+from tests.kit import eventually, is_alive
 
 OBEDIENT = """
 import signal, sys, time
@@ -46,9 +44,9 @@ def make(tmp_path: Path, heard: list[str], monkeypatch: pytest.MonkeyPatch) -> I
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     made = []
 
-    def one(name: str, program: str, *arguments: str) -> Child:
+    def one(name: str, program: str, *arguments: str, limits: ChildLimits = DEFAULT_LIMITS) -> Child:
         (tmp_path / f"program_{name}.py").write_text(program, encoding="utf-8")
-        made.append(Child(name, f"program_{name}", arguments, tmp_path, heard.append))
+        made.append(Child(name, f"program_{name}", arguments, tmp_path, heard.append, limits))
         return made[-1]
 
     yield one
@@ -63,8 +61,8 @@ def ready(child: Child) -> Child:
     return child
 
 
-def drained(*stages: list[Child], seconds: float = 10, forced: bool = False) -> list[str]:
-    return list(drain(stages, Deadline(seconds), lambda: forced))
+def drained(*stages: list[Child], seconds: float = 10, forced: bool = False, later_s: float = LATER_S) -> list[str]:
+    return list(drain(stages, Deadline(seconds), lambda: forced, later_s))
 
 
 def test_what_a_child_says_is_logged_and_what_is_loud_is_heard(make: Make, heard: list[str], tmp_path: Path) -> None:
@@ -78,10 +76,9 @@ def test_what_a_child_says_is_logged_and_what_is_loud_is_heard(make: Make, heard
     assert child.last_words() == "x ERROR é"
 
 
-def test_a_log_is_bounded(make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "LOG_BYTES", 1000)
-    monkeypatch.setattr(children, "LOG_FILES", 2)
-    child = make("talker", "for n in range(1000): print('line', n)\n")
+def test_a_log_is_bounded(make: Make, tmp_path: Path) -> None:
+    program = "for n in range(1000): print('line', n)\n"
+    child = make("talker", program, limits=ChildLimits(log_bytes=1000, log_files=2))
     child.start()
     assert child.wait(10)
     sizes = {path.name: path.stat().st_size for path in tmp_path.glob("talker.log*")}
@@ -89,11 +86,8 @@ def test_a_log_is_bounded(make: Make, tmp_path: Path, monkeypatch: pytest.Monkey
     assert max(sizes.values()) <= 1000
 
 
-def test_a_child_that_dies_starts_again_after_a_pause(
-    make: Make, heard: list[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(children, "RESTART_FIRST_S", 0.05)
-    child = ready(make("one", OBEDIENT))
+def test_a_child_that_dies_starts_again_after_a_pause(make: Make, heard: list[str]) -> None:
+    child = ready(make("one", OBEDIENT, limits=ChildLimits(restart_first_s=0.05)))
     first = child.pid
     assert first
     os.kill(first, signal.SIGKILL)
@@ -107,11 +101,9 @@ def test_a_child_that_dies_starts_again_after_a_pause(
     assert heard == ["one ended with exit code -9; it starts again in 0.1 s"]
 
 
-def test_a_child_that_dies_again_and_again_is_given_up_with_its_last_lines(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(children, "RESTART_FIRST_S", 0.001)
-    child = make("one", "print('one thing')\nprint('another')\nraise SystemExit(7)\n")
+def test_a_child_that_dies_again_and_again_is_given_up_with_its_last_lines(make: Make) -> None:
+    program = "print('one thing')\nprint('another')\nraise SystemExit(7)\n"
+    child = make("one", program, limits=ChildLimits(restart_first_s=0.001))
     child.start()
 
     def tended() -> None:
@@ -123,7 +115,7 @@ def test_a_child_that_dies_again_and_again_is_given_up_with_its_last_lines(
         tended()
     assert str(failed.value).splitlines()[0] == "one died 6 times within 60 s; it said:"
     assert str(failed.value).splitlines()[-2:] == ["  one thing", "  another"]
-    assert child.restarts == children.DEATHS_MAX
+    assert child.restarts == DEFAULT_LIMITS.deaths_max
 
 
 def test_a_child_that_cannot_use_its_configuration_is_not_tried_again(make: Make) -> None:
@@ -144,11 +136,13 @@ def test_stages_end_one_after_the_other(make: Make) -> None:
     assert second.pid is None
 
 
-def test_a_child_that_hangs_leaves_time_to_those_behind_it(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(children, "LATER_S", 3.0)
+def test_a_child_that_hangs_leaves_time_to_those_behind_it(make: Make) -> None:
     deaf, other = ready(make("deaf", DEAF)), ready(make("other", OBEDIENT))
     before = time.monotonic()
-    assert drained([deaf], [other], seconds=4) == ["! deaf did not end in time and was killed", "other drained"]
+    assert drained([deaf], [other], seconds=4, later_s=3.0) == [
+        "! deaf did not end in time and was killed",
+        "other drained",
+    ]
     assert time.monotonic() - before < 4
 
 
@@ -168,9 +162,8 @@ def test_what_was_left_is_said(make: Make) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_child_that_had_not_begun_is_no_failure(make: Make, number: signal.Signals) -> None:
-    child = ready(
-        make("one", UNPREPARED.replace("import time", "import signal, time\nsignal.signal(2, signal.SIG_DFL)"))
-    )
+    unprepared = f"import signal\nsignal.signal({number:d}, signal.SIG_DFL)\n{UNPREPARED}"  # it may come ignored
+    child = ready(make("one", unprepared))
     pid = child.pid
     assert pid
     os.kill(pid, number)

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from rich.console import Console
 
 from klagg.cli.up import screen
-from klagg.cli.up.screen import ProcessLine, Snapshot
+from klagg.cli.up.screen import ProcessLine, ScreenState
 from klagg.kline import Kline
 
 BANNER = "THE MARKET IS SIMULATED: these are invented trades, not the exchange's"
@@ -49,9 +49,9 @@ def beat(**changed: object) -> dict[str, object]:
     return {"state": "running", "alarm": "", "counters": counters, "gauges": gauges, **changed}
 
 
-SNAPSHOT = Snapshot(
+SNAPSHOT = ScreenState(
     BANNER,
-    "local exchange: 600 invented symbols, 5000 trades/s, ×1",
+    "simulator: 600 invented symbols, 5000 trades/s, ×1",
     1_790_000_100_123,
     4817.6,
     [
@@ -66,7 +66,7 @@ SNAPSHOT = Snapshot(
 )
 
 
-def lines(snapshot: Snapshot, width: int, height: int) -> list[str]:
+def lines(snapshot: ScreenState, width: int, height: int) -> list[str]:
     console = Console(file=io.StringIO(), width=width, height=height, force_terminal=True, color_system=None)
     with console.capture() as capture:
         console.print(screen.picture(snapshot, width, height), end="")

@@ -18,7 +18,7 @@ from klagg.errors import ConfigError, ExchangeUnavailable
 from klagg.settings import Settings, from_tree
 
 
-def choose(*words: str, settings: Settings | None = None) -> source.Market:
+def choose(*words: str, settings: Settings | None = None) -> source.Source:
     """The market for these options; by default the exchange cannot be reached."""
     parser = argparse.ArgumentParser()
     source.add_arguments(parser)
@@ -82,7 +82,7 @@ def test_auto_never_mixes_a_simulated_market_into_named_servers(section: dict[st
 
 @pytest.mark.parametrize("option", ["--symbols", "--rate", "--seed", "--speed", "--trades"])
 def test_the_live_market_cannot_be_shaped(option: str) -> None:
-    with pytest.raises(ConfigError, match=f"^{option} shapes a local exchange"):
+    with pytest.raises(ConfigError, match=f"^{option} shapes a simulator"):
         choose(option, "3")
 
 
@@ -130,7 +130,7 @@ def test_a_fault_script_goes_to_the_local_exchange(tmp_path: Path) -> None:
     found = choose("--source", "sim", "--faults", str(faults))
     assert (found.folder, (found.simulator or ())[-2:]) == ("sim", ("--faults", str(faults)))
     assert found.title.endswith(", faults of faults.toml")
-    with pytest.raises(ConfigError, match="--faults shapes a local exchange"):
+    with pytest.raises(ConfigError, match="--faults shapes a simulator"):
         choose("--source", "live", "--faults", str(faults))
     faults.write_text('[[fault]]\nkind = "delisting"\nat_s = 5\nsymbols = ["BTCUSDT"]\n', encoding="utf-8")
     assert choose("--source", "sim", "--faults", str(faults)).folder.startswith("sim-changing-")
@@ -167,6 +167,8 @@ def test_a_local_exchange_is_asked_without_a_proxy(monkeypatch: pytest.MonkeyPat
         monkeypatch.delenv(name, raising=False)
     listed = b'{"symbols":[{"quoteAsset":"USDC","contractType":"PERPETUAL"},{"quoteAsset":"ETH","contractType":"X"}]}'
     with server(200, listed) as url:
-        found = source.pointed_at(from_tree({"exchange": {"symbols": ["ONLY"]}}), url, "ws://there", None).exchange
+        found = source.simulator_settings(
+            from_tree({"exchange": {"symbols": ["ONLY"]}}), url, "ws://there", None
+        ).exchange
     assert (found.rest_url, found.websocket_url, found.symbols) == (url, "ws://there", ())
     assert (found.quote_assets, found.contract_types) == (("ETH", "USDC"), ("PERPETUAL", "X"))

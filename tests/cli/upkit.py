@@ -160,11 +160,3 @@ def data_directory() -> Iterator[Path]:
             pid = recorded_process(mark.parent)
             if pid is not None:
                 os.kill(pid, signal.SIGKILL)
-
-
-def is_alive(pid: int) -> bool:
-    """Whether the process runs; one that nobody has waited for yet (a zombie) does not."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return False

@@ -17,7 +17,7 @@ import pytest
 
 from klagg.bench import grafana_panels
 from klagg.bench.grafana import fill
-from klagg.bench.grafana_panels import Answering, Question
+from klagg.bench.grafana_panels import PanelContext, PanelQuery
 from klagg.drivers.postgres import Database
 from klagg.embedded import PostgresServer, bring_prefix
 from klagg.errors import DatabaseRefused
@@ -33,7 +33,7 @@ EACH_QUESTION = pytest.mark.parametrize("question", QUESTIONS, ids=lambda each: 
 NUMBER = int | float | Decimal
 
 
-def panel_of(question: Question) -> dict[str, Any]:
+def panel_of(question: PanelQuery) -> dict[str, Any]:
     found = [each for each in grafana_panels.panels_of(MODELS[question.dashboard]) if each["title"] == question.title]
     assert len(found) == 1
     return dict(found[0])
@@ -55,16 +55,16 @@ class Filled:
         url = re.sub(r"//klagg:\w+@", "//klagg_reader:for%20the%20tests@", server.database_url(name))
         self.reader = Database(url)
 
-    def ask(self, question: Question, **changes: Any) -> list[dict[str, Any]]:
+    def ask(self, question: PanelQuery, **changes: Any) -> list[dict[str, Any]]:
         return self.reader.query(self.sql(question, **changes))
 
-    def sql(self, question: Question, **changes: Any) -> str:
+    def sql(self, question: PanelQuery, **changes: Any) -> str:
         model = MODELS[question.dashboard]
         variables = grafana_panels.defaults_of(model)
         if "symbol" in variables:
             variables["symbol"] = ["BTCUSDT", "SYM0003USDT"]
         since = self.until - grafana_panels.range_of(model)
-        answering = Answering(since, self.until, variables, timescaledb=self.timescaledb)
+        answering = PanelContext(since, self.until, variables, timescaledb=self.timescaledb)
         return grafana_panels.expand(question, dataclasses.replace(answering, **changes))
 
 
@@ -97,7 +97,7 @@ def plain(servers_directory: Path) -> Iterator[Filled]:
         yield from filled_of(server, timescaledb=False)
 
 
-def question_of(title: str) -> Question:
+def question_of(title: str) -> PanelQuery:
     (found,) = [each for each in QUESTIONS if each.title == title]
     return found
 
@@ -120,7 +120,7 @@ def check_series(rows: list[dict[str, Any]]) -> None:
     assert len(set(points)) == len(points)
 
 
-def check_rows(question: Question, rows: list[dict[str, Any]]) -> None:
+def check_rows(question: PanelQuery, rows: list[dict[str, Any]]) -> None:
     assert rows, "nothing to show"
     if question.kind in {"timeseries", "status-history"}:
         assert question.format == "time_series"
@@ -146,7 +146,7 @@ def check_rows(question: Question, rows: list[dict[str, Any]]) -> None:
 
 @EACH_QUESTION
 @pytest.mark.servers
-def test_every_panel_gets_what_it_shows(filled: Filled, question: Question) -> None:
+def test_every_panel_gets_what_it_shows(filled: Filled, question: PanelQuery) -> None:
     rows = filled.ask(question)
     check_rows(question, rows)
     if question.kind != "variable":
@@ -156,20 +156,20 @@ def test_every_panel_gets_what_it_shows(filled: Filled, question: Question) -> N
 
 @EACH_QUESTION
 @pytest.mark.servers
-def test_every_panel_works_on_plain_postgresql(plain: Filled, question: Question) -> None:
+def test_every_panel_works_on_plain_postgresql(plain: Filled, question: PanelQuery) -> None:
     check_rows(question, plain.ask(question))
 
 
 @EACH_QUESTION
 @pytest.mark.servers
-def test_a_range_without_data_is_no_error(filled: Filled, question: Question) -> None:
+def test_a_range_without_data_is_no_error(filled: Filled, question: PanelQuery) -> None:
     long_ago = datetime(2019, 1, 1, tzinfo=UTC)
     filled.ask(question, since=long_ago, until=long_ago + timedelta(days=1))
 
 
 @EACH_QUESTION
 @pytest.mark.servers
-def test_a_symbol_with_a_quote_in_its_name_is_only_a_name(filled: Filled, question: Question) -> None:
+def test_a_symbol_with_a_quote_in_its_name_is_only_a_name(filled: Filled, question: PanelQuery) -> None:
     values = ["'; DROP TABLE symbols; --", "币安人生USDT"]
     filled.ask(question, variables={"symbol": values, "witness": values[:1], "interval": ["1m"]})
 
@@ -195,7 +195,7 @@ def nodes_of(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
     "question", [each for each in QUESTIONS if each.kind != "variable"], ids=lambda each: each.name
 )
 @pytest.mark.servers
-def test_bars_are_found_by_the_key_and_in_the_chunks_of_the_range(filled: Filled, question: Question) -> None:
+def test_bars_are_found_by_the_key_and_in_the_chunks_of_the_range(filled: Filled, question: PanelQuery) -> None:
     sql = filled.sql(question, since=filled.until - timedelta(hours=3))
     with filled.reader.transaction():
         # The market of this test is so small that reading all of it would be the better plan.
@@ -389,10 +389,10 @@ def test_processes_count_what_the_dashboards_ask_for() -> None:
     for metric in metrics:
         _, process, stem = metric.split("_", 2)
         if process == "process":
-            assert f'"{metric}"' in (ROOT / "klagg" / "metrics.py").read_text(encoding="utf-8")
+            assert f'"{metric}"' in (ROOT / "klagg" / "process" / "metrics.py").read_text(encoding="utf-8")
             continue
         code = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / PACKAGE_OF[process]).glob("*.py"))
-        code += (ROOT / "klagg" / "service.py").read_text(encoding="utf-8")
+        code += (ROOT / "klagg" / "process" / "service.py").read_text(encoding="utf-8")
         stem = stem.removesuffix("_total")
         names = {stem, stem.removesuffix("_seconds") + "_ms", stem.removesuffix("_seconds") + "_s"}
         assert any(f'"{name}"' in code for name in names), metric

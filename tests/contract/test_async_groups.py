@@ -7,12 +7,12 @@ from collections.abc import Iterator
 
 import pytest
 
-from klagg.drivers.redis_streams import Append, Entry, Streams
+from klagg.drivers.redis_streams import Append, Entry, Pending, Streams
 from klagg.errors import RedisRefused
 from klagg.wire.keys import GROUP_REPAIR, Keys
 from tests.contract.conftest import Place
 from tests.contract.kit import Blocking
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 
 REQUESTS = Keys(0).requests
 OTHER = Keys(1).requests
@@ -36,8 +36,8 @@ def read(reader: Blocking, consumer: str = "repair", count: int = 100) -> list[s
 
 
 def pending(reader: Blocking, consumer: str = "repair", *, after: str = "0-0", count: int = 100) -> list[str]:
-    entries: list[Entry] = reader.read_pending(REQUESTS, GROUP_REPAIR, consumer, after=after, count=count)
-    return [entry.id for entry in entries]
+    page: Pending = reader.read_pending(REQUESTS, GROUP_REPAIR, consumer, after=after, count=count)
+    return [entry.id for entry in page.entries]
 
 
 def test_a_group_sees_what_was_there_before_it_and_can_be_made_again(streams: Streams, reader: Blocking) -> None:
@@ -92,23 +92,25 @@ def test_pending_entries_that_were_trimmed_hide_none_that_are_there(
     ids = fill(streams, 5)
     reader.ensure_group(REQUESTS, GROUP_REPAIR)
     read(reader)
-    streams.trim_before(REQUESTS, ids[3])
-    found, after = [], "0-0"
-    while page := pending(reader, after=after, count=count):
-        found += page
-        after = page[-1]
+    trim_before(streams, REQUESTS, ids[3])
+    found, gone, after = [], [], "0-0"
+    while (page := reader.read_pending(REQUESTS, GROUP_REPAIR, "repair", after=after, count=count)).last:
+        found += [entry.id for entry in page.entries]
+        gone += page.gone
+        after = page.last
     assert found == ids[3:]
+    assert gone == ids[:3]
 
 
 def test_entries_that_another_left_behind_are_claimed_once_idle(streams: Streams, reader: Blocking) -> None:
     ids = fill(streams, 3)
     reader.ensure_group(REQUESTS, GROUP_REPAIR)
     read(reader, "dead")
-    assert reader.claim_idle(REQUESTS, GROUP_REPAIR, "repair", idle_ms=60_000, count=10) == ("0-0", [])
+    assert reader.claim_idle(REQUESTS, GROUP_REPAIR, "repair", idle_ms=60_000, count=10) == ("0-0", [], [])
     claimed: list[str] = []
 
     def idle() -> bool:
-        _, entries = reader.claim_idle(REQUESTS, GROUP_REPAIR, "repair", idle_ms=20, count=10)
+        _, entries, _ = reader.claim_idle(REQUESTS, GROUP_REPAIR, "repair", idle_ms=20, count=10)
         claimed.extend(entry.id for entry in entries)
         return bool(claimed)
 
@@ -124,7 +126,7 @@ def test_claiming_goes_on_from_where_it_says(streams: Streams, reader: Blocking)
     read(reader, "dead")
     start, claimed = "0-0", []
     for _ in range(5):
-        start, entries = reader.claim_idle(REQUESTS, GROUP_REPAIR, "repair", idle_ms=0, count=2, start=start)
+        start, entries, _ = reader.claim_idle(REQUESTS, GROUP_REPAIR, "repair", idle_ms=0, count=2, start=start)
         claimed += [entry.id for entry in entries]
         if start == "0-0":
             break

@@ -43,8 +43,8 @@ from klagg.wire.entries import (
     trigger_entry,
     watermark_entry,
 )
-from klagg.wire.fields import Fields, check_version, integer_of, stamp, text_of, texts_of
-from klagg.wire.findings import finding_entry
+from klagg.wire.fields import Fields, integer_of, stamp, text_of, texts_of
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys, heartbeat_key, shard_of
 
 INT64_MAX = 2**63 - 1
@@ -118,7 +118,7 @@ def test_an_entry_of_trades_is_plain_text() -> None:
     ]
     entry = trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=1700000000009)
     assert stamp(entry, "w@1", 3) == {
-        "v": "1",
+        "v": "2",
         "writer": "w@1",
         "seq": "3",
         "kind": "trades",
@@ -315,7 +315,7 @@ def test_rows_that_do_not_fit_their_kind_are_a_mistake_of_the_writer() -> None:
 
 
 def test_a_finding() -> None:
-    assert finding_entry("DATA_LOSS", "error", "seq 3 to 9", symbol="A", time_ms=5) == {
+    assert finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, "seq 3 to 9", symbol="A", time_ms=5) == {
         "kind": "DATA_LOSS",
         "severity": "error",
         "symbol": "A",
@@ -338,17 +338,6 @@ def test_a_dead_entry_shows_what_it_held() -> None:
 def test_a_dead_entry_is_bounded() -> None:
     entry = dead_entry("s", "1-1", "g", "r", {b"x": b"y" * 1_000_000})
     assert len(entry["fields"]) == DEAD_TEXT_CHARS
-
-
-@pytest.mark.parametrize("version", [b"0", b"2", b"01", b"", b" 1", None])
-def test_another_version_is_refused(version: bytes | None) -> None:
-    entry = {} if version is None else {b"v": version}
-    with pytest.raises(ContractError, match="this process speaks 1"):
-        check_version(entry)
-
-
-def test_this_version_is_taken() -> None:
-    check_version(stamped(tick_entry(1)))
 
 
 def test_fields_as_text_and_as_integers() -> None:

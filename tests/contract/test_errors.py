@@ -14,7 +14,7 @@ from klagg.errors import CommitDoubt, ConfigError, KlaggError, RedisRefused, Red
 from klagg.wire.keys import Keys
 from tests.contract.conftest import FAKE, REAL, Place
 from tests.contract.kit import Blocking, closed_port, silent_server
-from tests.kit import nearly_full
+from tests.kit import nearly_full, trim_before
 
 KEYS = Keys(0)
 
@@ -50,7 +50,7 @@ MORE_CALLS = {
     "counting pending entries": lambda streams: streams.pending_count(KEYS.feed, "group"),
     "asking for groups": lambda streams: streams.group_lag(KEYS.feed, "group"),
     "acknowledging": lambda streams: streams.ack(KEYS.feed, "group", ["1-1"]),
-    "trimming": lambda streams: streams.trim_before(KEYS.feed, "1-1"),
+    "trimming": lambda streams: streams.trim_to(KEYS.feed, 1),
     "asking for a stream": lambda streams: streams.last_id(KEYS.feed),
     "asking for memory": lambda streams: streams.memory(KEYS.feed),
     "writing a value": lambda streams: streams.set_bytes("x", b""),
@@ -173,7 +173,7 @@ class TestAtMaxmemory:
         request.getfixturevalue("full_redis")
         streams.ack(KEYS.klines, "writers", ids)
         assert streams.pending_count(KEYS.klines, "writers") == 0
-        assert streams.trim_before(KEYS.klines, ids[1]) == 1
+        assert trim_before(streams, KEYS.klines, ids[1]) == 1
 
 
 @pytest.mark.parametrize("place", [FAKE], indirect=True)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from klagg.drivers.redis_streams import Append, Streams, next_id
+from klagg.drivers.redis_streams import Append, Streams
 from klagg.errors import RedisRefused
+from klagg.wire.entry_id import next_id
 from klagg.wire.keys import GROUP_WRITERS, Keys
-from tests.kit import eventually
+from tests.kit import eventually, trim_before
 
 KLINES = Keys(0).klines
 OTHER = Keys(1).klines
@@ -85,13 +86,13 @@ def test_what_was_not_acknowledged_is_read_again_after_a_restart(streams: Stream
     read(streams)
     streams.ack(KLINES, GROUP_WRITERS, [ids[1]])
     streams.ack(KLINES, GROUP_WRITERS, [])
-    pending = streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=2)
+    pending = streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=2).entries
     assert [entry.id for entry in pending] == [ids[0], ids[2]]
     assert pending[1].fields == {b"n": b"2"}
-    rest = streams.read_pending(KLINES, GROUP_WRITERS, "one", after=pending[-1].id, count=2)
+    rest = streams.read_pending(KLINES, GROUP_WRITERS, "one", after=pending[-1].id, count=2).entries
     assert [entry.id for entry in rest] == [ids[3]]
-    assert streams.read_pending(KLINES, GROUP_WRITERS, "one", after=ids[3], count=2) == []
-    assert streams.read_pending(KLINES, GROUP_WRITERS, "two", after="0-0", count=2) == []
+    assert streams.read_pending(KLINES, GROUP_WRITERS, "one", after=ids[3], count=2).entries == []
+    assert streams.read_pending(KLINES, GROUP_WRITERS, "two", after="0-0", count=2).entries == []
 
 
 def test_acknowledged_entries_are_done_with(streams: Streams) -> None:
@@ -105,27 +106,29 @@ def test_acknowledged_entries_are_done_with(streams: Streams) -> None:
     assert streams.pending_count(KLINES, GROUP_WRITERS) == 1
     streams.ack(KLINES, GROUP_WRITERS, ids)
     assert streams.pending_count(KLINES, GROUP_WRITERS) == 0
-    assert streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=9) == []
+    assert streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=9).entries == []
 
 
 def test_entries_that_another_left_behind_are_claimed_once_idle(streams: Streams, other: Streams) -> None:
     ids = fill(streams, 3)
     streams.ensure_group(KLINES, GROUP_WRITERS)
     read(streams, "dead")
-    assert other.claim_idle(KLINES, GROUP_WRITERS, "alive", idle_ms=60_000, count=10) == ("0-0", [])
+    assert other.claim_idle(KLINES, GROUP_WRITERS, "alive", idle_ms=60_000, count=10) == ("0-0", [], [])
     claimed: list[str] = []
 
     def idle() -> bool:
-        claimed.extend(entry.id for entry in other.claim_idle(KLINES, GROUP_WRITERS, "alive", idle_ms=20, count=10)[1])
+        claimed.extend(
+            entry.id for entry in other.claim_idle(KLINES, GROUP_WRITERS, "alive", idle_ms=20, count=10).entries
+        )
         return bool(claimed)
 
     eventually(idle)
     assert claimed == ids
-    pending = other.read_pending(KLINES, GROUP_WRITERS, "alive", after="0-0", count=10)
+    pending = other.read_pending(KLINES, GROUP_WRITERS, "alive", after="0-0", count=10).entries
     assert [(entry.id, entry.fields) for entry in pending] == [
         (entry_id, {b"n": str(number).encode()}) for number, entry_id in enumerate(ids)
     ]
-    assert streams.read_pending(KLINES, GROUP_WRITERS, "dead", after="0-0", count=10) == []
+    assert streams.read_pending(KLINES, GROUP_WRITERS, "dead", after="0-0", count=10).entries == []
 
 
 def test_claiming_goes_on_from_where_it_says(streams: Streams) -> None:
@@ -134,7 +137,7 @@ def test_claiming_goes_on_from_where_it_says(streams: Streams) -> None:
     read(streams, "dead")
     start, claimed = "0-0", []
     for _ in range(5):
-        start, entries = streams.claim_idle(KLINES, GROUP_WRITERS, "alive", idle_ms=0, count=2, start=start)
+        start, entries, _ = streams.claim_idle(KLINES, GROUP_WRITERS, "alive", idle_ms=0, count=2, start=start)
         claimed += [entry.id for entry in entries]
         if start == "0-0":
             break
@@ -161,8 +164,8 @@ def test_trimming_before_what_is_needed_takes_nothing_that_the_group_needs(strea
     streams.ensure_group(KLINES, GROUP_WRITERS)
     read(streams, count=4)
     streams.ack(KLINES, GROUP_WRITERS, ids[:2])
-    assert streams.trim_before(KLINES, streams.groups(KLINES)[GROUP_WRITERS]) == 2
-    pending = streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=10)
+    assert trim_before(streams, KLINES, streams.groups(KLINES)[GROUP_WRITERS]) == 2
+    pending = streams.read_pending(KLINES, GROUP_WRITERS, "one", after="0-0", count=10).entries
     assert [entry.id for entry in pending] == ids[2:4]
     assert read(streams) == ids[4:]
 
@@ -173,12 +176,14 @@ def test_pending_entries_that_were_trimmed_hide_none_that_are_there(streams: Str
     ids = fill(streams, 5)
     streams.ensure_group(KLINES, GROUP_WRITERS)
     read(streams)
-    streams.trim_before(KLINES, ids[3])
-    found, after = [], "0-0"
-    while entries := streams.read_pending(KLINES, GROUP_WRITERS, "one", after=after, count=count):
-        found += [(entry.id, entry.fields) for entry in entries]
-        after = entries[-1].id
+    trim_before(streams, KLINES, ids[3])
+    found, gone, after = [], [], "0-0"
+    while (page := streams.read_pending(KLINES, GROUP_WRITERS, "one", after=after, count=count)).last:
+        found += [(entry.id, entry.fields) for entry in page.entries]
+        gone += page.gone
+        after = page.last
     assert found == [(ids[3], {b"n": b"3"}), (ids[4], {b"n": b"4"})]
+    assert gone == ids[:3]
 
 
 def test_claiming_drops_pending_entries_that_were_trimmed(streams: Streams) -> None:
@@ -186,10 +191,11 @@ def test_claiming_drops_pending_entries_that_were_trimmed(streams: Streams) -> N
     ids = fill(streams, 3)
     streams.ensure_group(KLINES, GROUP_WRITERS)
     read(streams)
-    streams.trim_before(KLINES, ids[2])
+    trim_before(streams, KLINES, ids[2])
     assert streams.pending_count(KLINES, GROUP_WRITERS) == 3
-    _, claimed = streams.claim_idle(KLINES, GROUP_WRITERS, "two", idle_ms=0, count=10)
+    _, claimed, gone = streams.claim_idle(KLINES, GROUP_WRITERS, "two", idle_ms=0, count=10)
     assert [entry.id for entry in claimed] == ids[2:]
+    assert gone == ids[:2]
     assert streams.pending_count(KLINES, GROUP_WRITERS) == 1
 
 

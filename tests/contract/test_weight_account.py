@@ -21,9 +21,9 @@ from klagg.binance.weight_account import (
     PatientGate,
     Share,
     audit_share,
-    note_weight,
+    report_weight,
     share_of,
-    take_weight,
+    spend_weight,
 )
 from klagg.drivers.redis_streams import AsyncStreams
 from klagg.errors import ExchangeRefused, RedisRefused, RedisUnavailable
@@ -57,44 +57,44 @@ async def account(streams: AsyncStreams) -> dict[str, int]:
 
 
 async def test_a_share_is_used_up_and_not_a_unit_more(streams: AsyncStreams) -> None:
-    granted = [await take_weight(streams, ROLE_REPAIR, 20, SHARE) for _ in range(4)]
+    granted = [await spend_weight(streams, ROLE_REPAIR, 20, SHARE) for _ in range(4)]
     assert [each.granted for each in granted] == [True, True, True, False]
     refused = granted[-1]
     # Free again when the last minute that these asks may count for is over.
     assert WIDE_MS <= refused.wait_ms <= 3 * WIDE_MS
     assert not refused.paused
-    assert not (await take_weight(streams, ROLE_REPAIR, 1, SHARE)).granted
+    assert not (await spend_weight(streams, ROLE_REPAIR, 1, SHARE)).granted
 
 
 async def test_an_ask_is_charged_to_every_minute_that_may_see_it(streams: AsyncStreams) -> None:
-    minute = (await take_weight(streams, ROLE_REPAIR, 20, SHARE)).minute
+    minute = (await spend_weight(streams, ROLE_REPAIR, 20, SHARE)).minute
     found = await account(streams)
     assert {found[f"{at}:{who}"] for at in range(minute - 3, minute + 4) for who in ("all", "repair")} == {20}
     assert len(found) == 14
 
 
 async def test_the_limit_holds_over_all_roles_and_the_clock_has_what_they_leave(streams: AsyncStreams) -> None:
-    assert (await take_weight(streams, "audit", 60, SHARE)).granted
-    assert (await take_weight(streams, ROLE_REPAIR, 30, SHARE)).granted
-    assert not (await take_weight(streams, ROLE_REPAIR, 1, SHARE)).granted
+    assert (await spend_weight(streams, "audit", 60, SHARE)).granted
+    assert (await spend_weight(streams, ROLE_REPAIR, 30, SHARE)).granted
+    assert not (await spend_weight(streams, ROLE_REPAIR, 1, SHARE)).granted
     clock = Share(100, 100)
-    assert (await take_weight(streams, ROLE_CLOCK, 10, clock)).granted
-    assert not (await take_weight(streams, ROLE_CLOCK, 1, clock)).granted
+    assert (await spend_weight(streams, ROLE_CLOCK, 10, clock)).granted
+    assert not (await spend_weight(streams, ROLE_CLOCK, 1, clock)).granted
 
 
 async def test_many_at_once_never_get_more_than_there_is(streams: AsyncStreams, place: Place) -> None:
     others = [place.async_streams() for _ in range(4)]
-    taken = await asyncio.gather(*(take_weight(client, ROLE_REPAIR, 7, SHARE) for client in others for _ in range(20)))
+    taken = await asyncio.gather(*(spend_weight(client, ROLE_REPAIR, 7, SHARE) for client in others for _ in range(20)))
     assert sum(each.granted for each in taken) == 60 // 7
     for each in others:
         await each.close()
 
 
 async def test_minutes_that_are_over_are_forgotten(streams: AsyncStreams, place: Place) -> None:
-    minute = (await take_weight(streams, ROLE_REPAIR, 1, SHARE)).minute
+    minute = (await spend_weight(streams, ROLE_REPAIR, 1, SHARE)).minute
     old = f"{minute - 9}:all"
     await streams.run_script("redis.call('HSET', KEYS[1], ARGV[1], '9') return {}", WEIGHTS_KEY, [old])
-    await take_weight(streams, ROLE_REPAIR, 1, SHARE)
+    await spend_weight(streams, ROLE_REPAIR, 1, SHARE)
     assert old not in await account(streams)
 
 
@@ -103,37 +103,37 @@ async def test_what_others_use_is_learnt_from_the_exchange(
 ) -> None:
     monkeypatch.setattr(weight_account, "SKEW_MS", 0)  # its figure is of this minute, however young that is
     for _ in range(3):  # the minute may end in between, once
-        minute = (await take_weight(streams, ROLE_REPAIR, 1, SHARE)).minute
-        await note_weight(streams, minute, 80, 0.0)
-        await note_weight(streams, minute, 5, 0.0)  # an older answer that comes late takes nothing back
+        minute = (await spend_weight(streams, ROLE_REPAIR, 1, SHARE)).minute
+        await report_weight(streams, minute, 80, 0.0)
+        await report_weight(streams, minute, 5, 0.0)  # an older answer that comes late takes nothing back
         if (await account(streams))[f"{minute}:all"] == 80:
             break
     assert (await account(streams))[f"{minute}:all"] == 80
-    assert not (await take_weight(streams, ROLE_REPAIR, 11, SHARE)).granted
-    assert (await take_weight(streams, ROLE_REPAIR, 10, SHARE)).granted
+    assert not (await spend_weight(streams, ROLE_REPAIR, 11, SHARE)).granted
+    assert (await spend_weight(streams, ROLE_REPAIR, 10, SHARE)).granted
 
 
 async def test_a_figure_that_may_be_of_the_minute_before_is_left_out(streams: AsyncStreams) -> None:
-    minute = (await take_weight(streams, ROLE_REPAIR, 1, SHARE)).minute
-    await note_weight(streams, minute, 80, 0.0)  # with this skew every figure may be
-    await note_weight(streams, minute - 1, 80, 0.0)
+    minute = (await spend_weight(streams, ROLE_REPAIR, 1, SHARE)).minute
+    await report_weight(streams, minute, 80, 0.0)  # with this skew every figure may be
+    await report_weight(streams, minute - 1, 80, 0.0)
     assert (await account(streams))[f"{minute}:all"] == 1
 
 
 async def test_a_pause_holds_for_everybody_and_is_never_shortened(streams: AsyncStreams) -> None:
-    await note_weight(streams, 0, 0, 100.0)
-    await note_weight(streams, 0, 0, 1.0)
+    await report_weight(streams, 0, 0, 100.0)
+    await report_weight(streams, 0, 0, 1.0)
     for role in (ROLE_REPAIR, ROLE_CLOCK):
-        answer = await take_weight(streams, role, 1, SHARE)
+        answer = await spend_weight(streams, role, 1, SHARE)
         assert (answer.granted, answer.paused) == (False, True)
         assert 90_000 < answer.wait_ms <= 100_000
     assert await account(streams) == {}
 
 
 async def test_a_pause_ends(streams: AsyncStreams) -> None:
-    await note_weight(streams, 0, 0, 0.05)
+    await report_weight(streams, 0, 0, 0.05)
     async with asyncio.timeout(10):
-        while not (await take_weight(streams, ROLE_REPAIR, 1, SHARE)).granted:
+        while not (await spend_weight(streams, ROLE_REPAIR, 1, SHARE)).granted:
             await asyncio.sleep(0.01)
 
 
@@ -193,9 +193,9 @@ async def test_the_auditor_of_the_exchange_has_a_weight_of_its_own(streams: Asyn
     share = audit_share(Rest(), Audit())
     assert share == Share(24, 2160)
     for _ in range(24):
-        assert (await take_weight(streams, ROLE_AUDIT, 1, share)).granted
-    assert not (await take_weight(streams, ROLE_AUDIT, 1, share)).granted
-    assert (await take_weight(streams, ROLE_REPAIR, 20, share_of(ROLE_REPAIR, Rest()))).granted
+        assert (await spend_weight(streams, ROLE_AUDIT, 1, share)).granted
+    assert not (await spend_weight(streams, ROLE_AUDIT, 1, share)).granted
+    assert (await spend_weight(streams, ROLE_REPAIR, 20, share_of(ROLE_REPAIR, Rest()))).granted
     gate = PatientGate(streams, ROLE_AUDIT, Rest(), Stats(), share=Share(60, 90))
     await gate.enter(20)
     assert max((await account(streams)).values()) >= 44

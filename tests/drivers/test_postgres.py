@@ -6,11 +6,10 @@ import socket
 import time
 from collections.abc import Iterator
 from decimal import Decimal
-from pathlib import Path
 
 import pytest
 
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
 from klagg.embedded import PostgresServer
 from klagg.errors import ConfigError, DatabaseRefused, DatabaseUnavailable
 from tests.kit import eventually
@@ -31,15 +30,6 @@ def in_one_transaction(database: Database, *statements: str, fail: Exception | N
             database.execute(statement)
         if fail:
             raise fail
-
-
-def test_queries_come_by_name_from_a_file(tmp_path: Path) -> None:
-    file = tmp_path / "some.sql"
-    file.write_text("-- About the file.\n\n-- name: one\nSELECT 1;\n\n-- name: two\n-- Why.\nSELECT\n    2;\n")
-    assert load_queries(file) == {"one": "SELECT 1;", "two": "-- Why.\nSELECT\n    2;"}
-    file.write_text("-- name: one\nSELECT 1;\n-- name: one\nSELECT 2;\n")
-    with pytest.raises(ValueError, match="a name repeats"):
-        load_queries(file)
 
 
 @pytest.mark.parametrize("url", ["", "mysql://x", "postgresql://u:geheim@h:port=5/x?y", "nonsense geheim"])
@@ -137,6 +127,15 @@ def test_a_lost_connection_is_unavailable_and_the_next_use_connects_again(
     with pytest.raises(DatabaseUnavailable):
         database.query("SELECT 1")
     assert database.query("SELECT pg_backend_pid() AS pid")[0]["pid"] != pid
+
+
+def test_a_ping_finds_a_lost_connection(database: Database, postgres_server: PostgresServer) -> None:
+    database.ping()
+    pid = database.query("SELECT pg_backend_pid() AS pid")[0]["pid"]
+    postgres_server.sql(f"SELECT pg_terminate_backend({pid}, 5000)")
+    with pytest.raises(DatabaseUnavailable):
+        database.ping()
+    database.ping()
 
 
 def test_a_server_that_hangs_is_unavailable_and_its_owner_hears_of_the_wait(database_url: str) -> None:

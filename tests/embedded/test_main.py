@@ -18,14 +18,14 @@ import pytest
 from klagg.embedded import PostgresServer, RedisServer, cache_directory, running_url
 from klagg.embedded.traces import recorded_process
 from tests.conftest import ROOT
-from tests.kit import eventually
+from tests.kit import eventually, is_alive
 
 pytestmark = pytest.mark.servers
 
 
 @contextmanager
 def _klagg(
-    data: Path, root: Path = ROOT, python: str = sys.executable, **options: object
+    data: Path, root: Path = ROOT, python: str = sys.executable, **options: Any
 ) -> Iterator[subprocess.Popen[str]]:
     """A klagg with both servers in DATA, in a process group of its own, as a terminal would start it."""
     environment = os.environ | {"PYTHONPATH": str(root), "KLAGG_CACHE": str(cache_directory())}
@@ -41,19 +41,12 @@ def _klagg(
         try:
             eventually(lambda: parent.poll() is not None or _servers(data), deadline_s=60)
             if parent.poll() is not None:
+                assert parent.stdout is not None
                 pytest.fail(parent.stdout.read())
             yield parent
         finally:
             parent.terminate()  # in order, so that it takes its servers along
             parent.wait(30)
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether the process runs; one that nobody has waited for yet (a zombie) does not."""
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except FileNotFoundError:
-        return False
 
 
 def _servers(data: Path) -> list[int]:
@@ -84,7 +77,7 @@ def test_kill_9_of_klagg_leaves_servers_that_the_next_start_replaces(data: Path)
         assert not {redis.pid, postgres.pid} & set(orphans)
         assert redis.command("PING") == "PONG"
         assert postgres.sql("SELECT 1") == "1"
-        assert not [orphan for orphan in orphans if _is_alive(orphan)]
+        assert not [orphan for orphan in orphans if is_alive(orphan)]
     assert "database system was not properly shut down" not in (data / "postgres" / "server.log").read_text()
 
 

@@ -47,7 +47,7 @@ def test_concurrent_runs_make_one_prefix(tmp_path: Path) -> None:
 def test_programs_run_from_a_path_with_a_space_and_a_quote(tmp_path: Path) -> None:
     prefix = bring_prefix("redis", tmp_path / "it's a cache")
     environment = {"PATH": os.environ["PATH"], "LD_LIBRARY_PATH": "/nowhere", "LD_PRELOAD": ""}
-    command = [prefix / "bin" / "redis-server", "--version"]
+    command = [str(prefix / "bin" / "redis-server"), "--version"]
     said = subprocess.run(command, env=environment, capture_output=True, check=True)
     assert said.stdout.startswith(b"Redis server v=8")
 

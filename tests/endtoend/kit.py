@@ -1,4 +1,4 @@
-"""The whole path with its real processes: local exchange → ingest and clock → aggregator → writer, on real servers."""
+"""The whole path with its real processes: simulator → ingest and clock → aggregator → writer, on real servers."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import ujson
@@ -27,8 +27,15 @@ from writers.migrate import migrate
 ROOT = Path(__file__).resolve().parents[2]
 
 SILENT_S = 1500
-"""In so many seconds of exchange time every symbol of a synthetic market trades: the quietest do so once in 150 of them
-on average. What came before, and may have been lost, is proven by a symbol's next trade."""
+"""In so many seconds of exchange time every symbol of a synthetic market without a floor trades: the quietest do so
+once in 150 of them on average. What came before, and may have been lost, is proven by a symbol's next trade."""
+FLOOR_S = 10
+FLOOR = ("--floor", str(FLOOR_S))
+"""Arguments of a market in which nobody waits for a quiet symbol: every symbol trades at least once in FLOOR_S."""
+PROVEN_S = 120
+"""Real seconds in which the last bars of a market with a floor are proven, on a machine that is busy, too."""
+T = TypeVar("T")
+
 MODULES = {
     "clock": ["ingest.clock_service"],
     "repair": ["ingest.repair_service"],
@@ -62,7 +69,7 @@ class Child:
 
 @dataclass
 class Stack:
-    """The running path. `children` are by name; `rest_url` is the local exchange's."""
+    """The running path. `children` are by name; `rest_url` is the simulator's."""
 
     folder: Path
     settings: Settings
@@ -88,13 +95,22 @@ class Stack:
             if child.process.poll() is not None:  # no AssertionError: `eventually` would go on asking
                 raise RuntimeError(f"{child.name} ended with {child.process.returncode}:\n{child.text()[-3000:]}")
 
+    def wait_until(self, condition: Callable[[], T], deadline_s: float = 30.0, every_s: float = 0.01) -> T:
+        """`eventually`, given up as soon as a process has died."""
+
+        def with_all_alive() -> T:
+            self.alive()
+            return condition()
+
+        return eventually(with_all_alive, deadline_s, every_s)
+
     def ask(self, path: str) -> Any:
-        """The local exchange's answer."""
-        with urllib.request.urlopen(self.rest_url + path, timeout=10) as answer:
+        """The simulator's answer."""
+        with urllib.request.urlopen(self.rest_url + path, timeout=60) as answer:
             return ujson.loads(answer.read())
 
     def recorded(self, symbol: str, first_ms: int, last_ms: int) -> list[TradeRow]:
-        """The local exchange's own record: its aggregate trades of these times."""
+        """The simulator's own record: its aggregate trades of these times."""
         query = f"symbol={quote(symbol)}&from={first_ms}&to={last_ms}"
         with urllib.request.urlopen(f"{self.rest_url}/klagg/trades?{query}", timeout=30) as answer:
             trades = [ujson.loads(line) for line in answer.read().splitlines()]
@@ -141,12 +157,12 @@ def migrated(database_url: str) -> Database:
 def stack(
     folder: Path, redis_url: str, database_url: str, market: Sequence[str], **sections: dict[str, Any]
 ) -> Iterator[Stack]:
-    """A local exchange with these arguments, and settings that point at it; the processes are started by the test."""
+    """A simulator with these arguments, and settings that point at it; the processes are started by the test."""
     simulator = spawn("exchange", [sys.executable, "-m", "klagg.cli.simulate", *market], folder)
 
     def announced() -> str:
         assert simulator.process.poll() is None, simulator.text()
-        return next((line for line in simulator.text().splitlines() if line.startswith("local exchange at ")), "")
+        return next((line for line in simulator.text().splitlines() if line.startswith("the simulator at ")), "")
 
     words = eventually(announced, 30).split()
     rest_url, socket_url = words[3], words[4].strip("()")

@@ -84,7 +84,7 @@ def test_a_lost_stretch_ends_in_an_amendment_and_its_finding_is_closed(
         audit={"full": True, "weight_per_minute": WEIGHT},
     ) as running:
         running.start("writer", "snapshot", "clock", "aggregator", "ingest", "auditor-exchange")
-        first = eventually(lambda: next(iter(gaps_told(running)), None), 120, 0.2)
+        first = eventually(lambda: gaps_told(running)[:1], 120, 0.2)[0]
         assert first["severity"] == "warning"
         asked = [each for each in entries(running, "requests:{0}") if each["id"].startswith("audit-")]
         assert any(each["symbol"] == first["symbol"] for each in asked)
@@ -114,8 +114,8 @@ def test_a_lost_stretch_ends_in_an_amendment_and_its_finding_is_closed(
         anew = [each for each in findings(running)[said:] if "id" in each]
         assert not anew, "\n".join(f"{each['kind']} {each['symbol']} {each['evidence']}" for each in anew)
         after = counts(database)
-        for each in after.values():
-            assert each["bars"] == each["exact"] + each["edge_shift"] + each["late"] > 0, after
+        for judged in after.values():
+            assert judged["bars"] == judged["exact"] + judged["edge_shift"] + judged["late"] > 0, after
         assert after["1m"]["exact"] > 5
         streams = running.streams()
         used = [int(value) for name, value in streams.hash_of(WEIGHTS_KEY).items() if name.endswith(b":audit")]
@@ -145,7 +145,7 @@ def test_where_nothing_is_lost_nothing_is_said(tmp_path: Path, redis_url: str, d
         processes = ("writer", "snapshot", "clock", "aggregator", "repair", "ingest", "ingest-b", "auditor-exchange")
         running.start(*processes)
         wanted = (minutes - 3) * symbols
-        eventually(lambda: running.alive() or counts(database).get("1m", Counter())["bars"] >= wanted, 90, 0.5)
+        running.wait_until(lambda: counts(database).get("1m", Counter())["bars"] >= wanted, 90, 0.5)
         assert [each for each in findings(running) if "id" in each] == []
         found = counts(database)
         for each in found.values():

@@ -1,4 +1,4 @@
-"""From the local exchange to a browser: the whole pipeline, and the page before a person's eyes."""
+"""From the simulator to a browser: the whole pipeline, and the page before a person's eyes."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ async def chart_has(page: Page, least: int) -> None:
 async def test_a_person_sees_what_the_table_holds(tmp_path: Path, redis_url: str, database_url: str) -> None:
     bring_charts()
     port = free_port()
-    sections = {"aggregator": {"intervals": ("5s", "1m")}, "gateway": {"port": port}}
+    sections: dict[str, dict[str, Any]] = {"aggregator": {"intervals": ("5s", "1m")}, "gateway": {"port": port}}
     with stack(tmp_path, redis_url, database_url, MARKET, **sections) as running:
         database = migrated(database_url)
         running.start("aggregator", "writer", "gateway", "clock", "repair", "ingest")

@@ -59,7 +59,7 @@ def python_binance() -> tuple[Any, Any]:
 @pytest.fixture
 def served(tmp_path: Path, redis_url: str, database_url: str) -> Iterator[Served]:
     port = free_port()
-    sections = {"aggregator": {"intervals": ("1m", "5m")}, "gateway": {"port": port}}
+    sections: dict[str, dict[str, Any]] = {"aggregator": {"intervals": ("1m", "5m")}, "gateway": {"port": port}}
     with stack(tmp_path, redis_url, database_url, MARKET, **sections) as running:
         database = migrated(database_url)
         running.start("aggregator", "writer", "gateway", "clock", "repair", "ingest")
@@ -137,7 +137,9 @@ async def test_python_binance_gets_and_hears_what_the_table_holds(
             while not event["k"]["x"]:
                 event = await socket.recv()
         closed = event["k"]
-        row = await asyncio.to_thread(eventually, lambda: served.rows().get(closed["t"]), 20, 0.2)
+        wanted = closed["t"]
+        await asyncio.to_thread(lambda: eventually(lambda: wanted in served.rows(), 20, 0.2))
+        row = served.rows()[wanted]
         assert (Decimal(closed["c"]), closed["n"], closed["f"], closed["L"]) == (
             row["close"],
             row["trades"],

@@ -9,12 +9,11 @@ from typing import Any
 import pytest
 
 from klagg.cli.comparison import values_of_official
-from klagg.compare import differences
 from klagg.intervals import MINUTE_MS
-from klagg.kline import NINE_VALUES
+from klagg.kline import NINE_VALUES, differences
 from klagg.recordings import open_klines
 from klagg.wire.entries import REQUEST_TRADES
-from tests.endtoend.kit import SILENT_S, Stack, migrated, stack, table
+from tests.endtoend.kit import FLOOR, PROVEN_S, Stack, migrated, stack, table
 from tests.endtoend.test_losses import Run, faults
 from tests.kit import eventually
 
@@ -46,7 +45,7 @@ def test_recorded_fills_with_a_piece_cut_out_leave_the_exchanges_own_rows(
     official = {row.open_time_ms: row for row in open_klines(realdata / f"official_um_klines_1m_btcusdt_{day}.csv")}
     whole = sorted(official)[:7]
     recording = str(realdata / f"um_trade_btcusdt_{day}.txt.gz")
-    market = ["--trades", recording, "--speed", "20", *faults(tmp_path, seed=None, at_s=170, for_s=7, share=1)]
+    market = ["--trades", recording, "--speed", "40", *faults(tmp_path, seed=None, at_s=170, for_s=7, share=1)]
     database = migrated(database_url)
     with stack(tmp_path, redis_url, database_url, market, exchange={"source": "trade"}) as running:
         running.start(*PROCESSES)
@@ -64,8 +63,8 @@ def test_recorded_fills_with_a_piece_cut_out_leave_the_exchanges_own_rows(
 
 def test_a_market_with_every_kind_of_fill(tmp_path: Path, redis_url: str, database_url: str) -> None:
     """MARKET and RPI count, INSURANCE_FUND, ADL and NA do not: every bar equals the exchange's."""
-    symbols, rate, speed, at_s = 20, 200, 4, 150
-    market = ["--symbols", str(symbols), "--rate", str(rate), "--speed", str(speed)]
+    symbols, rate, speed, at_s = 20, 200, 6, 150
+    market = ["--symbols", str(symbols), "--rate", str(rate), "--speed", str(speed), "--wait", *FLOOR]
     database = migrated(database_url)
     with stack(
         tmp_path,
@@ -85,7 +84,7 @@ def test_a_market_with_every_kind_of_fill(tmp_path: Path, redis_url: str, databa
         often = names & run.busy(first)
         assert len(often) > 0.6 * symbols
         eventually(lambda: run.whole(often, minutes), 90, 0.5)
-        eventually(lambda: run.whole(names, minutes), SILENT_S / speed, 0.5)
+        eventually(lambda: run.whole(names, minutes), PROVEN_S, 0.5)
         rows = run.rows()
         for name in names:
             for minute in minutes:

@@ -122,7 +122,7 @@ def written(streams: Streams) -> bool:
 def test_clients_see_what_the_table_holds(tmp_path: Path, redis_url: str, database_url: str) -> None:
     port = free_port()
     url = f"http://127.0.0.1:{port}"
-    sections = {
+    sections: dict[str, dict[str, Any]] = {
         "aggregator": {"intervals": ("5s", "1m")},
         "gateway": {"port": port, "pull_timeout_ms": 200, "stale_ms": 600},
     }

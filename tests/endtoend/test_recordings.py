@@ -1,4 +1,4 @@
-"""Recorded trades, played by the local exchange at ×20 through every real process, leave Binance's own rows."""
+"""Recorded trades, played by the simulator at ×40 through every real process, leave Binance's own rows."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from klagg.cli.comparison import values_of_official
-from klagg.compare import differences
-from klagg.kline import NINE_VALUES
+from klagg.kline import NINE_VALUES, differences
 from klagg.recordings import open_klines
 from tests.endtoend.kit import migrated, stack, table
 from tests.kit import eventually
@@ -28,7 +27,7 @@ def test_recorded_trades_leave_the_exchanges_own_rows(
     exchange = {"source": "trade", "endpoint": endpoint}
     database = migrated(database_url)
     with stack(
-        tmp_path, redis_url, database_url, ["--trades", recording, "--speed", "20"], exchange=exchange
+        tmp_path, redis_url, database_url, ["--trades", recording, "--speed", "40"], exchange=exchange
     ) as running:
         running.start("clock", "aggregator", "writer", "ingest")
 

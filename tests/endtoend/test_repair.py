@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from functools import partial
 from pathlib import Path
 from urllib.parse import quote
 
@@ -56,6 +57,9 @@ def test_killed_again_and_again_it_answers_everything(tmp_path: Path, redis_url:
         def delivered() -> int:
             return streams.length(KEYS.feed)
 
+        def delivered_at_least(count: int) -> bool:
+            return delivered() >= count
+
         def settled() -> bool:
             try:
                 lag = streams.group_lag(KEYS.requests, GROUP_REPAIR)
@@ -64,12 +68,12 @@ def test_killed_again_and_again_it_answers_everything(tmp_path: Path, redis_url:
                 return False
 
         for _ in range(4):
-            before = delivered()
+            wanted = delivered() + 3
             running.start("repair")
-            eventually(lambda before=before: delivered() >= before + 3, 30)
+            eventually(partial(delivered_at_least, wanted), 30)
             assert running.children["repair"].end(signal.SIGKILL) == -signal.SIGKILL
         running.start("repair")
-        eventually(lambda: running.alive() or settled(), 60)
+        running.wait_until(settled, 60)
         assert running.stop("repair") == {"repair": 0}
         ids: set[tuple[str, int]] = set()
         for entry in streams.range(KEYS.feed):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from klagg.intervals import MINUTE_MS
-from tests.endtoend.kit import migrated, stack
+from tests.endtoend.kit import FLOOR, migrated, stack
 from tests.endtoend.test_losses import SEED, Run, compare, own_values
 from tests.kit import eventually
 
@@ -24,10 +24,11 @@ jump_ms = -60000
 
 def test_time_that_goes_back_holds_ticks_and_loses_no_trade(tmp_path: Path, redis_url: str, database_url: str) -> None:
     """Trades keep their own times meanwhile; they lie a minute ahead of the clock that the exchange shows."""
-    symbols, rate, at_s, for_s = 6, 300, 20, 20
+    symbols, rate, speed, at_s, for_s = 6, 300, 4, 40, 40
     script = tmp_path / "faults.toml"
     script.write_text(SKEW.format(at_s=at_s, for_s=for_s), encoding="utf-8")
-    market = ["--symbols", str(symbols), "--rate", str(rate), "--faults", str(script), "--seed", str(SEED)]
+    shape = ["--symbols", str(symbols), "--rate", str(rate), "--seed", str(SEED), "--speed", str(speed), *FLOOR]
+    market = [*shape, "--faults", str(script), "--wait"]
     database = migrated(database_url)
     with stack(
         tmp_path, redis_url, database_url, market, clock={"sync_s": 1}, aggregator={"intervals": ("1m",)}

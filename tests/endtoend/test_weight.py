@@ -14,7 +14,7 @@ from klagg.drivers.redis_streams import Append, Streams
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator import Simulator, SyntheticMarket
 from klagg.wire.entries import REQUEST_KLINES, Request, request_entry
 from klagg.wire.fields import stamp
 from klagg.wire.keys import GROUP_REPAIR, WEIGHTS_KEY, Keys
@@ -29,7 +29,7 @@ KEYS = Keys(0)
 @pytest.mark.servers
 @pytest.mark.timeout(400)
 async def test_750_symbols_are_ready_within_three_minutes_and_the_limit(redis_url: str) -> None:
-    """The local exchange counts weight per real minute as Binance does, and says 429 to whoever takes more."""
+    """The simulator counts weight per real minute as Binance does, and says 429 to whoever takes more."""
     now_ms = START_MS + 30 * MINUTE_MS
     hour_ms, day_ms = now_ms // HOUR_MS * HOUR_MS, now_ms // DAY_MS * DAY_MS
     # Listed two hours ago: the market computes every bar from its trades, and a day of them takes as long as the wait.
@@ -44,7 +44,7 @@ async def test_750_symbols_are_ready_within_three_minutes_and_the_limit(redis_ur
     streams.write(
         [Append(KEYS.requests, stamp(request_entry(each), "test@1", at)) for at, each in enumerate(requests, 1)]
     )
-    async with running(LocalExchange(market, start_ms=now_ms)) as exchange:
+    async with running(Simulator(market, start_ms=now_ms)) as exchange:
         tree = {"redis": {"url": redis_url}, "exchange": {"rest_url": exchange.rest_url}}
         context = AsyncContext("repair", from_tree(tree), argparse.Namespace(), None)
         counters, started_s = context.stats.counters, time.monotonic()

@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 
 from gateway.live import LiveBar, bar_of
-from gateway.service import Gateway
+from gateway.service import GatewayService
 from klagg.drivers.redis_streams import Append, HashUpdate, Streams, Write
 from klagg.intervals import INTERVALS
 from klagg.kline import Kline
@@ -26,6 +26,7 @@ from tests.kit import eventually_async as eventually
 MINUTE_MS = 60_000
 NOW_MS = 1_794_000_000_000 // MINUTE_MS * MINUTE_MS
 """The beginning of a minute."""
+BTC, ETH = ("BTCUSDT", "1m"), ("ETHUSDT", "1m")
 
 PLAIN = {
     "open_time": NOW_MS,
@@ -46,7 +47,12 @@ PLAIN = {
 }
 """A live value of BTCUSDT; prices have two decimals, quantities three."""
 
-FINAL = {"closed": 1, "revision": 1, "complete": 1}
+FINAL: dict[str, Any] = {"closed": 1, "revision": 1, "complete": 1}
+
+
+def at(number: int) -> int:
+    """The open time of the minute with this number, counted from NOW_MS."""
+    return NOW_MS + number * MINUTE_MS
 
 
 def value(**changes: Any) -> str:
@@ -56,9 +62,9 @@ def value(**changes: Any) -> str:
 
 
 def bar(**changes: Any) -> LiveBar:
-    """The same as a bar; at_ms and told_ms may be given too."""
-    at_ms, told_ms = changes.pop("at_ms", NOW_MS), changes.pop("told_ms", NOW_MS)
-    return bar_of(value(**changes), at_ms, told_ms)
+    """The same as a bar; at_ms and redis_ms may be given too."""
+    at_ms, redis_ms = changes.pop("at_ms", NOW_MS), changes.pop("redis_ms", NOW_MS)
+    return bar_of(value(**changes), at_ms, redis_ms)
 
 
 def kline(symbol: str = "BTCUSDT", interval: str = "1m", **changes: Any) -> Kline:
@@ -105,7 +111,7 @@ class Teller:
 class Client:
     """An HTTP client of a running gateway."""
 
-    gateway: Gateway
+    gateway: GatewayService
     session: aiohttp.ClientSession
 
     @property
@@ -137,7 +143,7 @@ async def running(redis_url: str, database_url: str = "", exchange: str = "", **
         "gateway": {"port": 0, "pull_ms": 10, "pull_timeout_ms": 200, "stale_ms": 500, **gateway},
     }
     context = AsyncContext("gateway", from_tree(tree), argparse.Namespace(), None)
-    process = Gateway(context)
+    process = GatewayService(context)
     task = asyncio.create_task(process.run())
     try:
         async with aiohttp.ClientSession() as session:

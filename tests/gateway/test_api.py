@@ -12,12 +12,12 @@ import pytest
 
 from gateway import api
 from gateway.endpoints import TIME_MAX
-from gateway.store import Store
+from gateway.store import HistoryStore
 from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseUnavailable
 from klagg.intervals import DAY_MS
 from klagg.wire.fields import stamp
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, kline, running
 from tests.kit import eventually_async as eventually
@@ -114,8 +114,8 @@ async def test_symbols_have_prices_and_their_day(
 def stands(number: int, evidence: str, symbol: str = "BTCUSDT", closed: bool = False) -> Finding:
     """The row of a finding with an id."""
     fields = finding_entry(
-        "LOCAL_GAP",
-        "error",
+        FindingKind.LOCAL_GAP,
+        Severity.ERROR,
         evidence,
         symbol=symbol,
         time_ms=number,
@@ -177,7 +177,7 @@ async def test_the_scoreboard(redis_url: str, database_url: str, database: Datab
         assert (found["first"], found["last"]) == (day_ms - 29 * DAY_MS, day_ms)
         assert "15m" not in found["intervals"], "only what klagg makes counts"
         today = found["days"][0]
-        assert (today["symbols"], today["expected"], today["gaps"], today["audited"]) == (2, 40, 4, 9)
+        assert (today["symbols"], today["expected"], today["missing"], today["audited"]) == (2, 40, 4, 9)
         assert (today["exact"], today["unexplained"], found["days"][1]["audited_at"]) == (6, 1, None)
         assert [(each["symbol"], each["days"], each["unexplained"]) for each in found["symbols"]] == [
             ("ETHUSDT", 3, 1),
@@ -200,7 +200,7 @@ async def test_the_scoreboard(redis_url: str, database_url: str, database: Datab
 
 async def test_the_status_shows_processes_streams_and_shards(redis_url: str, teller: Teller) -> None:
     teller.tell({BTC: {}})
-    finding = finding_entry("DATA_LOSS", "error", "gone", time_ms=7)
+    finding = finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, "gone", time_ms=7)
     teller.streams.append(Keys(0).findings, stamp(finding, "a", 1))
     teller.streams.set_with_ttl("heartbeat:clock", json.dumps({"process": "clock", "state": "running"}), 60)
     async with running(redis_url) as client, client.socket("/ws"):
@@ -250,14 +250,14 @@ async def test_what_goes_wrong_in_a_download_is_told_before_it_begins_and_cuts_i
         klines = store.klines
         pages = 1
 
-        async def failing(self: Store, *arguments: Any) -> Any:
+        async def failing(self: HistoryStore, *arguments: Any) -> Any:
             nonlocal pages
             pages -= 1
             if pages < 0:
                 raise DatabaseUnavailable("gone")
             return await klines(*arguments)
 
-        monkeypatch.setattr(Store, "klines", failing)
+        monkeypatch.setattr(HistoryStore, "klines", failing)
         with pytest.raises(aiohttp.ClientError):
             await client.ask("/api/download", **SERIES, start=at(0))
         status, _, body = await client.ask("/api/download", **SERIES, start=at(0))

@@ -15,13 +15,14 @@ from gateway.files import MEDIA, encoder, fields_of
 from gateway.history import kline_of
 from gateway.openapi import KLINE_FIELDS
 from klagg.intervals import INTERVALS
+from klagg.kline import Kline
 from tests.gateway.kit import MINUTE_MS, NOW_MS, bar, kline
 
 ROWS = [kline(open_time=NOW_MS + number * MINUTE_MS, trades=number) for number in range(5)]
 LIVE = kline_of(bar(open_time=NOW_MS + 5 * MINUTE_MS, first_trade_id=-1, last_trade_id=-1), "BTCUSDT", INTERVALS["1m"])
 
 
-def written(name: str, *pages: list[files.Kline]) -> bytes:
+def written(name: str, *pages: list[Kline]) -> bytes:
     file = encoder(name)
     return b"".join(map(file.page, pages)) + file.end()
 

@@ -1,4 +1,4 @@
-"""Sockets that are sent nonsense, too much, and half of what they need: clear answers, and all goes on."""
+"""WebSocketServer that are sent nonsense, too much, and half of what they need: clear answers, and all goes on."""
 
 from __future__ import annotations
 

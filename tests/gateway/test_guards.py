@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gateway.guards import Guard, token_of
+from gateway.guards import AccessGuard, token_of
 from klagg.settings import Gateway
 
 
@@ -28,7 +28,7 @@ class Connection:
 
 
 def test_connections_without_a_request_are_closed_after_their_time() -> None:
-    guard = Guard(Gateway(idle_s=30))
+    guard = AccessGuard(Gateway(idle_s=30))
     idle, busy, late = Connection(), Connection(), Connection()
     guard._at_work.add(busy)
     assert guard.sweep([idle, busy], 100.0) == 0

@@ -7,13 +7,13 @@ from gateway.health import ALARM_AFTER, Health
 
 def test_five_timeouts_in_a_row_are_one_alarm_until_it_moves_on() -> None:
     health = Health(timeout_ms=1000, stale_ms=3000, moved_ms=0.0)
-    assert [health.look(now) for now in (999, 1000, 4999)] == [False, False, False]
+    assert [health.check(now) for now in (999, 1000, 4999)] == [False, False, False]
     assert (health.timeouts, ALARM_AFTER) == (4, 5)
-    assert [health.look(now) for now in (5000, 5001, 9000)] == [True, False, False]
+    assert [health.check(now) for now in (5000, 5001, 9000)] == [True, False, False]
     assert health.moved(9500) is True
     assert (health.timeouts, health.timeouts_total) == (0, 9)
     assert health.moved(9600) is False
-    assert health.look(14_600) is True
+    assert health.check(14_600) is True
 
 
 def test_a_pause_is_not_stale_before_its_time() -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 from gateway.hub import UNSENT_BYTES_MAX, Client, Hub
 from gateway.live import Change
-from gateway.streams import Kind
+from gateway.streams import KlineStreamKind
 from klagg.binance.serving.subscriptions import Subscriptions
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, bar
 
@@ -99,7 +99,7 @@ def test_a_slow_client_gets_the_newest_state_and_every_final() -> None:
 
 
 def test_who_is_too_slow_even_for_finals_is_dismissed_and_the_others_are_not_held_up() -> None:
-    hub = Hub(room_bytes=2000)
+    hub = Hub(finals_bytes_max=2000)
     reasons: list[str] = []
     stuck, wire = a_client(hub, "btcusdt@kline_1m")
     _, other = a_client(hub, "btcusdt@kline_1m")
@@ -119,7 +119,7 @@ def test_who_is_too_slow_even_for_finals_is_dismissed_and_the_others_are_not_hel
 
 
 def test_states_in_progress_alone_never_fill_the_room() -> None:
-    hub = Hub(room_bytes=2000)
+    hub = Hub(finals_bytes_max=2000)
     client, wire = a_client(hub, "btcusdt@kline_1m")
     wire.stuck = True
     for trades in range(1000):
@@ -151,6 +151,6 @@ def test_nothing_comes_after_an_unsubscription_or_the_end() -> None:
 def test_a_bar_is_shown_to_one_client() -> None:
     hub = Hub(1 << 20)
     client, wire = a_client(hub, "btcusdt@kline_1m", combined=True)
-    hub.show(client, "btcusdt@kline_1m", Kind.KLINE, change(trades=3))
+    hub.queue_current(client, "btcusdt@kline_1m", KlineStreamKind.KLINE, change(trades=3))
     hub.flush()
     assert wire.said()[0]["data"]["k"]["n"] == 3

@@ -13,13 +13,13 @@ BTC = "BTCUSDT:1m"
 
 
 def entry(*values: tuple[str, str], time_ms: int = NOW_MS) -> dict[str, str]:
-    return {"v": "1", "writer": "aggregator-0@1", "seq": "1", "time": str(time_ms), **dict(values)}
+    return {"v": "2", "writer": "aggregator-0@1", "seq": "1", "time": str(time_ms), **dict(values)}
 
 
 def test_a_value_becomes_a_bar() -> None:
-    found = bar(closed=1, revision=2, complete=1, at_ms=5, told_ms=7)
+    found = bar(closed=1, revision=2, complete=1, at_ms=5, redis_ms=7)
     assert (found.open_time, found.close, found.trades, found.last_trade_id) == (NOW_MS, "64111.10", 321, 420)
-    assert (found.closed, found.version, found.at_ms, found.told_ms) == (True, (2, 1), 5, 7)
+    assert (found.closed, found.version, found.at_ms, found.redis_ms) == (True, (2, 1), 5, 7)
     wire = found.wire(INTERVALS["1m"])
     assert (wire.close_time, wire.taker_buy_quote_volume, wire.first_id) == (NOW_MS + 59_999, "384600.00000", 100)
 
@@ -45,10 +45,10 @@ def test_fields_that_hold_no_bar_are_passed_over_and_others_refused() -> None:
 
 def test_a_bar_in_progress_grows_and_is_closed_and_the_next_opens() -> None:
     state = LiveState()
-    (first,) = state.take_entry(entry((BTC, value(trades=1))), 1)
-    (grown,) = state.take_entry(entry((BTC, value(trades=2)), time_ms=NOW_MS + 250), 2)
-    (closed,) = state.take_entry(entry((BTC, value(trades=2, **FINAL))), 3)
-    state.take_entry(entry((BTC, value(open_time=NOW_MS + MINUTE_MS))), 4)
+    (first,) = state.apply_entry(entry((BTC, value(trades=1))), 1)
+    (grown,) = state.apply_entry(entry((BTC, value(trades=2)), time_ms=NOW_MS + 250), 2)
+    (closed,) = state.apply_entry(entry((BTC, value(trades=2, **FINAL))), 3)
+    state.apply_entry(entry((BTC, value(open_time=NOW_MS + MINUTE_MS))), 4)
     assert (first.before, grown.before, closed.before) == (None, first.bar, grown.bar)
     assert [each.closed for each in state.bars("BTCUSDT", "1m")] == [True, False]
     assert state.newest("BTCUSDT", "1m") == state.bars("BTCUSDT", "1m")[-1]
@@ -57,12 +57,12 @@ def test_a_bar_in_progress_grows_and_is_closed_and_the_next_opens() -> None:
 
 def test_what_is_told_again_after_a_load_changes_nothing() -> None:
     state = LiveState()
-    change = state.take_final(kline(revision=2), 9)
+    change = state.apply_final(kline(revision=2), 9)
     assert change is not None
     assert change.bar.closed
     for again in ({}, FINAL, {**FINAL, "revision": 2}):
-        assert state.take_entry(entry((BTC, value(**again))), 10) == []
-    (amended,) = state.take_entry(entry((BTC, value(**{**FINAL, "revision": 3}))), 11)
+        assert state.apply_entry(entry((BTC, value(**again))), 10) == []
+    (amended,) = state.apply_entry(entry((BTC, value(**{**FINAL, "revision": 3}))), 11)
     assert amended.before == change.bar
 
 
@@ -70,23 +70,23 @@ def test_finals_stay_until_they_are_released_and_the_bar_in_progress_for_ever() 
     state = LiveState()
     for number in range(4):
         at = NOW_MS + number * MINUTE_MS
-        state.take_entry(entry((BTC, value(open_time=at, **(FINAL if number < 3 else {})))), 100 + number)
+        state.apply_entry(entry((BTC, value(open_time=at, **(FINAL if number < 3 else {})))), 100 + number)
     assert state.release(102) == 2
-    assert [each.told_ms for each in state.bars("BTCUSDT", "1m")] == [102, 103]
+    assert [each.redis_ms for each in state.bars("BTCUSDT", "1m")] == [102, 103]
     assert state.release(1000) == 1
     assert [each.closed for each in state.bars("BTCUSDT", "1m")] == [False]
 
 
 def test_a_series_that_ended_with_a_final_goes_as_a_whole() -> None:
     state = LiveState()
-    state.take_entry(entry((BTC, value(**FINAL))), 100)
+    state.apply_entry(entry((BTC, value(**FINAL))), 100)
     assert (state.release(101), state.symbols(), state.has("BTCUSDT")) == (1, set(), False)
 
 
 def test_the_difference_of_two_states() -> None:
     old, new = LiveState(), LiveState()
-    old.take_entry(entry((BTC, value()), ("ETHUSDT:1m", value())), 1)
-    new.take_entry(entry((BTC, value(**FINAL)), ("ETHUSDT:1m", value()), ("ADAUSDT:1m", value())), 2)
+    old.apply_entry(entry((BTC, value()), ("ETHUSDT:1m", value())), 1)
+    new.apply_entry(entry((BTC, value(**FINAL)), ("ETHUSDT:1m", value()), ("ADAUSDT:1m", value())), 2)
     assert [(each.symbol, each.before is None) for each in new.changes_since(old)] == [
         ("BTCUSDT", False),
         ("ADAUSDT", True),
@@ -97,4 +97,4 @@ def test_the_difference_of_two_states() -> None:
 
 def test_an_entry_without_a_time_is_refused() -> None:
     with pytest.raises(ContractError, match="no usable time"):
-        LiveState().take_entry({BTC: value()}, 1)
+        LiveState().apply_entry({BTC: value()}, 1)

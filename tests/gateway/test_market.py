@@ -6,20 +6,20 @@ from typing import Any
 
 from gateway.health import Health
 from gateway.live import LiveState
-from gateway.market import Listed, Market, Shard
+from gateway.market import MarketState, Shard, StoredListing
 from klagg.intervals import ordered
 from klagg.wire.keys import shard_of
 from tests.gateway.kit import NOW_MS, value
 
 
-def a_market(shards: int = 3, **symbols: dict[str, Any]) -> Market:
+def a_market(shards: int = 3, **symbols: dict[str, Any]) -> MarketState:
     """Each symbol in its own shard, with the bars that are given by interval."""
     parts = [Shard(LiveState(), Health(1000, 3000, 0.0)) for _ in range(shards)]
     for symbol, bars in symbols.items():
         state = parts[shard_of(symbol, shards)].state
         values = {f"{symbol}:{interval}": value(**changes) for interval, changes in bars.items()}
-        state.take_entry({"time": str(NOW_MS), **values}, 1)
-    return Market(parts, ordered(("1m", "1d")), ("USDT", "USDC"))
+        state.apply_entry({"time": str(NOW_MS), **values}, 1)
+    return MarketState(parts, ordered(("1m", "1d")), ("USDT", "USDC"))
 
 
 def test_each_symbol_is_found_in_its_shard() -> None:
@@ -40,7 +40,7 @@ def test_the_last_price_is_that_of_the_shortest_interval() -> None:
 
 def test_contracts_come_from_the_listing_or_from_the_bars() -> None:
     market = a_market(BTCUSDC={"1m": {"close": "2.00", "volume": "5"}}, ODD={"1m": {}})
-    market.listed = {"ODD": Listed(7, 1, None, "SETTLING")}
+    market.listed = {"ODD": StoredListing(7, 1, None, "SETTLING")}
     btc, odd = market.contracts()
     assert (btc.base, btc.quote, btc.tick_size, btc.step_size, btc.onboard_ms) == ("BTC", "USDC", "0.01", "1", 0)
     assert (odd.base, odd.quote, odd.tick_size, odd.quantity_precision) == ("ODD", "USDT", "0.1", 3)
@@ -51,7 +51,7 @@ def test_contracts_come_from_the_listing_or_from_the_bars() -> None:
 def test_the_time_goes_on_from_the_newest_tick() -> None:
     market = a_market(1)
     assert market.time_ms(5000.0) == 0
-    market.shards[0].state.take_entry({"time": str(NOW_MS)}, 1)
+    market.shards[0].state.apply_entry({"time": str(NOW_MS)}, 1)
     market.shards[0].health.moved(1000.0)
     assert market.time_ms(1250.0) == NOW_MS + 250
 

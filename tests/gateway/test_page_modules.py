@@ -150,7 +150,7 @@ async (rows) => {
 
 def board(**changes: Any) -> dict[str, Any]:
     """A row of the scoreboard with nothing wrong in it."""
-    zeros = dict.fromkeys(("amended", "gaps", "edge_shift", "exchange_gap", "local_gap", "late", "unexplained"), 0)
+    zeros = dict.fromkeys(("amended", "missing", "edge_shift", "exchange_gap", "local_gap", "late", "unexplained"), 0)
     whole = dict.fromkeys(("expected", "bars", "complete", "audited", "exact"), 10)
     return {**zeros, **whole, "open_findings": 0, "counted_at": 5, "audited_at": None, **changes}
 
@@ -160,7 +160,7 @@ async def test_the_verdict_of_the_scoreboard(page: Page) -> None:
     assert (total["exact"], total["counted_at"], total["audited_at"], level, told) == (19, 5, 9, "good", "good")
     *_, told, _, text = await page.evaluate(BOARD, [board(), board(exact=9, unexplained=1)])
     assert (told, text) == ("bad", "1 bar differs from the exchange's own, and nothing explains it.")
-    row = board(bars=8, complete=7, gaps=2, local_gap=1, open_findings=2)
+    row = board(bars=8, complete=7, missing=2, local_gap=1, open_findings=2)
     *_, told, _, text = await page.evaluate(BOARD, [row])
     assert told == "warn"
     assert text == "2 bars are missing, 1 bar is not proven, 1 bar waits for repair, 2 findings stand."

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from gateway.history import Range
-from gateway.store import QUERIES, WAITING_FOR_EACH, Store, StoreBusy
+from gateway.store import QUERIES, WAITING_FOR_EACH, HistoryStore, StoreBusy
 from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError, DatabaseUnavailable
 from tests.gateway.kit import MINUTE_MS, NOW_MS, kline
@@ -21,8 +21,8 @@ DAY_MS = 1440 * MINUTE_MS
 
 
 @pytest.fixture
-async def store(database_url: str, database: Database) -> AsyncIterator[Store]:
-    store = Store(database_url, connections=2, timeout_ms=5000)
+async def store(database_url: str, database: Database) -> AsyncIterator[HistoryStore]:
+    store = HistoryStore(database_url, connections=2, timeout_ms=5000)
     yield store
     await asyncio.to_thread(store.close)
 
@@ -31,7 +31,7 @@ def at(number: int) -> int:
     return NOW_MS + number * MINUTE_MS
 
 
-async def test_rows_come_back_as_they_were_stored(store: Store, database: Database) -> None:
+async def test_rows_come_back_as_they_were_stored(store: HistoryStore, database: Database) -> None:
     stored = [
         kline(open_time=at(number), edge="1:2:3" if number else "", source="mixed", volume="0.000")
         for number in range(6)
@@ -46,7 +46,9 @@ async def test_rows_come_back_as_they_were_stored(store: Store, database: Databa
 
 
 @pytest.mark.parametrize("name", ["klines_from", "klines_until"])
-async def test_a_series_is_read_by_its_index_from_its_own_table(store: Store, database: Database, name: str) -> None:
+async def test_a_series_is_read_by_its_index_from_its_own_table(
+    store: HistoryStore, database: Database, name: str
+) -> None:
     rows = [kline(open_time=NOW_MS + day * DAY_MS + number * MINUTE_MS) for day in range(20) for number in range(50)]
     upsert(database, rows)
     database.execute("ANALYZE klines_minutes")
@@ -57,12 +59,12 @@ async def test_a_series_is_read_by_its_index_from_its_own_table(store: Store, da
         assert other not in plan, plan
 
 
-async def test_more_than_can_wait_is_refused_and_the_rest_is_answered(store: Store) -> None:
+async def test_more_than_can_wait_is_refused_and_the_rest_is_answered(store: HistoryStore) -> None:
     gate = threading.Event()
     most = 2 * (1 + WAITING_FOR_EACH)
-    waiting = [asyncio.create_task(store._ask(lambda _: gate.wait(20))) for _ in range(most)]
+    waiting = [asyncio.create_task(store._run(lambda _: gate.wait(20))) for _ in range(most)]
     await asyncio.sleep(0)
-    with pytest.raises(StoreBusy, match="More is asked"):
+    with pytest.raises(StoreBusy, match="Too many queries"):
         await store.symbols()
     gate.set()
     assert all(await asyncio.gather(*waiting))
@@ -70,9 +72,9 @@ async def test_more_than_can_wait_is_refused_and_the_rest_is_answered(store: Sto
 
 
 async def test_a_database_that_is_away_is_said() -> None:
-    store = Store("postgresql://nobody@127.0.0.1:1/none", connections=1, timeout_ms=500)
+    store = HistoryStore("postgresql://nobody@127.0.0.1:1/none", connections=1, timeout_ms=500)
     with pytest.raises(DatabaseUnavailable):
         await store.symbols()
     store.close()
     with pytest.raises(ConfigError, match=r"database\.url is empty"):
-        Store("", connections=1, timeout_ms=500)
+        HistoryStore("", connections=1, timeout_ms=500)

@@ -9,7 +9,7 @@ import pytest
 from gateway.survey import findings_of, oldest_unwritten_ms, survey
 from klagg.drivers.redis_streams import Streams
 from klagg.wire.fields import stamp
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.gateway.kit import FINAL, Teller
 
@@ -22,7 +22,7 @@ def test_processes_lengths_and_findings(streams: Streams, teller: Teller) -> Non
     streams.set_with_ttl("heartbeat:clock", '{"process": "clock"}', 60)
     streams.set_with_ttl("heartbeat:odd", "no json", 60)
     streams.set_with_ttl("heartbeat:list", "[]", 60)
-    streams.append(KEYS.findings, stamp(finding_entry("DATA_LOSS", "error", "gone"), "x", 1))
+    streams.append(KEYS.findings, stamp(finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, "gone"), "x", 1))
     teller.tell({("BTCUSDT", "1m"): FINAL})
     found = survey(streams, 1)
     assert found.heartbeats == [{"process": "clock"}]
@@ -44,7 +44,7 @@ def test_processes_lengths_and_findings(streams: Streams, teller: Teller) -> Non
 
 def test_a_finding_that_was_said_several_times_is_one(streams: Streams) -> None:
     def say(seq: int, evidence: str, **changes: Any) -> None:
-        fields = finding_entry("LOCAL_GAP", "error", evidence, symbol="AUSDT", time_ms=seq, **changes)
+        fields = finding_entry(FindingKind.LOCAL_GAP, Severity.ERROR, evidence, symbol="AUSDT", time_ms=seq, **changes)
         streams.append(KEYS.findings, stamp(fields, "x", seq))
 
     def rows(*, open_only: bool = False) -> list[tuple[Any, ...]]:

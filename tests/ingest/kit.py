@@ -141,8 +141,8 @@ class SmallExchange:
         for frame in frames:
             await self.connections[-1].send(frame, text=True)
 
-    async def tell(self, stream: str, event: Any) -> None:
-        """Tell all who listen to what is told of all symbols."""
+    async def publish(self, stream: str, event: Any) -> None:
+        """Send an event of a stream about all symbols to every control connection."""
         frame = ujson.dumps({"stream": stream, "data": event}, ensure_ascii=False)
         for each in self.controls:
             with suppress(ConnectionClosed):

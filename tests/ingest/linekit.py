@@ -6,6 +6,7 @@ import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -13,13 +14,22 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 
 from ingest.service import ingest
+from ingest.timings import Timings
+from klagg.drivers.redis_streams import Streams
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from klagg.simulator import LocalExchange
-from tests.ingest.kit import SmallExchange, agg_trade, frame_of, mini_ticker
+from klagg.simulator import Simulator
+from tests.ingest.kit import SmallExchange, agg_trade, column_of, feed_of, frame_of, mini_ticker
+
+SHORT = Timings(reconnect_first_s=0.01, start_first_s=0.01)
+"""What a test of a line need not wait for."""
 
 
-def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections: Any) -> AsyncContext:
+TIMINGS = replace(SHORT, overlap_s=0.05, tend_s=0.02, guard_s=0.05, apart_ms=200, request_least_s=0.1)
+"""For tests of what a line notices and heals."""
+
+
+def a_context(source: SmallExchange | Simulator, redis_url: str, **sections: Any) -> AsyncContext:
     """The context of line A of `source`, with further sections of settings."""
     tree = {
         **sections,
@@ -34,10 +44,21 @@ def a_context(source: SmallExchange | LocalExchange, redis_url: str, **sections:
     return AsyncContext("ingest-A", from_tree(tree), argparse.Namespace(line="A"), None)
 
 
+def hasty(**exchange: Any) -> dict[str, Any]:
+    """Settings with which dead symbols are noticed soon, and further ones of the exchange."""
+    return {"ingest": {"dead_symbol_ms": 1000, "watermark_ms": 100, "silent_s": 5}, "exchange": exchange}
+
+
+def marked(streams: Streams) -> set[str]:
+    """The symbols of the newest watermark."""
+    watermarks = feed_of(streams, "watermark")
+    return set(column_of(watermarks[-1:], "symbols"))
+
+
 @asynccontextmanager
-async def a_line(context: AsyncContext) -> AsyncIterator[asyncio.Task[None]]:
+async def a_line(context: AsyncContext, timings: Timings = SHORT) -> AsyncIterator[asyncio.Task[None]]:
     """The process's body, running; at the end it is asked to stop, and must have ended well."""
-    task = asyncio.create_task(ingest(context))
+    task = asyncio.create_task(ingest(context, timings))
     try:
         yield task
     finally:
@@ -72,7 +93,7 @@ class Market:
                             await each.send(frame_of(event), text=True)
             if self.tickers:
                 rows = [mini_ticker(symbol, exchange.now_ms(), self.trades) for symbol in self.trading]
-                await exchange.tell("!miniTicker@arr", [*rows, mini_ticker("BTCUSD_PERP", 1, 1) | {"st": 2}])
+                await exchange.publish("!miniTicker@arr", [*rows, mini_ticker("BTCUSD_PERP", 1, 1) | {"st": 2}])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Market]:

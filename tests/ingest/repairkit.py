@@ -14,12 +14,13 @@ import ujson
 from aiohttp import web
 
 from ingest.repair_service import repair
+from ingest.timings import Timings
 from klagg.drivers.redis_streams import Append, Streams
 from klagg.errors import RedisRefused
 from klagg.intervals import HOUR_MS, MINUTE_MS
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from klagg.simulator import LocalExchange, SyntheticMarket
+from klagg.simulator import Simulator, SyntheticMarket
 from klagg.simulator.synthetic import LISTED_MS
 from klagg.wire.entries import OFFICIAL_COLUMNS, REQUEST_KLINES, REQUEST_TRADES, Official, Request, request_entry
 from klagg.wire.fields import stamp
@@ -29,6 +30,16 @@ from tests.webkit import serving
 
 KEYS = Keys(0)
 NOW_MS = START_MS + 30 * MINUTE_MS
+SHORT = Timings(
+    repair_retry_first_s=0.02,
+    repair_retry_cap_s=0.1,
+    not_yet_s=0.05,
+    sweep_s=0.02,
+    full_s=0.02,
+    sync_s_min=0.02,
+    sync_retry_s=0.02,
+)
+"""What a test of repair need not wait for."""
 
 
 def a_context(rest_url: str, redis_url: str, **sections: Any) -> AsyncContext:
@@ -41,9 +52,9 @@ def a_context(rest_url: str, redis_url: str, **sections: Any) -> AsyncContext:
 
 
 @asynccontextmanager
-async def repairing(context: AsyncContext) -> AsyncIterator[AsyncContext]:
+async def repairing(context: AsyncContext, timings: Timings = SHORT) -> AsyncIterator[AsyncContext]:
     """The process's body, running; at the end it is asked to stop, and must have ended well."""
-    task = asyncio.create_task(repair(context))
+    task = asyncio.create_task(repair(context, timings))
     try:
         yield context
         assert not task.done(), task.exception()
@@ -52,8 +63,8 @@ async def repairing(context: AsyncContext) -> AsyncIterator[AsyncContext]:
         await asyncio.wait_for(task, 20)
 
 
-def local(**options: Any) -> LocalExchange:
-    return LocalExchange(SyntheticMarket(8, 400, seed=5), **{"start_ms": NOW_MS} | options)
+def local(**options: Any) -> Simulator:
+    return Simulator(SyntheticMarket(8, 400, seed=5), **{"start_ms": NOW_MS} | options)
 
 
 def trades_request(
@@ -97,7 +108,7 @@ def rows_of(official: Official) -> list[tuple[bytes, ...]]:
     return list(zip(*columns, strict=True))
 
 
-async def record(exchange: LocalExchange, symbol: str, wanted: range) -> list[dict[str, Any]]:
+async def record(exchange: Simulator, symbol: str, wanted: range) -> list[dict[str, Any]]:
     """The exchange's own record of these aggregate trades."""
     async with aiohttp.ClientSession(exchange.rest_url) as client:
         query = {"symbol": symbol, "from": str(LISTED_MS), "to": str(LISTED_MS + 5 * MINUTE_MS)}

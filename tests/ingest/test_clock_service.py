@@ -7,16 +7,17 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from ingest import clock as clock_rules
-from ingest import clock_service, synchroniser, universe
+from ingest import clock_service
 from ingest.clock_service import TRIGGERS_KEPT, ClockJobs, clock, main
-from klagg.binance.weight_account import note_weight
+from ingest.timings import Timings
+from klagg.binance.weight_account import report_weight
 from klagg.clock import local_ms
 from klagg.drivers.redis_streams import AsyncStreams, Entry, Streams
 from klagg.errors import ConfigError
@@ -30,10 +31,7 @@ from tests.kit import eventually_async as eventually
 pytestmark = pytest.mark.servers
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(synchroniser, "RETRY_S", 0.05)
-    monkeypatch.setattr(clock_service, "LISTINGS_RETRY_FIRST_S", 0.05)
+SHORT = Timings(sync_retry_s=0.05, listings_retry_first_s=0.05)
 
 
 @pytest.fixture
@@ -57,9 +55,9 @@ def a_context(source: SmallExchange, redis_url: str, **sections: Any) -> AsyncCo
 
 
 @asynccontextmanager
-async def a_clock(context: AsyncContext) -> AsyncIterator[asyncio.Task[None]]:
+async def a_clock(context: AsyncContext, timings: Timings = SHORT) -> AsyncIterator[asyncio.Task[None]]:
     """The process's body, running; at the end it is asked to stop, and must have ended well."""
-    task = asyncio.create_task(clock(context))
+    task = asyncio.create_task(clock(context, timings))
     try:
         yield task
     finally:
@@ -127,7 +125,7 @@ async def test_its_questions_are_on_the_account_and_a_pause_holds_them_back(stre
             await eventually(lambda: counters.get("syncs") and counters.get("listings"))
             account = streams.hash_of(WEIGHTS_KEY)
             assert sum(int(used) for name, used in account.items() if name.endswith(b":clock")) >= 3
-            await note_weight(pausing, 0, 0, 1000.0)
+            await report_weight(pausing, 0, 0, 1000.0)
             await eventually(lambda: counters.get("sync_failures"))
             syncs, ticks = counters["syncs"], counters["ticks"]
             await eventually(lambda: counters["ticks"] >= ticks + 10)
@@ -136,11 +134,8 @@ async def test_its_questions_are_on_the_account_and_a_pause_holds_them_back(stre
     await pausing.close()
 
 
-async def test_news_of_a_contract_are_a_listing_at_once(
-    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Also while exchangeInfo still says what it said before; one that is new is asked for."""
-    monkeypatch.setattr(universe, "READ_LEAST_S", 0.1)
+async def test_news_of_a_contract_are_a_listing_at_once(streams: Streams, redis_url: str) -> None:
+    """Also while exchangeInfo still shows what it showed before; one that is new is requested."""
 
     def listed_as(symbol: str) -> list[str]:
         told = [each for entry in feed_of(streams, "listing") for each in listings_of(entry.fields)]
@@ -148,15 +143,15 @@ async def test_news_of_a_contract_are_a_listing_at_once(
 
     async with SmallExchange().running() as exchange:
         context = a_context(exchange, redis_url)
-        async with a_clock(context):
+        async with a_clock(context, replace(SHORT, request_least_s=0.1)):
             await eventually(lambda: exchange.controls and listed_as(SYMBOLS[0]) == ["TRADING"])
-            await exchange.tell("!contractInfo", contract_news(SYMBOLS[0], "SETTLING"))
+            await exchange.publish("!contractInfo", contract_news(SYMBOLS[0], "SETTLING"))
             await eventually(lambda: len(listed_as(SYMBOLS[1])) >= 3)
             assert listed_as(SYMBOLS[0])[1:] == ["SETTLING"] * (len(listed_as(SYMBOLS[0])) - 1)
             exchange.statuses[SYMBOLS[0]] = "SETTLING"
             exchange.symbols.append("新USDT")
-            await exchange.tell("!contractInfo", contract_news("新USDT", "TRADING"))
-            await exchange.tell("!contractInfo", contract_news("BTCUSD_PERP", "SETTLING") | {"st": 2})
+            await exchange.publish("!contractInfo", contract_news("新USDT", "TRADING"))
+            await exchange.publish("!contractInfo", contract_news("BTCUSD_PERP", "SETTLING") | {"st": 2})
             await eventually(lambda: listed_as("新USDT"))
         assert context.stats.counters["contract_news"] == 2
 
@@ -195,15 +190,13 @@ def statuses(entry: Entry) -> dict[str, str]:
 async def test_a_name_that_vanishes_is_ended_and_one_that_comes_back_lives(
     streams: Streams,
     redis_url: str,
-    monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
     named: list[str],
 ) -> None:
-    monkeypatch.setattr(universe, "CONFIRM_MS", 200)
-    monkeypatch.setattr(clock_service, "CONFIRM_S", 0.25)
+    timings = replace(SHORT, confirm_ms=200.0, confirm_margin_s=0.05)
     context_of = {"exchange": {"symbols": named}, "clock": {"listings_s": 1}}
     others = {name: "TRADING" for name in named or SYMBOLS if name != "ETHUSDT"}
-    async with SmallExchange().running() as exchange, a_clock(a_context(exchange, redis_url, **context_of)):
+    async with SmallExchange().running() as exchange, a_clock(a_context(exchange, redis_url, **context_of), timings):
         await eventually(lambda: feed_of(streams, "listing"))
         exchange.symbols.remove("ETHUSDT")
         await eventually(lambda: statuses(feed_of(streams, "listing")[-1]) == {**others, "ETHUSDT": "CLOSE"})
@@ -269,7 +262,7 @@ async def test_a_fast_exchange_gets_fast_ticks_and_a_held_one_waits(streams: Str
 
 
 async def test_no_tick_is_sent_before_the_time_is_known(
-    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with SmallExchange().running() as exchange:
         exchange.rest_status = 503
@@ -277,7 +270,7 @@ async def test_no_tick_is_sent_before_the_time_is_known(
         async with a_clock(context):
             await eventually(lambda: context.stats.counters.get("sync_failures", 0) >= 5)
             assert streams.length("feed:{0}") == 0
-            monkeypatch.setattr(clock_rules, "UNREACHABLE_MS", 100)
+        async with a_clock(a_context(exchange, redis_url), replace(SHORT, unreachable_ms=100.0)):
             await eventually(lambda: feed_of(streams, "tick"))
     assert abs(times_of(feed_of(streams, "tick"))[0] - local_ms()) < 60_000
     said = [record.getMessage() for record in caplog.records]
@@ -309,8 +302,9 @@ async def test_ticks_go_on_when_redis_is_back(
 async def test_listings_are_tried_again_until_redis_has_them(streams: Streams, redis_url: str) -> None:
     async with SmallExchange().running() as exchange, Relay(redis_url).running() as relay:
         exchange.rest_status = 503
-        async with a_clock(a_context(exchange, relay.url)) as task:
-            await eventually(lambda: relay.accepted)
+        context = a_context(exchange, relay.url)
+        async with a_clock(context) as task:
+            await eventually(lambda: context.stats.counters.get("sync_failures"))
             relay.refusing = True
             relay.cut()
             exchange.rest_status = 200
@@ -327,7 +321,7 @@ async def test_an_unexpected_error_of_a_job_ends_the_process(redis_url: str, mon
     monkeypatch.setattr(ClockJobs, "snapshot", broken)
     async with SmallExchange().running() as exchange:
         with pytest.raises(LookupError, match="a bug"):
-            await asyncio.wait_for(clock(a_context(exchange, redis_url)), 20)
+            await asyncio.wait_for(clock(a_context(exchange, redis_url), SHORT), 20)
 
 
 async def test_unknown_symbols_end_the_start_but_not_a_running_clock(
@@ -343,19 +337,18 @@ async def test_unknown_symbols_end_the_start_but_not_a_running_clock(
             assert not task.done()
         exchange.symbols.remove("ETHUSDT")
         with pytest.raises(ConfigError, match="names 'ETHUSDT', which the exchange does not list"):
-            await asyncio.wait_for(clock(a_context(exchange, redis_url, exchange=named)), 20)
+            await asyncio.wait_for(clock(a_context(exchange, redis_url, exchange=named), SHORT), 20)
 
 
 async def test_a_wall_clock_that_is_set_starts_all_jobs_anew(
     streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(clock_service, "WATCH_S", 0.02)
     async with SmallExchange().running() as exchange:
         context = a_context(exchange, redis_url, clock={"sync_s": 3600})
-        async with a_clock(context):
+        async with a_clock(context, replace(SHORT, supervise_s=0.02)):
             await eventually(lambda: len(feed_of(streams, "tick")) >= 2)
             assert context.stats.counters["syncs"] == 1
-            true_ms = clock_service.local_ms
+            true_ms = local_ms
             monkeypatch.setattr(clock_service, "local_ms", lambda: true_ms() - 3_600_000)
             await eventually(lambda: context.stats.counters["syncs"] == 2)
             await eventually(lambda: context.stats.counters["listings"] == 2)

@@ -6,8 +6,8 @@ import logging
 
 import ujson
 
-from ingest.control_connection import Watch
-from ingest.session import Manner
+from ingest.control_connection import ControlConnection
+from ingest.session import ConnectionOptions
 from klagg.binance.payloads import ContractNews, Ticker
 from klagg.process.stats import Stats
 from klagg.settings import Settings
@@ -18,20 +18,20 @@ def test_it_hands_on_tickers_and_news_and_counts_the_rest() -> None:
     news: list[ContractNews] = []
     tickers: list[Ticker] = []
     stats = Stats()
-    watch = Watch(
+    control = ControlConnection(
         "A0",
         Settings(),
-        Manner(),
+        ConnectionOptions(),
         ("!contractInfo", "!miniTicker@arr"),
         on_news=news.append,
         on_tickers=tickers.extend,
         stats=stats,
         log=logging.getLogger("test"),
     )
-    for told in (contract_news("新USDT", "TRADING"), [mini_ticker("新USDT", 5, 7)], {"e": "kline"}, [], 7):
-        watch.take(ujson.dumps({"stream": "some", "data": told}).encode())
+    for event in (contract_news("新USDT", "TRADING"), [mini_ticker("新USDT", 5, 7)], {"e": "kline"}, [], 7):
+        control.receive(ujson.dumps({"stream": "some", "data": event}).encode())
     for frame in (b"", b"\xff\x00", b"[", b"7", b'{"result":null,"id":1}'):
-        watch.take(frame)
+        control.receive(frame)
     assert [each.symbol for each in news] == ["新USDT"]
     assert tickers == [Ticker("新USDT", 5, "85266.00", 7.0)]
     assert (stats.counters["control_messages"], stats.counters["control_rejected"]) == (10, 3)

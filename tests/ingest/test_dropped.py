@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.dropped import RANGES_MAX, SAID_MAX, Dropped, Ranges, sentence_of
+from ingest.dropped import LOGGED_MAX, RANGES_MAX, Dropped, Ranges, sentence_of
 from klagg.wire.entries import TradeRow, trades_entry_of_rows
 
 
@@ -38,13 +38,13 @@ def test_findings_name_each_symbol_and_the_sentence_the_first_ones() -> None:
     dropped = Dropped()
     rows = [
         TradeRow(f"S{at:02}USDT", at + number, "1", "1", 1, 1, 7000 + number, False)
-        for at in range(SAID_MAX + 3)
+        for at in range(LOGGED_MAX + 3)
         for number in (0, 1, 5)
     ]
     counts = dropped.add(trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=1))
     assert set(counts.values()) == {3}
     findings = dropped.findings("ingest-A@5", "Redis does not answer", 8000)
-    assert len(findings) == SAID_MAX + 3
+    assert len(findings) == LOGGED_MAX + 3
     assert findings[2] == {
         "kind": "INGEST_DROPPED",
         "severity": "warning",
@@ -54,5 +54,5 @@ def test_findings_name_each_symbol_and_the_sentence_the_first_ones() -> None:
         "Redis does not answer",
     }
     said = sentence_of([dropped], "Redis does not answer")
-    assert said.startswith(f"{3 * (SAID_MAX + 3)} trades of {SAID_MAX + 3} symbols were dropped")
+    assert said.startswith(f"{3 * (LOGGED_MAX + 3)} trades of {LOGGED_MAX + 3} symbols were dropped")
     assert said.endswith("S09USDT ids 9 to 10, 14; and 3 more symbols")

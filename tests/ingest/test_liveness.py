@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingest.liveness import Act, Liveness, Silence, Witness
+from ingest.liveness import Action, Liveness, SilenceDetector, TickerReference
 from klagg.binance.payloads import Ticker
 
 DEAD_MS = 10_000
@@ -26,12 +26,12 @@ class Market:
         self.trading, self.deaf = {"X", "Y", "Z"}, set[str]()
         self.traded_ms: dict[str, int] = {}
         self.volumes = dict.fromkeys("XYZ", 100.0)
-        self.witness = Witness(10_000)
+        self.reference = TickerReference(10_000)
         self.liveness = Liveness(DEAD_MS)
         self.liveness.expect("XYZ", T0)
-        self.acts: list[tuple[int, Act, str, str]] = []
+        self.acts: list[tuple[int, Action, str, str]] = []
 
-    def run(self, seconds: int, *, tickers: bool = True) -> list[tuple[int, Act, str, str]]:
+    def run(self, seconds: int, *, tickers: bool = True) -> list[tuple[int, Action, str, str]]:
         """What is to be done, each with the second at which it is, counted from T0."""
         before = len(self.acts)
         for _ in range(seconds):
@@ -42,10 +42,10 @@ class Market:
                     self.traded_ms[name] = self.now_ms - 200
             if tickers:
                 changed = [Ticker(name, self.now_ms, "1", self.volumes[name]) for name in sorted(self.trading)]
-                self.liveness.testify(self.witness.moved(changed), self.traded_ms, 1.0)
+                self.liveness.compare(self.reference.observe(changed), self.traded_ms, 1.0)
             self.liveness.revived(self.traded_ms, 1.0)
-            for each in self.liveness.judge(self.carriers, self.traded_ms, self.now_ms, 1.0):
-                self.acts.append(((self.now_ms - T0) // 1000, each.act, each.carrier, each.symbol))
+            for each in self.liveness.remedies(self.carriers, self.traded_ms, self.now_ms, 1.0):
+                self.acts.append(((self.now_ms - T0) // 1000, each.action, each.carrier, each.symbol))
         return self.acts[before:]
 
 
@@ -60,7 +60,7 @@ def test_a_quiet_symbol_is_alive_for_as_long_as_it_is_quiet() -> None:
     market.trading.remove("Y")
     assert market.run(3600) == []
     assert market.liveness.is_alive("Y")
-    assert market.liveness.is_quiet("Y", market.witness)
+    assert market.liveness.is_quiet("Y", market.reference)
 
 
 def test_one_dead_symbol_among_living_ones() -> None:
@@ -68,12 +68,12 @@ def test_one_dead_symbol_among_living_ones() -> None:
     market.run(5)
     market.deaf.add("Y")
     acts = market.run(14)
-    assert acts == [(17, Act.RESUBSCRIBE, "A1", "Y")]
+    assert acts == [(17, Action.RESUBSCRIBE, "A1", "Y")]
     assert market.liveness.dead == ["Y"]
     assert not market.liveness.is_alive("Y")
     # It stays so: the connection is replaced, again and again, in longer and longer pauses.
     acts = market.run(300)
-    assert {act[1:] for act in acts} == {(Act.REPLACE, "A1", "Y")}
+    assert {act[1:] for act in acts} == {(Action.REPLACE, "A1", "Y")}
     pauses = [later[0] - earlier[0] for earlier, later in pairwise(acts)]
     assert pauses == sorted(pauses)
     assert len(acts) == 4
@@ -86,7 +86,7 @@ def test_a_silent_connection_is_cut_whole() -> None:
     market = Market()
     market.run(30)
     market.deaf |= {"X", "Y"}
-    assert market.run(15) == [(42, Act.CUT, "A1", "")]
+    assert market.run(15) == [(42, Action.CUT, "A1", "")]
     assert market.liveness.dead == ["X", "Y"]
     assert market.liveness.is_alive("Z")
 
@@ -94,14 +94,14 @@ def test_a_silent_connection_is_cut_whole() -> None:
 def test_a_connection_that_never_brought_anything_is_cut() -> None:
     market = Market()
     market.deaf |= {"Z"}
-    assert market.run(15) == [(13, Act.CUT, "A2", "")]
+    assert market.run(15) == [(13, Action.CUT, "A2", "")]
 
 
 def test_a_symbol_may_be_quiet_on_a_connection_that_is_silent() -> None:
     market = Market()
     market.trading = {"X"}
     market.deaf = {"X"}
-    assert [act[1:] for act in market.run(15)] == [(Act.CUT, "A1", "")]
+    assert [act[1:] for act in market.run(15)] == [(Action.CUT, "A1", "")]
     assert market.liveness.dead == ["X"]
 
 
@@ -116,15 +116,15 @@ def test_without_the_witness_nothing_is_judged() -> None:
 
 
 def test_the_first_ticker_of_a_symbol_proves_no_trade() -> None:
-    witness = Witness(10_000)
+    reference = TickerReference(10_000)
     first = Ticker("X", T0, "1", 5.0)
-    assert witness.moved([first]) == []
-    assert witness.moved([Ticker("X", T0 + 1000, "1", 4.0)]) == []  # the day moved on
-    assert witness.moved([Ticker("X", T0 + 1000, "2", 9.0)]) == []  # the same ticker again
+    assert reference.observe([first]) == []
+    assert reference.observe([Ticker("X", T0 + 1000, "1", 4.0)]) == []  # the day moved on
+    assert reference.observe([Ticker("X", T0 + 1000, "2", 9.0)]) == []  # the same ticker again
     later = Ticker("X", T0 + 2000, "1", 4.5)
-    assert witness.moved([later]) == [later]
+    assert reference.observe([later]) == [later]
     dearer = Ticker("X", T0 + 3000, "1.1", 4.4)
-    assert witness.moved([dearer]) == [dearer]
+    assert reference.observe([dearer]) == [dearer]
 
 
 def test_a_new_connection_is_judged_anew() -> None:
@@ -134,7 +134,7 @@ def test_a_new_connection_is_judged_anew() -> None:
     market.run(11)
     market.liveness.renewed(["X", "Y"], market.now_ms)
     assert market.run(11) == []
-    assert [act[1] for act in market.run(4)] == [Act.RESUBSCRIBE]
+    assert [act[1] for act in market.run(4)] == [Action.RESUBSCRIBE]
 
 
 @given(st.lists(st.integers(1, 90_000), min_size=1, max_size=40), st.integers(0, 1_900))
@@ -142,42 +142,42 @@ def test_however_sparse_the_trades_who_gets_them_late_by_less_than_two_seconds_i
     pauses_ms: list[int], late_ms: int
 ) -> None:
     """Trades at any distance; tickers each full second, in any order with the trades, which are up to 1.9 s late."""
-    liveness, witness = Liveness(DEAD_MS), Witness(10_000)
+    liveness, reference = Liveness(DEAD_MS), TickerReference(10_000)
     liveness.expect(["X"], T0)
-    times = []
+    times: list[int] = []
     for pause_ms in pauses_ms:
         times.append((times[-1] if times else T0) + pause_ms)
     for second_ms in range(T0, times[-1] + 5_000, 1000):
         arrived = [each for each in times if each + late_ms <= second_ms]
         traded_ms = {"X": max(arrived)} if arrived else {}
         volume = float(sum(each <= second_ms for each in times))
-        liveness.testify(witness.moved([Ticker("X", second_ms, "1", volume)]), traded_ms, 1.0)
-        assert liveness.judge({"A1": ["X"]}, traded_ms, second_ms, 1.0) == []
+        liveness.compare(reference.observe([Ticker("X", second_ms, "1", volume)]), traded_ms, 1.0)
+        assert liveness.remedies({"A1": ["X"]}, traded_ms, second_ms, 1.0) == []
 
 
 def test_nothing_at_all_is_said_once_and_then_more_and_more_rarely() -> None:
-    silence = Silence(10_000.0, 60_000.0)
-    said = [now for now in range(0, 3600, 1) if silence.judge(T0, T0, now * 1000.0, up=True)]
+    silence = SilenceDetector(10_000.0, 60_000.0)
+    said = [now for now in range(0, 3600, 1) if silence.check(T0, T0, now * 1000.0, up=True)]
     assert said == [61, 182, 423, 904, 1505, 2106, 2707, 3308]
 
 
 def test_silence_ends_with_whatever_comes_and_is_not_awaited_from_what_is_down() -> None:
-    silence = Silence(10_000.0, 60_000.0)
-    assert silence.judge(T0, T0, 0.0, up=True) == 0
-    assert silence.judge(T0, T0, 59_000.0, up=True) == 0
-    assert silence.judge(T0, T0 + 1, 61_000.0, up=True) == 0
-    assert silence.judge(T0, T0 + 1, 121_000.0, up=True) == 0
-    assert silence.judge(T0, T0 + 1, 122_000.0, up=False) == 0
-    assert silence.judge(T0, T0 + 1, 182_000.0, up=True) == 0
-    assert silence.judge(T0, T0 + 1, 182_001.0, up=True) == 60_001.0
+    silence = SilenceDetector(10_000.0, 60_000.0)
+    assert silence.check(T0, T0, 0.0, up=True) == 0
+    assert silence.check(T0, T0, 59_000.0, up=True) == 0
+    assert silence.check(T0, T0 + 1, 61_000.0, up=True) == 0
+    assert silence.check(T0, T0 + 1, 121_000.0, up=True) == 0
+    assert silence.check(T0, T0 + 1, 122_000.0, up=False) == 0
+    assert silence.check(T0, T0 + 1, 182_000.0, up=True) == 0
+    assert silence.check(T0, T0 + 1, 182_001.0, up=True) == 60_001.0
 
 
 @pytest.mark.parametrize(("pause_s", "alarm_s"), [(1, 11), (3, 16), (30, 61)])
 def test_sudden_silence_is_noticed_by_how_often_something_came(pause_s: int, alarm_s: int) -> None:
-    silence, now_s = Silence(10_000.0, 60_000.0), 0
+    silence, now_s = SilenceDetector(10_000.0, 60_000.0), 0
     for number in range(60):
         for _ in range(pause_s):
             now_s += 1
-            assert silence.judge(T0, T0 + number, now_s * 1000.0, up=True) == 0
-    said = [each for each in range(1, 70) if silence.judge(T0, T0 + 59, (now_s - pause_s + 1 + each) * 1000.0, up=True)]
+            assert silence.check(T0, T0 + number, now_s * 1000.0, up=True) == 0
+    said = [each for each in range(1, 70) if silence.check(T0, T0 + 59, (now_s - pause_s + 1 + each) * 1000.0, up=True)]
     assert said[0] == alarm_s

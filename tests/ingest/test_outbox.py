@@ -46,14 +46,14 @@ def test_entries_are_stamped_by_stream_and_leave_in_order() -> None:
     outbox = an_outbox()
     for key in ("feed:{0}", "feed:{1}", "feed:{0}"):
         outbox.put(key, {"kind": "tick"})
-    assert outbox.head(1, 1 << 20)[0][1] == {"v": "1", "writer": "ingest-A@5", "seq": "1", "kind": "tick"}
+    assert outbox.head(1, 1 << 20)[0][1] == {"v": "2", "writer": "ingest-A@5", "seq": "1", "kind": "tick"}
     assert [(key, fields["seq"]) for key, fields in outbox.head(10, 1 << 20)] == [
         ("feed:{0}", "1"),
         ("feed:{1}", "1"),
         ("feed:{0}", "2"),
     ]
     outbox.head(2, 1 << 20)
-    outbox.drop()
+    outbox.acknowledge()
     assert seqs(outbox) == ["2"]
 
 
@@ -78,7 +78,7 @@ def test_streams_that_may_not_be_written_wait_and_others_pass_them() -> None:
     for number in range(6):
         outbox.put(f"feed:{{{number % 2}}}", {"n": str(number)})
     assert [fields["n"] for _, fields in outbox.head(10, 1 << 20, {"feed:{0}"})] == ["1", "3", "5"]
-    outbox.drop()
+    outbox.acknowledge()
     assert [(fields["n"], fields["seq"]) for _, fields in outbox.head(10, 1 << 20)] == [
         ("0", "1"),
         ("2", "2"),
@@ -99,7 +99,7 @@ def test_a_full_outbox_takes_the_newest_and_drops_the_oldest_by_their_ids() -> N
     assert outbox.dropped[FEED].symbols["BTCUSDT"].count == 2 * (100 - kept)
     assert outbox.dropped_because == "Redis does not answer"
     assert [fields["id"] for _, fields in outbox.head(1, 1)] == [f"{2 * (100 - kept)},{2 * (100 - kept) + 1}"]
-    assert list(outbox.take_dropped()) == [FEED]
+    assert list(outbox.drain_dropped()) == [FEED]
     assert outbox.dropped == {}
 
 
@@ -113,11 +113,11 @@ def test_what_is_numbered_stays_and_what_is_dropped_has_no_number() -> None:
         outbox.put(FEED, trades([number]))
     assert outbox.head(2, 1 << 20) == first
     assert [low for low, _ in spans(outbox)["BTCUSDT"]] == [2]
-    outbox.drop()
+    outbox.acknowledge()
     found = []
     while outbox:
         found += [int(number) for number in seqs(outbox, 4)]
-        outbox.drop()
+        outbox.acknowledge()
     assert found == list(range(3, 3 + len(found)))
 
 
@@ -169,12 +169,12 @@ def test_every_trade_is_written_or_told_as_dropped(seed: int) -> None:
                 written |= {int(fields["id"])} if fields["kind"] == "trades" else set()
                 numbers.append(int(fields["seq"]))
             if numbers and taken and int(taken[-1][1]["seq"]) == numbers[-1]:
-                outbox.drop()
+                outbox.acknowledge()
     while outbox:
         for _, fields in outbox.head(8, 20_000):
             written |= {int(fields["id"])} if fields["kind"] == "trades" else set()
             numbers.append(int(fields["seq"]))
-        outbox.drop()
+        outbox.acknowledge()
     told = {each for low, high in spans(outbox).get("BTCUSDT", []) for each in range(low, high + 1)}
     assert numbers == list(range(1, len(numbers) + 1))
     assert written
@@ -191,7 +191,7 @@ def test_bytes_are_given_back() -> None:
         outbox.put("k", {"symbol": "币安人生USDT" * 50})
     assert outbox.bytes > 3 * 2 * 50 * 8
     outbox.head(3, 1 << 20)
-    outbox.drop()
+    outbox.acknowledge()
     assert (outbox.bytes, len(outbox)) == (0, 0)
 
 

@@ -172,9 +172,10 @@ def test_a_quantity_of_zero_passes() -> None:
 @pytest.mark.parametrize("value", [-1, 2**63, 10**40, 1.5, "5", True, None, [], float("inf")])
 @pytest.mark.parametrize("field", ["a", "f", "l", "T"])
 def test_ids_and_times_are_whole_numbers(field: str, value: Any) -> None:
-    frame = frame_of(agg_trade(**{field: value}))
+    change: dict[str, Any] = {field: "@" if value == float("inf") else value}
+    frame = frame_of(agg_trade(**change))
     if value == float("inf"):
-        frame = frame_of(agg_trade(**{field: "@"})).replace(b'"@"', b"Infinity")
+        frame = frame.replace(b'"@"', b"Infinity")
     rejection = parse(frame, rules(), NOW_MS)
     assert isinstance(rejection, Rejection)
     assert rejection.kind == ("not_json" if value == float("inf") else "bad_number")
@@ -224,7 +225,8 @@ def test_the_wrapper_is_never_guessed() -> None:
 def test_good_batches_come_out_in_order(frames: list[bytes]) -> None:
     parsed = parse_frames(frames, rules(), NOW_MS)
     assert parsed.count == len(frames)
-    assert rows_of(parsed) == [texts_of(row) for row in (parse(frame, rules(), NOW_MS) for frame in frames) if row]
+    one_by_one = [parse(frame, rules(), NOW_MS) for frame in frames]
+    assert rows_of(parsed) == [texts_of(row) for row in one_by_one if isinstance(row, tuple)]
 
 
 def assert_same_in_a_batch(frame: bytes, rejection: Rejection) -> None:

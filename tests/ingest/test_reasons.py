@@ -10,8 +10,7 @@ from websockets.exceptions import ConnectionClosedError, ConnectionClosedOK, Inv
 from websockets.frames import Close
 from websockets.http11 import Response
 
-from ingest.alarms import STALLED
-from ingest.reasons import CERTIFICATE, CLOSED, FRAME, HANDSHAKE, NETWORK, REASONS, SessionLost, loss_of
+from ingest.reasons import CERTIFICATE, CLOSED, FRAME, HANDSHAKE, NETWORK, REASONS, STALLED, SessionLost, loss_of
 
 UNTRUSTED = ssl.SSLCertVerificationError("untrusted")
 UNTRUSTED.verify_message = "self-signed certificate"

@@ -17,10 +17,12 @@ from ingest.repair_pages import (
     NotYet,
     TradePages,
     closed_ms,
+    given_up_finding,
+    gone_finding,
     trades_of,
     union_of,
 )
-from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of, klines_weight
+from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of
 from klagg.errors import UnknownInterval
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS, MINUTE_MS
 from klagg.wire.entries import REQUEST_KLINES, REQUEST_TRADES, Request
@@ -65,13 +67,13 @@ def asked(call: Call | None) -> dict[str, str | int]:
 def test_trades_are_paged_by_a_thousand_and_cut_into_entries() -> None:
     pages = TradePages("AUSDT", 5, 1504)
     assert pages.call(T) == Call(TRADES_PATH, 20, {"symbol": "AUSDT", "fromId": 5, "limit": 1000})
-    first = pages.take([trade(each) for each in range(5, 1005)], T)
+    first = pages.receive([trade(each) for each in range(5, 1005)], T)
     assert [(entry["n"], entry["line"], entry["ids"], entry["recv"]) for entry in first] == [
         ("512", "rest", "agg", str(T)),
         ("488", "rest", "agg", str(T)),
     ]
     assert pages.call(T) == Call(TRADES_PATH, 20, {"symbol": "AUSDT", "fromId": 1005, "limit": 500})
-    second = pages.take([trade(each) for each in range(1005, 1505)], T)
+    second = pages.receive([trade(each) for each in range(1005, 1505)], T)
     assert ids_of(first + second) == list(range(5, 1505))
     assert pages.call(T) is None
     assert (pages.trades, pages.missing) == (1500, 0)
@@ -79,28 +81,28 @@ def test_trades_are_paged_by_a_thousand_and_cut_into_entries() -> None:
 
 def test_ids_that_the_exchange_no_longer_has_are_counted() -> None:
     pages = TradePages("AUSDT", 10, 19)
-    assert ids_of(pages.take([trade(14), trade(15), trade(17), trade(20)], T)) == [14, 15, 17]
+    assert ids_of(pages.receive([trade(14), trade(15), trade(17), trade(20)], T)) == [14, 15, 17]
     assert (pages.call(T), pages.trades, pages.missing) == (None, 3, 7)
     assert pages.gone == [(10, 13), (16, 16), (18, 19)]
 
 
 def test_the_end_of_a_range_that_is_not_shown_is_asked_for_again_before_it_counts_as_gone() -> None:
     pages = TradePages("AUSDT", 10, 19)
-    assert ids_of(pages.take([trade(10), trade(11)], T)) == [10, 11]
+    assert ids_of(pages.receive([trade(10), trade(11)], T)) == [10, 11]
     for _ in range(BEHIND_TRIES - 1):
         assert asked(pages.call(T)) == {"symbol": "AUSDT", "fromId": 12, "limit": 8}
         with pytest.raises(NotYet, match="shows no trade of AUSDT from 12 on yet"):
-            pages.take([], T)
-    assert ids_of(pages.take([trade(12)], T)) == [12]
+            pages.receive([], T)
+    assert ids_of(pages.receive([trade(12)], T)) == [12]
     with pytest.raises(NotYet, match="from 13 on"):
-        pages.take([], T)
-    assert pages.take([], T) == []
+        pages.receive([], T)
+    assert pages.receive([], T) == []
     assert (pages.call(T), pages.trades, pages.missing, pages.gone) == (None, 3, 7, [(13, 19)])
 
 
 def test_trades_behind_the_range_stay_out() -> None:
     pages = TradePages("AUSDT", 10, 12)
-    assert pages.take([trade(90), trade(91), trade(92)], T) == []
+    assert pages.receive([trade(90), trade(91), trade(92)], T) == []
     assert (pages.call(T), pages.missing) == (None, 3)
 
 
@@ -146,18 +148,12 @@ def test_more_rows_than_asked_for_are_malformed() -> None:
         klines_of(minutes(T, 3), INTERVALS["1m"], T, 2)
 
 
-@pytest.mark.parametrize(
-    ("rows", "weight"), [(1, 1), (99, 1), (100, 2), (499, 2), (500, 5), (1000, 5), (1001, 10), (1500, 10)]
-)
-def test_the_weight_of_klines(rows: int, weight: int) -> None:
-    assert klines_weight(rows) == weight
-
-
 def test_klines_of_long_ago_are_asked_for_exactly() -> None:
     pages = KlinePages(a_request(T, T + 60 * MINUTE_MS))
-    query = {"symbol": "AUSDT", "interval": "1m", "startTime": T, "endTime": T + 60 * MINUTE_MS - 1, "limit": 60}
+    query: dict[str, str | int] = {"symbol": "AUSDT", "interval": "1m", "startTime": T, "limit": 60}
+    query["endTime"] = T + 60 * MINUTE_MS - 1
     assert pages.call(LATER) == Call(KLINES_PATH, 1, query)
-    (entry,) = pages.take(minutes(T, 60), LATER)
+    (entry,) = pages.receive(minutes(T, 60), LATER)
     assert (entry["kind"], entry["symbol"], entry["interval"], entry["request"]) == ("official", "AUSDT", "1m", "r1")
     assert (entry["from"], entry["to"], entry["n"]) == (str(T), str(T + HOUR_MS), "60")
     assert entry["open_time"].split(",") == [str(T + each * MINUTE_MS) for each in range(60)]
@@ -172,7 +168,7 @@ def test_klines_of_long_ago_are_asked_for_exactly() -> None:
 def test_a_range_without_klines_gives_an_empty_entry() -> None:
     pages = KlinePages(a_request(T, T + 60 * MINUTE_MS))
     assert pages.call(LATER)
-    (entry,) = pages.take([], LATER)
+    (entry,) = pages.receive([], LATER)
     assert (entry["from"], entry["to"], entry["n"], entry["open_time"]) == (str(T), str(T + HOUR_MS), "0", "")
     assert pages.call(LATER) is None
 
@@ -180,7 +176,7 @@ def test_a_range_without_klines_gives_an_empty_entry() -> None:
 def test_a_range_in_which_no_bar_opens_gives_an_empty_entry() -> None:
     pages = KlinePages(a_request(T + MINUTE_MS, T + 2 * MINUTE_MS, "1h"))
     assert asked(pages.call(LATER))["limit"] == 1
-    assert [entry["n"] for entry in pages.take([], LATER)] == ["0"]
+    assert [entry["n"] for entry in pages.receive([], LATER)] == ["0"]
     assert pages.call(LATER) is None
 
 
@@ -189,10 +185,10 @@ def test_long_ranges_are_paged_and_cut_into_entries_without_a_gap() -> None:
     pages = KlinePages(a_request(T, last))
     call = pages.call(LATER)
     assert (asked(call)["limit"], call and call.weight) == (1500, 10)
-    entries = pages.take(minutes(T, 1500), LATER)
+    entries = pages.receive(minutes(T, 1500), LATER)
     call = pages.call(LATER)
     assert (asked(call)["startTime"], asked(call)["limit"], call and call.weight) == (T + 1500 * MINUTE_MS, 200, 2)
-    entries += pages.take(minutes(T + 1500 * MINUTE_MS, 200), LATER)
+    entries += pages.receive(minutes(T + 1500 * MINUTE_MS, 200), LATER)
     assert pages.call(LATER) is None
     ranges = [(int(entry["from"]), int(entry["to"]), int(entry["n"])) for entry in entries]
     assert ranges == [
@@ -205,7 +201,7 @@ def test_long_ranges_are_paged_and_cut_into_entries_without_a_gap() -> None:
 def test_rows_that_begin_late_cover_the_range_all_the_same() -> None:
     pages = KlinePages(a_request(T, T + 5 * MINUTE_MS))
     assert pages.call(LATER)
-    (entry,) = pages.take(minutes(T + 3 * MINUTE_MS, 2), LATER)
+    (entry,) = pages.receive(minutes(T + 3 * MINUTE_MS, 2), LATER)
     assert (entry["from"], entry["to"], entry["n"]) == (str(T), str(T + 5 * MINUTE_MS), "2")
 
 
@@ -215,23 +211,23 @@ def test_a_range_that_has_just_closed_needs_the_bar_behind_it_as_proof() -> None
     query = asked(pages.call(now_ms))
     assert (query["endTime"], query["limit"]) == (last, 6)
     with pytest.raises(NotYet):
-        pages.take(minutes(T, 5), now_ms)
+        pages.receive(minutes(T, 5), now_ms)
     assert asked(pages.call(now_ms)) == query
-    (entry,) = pages.take(minutes(T, 6), now_ms)
+    (entry,) = pages.receive(minutes(T, 6), now_ms)
     assert (entry["n"], entry["to"]) == ("5", str(last))
     # A symbol that has ended never gets the bar behind: after a while its absence means nothing.
     ended = KlinePages(a_request(T, last))
     assert asked(ended.call(last + SURE_MS))["limit"] == 5
-    assert [each["n"] for each in ended.take(minutes(T, 5), last + SURE_MS)] == ["5"]
+    assert [each["n"] for each in ended.receive(minutes(T, 5), last + SURE_MS)] == ["5"]
 
 
 def test_a_recent_range_as_long_as_a_page_ends_with_a_page_that_proves_it() -> None:
     last = T + 1500 * MINUTE_MS
     pages = KlinePages(a_request(T, last))
     assert asked(pages.call(last))["limit"] == 1499
-    assert pages.take(minutes(T, 1499), last)
+    assert pages.receive(minutes(T, 1499), last)
     assert asked(pages.call(last))["limit"] == 2
-    assert [entry["n"] for entry in pages.take(minutes(last - MINUTE_MS, 2), last)] == ["1"]
+    assert [entry["n"] for entry in pages.receive(minutes(last - MINUTE_MS, 2), last)] == ["1"]
     assert pages.call(last) is None
 
 
@@ -243,7 +239,7 @@ def test_calendar_intervals_are_counted_in_their_own_buckets(interval: str) -> N
     pages = KlinePages(a_request(first, last, interval))
     assert asked(pages.call(LATER * 2))["limit"] == 4
     rows = [kline(bars.open_of(each), interval) for each in range(bucket - 4, bucket)]
-    assert [entry["n"] for entry in pages.take(rows, LATER * 2)] == ["4"]
+    assert [entry["n"] for entry in pages.receive(rows, LATER * 2)] == ["4"]
 
 
 def test_when_a_request_is_closed() -> None:
@@ -303,3 +299,25 @@ RANGE = st.tuples(st.integers(0, 40), st.integers(0, 6)).map(lambda each: (each[
 @given(st.lists(RANGE, max_size=12), RANGE)
 def test_ranges_that_overlap_or_touch_are_one(ranges: list[tuple[int, int]], around: tuple[int, int]) -> None:
     assert union_of(ranges, around) == slow_union(ranges, around)
+
+
+def test_trades_are_named_by_ids_and_klines_by_minutes() -> None:
+    trades = Request(REQUEST_TRADES, "t", "币安人生USDT", "", 5, 9, T)
+    klines = Request(REQUEST_KLINES, "k", "BTCUSDT", "1m", T, T + 120_000, T)
+    first = given_up_finding(trades, "it is so", T + 1)
+    assert first == {
+        "kind": "UNREPAIRED",
+        "severity": "error",
+        "symbol": "币安人生USDT",
+        "time": str(T + 1),
+        "evidence": "the request t for the trades with the ids 5 to 9 is given up: it is so",
+    }
+    assert given_up_finding(klines, "it is so", T)["evidence"] == (
+        "the request k for the 1m klines that open from 2026-01-01 12:00 until before 2026-01-01 12:02 (UTC) is given "
+        "up: it is so"
+    )
+    lacking = gone_finding(trades, [(5, 5), (7, 9)], T)
+    assert (lacking["severity"], lacking["evidence"]) == (
+        "warning",
+        "the exchange no longer has 4 trades: ids 5, 7 to 9",
+    )

@@ -15,7 +15,6 @@ import pytest
 import ujson
 from aiohttp import web
 
-from ingest import repair_service, synchroniser
 from ingest.repair_service import main, repair
 from klagg.drivers.redis_streams import Streams
 from klagg.errors import RedisRefused
@@ -28,6 +27,7 @@ from tests.ingest.kit import Relay, column_of, feed_of
 from tests.ingest.repairkit import (
     KEYS,
     NOW_MS,
+    SHORT,
     Stub,
     a_context,
     ask,
@@ -42,20 +42,10 @@ from tests.ingest.repairkit import (
     trades_request,
 )
 from tests.kit import eventually_async as eventually
+from tests.kit import trim_before
 from tests.simulator.kit import running
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair_service, "RETRY_FIRST_S", 0.02)
-    monkeypatch.setattr(repair_service, "RETRY_CAP_S", 0.1)
-    monkeypatch.setattr(repair_service, "NOT_YET_S", 0.05)
-    monkeypatch.setattr(repair_service, "SWEEP_S", 0.02)
-    monkeypatch.setattr(repair_service, "FULL_S", 0.02)
-    monkeypatch.setattr(repair_service, "TIME_S_MIN", 0.02)
-    monkeypatch.setattr(synchroniser, "RETRY_S", 0.02)
 
 
 @pytest.fixture
@@ -184,7 +174,7 @@ async def test_what_cannot_be_served_dies_with_its_reason_and_the_rest_goes_on(
         klines_request(2, "7m", NOW_MS - MINUTE_MS, NOW_MS),
         trades_request(3, 5, 9),
     )
-    streams.append(KEYS.requests, {"v": "1", "kind": "trades"})
+    streams.append(KEYS.requests, {"v": "2", "kind": "trades"})
     streams.append(KEYS.requests, {"v": "9"})
     async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
         await eventually(settled(streams, 5))
@@ -213,15 +203,13 @@ async def test_a_request_past_its_deadline_is_acknowledged_unserved(streams: Str
     assert feed_of(streams, "trades") == []
 
 
-async def test_what_an_earlier_run_or_a_dead_consumer_left_is_served(
-    streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(repair_service, "RECLAIM_IDLE_MS", 0)
+async def test_what_an_earlier_run_or_a_dead_consumer_left_is_served(streams: Streams, redis_url: str) -> None:
     ask(streams, *(trades_request(number, number * 10, number * 10) for number in range(1, 4)))
     streams.ensure_group(KEYS.requests, GROUP_REPAIR)
     streams.read_group([KEYS.requests], GROUP_REPAIR, "repair", count=1)
     streams.read_group([KEYS.requests], GROUP_REPAIR, "dead", count=1)
-    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+    at_once = replace(SHORT, reclaim_idle_ms=0)
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url), at_once) as context:
         await eventually(settled(streams, 3))
     assert sorted(column_of(feed_of(streams, "trades"), "id")) == ["10", "20", "30"]
     assert count(context, "served") == 3
@@ -349,7 +337,7 @@ async def test_answers_wait_while_the_feed_is_at_its_cap(streams: Streams, redis
             await eventually(lambda: count(context, "feed_full"))
             await eventually(lambda: count(context, "answers") == 1)
             assert streams.length(KEYS.feed) == len(filled)
-            streams.trim_before(KEYS.feed, filled[-1])
+            trim_before(streams, KEYS.feed, filled[-1])
             await eventually(lambda: count(context, "served") == 1)
     assert count(context, "answers") == 1
     assert streams.length(KEYS.feed) == 2
@@ -364,10 +352,18 @@ async def test_redis_away_while_answers_come_loses_none(
         context = a_context(exchange.rest_url, relay.url, repair={"calls_max": 3})
         async with repairing(context):
             for at in (2000, 8000, 14_000):
-                await eventually(lambda at=at: count(context, "trades") >= at, 30)
+
+                def come(least: int = at) -> bool:
+                    return count(context, "trades") >= least
+
+                await eventually(come, 30)
                 relay.refusing = True
                 relay.cut()
-                await eventually(lambda before=relay.refused: relay.refused >= before + 2)
+
+                def refused(least: int = relay.refused + 2) -> bool:
+                    return relay.refused >= least
+
+                await eventually(refused)
                 relay.refusing = False
             await eventually(settled(streams, 8), 30)
             await eventually(lambda: "Redis answers again" in caplog.text)
@@ -390,7 +386,7 @@ async def test_a_stream_that_is_none_ends_the_process(streams: Streams, redis_ur
     streams.set_bytes(KEYS.requests, b"text")
     async with running(local()) as exchange:
         with pytest.raises(RedisRefused, match="WRONGTYPE"):
-            await asyncio.wait_for(repair(a_context(exchange.rest_url, redis_url)), 10)
+            await asyncio.wait_for(repair(a_context(exchange.rest_url, redis_url), SHORT), 10)
 
 
 def test_without_redis_the_start_is_refused_in_a_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from aggregator.feed_sequences import FeedSequences
-from ingest import sender as module
 from ingest.feed_capacity import FeedFull
 from ingest.sender import Leftover, Sender
+from ingest.timings import Timings
 from klagg.drivers.redis_streams import Append, AsyncStreams
 from klagg.embedded import RedisServer
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
@@ -46,20 +46,17 @@ class Unreliable:
             raise RedisRefused
 
 
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "RETRY_FIRST_S", 0.001)
-    monkeypatch.setattr(module, "RETRY_CAP_S", 0.002)
+SHORT = Timings(write_retry_first_s=0.001, write_retry_cap_s=0.002)
 
 
-class Roomy:
+class SomeCapacity:
     """Feeds with as much room as a test says."""
 
     def __init__(self) -> None:
         self.full: dict[str, KlaggError] = {}
         self.findings = {"feed:{0}": "findings:{0}", "feed:{1}": "findings:{1}"}
 
-    async def look(self) -> None:
+    async def measure(self) -> None:
         await asyncio.sleep(0)
 
 
@@ -69,17 +66,18 @@ def a_sender(
     bytes_max: int = 1 << 24,
     age_s_max: float = 60,
     shutdown_s: float = 10.0,
-    room: Roomy | None = None,
+    capacity: SomeCapacity | None = None,
 ) -> Sender:
     return Sender(
         redis,
-        room or Roomy(),
+        capacity or SomeCapacity(),
         writer="w@1",
         bytes_max=bytes_max,
         age_s_max=age_s_max,
         shutdown_s=shutdown_s,
         stats=Stats(),
         log=logging.getLogger("test"),
+        timings=SHORT,
     )
 
 
@@ -224,9 +222,9 @@ async def test_what_a_full_buffer_dropped_is_told_when_redis_is_back(caplog: pyt
 
 
 async def test_a_full_feed_is_left_alone_until_it_has_room_again() -> None:
-    redis, room = Unreliable(), Roomy()
-    room.full = {"feed:{0}": FeedFull("feed:{0}", 5 << 20, 5 << 20)}
-    sender = a_sender(redis, bytes_max=20_000, room=room)
+    redis, capacity = Unreliable(), SomeCapacity()
+    capacity.full = {"feed:{0}": FeedFull("feed:{0}", 5 << 20, 5 << 20)}
+    sender = a_sender(redis, bytes_max=20_000, capacity=capacity)
     async with running(sender) as task:
         sender.outbox.put("feed:{0}", trades(0))
         await eventually(lambda: "streams.feed_percent" in sender.outbox.trouble)
@@ -235,7 +233,7 @@ async def test_a_full_feed_is_left_alone_until_it_has_room_again() -> None:
         sender.outbox.put("feed:{1}", trades(5))
         await eventually(lambda: "feed:{1}" in redis.streams)
         assert "feed:{0}" not in redis.streams
-        room.full = {}
+        capacity.full = {}
         await eventually(lambda: "feed:{0}" in redis.streams)
         sender.finish()
         await task
@@ -264,13 +262,14 @@ async def test_an_entry_refused_in_the_middle_lets_none_behind_it_pass(redis_ser
     streams = AsyncStreams(redis_server.url)
     sender = Sender(
         streams,
-        Roomy(),
+        SomeCapacity(),
         writer="w@1",
         bytes_max=1 << 24,
         age_s_max=60,
         shutdown_s=10.0,
         stats=Stats(),
         log=logging.getLogger("test"),
+        timings=SHORT,
     )
     sizes = [10, 10, 1_000_000, 10, 10]
     async with running(sender) as task:

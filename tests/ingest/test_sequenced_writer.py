@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from ingest.sequenced_writer import Pen
+from ingest.sequenced_writer import SequencedWriter
 from klagg.drivers.redis_streams import Append
 from klagg.errors import RedisUnavailable
 
@@ -34,7 +34,7 @@ class Noting:
 
 async def test_each_stream_counts_for_itself() -> None:
     redis = Noting()
-    pen = Pen(redis, "clock@1")
+    pen = SequencedWriter(redis, "clock@1")
     await pen.write(lambda: [Append("a", {"time": "1"}), Append("b", {"time": "1"}), Append("a", {"time": "2"})])
     await pen.write(lambda: [Append("b", {"time": "3"})])
     assert redis.noted == [("a", "1", "1"), ("b", "1", "1"), ("a", "2", "2"), ("b", "2", "3")]
@@ -42,7 +42,7 @@ async def test_each_stream_counts_for_itself() -> None:
 
 async def test_a_dropped_entry_leaves_no_gap() -> None:
     redis = Noting()
-    pen = Pen(redis, "clock@1")
+    pen = SequencedWriter(redis, "clock@1")
     await pen.write(lambda: [Append("a", {"time": "1"})])
     redis.away = True
     with pytest.raises(RedisUnavailable):
@@ -54,7 +54,7 @@ async def test_a_dropped_entry_leaves_no_gap() -> None:
 
 async def test_entries_are_composed_when_it_is_their_turn() -> None:
     redis = Noting()
-    pen = Pen(redis, "clock@1")
+    pen = SequencedWriter(redis, "clock@1")
     times = iter(range(1, 100))
     await asyncio.gather(*(pen.write(lambda: [Append("a", {"time": str(next(times))})]) for _ in range(10)))
     assert redis.noted == [("a", str(each), str(each)) for each in range(1, 11)]

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import pytest
 
-from ingest import connection, listed
 from ingest.connection import Connection
-from ingest.line import by_shard, watermark_interval_s
-from ingest.service import ingest, main
+from ingest.service import main
 from klagg.binance.endpoints import Endpoint
 from klagg.clock import ExchangeClock
 from klagg.drivers.redis_streams import Streams
-from klagg.errors import ConfigError, ExchangeRefused
-from klagg.simulator import LocalExchange, RecordedMarket
+from klagg.simulator import RecordedMarket, Simulator
 from klagg.wire.keys import shard_of
 from tests.ingest.kit import (
     NOW_MS,
@@ -28,16 +27,10 @@ from tests.ingest.kit import (
     fill,
     frame_of,
 )
-from tests.ingest.linekit import a_context, a_line
+from tests.ingest.linekit import SHORT, a_context, a_line
 from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
-
-
-@pytest.fixture(autouse=True)
-def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 0.01)
-    monkeypatch.setattr(listed, "START_FIRST_S", 0.01)
 
 
 @pytest.fixture
@@ -129,17 +122,21 @@ async def test_symbols_are_spread_over_connections_and_shards(streams: Streams, 
             assert numbers == list(range(1, len(numbers) + 1))
 
 
+def marked(streams: Streams, more_than: int) -> bool:
+    """Whether the feed has more watermarks than so many."""
+    return len(feed_of(streams, "watermark")) > more_than
+
+
 async def test_watermarks_follow_the_connection(
     streams: Streams, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(connection, "RECONNECT_FIRST_S", 60.0)
     async with SmallExchange().running() as exchange:
         context = a_context(exchange, redis_url, ingest={"watermark_ms": 100})
-        async with a_line(context):
+        async with a_line(context, replace(SHORT, reconnect_first_s=60.0)):
             await eventually(lambda: exchange.connections)
             for number in range(3):
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(feed_of(streams, "watermark")) > number)
+                await eventually(partial(marked, streams, number))
             exchange.connections[-1].transport.abort()
             await eventually(lambda: context.stats.gauges["connections"] == 0)
             # While it is down there is nothing to say, however often a watermark is due.
@@ -174,7 +171,7 @@ async def test_a_watermark_stands_behind_the_trades_that_it_vouches_for(streams:
             await eventually(lambda: exchange.connections)
             for number in range(5):
                 await exchange.send(frame_of(agg_trade(number)))
-                await eventually(lambda number=number: len(feed_of(streams, "watermark")) > number)
+                await eventually(partial(marked, streams, number))
     alive_ms = 0
     for entry in streams.range("feed:{0}"):
         if entry.fields[b"kind"] == b"watermark":
@@ -261,40 +258,10 @@ async def test_a_full_buffer_goes_on_receiving_and_tells_what_it_dropped(streams
     assert numbers == list(range(1, len(numbers) + 1))
 
 
-async def test_a_start_without_an_exchange_gives_up_with_a_sentence(
-    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(listed, "START_TRIES", 3)
-    async with SmallExchange().running() as exchange:
-        exchange.rest_status = 503
-        with pytest.raises(ExchangeRefused, match="refused /fapi/v1/exchangeInfo with HTTP 503"):
-            await ingest(a_context(exchange, redis_url))
-    said = [record.getMessage() for record in caplog.records]
-    assert len([sentence for sentence in said if sentence.startswith("no symbols yet, next try in ")]) == 2
-
-
-async def test_a_start_waits_for_an_exchange_that_comes_late(streams: Streams, redis_url: str) -> None:
-    async with SmallExchange().running() as exchange:
-        exchange.rest_status = 503
-        context = a_context(exchange, redis_url)
-        async with a_line(context):
-            await eventually(lambda: context.stats.counters.get("sync_failures"))
-            exchange.rest_status = 200
-            await eventually(lambda: exchange.connections)
-            await exchange.send(frame_of(agg_trade(1)))
-            await eventually(lambda: context.stats.counters.get("syncs"))
-
-
-async def test_unknown_symbols_are_an_error(redis_url: str) -> None:
-    async with SmallExchange().running() as exchange:
-        with pytest.raises(ConfigError, match="names 'BTCUSD', which the exchange does not list"):
-            await ingest(a_context(exchange, redis_url, exchange={"symbols": ["BTCUSD"]}))
-
-
 async def test_a_recording_arrives_whole(streams: Streams, redis_url: str, realdata: Path) -> None:
     """Eight minutes of every fill of BTCUSDT, played fast by the local exchange."""
     market = RecordedMarket.load([str(realdata / "um_trade_btcusdt_2024-07-18_19.txt.gz")])
-    exchange = LocalExchange(market, 200.0)
+    exchange = Simulator(market, 200.0)
     await exchange.start()
     try:
         # At ×200 a look at the clock every 100 ms may be 20 s behind.
@@ -305,16 +272,6 @@ async def test_a_recording_arrives_whole(streams: Streams, redis_url: str, reald
         await exchange.stop()
     assert ids_in(streams) == list(range(5182005737, 5182005737 + 10_701))
     assert context.stats.counters["rejected"] == 0
-
-
-def test_shards_and_pace() -> None:
-    assert by_shard(["BTCUSDT", "ETHUSDT"], 1) == {0: ["BTCUSDT", "ETHUSDT"]}
-    assert (
-        watermark_interval_s(1000, 1.0),
-        watermark_interval_s(1000, 10.0),
-        watermark_interval_s(1000, 1000.0),
-        watermark_interval_s(1000, 0.0),
-    ) == (1.0, 0.1, 0.05, 1.0)
 
 
 def test_an_unreachable_redis_is_one_sentence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:

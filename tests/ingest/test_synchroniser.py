@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pytest
 
-from ingest import synchroniser as module
-from ingest.synchroniser import Synchroniser
+from ingest.synchroniser import LOOK_S_MAX, PAUSE_S_MAX, Synchroniser
+from ingest.timings import DEFAULT_TIMINGS
 from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ExchangeRefused, ExchangeUnavailable
@@ -29,9 +30,12 @@ class Answers(ExchangeRest):
         return clock.observe(steady_ms(), steady_ms(), answer, self.speed)
 
 
-def a_synchroniser(rest: Answers, lost_s: float = 300) -> tuple[Synchroniser, ExchangeClock, Stats]:
-    clock, stats = ExchangeClock(), Stats()
-    return Synchroniser(rest, clock, sync_s=10, lost_s=lost_s, stats=stats, log=logging.getLogger("test")), clock, stats
+def a_synchroniser(
+    rest: Answers, lost_s: float = 300, local_ms: Callable[[], float] = steady_ms
+) -> tuple[Synchroniser, ExchangeClock, Stats]:
+    clock, stats, log = ExchangeClock(), Stats(), logging.getLogger("test")
+    made = Synchroniser(rest, clock, sync_s=10, lost_s=lost_s, stats=stats, log=log, local_ms=local_ms)
+    return made, clock, stats
 
 
 async def test_a_round_trip_sets_the_clock() -> None:
@@ -49,7 +53,7 @@ async def test_a_failure_keeps_the_estimate_and_is_said_once(caplog: pytest.LogC
     assert not await synchroniser.once()
     assert not await synchroniser.once()
     assert not clock.synced
-    assert synchroniser.wait_s == module.RETRY_S
+    assert synchroniser.wait_s == DEFAULT_TIMINGS.sync_retry_s
     assert await synchroniser.once()
     assert [record.getMessage() for record in caplog.records] == [
         "the exchange's clock cannot be read, this machine's clock stands in: The exchange does not answer.",
@@ -58,31 +62,25 @@ async def test_a_failure_keeps_the_estimate_and_is_said_once(caplog: pytest.LogC
     assert stats.counters == {"sync_failures": 2, "syncs": 1}
 
 
-@pytest.mark.parametrize(("asked_s", "waits_s"), [(0.0, 1.0), (30.0, 30.0), (259_200.0, module.PAUSE_S_MAX)])
-async def test_the_pause_that_the_exchange_asks_for(
-    asked_s: float, waits_s: float, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.mark.parametrize(("asked_s", "waits_s"), [(0.0, 1.0), (30.0, 30.0), (259_200.0, PAUSE_S_MAX)])
+async def test_the_pause_that_the_exchange_asks_for(asked_s: float, waits_s: float) -> None:
     now = [1_000_000.0]
-    monkeypatch.setattr(module, "steady_ms", lambda: now[0])
     rest = Answers(ExchangeRefused("", status=418, retry_after_s=asked_s), NOW_MS)
-    synchroniser, _, _ = a_synchroniser(rest)
+    synchroniser, _, _ = a_synchroniser(rest, local_ms=lambda: now[0])
     assert not await synchroniser.once()
     waited_s = 0.0
     while len(rest.answers) == 1:
-        assert 0 < synchroniser.wait_s <= module.LOOK_S_MAX
+        assert 0 < synchroniser.wait_s <= LOOK_S_MAX
         waited_s += synchroniser.wait_s
         now[0] += synchroniser.wait_s * 1000
         await synchroniser.once()
     assert waited_s == waits_s
 
 
-async def test_a_clock_unread_for_long_is_an_alarm_and_time_goes_on(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_clock_unread_for_long_is_an_alarm_and_time_goes_on(caplog: pytest.LogCaptureFixture) -> None:
     now = [1_000_000.0]
-    monkeypatch.setattr(module, "steady_ms", lambda: now[0])
     rest = Answers(ExchangeRefused("", status=418, retry_after_s=3600), ExchangeUnavailable())
-    synchroniser, clock, stats = a_synchroniser(rest, lost_s=300)
+    synchroniser, clock, stats = a_synchroniser(rest, lost_s=300, local_ms=lambda: now[0])
     clock.observe(now[0], now[0], NOW_MS)
     for _ in range(12):
         await synchroniser.once()
@@ -97,14 +95,14 @@ async def test_a_clock_unread_for_long_is_an_alarm_and_time_goes_on(
         await synchroniser.once()
         now[0] += synchroniser.wait_s * 1000
     assert stats.counters["sync_lost"] == 1
-    assert stats.gauges["clock_age_s"] >= 300
+    assert float(stats.gauges["clock_age_s"]) >= 300
 
 
 async def test_a_held_clock_is_looked_at_often() -> None:
     rest = Answers(NOW_MS, NOW_MS, speed=0.0)
     synchroniser, _, _ = a_synchroniser(rest)
     await synchroniser.once()
-    assert synchroniser.wait_s == module.HELD_RETRY_S
+    assert synchroniser.wait_s == DEFAULT_TIMINGS.sync_held_s
     rest.speed = 20.0
     await synchroniser.once()
     assert synchroniser.wait_s == 10

@@ -104,7 +104,7 @@ def test_the_exchange_s_intervals_are_all_there_shortest_first() -> None:
     assert list(INTERVALS) == ["1s", "5s", "15s", *binance]
     lengths = [each.shortest_ms for each in INTERVALS.values()]
     assert lengths == sorted(lengths)
-    assert [name for name, each in INTERVALS.items() if each.calendar] == ["1M"]
+    assert [name for name, each in INTERVALS.items() if not each.length_ms] == ["1M"]
 
 
 @pytest.mark.parametrize("name", ["2m", "", "1", "m", "1D", "1 m", "60s", "1min", "month"])

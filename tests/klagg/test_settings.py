@@ -29,6 +29,8 @@ def test_toml_round_trip(tmp_path: Path) -> None:
     [
         ({"redis": {"ulr": "x"}}, "unknown setting redis.ulr"),
         ({"redsi": {}}, "unknown setting redsi"),
+        ({"ingest": {"mark_ms": 500}}, "the setting ingest.mark_ms is called ingest.watermark_ms now"),
+        ({"aggregator": {"grace_unmarked_ms": 1}}, "is called aggregator.grace_without_watermark_ms now"),
         ({"redis": {"block_ms": "200"}}, "redis.block_ms must be a whole number"),
         ({"redis": {"block_ms": 5000}}, "redis.block_ms is 5000: it must be between 1 and 2500"),
         ({"database": {"enabled": 1}}, "database.enabled must be true or false"),
@@ -69,6 +71,8 @@ def test_environment_overrides_and_refuses_typos() -> None:
     assert settings.shards == 3
     with pytest.raises(ConfigError, match="KLAGG_REDIS__ULR names no setting"):
         load(None, {"KLAGG_REDIS__ULR": "x"})
+    with pytest.raises(ConfigError, match=r"names no setting: ingest\.mark_ms is called ingest\.watermark_ms now"):
+        load(None, {"KLAGG_INGEST__MARK_MS": "500"})
     with pytest.raises(ConfigError, match="must be a whole number"):
         load(None, {"KLAGG_CLOCK__TICK_MS": "fast"})
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ingest.repair_pages import NotYet
-from ingest.repair_queue import Job, WaitingRoom, wanted_of
+from ingest.repair_queue import Job, RepairQueue, queued_request
 from klagg.errors import RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.wire.entries import (
@@ -28,7 +28,7 @@ from klagg.wire.entries import (
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.keys import Keys
 from tests.simulation.virtualredis import VirtualStreams
-from writers.batch import Taken, resolve
+from writers.batch import Accepted, resolve
 from writers.kline_entries import kline_of
 
 if TYPE_CHECKING:
@@ -175,7 +175,7 @@ class Repair(Sender):
 
     def restart(self) -> None:
         super().restart()
-        self.room = WaitingRoom(WAITING_MAX)
+        self.queue = RepairQueue(WAITING_MAX)
         self.recovered = False
 
     def step(self, now_ms: int) -> None:
@@ -183,30 +183,32 @@ class Repair(Sender):
         world = self.world
         try:
             if not self.recovered:
-                pending = self.streams.read_pending(KEYS.requests, "repair", "repair", after="0-0", count=WAITING_MAX)
+                pending = self.streams.read_pending(
+                    KEYS.requests, "repair", "repair", after="0-0", count=WAITING_MAX
+                ).entries
                 self.recovered = not pending
                 self._take(pending)
-            elif self.room.room:
-                found = self.streams.read_group([KEYS.requests], "repair", "repair", count=self.room.room)
+            elif self.queue.free:
+                found = self.streams.read_group([KEYS.requests], "repair", "repair", count=self.queue.free)
                 self._take(found.get(KEYS.requests, ()))
-            late = [each.entry_id for each in self.room.expire(now_ms)]
+            late = [each.entry_id for each in self.queue.expire(now_ms)]
             world.seen["request too late"] += len(late)
             self._ack(late)
-            while job := self.room.next(now_ms, now_ms):
-                if not job.resting_ms and world.repair_ms > 1:
-                    self.room.rest(job, now_ms + world.rng.randrange(1, world.repair_ms))
+            while job := self.queue.next(now_ms, now_ms):
+                if not job.not_before_ms and world.repair_ms > 1:
+                    self.queue.postpone(job, now_ms + world.rng.randrange(1, world.repair_ms))
                 elif self._serve(job, now_ms):
-                    self.room.done(job)
-                    self._ack(each.entry_id for each in job.wanted)
+                    self.queue.done(job)
+                    self._ack(each.entry_id for each in job.requests)
                 else:
-                    self.room.rest(job, now_ms + RETRY_MS)
+                    self.queue.postpone(job, now_ms + RETRY_MS)
         except AWAY:
             self.recovered = False
 
     def _take(self, entries: Iterable[object]) -> None:
         for entry in entries:
             request = request_of(entry.fields)  # type: ignore[attr-defined]
-            self.room.add(wanted_of(0, entry.id, entry.fields, request))  # type: ignore[attr-defined]
+            self.queue.add(queued_request(0, entry.id, entry.fields, request))  # type: ignore[attr-defined]
 
     def _ack(self, ids: Iterable[str]) -> None:
         self.streams.ack(KEYS.requests, "repair", list(ids))
@@ -214,7 +216,7 @@ class Repair(Sender):
     def _serve(self, job: Job, now_ms: int) -> bool:
         """Ask the exchange and write what it says; whether that is done."""
         world, rng = self.world, self.world.rng
-        request = job.wanted[0].request
+        request = job.requests[0].request
         world.seen[f"request for {request.kind}"] += 1
         if not world.calm and rng.random() < 0.1:
             world.seen["request never answered"] += 1
@@ -228,7 +230,7 @@ class Repair(Sender):
                 if not world.calm and answer and rng.random() < 0.15:
                     world.seen["answer in part"] += 1
                     answer = self._part(answer, request)
-                entries += job.pages.take(answer, now_ms)
+                entries += job.pages.receive(answer, now_ms)
         except NotYet:
             world.seen["not yet"] += 1
             return False
@@ -272,7 +274,7 @@ class Writer:
         world = self.world
         try:
             if not self.recovered:
-                entries = self.streams.read_pending(KEYS.klines, "writers", "writer", after="0-0", count=100)
+                entries = self.streams.read_pending(KEYS.klines, "writers", "writer", after="0-0", count=100).entries
                 self.recovered = not entries
                 world.seen["kline given again"] += len(entries)
             else:
@@ -280,7 +282,7 @@ class Writer:
             if not world.calm and world.rng.random() < 0.02:
                 self.recovered = False  # killed before it wrote
                 return
-            taken = [Taken(KEYS.klines, each.id, each.fields, kline_of(each.fields)) for each in entries]
+            taken = [Accepted(KEYS.klines, each.id, each.fields, kline_of(each.fields)) for each in entries]
             for each in resolve(taken):
                 held = self.table.get(each.kline.key)
                 if held is None or each.kline.version > held.version:

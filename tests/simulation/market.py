@@ -123,7 +123,7 @@ def _times(rng: random.Random, count: int, start_ms: int, end_ms: int) -> list[i
         (at, min(end_ms, at + rng.choice((50, 2_000, 20_000))))
         for at in (rng.randrange(start_ms, end_ms) for _ in range(rng.randrange(1, 5)))
     ]
-    times = []
+    times: list[int] = []
     for _ in range(count):
         low, high = rng.choice(windows) if rng.random() < 0.9 else (start_ms, end_ms)
         times.append(rng.randrange(low, high) if not times or rng.random() < 0.8 else times[-1])

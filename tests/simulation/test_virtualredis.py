@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -53,18 +54,19 @@ def test_groups(streams: Any) -> None:
     before = streams.groups(FEED)["g"]
     assert before <= ids[0]
     assert fields(streams.read_group([FEED], "g", "me", count=2)[FEED]) == [b"0", b"1"]
-    assert fields(streams.read_pending(FEED, "g", "me", after="0-0", count=9)) == [b"0", b"1"]
-    assert fields(streams.read_pending(FEED, "g", "me", after=ids[0], count=9)) == [b"1"]
+    assert fields(streams.read_pending(FEED, "g", "me", after="0-0", count=9).entries) == [b"0", b"1"]
+    assert fields(streams.read_pending(FEED, "g", "me", after=ids[0], count=9).entries) == [b"1"]
     assert (streams.pending_count(FEED, "g"), streams.group_lag(FEED, "g")) == (2, 1)
     assert streams.groups(FEED)["g"] == ids[0]
     streams.ack(FEED, "g", ids[:2])
     assert ids[1] < streams.groups(FEED)["g"] <= ids[2]
     assert fields(streams.read_group([FEED], "g", "me", count=2)[FEED]) == [b"2"]
     assert streams.read_group([FEED], "g", "me", count=2) == {}
-    for read in (
+    reads: list[Callable[[], object]] = [
         lambda: streams.read_group([FEED], "none", "me", count=1),
         lambda: streams.read_pending(FEED, "none", "me", after="0-0", count=1),
-    ):
+    ]
+    for read in reads:
         with pytest.raises(RedisRefused, match="NOGROUP"):
             read()
 

@@ -10,8 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Trim, Write, next_id
+from klagg.drivers.commands import Append, Delete, Entry, HashUpdate, Pending, Trim, Write
 from klagg.errors import CommitConflict, CommitDoubt, RedisRefused, RedisUnavailable
+from klagg.wire.entry_id import next_id
 
 Id = tuple[int, int]
 ZERO: Id = (0, 0)
@@ -250,8 +251,8 @@ class VirtualStreams:
             raise RedisRefused(f"NOGROUP No such key '{key}' or consumer group '{group}'")
         return held
 
-    def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> list[Entry]:
-        """What the group was given and has not acknowledged, behind `after`."""
+    def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> Pending:
+        """What the group was given and has not acknowledged, behind `after`; nothing is ever gone here."""
 
         def look(_: State) -> list[Entry]:
             pending = self._group(key, group).pending
@@ -259,7 +260,8 @@ class VirtualStreams:
             found = [(entry_id, fields) for entry_id, fields in entries if entry_id in pending]
             return [Entry(text(entry_id), fields) for entry_id, fields in found if entry_id > number(after)][:count]
 
-        return list(self._call("read_pending", look))
+        entries = list(self._call("read_pending", look))
+        return Pending(entries, [], entries[-1].id if entries else "")
 
     def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
         self._call("ack", lambda state: self._group(key, group).pending.difference_update(map(number, ids)))

@@ -24,10 +24,10 @@ from aggregator.commit import split_outputs
 from aggregator.core import Core
 from aggregator.service import Service
 from klagg import settings
-from klagg.drivers.redis_streams import next_id
 from klagg.errors import CommitConflict, CommitDoubt, KlaggError, RedisOlder, RedisRefused, RedisUnavailable
 from klagg.process.stats import Stats
 from klagg.settings import Settings
+from klagg.wire.entry_id import next_id
 from tests.simulation.actors import KEYS, Clocks, Line, Repair, Writer
 from tests.simulation.market import Shape, market_of
 from tests.simulation.virtualredis import Crash, State, VirtualRedis, VirtualStreams
@@ -182,7 +182,12 @@ class World:
         elif fault == "reply to a line lost":
             rng.choice(self.lines).lose_reply = True
         else:
-            {"writer killed": self.writer, "repair killed": self.repair, "clock killed": self.clocks}[fault].restart()
+            restarts: dict[str, Callable[[], object]] = {
+                "writer killed": self.writer.restart,
+                "repair killed": self.repair.restart,
+                "clock killed": self.clocks.restart,
+            }
+            restarts[fault]()
 
     def _after(self, wait_ms: int, action: Callable[[], None]) -> None:
         self._later.append((int(self.clock.now_ms) + wait_ms, action))

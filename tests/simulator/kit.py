@@ -1,4 +1,4 @@
-"""What the tests of the local exchange share."""
+"""What the tests of the simulator share."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import websockets
 from websockets.asyncio.client import ClientConnection
 
-from klagg.simulator import LocalExchange
+from klagg.simulator import Simulator
 from klagg.simulator.market import MarketTrade
 
 START_MS = 1_767_268_800_000
@@ -35,7 +35,7 @@ def trade(
 
 
 @asynccontextmanager
-async def running(exchange: LocalExchange) -> AsyncIterator[LocalExchange]:
+async def running(exchange: Simulator) -> AsyncIterator[Simulator]:
     """A started exchange that must not have failed by the end."""
     await exchange.start()
     try:
@@ -46,7 +46,7 @@ async def running(exchange: LocalExchange) -> AsyncIterator[LocalExchange]:
 
 
 @asynccontextmanager
-async def connected(exchange: LocalExchange, path: str) -> AsyncIterator[ClientConnection]:
+async def connected(exchange: Simulator, path: str) -> AsyncIterator[ClientConnection]:
     """A client connection to a path of the exchange."""
     async with websockets.connect(
         exchange.websocket_url + path, compression=None, max_size=None, max_queue=None

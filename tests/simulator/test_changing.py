@@ -7,11 +7,11 @@ from typing import Any
 import aiohttp
 import pytest
 
-from klagg.simulator import FaultScript, FaultScriptError, LocalExchange, SyntheticMarket, read_faults
+from klagg.simulator import FaultScript, FaultScriptError, Simulator, SyntheticMarket, read_faults
 from klagg.simulator.bars import Bar, fold
 from klagg.simulator.changing import ChangingMarket
 from klagg.simulator.history import klines
-from klagg.simulator.market import Listing, MarketTrade, Source
+from klagg.simulator.market import ContractListing, MarketSource, MarketTrade
 from tests.simulator.kit import START_MS, ask, connected, receive, running
 
 MINUTE_MS = 60_000
@@ -58,7 +58,7 @@ def at(second: float) -> int:
     return START_MS + int(second * 1000)
 
 
-def told(source: Source, symbol: str, *, fills: bool = False) -> list[MarketTrade]:
+def told(source: MarketSource, symbol: str, *, fills: bool = False) -> list[MarketTrade]:
     """A symbol's trades as a player draws them."""
     found: list[MarketTrade] = []
     for after_ms in range(START_MS, END_MS, 5 * SECOND_MS):
@@ -68,7 +68,7 @@ def told(source: Source, symbol: str, *, fills: bool = False) -> list[MarketTrad
     return found
 
 
-def listing(source: Source, symbol: str, now_ms: int) -> Listing | None:
+def listing(source: MarketSource, symbol: str, now_ms: int) -> ContractListing | None:
     return next((each for each in source.listings(now_ms) if each.symbol == symbol), None)
 
 
@@ -222,7 +222,7 @@ def test_changes_that_cannot_be_are_refused(tables: list[str], sentence: str) ->
 
 async def test_streams_rest_and_contract_info_follow() -> None:
     source = SyntheticMarket(8, 100, seed=5)
-    exchange = LocalExchange(source, 100, start_ms=START_MS, wait=True, faults=script())
+    exchange = Simulator(source, 100, start_ms=START_MS, wait=True, faults=script())
     path = "/market/stream?streams=!contractInfo/btcusdt@aggTrade/ethusdt@aggTrade/btcusdt@kline_1m"
     events: list[dict[str, Any]] = []
     trades: list[tuple[str, int, int]] = []

@@ -1,13 +1,13 @@
 from __future__ import annotations
 
-from klagg.simulator.fault_player import FaultPlay, Refusal
+from klagg.simulator.fault_player import FaultPlayer, Refusal
 from klagg.simulator.faults import read_faults
 from klagg.simulator.faulty_hub import FaultyHub
 
 
-def play(*tables: str, seed: int = 1) -> FaultPlay:
+def play(*tables: str, seed: int = 1) -> FaultPlayer:
     script = read_faults(f"seed = {seed}\n" + "\n".join(f"[[fault]]\n{table}" for table in tables))
-    return FaultPlay(script, FaultyHub(1_000, script))
+    return FaultPlayer(script, FaultyHub(1_000, script))
 
 
 def test_handshakes_are_refused_by_line_and_while_it_lasts() -> None:

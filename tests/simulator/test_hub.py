@@ -4,8 +4,8 @@ import asyncio
 from typing import Any
 
 from klagg.binance.serving.subscriptions import Subscriptions
-from klagg.simulator.hub import Connection, Hub
-from klagg.simulator.streams import Kind, Route
+from klagg.simulator.hub import StreamConnection, StreamHub
+from klagg.simulator.streams import StreamKind, WebSocketRoute
 
 
 class Sink(asyncio.Transport):
@@ -30,25 +30,27 @@ class Sink(asyncio.Transport):
         return self.aborted
 
 
-def connect(hub: Hub, route: Route, *names: str, combined: bool = False) -> tuple[Connection, Sink]:
+def connect(
+    hub: StreamHub, route: WebSocketRoute, *names: str, combined: bool = False
+) -> tuple[StreamConnection, Sink]:
     sink = Sink()
-    connection = Connection(route, sink, Subscriptions(combined, 10))
+    connection = StreamConnection(route, sink, Subscriptions(combined, 10))
     hub.attach(connection)
     hub.listen(connection, connection.subscriptions.add(names))
     return connection, sink
 
 
 def test_an_event_is_encoded_once_and_written_in_one_piece() -> None:
-    hub = Hub(1_000)
+    hub = StreamHub(1_000)
     encoded = []
 
     def encode(event: str) -> str:
         encoded.append(event)
         return event
 
-    _, raw = connect(hub, Route.MARKET, "a@aggTrade")
-    _, other = connect(hub, Route.MARKET, "a@aggTrade", "b@aggTrade")
-    _, wrapped = connect(hub, Route.MARKET, "a@aggTrade", combined=True)
+    _, raw = connect(hub, WebSocketRoute.MARKET, "a@aggTrade")
+    _, other = connect(hub, WebSocketRoute.MARKET, "a@aggTrade", "b@aggTrade")
+    _, wrapped = connect(hub, WebSocketRoute.MARKET, "a@aggTrade", combined=True)
     hub.publish("a@aggTrade", encode, "{}")
     hub.publish("b@aggTrade", encode, "[]")
     hub.publish("c@aggTrade", encode, "nobody listens")
@@ -62,21 +64,21 @@ def test_an_event_is_encoded_once_and_written_in_one_piece() -> None:
 
 
 def test_the_wrong_route_is_silent() -> None:
-    hub = Hub(1_000)
-    connection, sink = connect(hub, Route.RETIRED, "a@aggTrade")
+    hub = StreamHub(1_000)
+    connection, sink = connect(hub, WebSocketRoute.RETIRED, "a@aggTrade")
     hub.publish("a@aggTrade", str, "{}")
     hub.flush()
     assert sink.writes == []
-    assert not hub.wants(Kind.AGG_TRADE)
+    assert not hub.wants(StreamKind.AGG_TRADE)
     assert list(connection.subscriptions.streams) == ["a@aggTrade"]
 
 
 def test_leaving_ends_all_interest() -> None:
-    hub = Hub(1_000)
-    connection, sink = connect(hub, Route.MARKET, "a@aggTrade", "!miniTicker@arr")
-    assert hub.wants(Kind.MINI_TICKERS)
+    hub = StreamHub(1_000)
+    connection, sink = connect(hub, WebSocketRoute.MARKET, "a@aggTrade", "!miniTicker@arr")
+    assert hub.wants(StreamKind.MINI_TICKERS)
     hub.unlisten(connection, ["!miniTicker@arr"])
-    assert not hub.wants(Kind.MINI_TICKERS)
+    assert not hub.wants(StreamKind.MINI_TICKERS)
     hub.detach(connection)
     hub.publish("a@aggTrade", str, "{}")
     hub.flush()
@@ -84,12 +86,12 @@ def test_leaving_ends_all_interest() -> None:
 
 
 def test_a_slow_consumer_is_cut() -> None:
-    hub = Hub(1_000)
-    _, sink = connect(hub, Route.MARKET, "a@aggTrade")
+    hub = StreamHub(1_000)
+    _, sink = connect(hub, WebSocketRoute.MARKET, "a@aggTrade")
     sink.unread = 1_000
     hub.publish("a@aggTrade", str, "{}")
     hub.flush()
-    assert not sink.aborted
+    assert (sink.aborted, hub.slow_consumers_cut) == (False, 0)
     sink.unread = 1_001
     hub.publish("a@aggTrade", str, "{}")
     hub.flush()

@@ -5,10 +5,10 @@ from typing import Any
 
 from klagg.simulator.bars import fold
 from klagg.simulator.live_klines import SETTLE_MS, LiveKlines
-from klagg.simulator.streams import Kind, Stream
+from klagg.simulator.streams import ExchangeStream, StreamKind
 from tests.simulator.kit import trade
 
-MINUTE = Stream(Kind.KLINE, "AUSDT", "1m")
+MINUTE = ExchangeStream(StreamKind.KLINE, "AUSDT", "1m")
 
 
 def events(live: LiveKlines, position_ms: int) -> list[dict[str, Any]]:

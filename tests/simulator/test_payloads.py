@@ -6,7 +6,7 @@ from pathlib import Path
 from klagg.binance.serving.payloads import exchange_info, text_frame, unit
 from klagg.simulator import payloads
 from klagg.simulator.bars import fold
-from klagg.simulator.market import Listing, MarketTrade
+from klagg.simulator.market import ContractListing, MarketTrade
 from tests.simulator.kit import trade
 
 
@@ -71,7 +71,7 @@ def test_sums_have_no_exponent() -> None:
 
 
 def test_exchange_info() -> None:
-    listing = Listing("AUSDT", "A", "USDT", 2, 3, "0.10", "0.001", 5)
+    listing = ContractListing("AUSDT", "A", "USDT", 2, 3, "0.10", "0.001", 5)
     info = exchange_info([listing], 77, 2400)
     assert (info["serverTime"], info["rateLimits"][0]["limit"]) == (77, 2400)
     (symbol,) = info["symbols"]

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import Any
 
 from klagg.simulator import SyntheticMarket
-from klagg.simulator.hub import Hub
-from klagg.simulator.market import Listing
+from klagg.simulator.hub import StreamHub
+from klagg.simulator.market import ContractListing
 from klagg.simulator.player import Player
-from klagg.simulator.streams import Route
+from klagg.simulator.streams import WebSocketRoute
 from tests.simulator.kit import START_MS
 from tests.simulator.test_hub import Sink, connect
 
@@ -29,10 +29,10 @@ def payloads(sink: Sink) -> list[Any]:
 
 
 def test_every_trade_is_published_once_and_in_order() -> None:
-    market, hub = SyntheticMarket(4, 200, seed=5), Hub(10**9)
+    market, hub = SyntheticMarket(4, 200, seed=5), StreamHub(10**9)
     player = Player(market, hub, START_MS)
-    _, aggregates = connect(hub, Route.MARKET, "btcusdt@aggTrade")
-    _, fills = connect(hub, Route.PUBLIC, "btcusdt@trade")
+    _, aggregates = connect(hub, WebSocketRoute.MARKET, "btcusdt@aggTrade")
+    _, fills = connect(hub, WebSocketRoute.PUBLIC, "btcusdt@trade")
     for until_ms in (START_MS + 17, START_MS + 900, START_MS + 30_000):
         player.play(until_ms)
     ids = [event["a"] for event in payloads(aggregates)]
@@ -45,9 +45,9 @@ def test_every_trade_is_published_once_and_in_order() -> None:
 
 
 def test_tickers_that_changed_come_once() -> None:
-    hub = Hub(10**9)
+    hub = StreamHub(10**9)
     player = Player(SyntheticMarket(4, 200, seed=5), hub, START_MS)
-    _, sink = connect(hub, Route.MARKET, "!miniTicker@arr")
+    _, sink = connect(hub, WebSocketRoute.MARKET, "!miniTicker@arr")
     player.play(START_MS + 1_000)
     player.publish_tickers()
     player.publish_tickers()
@@ -59,15 +59,15 @@ def test_tickers_that_changed_come_once() -> None:
 class _Delisting(SyntheticMarket):
     """A market that delists its first symbol after a second."""
 
-    def listings(self, now_ms: int) -> Sequence[Listing]:
+    def listings(self, now_ms: int) -> Sequence[ContractListing]:
         first, *rest = super().listings(now_ms)
         return [replace(first, status="SETTLING") if now_ms > START_MS + 1_000 else first, *rest]
 
 
 def test_a_changed_listing_is_announced() -> None:
-    hub = Hub(10**9)
+    hub = StreamHub(10**9)
     player = Player(_Delisting(2, 20, seed=5), hub, START_MS)
-    _, sink = connect(hub, Route.MARKET, "!contractInfo")
+    _, sink = connect(hub, WebSocketRoute.MARKET, "!contractInfo")
     player.publish_listings()
     player.play(START_MS + 2_000)
     player.publish_listings()

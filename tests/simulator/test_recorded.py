@@ -11,6 +11,7 @@ from klagg.errors import RecordingError
 from klagg.recordings import open_klines, open_trades
 from klagg.simulator import RecordedMarket
 from klagg.simulator.history import klines
+from klagg.simulator.market import MarketTrade
 
 LATE = 2**60
 
@@ -63,7 +64,7 @@ def test_each_counting_fill_is_an_aggregate_trade(btc: RecordedMarket) -> None:
 
 def test_any_cut_of_time_gives_every_trade_once(btc: RecordedMarket) -> None:
     first_ms, last_ms = btc.span_ms()
-    pieces = []
+    pieces: list[MarketTrade] = []
     for after_ms in range(first_ms - 1, last_ms, 7_001):
         pieces += btc.aggregates(after_ms, min(after_ms + 7_001, last_ms))
     assert pieces == btc.aggregates(first_ms - 1, last_ms)

@@ -15,7 +15,7 @@ import websockets
 from websockets.asyncio.client import ClientConnection
 from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatus
 
-from klagg.simulator import Limits, LocalExchange, SyntheticMarket
+from klagg.simulator import Limits, Simulator, SyntheticMarket
 from klagg.simulator.faults import FaultScript, read_faults
 from tests.kit import eventually_async as eventually
 from tests.simulator.kit import START_MS, ask, connected, receive, running
@@ -27,13 +27,13 @@ def script(*tables: str) -> FaultScript:
     return read_faults("seed = 3\n" + "\n".join(f"[[fault]]\n{table}" for table in tables))
 
 
-def exchange(*tables: str, speed: float = 20, **options: Any) -> LocalExchange:
+def exchange(*tables: str, speed: float = 20, **options: Any) -> Simulator:
     source = SyntheticMarket(8, 400, seed=5)
-    return LocalExchange(source, speed, start_ms=START_MS + 30_000, faults=script(*tables), **options)
+    return Simulator(source, speed, start_ms=START_MS + 30_000, faults=script(*tables), **options)
 
 
 @asynccontextmanager
-async def line(server: LocalExchange, name: str, path: str = BTC) -> AsyncIterator[ClientConnection]:
+async def line(server: Simulator, name: str, path: str = BTC) -> AsyncIterator[ClientConnection]:
     """A connection of a line of klagg's."""
     async with websockets.connect(
         server.websocket_url + path,
@@ -45,7 +45,7 @@ async def line(server: LocalExchange, name: str, path: str = BTC) -> AsyncIterat
         yield client
 
 
-def acted(server: LocalExchange, number: int = 1) -> int:
+def acted(server: Simulator, number: int = 1) -> int:
     assert server.faults is not None
     (row,) = [row for row in server.faults.state() if row["number"] == number]
     count = row["acted"]
@@ -53,7 +53,7 @@ def acted(server: LocalExchange, number: int = 1) -> int:
     return count
 
 
-def elapsed_ms(server: LocalExchange) -> int:
+def elapsed_ms(server: Simulator) -> int:
     return server.player.position_ms - server.start_ms
 
 
@@ -62,7 +62,7 @@ async def ids(client: ClientConnection, count: int) -> list[int]:
     return [(await receive(client))["data"]["a"] for _ in range(count)]
 
 
-async def silence(server: LocalExchange, client: ClientConnection) -> None:
+async def silence(server: Simulator, client: ClientConnection) -> None:
     """Nothing but the answer to a question comes while the market goes on."""
     played = server.player.aggregates_played
     await eventually(lambda: server.player.aggregates_played > played + 300)
@@ -310,7 +310,7 @@ async def test_connections_are_cut_in_order_at_their_age() -> None:
         await eventually(lambda: not server.hub.connections)
 
 
-async def fetch(server: LocalExchange, path: str) -> tuple[int, str | None, Any]:
+async def fetch(server: Simulator, path: str) -> tuple[int, str | None, Any]:
     async with aiohttp.request("GET", server.rest_url + path) as response:
         return response.status, response.headers.get("Retry-After"), await response.json()
 
@@ -347,7 +347,7 @@ async def test_the_servers_clock_jumps_and_comes_back() -> None:
 
 
 async def test_a_script_brings_its_own_hub() -> None:
-    plain = LocalExchange(SyntheticMarket(8, 400, seed=5))
-    assert (plain.faults, type(plain.hub).__name__, plain.state()["faults"]) == (None, "Hub", [])
+    plain = Simulator(SyntheticMarket(8, 400, seed=5))
+    assert (plain.faults, type(plain.hub).__name__, plain.state()["faults"]) == (None, "StreamHub", [])
     with pytest.raises(ValueError, match="brings its own hub"):
-        LocalExchange(SyntheticMarket(8, 400, seed=5), hub=plain.hub, faults=script())
+        Simulator(SyntheticMarket(8, 400, seed=5), hub=plain.hub, faults=script())

@@ -2,17 +2,25 @@ from __future__ import annotations
 
 import pytest
 
-from klagg.simulator.streams import Kind, Route, Stream, agg_trade_stream, carried, parse_stream, trade_stream
+from klagg.simulator.streams import (
+    ExchangeStream,
+    StreamKind,
+    WebSocketRoute,
+    agg_trade_stream,
+    carried,
+    parse_stream,
+    trade_stream,
+)
 
 
 @pytest.mark.parametrize(
     ("name", "stream"),
     [
-        ("btcusdt@aggTrade", Stream(Kind.AGG_TRADE, "BTCUSDT")),
-        ("币安人生usdt@trade", Stream(Kind.TRADE, "币安人生USDT")),
-        ("btcusdt@kline_1M", Stream(Kind.KLINE, "BTCUSDT", "1M")),
-        ("!miniTicker@arr", Stream(Kind.MINI_TICKERS)),
-        ("!contractInfo", Stream(Kind.CONTRACT_INFO)),
+        ("btcusdt@aggTrade", ExchangeStream(StreamKind.AGG_TRADE, "BTCUSDT")),
+        ("币安人生usdt@trade", ExchangeStream(StreamKind.TRADE, "币安人生USDT")),
+        ("btcusdt@kline_1M", ExchangeStream(StreamKind.KLINE, "BTCUSDT", "1M")),
+        ("!miniTicker@arr", ExchangeStream(StreamKind.MINI_TICKERS)),
+        ("!contractInfo", ExchangeStream(StreamKind.CONTRACT_INFO)),
         ("BTCUSDT@aggTrade", None),
         ("btcusdt@aggtrade", None),
         ("btcusdt@kline_7m", None),
@@ -23,19 +31,21 @@ from klagg.simulator.streams import Kind, Route, Stream, agg_trade_stream, carri
         ("", None),
     ],
 )
-def test_names(name: str, stream: Stream | None) -> None:
+def test_names(name: str, stream: ExchangeStream | None) -> None:
     assert parse_stream(name) == stream
 
 
 def test_routes_carry_their_own_streams_only() -> None:
-    assert carried(Route.MARKET, "btcusdt@aggTrade")
-    assert carried(Route.MARKET, "btcusdt@kline_1m")
-    assert not carried(Route.MARKET, "btcusdt@trade")
-    assert carried(Route.PUBLIC, "btcusdt@trade")
-    assert not carried(Route.PUBLIC, "btcusdt@aggTrade")
-    assert not any(carried(Route.RETIRED, name) for name in ("btcusdt@aggTrade", "btcusdt@trade", "!contractInfo"))
+    assert carried(WebSocketRoute.MARKET, "btcusdt@aggTrade")
+    assert carried(WebSocketRoute.MARKET, "btcusdt@kline_1m")
+    assert not carried(WebSocketRoute.MARKET, "btcusdt@trade")
+    assert carried(WebSocketRoute.PUBLIC, "btcusdt@trade")
+    assert not carried(WebSocketRoute.PUBLIC, "btcusdt@aggTrade")
+    assert not any(
+        carried(WebSocketRoute.RETIRED, name) for name in ("btcusdt@aggTrade", "btcusdt@trade", "!contractInfo")
+    )
 
 
 def test_made_names_are_parsed() -> None:
-    assert parse_stream(agg_trade_stream("币安人生USDT")) == Stream(Kind.AGG_TRADE, "币安人生USDT")
-    assert parse_stream(trade_stream("BTCUSDT")) == Stream(Kind.TRADE, "BTCUSDT")
+    assert parse_stream(agg_trade_stream("币安人生USDT")) == ExchangeStream(StreamKind.AGG_TRADE, "币安人生USDT")
+    assert parse_stream(trade_stream("BTCUSDT")) == ExchangeStream(StreamKind.TRADE, "BTCUSDT")

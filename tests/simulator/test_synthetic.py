@@ -26,6 +26,33 @@ def played(market: SyntheticMarket, start_ms: int, end_ms: int, step_ms: int = 1
     return found
 
 
+@pytest.mark.parametrize("floor_s", [1, 7, 20, 60])
+def test_with_a_floor_no_symbol_is_ever_silent_for_longer(floor_s: float) -> None:
+    market = SyntheticMarket(12, 60, seed=5, floor_s=floor_s, straddle_share=1.0)
+    first_ms = START_MS + 3_600_000 - 3 * MINUTE_MS
+    trades = played(market, first_ms, START_MS + 3_600_000 + 3 * MINUTE_MS)
+    assert len(trades) == pytest.approx(60 * 360, rel=0.1), "the floor's trades are part of the rate"
+    by_symbol: dict[str, list[MarketTrade]] = defaultdict(list)
+    for trade in trades:
+        by_symbol[trade.symbol].append(trade)
+    assert len(by_symbol) == 12
+    for symbol, rows in by_symbol.items():
+        times = [first_ms - 150, *(row.time_ms for row in rows), trades[-1].time_ms]
+        assert max(after - before for before, after in pairwise(times)) <= floor_s * 1000, symbol
+        assert [row.id for row in rows] == list(range(rows[0].id, rows[0].id + len(rows)))
+        told = market.aggregates_from(symbol, rows[5].id, len(rows), trades[-1].event_ms)
+        assert [row.id for row in told] == [row.id for row in rows[5:]]
+
+
+def test_without_a_floor_quiet_symbols_are_silent_for_minutes() -> None:
+    trades = played(SyntheticMarket(12, 60, seed=5), START_MS, START_MS + 6 * MINUTE_MS)
+    longest = 0
+    for name in {trade.symbol for trade in trades}:
+        times = [trade.time_ms for trade in trades if trade.symbol == name]
+        longest = max(longest, *(after - before for before, after in pairwise([START_MS, *times])))
+    assert longest > MINUTE_MS
+
+
 def test_two_instances_agree_whenever_and_however_they_start() -> None:
     whole = played(SyntheticMarket(30, 300, seed=5), START_MS, START_MS + 3 * MINUTE_MS)
     late = played(SyntheticMarket(30, 300, seed=5), START_MS + 100_000, START_MS + 3 * MINUTE_MS, 77)
@@ -73,7 +100,7 @@ def test_aggregates_and_fills_agree() -> None:
     fills = {fill.id: fill for fill in market.fills_between("BTCUSDT", START_MS, end_ms + 10, end_ms + 1_000)}
     assert list(fills) == list(range(min(fills), max(fills) + 1))
     aggregates = market.aggregates_between("BTCUSDT", START_MS, end_ms - 1, 10**6, end_ms + 1_000, newest=False)
-    covered = set()
+    covered: set[int] = set()
     for aggregate in aggregates:
         parts = [fills[fill_id] for fill_id in range(aggregate.first, aggregate.last + 1)]
         covered.update(part.id for part in parts)
@@ -134,7 +161,8 @@ def test_quiet_minutes_carry_the_last_close() -> None:
     assert len(quiet) > 10
     for before, bar in quiet:
         assert (bar.open, bar.high, bar.low, bar.close) == (before.close,) * 4
-        assert (bar.volume, bar.first_id) == (0, -1)
+        assert bar.volume == 0
+        assert bar.first_id == -1
 
 
 def test_without_straddling_aggregates_fold_to_the_same_klines() -> None:
@@ -203,3 +231,16 @@ def test_memory_of_past_minutes_is_bounded() -> None:
 def test_values_out_of_range(symbols: int, rate: float, seed: int, sentence: str) -> None:
     with pytest.raises(ValueError, match=sentence):
         SyntheticMarket(symbols, rate, seed)
+
+
+@pytest.mark.parametrize(
+    ("floor_s", "sentence"),
+    [
+        (0.5, "The floor must lie between 1 and 60 seconds, not 0.5"),
+        (61, "The floor must lie between 1 and 60 seconds, not 61"),
+        (10, "A floor of 10 s for 20 symbols needs more than 2 trades a second, not 2"),
+    ],
+)
+def test_a_floor_that_cannot_be(floor_s: float, sentence: str) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        SyntheticMarket(20, 2, floor_s=floor_s)

@@ -16,6 +16,8 @@ from tests.aggregator.oracle import OracleBar
 
 LATE_MS = 1_000
 """An aggregate trade happens so much before its event at most."""
+ALONE_TRADES = 1_000_000
+"""Fewer trades than these are folded in this process: the other cores may have other tests to run."""
 FLAT = (Decimal(0), Decimal(0), 0, Decimal(0), Decimal(0))
 
 
@@ -25,6 +27,16 @@ class Market(NamedTuple):
     symbols: int
     rate: float
     seed: int
+    floor: float | None = None
+
+    def source(self) -> SyntheticMarket:
+        """The market itself."""
+        return SyntheticMarket(self.symbols, self.rate, self.seed, floor_s=self.floor)
+
+    def arguments(self) -> list[str]:
+        """The arguments of `klagg simulate` that play it."""
+        given = {name: value for name, value in self._asdict().items() if value is not None}
+        return [word for name, value in given.items() for word in (f"--{name}", str(value))]
 
 
 Nine = tuple[Decimal | int, ...]
@@ -34,8 +46,7 @@ Nine = tuple[Decimal | int, ...]
 def minute_of(market: Market, opened_ms: int) -> dict[str, tuple[Nine, int]]:
     """The nine values of every symbol that traded in a minute, and the time of its last trade."""
     bars: dict[str, OracleBar] = {}
-    source = SyntheticMarket(*market)
-    for each in source.aggregates(opened_ms - 1, opened_ms + MINUTE_MS + LATE_MS):
+    for each in market.source().aggregates(opened_ms - 1, opened_ms + MINUTE_MS + LATE_MS):
         if opened_ms <= each.time_ms < opened_ms + MINUTE_MS:
             row = TradeRow(each.symbol, each.id, each.price, each.qty, each.first, each.last, each.time_ms, each.maker)
             bars.setdefault(each.symbol, OracleBar()).rows[0, each.id] = row
@@ -53,8 +64,11 @@ class Expected(NamedTuple):
 def expected(market: Market, first_ms: int, end_ms: int, longer: str = "5m") -> Expected:
     """The bars of 1m, and those of a longer interval that lie wholly in [first, end), both whole minutes."""
     minutes = range(first_ms, end_ms, MINUTE_MS)
-    with ProcessPoolExecutor() as pool:
-        found = list(pool.map(partial(minute_of, market), minutes))
+    if len(minutes) * MINUTE_MS / 1000 * market.rate < ALONE_TRADES:
+        found = [minute_of(market, each) for each in minutes]
+    else:
+        with ProcessPoolExecutor() as pool:
+            found = list(pool.map(partial(minute_of, market), minutes))
     bars: dict[tuple[str, str, int], Nine] = {}
     closes: dict[str, Decimal | int] = {}
     last_ms: dict[str, int] = {}

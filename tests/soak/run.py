@@ -58,11 +58,13 @@ class Soak:
         *,
         script: str = "",
         speed: float = 1.0,
+        calm_s: float = CALM_S,
         act: Act | None = None,
     ) -> None:
-        """`act` is called every now and then, with the seconds since the exchange began."""
+        """`calm_s` are real seconds: processes need them to start. `act` is called every now and then, with the seconds
+        since the exchange began, which is when the first line connects."""
         self._folder, self._market, self._seconds, self._speed = folder, market, minutes * 60, speed
-        self._calm_s = int(CALM_S * speed)  # processes need real time to start
+        self._calm_s = int(calm_s * speed)
         self._script, self._act = script or plan(market.seed, self._seconds, self._calm_s), act
         self._memory = Memory()
         self.events: Counter[str] = Counter()
@@ -76,8 +78,7 @@ class Soak:
         """What is wrong, in sentences; nothing if the soak was sound. RuntimeError if a process ends by itself."""
         script = self._folder / "faults.toml"
         script.write_text(self._script, encoding="utf-8")
-        given = {**self._market._asdict(), "speed": self._speed, "faults": script}
-        market = [word for name, value in given.items() for word in (f"--{name}", str(value))]
+        market = [*self._market.arguments(), "--speed", str(self._speed), "--faults", str(script), "--wait"]
         database = migrated(database_url)
         with stack(self._folder, redis_url, database_url, market) as running:
             began_ms = int(running.ask("/klagg/state")["startTime"])

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 from klagg.embedded import PostgresServer, RedisServer
 from klagg.intervals import MINUTE_MS
-from klagg.simulator import SyntheticMarket, read_faults
+from klagg.simulator import read_faults
 from klagg.wire.entries import TradeRow
 from tests.aggregator.oracle import fold
+from tests.endtoend.kit import FLOOR_S
 from tests.soak.expected import Market, expected
 from tests.soak.memory import is_flat, thirds
 from tests.soak.plan import CALM_S, END_S, KINDS, plan
@@ -44,7 +45,7 @@ def test_bars_by_minutes_are_those_of_the_oracle_over_everything() -> None:
     end_ms = T0 + 15 * MINUTE_MS
     rows = [
         TradeRow(each.symbol, each.id, each.price, each.qty, each.first, each.last, each.time_ms, each.maker)
-        for each in SyntheticMarket(*market).aggregates(T0 - 1, end_ms + 1000)
+        for each in market.source().aggregates(T0 - 1, end_ms + 1000)
         if T0 <= each.time_ms < end_ms
     ]
     whole = {key: tuple(map(Decimal, values[:9])) for key, values in fold(rows, ("1m", "5m"), end_ms - 1).items()}
@@ -66,5 +67,6 @@ def test_memory_is_flat_or_not() -> None:
 def test_a_short_soak_is_sound(tmp_path: Path, redis_server: RedisServer, postgres_server: PostgresServer) -> None:
     redis_server.command("FLUSHALL")
     url = postgres_server.create_database("soak")
-    assert Soak(tmp_path, Market(40, 200, 4), minutes=9, speed=4).run(redis_server.url, url) == []
+    soak = Soak(tmp_path, Market(40, 150, 4, FLOOR_S), minutes=8, speed=6, calm_s=20)
+    assert soak.run(redis_server.url, url) == []
     postgres_server.drop_database("soak")

@@ -18,7 +18,7 @@ from klagg.drivers.redis_streams import Append, Streams
 from klagg.kline import DECIMAL_FIELDS, FIELDS, Kline
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.keys import Keys, heartbeat_key
-from writers.batch import Taken
+from writers.batch import Accepted
 
 ROOT = Path(__file__).resolve().parents[2]
 MINUTE_MS = 60_000
@@ -71,8 +71,8 @@ def raw_of(each: Kline) -> dict[bytes, bytes]:
     return {name.encode(): value.encode() for name, value in entry_of(each).items()}
 
 
-def taken(klines: Iterable[Kline], stream: str = "klines:{0}") -> list[Taken]:
-    return [Taken(stream, f"{n}-0", {}, each) for n, each in enumerate(klines, 1)]
+def accepted(klines: Iterable[Kline], stream: str = "klines:{0}") -> list[Accepted]:
+    return [Accepted(stream, f"{n}-0", {}, each) for n, each in enumerate(klines, 1)]
 
 
 def publish(streams: Streams, klines: Sequence[Kline], shard: int = 0) -> list[str]:
@@ -98,7 +98,8 @@ def stored(database: Database) -> list[Kline]:
 
 def heartbeat(streams: Streams, process: str = "writer-final") -> dict[str, Any]:
     """The heartbeat of a process; empty if there is none."""
-    return json.loads(streams.values_like(heartbeat_key(process)).get(heartbeat_key(process), "{}"))
+    beat: dict[str, Any] = json.loads(streams.values_like(heartbeat_key(process)).get(heartbeat_key(process), "{}"))
+    return beat
 
 
 AMENDMENTS = """

@@ -12,7 +12,7 @@ from tests.kit import eventually
 from tests.writers.backfillkit import CLOSED_MS, official, part_of, rows, write_dump
 from tests.writers.support import stored
 from writers import backfill
-from writers.backfill import Ahead, ReaderDied, Totals, from_dumps, load
+from writers.backfill import ReadAhead, ReaderDied, Totals, from_dumps, load
 from writers.backfill_parts import Batch, Failure
 from writers.backfill_table import HistoryTable
 
@@ -25,7 +25,7 @@ def test_reading_ahead_keeps_the_order_and_is_bounded() -> None:
             given.append(number)
             yield number
 
-    ahead = Ahead(source(), threading.Event())
+    ahead = ReadAhead(source(), threading.Event())
     taken = []
     for item in ahead:
         taken.append(item)
@@ -39,9 +39,9 @@ def test_known_errors_of_the_source_come_out() -> None:
         yield 1
         raise RedisUnavailable("Redis is away")
 
-    found = []
+    found: list[int] = []
     with pytest.raises(RedisUnavailable, match="Redis is away"):
-        found.extend(Ahead(source(), threading.Event()))
+        found.extend(ReadAhead(source(), threading.Event()))
     assert found == [1]
 
 
@@ -53,7 +53,7 @@ def test_an_unforeseen_error_of_the_source_does_not_look_like_its_end(monkeypatc
     printed: list[type[BaseException]] = []
     monkeypatch.setattr(threading, "excepthook", lambda args: printed.append(args.exc_type))
     with pytest.raises(ReaderDied):
-        list(Ahead(source(), threading.Event()))
+        list(ReadAhead(source(), threading.Event()))
     eventually(lambda: printed == [ZeroDivisionError])
 
 
@@ -63,7 +63,7 @@ def test_closing_ends_the_thread() -> None:
             yield 1
 
     stopping = threading.Event()
-    ahead = Ahead(source(), stopping)
+    ahead = ReadAhead(source(), stopping)
     next(iter(ahead))
     ahead.close()
     assert stopping.is_set()
@@ -75,9 +75,10 @@ def test_a_bad_file_does_not_stop_the_rest(database: Database, tmp_path: Path) -
     good = part_of(write_dump(tmp_path, rows(3)))
     bad = part_of(write_dump(tmp_path, "hello\n", "AUSDT-1m-2024-09.csv"))
     last = part_of(write_dump(tmp_path, rows(4), "CUSDT-1m-2024-09.csv"))
-    totals, seen = Totals(), []
+    totals = Totals()
+    seen: list[Batch | Failure] = []
     table = HistoryTable(database, CLOSED_MS)
-    load(table, from_dumps([bad, good, last], CLOSED_MS), totals, say=lambda _: None, see=seen.append)
+    load(table, from_dumps([bad, good, last], CLOSED_MS), totals, report=lambda _: None, done=seen.append)
     assert (totals.rows, totals.written) == (7, 7)
     ((failure),) = totals.failures
     assert failure.part == bad
@@ -93,7 +94,7 @@ def test_what_the_database_refuses_fails_its_part_alone(database: Database, tmp_
     over = (official(0)[0], "9" * 200_000, *official(0)[2:])
     source = [Batch(bad, [over], bad.to_ms - 1), Batch(bad, rows(3), bad.to_ms), Batch(good, rows(3), good.to_ms)]
     totals = Totals()
-    load(HistoryTable(database, CLOSED_MS), source, totals, say=lambda _: None)  # type: ignore[arg-type]
+    load(HistoryTable(database, CLOSED_MS), source, totals, report=lambda _: None)
     assert [failure.part for failure in totals.failures] == [bad]
     assert "SQLSTATE 22" in totals.failures[0].reason
     assert {each.symbol for each in stored(database)} == {"BTCUSDT"}
@@ -102,12 +103,12 @@ def test_what_the_database_refuses_fails_its_part_alone(database: Database, tmp_
 def test_a_database_that_stays_away_ends_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     part = part_of(write_dump(tmp_path, rows(3)))
     waits: list[float] = []
-    monkeypatch.setattr(backfill.time, "sleep", waits.append)
+    monkeypatch.setattr("writers.backfill.time.sleep", waits.append)
     with pytest.raises(DatabaseUnavailable):
         load(
             HistoryTable(Database("postgresql://nobody@127.0.0.1:1/nothing"), CLOSED_MS),
             from_dumps([part], CLOSED_MS),
             Totals(),
-            say=lambda _: None,
+            report=lambda _: None,
         )
     assert len(waits) == backfill.TRIES_MAX

@@ -13,10 +13,11 @@ import pytest
 from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseRefused
 from klagg.kline import NINE_VALUES, Kline
+from klagg.wire.findings import FindingKind
 from tests.writers.backfillkit import CLOSED_MS, START_MS, minute, official, part_of, rows, write_dump
 from tests.writers.support import stored
 from writers.backfill_parts import Batch, OfficialRow, Part
-from writers.backfill_table import DIFFERENT, EXCHANGE_GAP, Disagreement, HistoryTable, Stored
+from writers.backfill_table import DIFFERENT, Disagreement, HistoryTable, Stored
 from writers.kline_table import upsert
 
 pytestmark = pytest.mark.servers
@@ -115,8 +116,8 @@ def test_a_flat_row_beside_own_trades_is_named_and_replaces_nothing(database: Da
     given = [official(at, trades=0) for at in range(5)]
     found = put(database, part, given)
     assert [(each.kind, each.open_time) for each in found.disagreements] == [
-        (EXCHANGE_GAP, minute(1)),
-        (EXCHANGE_GAP, minute(2)),
+        (FindingKind.EXCHANGE_GAP, minute(1)),
+        (FindingKind.EXCHANGE_GAP, minute(2)),
     ]
     assert stored(database)[1:3] == bars[:2]
     assert (found.healed, stored(database)[3]) == (1, kline_of(given[3]))

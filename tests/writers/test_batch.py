@@ -6,13 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klagg.kline import Kline
-from tests.writers.support import OPEN_TIME, kline, newer, taken
-from writers.batch import Batch, Rejected, Taken, resolve
+from klagg.process.group_consumer import Rejected
+from tests.writers.support import OPEN_TIME, accepted, kline, newer
+from writers.batch import Accepted, Batch, resolve
 
 
 def filled(count: int, *, size_max: int = 10, now_ms: float = 0.0) -> Batch:
     batch = Batch(size_max, wait_ms_max=1000)
-    for entry in taken([kline()] * count):
+    for entry in accepted([kline()] * count):
         batch.add(entry, now_ms)
     return batch
 
@@ -34,11 +35,11 @@ def test_a_short_read_flushes_at_once() -> None:
 
 def test_a_batch_is_due_some_time_after_its_first_entry() -> None:
     batch = filled(1, now_ms=500)
-    batch.add(taken([kline()])[0], 1400)
+    batch.add(accepted([kline()])[0], 1400)
     assert not batch.due(1499, short=False)
     assert batch.due(1500, short=False)
-    batch.clear()
-    batch.add(taken([kline()])[0], 2000)
+    batch = filled(0)
+    batch.add(accepted([kline()])[0], 2000)
     assert not batch.due(2999, short=False)
     assert batch.due(3000, short=False)
 
@@ -48,8 +49,7 @@ def test_rejected_entries_count_and_are_acknowledged_too() -> None:
     batch.add(Rejected("klines:{1}", "7-0", {}, "bad"), 0)
     assert len(batch) == 2
     assert batch.ids() == {"klines:{0}": ["1-0"], "klines:{1}": ["7-0"]}
-    batch.clear()
-    assert not len(batch)
+    assert not len(filled(0))
 
 
 versions = st.builds(
@@ -74,7 +74,7 @@ versions = st.builds(
 
 @given(st.lists(versions))
 def test_each_version_is_left_once_the_first_of_equals_sorted_by_key_and_upwards(klines: list[Kline]) -> None:
-    left = [entry.kline for entry in resolve(taken(klines))]
+    left = [entry.kline for entry in resolve(accepted(klines))]
     assert [each.key for each in left] == sorted(each.key for each in left)
     for one, after in itertools.pairwise(left):
         assert one.key != after.key or newer(after, one)
@@ -84,8 +84,8 @@ def test_each_version_is_left_once_the_first_of_equals_sorted_by_key_and_upwards
 
 
 def test_resolving_takes_entries_not_klines() -> None:
-    entries = taken([kline(revision=1), kline(revision=2)])
+    entries = accepted([kline(revision=1), kline(revision=2)])
     assert resolve(entries) == [
-        Taken("klines:{0}", "1-0", {}, kline(revision=1)),
-        Taken("klines:{0}", "2-0", {}, kline(revision=2)),
+        Accepted("klines:{0}", "1-0", {}, kline(revision=1)),
+        Accepted("klines:{0}", "2-0", {}, kline(revision=2)),
     ]

@@ -140,7 +140,7 @@ def test_entries_of_a_consumer_that_never_returns_are_taken_over(
     publish(streams, klines)
     streams.ensure_group(KLINES, GROUP_WRITERS)
     streams.read_group([KLINES], GROUP_WRITERS, "writer-final-gone", count=50)
-    hurry = "import writers.final_service as f, writers.reclaim as r\nr.IDLE_MS, f.RECLAIM_EVERY_MS = 300, 100"
+    hurry = "import klagg.process.group_consumer as g\ng.IDLE_MS, g.RECLAIM_EVERY_S = 300, 0.1"
     with start(prelude=hurry) as writer:
         eventually(lambda: settled(streams))
         assert writer.stop() == 0

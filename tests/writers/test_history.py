@@ -55,7 +55,7 @@ def kept(*pages: Sequence[Event]) -> tuple[list[Symbol], list[Gap]]:
     gaps: dict[Any, Gap] = {}
     for page in pages:
         record = Record.begin("agg", symbols.values(), gaps.values())
-        record.tell(page)
+        record.apply(page)
         for gone in record.gone_gaps():
             del gaps[gone.key]
         symbols |= {(row.symbol, row.generation): row for row in record.changed_symbols()}

@@ -10,13 +10,17 @@ from hypothesis import strategies as st
 
 from klagg.errors import ContractError
 from klagg.wire.fields import RawFields
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from tests.writers.test_history import T, raw
 from writers.history_findings import Finding, changed, finding_of
 
 
 def fields(finding_id: str = "f1", time_ms: int = T, evidence: str = "e", **changes: Any) -> RawFields:
-    return raw(finding_entry("LOCAL_GAP", "error", evidence, time_ms=time_ms, finding_id=finding_id, **changes))
+    return raw(
+        finding_entry(
+            FindingKind.LOCAL_GAP, Severity.ERROR, evidence, time_ms=time_ms, finding_id=finding_id, **changes
+        )
+    )
 
 
 def row_of(*told: Finding) -> Finding:
@@ -29,10 +33,12 @@ def row_of(*told: Finding) -> Finding:
 
 
 def test_a_notice() -> None:
-    found = finding_of(raw(finding_entry("DATA_LOSS", "error", "seq 3", symbol="AUSDT", time_ms=T), seq=7), 2, "5-0")
+    found = finding_of(
+        raw(finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, "seq 3", symbol="AUSDT", time_ms=T), seq=7), 2, "5-0"
+    )
     assert (found.id, found.shard, found.kind, found.severity) == ("2:aggregator-0@1:7", 2, "DATA_LOSS", "error")
     assert (found.symbol, found.said_ms, found.evidence, found.standing) == ("AUSDT", T, '"seq 3"', False)
-    without = finding_of(raw(finding_entry("REDIS_OLDER", "error", "x")), 0, "5-0")
+    without = finding_of(raw(finding_entry(FindingKind.REDIS_OLDER, Severity.ERROR, "x")), 0, "5-0")
     assert (without.symbol, without.said_ms, without.interval, without.open_ms) == (None, None, None, None)
 
 
@@ -57,7 +63,7 @@ def test_a_finding_that_stands() -> None:
 )
 def test_what_cannot_be_read_is_refused(bad: dict[bytes, bytes], reason: str) -> None:
     with pytest.raises(ContractError, match=reason):
-        finding_of(fields(finding_id="") | bad, 0, "1-0")
+        finding_of({**fields(finding_id=""), **bad}, 0, "1-0")
 
 
 @pytest.mark.parametrize(
@@ -72,7 +78,10 @@ def test_what_cannot_be_read_is_refused(bad: dict[bytes, bytes], reason: str) ->
     ],
 )
 def test_evidence_is_a_json_object_or_a_sentence(evidence: str, parsed: object) -> None:
-    assert json.loads(finding_of(raw(finding_entry("X", "info", evidence)), 0, "1-0").evidence) == parsed
+    assert (
+        json.loads(finding_of(raw(finding_entry(FindingKind.OVERFLOW, Severity.INFO, evidence)), 0, "1-0").evidence)
+        == parsed
+    )
 
 
 FIRST = finding_of(fields(time_ms=T, evidence="first"), 0, "9-0")

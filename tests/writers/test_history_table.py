@@ -7,7 +7,7 @@ import pytest
 from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseRefused
 from klagg.wire.entries import events_entry
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from tests.writers.test_history import GAP_KEY, T, closed, delisted, listed, opened, raw, told
 from writers.history_findings import Finding, finding_of
 from writers.history_table import keep
@@ -53,7 +53,11 @@ def test_events_become_rows(database: Database) -> None:
 def test_what_is_delivered_again_changes_no_row(database: Database) -> None:
     events = [*listed(T), *opened(T + 1), *closed(T + 3, "lost"), *opened(T + 4)]
     findings = [
-        finding_of(raw(finding_entry("X", "info", '{"a": [1]}', symbol="AUSDT", time_ms=T), seq), 0, f"{seq}-0")
+        finding_of(
+            raw(finding_entry(FindingKind.OVERFLOW, Severity.INFO, '{"a": [1]}', symbol="AUSDT", time_ms=T), seq),
+            0,
+            f"{seq}-0",
+        )
         for seq in (1, 2)
     ]
     assert keep(database, events, [*findings, findings[0]], "agg") == 5
@@ -73,7 +77,7 @@ def test_an_opening_that_comes_after_its_end_makes_one_row(database: Database) -
 
 def test_evidence_can_be_asked_for(database: Database) -> None:
     findings = [
-        finding_of(raw(finding_entry("X", "info", text), seq), 3, f"{seq}-0")
+        finding_of(raw(finding_entry(FindingKind.OVERFLOW, Severity.INFO, text), seq), 3, f"{seq}-0")
         for seq, text in enumerate(['{"a": 1}', 'a "b"'])
     ]
     keep(database, [], findings, "agg")
@@ -88,8 +92,8 @@ def test_evidence_can_be_asked_for(database: Database) -> None:
 def standing(entry_id: str, time_ms: int, evidence: str, **changes: Any) -> Finding:
     """A finding about a minute, as that entry says it."""
     fields = finding_entry(
-        "LOCAL_GAP",
-        "error",
+        FindingKind.LOCAL_GAP,
+        Severity.ERROR,
         evidence,
         symbol="AUSDT",
         time_ms=time_ms,
@@ -134,14 +138,17 @@ def test_a_finding_with_an_id_is_one_row_that_is_settled_and_opens_again(databas
 
 def test_findings_of_two_shards_do_not_collide(database: Database) -> None:
     one = standing("1-0", T, "x")
-    other = finding_of(raw(finding_entry("LOCAL_GAP", "error", "y", time_ms=T, finding_id="f1")), 1, "1-0")
+    other = finding_of(
+        raw(finding_entry(FindingKind.LOCAL_GAP, Severity.ERROR, "y", time_ms=T, finding_id="f1")), 1, "1-0"
+    )
     assert keep(database, [], [one, other], "agg") == 2
     assert [row["id"] for row in database.query(STANDING + "ORDER BY id")] == ["0:f1", "1:f1"]
 
 
 @pytest.mark.parametrize("poison", ["severity", "nul", "time", "reason", "scale"])
 def test_a_value_that_the_database_refuses_is_to_blame_and_nothing_is_kept(database: Database, poison: str) -> None:
-    finding = finding_entry("X", "loud" if poison == "severity" else "info", "e", time_ms=T)
+    finding = finding_entry(FindingKind.OVERFLOW, Severity.INFO, "e", time_ms=T)
+    finding |= {"severity": "loud"} if poison == "severity" else {}
     if poison == "nul":
         finding["symbol"] = "A\0"
     if poison == "time":

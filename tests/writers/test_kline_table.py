@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseRefused
 from klagg.kline import DECIMAL_FIELDS, Kline
-from tests.writers.support import OPEN_TIME, amendments, kline, minutes, newer, stored, taken
+from tests.writers.support import OPEN_TIME, accepted, amendments, kline, minutes, newer, stored
 from writers.batch import resolve
 from writers.kline_table import upsert, value_is_to_blame
 
@@ -96,7 +96,7 @@ def test_table_and_history_are_what_a_slow_oracle_says(database: Database, batch
     history: dict[tuple[object, ...], tuple[int, int, int] | None] = {}
     for batch in batches:
         written = 0
-        rows = [entry.kline for entry in resolve(taken(batch))]
+        rows = [entry.kline for entry in resolve(accepted(batch))]
         for each in rows:
             held = table.get(each.key)
             if held is None or newer(each, held):
@@ -110,7 +110,7 @@ def test_table_and_history_are_what_a_slow_oracle_says(database: Database, batch
         assert stored(database) == [table[key] for key in sorted(table)]
         assert {(each.key, each.version): each.replaced for each in amendments(database)} == history
         for batch in batches:
-            assert upsert(database, [entry.kline for entry in resolve(taken(batch))]) == 0
+            assert upsert(database, [entry.kline for entry in resolve(accepted(batch))]) == 0
 
 
 def test_the_history_tells_what_changed_to_the_last_digit(database: Database) -> None:

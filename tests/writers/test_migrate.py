@@ -231,6 +231,56 @@ def test_rows_of_earlier_schemas_move_and_all_installations_end_the_same(empty: 
     assert migrate(empty).applied == []
 
 
+VERSION_1_FINDINGS = """
+INSERT INTO findings (id, shard, kind, severity, symbol, writer, said_at, evidence, standing, closed_at) VALUES
+    ('0:a', 0, 'GAP', 'error', 'AUSDT', 'w', '2026-03-09Z', '"missing"', true, NULL),
+    ('0:b', 0, 'EXCHANGE_HOLE', 'info', 'AUSDT', 'w', '2026-03-09Z', '"flat"', true, '2026-03-10Z'),
+    ('0:c', 0, 'LOCAL_GAP', 'warning', 'AUSDT', 'w', '2026-03-09Z', '"waits"', true, NULL)
+"""
+VERSION_1_AUDITS = """
+INSERT INTO audits (
+    symbol, day, "interval", bars, exact, edge_shift, exchange_hole, local_gap, late, unexplained, audited_at, different
+) VALUES
+    ('AUSDT', '2026-03-09Z', '1m', 9, 5, 0, 3, 1, 0, 0, '2026-03-10Z',
+     '[[0, 60000, "LOCAL_GAP", 0], [60000, 180000, "EXCHANGE_HOLE", 60000], [240000, 300000, "EXCHANGE_HOLE", 7]]'),
+    ('BUSDT', '2026-03-09Z', '1m', 9, 8, 0, 0, 0, 1, 0, '2026-03-10Z', '[[0, 60000, "LATE", 0]]'),
+    ('CUSDT', '2026-03-09Z', '1m', 9, 9, 0, 0, 0, 0, 0, '2026-03-10Z', '[]')
+"""
+
+
+def test_what_version_1_of_the_contract_stored_gets_the_names_of_this_one(empty: Database) -> None:
+    migrate(empty, load_migrations()[:15])
+    empty.execute(VERSION_1_FINDINGS)
+    empty.execute(VERSION_1_AUDITS)
+    empty.execute(
+        'INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own)'
+        " VALUES ('AUSDT', '1m', '2026-03-09Z', 12, 10, 9, 0, 10)"
+    )
+    assert [each.label for each in migrate(empty).applied] == ["0016_gaps"]
+    kinds = empty.query("SELECT id, kind, closed_at IS NULL AS open FROM findings ORDER BY id")
+    assert [tuple(row.values()) for row in kinds] == [
+        ("0:a", "MISSING_KLINE", True),
+        ("0:b", "EXCHANGE_GAP", False),
+        ("0:c", "LOCAL_GAP", True),
+    ]
+    audits = empty.query("SELECT exchange_gap, different FROM audits ORDER BY symbol")
+    assert [tuple(row.values()) for row in audits] == [
+        (3, [[0, 60000, "LOCAL_GAP", 0], [60000, 180000, "EXCHANGE_GAP", 60000], [240000, 300000, "EXCHANGE_GAP", 7]]),
+        (0, [[0, 60000, "LATE", 0]]),
+        (0, []),
+    ]
+    (row,) = empty.query("SELECT missing, exchange_gap, local_gap FROM scoreboard WHERE symbol = 'AUSDT'")
+    assert tuple(row.values()) == (2, 3, 1)
+    comments = empty.query(
+        "SELECT obj_description(class.oid) AS about, col_description(class.oid, column_.attnum) AS text"
+        " FROM pg_class AS class JOIN pg_attribute AS column_ ON column_.attrelid = class.oid"
+        " WHERE class.relname IN ('gaps', 'audits', 'findings', 'scoreboard') AND column_.attnum > 0"
+    )
+    words = " ".join(str(text) for row in comments for text in row.values()).lower()
+    assert "gap_opened" in words
+    assert "hole" not in words.replace("whole", "")
+
+
 def test_a_row_that_no_class_would_take_stops_the_move_and_stays(empty: Database) -> None:
     migrate(empty, load_migrations()[:5])
     empty.execute(OLD_INSERT, {"names": ["1m", "7m"]})

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from klagg.drivers.postgres import Database
 from klagg.kline import Kline
-from tests.writers.support import MINUTE_MS, OPEN_TIME, kline, stored, taken
+from tests.writers.support import MINUTE_MS, OPEN_TIME, accepted, kline, stored
 from writers.batch import resolve
 from writers.kline_table import upsert
 
@@ -49,7 +49,7 @@ def test_the_highest_final_stands(database: Database, batches: list[list[tuple[i
         klines = [version_of(symbol, OPEN_TIME + bar * MINUTE_MS, *version) for bar, version in batch]
         for each in klines:
             told.setdefault(each.open_time, []).append(each)
-        upsert(database, [entry.kline for entry in resolve(taken(klines))])
+        upsert(database, [entry.kline for entry in resolve(accepted(klines))])
     found = {each.open_time: each for each in stored(database) if each.symbol == symbol}
     assert found.keys() == told.keys()
     for open_time, versions in told.items():

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 
 from klagg.wire.entries import BARS_POSITION
-from writers.progress import Shown, bars_of
+from writers.progress import ShownBars, bars_of
 
 OPEN_TIME = 1_721_329_440_000
 VALUE = b"1721329440000,1.0,3.0,0.5,2.0,10.5,21.00,7,4.0,8.00,100,106,0,0,0"
@@ -63,7 +63,7 @@ def test_what_is_no_bar_is_named_and_the_others_stay(name: bytes, value: bytes, 
 
 
 def test_only_what_changed_is_written_again() -> None:
-    shown = Shown()
+    shown = ShownBars()
     assert shown.changed(VALUES, 5, ()).keys() == {b"BTCUSDT:1m", b"BTCUSDT:1h"}
     shown.values[b"BTCUSDT:1m"] = VALUE
     assert shown.changed(VALUES, 5, ()).keys() == {b"BTCUSDT:1h"}
@@ -72,7 +72,7 @@ def test_only_what_changed_is_written_again() -> None:
 
 
 def test_another_epoch_is_written_anew_and_what_is_gone_is_forgotten() -> None:
-    shown = Shown()
+    shown = ShownBars()
     shown.changed(VALUES, 5, ())
     shown.values.update({b"BTCUSDT:1m": VALUE, b"GONEUSDT:1m": VALUE})
     shown.changed(VALUES, 5, ())
@@ -81,5 +81,5 @@ def test_another_epoch_is_written_anew_and_what_is_gone_is_forgotten() -> None:
 
 
 def test_only_some_intervals() -> None:
-    assert Shown().changed(VALUES, 5, {"1h", "1d"}).keys() == {b"BTCUSDT:1h"}
-    assert Shown().changed(VALUES, 5, {"1d"}) == {}
+    assert ShownBars().changed(VALUES, 5, {"1h", "1d"}).keys() == {b"BTCUSDT:1h"}
+    assert ShownBars().changed(VALUES, 5, {"1d"}) == {}

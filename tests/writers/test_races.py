@@ -10,7 +10,7 @@ import pytest
 
 from klagg.drivers.postgres import Database
 from klagg.kline import Kline
-from tests.writers.support import MINUTE_MS, OPEN_TIME, amendments, kline, newer, stored, taken
+from tests.writers.support import MINUTE_MS, OPEN_TIME, accepted, amendments, kline, newer, stored
 from writers.batch import resolve
 from writers.kline_table import upsert
 
@@ -55,7 +55,7 @@ def test_no_deadlock_no_final_lost_and_the_highest_version_wins(
                 order.shuffle(mine)
                 together.wait(60)
                 for start in range(0, len(mine), BATCH):
-                    upsert(connection, [entry.kline for entry in resolve(taken(mine[start : start + BATCH]))])
+                    upsert(connection, [entry.kline for entry in resolve(accepted(mine[start : start + BATCH]))])
         except BaseException as bad:
             errors.append(bad)
             together.abort()
@@ -79,6 +79,7 @@ def test_no_deadlock_no_final_lost_and_the_highest_version_wins(
         assert history[-1].version == best[key].version
         for before, after in itertools.pairwise(history):
             assert after.replaced == before.version, "the chain of what was replaced has no gap and no branch"
-        for each in filter(lambda each: each.replaced, history):
-            assert each.became["close"] == f"{each.version[0]}.{each.version[1]}{each.version[2]}"
+        for replaced in filter(lambda each: each.replaced, history):
+            version = replaced.version
+            assert replaced.became["close"] == f"{version[0]}.{version[1]}{version[2]}"
     assert len(told) >= KEYS

@@ -16,7 +16,7 @@ from klagg.errors import DatabaseUnavailable
 from klagg.intervals import DAY_MS, INTERVALS
 from klagg.kline import Kline
 from klagg.settings import Persistence, Settings
-from klagg.wire.findings import finding_entry
+from klagg.wire.findings import FindingKind, Severity, finding_entry
 from tests.writers.support import kline, stored
 from tests.writers.test_history import closed, opened, raw
 from writers import retention
@@ -160,15 +160,15 @@ def test_a_plain_table_is_emptied_row_by_row(plain: Database, monkeypatch: pytes
 def test_what_is_told_goes_with_the_klines_but_open_gaps_stay(database: Database) -> None:
     old, young = NOW_MS - 31 * DAY_MS, NOW_MS - 29 * DAY_MS
     findings = [
-        finding_of(raw(finding_entry("X", "info", "", time_ms=time_ms), seq), 0, f"{seq}-0")
+        finding_of(raw(finding_entry(FindingKind.OVERFLOW, Severity.INFO, "", time_ms=time_ms), seq), 0, f"{seq}-0")
         for seq, time_ms in enumerate((old, young, 0))
     ]
     events = [
         *opened(old, ("A", 1, 1)),
         *opened(old, ("B", 1, 1)),
-        *closed(old + 9, "lost", gap=("B", 1, 1)),
+        *closed(old + 9, "lost", gap_key=("B", 1, 1)),
         *opened(old, ("C", 1, 1)),
-        *closed(young, "lost", gap=("C", 1, 1)),
+        *closed(young, "lost", gap_key=("C", 1, 1)),
     ]
     keep(database, events, findings, "agg")
     assert done(database, config(days=30))["rows"] == 2

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from klagg.kline import Kline
-from tests.writers.support import kline, minutes, taken
-from writers.batch import Taken
+from tests.writers.support import accepted, kline, minutes
+from writers.batch import Accepted
 from writers.settlement import Settlement, TooManyRefused
 
 
@@ -34,7 +34,7 @@ class Table:
                     self.rows[entry.kline.key] = entry.kline
 
 
-def settled(entries: list[Taken], poison_max: int = 1000) -> tuple[Table, Settlement]:
+def settled(entries: list[Accepted], poison_max: int = 1000) -> tuple[Table, Settlement]:
     table, settlement = Table(), Settlement(entries, poison_max=poison_max)
     table.settle(settlement)
     return table, settlement
@@ -45,7 +45,7 @@ def test_an_empty_batch_needs_no_attempt() -> None:
 
 
 def test_a_good_batch_is_one_attempt() -> None:
-    table, settlement = settled(taken(minutes(100)))
+    table, settlement = settled(accepted(minutes(100)))
     assert table.attempts == 1
     assert len(table.rows) == 100
     assert settlement.poison == []
@@ -55,7 +55,7 @@ def test_a_good_batch_is_one_attempt() -> None:
 def test_one_poison_row_among_many_costs_few_attempts(place: int) -> None:
     klines = minutes(5000)
     klines[place] = kline(open_time=klines[place].open_time, edge="poison")
-    table, settlement = settled(taken(klines))
+    table, settlement = settled(accepted(klines))
     assert len(table.rows) == 4999
     assert [entry.id for entry in settlement.poison] == [f"{place + 1}-0"]
     assert settlement.poison[0].reason == "it is poison"
@@ -72,7 +72,7 @@ versions = st.builds(
 
 @given(st.lists(versions, max_size=40))
 def test_the_table_gets_the_highest_good_version_of_each_kline(klines: list[Kline]) -> None:
-    entries = taken(klines)
+    entries = accepted(klines)
     table, settlement = settled(entries)
     good = [each for each in klines if not each.edge]
     assert set(table.rows) == {each.key for each in good}
@@ -85,4 +85,4 @@ def test_the_table_gets_the_highest_good_version_of_each_kline(klines: list[Klin
 
 def test_a_wave_of_refusals_ends_the_attempts() -> None:
     with pytest.raises(TooManyRefused, match=r"refused 11 rows.*still in Redis.*it is poison"):
-        settled(taken(minutes(5000, edge="poison")), poison_max=10)
+        settled(accepted(minutes(5000, edge="poison")), poison_max=10)

@@ -11,14 +11,14 @@ def entry(name: str, time_ms: int) -> RawFields:
 
 def begun() -> Triggers:
     triggers = Triggers()
-    triggers.take([])
+    triggers.receive([])
     return triggers
 
 
 def test_a_trigger_is_due_until_it_is_done() -> None:
     triggers = begun()
     assert triggers.due(TRIGGER_SNAPSHOT) is None
-    assert triggers.take([entry(TRIGGER_SNAPSHOT, 10)]) == 0
+    assert triggers.receive([entry(TRIGGER_SNAPSHOT, 10)]) == 0
     assert triggers.due(TRIGGER_SNAPSHOT) == 10
     assert triggers.due(TRIGGER_RETENTION) is None
     triggers.done(TRIGGER_SNAPSHOT)
@@ -28,26 +28,28 @@ def test_a_trigger_is_due_until_it_is_done() -> None:
 
 def test_a_newer_one_takes_the_place_of_one_that_waits() -> None:
     triggers = begun()
-    assert triggers.take([entry(TRIGGER_SNAPSHOT, 10), entry(TRIGGER_SNAPSHOT, 20)]) == 1
-    assert triggers.take([entry(TRIGGER_SNAPSHOT, 30)]) == 1
+    assert triggers.receive([entry(TRIGGER_SNAPSHOT, 10), entry(TRIGGER_SNAPSHOT, 20)]) == 1
+    assert triggers.receive([entry(TRIGGER_SNAPSHOT, 30)]) == 1
     assert triggers.due(TRIGGER_SNAPSHOT) == 30
 
 
 def test_of_what_was_before_only_retention_is_owed() -> None:
     triggers = Triggers()
-    assert triggers.take([entry(TRIGGER_SNAPSHOT, 10), entry(TRIGGER_RETENTION, 11), entry(TRIGGER_SNAPSHOT, 12)]) == 0
+    assert (
+        triggers.receive([entry(TRIGGER_SNAPSHOT, 10), entry(TRIGGER_RETENTION, 11), entry(TRIGGER_SNAPSHOT, 12)]) == 0
+    )
     assert triggers.due(TRIGGER_SNAPSHOT) is None
     assert triggers.due(TRIGGER_RETENTION) == 11
 
 
 def test_what_is_no_trigger_of_this_process_is_passed_over() -> None:
     triggers = begun()
-    triggers.take([{b"name": b"snapshot"}, {b"x": b"y"}, entry("party", 5)])
+    triggers.receive([{b"name": b"snapshot"}, {b"x": b"y"}, entry("party", 5)])
     assert triggers.due(TRIGGER_SNAPSHOT) is None
     assert triggers.due("party") is None
 
 
 def test_days_are_owed_from_before_the_start_and_the_newest_counts() -> None:
     triggers = Triggers()
-    triggers.take([entry(TRIGGER_DAYS, 5), entry(TRIGGER_DAYS, 9)])
+    triggers.receive([entry(TRIGGER_DAYS, 5), entry(TRIGGER_DAYS, 9)])
     assert triggers.due(TRIGGER_DAYS) == 9

@@ -187,7 +187,7 @@ def test_the_scoreboard_sets_what_is_there_beside_what_was_audited(database: Dat
         "expected",
         "bars",
         "complete",
-        "gaps",
+        "missing",
         "audited",
         "exact",
         "edge_shift",

@@ -1,5 +1,5 @@
 -- History beside the klines: versions that replaced others, findings, holes of the ledger, symbols.
--- Columns are named after the entries that they come from (klagg/wire/entries.py): `klines`, `findings`, `events`.
+-- Columns are named after the entries that they come from (klagg/contract.py): `klines`, `findings`, `events`.
 
 CREATE TABLE amendments (
     symbol             text        COLLATE "C" NOT NULL,

@@ -43,6 +43,7 @@ class Migration:
 
     @property
     def label(self) -> str:
+        """Version and name as in the name of its file, such as 0001_klines."""
         return f"{self.version:04d}_{self.name}"
 
     @property

@@ -3,7 +3,7 @@
 const TIMEOUT_MS = 10_000;
 const KEPT = "klagg-token";
 
-/** What the API or the way to it said: `status` is 0 where nothing answered; `error` is the word for programs. */
+/** An error of the API or the connection: `status` is 0 without an answer; `error` is for programs. */
 export class Problem extends Error {
   constructor(status, error, message) {
     super(message);
@@ -16,7 +16,7 @@ const storage = () => {
   try {
     return sessionStorage;
   } catch {
-    return null; // forbidden: the token is asked for anew each time
+    return null; // sessionStorage is not allowed: the token is asked for each time
   }
 };
 

@@ -1,4 +1,4 @@
-// The page: what is shown by the address, how live it is, and the keys.
+// The page: what the address shows, how live the data are, and the keys.
 
 import { get, onToken } from "./api.js";
 import { Chart } from "./chart.js";
@@ -103,7 +103,7 @@ function showIntervals(found) {
   }));
 }
 
-// ---- whose trades these are, and how live they are
+// ---- where the trades come from, and how live they are
 
 function showSource(exchange) {
   const pill = byId("source");
@@ -128,13 +128,13 @@ async function look() {
 }
 
 function liveness() {
-  if (failure) return ["bad", "offline", `${failure.message} What you see is what was known before. Trying again.`];
+  if (failure) return ["bad", "offline", `${failure.message} What you see may be out of date. Trying again.`];
   if (!status) return ["wait", "connecting", ""];
-  if (!status.time) return ["wait", "waiting", "The gateway runs, but the aggregator has not said anything yet. This page fills by itself."];
+  if (!status.time) return ["wait", "waiting", "The gateway runs, but the aggregator has published nothing yet. This page updates by itself."];
   if (status.stale) {
-    return ["warn", `stale ${span(status.stale_for_ms)}`, `Live data stopped ${span(status.stale_for_ms)} ago. What you see is the last good state; it goes on by itself as soon as the pipeline does.`];
+    return ["warn", `stale ${span(status.stale_for_ms)}`, `Live data stopped ${span(status.stale_for_ms)} ago. What you see is the last good state; it updates by itself as soon as the pipeline continues.`];
   }
-  if (!socket.open && Date.now() - cutAt > CUT_AFTER_MS) return ["warn", "no live feed", "The live connection is cut; prices are only looked up now and then. Trying again."];
+  if (!socket.open && Date.now() - cutAt > CUT_AFTER_MS) return ["warn", "no live feed", "The live connection is lost; prices are only requested from time to time. Trying again."];
   return ["good", "live", ""];
 }
 
@@ -161,7 +161,7 @@ socket.onState((open) => {
   showLive();
 });
 
-// ---- keys and small things
+// ---- keys, theme and token
 
 function openList(open) {
   document.body.classList.toggle("list-open", open);

@@ -10,9 +10,9 @@ import { klineStream } from "./socket.js";
 const FIRST_ROWS = 500;
 const PAGE_ROWS = 1000;
 const RIGHT_BARS = 4; // room to the right of the newest bar
-const EDGE_BARS = 60; // that near to the oldest bar more are loaded
-const TAIL_BARS = 5; // asked for anew after a close: their proofs and amendments come late
-const AMENDED_MAX = 20; // older bars asked for one by one
+const EDGE_BARS = 60; // more bars are loaded this near to the oldest one
+const TAIL_BARS = 5; // requested again after a close: confirmations and amendments come later
+const AMENDED_MAX = 20; // older bars that are requested one by one
 const TAIL_AFTER_MS = 1500;
 const TAIL_EVERY_MS = 20_000;
 
@@ -26,13 +26,13 @@ export class Chart {
   #stream = "";
   #symbol = "";
   #interval = "";
-  #loading = null; // aborts what is asked for the series before
+  #loading = null; // aborts the requests of the previous series
   #older = false;
   #ended = false;
   #picked = null;
   #tail = 0;
-  #sureUntil = Infinity; // up to here the API has told every bar
-  #unsure = new Set(); // open times of closed bars of which only an event is known
+  #sureUntil = Infinity; // up to here the API has returned every bar
+  #unsure = new Set(); // open times of closed bars that are only known from an event
   #heard;
 
   constructor(socket, heard) {
@@ -85,7 +85,7 @@ export class Chart {
       this.#ended = found.klines.length < FIRST_ROWS;
       this.#draw();
       this.#showAll();
-      this.#state(this.bars.size ? "" : "No bars of this interval yet. This fills by itself.", "");
+      this.#state(this.bars.size ? "" : "No bars of this interval yet. This chart updates by itself.", "");
     } catch (problem) {
       if (loading.signal.aborted) return;
       this.#draw();
@@ -116,7 +116,7 @@ export class Chart {
       this.#state("", "");
       this.#showPicked();
     } catch {
-      // the page's own look at the status says what is wrong
+      // the status bar of the page says what is wrong
     }
   }
 
@@ -169,7 +169,7 @@ export class Chart {
         this.#draw();
       }
     } catch {
-      // asked for again with the next movement
+      // requested again with the next movement
     } finally {
       if (!signal.aborted) {
         this.#older = false;

@@ -1,4 +1,4 @@
-// What is known of one bar: its values, and where they come from.
+// The details of one bar: its values, and where they come from.
 
 import { byId, make } from "./dom.js";
 import { decimal, direction, percent, utc, whole } from "./format.js";
@@ -6,7 +6,7 @@ import { decimal, direction, percent, utc, whole } from "./format.js";
 /** How far a bar can be trusted, in a word, and why in a sentence. */
 export function standing(bar) {
   if (!bar.closed) return { kind: "open", word: "in progress", why: "Its values change until it closes." };
-  if (bar.complete === undefined) return { kind: "open", word: "just closed", why: "Its provenance is being looked up." };
+  if (bar.complete === undefined) return { kind: "open", word: "just closed", why: "Its provenance is being requested." };
   if (!bar.complete) {
     return { kind: "unproven", word: "not proven complete", why: "It closed by the clock, or trades in it are missing." };
   }

@@ -1,4 +1,4 @@
-// The pipeline page: whether the data can be trusted, at a glance, and what that rests on.
+// The pipeline page: whether the data can be trusted, and the evidence for it.
 
 import { get } from "./api.js";
 import { MARKS, quiet, section, tableOf, tileList, verdict } from "./blocks.js";
@@ -22,7 +22,7 @@ export class Pipeline {
   /** Take in what the gateway says now (null: it cannot be reached). */
   take(status) {
     this.#status = status;
-    if (status && !status.database) this.#why = "klagg runs without a database, which would keep them.";
+    if (status && !status.database) this.#why = "klagg runs without a database, which stores them.";
     else if (status && Date.now() - this.#askedAt > STORED_EVERY_MS) {
       this.#askedAt = Date.now();
       this.#askStored();
@@ -90,7 +90,7 @@ const checkList = (found) => make("ul", { class: "checks" }, ...found.map(({ lev
 )));
 
 function tiles(status, open) {
-  // Every line of ingest carries every trade: the best of them says how many there are.
+  // Every line of ingest receives every trade: the one with the highest rate counts.
   const lines = status.processes.filter((each) => each.process.startsWith("ingest"));
   const rate = Math.max(0, ...lines.map((each) => Number(each.rates?.trades ?? 0)));
   const behind = status.shards.map((each) => each.unwritten_ms).filter((each) => each !== null);

@@ -8,7 +8,7 @@ const PAUSE_MS_MAX = 15_000;
 const BUNDLE_NAMES = 200;
 
 export class Socket {
-  #wanted = new Map(); // stream → how many listen
+  #wanted = new Map(); // stream → number of subscribers
   #told = new Set();
   #listeners = new Set();
   #states = new Set();

@@ -108,7 +108,7 @@ export class Symbols {
     change.className = `change ${direction(data.change_percent)}`;
     say(volume, data.quote_volume === null ? "" : short(data.quote_volume));
     element.classList.toggle("gone", !data.live);
-    element.title = data.live ? data.symbol : `${data.symbol} is not traded now; its history can be looked at.`;
+    element.title = data.live ? data.symbol : `${data.symbol} is not traded now; its history is available.`;
   }
 
   #hear(stream, event) {
@@ -177,7 +177,7 @@ export class Symbols {
       this.#shown = names;
       this.#list.replaceChildren(...names.map((name) => this.#rows.get(name).element));
     }
-    if (!this.#rows.size) this.#tell("No symbols yet: klagg has not seen a trade. This fills by itself.", "");
+    if (!this.#rows.size) this.#tell("No symbols yet: klagg has not received a trade. This list updates by itself.", "");
     else if (!names.length) this.#tell(`No symbol has “${byId("search").value.trim()}” in its name.`, "");
     else this.#tell("", "");
     if (wanted && !names.includes(this.#cursor)) this.#point(names[0] ?? "");

@@ -1,6 +1,6 @@
-// Whether the data can be trusted, from what the gateway says of the pipeline. Pure.
+// Whether the data can be trusted, from the status that the gateway reports. Pure.
 //
-// A check is { level, title, text }: "good", "warn" (with reservations), "bad" (not), "off" (nobody looks).
+// A check is { level, title, text }: "good", "warn" (with reservations), "bad" (not), "off" (not checked).
 
 import { count, span } from "./format.js";
 
@@ -17,9 +17,9 @@ function liveState(status) {
   const title = "Live state";
   if (!status.time) return { level: "bad", title, text: "No tick of the exchange's clock has come yet." };
   if (status.stale) {
-    return { level: "bad", title, text: `It has stood still for ${span(status.stale_for_ms)}: the aggregator or Redis has stopped.` };
+    return { level: "bad", title, text: `It has not changed for ${span(status.stale_for_ms)}: the aggregator or Redis has stopped.` };
   }
-  return { level: "good", title, text: "It moves on with the exchange's clock." };
+  return { level: "good", title, text: "It follows the exchange's clock." };
 }
 
 function processes(status) {
@@ -34,17 +34,17 @@ function processes(status) {
   }
   if (alarms.length) return { level: "warn", title, text: alarms.map((each) => `${each.process}: ${each.alarm}`).join("; ") };
   if (halting.length) return { level: "warn", title, text: halting.map((each) => `${each.process} is ${each.state}`).join("; ") };
-  return { level: "good", title, text: `${count(names.length, "process", "processes")} run and say so.` };
+  return { level: "good", title, text: `${count(names.length, "process", "processes")} run and report their state.` };
 }
 
 function table(status) {
   const title = "Table";
   if (!status.database) return { level: "off", title, text: "klagg runs without a database: there is no history." };
   const known = status.shards.map((each) => each.unwritten_ms).filter((each) => each !== null);
-  if (!known.length) return { level: "warn", title, text: "Nobody writes the table." };
+  if (!known.length) return { level: "warn", title, text: "No process writes the table." };
   const behind = Math.max(...known);
   const level = behind > BEHIND_BAD_MS ? "bad" : behind > BEHIND_WARN_MS ? "warn" : "good";
-  return { level, title, text: behind ? `Finals reach it ${span(behind)} behind.` : "Every final is in it." };
+  return { level, title, text: behind ? `Finals reach it ${span(behind)} late.` : "Every final is in it." };
 }
 
 /** How many trades' ranges are missing now, as the aggregators say. */
@@ -54,13 +54,13 @@ export const openGaps = (status) =>
 function gaps(status, found) {
   const title = "Gaps";
   const open = Math.max(openGaps(status), found?.length ?? 0);
-  if (open) return { level: "warn", title, text: `${count(open, "gap is", "gaps are")} open; bars there are not called complete.` };
+  if (open) return { level: "warn", title, text: `${count(open, "gap is", "gaps are")} open; bars with a gap are not marked complete.` };
   return { level: "good", title, text: "No trade is known to be missing." };
 }
 
 function findings(found, now) {
   const title = "Findings";
-  if (!found) return { level: "off", title, text: "They are kept in the database, which cannot be asked now." };
+  if (!found) return { level: "off", title, text: "They are in the database, which cannot be reached now." };
   const recent = found.filter((each) => !each.closed_at && each.said_at && now - each.said_at < RECENT_MS);
   const errors = recent.filter((each) => each.severity === "error");
   const warnings = recent.filter((each) => each.severity === "warning");
@@ -68,7 +68,7 @@ function findings(found, now) {
   if (warnings.length) return { level: "warn", title, text: `${count(warnings.length, "warning")} in the last day: ${kinds(warnings)}.` };
   const standing = found.filter((each) => each.standing && each.open_time && !each.closed_at && each.severity !== "info");
   if (standing.length) return { level: "warn", title, text: `${count(standing.length, "finding stands", "findings stand")} from before: ${kinds(standing)}.` };
-  return { level: "good", title, text: "Nothing wrong was found in the last day." };
+  return { level: "good", title, text: "No error was found in the last day." };
 }
 
 const kinds = (found) => [...new Set(found.map((each) => each.kind))].slice(0, 3).join(", ");
@@ -76,7 +76,7 @@ const kinds = (found) => [...new Set(found.map((each) => each.kind))].slice(0, 3
 function audits(status) {
   const title = "Audits";
   const names = status.processes.filter((each) => !each.state.startsWith("off")).map((each) => each.process).filter((name) => name.startsWith("auditor"));
-  if (!names.length) return { level: "off", title, text: "No auditor runs: nobody checks the result a second time." };
+  if (!names.length) return { level: "off", title, text: "No auditor runs: the result is not checked a second time." };
   return { level: "good", title, text: `${names.join(", ")} ${names.length === 1 ? "checks" : "check"} the result.` };
 }
 
@@ -86,15 +86,15 @@ export function checks(status, gapsOpen, found) {
 }
 
 export const VERDICTS = {
-  good: ["The data can be trusted", "Everything runs, nothing is missing, and nothing wrong was found."],
-  warn: ["Trust with reservations", "The bars are right as far as they are marked complete; see below what is not."],
-  bad: ["Do not rely on this now", "What is shown may be old or wrong; see below why."],
+  good: ["The data can be trusted", "Everything runs, nothing is missing, and no error was found."],
+  warn: ["Trust with reservations", "Bars that are marked complete are right; see below what is missing."],
+  bad: ["Do not rely on this now", "The data may be old or wrong; see below why."],
 };
 
 // ---- the scoreboard
 
 const SUMS = [
-  "expected", "bars", "complete", "amended", "gaps", "audited", "exact", "edge_shift", "exchange_gap", "local_gap", "late",
+  "expected", "bars", "complete", "amended", "missing", "audited", "exact", "edge_shift", "exchange_gap", "local_gap", "late",
   "unexplained", "open_findings",
 ];
 
@@ -117,9 +117,9 @@ export function boardVerdict(total) {
     return ["bad", "Something is unexplained", `${count(total.unexplained, "bar differs", "bars differ")} from the exchange's own, and nothing explains it.`];
   }
   if (levelOf(total) === "warn") {
-    const unproven = total.expected - total.complete - total.gaps;
+    const unproven = total.expected - total.complete - total.missing;
     const parts = [
-      total.gaps && count(total.gaps, "bar is missing", "bars are missing"),
+      total.missing && count(total.missing, "bar is missing", "bars are missing"),
       unproven > 0 && count(unproven, "bar is not proven", "bars are not proven"),
       total.local_gap && count(total.local_gap, "bar waits for repair", "bars wait for repair"),
       total.open_findings && count(total.open_findings, "finding stands", "findings stand"),

@@ -1,4 +1,4 @@
-// The truth page: the scoreboard of completeness and of what the exchange's own klines say, by day and by symbol.
+// The truth page: the scoreboard of completeness and of the comparison with the exchange's own klines.
 
 import { get } from "./api.js";
 import { quiet, section, tableOf, tileList, verdict } from "./blocks.js";
@@ -12,7 +12,7 @@ const ALL = "all";
 
 const COLUMNS = [
   ["Expected", (row) => whole(row.expected)], ["Complete", (row) => part(row.complete, row.expected)],
-  ["Gaps", (row) => whole(row.gaps)], ["Audited", (row) => part(row.audited, row.expected)],
+  ["Missing", (row) => whole(row.missing)], ["Audited", (row) => part(row.audited, row.expected)],
   ["Exact", (row) => part(row.exact, row.audited)], ["Unexplained", (row) => whole(row.unexplained)],
   ["Open", (row) => whole(row.open_findings)], ["Local gap", (row) => whole(row.local_gap)],
   ["Edge shift", (row) => whole(row.edge_shift)], ["Exchange gap", (row) => whole(row.exchange_gap)],
@@ -157,7 +157,7 @@ const line = (row, ...first) => ({
 });
 
 const tiles = (total) => tileList([
-  ["Bars expected", whole(total.expected)], ["Complete", part(total.complete, total.expected)], ["Gaps", whole(total.gaps)],
+  ["Bars expected", whole(total.expected)], ["Complete", part(total.complete, total.expected)], ["Missing", whole(total.missing)],
   ["Audited", part(total.audited, total.expected)], ["Exact", part(total.exact, total.audited)],
   ["Explained", whole(total.edge_shift + total.exchange_gap)], ["Unexplained", whole(total.unexplained)],
   ["Open findings", whole(total.open_findings)],

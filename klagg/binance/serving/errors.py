@@ -38,7 +38,7 @@ def not_authorized() -> ApiError:
 
 
 def busy() -> ApiError:
-    """More is asked at once than can be answered."""
+    """A request wants more than one answer may hold."""
     return ApiError(-1008, "Server is currently overloaded with other requests. Please try again later.", status=503)
 
 
@@ -91,7 +91,7 @@ def banned(address: str, until_ms: int) -> ApiError:
 
 
 def turned_away(address: str, status: int, retry_after_s: int, weight_per_minute: int, now_s: float) -> ApiError:
-    """A request is refused with this status whatever it asks; `now_s` is the real time since 1970."""
+    """A request is refused with this status whatever it requests; `now_s` is the real time since 1970."""
     if status == 429:
         return too_many_requests(weight_per_minute)
     if status == 418:

@@ -5,29 +5,39 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-_BAN_MS_MAX = 3 * 86_400_000
+from klagg.binance.limits import (
+    AGG_TRADES_ROWS_MAX,
+    BAN_S,
+    BAN_S_MAX,
+    CONNECTION_S,
+    KLINES_ROWS_MAX,
+    MESSAGES_PER_S,
+    PING_S,
+    STREAMS_PER_CONNECTION,
+    WEIGHT_PER_MINUTE,
+)
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits as the exchange publishes them; tests shorten some."""
+    """Limits as the exchange publishes them (`klagg.binance.limits` names the documents); tests shorten some."""
 
-    weight_per_minute: int = 2400
+    weight_per_minute: int = WEIGHT_PER_MINUTE
     """REST weight per address and calendar minute."""
     refusals_until_ban: int = 10
     """Requests after the first 429 of a minute that are met with 429 before the address is banned (418)."""
-    ban_s: int = 120
+    ban_s: int = BAN_S
     """First ban; each further one doubles, up to three days."""
-    streams_per_connection: int = 1024
-    messages_per_second: int = 10
+    streams_per_connection: int = STREAMS_PER_CONNECTION
+    messages_per_second: int = MESSAGES_PER_S
     """Client messages on one WebSocket, pings and pongs included."""
-    connection_s: float = 86_400.0
-    ping_interval_s: float = 180.0
+    connection_s: float = CONNECTION_S
+    ping_interval_s: float = PING_S
     """The server pings a silent client after this long and drops it when no answer comes in half of it."""
     send_buffer_bytes: int = 16 * 1024 * 1024
     """A client that lets more than this pile up unread is disconnected."""
-    klines_rows: int = 1500
-    agg_trades_rows: int = 1000
+    klines_rows: int = KLINES_ROWS_MAX
+    agg_trades_rows: int = AGG_TRADES_ROWS_MAX
     agg_trades_depth_ms: int = 86_400_000
 
 
@@ -57,8 +67,8 @@ class WeightLimiter:
     limits: Limits
     _addresses: dict[str, _Address] = field(default_factory=dict)
 
-    def take(self, address: str, weight: int, now_ms: int) -> Verdict:
-        """Charges `weight` to `address` and says whether its request is served."""
+    def charge(self, address: str, weight: int, now_ms: int) -> Verdict:
+        """Charge `weight` to `address` at `now_ms` (real time, ms); whether its request is served."""
         minute = now_ms // 60_000
         state = self._addresses.get(address)
         if state is None:
@@ -73,7 +83,7 @@ class WeightLimiter:
             return Verdict(200, state.used)
         state.refusals += 1
         if state.refusals > self.limits.refusals_until_ban:
-            state.banned_until_ms = now_ms + min(self.limits.ban_s * 1000 * 2**state.bans, _BAN_MS_MAX)
+            state.banned_until_ms = now_ms + min(self.limits.ban_s * 1000 * 2**state.bans, BAN_S_MAX * 1000)
             state.bans += 1
             return self._banned(state, now_ms)
         return Verdict(429, state.used, retry_after_s=_seconds_up((minute + 1) * 60_000 - now_ms))
@@ -102,18 +112,6 @@ class MessageLimiter:
             self._times.popleft()
         self._times.append(now_s)
         return len(self._times) <= self.per_second
-
-
-def klines_weight(limit: int) -> int:
-    """REST weight of a klines request for `limit` rows."""
-    for rows, weight in ((100, 1), (500, 2), (1000, 5)):
-        if limit <= rows:
-            return weight
-    return 10
-
-
-AGG_TRADES_WEIGHT = 20
-"""REST weight of an aggTrades request."""
 
 
 def _seconds_up(duration_ms: int) -> int:

@@ -31,30 +31,51 @@ class WireKline(NamedTuple):
 
 
 class ListedContract(Protocol):
-    """What exchangeInfo tells about a symbol. Precisions are digits after the point, times ms."""
+    """What exchangeInfo reports of a symbol."""
 
     @property
-    def symbol(self) -> str: ...
+    def symbol(self) -> str:
+        """The name: BTCUSDT."""
+
     @property
-    def base(self) -> str: ...
+    def base(self) -> str:
+        """The asset that is traded: BTC."""
+
     @property
-    def quote(self) -> str: ...
+    def quote(self) -> str:
+        """The asset of prices: USDT."""
+
     @property
-    def price_precision(self) -> int: ...
+    def price_precision(self) -> int:
+        """Digits of prices after the point."""
+
     @property
-    def quantity_precision(self) -> int: ...
+    def quantity_precision(self) -> int:
+        """Digits of quantities after the point."""
+
     @property
-    def tick_size(self) -> str: ...
+    def tick_size(self) -> str:
+        """The smallest step of a price, as text."""
+
     @property
-    def step_size(self) -> str: ...
+    def step_size(self) -> str:
+        """The smallest step of a quantity, as text."""
+
     @property
-    def onboard_ms(self) -> int: ...
+    def onboard_ms(self) -> int:
+        """When it was listed (exchange ms)."""
+
     @property
-    def delivery_ms(self) -> int: ...
+    def delivery_ms(self) -> int:
+        """When it ends (exchange ms), far in the future for a perpetual."""
+
     @property
-    def contract_type(self) -> str: ...
+    def contract_type(self) -> str:
+        """PERPETUAL and so on."""
+
     @property
-    def status(self) -> str: ...
+    def status(self) -> str:
+        """TRADING and so on."""
 
 
 def compact(value: object) -> str:

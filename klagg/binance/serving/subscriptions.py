@@ -20,7 +20,7 @@ RequestId = int | str
 
 
 class TooManyStreamsError(Exception):
-    """The connection asks for more streams than one connection may have."""
+    """The connection subscribes to more streams than one connection may have."""
 
 
 class _RefusedError(Exception):
@@ -32,7 +32,7 @@ class _RefusedError(Exception):
 
 @dataclass(slots=True)
 class Subscriptions:
-    """The streams one connection has asked for, known or not, and whether its payloads are wrapped (`combined`).
+    """The streams of one connection's subscriptions, known or not, and whether its payloads are wrapped (`combined`).
 
     `text_ids` lets requests bear a short text as their id, as newer clients like to; the exchange's USDⓈ-M sockets want
     a number.

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import ujson
 
-from auditors.classify import EXACT, UNEXPLAINED, VERDICTS, Comparison, puzzling
+from auditors.classify import EXACT, VERDICTS, Comparison, puzzling
 from auditors.exchange_store import finals_of
 from klagg.cli import locate
 from klagg.cli.audit import rest, summary
 from klagg.cli.backfill.command import words
 from klagg.cli.comparison import values_of_official
 from klagg.cli.replay import newest_of
-from klagg.compare import Values
 from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError
 from klagg.intervals import EVER_MS, MINUTE, Interval, ordered
-from klagg.kline import Kline
+from klagg.kline import Kline, Values
 from klagg.recordings import open_klines, open_trades
 from klagg.settings import Settings, load
+from klagg.wire.findings import FindingKind
 from writers.backfill_dumps import find_dumps
 from writers.backfill_parts import span_of
 from writers.migrate import require_schema
@@ -60,14 +60,14 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 @dataclass(frozen=True, slots=True)
-class Series:
+class OfficialSeries:
     """The exchange's klines of one symbol and interval."""
 
     symbol: str
     interval: Interval
     theirs: dict[int, Values]
     from_ms: int = 0
-    """What opens before it only helps to prove."""
+    """Bars that open before it are only used as evidence for later ones."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -95,14 +95,19 @@ def run(args: argparse.Namespace) -> int:
     if not counts.total():
         raise ConfigError(f"{args.klines or 'the exchange'} holds no klines of what is asked for")
     print(ujson.dumps({"bars": counts.total(), **{kind.lower(): counts[kind] for kind in VERDICTS}}))
-    return 1 if counts[UNEXPLAINED] else 0
+    return 1 if counts[FindingKind.UNEXPLAINED] else 0
 
 
 def _audit(
-    series: Series, source: _Recorded | _Stored, from_ms: int, to_ms: int, counts: Counter[str], *, as_json: bool
+    series: OfficialSeries,
+    source: _Recorded | _Stored,
+    from_ms: int,
+    to_ms: int,
+    counts: Counter[str],
+    *,
+    as_json: bool,
 ) -> None:
-    """One symbol and interval. Bars of which neither side can know are left: before the first and behind the last one
-    of the exchange's file."""
+    """Audit one symbol and interval, from the first to the last bar of the exchange's file."""
     interval, theirs = series.interval, series.theirs
     first_ms, last_ms = max(from_ms, series.from_ms, min(theirs)), min(to_ms, max(theirs) + 1)
     before_ms = interval.open_of(interval.bucket_of(first_ms) - 1)
@@ -157,17 +162,17 @@ class _Recorded:
         }
 
     def close(self) -> None:
-        """Nothing is open."""
+        """Does nothing."""
 
 
 def _settings(args: argparse.Namespace) -> Settings:
-    """Those of the configuration if it names a database, else those of what runs."""
+    """The settings of the configuration if it names a database, otherwise those of the running klagg."""
     settings = load(args.config)
     return settings if settings.database.url and args.data_dir is None else locate.running_settings(args)
 
 
-def _official(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[Series]:
-    """What the files hold of what is asked for, a symbol and interval at a time."""
+def _official(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[OfficialSeries]:
+    """The requested klines in the files, one symbol and interval at a time."""
     symbols, intervals = words([each.upper() for each in args.symbols]), ordered(tuple(words(args.intervals)))
     path = Path(args.klines)
     if not path.is_dir():
@@ -185,21 +190,21 @@ def _official(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[Se
             for row in open_klines(each, symbol, interval.name)
         }
         if theirs:
-            yield Series(symbol, interval, theirs)
+            yield OfficialSeries(symbol, interval, theirs)
 
 
-def _of_rest(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[Series]:
-    """What the exchange tells of what is asked for, of bars that are closed for certain."""
+def _of_rest(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[OfficialSeries]:
+    """The requested klines from the exchange, of bars that are certainly closed."""
     symbols, intervals = words([each.upper() for each in args.symbols]), ordered(tuple(words(args.intervals)))
     since_ms, until_ms = from_ms if args.start else None, to_ms if args.end else None
     for symbol, interval, first_ms, theirs in rest.official(_settings(args), symbols, intervals, since_ms, until_ms):
-        yield Series(symbol, interval, theirs, first_ms)
+        yield OfficialSeries(symbol, interval, theirs, first_ms)
 
 
-def _of_file(path: Path, symbols: Sequence[str], intervals: Sequence[Interval]) -> Iterator[Series]:
-    """One file, which may hold several symbols (a capture); which ones and which interval must be said."""
+def _of_file(path: Path, symbols: Sequence[str], intervals: Sequence[Interval]) -> Iterator[OfficialSeries]:
+    """The klines of one file; a file with several symbols (a capture) needs the options that name them."""
     if not symbols or len(intervals) != 1:
         raise ConfigError(f"{path} is one file: say with --symbols and --intervals whose klines it holds")
     for symbol in symbols:
         rows = open_klines(path, symbol, intervals[0].name)
-        yield Series(symbol, intervals[0], {row.open_time_ms: values_of_official(row) for row in rows})
+        yield OfficialSeries(symbol, intervals[0], {row.open_time_ms: values_of_official(row) for row in rows})

@@ -11,9 +11,9 @@ from typing import Final
 
 from klagg.binance.kline_rows import told_by_rest
 from klagg.cli.backfill.rest import RestHistory, parts_of
-from klagg.compare import Values
 from klagg.errors import ConfigError, KlaggError
 from klagg.intervals import HOUR_MS, Interval, ordered
+from klagg.kline import Values
 from klagg.process.stats import Stats
 from klagg.settings import Settings
 from klagg.wire.entries import OFFICIAL_COLUMNS
@@ -23,7 +23,7 @@ LAST_MS: Final = HOUR_MS
 """Without a range, bars that opened so long ago at most."""
 
 
-class NotTold(KlaggError):
+class NoAnswer(KlaggError):
     """The exchange did not tell of what was to be compared."""
 
 
@@ -34,7 +34,7 @@ def official(
     time, in parts of a month or a year: with the open time from which on they are to be compared; the row before it is
     there to prove shifts. Without times the last hour, whose bars are closed for certain.
 
-    ConfigError for unknown symbols; NotTold, ExchangeUnavailable or RedisUnavailable if the exchange cannot be asked.
+    ConfigError for unknown symbols; NoAnswer, ExchangeUnavailable or RedisUnavailable if the exchange cannot be asked.
     """
     untold = [each.name for each in intervals if not told_by_rest(each)]
     if untold:
@@ -51,7 +51,7 @@ def official(
         rows: dict[int, Values] = {}
         for each in batches:
             if isinstance(each, Failure):
-                raise NotTold(each.reason)
+                raise NoAnswer(each.reason)
             rows.update(map(_values, each.rows))
         if any(opening >= first_ms[part] for opening in rows):
             yield part.symbol, part.interval, first_ms[part], rows

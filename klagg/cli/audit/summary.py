@@ -11,12 +11,13 @@ from typing import Any, Final
 import ujson
 
 from klagg.clock import local_ms
-from klagg.drivers.postgres import Database, load_queries
+from klagg.drivers.postgres import Database
+from klagg.drivers.statements import load_statements
 from klagg.intervals import DAY_MS, EVER_MS, INTERVALS
 from klagg.scoreboard import board
 from writers.migrate import require_schema
 
-_QUERIES: Final = load_queries(Path(__file__).with_suffix(".sql"))
+_QUERIES: Final = load_statements(Path(__file__).with_suffix(".sql"))
 
 DAYS: Final = 30
 """So many days up to now, where the range is not said."""
@@ -27,7 +28,7 @@ SUMS: Final = (
     "bars",
     "complete",
     "amended",
-    "gaps",
+    "missing",
     "audited",
     "exact",
     "edge_shift",

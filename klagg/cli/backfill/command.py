@@ -116,7 +116,7 @@ def _load(
 
     with ReportFile(args.report) as report, Meter(plan.parts, waits) as meter:
         try:
-            load_history(table, plan.source, totals, say=report.say, see=meter.see, stopping=stopping)
+            load_history(table, plan.source, totals, report=report.report, done=meter.see, stopping=stopping)
         except KeyboardInterrupt:
             return True
     return False

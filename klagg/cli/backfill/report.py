@@ -68,7 +68,7 @@ class ReportFile:
         if self._file is not None:
             self._file.close()
 
-    def say(self, found: Sequence[Disagreement]) -> None:
+    def report(self, found: Sequence[Disagreement]) -> None:
         """Write rows, and hand them to the system: what is committed after this is in the file."""
         if self._file is None or not found:
             return

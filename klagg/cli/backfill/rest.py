@@ -1,4 +1,4 @@
-"""Official klines over REST for `klagg backfill`, within a share of the address' weight of its own."""
+"""Official klines over REST for `klagg backfill`, within its share of the address' request weight."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from typing import Any, Final
 from ingest.repair_pages import SURE_MS
 from klagg import __version__
 from klagg.backoff import Backoff
-from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, klines_of, klines_weight
+from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, klines_of
+from klagg.binance.limits import klines_weight
 from klagg.binance.payloads import listings_of
 from klagg.binance.rest_client import ExchangeRest
 from klagg.binance.weight_account import ROLE_BACKFILL, PatientGate
@@ -25,16 +26,16 @@ from klagg.settings import Settings
 from writers.backfill_parts import Batch, Failure, OfficialRow, Part, in_order, parts_of_range
 
 PAGE_ROWS: Final = 499
-"""The most rows for a weight of 2, which are more for their weight than those of any other page."""
+"""The most rows of a page that weighs 2: no other page has more rows for its weight."""
 
 TRIES_MAX: Final = 10
 TIMEOUT_MS: Final = 20_000
 LOOK_S: Final = 0.2
-"""How often a wait looks whether it is to end."""
+"""How often a wait checks whether it must end."""
 
 PAUSES: Final = frozenset({418, 429})
 PASSING: Final = frozenset({403, 408})
-"""Refusals below 500 that say something about this moment, and nothing about what was asked."""
+"""HTTP statuses below 500 that refuse every request for now, not this one request."""
 
 
 class Stopped(KlaggError):
@@ -42,42 +43,43 @@ class Stopped(KlaggError):
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
-    """What the exchange says before anything is loaded: its time (ms), and since when (ms) which symbols are listed."""
+class ListedSymbols:
+    """The exchange's time (exchange ms), and the symbols with the time (exchange ms) of their listing."""
 
     now_ms: int
     listed_ms: dict[str, int]
 
 
 class RestHistory:
-    """Asks for the klines of parts, one page after the other. Its waits end soon after `stopping` is set."""
+    """Requests the klines of parts, one page after the other. Its waits end soon after `stopping` is set."""
 
     def __init__(self, settings: Settings, stats: Stats, stopping: threading.Event) -> None:
         if not settings.redis.url:
             raise ConfigError("the REST weight is shared in Redis: set redis.url, or load dumps with --dir")
         self._settings, self._stats, self._stopping = settings, stats, stopping
 
-    def market(self, symbols: Sequence[str]) -> Market:
-        """The exchange's time and the symbols asked for (none: those of the settings); ConfigError for unknown ones."""
+    def market(self, symbols: Sequence[str]) -> ListedSymbols:
+        """The exchange's time and the requested symbols (none: those of the settings). Raises ConfigError for unknown
+        ones."""
         return asyncio.run(self._market(symbols))
 
-    async def _market(self, symbols: Sequence[str]) -> Market:
+    async def _market(self, symbols: Sequence[str]) -> ListedSymbols:
         async with self._session() as rest:
             now_ms = (await rest.time()).time_ms
             info = await rest.exchange_info()
         exchange = self._settings.exchange
         if not symbols:
             chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, exchange.symbols).listings
-            return Market(now_ms, {each.symbol: each.generation for each in chosen})
+            return ListedSymbols(now_ms, {each.symbol: each.generation for each in chosen})
         rows = info.get("symbols", []) if isinstance(info, dict) else []
         listed = {row.get("symbol"): row.get("onboardDate") for row in rows if isinstance(row, dict)}
         unknown = [each for each in symbols if each not in listed]
         if unknown:
             raise ConfigError(f"the exchange does not list {', '.join(unknown)}")
-        return Market(now_ms, {each: _whole(listed[each]) for each in symbols})
+        return ListedSymbols(now_ms, {each: _whole(listed[each]) for each in symbols})
 
     def batches(self, parts: Iterable[Part]) -> Iterator[Batch | Failure]:
-        """All rows of the parts. After a refusal the other parts of the same symbol are not asked for.
+        """All rows of the parts. After a refusal the other parts of the same symbol are not requested.
 
         ExchangeUnavailable or RedisUnavailable if one of them stays away.
         """
@@ -114,7 +116,7 @@ class RestHistory:
             yield Batch(part, [_official(row, bars) for row in rows], next_ms)
 
     async def _ask(self, rest: ExchangeRest, part: Part, from_ms: int, limit: int) -> Any:
-        """A page; what passes is waited out, a pause that the exchange asks for by the gate."""
+        """One page; temporary errors are retried, and the gate keeps the pauses that the exchange demands."""
         backoff = Backoff(0.5, 30.0, random.random)
         while True:
             try:
@@ -164,7 +166,7 @@ class RestHistory:
             await streams.close()
 
 
-def parts_of(market: Market, intervals: Sequence[Interval], from_ms: int, to_ms: int) -> list[Part]:
+def parts_of(market: ListedSymbols, intervals: Sequence[Interval], from_ms: int, to_ms: int) -> list[Part]:
     """[from_ms, to_ms) of every symbol since its listing and every interval, as far as bars are closed for certain."""
     found = []
     for bars in intervals:

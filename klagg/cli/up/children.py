@@ -13,7 +13,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 import klagg
 from klagg.cli.up.signals import SIGNALS
@@ -22,10 +24,6 @@ from klagg.process.service import Deadline
 
 LOG_BYTES = 8 << 20
 LOG_FILES = 3
-DEATHS_MAX = 5
-DEATHS_S = 60.0
-RESTART_FIRST_S = 0.5
-RESTART_CAP_S = 8.0
 LAST_LINES = 12
 LATER_S = 1.0
 NOT_AGAIN = 2
@@ -33,6 +31,25 @@ NOT_AGAIN = 2
 
 _LOUD = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b")
 _SETTING = re.compile(r"KLAGG_(\w*__\w+|SHARDS|DATA_DIR)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class ChildLimits:
+    """How a child is logged and restarted. All times are local.
+
+    Its log is a file of `log_bytes` and `log_files` older ones. It starts again after a pause that doubles from
+    `restart_first_s` to `restart_cap_s`; after more than `deaths_max` deaths within `deaths_s` it is given up.
+    """
+
+    log_bytes: int = LOG_BYTES
+    log_files: int = LOG_FILES
+    deaths_max: int = 5
+    deaths_s: float = 60.0
+    restart_first_s: float = 0.5
+    restart_cap_s: float = 8.0
+
+
+DEFAULT_LIMITS: Final = ChildLimits()
 
 
 class ChildFailed(KlaggError):
@@ -59,20 +76,27 @@ class Child:
     """One process that should run. `say` gets its warnings and errors, a line each."""
 
     def __init__(
-        self, name: str, module: str, arguments: Sequence[str], logs: Path, say: Callable[[str], None]
+        self,
+        name: str,
+        module: str,
+        arguments: Sequence[str],
+        logs: Path,
+        say: Callable[[str], None],
+        limits: ChildLimits = DEFAULT_LIMITS,
     ) -> None:
         self.name = name
+        self._limits = limits
         self.restarts = 0
         self.started_s = 0.0
         self.last_lines: deque[str] = deque(maxlen=LAST_LINES)
         self._command = [sys.executable, "-m", "klagg.cli.up.child", module, *arguments]
         self._say = say
-        self._deaths: deque[float] = deque(maxlen=DEATHS_MAX + 1)
+        self._deaths: deque[float] = deque(maxlen=limits.deaths_max + 1)
         self._again_s = 0.0
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._log = logging.handlers.RotatingFileHandler(
-            logs / f"{name}.log", maxBytes=LOG_BYTES, backupCount=LOG_FILES, encoding="utf-8", delay=True
+            logs / f"{name}.log", maxBytes=limits.log_bytes, backupCount=limits.log_files, encoding="utf-8", delay=True
         )
 
     @property
@@ -115,13 +139,15 @@ class Child:
             self._finish_reading()
             code = self._process.returncode
             self._deaths.append(now)
-            recent = [each for each in self._deaths if now - each < DEATHS_S]
+            limits = self._limits
+            recent = [each for each in self._deaths if now - each < limits.deaths_s]
             if code == NOT_AGAIN:
                 raise ConfigError(f"{self.name} cannot run: {self.last_words()}")
-            if len(recent) > DEATHS_MAX:
+            if len(recent) > limits.deaths_max:
                 said = "\n  ".join(self.last_lines or ["nothing"])
-                raise ChildFailed(f"{self.name} died {len(recent)} times within {DEATHS_S:.0f} s; it said:\n  {said}")
-            pause_s = min(RESTART_CAP_S, RESTART_FIRST_S * 2.0 ** (len(recent) - 1))
+                died = f"{self.name} died {len(recent)} times within {limits.deaths_s:.0f} s"
+                raise ChildFailed(f"{died}; it said:\n  {said}")
+            pause_s = min(limits.restart_cap_s, limits.restart_first_s * 2.0 ** (len(recent) - 1))
             self._again_s = now + pause_s
             self._say(f"{self.name} ended with exit code {code}; it starts again in {pause_s:.1f} s")
         if now >= self._again_s:
@@ -167,16 +193,18 @@ class Child:
         self._log.close()
 
 
-def drain(stages: Sequence[Sequence[Child]], deadline: Deadline, forced: Callable[[], bool]) -> Iterator[str]:
+def drain(
+    stages: Sequence[Sequence[Child]], deadline: Deadline, forced: Callable[[], bool], later_s: float = LATER_S
+) -> Iterator[str]:
     """End the children stage by stage before the deadline; yields what was done with each, a sentence.
 
     A sentence that begins with ! tells of a process that had to be killed or that left something behind. A stage that
-    hangs leaves LATER_S to each stage after it: those who only have to finish their work can do so.
+    hangs leaves `later_s` (local) to each stage after it: those who only have to finish their work can do so.
     """
     for number, stage in enumerate(stages, 1):
         for child in stage:
             child.ask_to_end()
-        own = Deadline(deadline.remaining_s - LATER_S * (len(stages) - number))
+        own = Deadline(deadline.remaining_s - later_s * (len(stages) - number))
         for child in stage:
             while not child.wait(0.1) and not own.passed and not forced():
                 pass

@@ -22,7 +22,7 @@ from rich.live import Live
 from klagg.cli import locate
 from klagg.cli.up import screen, source
 from klagg.cli.up.children import LOG_BYTES, LOG_FILES, NOT_AGAIN, Child, drain
-from klagg.cli.up.signals import Interrupted, Wishes
+from klagg.cli.up.signals import Interrupted, ShutdownRequests
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Streams
 from klagg.embedded import PostgresServer, RedisServer
@@ -41,12 +41,12 @@ PLAIN_S = 5.0
 SCREEN_S = 1.0
 SIMULATOR_S = 60.0
 NEWEST = 500
-"""Klines to choose from for the screen: of those that closed last, the busiest."""
+"""The newest klines from which the screen shows the busiest of those that closed last."""
 SERVERS_S = 8.0
-"""Of the shutdown's deadline, what is kept for the servers; half of a shorter one."""
+"""The seconds of the shutdown's deadline that are reserved for the servers; of a shorter deadline half."""
 HURRY_S = 1.0
 AHEAD_S = 2
-"""How much earlier than `klagg up` would kill it a process gives up by itself, and says what it leaves."""
+"""Seconds before `klagg up` would kill a process at which the process itself gives up and logs what is left."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -72,8 +72,8 @@ def run(args: argparse.Namespace) -> int:
         settings = replace(settings, database=replace(settings.database, enabled=False))
     chosen = source.choose(args, settings)
     folder = locate.data_directory(settings, args.data_dir) / chosen.folder
-    with Wishes() as wishes, _owned(folder):
-        up = Up(args, settings, chosen, folder, wishes)
+    with ShutdownRequests() as shutdown, _owned(folder):
+        up = Up(args, settings, chosen, folder, shutdown)
         try:
             up.start()
             up.watch()
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         except OSError as gone:
             if gone.errno != errno.EIO:
                 raise
-            # The terminal was closed, which is a wish to end like SIGHUP, that comes with it.
+            # The terminal was closed, which also sends SIGHUP: end.
         finally:
             clean = up.end()
     return 0 if clean else 1
@@ -90,7 +90,7 @@ def run(args: argparse.Namespace) -> int:
 
 @contextlib.contextmanager
 def _owned(folder: Path) -> Iterator[None]:
-    """One `klagg up` a folder."""
+    """Lock the folder: one `klagg up` at a time."""
     make_folder(folder)
     held = lock(folder / "up.lock", 1.0)
     if held is None:
@@ -108,11 +108,12 @@ class Up:
         self,
         args: argparse.Namespace,
         settings: Settings,
-        chosen: source.Market,
+        chosen: source.Source,
         folder: Path,
-        wishes: Wishes,
+        shutdown: ShutdownRequests,
     ) -> None:
-        self._args, self._settings, self._market, self._folder, self._wishes = args, settings, chosen, folder, wishes
+        self._args, self._settings, self._source = args, settings, chosen
+        self._folder, self._shutdown = folder, shutdown
         self._logs = folder / "logs"
         make_folder(self._logs)
         self._log = logging.handlers.RotatingFileHandler(
@@ -125,7 +126,7 @@ class Up:
         self._simulator: Child | None = None
         self._children: dict[str, Child] = {}
         self._servers: list[RedisServer | PostgresServer] = []
-        self._said: list[str] = []
+        self._server_lines: list[str] = []
         self._streams: Streams | None = None
         self._ending = False
         self._plain = args.plain or not sys.stdout.isatty()
@@ -135,15 +136,15 @@ class Up:
     def _note(self, line: str) -> None:
         self._log.handle(logging.LogRecord("up", logging.INFO, "", 0, line, None, None))
 
-    def _hear(self, line: str) -> None:
-        """A warning or an error of a child; comes from the threads that read what children say."""
+    def _on_child_warning(self, line: str) -> None:
+        """Log and show a warning or an error of a child; called in the threads that read the children's output."""
         self._note(line)
         self._messages.append(line)
         if self._plain:
-            with contextlib.suppress(OSError):  # the main thread will find it out as well, and end
+            with contextlib.suppress(OSError):  # the main thread gets the same error, and ends
                 print(line, flush=True)
 
-    def _tell(self, sentence: str) -> None:
+    def _report(self, sentence: str) -> None:
         self._note(sentence)
         self._print(f"klagg: {sentence}")
 
@@ -157,18 +158,18 @@ class Up:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
     def _step(self, sentence: str) -> None:
-        self._tell(sentence)
-        if self._wishes.count:
+        self._report(sentence)
+        if self._shutdown.count:
             raise Interrupted
 
     def start(self) -> None:
-        """Local exchange, servers, schema, processes, in this order."""
-        if self._market.banner:
-            self._note(self._market.banner)
-            self._print(f"*** {self._market.banner} ***")
-        self._step(f"{self._market.title}; data in {self._folder}")
-        if self._market.simulator is not None:
-            self._start_simulator(self._market.simulator)
+        """Simulator, servers, schema, processes, in this order."""
+        if self._source.banner:
+            self._note(self._source.banner)
+            self._print(f"*** {self._source.banner} ***")
+        self._step(f"{self._source.title}; data in {self._folder}")
+        if self._source.simulator is not None:
+            self._start_simulator(self._source.simulator)
         self._start_redis()
         self._start_database()
         self._choose_port()
@@ -178,7 +179,7 @@ class Up:
         stages = processes(self._settings)
         for each in stages:
             arguments = ["--config", str(config), *each.arguments]
-            child = Child(each.name, each.module, arguments, self._logs, self._hear)
+            child = Child(each.name, each.module, arguments, self._logs, self._on_child_warning)
             self._children[each.name] = child
             child.start()
         self._step(f"started {', '.join(self._children)}")
@@ -191,7 +192,7 @@ class Up:
             gateway = replace(gateway, port=free_port())
             self._settings = replace(self._settings, gateway=gateway)
             self._note(f"the gateway uses port {gateway.port}{taken}")
-        self._said.append(f"Gateway     http://{gateway.host}:{gateway.port}")
+        self._server_lines.append(f"Gateway     http://{gateway.host}:{gateway.port}")
         self._step(f"the gateway serves at http://{gateway.host}:{gateway.port}")
 
     def _write_settings(self) -> Path:
@@ -220,24 +221,24 @@ class Up:
             return
         server = RedisServer(self._folder, maxmemory_mb=self._settings.redis.maxmemory_mb)
         self._servers.append(server)
-        with self._wishes.interruptible():
+        with self._shutdown.interruptible():
             server.start()
         self._settings = replace(self._settings, redis=replace(self._settings.redis, url=server.url))
-        self._said.append(f"Redis       127.0.0.1:{server.port}, append-only file on")
+        self._server_lines.append(f"Redis       127.0.0.1:{server.port}, append-only file on")
         self._step(f"Redis runs on 127.0.0.1:{server.port}")
 
     def _start_database(self) -> None:
         if not self._settings.database.enabled:
-            self._said.append("no database: klines stay in Redis")
+            self._server_lines.append("no database: klines stay in Redis")
             return
         if not self._settings.database.url:
             server = PostgresServer(self._folder)
             self._servers.append(server)
-            with self._wishes.interruptible():
+            with self._shutdown.interruptible():
                 server.start()
             self._settings = replace(self._settings, database=replace(self._settings.database, url=server.url))
             kind = "with TimescaleDB" if server.hypertables else "WITHOUT TimescaleDB: hypertables are off"
-            self._said += [f"PostgreSQL  127.0.0.1:{server.port}, {kind}", *server.notes]
+            self._server_lines += [f"PostgreSQL  127.0.0.1:{server.port}, {kind}", *server.notes]
             self._step(f"PostgreSQL runs on 127.0.0.1:{server.port}, {kind}")
         database = Database(self._settings.database.url, application="klagg-up", timeout_ms=TIMEOUT_MS)
         try:
@@ -245,31 +246,33 @@ class Up:
         finally:
             database.close()
         for off in report.off:
-            self._said.append(off)
+            self._server_lines.append(off)
         self._step("the schema is up to date")
 
     def _start_simulator(self, arguments: tuple[str, ...]) -> None:
-        """The local exchange keeps its port over restarts, so that everybody finds it again."""
+        """The simulator keeps its port over restarts, so that everybody finds it again."""
         port = str(free_port())
-        child = Child("exchange", "klagg.cli.simulate", [*arguments, "--port", port], self._logs, self._hear)
+        child = Child(
+            "exchange", "klagg.cli.simulate", [*arguments, "--port", port], self._logs, self._on_child_warning
+        )
         self._simulator = child
         child.start()
         end = time.monotonic() + SIMULATOR_S
-        while not (line := next((each for each in child.last_lines if each.startswith("local exchange at ")), "")):
-            if self._wishes.count:
+        while not (line := next((each for each in child.last_lines if each.startswith("the simulator at ")), "")):
+            if self._shutdown.count:
                 raise Interrupted
             if child.exit_code is not None:
                 child.wait(1)
                 child.close()
                 self._simulator = None
                 kind = ConfigError if child.exit_code == NOT_AGAIN else KlaggError
-                raise kind(f"the local exchange cannot run: {child.last_words()}")
+                raise kind(f"the simulator cannot run: {child.last_words()}")
             if time.monotonic() > end:
-                raise KlaggError(f"the local exchange was not ready within {SIMULATOR_S:.0f} s")
+                raise KlaggError(f"the simulator was not ready within {SIMULATOR_S:.0f} s")
             time.sleep(0.05)
         rest_url, socket_url = line.split()[3], line.split()[4].strip("()")
-        self._settings = source.pointed_at(self._settings, rest_url, socket_url, self._args.trades)
-        self._step(f"the local exchange runs at {rest_url}")
+        self._settings = source.simulator_settings(self._settings, rest_url, socket_url, self._args.trades)
+        self._step(f"the simulator runs at {rest_url}")
 
     def watch(self) -> None:
         """Tend the children and show them until asked to end."""
@@ -283,9 +286,9 @@ class Up:
                 lambda snapshot: live.update(screen.picture(snapshot, console.width, console.height), refresh=True),
             )
 
-    def _watch(self, every_s: float, show: Callable[[screen.Snapshot], None]) -> None:
+    def _watch(self, every_s: float, show: Callable[[screen.ScreenState], None]) -> None:
         due = time.monotonic()
-        while not self._wishes.count:
+        while not self._shutdown.count:
             for child in filter(None, (self._simulator, *self._children.values())):
                 child.tend()
             for server in self._servers:
@@ -296,7 +299,7 @@ class Up:
                 due = time.monotonic() + every_s
             time.sleep(0.1)
 
-    def _snapshot(self) -> screen.Snapshot:
+    def _snapshot(self) -> screen.ScreenState:
         beats, klines = {}, []
         try:
             assert self._streams is not None
@@ -318,20 +321,20 @@ class Up:
             for each in self._children.values()
         ]
         if self._simulator:
-            silent = {"state": "running"}  # the local exchange is no process of klagg's pipeline and has no heartbeat
+            silent = {"state": "running"}  # the simulator is no process of klagg's pipeline and has no heartbeat
             pid, restarts = self._simulator.pid, self._simulator.restarts
             lines.append(screen.ProcessLine("exchange", pid, restarts, now - self._simulator.started_s, silent))
         gauges = [beat["gauges"].get("exchange_ms", 0) for beat in beats.values()]
         lines_beats = (beats.get(heartbeat_key(f"ingest-{line}"), {}) for line in self._settings.ingest.lines)
         self._measure(next(filter(None, lines_beats), {}), now)
-        return screen.Snapshot(
-            self._market.banner,
-            self._market.title,
+        return screen.ScreenState(
+            self._source.banner,
+            self._source.title,
             max(gauges, default=0),
             self._trades_per_s,
             lines,
             klines,
-            self._said,
+            self._server_lines,
             tuple(self._messages),
         )
 
@@ -349,12 +352,12 @@ class Up:
             self._trades = now, pid, trades
 
     def end(self) -> bool:
-        """Drain everything within one deadline; whether nothing was left and nobody had to be killed.
+        """Drain everything within one deadline; returns whether everything ended in order.
 
-        Who feeds ends first, then who reads that, so that each finds all that there is to finish.
+        Processes that write a stream end before those that read it, so that the readers can finish all entries.
         """
         self._ending = True
-        heard = max(1, self._wishes.count)
+        requests_before = max(1, self._shutdown.count)
         processes_s, servers_s = self._shutdown_s
         deadline = Deadline(processes_s)
         stages: dict[int, list[Child]] = {}
@@ -363,26 +366,26 @@ class Up:
                 stages.setdefault(each.stage, []).append(self._children[each.name])
         ordered = [stages[stage] for stage in sorted(stages)] + ([[self._simulator]] if self._simulator else [])
         clean = True
-        for sentence in drain(ordered, deadline, lambda: self._wishes.count > heard):
+        for sentence in drain(ordered, deadline, lambda: self._shutdown.count > requests_before):
             clean = clean and not sentence.startswith("!")
-            self._tell(sentence)
+            self._report(sentence)
         deadline = Deadline(deadline.remaining_s + servers_s)
         for left, server in zip(range(len(self._servers), 0, -1), reversed(self._servers), strict=True):
-            if not self._stop(server, deadline.remaining_s / left, heard):
+            if not self._stop(server, deadline.remaining_s / left, requests_before):
                 clean = False
         self._log.close()
         return clean
 
-    def _stop(self, server: RedisServer | PostgresServer, seconds: float, heard: int) -> bool:
-        """Whether the server ended in order within this time: soon if a second wish was heard, else that one kills it.
+    def _stop(self, server: RedisServer | PostgresServer, seconds: float, requests_before: int) -> bool:
+        """Stop a server within `seconds` (HURRY_S after a further signal); returns whether it ended in order.
 
         Servers end in order even in a hurry if they can, because the next start then needs no recovery.
         """
-        in_hurry = self._wishes.count > heard
+        in_hurry = self._shutdown.count > requests_before
         try:
-            with self._wishes.interruptible(self._wishes.count):
+            with self._shutdown.interruptible(self._shutdown.count):
                 in_order = server.stop(min(seconds, HURRY_S) if in_hurry else seconds)
         except Interrupted:
             in_order = server.stop(0.0)
-        self._tell(f"{server.title} stopped" if in_order else f"! {server.title} did not end in order")
+        self._report(f"{server.title} stopped" if in_order else f"! {server.title} did not end in order")
         return in_order

@@ -33,7 +33,7 @@ GAUGES = (
     "commit_ms",
     "lag",
     "lag_ms",
-    "standing",
+    "open_findings",
     "clients",
     "streams",
     "waiting",
@@ -54,6 +54,7 @@ class ProcessLine:
 
     @property
     def state(self) -> str:
+        """down, starting, ALARM, or the state in the heartbeat."""
         if self.pid is None:
             return "down"
         if self.beat is None:
@@ -62,7 +63,7 @@ class ProcessLine:
 
 
 @dataclass(frozen=True, slots=True)
-class Snapshot:
+class ScreenState:
     """Everything that is shown, at one moment."""
 
     banner: str
@@ -81,6 +82,7 @@ def moment(time_ms: int) -> str:
 
 
 def duration(seconds: float) -> str:
+    """A duration in seconds as text such as 1h02m, 3m04s or 5s."""
     minutes, rest = divmod(int(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}h{minutes:02d}m" if hours else f"{minutes}m{rest:02d}s" if minutes else f"{rest}s"
@@ -96,7 +98,7 @@ def facts(beat: dict[str, Any] | None) -> str:
     return "  ".join(parts)
 
 
-def picture(snapshot: Snapshot, width: int, height: int) -> RenderableType:
+def picture(snapshot: ScreenState, width: int, height: int) -> RenderableType:
     """The screen, for a terminal of this size."""
     parts: list[RenderableType] = []
     if snapshot.banner:
@@ -116,7 +118,7 @@ def picture(snapshot: Snapshot, width: int, height: int) -> RenderableType:
     return Group(*parts)
 
 
-def _numbers(snapshot: Snapshot) -> Text:
+def _numbers(snapshot: ScreenState) -> Text:
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append(f"exchange time {moment(snapshot.exchange_ms)}   ")
     line.append(f"{snapshot.trades_per_s:,.0f} trades/s", style="bold green")
@@ -163,7 +165,7 @@ def _kline_table(klines: Sequence[Kline], width: int) -> Table:
     return table
 
 
-def plain(snapshot: Snapshot) -> list[str]:
+def plain(snapshot: ScreenState) -> list[str]:
     """The same in lines, for logs and pipes."""
     lines = [f"*** {snapshot.banner} ***"] if snapshot.banner else []
     lines.append(

@@ -1,4 +1,4 @@
-"""Wishes to end: SIGINT, SIGTERM and SIGHUP, counted; they interrupt only what says that it may be interrupted."""
+"""Counts SIGINT, SIGTERM and SIGHUP; raises Interrupted only inside `interruptible()`."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Interrupted(Exception):
-    """Asked to end in the middle of something."""
+    """A signal asked to end inside `interruptible()`."""
 
 
-class Wishes:
-    """A context manager that counts the wishes instead of dying of them; for the main thread."""
+class ShutdownRequests:
+    """A context manager whose `count` is the number of signals received; for the main thread (Python docs, 'signal':
+    handlers run there).
+
+    SIGHUP stays ignored where it came ignored: whoever starts a command with nohup wants it to outlive the terminal.
+    """
 
     def __init__(self) -> None:
         self.count = 0
         self._interrupts = False
-        self._before: list[Any] = []
+        self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        self._before = [signal.signal(number, self._note) for number in SIGNALS]
+        for number in SIGNALS:
+            if number is not signal.SIGHUP or signal.getsignal(number) is not signal.SIG_IGN:
+                self._before[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in zip(SIGNALS, self._before, strict=True):
+        for number, handler in self._before.items():
             signal.signal(number, handler)
+        self._before.clear()
 
     def _note(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1
@@ -38,13 +45,13 @@ class Wishes:
             raise Interrupted
 
     @contextlib.contextmanager
-    def interruptible(self, heard: int = 0) -> Iterator[None]:
-        """Inside, a wish raises Interrupted at once; so does the entry if there are more than the `heard` ones.
+    def interruptible(self, seen: int = 0) -> Iterator[None]:
+        """Inside, a signal raises Interrupted at once; so does the entry after more than `seen` signals.
 
-        For what takes long and leaves nothing behind when it is broken off, such as a server's first start, which
-        fetches its programs.
+        For work that takes long and leaves nothing behind if it is aborted, such as the first start of a server, which
+        downloads its programs.
         """
-        if self.count > heard:
+        if self.count > seen:
             raise Interrupted
         self._interrupts = True
         try:

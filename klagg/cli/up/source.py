@@ -26,9 +26,9 @@ SYMBOLS, RATE, SEED, SPEED = 100, 1000.0, 1, 1.0
 
 
 @dataclass(frozen=True, slots=True)
-class Market:
-    """What is shown. `simulator` are the arguments of the local exchange (None: the live one); `banner` is what nobody
-    may overlook.
+class Source:
+    """A source of trades. `simulator` are the arguments of the simulator (None: the live exchange); `banner` is a
+    warning that is always shown.
 
     `folder` keeps its data apart from other markets', whose ids and times would contradict it: `live`, `sim` for the
     simulated market as it is by default, `sim-…` for one of another shape, `recorded-…` for recordings.
@@ -46,29 +46,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--source",
         choices=("live", "sim", "auto"),
         default="live",
-        help="live exchange, local exchange with a simulated market, or live if it can be reached (live)",
+        help="live exchange, simulator with a simulated market, or live if it can be reached (live)",
     )
     parser.add_argument("--symbols", type=int, metavar="N", help=f"symbols of the simulated market ({SYMBOLS})")
     parser.add_argument("--rate", type=float, metavar="R", help=f"its trades a second in total ({RATE:g})")
     parser.add_argument("--seed", type=int, metavar="S", help=f"its seed ({SEED})")
     parser.add_argument("--trades", nargs="+", metavar="FILE", help="play these recordings instead")
-    parser.add_argument("--speed", type=float, metavar="K", help="exchange seconds a second of a local exchange (1)")
+    parser.add_argument("--speed", type=float, metavar="K", help="exchange seconds a second of a simulator (1)")
     parser.add_argument(
-        "--faults", metavar="FILE", help="what goes wrong at a local exchange: a script as `klagg simulate` takes it"
+        "--faults", metavar="FILE", help="what goes wrong at a simulator: a script as `klagg simulate` takes it"
     )
 
 
-def choose(args: argparse.Namespace, settings: Settings) -> Market:
-    """The market that was asked for. ExchangeUnavailable if it must be the live one and that cannot be reached."""
+def choose(args: argparse.Namespace, settings: Settings) -> Source:
+    """The source that the options choose. Raises ConfigError, or ExchangeUnavailable if the live exchange is required
+    and cannot be reached."""
     given = [
         name for name in ("symbols", "rate", "seed", "trades", "speed", "faults") if getattr(args, name) is not None
     ]
     if given and args.source == "live":
-        raise ConfigError(f"--{given[0]} shapes a local exchange: it goes with --source sim or auto")
+        raise ConfigError(f"--{given[0]} shapes a simulator: it goes with --source sim or auto")
     if args.source != "sim":
         trouble = unreachable(settings.exchange.rest_url)
         if not trouble:
-            return Market("live", None, "", f"live exchange {settings.exchange.websocket_url}")
+            return Source("live", None, "", f"live exchange {settings.exchange.websocket_url}")
         if args.source == "live":
             raise ExchangeUnavailable(
                 f"the exchange cannot be reached at {settings.exchange.rest_url} ({trouble}); "
@@ -80,7 +81,7 @@ def choose(args: argparse.Namespace, settings: Settings) -> Market:
                 "that the configuration names; say --source sim if that is what you want"
             )
     found = _recorded(args) if args.trades else _synthetic(args)
-    return found if args.faults is None else _troubled(found, args.faults)
+    return found if args.faults is None else _with_faults(found, args.faults)
 
 
 def unreachable(rest_url: str) -> str:
@@ -94,23 +95,23 @@ def unreachable(rest_url: str) -> str:
         return str(bad) or type(bad).__name__
 
 
-def _synthetic(args: argparse.Namespace) -> Market:
+def _synthetic(args: argparse.Namespace) -> Source:
     """A market of another shape has other trades under the same ids, and another speed another time: its own folder."""
     symbols, rate = _given(args.symbols, SYMBOLS), _given(args.rate, RATE)
     seed, speed = _given(args.seed, SEED), _given(args.speed, SPEED)
     shape = (symbols, rate, seed, speed)
     folder = "sim" if shape == (SYMBOLS, RATE, SEED, SPEED) else f"sim-{symbols}-{rate:g}-{seed}-x{speed:g}"
     arguments = ("--symbols", str(symbols), "--rate", f"{rate:g}", "--seed", str(seed), "--speed", f"{speed:g}")
-    title = f"local exchange: {symbols} invented symbols, {rate:g} trades/s, ×{speed:g}"
-    return Market(folder, arguments, "THE MARKET IS SIMULATED: these are invented trades, not the exchange's", title)
+    title = f"simulator: {symbols} invented symbols, {rate:g} trades/s, ×{speed:g}"
+    return Source(folder, arguments, "THE MARKET IS SIMULATED: these are invented trades, not the exchange's", title)
 
 
 def _given(value: Number | None, default: Number) -> Number:
-    """The option as given; a senseless one such as 0 is for the local exchange to refuse, not to be replaced."""
+    """The option if it was given, also a wrong one such as 0, which the simulator then refuses."""
     return default if value is None else value
 
 
-def _recorded(args: argparse.Namespace) -> Market:
+def _recorded(args: argparse.Namespace) -> Source:
     """Recordings keep a folder of their own: their time is not now, and their ids are not another market's."""
     shaping = [name for name in ("symbols", "rate", "seed") if getattr(args, name) is not None]
     if shaping:
@@ -120,12 +121,12 @@ def _recorded(args: argparse.Namespace) -> Market:
     if missing:
         raise ConfigError(f"there is no recording {missing[0]}")
     speed = _given(args.speed, SPEED)
-    title = f"local exchange: {len(files)} recording{'s' if len(files) > 1 else ''}, ×{speed:g}"
+    title = f"simulator: {len(files)} recording{'s' if len(files) > 1 else ''}, ×{speed:g}"
     banner = "THE MARKET IS SIMULATED: recorded trades are played again, this is not the market of now"
-    return Market(f"recorded-{_mark(files)}", ("--trades", *files, "--speed", f"{speed:g}"), banner, title)
+    return Source(f"recorded-{_fingerprint(files)}", ("--trades", *files, "--speed", f"{speed:g}"), banner, title)
 
 
-def _troubled(market: Market, faults: str) -> Market:
+def _with_faults(market: Source, faults: str) -> Source:
     """A market with a fault script. What changes the market changes its trades, counted from the start of each run:
     such a market keeps nothing from one run to the next, so that each has a folder of its own."""
     from klagg.cli.simulate import read_script
@@ -139,8 +140,8 @@ def _troubled(market: Market, faults: str) -> Market:
     return replace(market, folder=folder, simulator=arguments, title=f"{market.title}, faults of {Path(faults).name}")
 
 
-def _mark(files: Sequence[str]) -> str:
-    """What tells these recordings from others, wherever they are kept."""
+def _fingerprint(files: Sequence[str]) -> str:
+    """A short hash of the contents of these recordings."""
     mark = hashlib.sha256()
     for each in files:
         try:
@@ -151,9 +152,11 @@ def _mark(files: Sequence[str]) -> str:
     return mark.hexdigest()[:8]
 
 
-def pointed_at(settings: Settings, rest_url: str, socket_url: str, recordings: list[str] | None) -> Settings:
-    """Settings for a local exchange: its URLs, its assets, and for recordings the stream that they hold."""
-    directly = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # no proxy knows this machine's loopback
+def simulator_settings(settings: Settings, rest_url: str, socket_url: str, recordings: list[str] | None) -> Settings:
+    """The settings for the simulator: its URLs and assets, and for recordings the kind of trades in them."""
+    directly = urllib.request.build_opener(
+        urllib.request.ProxyHandler({})
+    )  # a proxy cannot reach this machine's loopback
     with directly.open(f"{rest_url}/fapi/v1/exchangeInfo", timeout=10) as answer:
         listed = ujson.loads(answer.read())["symbols"]
     exchange = replace(

@@ -1,46 +1,39 @@
 from __future__ import annotations
 
-import pytest
-
-from klagg.binance.serving.limits import Limits, MessageLimiter, WeightLimiter, klines_weight
-
-
-@pytest.mark.parametrize(("rows", "weight"), [(1, 1), (100, 1), (101, 2), (500, 2), (1000, 5), (1001, 10), (1500, 10)])
-def test_the_weight_of_klines(rows: int, weight: int) -> None:
-    assert klines_weight(rows) == weight
+from klagg.binance.serving.limits import Limits, MessageLimiter, WeightLimiter
 
 
 def test_weight_is_counted_per_address_and_minute() -> None:
     limiter = WeightLimiter(Limits())
     minute_ms = 1_767_268_800_000
-    assert [limiter.take("a", 1000, minute_ms + at).used_weight for at in (0, 1, 2)] == [1000, 2000, 3000]
-    assert limiter.take("b", 5, minute_ms).used_weight == 5
-    refused = limiter.take("a", 1, minute_ms + 15_500)
+    assert [limiter.charge("a", 1000, minute_ms + at).used_weight for at in (0, 1, 2)] == [1000, 2000, 3000]
+    assert limiter.charge("b", 5, minute_ms).used_weight == 5
+    refused = limiter.charge("a", 1, minute_ms + 15_500)
     assert (refused.status, refused.retry_after_s) == (429, 45)
-    served = limiter.take("a", 1, minute_ms + 60_000)
+    served = limiter.charge("a", 1, minute_ms + 60_000)
     assert (served.status, served.used_weight) == (200, 1)
 
 
 def test_exactly_the_limit_is_served() -> None:
     limiter = WeightLimiter(Limits())
-    assert [limiter.take("a", 20, 0).status for _ in range(121)] == [200] * 120 + [429]
+    assert [limiter.charge("a", 20, 0).status for _ in range(121)] == [200] * 120 + [429]
 
 
 def test_who_goes_on_is_banned_and_longer_each_time() -> None:
     limits = Limits(weight_per_minute=1, refusals_until_ban=2, ban_s=120)
     limiter = WeightLimiter(limits)
-    assert [limiter.take("a", 1, 0).status for _ in range(4)] == [200, 429, 429, 418]
-    banned = limiter.take("a", 1, 60_000)
+    assert [limiter.charge("a", 1, 0).status for _ in range(4)] == [200, 429, 429, 418]
+    banned = limiter.charge("a", 1, 60_000)
     assert (banned.status, banned.retry_after_s, banned.banned_until_ms) == (418, 60, 120_000)
-    assert [limiter.take("a", 1, 120_000).status for _ in range(4)] == [200, 429, 429, 418]
-    assert limiter.take("a", 1, 120_001).banned_until_ms == 120_000 + 240_000
+    assert [limiter.charge("a", 1, 120_000).status for _ in range(4)] == [200, 429, 429, 418]
+    assert limiter.charge("a", 1, 120_001).banned_until_ms == 120_000 + 240_000
 
 
 def test_idle_addresses_are_forgotten() -> None:
     limiter = WeightLimiter(Limits())
     for number in range(100):
-        limiter.take(f"address {number}", 1, 0)
-    limiter.take("late", 1, 2 * 3_600_000)
+        limiter.charge(f"address {number}", 1, 0)
+    limiter.charge("late", 1, 2 * 3_600_000)
     assert len(limiter._addresses) == 1
 
 

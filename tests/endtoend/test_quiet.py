@@ -1,0 +1,61 @@
+"""A market with quiet symbols, at ×20: what they trade is right and proven, however long their next trade takes.
+
+The other markets of these tests have a floor, so that nothing has to wait for a quiet symbol.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from klagg.intervals import MINUTE_MS
+from tests.endtoend.kit import PROVEN_S, SILENT_S, migrated, stack
+from tests.endtoend.test_losses import Run, compare, faults, own_values
+from tests.kit import eventually
+
+pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(600)]
+
+
+def test_bars_of_quiet_symbols_wait_for_their_proof_and_get_it(
+    tmp_path: Path, redis_url: str, database_url: str
+) -> None:
+    """Some have minutes without a trade, which are flat and not proven until they trade again. What nobody got of them
+    is missed only then."""
+    symbols, rate, speed, at_s = 20, 40, 20, 300
+    market = ["--symbols", str(symbols), "--rate", str(rate), "--speed", str(speed), "--wait"]
+    database = migrated(database_url)
+    with stack(
+        tmp_path,
+        redis_url,
+        database_url,
+        [*market, *faults(tmp_path, at_s=at_s, for_s=60, share=1)],
+        aggregator={"intervals": ("1m",), "ask_weight_per_minute": 1080 // speed},
+    ) as running:
+        began = running.ask("/fapi/v1/time")["serverTime"]
+        names = [each["symbol"] for each in running.ask("/fapi/v1/exchangeInfo")["symbols"]]
+        running.start("clock", "repair", "aggregator", "writer", "ingest")
+        run = Run(running, database)
+        first = began // MINUTE_MS * MINUTE_MS + 2 * MINUTE_MS
+        minutes = [first + number * MINUTE_MS for number in range((at_s + 60) // 60)]
+
+        def waiting_and_flat() -> set[tuple[str, int]]:
+            run.now_ms()
+            bars = {key for key, row in run.rows().items() if row["trades"] == 0 and not row["complete"]}
+            return {bar for bar in bars if bar[1] in minutes}
+
+        waited = eventually(waiting_and_flat, 60, 0.1)
+        eventually(lambda: run.now_ms() >= began + (at_s + 120) * 1000, at_s / speed + 60, 0.2)
+        eventually(lambda: run.whole(names, minutes), SILENT_S / speed + PROVEN_S, 0.5)
+        expected = own_values(symbols, rate, minutes, floor_s=None, known_minutes=60)
+        sources = compare(run, names, minutes, expected)
+        rows = run.rows()
+        flat = [bar for bar in expected if bar[1] in minutes and rows[bar]["trades"] == 0]
+        assert set(flat) & waited, "what waited stayed flat, and has its proof"
+        quiet = run.gaps() - run.busy(minutes[0])
+        assert quiet, "no quiet symbol lost a trade"
+        run.end()
+    database.close()
+    print(f"{len(flat)} flat bars, {len(quiet)} quiet symbols with losses; {sources}; weight {run.weight_most}")
+    assert sources["own"] > 0.4 * symbols * len(minutes)
+    assert sources["mixed"] + sources["exchange"] > 0
