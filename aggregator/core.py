@@ -505,7 +505,7 @@ class Core:
         """What finality decides at this step, and the ledger's gap events."""
         floor_ms = step_ms - self._window_ms
         published = self.finality.close(step_ms)
-        self.ledger.expire(floor_ms, self.ring.oldest_ms)
+        self.ledger.expire(floor_ms, self.ring.oldest_ms, self.finality.price_settled)
         self.edges.expire(floor_ms, step_ms - self.ring.span_ms)
         self._publisher.publish_finals(outputs, published, self.epoch)
         self.counts.finals += sum(len(group.slots) for group in published)

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from aggregator.arrays import Bools, Ints
-from aggregator.ledger import Ledger
-from aggregator.ring import AHEAD_MS, NO_BUCKET, Ring
+from aggregator.ledger import Gap, Ledger
+from aggregator.ring import AHEAD_MS, NO_BUCKET, NO_ID, OFFICIAL_ID, Ring
 from klagg.intervals import MINUTE, MINUTE_MS
 
 NO_TIME = np.iinfo(np.int64).min
@@ -180,13 +180,72 @@ class Finality:
         which[which] = ring.lacks_price(ring.rows_of(interval, buckets[which]), slots[which])
         for row in np.flatnonzero(which):
             slot, bucket = int(slots[row]), int(buckets[row])
-            for gap in (*ledger.gaps.get(slot, ()), *ledger.lost.get(slot, ())):
-                behind = kind.bucket_of(gap.after_time)
-                if ring.oldest(interval) <= behind < bucket:
-                    rows = ring.rows_of(interval, np.arange(behind, bucket))
-                    known = (ring.close_id[rows, slot] > gap.to_id) | ring.official[rows, slot]
-                    unsure[row] |= not known.any()
+            open_ms = kind.open_of(bucket)
+            gaps = (*ledger.gaps.get(slot, ()), *ledger.lost.get(slot, ()))
+            before = [gap for gap in gaps if gap.after_time < open_ms]
+            # What shows the price behind the last of them shows the price behind each.
+            last = max(before, key=Gap.order, default=None)
+            if last is not None and not self._shown_within(interval, last, slot, bucket):
+                left = ring.oldest(interval) > kind.bucket_of(last.after_time)
+                unsure[row] = not (left and self._traded_before(last, slot, open_ms))
         return unsure
+
+    def price_settled(self, slot: int, gap: Gap) -> bool:
+        """Whether no bar of the slot can carry the price before this gap, which is older than all that the ring holds:
+        none that waits for its proof, and none that is still to be published."""
+        ring = self._ring
+        waiting = np.flatnonzero(ring.waiting[:, slot])
+        if ring.lacks_price(waiting, np.full(len(waiting), slot)).any():
+            return False
+        for interval, kind in enumerate(ring.intervals):
+            bucket = int(ring.cursor[interval, slot])
+            if bucket == NO_BUCKET:
+                continue
+            held = bucket <= ring.head[interval] and ring.open_id[ring.row_of(interval, bucket), slot] != NO_ID
+            if not held and not self._traded_before(gap, slot, kind.open_of(bucket)):
+                return False
+        return True
+
+    def _traded_before(self, gap: Gap, slot: int, time_ms: int) -> bool:
+        """Whether the last own trade of a bar, of any interval, is behind the gap and of a minute before `time_ms`
+        (exchange ms), or of a bar that was over then.
+
+        Official rows do not show it here, because they may have changed some intervals and not others.
+        """
+        ring, until = self._ring, time_ms // MINUTE_MS
+        for interval, kind in enumerate(ring.intervals):
+            first, newest = max(kind.bucket_of(gap.after_time), ring.oldest(interval)), int(ring.head[interval])
+            buckets = np.arange(first, newest + 1)
+            rows = ring.rows_of(interval, buckets)
+            before = (kind.opens_of(buckets + 1) <= time_ms) | (ring.close_minute[rows, slot] < until)
+            if (before & (ring.close_id[rows, slot] >= 0) & self._closes_behind(gap, rows, slot)).any():
+                return True
+        return False
+
+    def _closes_behind(self, gap: Gap, rows: Ints, slot: int) -> Bools:
+        """Which of these bars close with a trade behind all that is missing, or with an official minute there."""
+        minute, last_id = gap.order()
+        minutes, ids = self._ring.close_minute[rows, slot], self._ring.close_id[rows, slot]
+        behind: Bools = (minutes > minute) | ((minutes == minute) & ((ids > last_id) | (ids == OFFICIAL_ID)))
+        return behind
+
+    def _shown_within(self, interval: int, gap: Gap, slot: int, until: int) -> bool:
+        """Whether a bar of the interval before the bucket `until` shows the price behind the gap.
+
+        That a bar longer than a minute has an official part says nothing of its close. Without trades it has the price
+        of an official minute, which is behind the gap if the whole bar is, or if all of its minutes are official.
+        """
+        ring, kind = self._ring, self._ring.intervals[interval]
+        behind = kind.bucket_of(gap.after_time)
+        buckets = np.arange(max(behind, ring.oldest(interval)), until)
+        rows = ring.rows_of(interval, buckets)
+        official = ring.official[rows, slot]
+        if kind.shortest_ms > MINUTE_MS and official.any():
+            official &= ring.open_id[rows, slot] == NO_ID
+            if buckets[0] == behind and official[0]:
+                opening, closing = kind.open_of(behind), kind.open_of(behind + 1)
+                official[0] = self._ledger.coverage.holds_minutes(slot, opening, closing - 1)
+        return bool((self._closes_behind(gap, rows, slot) | official).any())
 
     def _over(self, slots: Ints, next_opens: Ints) -> Bools:
         """Whether these bars may be published: a trade after them was seen, or they or their symbol ended a grace

@@ -6,12 +6,14 @@ only a symbol whose ids jump, repeat or arrive late is looked at by itself, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from aggregator.arrays import Bools, Ints
 from aggregator.official_coverage import Coverage
+from klagg.intervals import MINUTE_MS
 
 NONE = -1
 FIRST_ID = 1
@@ -37,6 +39,10 @@ class Gap:
     to_id: int
     before_time: int
     after_time: int
+
+    def order(self) -> tuple[int, int]:
+        """The minute and the id behind which no trade of the gap can be."""
+        return self.after_time // MINUTE_MS, self.to_id
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,9 +267,12 @@ class Ledger:
                 low_ms, high_ms = min(low_ms, filled.before_time), max(high_ms, filled.after_time)
         return Gap(from_id, to_id, low_ms, high_ms)
 
-    def expire(self, floor_ms: int, forget_ms: int) -> None:
+    def expire(self, floor_ms: int, forget_ms: int, price_settled: Callable[[int, Gap], bool]) -> None:
         """Give up gaps older than `floor_ms`, whose trades are refused from now on. Lost gaps go on tainting bars until
-        they are older than `forget_ms`, when no bar is kept that reaches back to them. Both are exchange ms."""
+        they are older than `forget_ms`, when no bar is kept that reaches back to them. Both are exchange ms.
+
+        The last of a slot's old lost gaps stays until `price_settled` says that no bar can carry the price before it.
+        """
         for slot in [slot for slot, gaps in self.gaps.items() if gaps[0].after_time < floor_ms]:
             gaps = self.gaps[slot]
             for gap in [gap for gap in gaps if gap.after_time < floor_ms]:
@@ -275,6 +284,10 @@ class Ledger:
                 del self.gaps[slot]
         for slot in [slot for slot, gaps in self.lost.items() if gaps[0].after_time < forget_ms]:
             left = [gap for gap in self.lost[slot] if gap.after_time >= forget_ms]
+            old = [gap for gap in self.lost[slot] if gap.after_time < forget_ms]
+            last = max(old, key=Gap.order)
+            if not price_settled(slot, last):
+                left.insert(0, last)
             if left:
                 self.lost[slot] = left
             else:

@@ -8,6 +8,7 @@ from collections import Counter
 from dataclasses import replace
 from decimal import Decimal
 
+import pytest
 from hypothesis import given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
@@ -216,3 +217,31 @@ def test_a_fill_that_counts_nowhere_does_not_prove_the_price_behind_a_gap() -> N
     said.append(tick(core, T0 + 80_250))
     anew = newest(each for each in klines(said) if each.interval == "15s")
     assert [(each.close, each.complete) for each in (anew["BTCUSDT", "15s", at] for at in empty)] == [("6", 1)] * 2
+
+
+@pytest.mark.parametrize("between", [70, 200])
+def test_the_same_holds_where_the_gap_has_left_the_ring(between: int) -> None:
+    """Bars of 15 seconds are held for 45 minutes, a minute's for an hour; the gap is given up, and taints none of
+    those that wait, but their price is that before the gap."""
+    core, insurance, end = new_core("15s", "1m"), replace(trade(9, T0 + 2_001, "9"), counts=False), between * MINUTE
+    feed(core, [trade(6, T0 - 70_000), trade(7, T0 + 1_000, "5"), insurance], ids="trade")
+    said = [tick(core, T0 + 3_000), tick(core, T0 + end)]
+    feed(core, [trade(10, T0 + end + 1_000, "7"), trade(11, T0 + end + 2 * MINUTE, "8")], ids="trade")
+    said += [tick(core, T0 + end + 2 * MINUTE), tick(core, T0 + end + 3 * MINUTE)]
+    bars = newest(klines(said)).values()
+    carried = [each for each in bars if T0 + MINUTE <= each.open_time < T0 + end]
+    assert len(carried) == 5 * (between - 1)
+    assert {(each.close, each.complete) for each in carried} == {("5", 0)}
+    behind = [each for each in bars if each.open_time >= T0 + end + 15_000 and each.close == "7"]
+    assert {each.complete for each in behind} == {1}
+
+
+def test_a_trade_behind_a_lost_gap_shows_the_price_even_when_both_have_left_the_ring() -> None:
+    core, end = new_core("15s", "1m", "1h"), 200 * MINUTE
+    feed(core, [trade(6, T0 - 70_000), trade(7, T0 + 1_000, "5"), trade(9, T0 + 2_001, "9")])
+    said = [tick(core, T0 + 3_000), tick(core, T0 + end)]
+    feed(core, [trade(10, T0 + end, "7")])
+    said.append(tick(core, T0 + end + 3_000))
+    last = [each for each in newest(klines(said)).values() if T0 + end - 10 * MINUTE <= each.open_time < T0 + end]
+    assert len(last) == 50
+    assert {(each.close, each.complete) for each in last} == {("9", 1)}

@@ -165,23 +165,32 @@ def test_lost_gaps_taint_until_no_bar_reaches_back_to_them() -> None:
     def tainted(opening: int, closing: int) -> bool:
         return bool(ledger.tainted(at, np.array([opening]), np.array([closing]))[0])
 
-    ledger.expire(time_of(10), 0)
+    ledger.expire(time_of(10), 0, lambda *_: True)
     assert [gap.from_id for gap in ledger.gaps[0]] == [3, 11], "its last trade may still come"
-    ledger.expire(time_of(10) + 1, 0)
+    ledger.expire(time_of(10) + 1, 0, lambda *_: True)
     assert [gap.from_id for gap in ledger.gaps[0]] == [11]
     assert tainted(time_of(2), time_of(2) + 1)
-    ledger.expire(FAR, time_of(10))
+    ledger.expire(FAR, time_of(10), lambda *_: True)
     assert not ledger.gaps
     assert tainted(0, time_of(4))
-    ledger.expire(FAR, time_of(10) + 1)
+    ledger.expire(FAR, time_of(10) + 1, lambda *_: True)
     assert not tainted(0, time_of(4))
     assert tainted(time_of(12), FAR)
-    ledger.expire(FAR, FAR)
+    ledger.expire(FAR, FAR, lambda *_: True)
     assert not tainted(0, FAR)
     assert not ledger.lost
     events = ledger.drain_events()
     assert pair(events) == {}
     assert [event.reason for event in events] == ["", "", LOST, LOST]
+
+
+def test_the_last_lost_gap_stays_until_no_bar_can_carry_the_price_before_it() -> None:
+    ledger = Ledger(1)
+    admit(ledger, [(0, 2), (0, 10), (0, 20)])
+    ledger.expire(FAR, FAR, lambda *_: False)
+    assert [gap.from_id for gap in ledger.lost[0]] == [11]
+    ledger.expire(FAR, FAR, lambda slot, gap: (slot, gap.to_id) == (0, 19))
+    assert not ledger.lost
 
 
 def test_lost_trades_taint_their_own_bars_by_runs() -> None:

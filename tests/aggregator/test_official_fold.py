@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import pytest
@@ -80,3 +81,24 @@ def test_an_official_minute_gives_its_close_to_shorter_bars_behind_it(out_ms: in
     assert last.source == "mixed"
     assert (behind.close, behind.trades, behind.complete, behind.source) == ("12", 0, 1, "own")
     assert (found["BTCUSDT", "1m", T0].source, found["BTCUSDT", "1m", T0].complete) == ("exchange", 1)
+
+
+def test_an_official_part_of_a_longer_bar_does_not_prove_the_price_behind_a_gap_elsewhere_in_it() -> None:
+    """The bar of five minutes has an official first minute; its last one lacks a fill, and the fill behind that counts
+    in no kline. So nothing shows the close that the next, empty bar carries, until the missing fill comes."""
+    core, at = new_core("1m", "5m"), T0 + 4 * MINUTE
+    rows = [trade(4, T0 + 1_000, "2"), trade(6, at + 1_000, "5"), trade(7, at + 2_000, "6")]
+    insurance, later = replace(trade(8, at + 2_001, "9"), counts=False), trade(9, T0 + 10 * MINUTE, "7")
+    feed(core, [trade(3, T0 - 1_000, "2"), rows[0], rows[1], insurance], ids="trade")
+    said = [tick(core, at + 3_000)]
+    send(core, "BTCUSDT", "1m", [(T0, "2", "3", "2", "3", "2", "5", 2, "0", "0")])
+    said.append(tick(core, at + 4_000))
+    feed(core, [later], ids="trade")
+    said += [tick(core, T0 + 10 * MINUTE), tick(core, T0 + 10 * MINUTE + 20_000)]
+    empty = "BTCUSDT", "5m", T0 + 5 * MINUTE
+    held = newest(klines(said))
+    assert held["BTCUSDT", "5m", T0].source == "mixed"
+    assert (held[empty].close, held[empty].trades, held[empty].complete) == ("5", 0, 0)
+    feed(core, [rows[2]], ids="trade")
+    said.append(tick(core, T0 + 10 * MINUTE + 21_000))
+    assert (newest(klines(said))[empty].close, newest(klines(said))[empty].complete) == ("6", 1)
