@@ -44,7 +44,7 @@ _LOST = (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSErro
 
 
 @contextmanager
-def _speaking(action: str) -> Iterator[None]:
+def _translating(action: str) -> Iterator[None]:
     """redis-py's errors as klagg's, in a sentence that names what was being done."""
     try:
         yield
@@ -55,13 +55,13 @@ def _speaking(action: str) -> Iterator[None]:
 
 
 @contextmanager
-def _awaited(action: str) -> Iterator[None]:
-    """As `_speaking`, around a call of the asyncio client; a cancellation that got lost in it comes out all the same.
+def _translating_async(action: str) -> Iterator[None]:
+    """As `_translating`, around a call of the asyncio client; a cancellation that got lost in it comes out all the same.
 
     redis-py sends by asyncio.wait_for. Before Python 3.12 that returns the result, and the cancellation is gone, where
     both come at once; a task that reads on and on would then never end.
     """
-    with _speaking(action):
+    with _translating(action):
         yield
     task = asyncio.current_task()
     if task is not None and task.cancelling():
@@ -117,12 +117,12 @@ class Streams:
 
     def close(self) -> None:
         """Close the connection to Redis."""
-        with _speaking("closing"):
+        with _translating("closing"):
             self._redis.close()
 
     def ping(self) -> None:
         """PING: RedisUnavailable unless Redis answers."""
-        with _speaking("connecting"):
+        with _translating("connecting"):
             self._redis.ping()
 
     def append(self, key: str, fields: Fields, *, maxlen: int = 0) -> str:
@@ -131,7 +131,7 @@ class Streams:
 
     def write(self, writes: Sequence[Write]) -> list[str]:
         """All `writes` in one round trip, without a transaction; the ids of the appended entries."""
-        with _speaking("writing"):
+        with _translating("writing"):
             pipe = self._redis.pipeline(transaction=False)
             for write in writes:
                 _queue(pipe, write)
@@ -140,24 +140,24 @@ class Streams:
 
     def read(self, after: Mapping[str, str], *, count: int, block_ms: int | None = None) -> dict[str, list[Entry]]:
         """XREAD: entries behind the given ids, at most `count` a stream; waits up to `block_ms` (None: not at all)."""
-        with _speaking("reading"):
+        with _translating("reading"):
             reply = self._ahead.read(after, count=count, block_ms=block_ms)
         return dict(_entries(reply))
 
     def range(self, key: str, first: str = "-", last: str = "+", *, count: int | None = None) -> list[Entry]:
         """XRANGE, oldest first."""
-        with _speaking("reading"):
+        with _translating("reading"):
             return _entry_list(self._redis.xrange(key, first, last, count=count))
 
     def newest(self, key: str, *, count: int = 1, last: str = "+") -> list[Entry]:
         """XREVRANGE: the newest entries up to the id `last` (`(id`: without it), newest first."""
-        with _speaking("reading"):
+        with _translating("reading"):
             return _entry_list(self._redis.xrevrange(key, max=last, count=count))
 
     def last_id(self, key: str) -> str:
         """The highest id that the stream ever gave, also if that entry is gone; `0-0` where there is no stream."""
         try:
-            with _speaking("asking for a stream"):
+            with _translating("asking for a stream"):
                 stream: Any = self._redis.xinfo_stream(key)
         except RedisRefused as refused:
             if "no such key" not in str(refused):
@@ -167,13 +167,13 @@ class Streams:
 
     def length(self, key: str) -> int:
         """XLEN: how many entries the stream holds, 0 where there is no stream."""
-        with _speaking("counting"):
+        with _translating("counting"):
             return int(self._redis.xlen(key))
 
     def ensure_group(self, key: str, group: str) -> None:
         """The consumer group, created at the very first entry if it does not exist (a group at `$` would miss some)."""
         try:
-            with _speaking("creating a consumer group"):
+            with _translating("creating a consumer group"):
                 self._redis.xgroup_create(key, group, id="0", mkstream=True)
         except RedisRefused as refused:
             if "BUSYGROUP" not in str(refused):
@@ -183,7 +183,7 @@ class Streams:
         self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
     ) -> dict[str, list[Entry]]:
         """XREADGROUP of new entries for `consumer`."""
-        with _speaking("reading for a group"):
+        with _translating("reading for a group"):
             reply = self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
         return dict(_entries(reply))
 
@@ -192,7 +192,7 @@ class Streams:
 
         Entries that were trimmed while pending are named as gone. Both lists are empty only when there are no more.
         """
-        with _speaking("reading pending entries"):
+        with _translating("reading pending entries"):
             reply: Any = self._redis.xreadgroup(group, consumer, {key: after}, count=count)
         return _pending_of(reply)
 
@@ -203,19 +203,19 @@ class Streams:
 
         Entries that were trimmed while pending are named as gone; Redis 7.0 and later forget them then and there.
         """
-        with _speaking("claiming entries"):
+        with _translating("claiming entries"):
             reply: Any = self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
         return _claim_of(reply)
 
     def pending_count(self, key: str, group: str) -> int:
         """How many entries of the group are delivered and not yet acknowledged."""
-        with _speaking("counting pending entries"):
+        with _translating("counting pending entries"):
             reply: Any = self._redis.xpending(key, group)
         return int(reply["pending"])
 
     def group_lag(self, key: str, group: str) -> int | None:
         """How many entries the group has not read yet, as Redis reckons it; None where it does not know."""
-        with _speaking("asking for groups"):
+        with _translating("asking for groups"):
             groups: Any = self._redis.xinfo_groups(key)
         found = next((each for each in groups if each["name"] in (group, group.encode())), None)
         lag = found.get("lag") if found else None
@@ -225,14 +225,14 @@ class Streams:
         """XINFO CONSUMERS: how long ago a consumer of the group last read; None without any (or without the group)."""
         if group not in self.groups(key):
             return None
-        with _speaking("asking for consumers"):
+        with _translating("asking for consumers"):
             consumers: Any = self._redis.xinfo_consumers(key, group)
         return min((int(each["idle"]) for each in consumers), default=None)
 
     def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
         """XACK: these entries are done with, once and for all."""
         if ids:
-            with _speaking("acknowledging"):
+            with _translating("acknowledging"):
                 self._redis.xack(key, group, *ids)
 
     def trim_slice(self, key: str, entry_id: str, limit: int) -> int:
@@ -240,17 +240,17 @@ class Streams:
 
         A node of the stream holds up to 100 entries, so 0 means that there is nothing more to drop, or nearly.
         """
-        with _speaking("trimming"):
+        with _translating("trimming"):
             return int(self._redis.xtrim(key, minid=entry_id, approximate=True, limit=limit))
 
     def trim_to(self, key: str, entries: int) -> int:
         """XTRIM MAXLEN: keep the newest `entries`; how many went."""
-        with _speaking("trimming"):
+        with _translating("trimming"):
             return int(self._redis.xtrim(key, maxlen=entries, approximate=False))
 
     def memory(self, key: str) -> int:
         """MEMORY USAGE: about how many bytes the key takes, 0 if there is none."""
-        with _speaking("asking for memory"):
+        with _translating("asking for memory"):
             return int(self._redis.memory_usage(key) or 0)
 
     def groups(self, key: str) -> dict[str, str]:
@@ -258,7 +258,7 @@ class Streams:
         the one behind what it was last given."""
         needed = {}
         try:
-            with _speaking("asking for groups"):
+            with _translating("asking for groups"):
                 groups: Any = self._redis.xinfo_groups(key)
         except RedisRefused as refused:
             if "no such key" not in str(refused):
@@ -268,7 +268,7 @@ class Streams:
             name = group["name"] if isinstance(group["name"], str) else group["name"].decode()
             lowest = next_id(cast(bytes, group["last-delivered-id"]).decode())
             if group["pending"]:
-                with _speaking("asking for a group's position"):
+                with _translating("asking for a group's position"):
                     pending: Any = self._redis.xpending(key, name)
                 lowest = pending["min"].decode() if pending["pending"] else lowest
             needed[name] = lowest
@@ -276,27 +276,27 @@ class Streams:
 
     def hash_of(self, key: str) -> dict[bytes, bytes]:
         """HGETALL: the fields of a hash, none where there is no hash."""
-        with _speaking("reading a hash"):
+        with _translating("reading a hash"):
             return cast(dict[bytes, bytes], self._redis.hgetall(key))
 
     def set_bytes(self, key: str, value: bytes) -> None:
         """SET: `value` replaces what the key held, its time to live included."""
-        with _speaking("writing a value"):
+        with _translating("writing a value"):
             self._redis.set(key, value)
 
     def get_bytes(self, keys: Sequence[str]) -> list[bytes | None]:
         """The values of these keys, None where there is none."""
-        with _speaking("reading values"):
+        with _translating("reading values"):
             return cast(list[bytes | None], self._redis.mget(keys)) if keys else []
 
     def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
         """SET EX: the key is gone after `ttl_s` seconds, unless it is set again."""
-        with _speaking("writing a heartbeat"):
+        with _translating("writing a heartbeat"):
             self._redis.set(key, value, ex=ttl_s)
 
     def values_like(self, pattern: str) -> dict[str, str]:
         """All string keys that match `pattern`, by SCAN, with their values."""
-        with _speaking("looking up keys"):
+        with _translating("looking up keys"):
             keys = sorted(self._redis.scan_iter(match=pattern, count=1000))
             values = cast(list[bytes | None], self._redis.mget(keys)) if keys else []
         return {key.decode(): value.decode() for key, value in zip(keys, values, strict=True) if value is not None}
@@ -304,12 +304,12 @@ class Streams:
     def delete(self, *keys: str) -> None:
         """DEL of `keys`; keys that are not there are passed over."""
         if keys:
-            with _speaking("deleting"):
+            with _translating("deleting"):
                 self._redis.delete(*keys)
 
     def information(self, section: str = "server") -> dict[str, Any]:
         """INFO of a section."""
-        with _speaking("asking for information"):
+        with _translating("asking for information"):
             return self._redis.info(section)
 
     def commit(
@@ -323,7 +323,7 @@ class Streams:
         """
         pipe: Any = self._redis.pipeline(transaction=True)
         try:
-            with _speaking("preparing a commit"):
+            with _translating("preparing a commit"):
                 pipe.watch(key)
                 found = cast(dict[bytes, bytes], pipe.hgetall(key))
             if found != dict(believed):
@@ -361,17 +361,17 @@ class AsyncStreams:
 
     async def close(self) -> None:
         """As `Streams.close`."""
-        with _speaking("closing"):
+        with _translating("closing"):
             await self._redis.aclose()
 
     async def ping(self) -> None:
         """As `Streams.ping`."""
-        with _awaited("connecting"):
+        with _translating_async("connecting"):
             await self._redis.ping()
 
     async def write(self, writes: Sequence[Write]) -> list[str]:
         """All `writes` in one round trip, without a transaction; the ids of the appended entries."""
-        with _awaited("writing"):
+        with _translating_async("writing"):
             pipe = self._redis.pipeline(transaction=False)
             for write in writes:
                 _queue(pipe, write)
@@ -388,7 +388,7 @@ class AsyncStreams:
         for entry in entries:
             by_key.setdefault(entry.key, []).append(entry)
         for group in by_key.values():
-            with _awaited("writing"):
+            with _translating_async("writing"):
                 pipe = self._redis.pipeline(transaction=True)
                 for entry in group:
                     _queue(pipe, entry)
@@ -398,14 +398,14 @@ class AsyncStreams:
         self, after: Mapping[str, str], *, count: int, block_ms: int | None = None
     ) -> dict[str, list[Entry]]:
         """XREAD, as `Streams.read`."""
-        with _awaited("reading"):
+        with _translating_async("reading"):
             reply = await self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
         return dict(_entries(reply))
 
     async def ensure_group(self, key: str, group: str) -> None:
         """As `Streams.ensure_group`."""
         try:
-            with _awaited("creating a consumer group"):
+            with _translating_async("creating a consumer group"):
                 await self._redis.xgroup_create(key, group, id="0", mkstream=True)
         except RedisRefused as refused:
             if "BUSYGROUP" not in str(refused):
@@ -415,13 +415,13 @@ class AsyncStreams:
         self, keys: Sequence[str], group: str, consumer: str, *, count: int, block_ms: int | None = None
     ) -> dict[str, list[Entry]]:
         """As `Streams.read_group`."""
-        with _awaited("reading for a group"):
+        with _translating_async("reading for a group"):
             reply = await self._redis.xreadgroup(group, consumer, dict.fromkeys(keys, ">"), count=count, block=block_ms)
         return dict(_entries(reply))
 
     async def read_pending(self, key: str, group: str, consumer: str, *, after: str, count: int) -> Pending:
         """As `Streams.read_pending`."""
-        with _awaited("reading pending entries"):
+        with _translating_async("reading pending entries"):
             reply: Any = await self._redis.xreadgroup(group, consumer, {key: after}, count=count)
         return _pending_of(reply)
 
@@ -429,33 +429,33 @@ class AsyncStreams:
         self, key: str, group: str, consumer: str, *, idle_ms: int, count: int, start: str = BEFORE_FIRST
     ) -> Claim:
         """As `Streams.claim_idle`."""
-        with _awaited("claiming entries"):
+        with _translating_async("claiming entries"):
             reply: Any = await self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
         return _claim_of(reply)
 
     async def ack(self, key: str, group: str, ids: Sequence[str]) -> None:
         """As `Streams.ack`."""
         if ids:
-            with _awaited("acknowledging"):
+            with _translating_async("acknowledging"):
                 await self._redis.xack(key, group, *ids)
 
     async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
         """EVAL of a Lua `script` over one key: nothing else happens in Redis meanwhile. It answers with integers."""
-        with _awaited("running a script"):
+        with _translating_async("running a script"):
             return await cast(Awaitable[list[int]], self._redis.eval(script, 1, key, *arguments))
 
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
         """As `Streams.hash_of`."""
-        with _awaited("reading a hash"):
+        with _translating_async("reading a hash"):
             return await cast(Awaitable[dict[bytes, bytes]], self._redis.hgetall(key))
 
     async def set_with_ttl(self, key: str, value: str, ttl_s: int) -> None:
         """As `Streams.set_with_ttl`."""
-        with _awaited("writing a heartbeat"):
+        with _translating_async("writing a heartbeat"):
             await self._redis.set(key, value, ex=ttl_s)
 
     async def delete(self, *keys: str) -> None:
         """As `Streams.delete`."""
         if keys:
-            with _awaited("deleting"):
+            with _translating_async("deleting"):
                 await self._redis.delete(*keys)
