@@ -92,7 +92,7 @@ def _translated(error: psycopg.Error) -> DatabaseUnavailable | DatabaseRefused:
 
 
 @contextmanager
-def _speaking() -> Iterator[None]:
+def _translating() -> Iterator[None]:
     """psycopg's errors as klagg's."""
     try:
         yield
@@ -149,14 +149,14 @@ class Database:
         """Everything inside is one transaction, committed at the end and undone by any error. It does not nest."""
         if self._in_transaction:
             raise RuntimeError("a transaction within a transaction")
-        with _speaking():
+        with _translating():
             connection = self._connected()
         self._in_transaction = True
         try:
             yield
             if connection.pgconn.transaction_status == TransactionStatus.INERROR:
                 raise RuntimeError("an error inside a transaction was swallowed: COMMIT would silently undo it")
-            with _speaking():
+            with _translating():
                 connection.commit()
         except BaseException:
             self._undo(connection)
@@ -199,7 +199,7 @@ class Database:
                 yield cursor
             return
         assert self._connection is not None
-        with _speaking(), self._connection.cursor() as cursor:
+        with _translating(), self._connection.cursor() as cursor:
             yield cursor
 
     def _connected(self) -> _Connection:

@@ -56,7 +56,7 @@ def _translating(action: str) -> Iterator[None]:
 
 @contextmanager
 def _translating_async(action: str) -> Iterator[None]:
-    """As `_translating`, around a call of the asyncio client; a cancellation that got lost in it comes out all the same.
+    """As `_translating`, around a call of the asyncio client; a cancellation that got lost in it is raised nonetheless.
 
     redis-py sends by asyncio.wait_for. Before Python 3.12 that returns the result, and the cancellation is gone, where
     both come at once; a task that reads on and on would then never end.
