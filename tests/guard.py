@@ -37,12 +37,15 @@ POLL_S = 0.05
 
 
 def restore_interrupts() -> None:
-    """Gives SIGINT its usual meaning where this process was started with SIGINT ignored, as a script's `command &` is.
+    """Gives signals their usual meaning where this process was started with them ignored: SIGINT, as a script's
+    `command &` has it, and SIGHUP, as `nohup` has it.
 
     An ignored signal stays ignored in every child, so a test could interrupt none of its processes.
     """
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 class Guard:

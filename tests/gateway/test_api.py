@@ -203,7 +203,7 @@ async def test_the_status_shows_processes_streams_and_shards(redis_url: str, tel
     finding = finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, "gone", time_ms=7)
     teller.streams.append(Keys(0).findings, stamp(finding, "a", 1))
     teller.streams.set_with_ttl("heartbeat:clock", json.dumps({"process": "clock", "state": "running"}), 60)
-    async with running(redis_url) as client, client.socket("/ws"):
+    async with running(redis_url, stale_ms=60_000) as client, client.socket("/ws"):
         await eventually(lambda: client.gateway.survey.heartbeats)
         found = await described(client, "status")
         assert (found["stale"], found["clients"], found["database"]) == (False, 1, False)
