@@ -70,7 +70,8 @@ export class Chart {
     this.bars = new Bars();
     this.#unsure.clear();
     this.#sureUntil = Infinity;
-    this.#ended = this.#older = false;
+    this.#ended = false;
+    this.#older = true; // nothing older is requested before the newest bars are there
     byId("older").hidden = true;
     this.#draw();
     this.#state("Loading bars …", "busy");
@@ -91,6 +92,7 @@ export class Chart {
       this.#draw();
       this.#state(this.bars.size ? "" : `${problem.message} Trying again.`, "bad");
     }
+    this.#older = false;
     this.#showPicked();
   }
 
