@@ -5,8 +5,8 @@
 # make page    the chart library of the web page from npm, as its lock file says (Node 18 or newer; nothing else needs it)
 # make lint    formatting, lint, spelling: the seconds before each commit (.pre-commit-config.yaml runs it too)
 # make check   lint, types, import contracts, the rules of tests/test_architecture.py, dead code, packaging
-# make test    setup, check and every test, the real servers included; it is to take at most 12 minutes on two idle cores
-# make test-fast   what needs neither servers nor long, for people at work: less than 90 seconds
+# make test    setup, check and every test, the real servers included
+# make test-fast   what needs neither servers nor long, for people at work
 # make test-long   2,000 worlds of the simulation (SEEDS=2000) and two lines of 600 symbols at 5,000 trades/s under losses
 # make coverage  which lines and branches the tests run, as a table and in htmlcov/; a figure, no bar that must be passed
 #              (ARGS="tests/aggregator" and the like are passed on)

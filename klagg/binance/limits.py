@@ -7,9 +7,9 @@ usds-margined-futures) by their titles. Pure.
 |---|---|---|
 | REST weight of an address and minute | 2,400 | "Exchange Information", `rateLimits` of its answer |
 | ban of an address that goes on after 429 | 2 minutes to 3 days | "General Info", "IP Limits" |
-| `GET /fapi/v1/time` | 1 | "Check Server Time" |
+| `GET /fapi/v1/time` | 1 | "Check Server Time" (not read; public clients count 1) |
 | `GET /fapi/v1/exchangeInfo` | 1 | "Exchange Information" |
-| `GET /fapi/v1/ticker/price` | 1, of all symbols 2 | "Symbol Price Ticker" |
+| `GET /fapi/v1/ticker/price` | 1, of all symbols 2 | "Symbol Price Ticker" (not read) |
 | `GET /fapi/v1/aggTrades`, up to 1,000 rows | 20 | "Compressed/Aggregate Trades List" |
 | `GET /fapi/v1/klines`, up to 1,500 rows | 1, 2, 5 or 10 by `limit` | "Kline/Candlestick Data" |
 | client messages on a WebSocket | 10 a second | "Websocket Market Streams" |
