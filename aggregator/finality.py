@@ -44,7 +44,7 @@ class Published:
 class Graces:
     """How long after its close a bar waits for its proof, in ms: with a live line that carries it, and without."""
 
-    carried_ms: int
+    watermark_ms: int
     without_watermark_ms: int
 
 
@@ -126,7 +126,7 @@ class Finality:
         latest_ms = int(self._passed(np.arange(len(self.alive_until))).max())
         for interval in range(len(self._ring.intervals)):
             # Some bar at a cursor of the interval may be over; between two closes only this is looked at.
-            if max(latest_ms, time_ms - self._graces.carried_ms) >= self._next_close[interval]:
+            if max(latest_ms, time_ms - self._graces.watermark_ms) >= self._next_close[interval]:
                 published += self._close_interval(interval, time_ms)
         return published
 
@@ -251,7 +251,7 @@ class Finality:
         """Whether these bars may be published: a trade after them was seen, or they or their symbol ended a grace
         ago."""
         closes = np.minimum(next_opens, self._ring.end_ms[slots])
-        over: Bools = (self._passed(slots) >= next_opens) | (self._time_ms >= closes + self._graces.carried_ms)
+        over: Bools = (self._passed(slots) >= next_opens) | (self._time_ms >= closes + self._graces.watermark_ms)
         return over
 
     def _close_interval(self, interval: int, time_ms: int) -> list[Published]:
@@ -270,7 +270,7 @@ class Finality:
             proven &= ~self._price_unsure(interval, buckets, slots, proven)
             closes = np.minimum(next_opens, ring.end_ms[slots])
             grace = np.where(
-                self.alive_until[slots] >= closes, self._graces.carried_ms, self._graces.without_watermark_ms
+                self.alive_until[slots] >= closes, self._graces.watermark_ms, self._graces.without_watermark_ms
             )
             closing = proven | (time_ms >= closes + grace)
             slots, proven, buckets = slots[closing], proven[closing], buckets[closing]

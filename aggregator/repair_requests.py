@@ -224,12 +224,12 @@ class RepairRequests:
         count = self._symbols.count
         joined, traded = self.joined[:count], self._ledger.last_id[:count] != NONE
         for slot in np.flatnonzero(traded & (joined != BY_TRADE)).tolist():
-            carried_ms, start_ms = int(self.joined_ms[slot]), int(self._ledger.start_time[slot])
+            joined_ms, start_ms = int(self.joined_ms[slot]), int(self._ledger.start_time[slot])
             self._drop(slot, START)
             if start_ms == NO_TIME:  # nothing came before its first trade
                 self.joined[slot] = BY_TRADE
             else:
-                self._join(slot, BY_TRADE, start_ms if start_ms >= carried_ms else time_ms)
+                self._join(slot, BY_TRADE, start_ms if start_ms >= joined_ms else time_ms)
         carried = ~traded & (joined == UNSEEN) & (self._finality.alive_until[:count] != NO_TIME)
         for slot in np.flatnonzero(carried).tolist():
             if self._symbols.statuses[slot] == TRADING:

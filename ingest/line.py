@@ -104,7 +104,7 @@ class Line:
         )
 
     async def _watermarks(self) -> None:
-        carried_ms: dict[str, int] = {}
+        watermark_until_ms: dict[str, int] = {}
         while True:
             await asyncio.sleep(watermark_interval_s(self._settings.ingest.watermark_ms, self._clock.speed))
             self._context.stats.show("connections", sum(each.is_up for each in self.pool.connections))
@@ -114,11 +114,11 @@ class Line:
                 alive_ms = connection.alive_ms(self._clock)
                 self._show(connection)
                 self._show_carried(connection, symbols, counts)
-                if alive_ms is not None and alive_ms > carried_ms.get(connection.name, 0):
+                if alive_ms is not None and alive_ms > watermark_until_ms.get(connection.name, 0):
                     alive = self._alive(connection, symbols)
                     if alive:
                         self.intake.watermark(by_shard(alive, self._settings.shards), alive_ms)
-                        carried_ms[connection.name] = alive_ms
+                        watermark_until_ms[connection.name] = alive_ms
 
     def _show(self, connection: Connection) -> None:
         stats, name = self._context.stats, connection.name
