@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from aggregator.arrays import Bools, Ints
+from aggregator.arrays import Bools, Ints, rows_by_slot
 from aggregator.ledger import Gap, Ledger
 from aggregator.ring import AHEAD_MS, NO_BUCKET, NO_ID, OFFICIAL_ID, Ring
 from klagg.intervals import MINUTE, MINUTE_MS
@@ -152,19 +152,19 @@ class Finality:
         passed = self._passed(slots) >= next_opens
         whole = opens > self._ledger.start_time[slots]
         proven: Bools = passed & whole
+        # Each check looks at what the one before left, because thousands of bars may wait behind gaps.
         if proven.any():
-            proven &= ~self._ledger.tainted(slots, opens, next_opens)
-            if len(opens) and opens.min() < self._ledger.coverage.newest_ms:
-                proven &= ~self._below_official(slots, opens, next_opens)
+            proven[proven] = ~self._ledger.tainted(slots[proven], opens[proven], next_opens[proven])
+        if proven.any() and opens[proven].min() < self._ledger.coverage.newest_ms:
+            proven[proven] = ~self._below_official(slots[proven], opens[proven], next_opens[proven])
         return proven
 
     def _below_official(self, slots: Ints, opens: Ints, next_opens: Ints) -> Bools:
         """Which of these bars are parts of an official minute, which proves nothing about its parts."""
-        below = next_opens - opens < MINUTE_MS
         coverage = self._ledger.coverage
-        for row in np.flatnonzero(below).tolist():
-            one = slice(row, row + 1)
-            below[row] = coverage.overlaps(int(slots[row]), opens[one], next_opens[one])[0]
+        below = (next_opens - opens < MINUTE_MS) & np.isin(slots, [*coverage.ranges])
+        for slot, rows in rows_by_slot(slots, below):
+            below[rows] = coverage.overlaps(slot, opens[rows], next_opens[rows])
         return below
 
     def _price_unsure(self, interval: int, buckets: Ints, slots: Ints, which: Bools) -> Bools:
@@ -320,32 +320,31 @@ class Finality:
     def _revise_cells(self, reason: str, cells: Ints) -> list[Published]:
         ring = self._ring
         rows, slots = np.divmod(cells, ring.capacity)
+        opens, next_opens = ring.bounds_of(rows)
+        if reason == AMENDED:
+            # Closed early at a delisting, and the symbol trades again: one amendment, once the bar is over.
+            over = self._over(slots, next_opens)
+            ring.published.append(cells[~over])
+            rows, slots, opens, next_opens = rows[over], slots[over], opens[over], next_opens[over]
+        proven = self.proven(slots, opens, next_opens) & ~ring.broken[rows, slots]
+        if reason == CONFIRMED:
+            rows, slots, proven = rows[proven], slots[proven], proven[proven]
+        intervals = ring.row_interval[rows]
         published = []
-        for interval in np.unique(ring.row_interval[rows]):
-            here = ring.row_interval[rows] == interval
-            its_rows, its_slots = rows[here], slots[here]
-            kind, buckets = ring.intervals[interval], ring.row_bucket[its_rows]
-            if reason == AMENDED:
-                # Closed early at a delisting, and the symbol trades again: one amendment, once the bar is over.
-                over = self._over(its_slots, kind.opens_of(buckets + 1))
-                if not over.all():
-                    ring.published.append(its_rows[~over] * ring.capacity + its_slots[~over])
-                its_rows, its_slots, buckets = its_rows[over], its_slots[over], buckets[over]
-                if not len(its_rows):
-                    continue
-            proven = self.proven(its_slots, kind.opens_of(buckets), kind.opens_of(buckets + 1))
-            proven &= ~ring.broken[its_rows, its_slots]
-            proven &= ~self._price_unsure(int(interval), buckets, its_slots, proven)
+        for interval in np.unique(intervals).tolist():
+            here = intervals == interval
+            its_rows, its_slots, its_proven = rows[here], slots[here], proven[here]
+            its_proven &= ~self._price_unsure(interval, ring.row_bucket[its_rows], its_slots, its_proven)
             if reason == CONFIRMED:
-                its_rows, its_slots, proven = its_rows[proven], its_slots[proven], proven[proven]
+                its_rows, its_slots, its_proven = its_rows[its_proven], its_slots[its_proven], its_proven[its_proven]
                 if not len(its_rows):
                     continue
             else:
                 ring.revision[its_rows, its_slots] += 1
                 ring.changed[its_rows, its_slots] = False
             was_waiting = ring.waiting[its_rows, its_slots]
-            self._wait(its_rows, its_slots, ~proven)
-            published.append(Published(reason, int(interval), its_rows, its_slots, proven, was_waiting))
+            self._wait(its_rows, its_slots, ~its_proven)
+            published.append(Published(reason, interval, its_rows, its_slots, its_proven, was_waiting))
         return published
 
     def _wait(self, rows: Ints, slots: Ints, unproven: Bools) -> None:

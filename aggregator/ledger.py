@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from aggregator.arrays import Bools, Ints
+from aggregator.arrays import Bools, Ints, rows_by_slot
 from aggregator.official_coverage import Coverage
 from klagg.intervals import MINUTE_MS
 
@@ -317,10 +317,9 @@ class Ledger:
             else:
                 held.pop(slot, None)
 
-    def _covered(self, slot: int, gap: Gap, opening: int = NO_TIME, closing: int = LAST_TIME) -> bool:
-        """Whether the gap touches nothing of [opening, closing) but official minutes."""
-        first_ms, last_ms = max(gap.before_time, opening), min(gap.after_time, closing - 1)
-        return self.coverage.holds_minutes(slot, first_ms, last_ms)
+    def _covered(self, slot: int, gap: Gap) -> bool:
+        """Whether the gap touches nothing but official minutes."""
+        return self.coverage.holds_minutes(slot, gap.before_time, gap.after_time)
 
     def drain_events(self) -> list[GapEvent]:
         """The gap events since the last call."""
@@ -335,15 +334,18 @@ class Ledger:
         taint = np.zeros(len(slots), np.bool_)
         if not self.gaps and not self.lost:
             return taint
-        for row in np.flatnonzero(np.isin(slots, [*self.gaps, *self.lost])):
-            slot, opening, closing = int(slots[row]), int(opens[row]), int(next_opens[row])
+        for slot, rows in rows_by_slot(slots, np.isin(slots, [*self.gaps, *self.lost])):
             gaps = [*self.gaps.get(slot, ()), *self.lost.get(slot, ())]
-            taint[row] = any(
-                gap.before_time < closing
-                and gap.after_time >= opening
-                and not self._covered(slot, gap, opening, closing)
-                for gap in gaps
-            )
+            befores = np.array([gap.before_time for gap in gaps], np.int64)
+            afters = np.array([gap.after_time for gap in gaps], np.int64)
+            opening, closing = opens[rows, None], next_opens[rows, None]
+            # [bars, gaps]: which overlap, and of those, which do so in official minutes alone.
+            overlap = (befores < closing) & (afters >= opening)
+            first_ms = np.maximum(befores, opening)[overlap]
+            last_ms = np.minimum(afters, closing - 1)[overlap]
+            covered = self.coverage.holds(slot, first_ms - first_ms % MINUTE_MS, last_ms + 1)
+            overlap[overlap] = ~covered
+            taint[rows] = overlap.any(axis=1)
         return taint
 
 

@@ -11,6 +11,7 @@ from aggregator.arrays import Bools, Ints
 from klagg.intervals import MINUTE_MS
 
 NO_TIME = np.iinfo(np.int64).min
+NEVER = np.iinfo(np.int64).max
 
 
 class Coverage:
@@ -57,7 +58,7 @@ class Coverage:
         """The first ranges that end after these times; beyond the last one, none that could hold anything."""
         low, high = self.ranges[slot]
         at = np.searchsorted(high, times, side="right")
-        return np.append(low, np.iinfo(np.int64).max)[at], np.append(high, NO_TIME)[at]
+        return np.append(low, NEVER)[at], np.append(high, NO_TIME)[at]
 
     def around(self, slot: int, time_ms: int) -> tuple[int, int] | None:
         """The range [start, end) that holds this time (exchange ms), or None."""

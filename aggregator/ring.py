@@ -173,6 +173,15 @@ class Ring:
         """`row_of` over an array: rows [n] of buckets [n]."""
         return self.bases[interval] + buckets % self.sizes[interval]
 
+    def bounds_of(self, rows: Ints) -> tuple[Ints, Ints]:
+        """Open times of the bars of these rows [n], and of the bars behind them (exchange ms, int64 [n])."""
+        opens, next_opens = np.empty(len(rows), np.int64), np.empty(len(rows), np.int64)
+        intervals, buckets = self.row_interval[rows], self.row_bucket[rows]
+        for at, kind in enumerate(self.intervals):
+            here = intervals == at
+            opens[here], next_opens[here] = kind.opens_of(buckets[here]), kind.opens_of(buckets[here] + 1)
+        return opens, next_opens
+
     def oldest(self, interval: int) -> int:
         """The oldest bucket that still has a row."""
         return int(self.head[interval]) - self.sizes[interval] + 1

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aggregator.ledger import GAPS_MAX, LOST, LOST_MAX, NO_TIME, REPAIRED, Gap, GapEvent, Ledger
+from klagg.intervals import MINUTE_MS
 
 FAR = 10**15
 
@@ -276,3 +277,34 @@ def test_a_new_generation_begins_at_1_and_proves_nothing_of_the_one_before() -> 
     assert admit_at(ledger, (1, 510), (2, 520)) == [True, True]
     assert not ledger.tainted(np.zeros(2, np.int64), opens[6:8], nexts[6:8]).any()
     assert ledger.start_time[0] == NO_TIME
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(0, 3)), max_size=12),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), st.integers(1, 3)), max_size=6),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 19), st.integers(1, 6)), min_size=1, max_size=20),
+)
+def test_bars_of_many_symbols_are_tainted_by_their_own_gaps_outside_official_minutes(
+    gaps: list[tuple[int, int, int]], official: list[tuple[int, int, int]], bars: list[tuple[int, int, int]]
+) -> None:
+    """(slot, first half-minute or minute, length): a bar is tainted by each half-minute of a gap in a minute of its own
+    that no official row covers."""
+    ledger, half = Ledger(3), MINUTE_MS // 2
+    for slot, minute, length in gaps:
+        ledger.gaps.setdefault(slot, []).append(
+            Gap(1, 1, minute * MINUTE_MS + half, (minute + length) * MINUTE_MS + half)
+        )
+    for slot, minute, length in official:
+        ledger.coverage.add(slot, np.array([minute * MINUTE_MS]), np.array([(minute + length) * MINUTE_MS]))
+
+    def tainted(slot: int, first: int, length: int) -> bool:
+        for owner, minute, more in gaps:
+            for each in range(2 * minute + 1, 2 * (minute + more) + 2):
+                covered = any(own == slot and at <= each // 2 < at + count for own, at, count in official)
+                if owner == slot and first <= each < first + length and not covered:
+                    return True
+        return False
+
+    slots, firsts, lengths = (np.array(column, np.int64) for column in zip(*bars, strict=True))
+    found = ledger.tainted(slots, firsts * half, (firsts + lengths) * half)
+    assert found.tolist() == [tainted(*bar) for bar in bars]
