@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from aggregator.commit import KLINES_MAX
 from klagg.drivers.redis_streams import Streams
 from klagg.embedded import RedisServer
 from klagg.kline import Kline
@@ -12,22 +13,25 @@ from tests.aggregator.stall import measure, pinging, rollover
 
 pytestmark = pytest.mark.servers
 
-STALL_MS_MAX = 20.0
+SHARE_MAX = 1 / 3
+"""The longest wait beside a commit in parts, of that beside the same outputs in one commit. `klagg bench aggregator
+--live` measures it in milliseconds."""
 
 
 def test_a_rollover_of_750_symbols_keeps_nobody_waiting(redis_server: RedisServer, redis_url: str) -> None:
-    """The best of a few, because this machine may do something else meanwhile."""
+    """The best of a few pairs, because this machine may do something else meanwhile."""
     outputs = rollover()
-    waits = []
+    at_once, in_parts = [], []
     for _ in range(20):
-        redis_server.command("FLUSHALL")
-        stall = measure(redis_url, outputs)
-        assert (stall.klines, stall.commits) == (5250, 13)
-        assert stall.pings.count > 20
-        waits.append(stall.pings.worst_ms)
-        if waits[-1] <= STALL_MS_MAX:
+        for klines_max, commits, waits in ((10**9, 1, at_once), (KLINES_MAX, 13, in_parts)):
+            redis_server.command("FLUSHALL")
+            stall = measure(redis_url, outputs, klines_max)
+            assert (stall.klines, stall.commits) == (5250, commits)
+            assert stall.pings.count > 0
+            waits.append(stall.pings.worst_ms)
+        if min(in_parts) <= SHARE_MAX * min(at_once):
             break
-    assert min(waits) <= STALL_MS_MAX, waits
+    assert min(in_parts) <= SHARE_MAX * min(at_once), (in_parts, at_once)
     streams = Streams(redis_url)
     assert streams.length(Keys(0).klines) == 5250
     streams.close()
