@@ -19,7 +19,7 @@ from klagg.clock import local_ms
 from klagg.drivers.redis_streams import AsyncStreams, Streams
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
 from klagg.process.metrics import MetricsServer, StatsCollector, port_of
-from klagg.process.stats import Alarm, Pulse, Stats
+from klagg.process.stats import Flow, Pulse, Stats
 from klagg.settings import Settings, load
 from klagg.wire.keys import heartbeat_key
 
@@ -44,23 +44,17 @@ class Deadline:
 class _Shell:
     """What both kinds of context share."""
 
-    def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, alarm: Alarm | None) -> None:
+    def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, flow: Flow | None) -> None:
         self.process = process
         self.settings = settings
         self.arguments = arguments
         self.log = logging.getLogger(process)
         self.stats = Stats()
-        self.pulse = Pulse(process, self.stats, settings.service, local_ms(), alarm)
+        self.pulse = Pulse(process, self.stats, settings.service, local_ms(), flow)
         collector = StatsCollector(process, self.stats, lambda: self.pulse.state, local_ms())
         self.metrics = MetricsServer(collector, port_of(process, settings.metrics.port_base))
         self.writer = f"{process}@{int(local_ms())}"
         """Names this run of this process in every entry that it writes."""
-
-    def _log_beat(self, line: str, alarm: str) -> None:
-        if line:
-            self.log.info(line)
-        if alarm:
-            self.log.error(alarm)
 
     def _lost(self, lost: KlaggError) -> None:
         """Warn only: at maxmemory Redis refuses a heartbeat, and a reader that died of it could free no memory."""
@@ -70,8 +64,8 @@ class _Shell:
 class Context(_Shell):
     """The shell of a blocking process."""
 
-    def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, alarm: Alarm | None) -> None:
-        super().__init__(process, settings, arguments, alarm)
+    def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, flow: Flow | None) -> None:
+        super().__init__(process, settings, arguments, flow)
         self._stop_requested = False
         self._stop_deadline: Deadline | None = None
         self._heart = self.connect()
@@ -118,7 +112,8 @@ class Context(_Shell):
     def beat(self) -> None:
         """Write the heartbeat and the statistics line if they are due; a Redis that is away is logged, no error."""
         beat = self.pulse.due(local_ms())
-        self._log_beat(beat.line, beat.alarm)
+        if beat.line:
+            self.log.info(beat.line)
         if beat.heartbeat:
             try:
                 ttl_s = self.settings.service.heartbeat_ttl_s
@@ -137,8 +132,8 @@ class Context(_Shell):
 class AsyncContext(_Shell):
     """The shell of an asyncio process. `stopping` is set once the process has to end."""
 
-    def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, alarm: Alarm | None) -> None:
-        super().__init__(process, settings, arguments, alarm)
+    def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, flow: Flow | None) -> None:
+        super().__init__(process, settings, arguments, flow)
         self.stopping = asyncio.Event()
         self._heart = self.connect()
 
@@ -159,7 +154,8 @@ class AsyncContext(_Shell):
         self.pulse.state = "running"
         while await self.sleep(self.settings.service.heartbeat_ms / 2000):
             beat = self.pulse.due(local_ms())
-            self._log_beat(beat.line, beat.alarm)
+            if beat.line:
+                self.log.info(beat.line)
             if beat.heartbeat:
                 try:
                     ttl_s = self.settings.service.heartbeat_ttl_s
@@ -240,7 +236,7 @@ def run(
     argv: Sequence[str] | None = None,
     configure: Configure | None = None,
     name: Name | None = None,
-    alarm: Alarm | None = None,
+    flow: Flow | None = None,
 ) -> int:
     """Run a blocking process; the exit code. `name` derives the process name from its arguments (line A, shard 1)."""
     arguments = _read_arguments(process, description, argv, configure)
@@ -250,7 +246,7 @@ def run(
     def shell() -> None:
         settings = load(arguments.config)
         log.set_up(process, settings.service.log_level)
-        context = Context(process, settings, arguments, alarm)
+        context = Context(process, settings, arguments, flow)
         with context.metrics:
             body(context)
         context.farewell()
@@ -266,7 +262,7 @@ def run_async(
     argv: Sequence[str] | None = None,
     configure: Configure | None = None,
     name: Name | None = None,
-    alarm: Alarm | None = None,
+    flow: Flow | None = None,
 ) -> int:
     """Run an asyncio process; the exit code."""
     arguments = _read_arguments(process, description, argv, configure)
@@ -276,7 +272,7 @@ def run_async(
     async def shell() -> None:
         settings = load(arguments.config)
         log.set_up(process, settings.service.log_level)
-        context = AsyncContext(process, settings, arguments, alarm)
+        context = AsyncContext(process, settings, arguments, flow)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, context.stopping.set)

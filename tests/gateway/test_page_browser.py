@@ -279,7 +279,7 @@ async def test_the_pipeline_page_gives_its_verdict(
 
 def heartbeat(name: str) -> str:
     return (
-        f'{{"process":"{name}","pid":1,"state":"running","alarm":"","started_ms":1,"time_ms":2,"counters":{{}},'
+        f'{{"process":"{name}","pid":1,"state":"running","alarms":[],"started_ms":1,"time_ms":2,"counters":{{}},'
         '"rates":{"trades":12.5},"gauges":{"open_gaps":0}}'
     )
 

@@ -96,7 +96,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "stale_for_ms": 0,
         "database": True,
         "expected": names,
-        "processes": [{"process": name, "state": "running", "alarm": "", "gauges": {}} for name in names],
+        "processes": [{"process": name, "state": "running", "alarms": [], "gauges": {}} for name in names],
         "shards": [{"unwritten_ms": 0}],
     }
     return {**good, **changes}

@@ -110,8 +110,8 @@ function processTable(status) {
   const present = status.processes.map((each) => each.process);
   const missing = (status.expected ?? []).filter((name) => !present.includes(name));
   const rows = status.processes.toSorted((a, b) => a.process.localeCompare(b.process)).map((each) => ({
-    kind: each.alarm ? "bad" : each.state === "running" ? "" : "warn",
-    cells: [each.process, each.alarm || each.state, span(each.time_ms - each.started_ms), rates(each), gauges(each)],
+    kind: each.alarms?.length ? "bad" : each.state === "running" ? "" : "warn",
+    cells: [each.process, (each.alarms ?? []).map((alarm) => alarm.reason).join("; ") || each.state, span(each.time_ms - each.started_ms), rates(each), gauges(each)],
   }));
   rows.unshift(...missing.map((name) => ({ kind: "bad", cells: [name, "no sign of life", "–", "", ""] })));
   return tableOf(["Process", "State", "Runs for", "A second", "Shows"], rows, "No process shows a sign of life.");

@@ -26,13 +26,13 @@ function processes(status) {
   const title = "Processes";
   const names = status.processes.map((each) => each.process);
   const gone = (status.expected ?? []).filter((name) => !names.includes(name));
-  const alarms = status.processes.filter((each) => each.alarm);
+  const alarms = status.processes.flatMap((each) => (each.alarms ?? []).map((alarm) => `${each.process}: ${alarm.reason}`));
   const halting = status.processes.filter((each) => each.state !== "running" && (status.expected ?? [each.process]).includes(each.process));
   if (gone.length) {
     const needed = gone.some((name) => /^(aggregator|clock)/.test(name)) || !names.some((name) => name.startsWith("ingest"));
     return { level: needed ? "bad" : "warn", title, text: `${gone.join(", ")} ${gone.length === 1 ? "does" : "do"} not show a sign of life.` };
   }
-  if (alarms.length) return { level: "warn", title, text: alarms.map((each) => `${each.process}: ${each.alarm}`).join("; ") };
+  if (alarms.length) return { level: "warn", title, text: alarms.join("; ") };
   if (halting.length) return { level: "warn", title, text: halting.map((each) => `${each.process} is ${each.state}`).join("; ") };
   return { level: "good", title, text: `${count(names.length, "process", "processes")} run and report their state.` };
 }
