@@ -20,8 +20,13 @@ from klagg.drivers.redis_streams import AsyncStreams, Streams
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
 from klagg.process.metrics import MetricsServer, StatsCollector, port_of
 from klagg.process.stats import Flow, Pulse, Stats
+from klagg.process.watchdog import Watchdog
 from klagg.settings import Settings, load
 from klagg.wire.keys import heartbeat_key
+
+
+FEED_S = 0.5
+"""How often the event loop of an asyncio process feeds its watchdog."""
 
 
 class Deadline:
@@ -55,6 +60,12 @@ class _Shell:
         self.metrics = MetricsServer(collector, port_of(process, settings.metrics.port_base))
         self.writer = f"{process}@{int(local_ms())}"
         """Names this run of this process in every entry that it writes."""
+        self.watchdog = Watchdog(process, settings.service.freeze_s, lambda: self.ending)
+
+    @property
+    def ending(self) -> bool:
+        """Whether the process ends, which has a deadline of its own."""
+        raise NotImplementedError
 
     def _lost(self, lost: KlaggError) -> None:
         """Warn only: at maxmemory Redis refuses a heartbeat, and a reader that died of it could free no memory."""
@@ -88,6 +99,8 @@ class Context(_Shell):
         """Whether a signal or `stop` ends this process."""
         return self._stop_requested
 
+    ending = stopping
+
     @property
     def stop_deadline(self) -> Deadline:
         """The one deadline of the shutdown, service.shutdown_s after the first question for it."""
@@ -111,6 +124,7 @@ class Context(_Shell):
 
     def beat(self) -> None:
         """Write the heartbeat and the statistics line if they are due; a Redis that is away is logged, no error."""
+        self.watchdog.feed()
         beat = self.pulse.due(local_ms())
         if beat.line:
             self.log.info(beat.line)
@@ -148,6 +162,17 @@ class AsyncContext(_Shell):
         except TimeoutError:
             return True
         return False
+
+    @property
+    def ending(self) -> bool:
+        """Whether the process ends, which has a deadline of its own."""
+        return self.stopping.is_set()
+
+    async def feed_for_ever(self) -> None:
+        """The task that tells the watchdog that the event loop turns."""
+        while True:
+            self.watchdog.feed()
+            await asyncio.sleep(FEED_S)
 
     async def beat_for_ever(self) -> None:
         """The heartbeat task."""
@@ -247,7 +272,7 @@ def run(
         settings = load(arguments.config)
         log.set_up(process, settings.service.log_level)
         context = Context(process, settings, arguments, flow)
-        with context.metrics:
+        with context.metrics, context.watchdog:
             body(context)
         context.farewell()
 
@@ -281,8 +306,12 @@ def run_async(
             await body(context)
             context.stopping.set()
 
-        with context.metrics:
-            await context.together({process: main(), "heartbeat": context.beat_for_ever()})
+        feeder = asyncio.create_task(context.feed_for_ever(), name="watchdog")
+        with context.metrics, context.watchdog:
+            try:
+                await context.together({process: main(), "heartbeat": context.beat_for_ever()})
+            finally:
+                feeder.cancel()
         await context.farewell()
 
     return _guarded(process, lambda: asyncio.run(shell()))
