@@ -143,9 +143,14 @@ def _seen(name: str, text: str, expected: bool, now_ms: float, silent_ms: int) -
     return ProcessStatus(name, SILENT if age_ms > silent_ms else state, expected, uptime_s, age_ms, beat)
 
 
-def sentences(found: StatusReport) -> list[str]:
-    """What a person should know of it: whether market data come first, the conclusion last."""
+def alarm_sentences(found: StatusReport) -> list[str]:
+    """The alarms that stand; that no market data come is said first."""
     told = [found.market] if found.market else []
-    told += [f"ALARM {each.process}: {each.kind}: {each.reason}" for each in found.alarms]
+    return told + [f"ALARM {each.process}: {each.kind}: {each.reason}" for each in found.alarms]
+
+
+def sentences(found: StatusReport) -> list[str]:
+    """What a person should know of it, the conclusion last."""
+    told = alarm_sentences(found)
     told += [f"missing: {', '.join(found.missing)}"] if found.missing else []
     return told or [f"all {len(found.seen)} processes are alive, and no alarm stands"]

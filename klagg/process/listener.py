@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
@@ -68,11 +69,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", help="TOML file with settings (see config/klagg.toml)")
     arguments = parser.parse_args(argv)
     log.set_up(PROCESS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = load(arguments.config)
         log.set_up(PROCESS, settings.service.log_level)
         if "SUPERVISOR_SERVER_URL" not in os.environ:
-            raise KlaggError("klagg-listener is started by supervisord as an event listener: see config/supervisord.conf")
+            raise KlaggError(
+                "klagg-listener is started by supervisord as an event listener: see config/supervisord.conf"
+            )
         listen(Streams(settings.redis.url, timeout_ms=settings.redis.timeout_ms), freeze.FreezeWatch(settings.service))
     except KlaggError as known:
         logging.getLogger(PROCESS).critical("%s", known)

@@ -24,7 +24,6 @@ from klagg.process.watchdog import Watchdog
 from klagg.settings import Settings, load
 from klagg.wire.keys import heartbeat_key
 
-
 FEED_S = 0.5
 """How often the event loop of an asyncio process feeds its watchdog."""
 
@@ -60,12 +59,6 @@ class _Shell:
         self.metrics = MetricsServer(collector, port_of(process, settings.metrics.port_base))
         self.writer = f"{process}@{int(local_ms())}"
         """Names this run of this process in every entry that it writes."""
-        self.watchdog = Watchdog(process, settings.service.freeze_s, lambda: self.ending)
-
-    @property
-    def ending(self) -> bool:
-        """Whether the process ends, which has a deadline of its own."""
-        raise NotImplementedError
 
     def _lost(self, lost: KlaggError) -> None:
         """Warn only: at maxmemory Redis refuses a heartbeat, and a reader that died of it could free no memory."""
@@ -78,6 +71,7 @@ class Context(_Shell):
     def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, flow: Flow | None) -> None:
         super().__init__(process, settings, arguments, flow)
         self._stop_requested = False
+        self.watchdog = Watchdog(process, settings.service.freeze_s, lambda: self._stop_requested)
         self._stop_deadline: Deadline | None = None
         self._heart = self.connect()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -98,8 +92,6 @@ class Context(_Shell):
     def stopping(self) -> bool:
         """Whether a signal or `stop` ends this process."""
         return self._stop_requested
-
-    ending = stopping
 
     @property
     def stop_deadline(self) -> Deadline:
@@ -149,6 +141,7 @@ class AsyncContext(_Shell):
     def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, flow: Flow | None) -> None:
         super().__init__(process, settings, arguments, flow)
         self.stopping = asyncio.Event()
+        self.watchdog = Watchdog(process, settings.service.freeze_s, self.stopping.is_set)
         self._heart = self.connect()
 
     def connect(self) -> AsyncStreams:
@@ -162,11 +155,6 @@ class AsyncContext(_Shell):
         except TimeoutError:
             return True
         return False
-
-    @property
-    def ending(self) -> bool:
-        """Whether the process ends, which has a deadline of its own."""
-        return self.stopping.is_set()
 
     async def feed_for_ever(self) -> None:
         """The task that tells the watchdog that the event loop turns."""
