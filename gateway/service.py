@@ -78,6 +78,7 @@ class GatewayService:
             for number, shard in enumerate(self.market.shards)
         ]
         self.store = self._store()
+        context.position = self._position
         self.expected = [each.name for each in processes(settings)]
         self.sockets = WebSocketServer(self.hub, self.market, config, context.stats)
         history = History(self.market, self.store)
@@ -99,6 +100,13 @@ class GatewayService:
             context.log.warning("the page has no charts: their library is not installed (make page)")
         routes = [*self.sockets.routes(), *fapi.routes(), *api.routes(), *page.routes()]
         self.server = Server(config, routes, page.paths, self.alarm_headers)
+
+    def _position(self) -> str:
+        read = ", ".join(
+            f"{Keys(number).live} up to {shard.position or 'nothing'}"
+            for number, shard in enumerate(self.market.shards)
+        )
+        return f"read {read}; {len(self.hub.clients)} clients are left, which connect again"
 
     def _store(self) -> HistoryStore | None:
         settings = self._context.settings

@@ -79,6 +79,9 @@ class Listed:
             self._raise_overdue(now_s)
             if now_s < due_s and not self._doubts.due(now_s):
                 continue
+            self._context.log.debug(
+                "exchangeInfo is requested: %s", "it is time" if now_s >= due_s else "there are doubts"
+            )
             due_s = now_s + (min(listings_s, self._timings.confirm_s) if self.universe.doubtful else listings_s)
             try:
                 await self._request()

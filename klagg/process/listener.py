@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from xmlrpc.client import Fault
 
 from supervisor import childutils
 from supervisor.states import ProcessStates
@@ -39,6 +40,16 @@ def pids_of(programs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     }
 
 
+def _programs(supervisord: Any) -> Sequence[Mapping[str, Any]]:
+    """All programs; none while supervisord shuts down, when it answers nothing (Supervisor docs, SHUTDOWN_STATE)."""
+    try:
+        found: Sequence[Mapping[str, Any]] = supervisord.getAllProcessInfo()
+    except (Fault, OSError) as refused:
+        logging.getLogger(PROCESS).info("supervisord does not name its programs: %s", refused)
+        return []
+    return found
+
+
 def listen(streams: Streams, watch: freeze.FreezeWatch) -> None:
     """Answer events until supervisord closes the input, which ends the process as its shutdown does."""
     supervisord = childutils.getRPCInterface(os.environ).supervisor
@@ -54,7 +65,7 @@ def listen(streams: Streams, watch: freeze.FreezeWatch) -> None:
             away = True
         else:
             away = False
-            frozen = watch.look(beats, pids_of(supervisord.getAllProcessInfo()), time.monotonic() * 1000)
+            frozen = watch.look(beats, pids_of(_programs(supervisord)), time.monotonic() * 1000)
             for name, pid in frozen.items():
                 said.error("%s (pid %d) lost its heartbeat and is frozen (service.freeze_s): it is ended", name, pid)
             freeze.end(frozen.values())

@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
+import klagg
 from klagg import log
 from klagg.clock import local_ms
 from klagg.drivers.redis_streams import AsyncStreams, Streams
@@ -59,6 +61,19 @@ class _Shell:
         self.metrics = MetricsServer(collector, port_of(process, settings.metrics.port_base))
         self.writer = f"{process}@{int(local_ms())}"
         """Names this run of this process in every entry that it writes."""
+        self.position: Callable[[], str] = lambda: "nothing was read"
+        """A sentence of what was read last and what is left, for the last line of the log. It does no I/O."""
+        self._began_s = time.monotonic()
+
+    def say_beginning(self) -> None:
+        """The first line of a run."""
+        config = self.arguments.config or "the defaults and the environment"
+        self.log.info("begins: klagg %s, pid %d, settings of %s", klagg.__version__, os.getpid(), config)
+
+    def say_end(self) -> None:
+        """The last line of a run, whatever ended it."""
+        passed_s = time.monotonic() - self._began_s
+        self.log.info("ends after %.0f s: %s", passed_s, self.position())
 
     def _lost(self, lost: KlaggError) -> None:
         """Warn only: at maxmemory Redis refuses a heartbeat, and a reader that died of it could free no memory."""
@@ -260,8 +275,12 @@ def run(
         settings = load(arguments.config)
         log.set_up(process, settings.service.log_level)
         context = Context(process, settings, arguments, flow)
-        with context.metrics, context.watchdog:
-            body(context)
+        context.say_beginning()
+        try:
+            with context.metrics, context.watchdog:
+                body(context)
+        finally:
+            context.say_end()
         context.farewell()
 
     return _guarded(process, shell)
@@ -294,12 +313,14 @@ def run_async(
             await body(context)
             context.stopping.set()
 
+        context.say_beginning()
         feeder = asyncio.create_task(context.feed_for_ever(), name="watchdog")
-        with context.metrics, context.watchdog:
-            try:
+        try:
+            with context.metrics, context.watchdog:
                 await context.together({process: main(), "heartbeat": context.beat_for_ever()})
-            finally:
-                feeder.cancel()
+        finally:
+            feeder.cancel()
+            context.say_end()
         await context.farewell()
 
     return _guarded(process, lambda: asyncio.run(shell()))

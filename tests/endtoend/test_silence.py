@@ -38,7 +38,7 @@ def market(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, **settings: int) -> 
         monkeypatch.setenv(f"KLAGG_{name}", str(value))
     script = tmp_path / "faults.toml"
     script.write_text(FAULT if "INGEST__SILENT_S" in settings else "", encoding="utf-8")
-    arguments = ["--plain", "--no-database", "--source", "sim", "--symbols", "4", "--rate", "50", "--floor", "5"]
+    arguments = ["--plain", "--no-database", "--source", "sim", "--symbols", "4", "--rate", "50"]
     with data_directory() as data, up(data, *arguments, "--faults", str(script)) as running:
         yield running
 
@@ -113,6 +113,6 @@ def test_a_stopped_process_is_shown_as_silent_and_replaced(tmp_path: Path, monke
         assert not any(is_alive(pid) for pid in (before[name] for name in STOPPED))
         eventually(lambda: status(running)[0] == 0, 60, 0.5)
         for name in STOPPED:
-            assert f"{name} lost its heartbeat and is frozen (service.freeze_s): it is ended" in running.said()
+            assert f"{name} gives no sign of life and is frozen (service.freeze_s): it is ended" in running.said()
             assert running.said().count(f"{name} ended with exit code") == 1
         assert running.end(signal.SIGTERM) == 0

@@ -175,7 +175,7 @@ class Child:
         """End it although it cannot end itself: first with a word, SIGABRT, at which it writes its stacks into its log.
         `tend` starts it again."""
         if self._process and self._process.poll() is None and not self._kill_s:
-            self._say(f"{self.name} lost its heartbeat and is frozen (service.freeze_s): it is ended")
+            self._say(f"{self.name} gives no sign of life and is frozen (service.freeze_s): it is ended")
             self._process.send_signal(signal.SIGABRT)
             self._kill_s = time.monotonic() + ABORT_S
 

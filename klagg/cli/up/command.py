@@ -21,6 +21,7 @@ from rich.live import Live
 from klagg.cli import locate
 from klagg.cli.up import screen, source
 from klagg.cli.up.children import LOG_BYTES, LOG_FILES, NOT_AGAIN, Child, drain
+from klagg.cli.up.sign_of_life import SignOfLife
 from klagg.cli.up.signals import Interrupted, ShutdownRequests
 from klagg.clock import local_ms
 from klagg.drivers.postgres import Database
@@ -31,9 +32,10 @@ from klagg.embedded.traces import can_listen, free_port, lock
 from klagg.errors import ConfigError, KlaggError, RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.process.catalogue import processes
-from klagg.process.freeze import FreezeWatch, decoded
+from klagg.process.freeze import MARGIN_S, FreezeWatch, decoded
 from klagg.process.heartbeats import StatusReport, alarm_sentences, report, silent_after_ms
 from klagg.process.service import Deadline
+from klagg.process.silence import SilenceWatch
 from klagg.settings import Settings, load, to_toml
 from klagg.wire.fields import texts_of
 from klagg.wire.keys import HEARTBEAT_PATTERN, Keys, heartbeat_key
@@ -133,6 +135,8 @@ class Up:
         self._streams: Streams | None = None
         self._ending = False
         self._freeze = FreezeWatch(settings.service)
+        self._exchange: SignOfLife | None = None
+        self._still = SilenceWatch((settings.service.freeze_s + MARGIN_S) * 1000)
         self._look_s = 0.0
         self._plain = args.plain or not sys.stdout.isatty()
         self._trades = (0.0, 0, 0)
@@ -277,6 +281,7 @@ class Up:
             time.sleep(0.05)
         rest_url, socket_url = line.split()[3], line.split()[4].strip("()")
         self._settings = source.simulator_settings(self._settings, rest_url, socket_url, self._args.trades)
+        self._exchange = SignOfLife(rest_url)
         self._step(f"the simulator runs at {rest_url}")
 
     def watch(self) -> None:
@@ -306,11 +311,15 @@ class Up:
             time.sleep(0.1)
 
     def _end_frozen(self) -> None:
-        """End the children whose heartbeat is lost for long. While Redis is away nobody is judged."""
+        """End the children whose heartbeat is lost for long, and a simulator that does not answer for as long. While
+        Redis is away no heartbeat is judged."""
         now = time.monotonic()
         if now < self._look_s or self._streams is None:
             return
         self._look_s = now + FREEZE_LOOK_S
+        if self._exchange and self._simulator and self._still.check(self._exchange.seen_s, now * 1000):
+            self._exchange.seen_s = now  # what is started anew gets its time
+            self._simulator.end_frozen()
         pids = {name: child.pid for name, child in self._children.items() if child.pid is not None}
         try:
             beats = self._streams.values_like(HEARTBEAT_PATTERN)
@@ -357,8 +366,9 @@ class Up:
         ]
         if self._simulator:
             without = {"state": "running"}  # the simulator is no process of klagg's pipeline and has no heartbeat
-            pid, restarts = self._simulator.pid, self._simulator.restarts
-            lines.append(screen.ProcessLine("exchange", pid, restarts, now - self._simulator.started_s, without))
+            pid, restarts, up_s = self._simulator.pid, self._simulator.restarts, now - self._simulator.started_s
+            silent = self._exchange is not None and self._exchange.silent_s > self._settings.service.silent_s
+            lines.append(screen.ProcessLine("exchange", pid, restarts, up_s, without, silent))
         gauges = [beat.get("gauges", {}).get("exchange_ms", 0) for beat in beats.values()]
         lines_beats = (beats.get(f"ingest-{line}", {}) for line in self._settings.ingest.lines)
         self._measure(next(filter(None, lines_beats), {}), now)
@@ -393,6 +403,8 @@ class Up:
         Processes that write a stream end before those that read it, so that the readers can finish all entries.
         """
         self._ending = True
+        if self._exchange:
+            self._exchange.close()
         requests_before = max(1, self._shutdown.count)
         processes_s, servers_s = self._shutdown_s
         deadline = Deadline(processes_s)
