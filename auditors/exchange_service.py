@@ -36,7 +36,7 @@ from klagg.clock import ExchangeClock, steady_ms
 from klagg.drivers.redis_streams import Append, AsyncStreams
 from klagg.errors import ConfigError, DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable, KlaggError
 from klagg.process.service import AsyncContext, run_async, until_stopping
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.wire.entries import Request, request_entry
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.findings import Severity
@@ -94,6 +94,12 @@ class ExchangeAuditor:
         count_from_zero(self._stats)
         for kind in VERDICTS:  # Prometheus sees growth only of a series that it has scraped before
             self._stats.add("verdicts", 0, verdict=kind)
+        self._last = "none"
+        """The last look, for the last line of the log."""
+        context.position = lambda: (
+            f"{self._stats.counters.get('looks', 0)} looks were taken, the last at {self._last}; "
+            f"{self._stats.gauges.get('open_findings', 0)} findings are open, and the next start goes on from the table"
+        )
 
     @property
     def now_ms(self) -> int:
@@ -179,6 +185,7 @@ class ExchangeAuditor:
     async def _look(self, look: Look) -> None:
         """One look, in the steps of the module's docstring."""
         now_ms = self.now_ms
+        self._last = f"{look.symbol} {look.interval.name} {look.start_ms}"
         try:
             answer = await self._rest.get(
                 KLINES_PATH,
@@ -327,7 +334,7 @@ async def body(context: AsyncContext) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the process; the exit code."""
     what = "Compare every closed kline with the exchange's own, and explain what differs."
-    return run_async(PROCESS, what, body, argv=argv, alarm=Alarm("calls", "answers"))
+    return run_async(PROCESS, what, body, argv=argv, flow=Flow("calls", "answers"))
 
 
 if __name__ == "__main__":

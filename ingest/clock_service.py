@@ -34,6 +34,7 @@ from klagg.binance.weight_account import ROLE_CLOCK, HastyGate
 from klagg.clock import ExchangeClock, local_ms, steady_ms
 from klagg.drivers.redis_streams import Append
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
+from klagg.process.alarms import MOMENT_MS, AlarmKind
 from klagg.process.service import AsyncContext, run_async
 from klagg.wire.entries import (
     TRIGGER_DAYS,
@@ -89,10 +90,18 @@ class ClockJobs:
             log=self._log,
         )
         self._listed = False
+        context.position = self._position
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A tick that is late is still the newest one; several that are late are one.
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
+
+    def _position(self) -> str:
+        ticks, names = self._stats.counters.get("ticks", 0), len(self._universe.names)
+        return (
+            f"{ticks} ticks were written, the last of {self._tick_time.last_ms} (exchange ms); the last exchangeInfo "
+            f"lists {names} symbols, and nothing is left"
         )
 
     async def run(self) -> None:
@@ -244,12 +253,13 @@ class ClockJobs:
         behind_ms = self._tick_time.went_back_ms(estimate_ms, self._clock.speed)
         if behind_ms > 0:
             self._stats.add("time_went_back")
-            self._log.error(
-                "ALARM: the exchange's time went back by %d ms: ticks stand still, and nothing is closed by the clock "
-                "until it has caught up",
-                behind_ms,
+            sentence = (
+                f"the exchange's time went back by {behind_ms} ms: ticks stand still, and nothing is closed by the "
+                "clock until it has caught up"
             )
+            self._stats.alarms.raise_(AlarmKind.TIME_WENT_BACK, sentence)
         elif behind_ms:
+            self._stats.alarms.clear(AlarmKind.TIME_WENT_BACK)
             self._log.warning("the exchange's time has caught up: ticks go on")
         time_ms = self._tick_time.next_ms(estimate_ms)
         self._stats.show("ticks_held_ms", time_ms - estimate_ms)
@@ -313,7 +323,8 @@ class ClockJobs:
                     self._again(LISTINGS, 0.0)
                 step_ms = wall.step_ms(local_ms(), steady_ms())
                 if step_ms:
-                    self._log.error("ALARM: this machine's clock was set by %.0f ms; all jobs begin anew", step_ms)
+                    sentence = f"this machine's clock was set by {step_ms:.0f} ms; all jobs begin anew"
+                    self._stats.alarms.raise_(AlarmKind.WALL_CLOCK_SET, sentence, lasting_ms=MOMENT_MS)
                     for name in (SYNC, TICK, LISTINGS, TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS):
                         self._again(name, 0.0)
         finally:

@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
-from ingest.reasons import NOT_CARRIED, alarm, expect
 from ingest.timings import DEFAULT_TIMINGS, Timings
 from ingest.universe import Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
@@ -15,6 +14,7 @@ from klagg.binance.payloads import ContractNews, Ticker
 from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import steady_ms
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
+from klagg.process.alarms import AlarmKind
 from klagg.process.service import AsyncContext
 
 
@@ -28,7 +28,6 @@ class Listed:
         self._carried: frozenset[str] = frozenset()
         self.universe = Universe(timings)
         self.follow: Callable[[Collection[str]], None] = lambda _: None
-        expect(context.stats, NOT_CARRIED)
 
     async def start(self) -> list[str]:
         """The symbols at the start; [] if the process is to stop meanwhile.
@@ -77,11 +76,12 @@ class Listed:
         while True:
             await asyncio.sleep(self._timings.look_s)
             now_s = monotonic()
-            for name in self._doubts.overdue(now_s):
-                sentence = f"{name} is traded or was announced, and exchangeInfo does not confirm it"
-                alarm(self._context.stats, self._context.log, NOT_CARRIED, sentence)
+            self._raise_overdue(now_s)
             if now_s < due_s and not self._doubts.due(now_s):
                 continue
+            self._context.log.debug(
+                "exchangeInfo is requested: %s", "it is time" if now_s >= due_s else "there are doubts"
+            )
             due_s = now_s + (min(listings_s, self._timings.confirm_s) if self.universe.doubtful else listings_s)
             try:
                 await self._request()
@@ -91,6 +91,16 @@ class Listed:
             except ConfigError as unfit:
                 self._context.log.warning("the symbols stay as they are: %s", unfit)
             self._follow()
+
+    def _raise_overdue(self, now_s: float) -> None:
+        alarms = self._context.stats.alarms
+        for name in self._doubts.overdue(now_s):
+            sentence = (
+                f"{name} is traded or was announced, and exchangeInfo does not confirm it (exchange.symbols, "
+                "exchange.quote_assets and exchange.contract_types say which symbols are wanted)"
+            )
+            alarms.raise_(AlarmKind.NOT_CARRIED, sentence, name)
+        alarms.keep(AlarmKind.NOT_CARRIED, self._doubts.reported)
 
     async def _request(self) -> None:
         self._doubts.requested(monotonic())

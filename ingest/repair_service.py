@@ -39,7 +39,7 @@ from klagg.errors import (
 )
 from klagg.process.group_consumer import AsyncGroupConsumer, Rejected
 from klagg.process.service import AsyncContext, run_async, until_stopping
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.wire.entries import REQUEST_TRADES, request_of
 from klagg.wire.fields import Fields, upgraded
 from klagg.wire.keys import GROUP_REPAIR, Keys
@@ -119,12 +119,16 @@ class Repair:
         self._agg_ids = settings.exchange.source == "aggTrade"
         self._queue = RepairQueue(settings.repair.waiting_max)
         self._writer = SequencedWriter(writing, context.writer)
-        self._capacity = FeedCapacity(writing, settings, stats=context.stats, log=context.log)
+        self._capacity = FeedCapacity(writing, settings, stats=context.stats)
         self._exchange_outage = Outage(context, "the exchange answers", timings)
         self._redis_outage = Outage(context, "Redis answers", timings)
         self._wake = asyncio.Event()
         self._stats.add("unrepaired", 0)  # Prometheus sees growth only in what it saw before
         self._stats.show("waiting", 0)
+        context.position = lambda: (
+            f"{self._stats.counters.get('requests', 0)} requests were read and {self._stats.counters.get('served', 0)} "
+            f"served; {len(self._queue)} are left, which the next start reads again"
+        )
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The background tasks by name; none of them ends by itself."""
@@ -200,6 +204,7 @@ class Repair:
             try:
                 await self._serve(job)
             except NotYet:
+                self._log.debug("the exchange does not show the end of %s yet", job.requests[0].request.symbol)
                 self._stats.add("answers")
                 rest_s = min(self._timings.not_yet_s_max, self._timings.not_yet_s * 2.0**job.early)
                 self._queue.postpone(job, steady_ms() + rest_s * 1000)
@@ -219,6 +224,7 @@ class Repair:
 
     def _postpone(self, job: Job, outage: Outage, trouble: KlaggError) -> None:
         outage.failed(trouble)
+        self._log.debug("%d requests are postponed: %s", len(job.requests), trouble)
         self._queue.postpone(job, steady_ms())
 
     async def _next_job(self) -> Job:
@@ -252,6 +258,7 @@ class Repair:
             await self._report(job, gone_finding(job.requests[0].request, job.pages.gone, self._now_ms()))
         await self._ack(job.requests)
         self._queue.done(job)
+        self._log.debug("%d requests of %s are served", len(job.requests), job.requests[0].request.symbol)
         self._stats.add("served", len(job.requests))
 
     async def _report(self, job: Job, *findings: Fields) -> None:
@@ -377,7 +384,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Serves requests for missing trades and klines from the exchange's REST API.",
         repair,
         argv=argv,
-        alarm=Alarm("calls", "answers"),
+        flow=Flow("calls", "answers"),
     )
 
 

@@ -18,7 +18,7 @@ from klagg.binance.rest_client import ExchangeRest
 from klagg.binance.weight_account import ROLE_CLOCK, HastyGate
 from klagg.clock import ExchangeClock
 from klagg.process.service import AsyncContext, run_async, until_stopping
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.settings import LINE_NAME
 
 
@@ -65,7 +65,7 @@ async def ingest(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> N
             return
         sender = Sender(
             streams,
-            FeedCapacity(streams, settings, stats=context.stats, log=context.log),
+            FeedCapacity(streams, settings, stats=context.stats),
             writer=context.writer,
             bytes_max=settings.ingest.buffer_mb_max << 20,
             age_s_max=settings.ingest.buffer_s_max,
@@ -76,6 +76,7 @@ async def ingest(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> N
         )
         line = Line(context, clock, sender, listed, timings)
         line.follow(symbols)
+        context.position = lambda: _position(context, line, sender)
         context.log.info(
             "line %s: %s of %d symbols over %d connections to %s (%s)",
             context.arguments.line,
@@ -87,8 +88,15 @@ async def ingest(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> N
         )
         await context.together({"receiving": _receive(context, line, sender, synchroniser), "sender": sender.run()})
     await streams.close()
+
+
+def _position(context: AsyncContext, line: Line, sender: Sender) -> str:
     counted = context.stats.counters
-    context.log.info("ended with %d trades in %d entries", counted.get("trades", 0), counted.get("entries", 0))
+    newest_ms = max((each[0] for each in line.intake.latest.values()), default=0)
+    return (
+        f"ended with {counted.get('trades', 0)} trades in {counted.get('entries', 0)} entries, the newest trade is of "
+        f"{newest_ms} (exchange ms); {len(sender.outbox)} entries are left unwritten"
+    )
 
 
 def _line_name(text: str) -> str:
@@ -112,7 +120,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv=argv,
         configure=_configure,
         name=lambda arguments: f"ingest-{arguments.line}",
-        alarm=Alarm("messages", "trades"),
+        flow=Flow("messages", "trades"),
     )
 
 

@@ -26,6 +26,8 @@ def family_of(process: str, statistic: str) -> tuple[str, float]:
 
 METRICS: Final[Mapping[str, str]] = {
     # process
+    "klagg_process_alarm": "How many subjects of an alarm stand now, by kind; 0 while all is well.",
+    "klagg_process_alarms_total": "How often an alarm was raised, by kind.",
     "klagg_process_running": "1 while the process does its work.",
     "klagg_process_start_time_seconds": "When the process began, Unix time.",
     # aggregator
@@ -78,7 +80,6 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_auditor_weight_total": "REST weight spent.",
     "klagg_auditor_weight_wait_seconds": "How long the next call waits for weight.",
     # clock
-    "klagg_clock_alarms_total": "Alarms, by kind.",
     "klagg_clock_clock_age_seconds": "Time since the exchange's clock was last observed.",
     "klagg_clock_clock_delay_seconds": "Half of the round trip to the exchange's clock.",
     "klagg_clock_clock_offset_seconds": "The exchange's clock minus this machine's.",
@@ -104,7 +105,6 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_clock_weight_limit": "REST weight that the address may use in a minute.",
     "klagg_clock_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
     # gateway
-    "klagg_gateway_alarms_total": "Streams that did not move on.",
     "klagg_gateway_bars_kept": "Bars in memory.",
     "klagg_gateway_bars_total": "Bars that changed.",
     "klagg_gateway_clients": "WebSockets open.",
@@ -128,7 +128,6 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_gateway_surveys_failed_total": "Looks at processes and streams that failed.",
     "klagg_gateway_timeouts": "Reads without an entry, by stream.",
     # ingest
-    "klagg_ingest_alarms_total": "Alarms, by kind.",
     "klagg_ingest_buffered": "Entries that wait to be written.",
     "klagg_ingest_bytes_total": "Bytes received.",
     "klagg_ingest_clock_age_seconds": "Time since the exchange's clock was last observed.",
@@ -218,3 +217,13 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_writer_snapshots_total": "Snapshots written.",
 }
 """What each metric means. A metric that is not named here has its statistic's name as its help text."""
+
+
+def counters_of(process: str) -> list[str]:
+    """The statistics that a process may count, from the names of its metrics."""
+    prefix = family_of(process, "")[0]
+    return [
+        name.removeprefix(prefix).removesuffix("_total")
+        for name in METRICS
+        if name.startswith(prefix) and name.endswith("_total")
+    ]

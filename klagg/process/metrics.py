@@ -18,7 +18,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from klagg.errors import ConfigError
-from klagg.process.metric_names import METRICS, family_of
+from klagg.process.alarms import AlarmKind
+from klagg.process.metric_names import METRICS, counters_of, family_of
 from klagg.process.stats import Labels, Stats
 
 HOST: Final = "127.0.0.1"
@@ -74,6 +75,7 @@ class StatsCollector(Collector):
     def __init__(self, process: str, stats: Stats, state: Callable[[], str], started_ms: float) -> None:
         self._process, self._stats, self._state = process, stats, state
         self._started_s = started_ms / 1000
+        self._counters = counters_of(process)
 
     def collect(self) -> Iterator[Metric]:
         """All families, each with one set of label names."""
@@ -85,12 +87,14 @@ class StatsCollector(Collector):
         up = GaugeMetricFamily("klagg_process_running", METRICS["klagg_process_running"], labels=["process"])
         up.add_metric([self._process], 1.0 if self._state() == "running" else 0.0)
         yield up
+        yield from self._alarms()
         stats = self._stats
         # Copies: a scrape is served by a thread of its own, and dict() and list() of a dict are atomic.
         by_name: dict[str, list[tuple[Labels, float]]] = {}
         for (name, labels), amount in list(stats.labelled_counters.items()):
             by_name.setdefault(name, []).append((labels, amount))
-        for name, total in sorted(dict(stats.counters).items()):
+        # What was not counted yet is there at 0: increase() sees growth only in what was scraped before.
+        for name, total in sorted((dict.fromkeys(self._counters, 0) | dict(stats.counters)).items()):
             series = by_name.get(name, [])
             rest = total - sum(amount for _, amount in series)
             if rest > 0 or not series:
@@ -104,6 +108,20 @@ class StatsCollector(Collector):
                 gauges.setdefault(name, []).append(((), shown))
         for name, series in sorted(gauges.items()):
             yield self._family(GaugeMetricFamily, name, series)
+
+    def _alarms(self) -> Iterator[Metric]:
+        """Every kind of the catalogue, from the first scrape on: whether it stands, and how often it was raised."""
+        alarms = self._stats.alarms
+        standing = {each.kind: each.subjects for each in alarms.standing}
+        gauge = GaugeMetricFamily("klagg_process_alarm", METRICS["klagg_process_alarm"], labels=["process", "kind"])
+        counter = CounterMetricFamily(
+            "klagg_process_alarms", METRICS["klagg_process_alarms_total"], labels=["process", "kind"]
+        )
+        for kind in AlarmKind:
+            gauge.add_metric([self._process, kind], standing.get(kind, 0))
+            counter.add_metric([self._process, kind], alarms.raised[kind])
+        yield gauge
+        yield counter
 
     def _family(
         self, kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, series: list[tuple[Labels, float]]

@@ -24,10 +24,11 @@ async (steps) => {
 
 CHECKS = """
 async ([status, open, findings]) => {
-  const { checks, worst } = await import("/page/trust.js");
+  const { checks, verdictOf, worst } = await import("/page/trust.js");
   const found = checks(status, open, findings);
   const levels = found.map((each) => [each.title, each.level]);
-  return { worst: worst(levels.map(([, level]) => level)), levels: Object.fromEntries(levels) };
+  const level = worst(levels.map(([, level]) => level));
+  return { worst: level, levels: Object.fromEntries(levels), headline: verdictOf(level, status)[0] };
 }
 """
 
@@ -96,14 +97,26 @@ def status(**changes: Any) -> dict[str, Any]:
         "stale_for_ms": 0,
         "database": True,
         "expected": names,
-        "processes": [{"process": name, "state": "running", "alarm": "", "gauges": {}} for name in names],
+        "processes": [{"process": name, "state": "running", "alarms": [], "gauges": {}} for name in names],
         "shards": [{"unwritten_ms": 0}],
+        "missing": [],
+        "silent": [],
+        "alarms": [],
+        "market": "",
     }
     return {**good, **changes}
 
 
 def without(name: str) -> dict[str, Any]:
     return status(processes=[each for each in status()["processes"] if each["process"] != name])
+
+
+def silent(name: str) -> dict[str, Any]:
+    found = status()["processes"]
+    return status(processes=[{**each, "state": "silent"} if each["process"] == name else each for each in found])
+
+
+ALARM = {"process": "ingest-A", "kind": "dead_symbol", "reason": "ETHUSDT is silent", "since_ms": 1}
 
 
 def finding(severity: str, **changes: Any) -> dict[str, Any]:
@@ -117,6 +130,10 @@ TROUBLES: list[tuple[dict[str, Any], list[Any], list[Any], str, str]] = [
     (without("ingest-B"), [], [], "Processes", "warn"),
     (without("aggregator-0"), [], [], "Processes", "bad"),
     (without("clock"), [], [], "Processes", "bad"),
+    (silent("ingest-B"), [], [], "Processes", "warn"),
+    (silent("aggregator-0"), [], [], "Processes", "bad"),
+    (status(alarms=[ALARM]), [], [], "Alarms", "warn"),
+    (status(market="no market data comes: no trade for 60 s"), [], [], "Market data", "bad"),
     (status(shards=[{"unwritten_ms": 61_000}]), [], [], "Table", "warn"),
     (status(shards=[{"unwritten_ms": 601_000}]), [], [], "Table", "bad"),
     (status(), [{"symbol": "BTCUSDT"}], [], "Gaps", "warn"),
@@ -179,6 +196,18 @@ async def test_what_is_official_is_not_called_complete(page: Page) -> None:
     assert text.endswith("1 bar is official: no trade id proves it, the exchange's own klines do.")
     *_, told, title, text = await page.evaluate(BOARD, [board(complete=6, official=3)])
     assert (told, title, text) == ("warn", "True as far as it goes", "1 bar may lack trades.")
+HEADLINES = [
+    (status(), "The data can be trusted"),
+    (status(alarms=[ALARM]), "Trust with reservations"),
+    (silent("clock"), "Do not rely on this now"),
+    (status(market="no market data comes: no trade for 60 s"), "No market data comes"),
+    (without("clock") | {"market": "no market data comes: no trade for 60 s"}, "No market data comes"),
+]
+
+
+async def test_the_headline_is_true_and_says_first_that_no_market_data_come(page: Page) -> None:
+    for told, headline in HEADLINES:
+        assert (await page.evaluate(CHECKS, [told, [], []]))["headline"] == headline
 
 
 async def test_an_auditor_that_is_switched_off_is_no_trouble_and_no_check(page: Page) -> None:

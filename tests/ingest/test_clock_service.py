@@ -21,12 +21,13 @@ from klagg.binance.weight_account import report_weight
 from klagg.clock import local_ms
 from klagg.drivers.redis_streams import AsyncStreams, Entry, Streams
 from klagg.errors import ConfigError
+from klagg.process.alarms import AlarmKind
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
 from klagg.wire.entries import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, listings_of, trigger_of
 from klagg.wire.fields import VERSION
 from klagg.wire.keys import CLOCK_KEY, WEIGHTS_KEY, shard_of
-from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, contract_news, feed_of
+from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, contract_news, feed_of, standing
 from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
@@ -106,8 +107,10 @@ async def test_ticks_stand_still_while_the_exchanges_time_is_back(
             await eventually(lambda: len(feed_of(streams, "tick")) >= count + 20)
             assert set(times_of(feed_of(streams, "tick"))[count:]) == {held_ms}
             assert 3_590_000 < float(stats.gauges["ticks_held_ms"]) <= 3_600_000
+            assert AlarmKind.TIME_WENT_BACK in standing(stats)
             exchange.offset_ms += 3_600_000
             await eventually(lambda: times_of(feed_of(streams, "tick"))[-1] > held_ms + 200)
+            assert AlarmKind.TIME_WENT_BACK not in standing(stats)
         times = times_of(feed_of(streams, "tick"))
     assert times == sorted(times)
     said = [record.getMessage() for record in caplog.records]

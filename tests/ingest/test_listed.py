@@ -9,7 +9,18 @@ import pytest
 from ingest.service import ingest
 from klagg.drivers.redis_streams import Streams
 from klagg.errors import ConfigError, ExchangeRefused
-from tests.ingest.kit import SYMBOLS, SmallExchange, agg_trade, alarms_of, column_of, contract_news, feed_of, frame_of
+from klagg.process.alarms import AlarmKind
+from tests.ingest.kit import (
+    SYMBOLS,
+    SmallExchange,
+    agg_trade,
+    alarms_of,
+    column_of,
+    contract_news,
+    feed_of,
+    frame_of,
+    standing,
+)
 from tests.ingest.linekit import SHORT, TIMINGS, Market, a_context, a_line, hasty, marked
 from tests.kit import eventually_async as eventually
 
@@ -51,6 +62,7 @@ async def test_a_symbol_that_ticks_and_is_not_carried_is_asked_about(
             exchange.symbols.append("NEWUSDT")
             await eventually(lambda: marked(streams) == {*SYMBOLS, "NEWUSDT"})
             assert alarms_of(context.stats, "not_carried") == 1
+            await eventually(lambda: AlarmKind.NOT_CARRIED not in standing(context.stats))
     assert "ALARM: NEWUSDT is traded or was announced, and exchangeInfo does not confirm it" in caplog.text
 
 

@@ -12,8 +12,9 @@ from ingest.timings import DEFAULT_TIMINGS
 from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ExchangeRefused, ExchangeUnavailable
+from klagg.process.alarms import AlarmKind
 from klagg.process.stats import Stats
-from tests.ingest.kit import NOW_MS
+from tests.ingest.kit import NOW_MS, standing
 
 
 class Answers(ExchangeRest):
@@ -90,11 +91,15 @@ async def test_a_clock_unread_for_long_is_an_alarm_and_time_goes_on(caplog: pyte
     assert 300_000 <= now[0] - 1_000_000 <= 360_000
     assert clock.now_ms(now[0]) == NOW_MS + now[0] - 1_000_000
     alarms = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert alarms == ["ALARM: the exchange's clock could not be read for 300 s: time goes on by the last offset"]
+    assert alarms == [
+        "ALARM: the exchange's clock could not be read for 300 s: time goes on by the last offset "
+        "(clock.lost_s, exchange.rest_url)"
+    ]
     for _ in range(5):
         await synchroniser.once()
         now[0] += synchroniser.wait_s * 1000
     assert stats.counters["sync_lost"] == 1
+    assert standing(stats) == {AlarmKind.CLOCK_LOST}
     assert float(stats.gauges["clock_age_s"]) >= 300
 
 
@@ -109,9 +114,22 @@ async def test_a_held_clock_is_looked_at_often() -> None:
 
 
 async def test_a_jump_is_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
-    synchroniser, _, _ = a_synchroniser(Answers(NOW_MS, NOW_MS + 60_000, NOW_MS + 60_100))
-    for _ in range(3):
+    synchroniser, _, stats = a_synchroniser(Answers(NOW_MS, NOW_MS + 60_000, NOW_MS + 60_100))
+    for alarms in (set(), {AlarmKind.CLOCK_JUMPED}, set()):
         assert await synchroniser.once()
-    (record,) = caplog.records
-    assert record.levelname == "ERROR"
-    assert record.getMessage().startswith("ALARM: the exchange's clock jumped by ")
+        assert standing(stats) == alarms
+    raised, over = (record.getMessage() for record in caplog.records)
+    assert raised.startswith("ALARM: the exchange's clock jumped by ")
+    assert over.startswith("the alarm clock_jumped is over")
+
+
+async def test_a_clock_that_is_read_again_ends_the_alarm() -> None:
+    now = [1_000_000.0]
+    rest = Answers(ExchangeUnavailable(), NOW_MS)
+    synchroniser, clock, stats = a_synchroniser(rest, lost_s=300, local_ms=lambda: now[0])
+    clock.observe(now[0], now[0], NOW_MS)
+    now[0] += 400_000
+    assert not await synchroniser.once()
+    assert standing(stats) == {AlarmKind.CLOCK_LOST}
+    assert await synchroniser.once()
+    assert AlarmKind.CLOCK_LOST not in standing(stats)
