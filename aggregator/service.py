@@ -24,7 +24,7 @@ from klagg.drivers.redis_streams import Delete, Entry, HashUpdate, Write
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
 from klagg.process.memory import keep_freed_memory
 from klagg.process.service import Context, run
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.settings import Aggregator, Settings
 from klagg.wire.entries import TRADES
 from klagg.wire.entry_id import milliseconds_of
@@ -72,7 +72,7 @@ class Service:
         self._committed_id = START
         self._parts_already_committed = 0
         """How many parts of the next tick behind the committed one are out already."""
-        self._trimmer = Trimmer(self._streams, self._keys, self._settings, context.log)
+        self._trimmer = Trimmer(self._streams, self._keys, self._settings, context.log, context.stats.alarms)
         self._checkpoint_id = START
         """The feed id of the newest whole checkpoint; a restart needs the entries after it."""
         self._pending_findings: list[Fields] = []
@@ -344,7 +344,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv=argv,
         configure=_configure,
         name=_name,
-        alarm=Alarm("trade_entries", "trades"),
+        flow=Flow("trade_entries", "trades"),
     )
 
 

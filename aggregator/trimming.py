@@ -18,6 +18,7 @@ from aggregator.commit import after
 from aggregator.publisher import Outputs
 from klagg.drivers.redis_streams import Entry, Streams, Trim, Write
 from klagg.errors import ContractError
+from klagg.process.alarms import AlarmKind, Alarms
 from klagg.settings import Settings
 from klagg.wire.entry_id import PART_MAX, EntryId, milliseconds_of, next_id
 from klagg.wire.fields import Fields, integer_of, text_of
@@ -106,8 +107,8 @@ def ranges(entries: Sequence[Entry]) -> str:
 class Trimmer:
     """Trims one shard's streams. `round` when `due`; what `drain` gives goes into the next commit."""
 
-    def __init__(self, streams: Streams, keys: Keys, settings: Settings, log: logging.Logger) -> None:
-        self._streams, self._keys, self._log = streams, keys, log
+    def __init__(self, streams: Streams, keys: Keys, settings: Settings, log: logging.Logger, alarms: Alarms) -> None:
+        self._streams, self._keys, self._log, self._alarms = streams, keys, log, alarms
         self._trimmed = streams_of(settings, keys)
         self._shards, self._maxmemory_mb = settings.shards, settings.redis.maxmemory_mb
         self._due_s = 0.0
@@ -182,18 +183,18 @@ class Trimmer:
             self.pressed = used > low
         if used >= cap and stream.name == FEED:
             # Cut by nobody: it is the only copy of trades that are not folded yet.
-            self._log.error(
-                "ALARM: %s takes %d MB of its cap of %d MB (streams.feed_percent), so trades are held back: "
-                "the aggregator falls behind",
-                stream.key,
-                used >> 20,
-                cap >> 20,
+            sentence = (
+                f"{stream.key} takes {used >> 20} MB of its cap of {cap >> 20} MB (streams.feed_percent), so trades "
+                "are held back: the aggregator falls behind"
             )
+            self._alarms.raise_(AlarmKind.FEED_FULL, sentence, stream.key)
+        elif stream.name == FEED:
+            self._alarms.clear(AlarmKind.FEED_FULL, stream.key)
         elif used > cap:
             self._hold(stream, needed, used, cap, time_ms)
 
     def _needed(self, stream: Trimmed, time_ms: int) -> str:
-        """The lowest id that a configured group still needs. Unknown groups are alarmed, once, and do not count."""
+        """The lowest id that a configured group still needs. Unknown groups are reported, once, and do not count."""
         groups = self._streams.groups(stream.key)
         for group in stream.groups:
             if group not in groups:  # destroyed by hand, or this Redis is older than the group

@@ -12,7 +12,7 @@ from typing import Final
 from auditors.completeness import Completeness
 from auditors.stream_service import AuditorKind, audit
 from klagg.process.service import Context, run
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.wire.keys import GROUP_COMPLETENESS
 
 PROCESS: Final = "auditor-completeness"
@@ -27,7 +27,7 @@ def body(context: Context) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the process; the exit code."""
     what = "Find bars that are missing, doubled, out of order or wrong in themselves."
-    return run(PROCESS, what, body, argv=argv, alarm=Alarm("entries", "ticks"))
+    return run(PROCESS, what, body, argv=argv, flow=Flow("entries", "ticks"))
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from klagg.clock import ExchangeClock, steady_ms
 from klagg.drivers.redis_streams import Append, AsyncStreams
 from klagg.errors import ConfigError, DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable, KlaggError
 from klagg.process.service import AsyncContext, run_async, until_stopping
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.wire.entries import Request, request_entry
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.findings import Severity
@@ -327,7 +327,7 @@ async def body(context: AsyncContext) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the process; the exit code."""
     what = "Compare every closed kline with the exchange's own, and explain what differs."
-    return run_async(PROCESS, what, body, argv=argv, alarm=Alarm("calls", "answers"))
+    return run_async(PROCESS, what, body, argv=argv, flow=Flow("calls", "answers"))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Final
 from auditors.lifecycle import Lifecycle
 from auditors.stream_service import AuditorKind, audit
 from klagg.process.service import Context, run
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.wire.keys import GROUP_LIFECYCLE
 
 PROCESS: Final = "auditor-lifecycle"
@@ -27,7 +27,7 @@ def body(context: Context) -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the process; the exit code."""
     what = "Find steps in the life of a bar that cannot be, and bars that never close."
-    return run(PROCESS, what, body, argv=argv, alarm=Alarm("entries", "ticks"))
+    return run(PROCESS, what, body, argv=argv, flow=Flow("entries", "ticks"))
 
 
 if __name__ == "__main__":

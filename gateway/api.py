@@ -26,6 +26,7 @@ from klagg.clock import local_ms, steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.intervals import DAY_MS
 from klagg.kline import Kline
+from klagg.process.heartbeats import StatusReport
 from klagg.process.stats import Stats
 from klagg.wire.entry_id import milliseconds_of
 
@@ -56,6 +57,9 @@ class Api:
 
     expected: Sequence[str] = ()
     """The processes that the configuration starts, by the names of their heartbeats."""
+
+    report: Callable[[], StatusReport] = lambda: StatusReport([], [])
+    """What the heartbeats of the latest survey say."""
 
     _endpoints: Mapping[str, ApiEndpoint] = field(init=False)
     _downloads: int = 0
@@ -152,7 +156,7 @@ class Api:
         return self.store
 
     async def _status(self, _: Values) -> object:
-        now_ms, survey = steady_ms(), self.survey()
+        now_ms, survey, report = steady_ms(), self.survey(), self.report()
         stale_ms = self.market.stale_for_ms(now_ms)
         return {
             "version": klagg.__version__,
@@ -164,7 +168,8 @@ class Api:
             "intervals": [interval.name for interval in self.market.intervals],
             "shards": [self._shard(number, now_ms, survey) for number in range(len(self.market.shards))],
             "expected": list(self.expected),
-            "processes": list(survey.heartbeats),
+            **report.to_json(),
+            "ok": report.ok and not stale_ms,
             "streams": survey.lengths,
             "clients": len(self.hub.clients),
         }

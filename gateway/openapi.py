@@ -183,6 +183,7 @@ def _schemas_of_state() -> dict[str, Schema]:
                 "unwritten_ms": MAYBE_INTEGER,
             }
         ),
+        "Alarm": _object({"process": TEXT, "kind": TEXT, "reason": TEXT, "since_ms": INTEGER}),
         "Status": _object(
             {
                 "version": TEXT,
@@ -195,6 +196,11 @@ def _schemas_of_state() -> dict[str, Schema]:
                 "shards": _list(_ref("Shard")),
                 "expected": _list(TEXT),
                 "processes": _list(ANY_OBJECT),
+                "missing": _list(TEXT),
+                "silent": _list(TEXT),
+                "alarms": _list(_ref("Alarm")),
+                "market": TEXT,
+                "ok": BOOLEAN,
                 "streams": {"type": "object", "additionalProperties": INTEGER},
                 "clients": INTEGER,
             }

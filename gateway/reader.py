@@ -18,6 +18,7 @@ from gateway.survey import oldest_unwritten_ms
 from klagg.drivers.redis_streams import AsyncStreams, Entry, Streams
 from klagg.errors import ContractError, RedisRefused, RedisUnavailable
 from klagg.kline import Kline
+from klagg.process.alarms import AlarmKind
 from klagg.process.stats import Stats
 from klagg.wire.entries import BARS_POSITION
 from klagg.wire.entry_id import BEFORE_FIRST, milliseconds_of
@@ -92,19 +93,21 @@ class ShardReader:
             if str(lost) != self._lost:
                 self._log.warning("%s; the last good state is served until it is back", lost)
                 self._lost = str(lost)
-        if moved and health.moved(now_ms):
-            self._log.info("%s moves on again", self._keys.live)
+        if moved:
+            health.moved(now_ms)
+            self._stats.alarms.clear(AlarmKind.LIVE_STALLED, self._keys.live)
         return more
 
     def check_health(self, now_ms: float) -> None:
-        """Count timeouts; log an alarm after ALARM_AFTER in a row. `now_ms` is monotonic."""
+        """Count timeouts; raise an alarm after ALARM_AFTER in a row. `now_ms` is monotonic."""
         health, name = self._shard.health, self._keys.live
         if health.check(now_ms):
-            self._stats.add("alarms")
             still_ms = now_ms - health.moved_ms
-            self._log.error(
-                "ALARM: %s has not moved on for %.0f ms (%d timeouts in a row)", name, still_ms, health.timeouts
+            sentence = (
+                f"{name} has not moved on for {still_ms:.0f} ms ({health.timeouts} timeouts in a row): the aggregator "
+                "or Redis stands still (gateway.pull_timeout_ms)"
             )
+            self._stats.alarms.raise_(AlarmKind.LIVE_STALLED, sentence, name)
         self._stats.show("timeouts", health.timeouts_total, stream=name)
         self._stats.show("stale_ms", health.stale_for_ms(now_ms), stream=name)
 

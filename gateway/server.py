@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Final, cast
 
 from aiohttp import web
@@ -21,13 +21,24 @@ SHUTDOWN_S: Final = 2.0
 
 
 class Server:
-    """Serves `routes` at the configured place; the paths in `public` need no token. `start`, then `address` is valid;
-    `stop` ends it."""
+    """Serves `routes` at the configured place; the paths in `public` need no token. Every answer, that to a WebSocket's
+    handshake too, gets the `headers` of its moment. `start`, then `address` is valid; `stop` ends it."""
 
-    def __init__(self, config: Gateway, routes: Iterable[web.AbstractRouteDef], public: Collection[str] = ()) -> None:
+    def __init__(
+        self,
+        config: Gateway,
+        routes: Iterable[web.AbstractRouteDef],
+        public: Collection[str] = (),
+        headers: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._config, self._guard = config, AccessGuard(config, public)
         app = web.Application(middlewares=[self._guard.middleware], client_max_size=BODY_BYTES_MAX)
         app.add_routes(routes)
+
+        async def add_headers(_: web.Request, response: web.StreamResponse) -> None:
+            response.headers.update(headers())
+
+        app.on_response_prepare.append(add_headers)
         self._runner = web.AppRunner(
             app,
             access_log=None,

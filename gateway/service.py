@@ -22,18 +22,25 @@ from gateway.server import Server
 from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, survey
 from gateway.ws import WebSocketServer
-from klagg.clock import steady_ms
+from klagg.clock import local_ms, steady_ms
 from klagg.drivers.redis_streams import AsyncStreams, Streams
 from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.intervals import ordered
+from klagg.process.alarms import AlarmKind
 from klagg.process.catalogue import processes
+from klagg.process.heartbeats import StatusReport, report, silent_after_ms
 from klagg.process.service import AsyncContext, run_async
+from klagg.process.silence import SilenceWatch
 from klagg.wire.entry_id import milliseconds_of
 from klagg.wire.keys import Keys
 
 SURVEY_S: Final = 2.0
 NAMES_S: Final = 60.0
 """How often the names in the table are read."""
+
+ALARM_HEADER: Final = "X-Klagg-Alarm"
+"""The response header with the kinds of the alarms that stand anywhere in klagg, in alphabetical order with commas
+between them; absent while none stands."""
 
 LOOPBACK: Final = ("127.", "::1", "localhost")
 
@@ -52,6 +59,8 @@ class GatewayService:
         )
         self.hub = Hub(config.client_buffer_kb * 1024)
         self.survey = Survey()
+        self.report = StatusReport([], [])
+        self._trades = SilenceWatch(settings.ingest.silent_s * 1000.0)
         url, timeout_ms = settings.redis.url, config.pull_timeout_ms
         self._blocking = Streams(url, timeout_ms=settings.redis.timeout_ms)
         self._pulling = [AsyncStreams(url, timeout_ms=timeout_ms) for _ in self.market.shards]
@@ -83,12 +92,13 @@ class GatewayService:
             token=bool(config.token),
             exchange=urlsplit(context.settings.exchange.websocket_url).netloc.rpartition("@")[2],
             expected=self.expected,
+            report=lambda: self.report,
         )
         page = Page(read_files())
         if not page.has_charts:
             context.log.warning("the page has no charts: their library is not installed (make page)")
         routes = [*self.sockets.routes(), *fapi.routes(), *api.routes(), *page.routes()]
-        self.server = Server(config, routes, page.paths)
+        self.server = Server(config, routes, page.paths, self.alarm_headers)
 
     def _store(self) -> HistoryStore | None:
         settings = self._context.settings
@@ -138,8 +148,9 @@ class GatewayService:
         stats, shards = self._context.stats, self._context.settings.shards
         while True:
             try:
-                self.survey = await asyncio.to_thread(survey, self._blocking, shards)
+                self.survey = await asyncio.to_thread(survey, self._blocking, shards, self.survey)
                 self._release()
+                self._judge()
             except (RedisUnavailable, RedisRefused):
                 stats.add("surveys_failed")  # the readers log why
             stats.show("clients", len(self.hub.clients))
@@ -148,6 +159,33 @@ class GatewayService:
             stats.show("bars_kept", sum(len(shard.state) for shard in self.market.shards))
             if not await self._context.sleep(SURVEY_S):
                 return
+
+    def _judge(self) -> None:
+        """Judge by the newest survey which processes are silent, and whether trades come: ticks alone are no market.
+
+        Trades are counted where the lines write them, because the lines themselves may be what is silent.
+        """
+        alarms, service = self._context.stats.alarms, self._context.settings.service
+        silent_ms = self._trades.check(dict(self.survey.fed), steady_ms())
+        if silent_ms:
+            sentence = (
+                f"no trade of any symbol has come for {silent_ms / 1000:.0f} s, so what is served is old "
+                "(ingest.silent_s; klagg status shows what the lines say)"
+            )
+            alarms.raise_(AlarmKind.NO_MARKET_DATA, sentence)
+        else:
+            alarms.clear(AlarmKind.NO_MARKET_DATA)
+        self.report = report(self.survey.beats, self.expected, local_ms(), silent_after_ms(service))
+        for name in self.report.silent:
+            sentence = f"{name} lost its heartbeat: it is dead or frozen (service.silent_s)"
+            alarms.raise_(AlarmKind.PROCESS_SILENT, sentence, name)
+        alarms.keep(AlarmKind.PROCESS_SILENT, self.report.silent)
+
+    def alarm_headers(self) -> dict[str, str]:
+        """What every answer says of standing alarms: this process's own at once, others as of the last survey."""
+        own = {str(each.kind) for each in self._context.stats.alarms.standing}
+        kinds = sorted(own | {each.kind for each in self.report.alarms if each.process != self._context.process})
+        return {ALARM_HEADER: ", ".join(kinds)} if kinds else {}
 
     async def _sweep_repeatedly(self) -> None:
         """Abort idle connections."""

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-import ujson
-
 from klagg.drivers.redis_streams import Entry, Streams
+from klagg.wire.entries import REST_LINE, TRADES
 from klagg.wire.entry_id import milliseconds_of
 from klagg.wire.fields import texts_of, upgraded
 from klagg.wire.keys import GROUP_WRITERS, HEARTBEAT_PATTERN, Keys
@@ -16,24 +15,30 @@ from klagg.wire.keys import GROUP_WRITERS, HEARTBEAT_PATTERN, Keys
 FINDINGS_SHOWN: Final = 200
 """How many of each shard's newest findings are read."""
 
+FEED_LOOKED: Final = 100
+"""So many of a feed's newest entries are looked at for trades: while a line brings some, most entries are such."""
+
 STREAMS: Final = ("feed", "klines", "live", "events", "requests", "findings", "dead")
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """`heartbeats` of all processes, `lengths` entries by stream, `findings` the newest entries of each shard, newest
-    first (as `_finding_of`). `unwritten_ms` by shard is the time (ms by the clock of Redis) of the oldest final that
-    the table lacks, None if it lacks none; a shard without a writer is absent."""
+    """`beats` are the heartbeats of all processes (JSON by key), `lengths` entries by stream, `findings` the newest
+    entries of each shard, newest first (as `_finding_of`). `unwritten_ms` by shard is the time (ms by the clock of
+    Redis) of the oldest final that the table lacks, None if it lacks none; a shard without a writer is absent. `fed`
+    are the ids of the newest trades that a line brought, by feed."""
 
-    heartbeats: Sequence[dict[str, Any]] = ()
+    beats: Mapping[str, str] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     findings: Sequence[dict[str, str]] = ()
     unwritten_ms: dict[int, int | None] = field(default_factory=dict)
+    fed: dict[str, str] = field(default_factory=dict)
 
 
-def survey(streams: Streams, shards: int) -> Survey:
-    """Read everything. Raises RedisUnavailable, RedisRefused."""
-    heartbeats = [_decoded(text) for text in streams.values_like(HEARTBEAT_PATTERN).values()]
+def survey(streams: Streams, shards: int, before: Survey | None = None) -> Survey:
+    """Read everything; `before` is the survey before. Raises RedisUnavailable, RedisRefused."""
+    beats = streams.values_like(HEARTBEAT_PATTERN)
+    fed = dict(before.fed) if before else {}
     lengths: dict[str, int] = {}
     findings: list[dict[str, str]] = []
     unwritten: dict[int, int | None] = {}
@@ -42,11 +47,15 @@ def survey(streams: Streams, shards: int) -> Survey:
         for name in STREAMS:
             key = getattr(keys, name)
             lengths[key] = streams.length(key)
+        for entry in streams.newest(keys.feed, count=FEED_LOOKED):
+            if entry.fields.get(b"kind") == TRADES.encode() and entry.fields.get(b"line") != REST_LINE.encode():
+                fed[keys.feed] = entry.id
+                break
         newest = streams.newest(keys.findings, count=FINDINGS_SHOWN)
         findings += map(_finding_of, (keys.findings for _ in newest), newest)
         if GROUP_WRITERS in streams.groups(keys.klines):
             unwritten[shard] = oldest_unwritten_ms(streams, keys)
-    return Survey([each for each in heartbeats if each], lengths, findings, unwritten)
+    return Survey(beats, lengths, findings, unwritten, fed)
 
 
 def _finding_of(stream: str, entry: Entry) -> dict[str, str]:
@@ -114,11 +123,3 @@ def _row_of_finding(each: dict[str, str]) -> dict[str, Any]:
 def _time_of(entry: dict[str, str], name: str) -> int | None:
     text = entry.get(name, "0")
     return int(text) if text.isdecimal() and text.isascii() and text != "0" else None
-
-
-def _decoded(text: str) -> dict[str, Any]:
-    try:
-        found = ujson.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}

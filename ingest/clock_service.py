@@ -34,6 +34,7 @@ from klagg.binance.weight_account import ROLE_CLOCK, HastyGate
 from klagg.clock import ExchangeClock, local_ms, steady_ms
 from klagg.drivers.redis_streams import Append
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
+from klagg.process.alarms import MOMENT_MS, AlarmKind
 from klagg.process.service import AsyncContext, run_async
 from klagg.process.unknown_words import UnknownWords
 from klagg.wire.entries import (
@@ -231,6 +232,20 @@ class ClockJobs:
         if not task.cancelled() and (error := task.exception()) and not self._failure.done():
             self._failure.set_exception(error)
 
+    def _raise_halts(self) -> None:
+        """Raise and clear the alarms of the last answer: symbols that are halted, and a choice that is not there."""
+        alarms, halted = self._stats.alarms, self._universe.halted
+        for name, status in halted.items():
+            sentence = f"the exchange lists {name} as {status}: it stays as it is, and its bars go on without trades"
+            alarms.raise_(AlarmKind.HALTED, sentence, name)
+        alarms.keep(AlarmKind.HALTED, halted)
+        self._stats.show("halted_symbols", len(halted))
+        if why := self._universe.waits:
+            sentence = f"{why}: klagg waits for what is not there, and carries it when it comes"
+            alarms.raise_(AlarmKind.WAITING, sentence)
+        else:
+            alarms.clear(AlarmKind.WAITING)
+
     def _note_answer(self, answer: Answer) -> None:
         """Tell what an answer of exchangeInfo has that a person should know."""
         for name in answer.vanished:
@@ -241,6 +256,7 @@ class ClockJobs:
                 self._stats.add("malformed_listings")
                 self._log.warning("left out: %s", problem)
         self._malformed = frozenset(answer.chosen.malformed)
+        self._raise_halts()
         for kind, word, symbol in answer.words:
             self._words.note(kind, word, f"{symbol} has it, and stays as it is")
 
@@ -256,12 +272,13 @@ class ClockJobs:
         behind_ms = self._tick_time.went_back_ms(estimate_ms, self._clock.speed)
         if behind_ms > 0:
             self._stats.add("time_went_back")
-            self._log.error(
-                "ALARM: the exchange's time went back by %d ms: ticks stand still, and nothing is closed by the clock "
-                "until it has caught up",
-                behind_ms,
+            sentence = (
+                f"the exchange's time went back by {behind_ms} ms: ticks stand still, and nothing is closed by the "
+                "clock until it has caught up"
             )
+            self._stats.alarms.raise_(AlarmKind.TIME_WENT_BACK, sentence)
         elif behind_ms:
+            self._stats.alarms.clear(AlarmKind.TIME_WENT_BACK)
             self._log.warning("the exchange's time has caught up: ticks go on")
         time_ms = self._tick_time.next_ms(estimate_ms)
         self._stats.show("ticks_held_ms", time_ms - estimate_ms)
@@ -325,7 +342,8 @@ class ClockJobs:
                     self._again(LISTINGS, 0.0)
                 step_ms = wall.step_ms(local_ms(), steady_ms())
                 if step_ms:
-                    self._log.error("ALARM: this machine's clock was set by %.0f ms; all jobs begin anew", step_ms)
+                    sentence = f"this machine's clock was set by {step_ms:.0f} ms; all jobs begin anew"
+                    self._stats.alarms.raise_(AlarmKind.WALL_CLOCK_SET, sentence, lasting_ms=MOMENT_MS)
                     for name in (SYNC, TICK, LISTINGS, STATUSES, TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS):
                         self._again(name, 0.0)
         finally:

@@ -15,11 +15,12 @@ from typing import Final
 
 from websockets.exceptions import WebSocketException
 
-from ingest.reasons import ENDED, HAND_OVER, REASONS, STALLED, Loss, SessionLost, alarm, expect, loss_of
+from ingest.reasons import ENDED, REASONS, STALLED, Loss, SessionLost, loss_of
 from ingest.session import ConnectionOptions, OnFrame, Received, Session
 from klagg.backoff import Backoff
 from klagg.binance.endpoints import StreamUrl
 from klagg.clock import ExchangeClock, steady_ms
+from klagg.process.alarms import AlarmKind
 from klagg.process.stats import Stats
 
 AGE_SPREAD: Final = 0.1
@@ -58,7 +59,6 @@ class Connection:
         self._changed = asyncio.Event()
         self._due_s = 0.0
         self._why = ""
-        expect(stats, STALLED, HAND_OVER)
         for reason in REASONS:  # Prometheus sees growth only in what it saw before
             stats.add("reconnects", 0, connection=name, reason=reason)
 
@@ -113,7 +113,9 @@ class Connection:
         raised."""
         try:
             while True:
+                self._stats.alarms.clear(AlarmKind.HAND_OVER, self.name)
                 while not self.streams:
+                    self._stats.alarms.clear(AlarmKind.STALLED, self.name)
                     self._changed.clear()
                     await self._changed.wait()
                 started_ms = steady_ms()
@@ -163,6 +165,7 @@ class Connection:
         return session
 
     def _log_up(self) -> None:
+        self._stats.alarms.clear(AlarmKind.STALLED, self.name)
         self._log.info("connection %s is up with %d streams", self.name, len(self.streams))
 
     def _loss_of(self, session: Session) -> Loss:
@@ -172,7 +175,8 @@ class Connection:
         except (SessionLost, WebSocketException, OSError) as lost:
             loss = loss_of(lost)
             if loss.reason == STALLED:
-                alarm(self._stats, self._log, STALLED, f"connection {self.name} is stalled: {loss.sentence}")
+                sentence = f"connection {self.name} is stalled: {loss.sentence} (ingest.stalled_ms)"
+                self._stats.alarms.raise_(AlarmKind.STALLED, sentence, self.name)
             return loss
         return Loss(ENDED, "it ended")
 
@@ -200,6 +204,7 @@ class Connection:
             await self._close(old)
             self._log.info("connection %s goes on over a new session", self.name)
         self._stats.add("hand_overs", connection=self.name)
+        self._stats.alarms.clear(AlarmKind.HAND_OVER, self.name)
         self._hand_over_backoff.reset()
         self._due_s = monotonic() + self._age_s()
         return new
@@ -214,7 +219,8 @@ class Connection:
         delay_s = self._hand_over_backoff.next_s()
         self._due_s, self._why = monotonic() + delay_s, why
         sentence = f"connection {self.name} cannot be replaced ({reason}); next try in {delay_s:.0f} s"
-        alarm(self._stats, self._log, HAND_OVER, sentence)
+        if not self._stats.alarms.raise_(AlarmKind.HAND_OVER, sentence, self.name):
+            self._log.warning("%s", sentence)
 
     async def _close(self, *sessions: Session) -> None:
         """End these sessions in order; what still goes wrong with them no longer matters."""

@@ -7,7 +7,6 @@ aggregator's commit, and then no process could trim. So a process that writes tr
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final, Protocol
@@ -15,6 +14,7 @@ from typing import Final, Protocol
 from klagg.clock import steady_ms
 from klagg.drivers.statements import load_statements
 from klagg.errors import KlaggError
+from klagg.process.alarms import AlarmKind
 from klagg.process.stats import Stats
 from klagg.settings import Settings
 from klagg.wire.keys import Keys
@@ -68,10 +68,9 @@ class FeedCapacity:
         settings: Settings,
         *,
         stats: Stats,
-        log: logging.Logger,
         now_ms: Callable[[], float] = steady_ms,
     ) -> None:
-        self._streams, self._settings, self._stats, self._log, self._now_ms = streams, settings, stats, log, now_ms
+        self._streams, self._settings, self._stats, self._now_ms = streams, settings, stats, now_ms
         self.findings = {Keys(shard).feed: Keys(shard).findings for shard in range(settings.shards)}
         """Where findings about a feed go, by feed."""
         self._marks = {feed: HighWaterMark() for feed in self.findings}
@@ -94,9 +93,10 @@ class FeedCapacity:
                 self.full.pop(feed, None)
             if changed and mark.full:
                 self._stats.add("feed_full", stream=feed)
-                self._log.error("ALARM: %s; trades are held back meanwhile", self.full[feed])
+                sentence = f"{self.full[feed]}; trades are held back meanwhile"
+                self._stats.alarms.raise_(AlarmKind.FEED_FULL, sentence, feed)
             elif changed:
-                self._log.warning("%s has room again: it takes %d MB of %d MB", feed, used >> 20, cap >> 20)
+                self._stats.alarms.clear(AlarmKind.FEED_FULL, feed)
         self._due_ms = now_ms + MEASURE_MS
 
     def cap(self, maxmemory: int) -> int:

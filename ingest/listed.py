@@ -7,7 +7,6 @@ import random
 from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
-from ingest.reasons import NOT_CARRIED, alarm, expect
 from ingest.timings import DEFAULT_TIMINGS, Timings
 from ingest.universe import CONTRACT_TYPE, STATUS, Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
@@ -15,6 +14,7 @@ from klagg.binance.payloads import ContractNews, Ticker
 from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import steady_ms
 from klagg.errors import ExchangeRefused, ExchangeUnavailable
+from klagg.process.alarms import AlarmKind
 from klagg.process.service import AsyncContext
 from klagg.process.unknown_words import UnknownWords
 
@@ -30,7 +30,6 @@ class Listed:
         self._words = UnknownWords(context.stats, context.log, STATUS, CONTRACT_TYPE)
         self.universe = Universe(timings)
         self.follow: Callable[[Collection[str]], None] = lambda _: None
-        expect(context.stats, NOT_CARRIED)
 
     async def start(self) -> list[str] | None:
         """The symbols at the start, which may be none as long as nothing that is chosen trades; None if the process is
@@ -85,9 +84,7 @@ class Listed:
         while True:
             await asyncio.sleep(self._timings.look_s)
             now_s = monotonic()
-            for name in self._doubts.overdue(now_s):
-                sentence = f"{name} is traded or was announced, and exchangeInfo does not confirm it"
-                alarm(self._context.stats, self._context.log, NOT_CARRIED, sentence)
+            self._raise_overdue(now_s)
             if now_s < due_s and not self._doubts.due(now_s):
                 self._follow()
                 continue
@@ -108,11 +105,29 @@ class Listed:
             most_s = min(most_s, self._timings.confirm_s)
         return min(most_s, self._timings.waiting_s) if self.universe.waits else most_s
 
+    def _raise_overdue(self, now_s: float) -> None:
+        alarms = self._context.stats.alarms
+        for name in self._doubts.overdue(now_s):
+            sentence = (
+                f"{name} is traded or was announced, and exchangeInfo does not confirm it (exchange.symbols, "
+                "exchange.quote_assets and exchange.contract_types say which symbols are wanted)"
+            )
+            alarms.raise_(AlarmKind.NOT_CARRIED, sentence, name)
+        alarms.keep(AlarmKind.NOT_CARRIED, self._doubts.reported)
+
+    def _raise_waiting(self) -> None:
+        if not (why := self.universe.waits):
+            self._context.stats.alarms.clear(AlarmKind.WAITING)
+            return
+        sentence = f"{why}: this line waits for what is not there, and carries it when it comes"
+        self._context.stats.alarms.raise_(AlarmKind.WAITING, sentence)
+
     async def _request(self) -> None:
         self._doubts.requested(monotonic())
         answer = self.universe.read(await self._rest.exchange_info(), self._choice, steady_ms())
         self._doubts.answered(self.universe, self._choice)
         self._context.stats.add("listings")
+        self._raise_waiting()
         for kind, word, symbol in answer.words:
             self._words.note(kind, word, f"{symbol} has it, and stays as it is")
         for name in answer.vanished:

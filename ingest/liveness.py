@@ -221,6 +221,8 @@ class SilenceDetector:
         self._gap_ms = 0.0
         self._arrivals = 0
         self._factor = 1
+        self.silent = False
+        """Whether nothing has come since it was noticed that nothing comes."""
 
     def check(self, traded_ms: int, ticked_ms: int, now_ms: float, *, up: bool) -> float:
         """How long (local ms) nothing came, when that is too long; 0 otherwise.
@@ -233,6 +235,7 @@ class SilenceDetector:
             if self._arrival_ms is not None:
                 self._gap_ms = max(now_ms - self._arrival_ms, self._gap_ms * FADE)
             self._newest, self._arrival_ms, self._factor = newest, now_ms, 1
+            self.silent = False
             self._arrivals += 1
         if not up or self._arrival_ms is None:
             self._arrival_ms = now_ms
@@ -240,6 +243,7 @@ class SilenceDetector:
             return 0.0
         silent_ms, self._arrival_ms = now_ms - self._arrival_ms, now_ms
         self._factor *= 2
+        self.silent = True
         return silent_ms
 
     @property

@@ -9,10 +9,12 @@ from typing import Final
 from ingest.connection import Connection
 from ingest.liveness import Action, Liveness, Remedy, SilenceDetector, TickerReference
 from ingest.pool import Pool
-from ingest.reasons import DEAD_SYMBOL, SILENT, SILENT_CONTROL, STALE_ROUTE, alarm, expect
+from ingest.reasons import SILENT, SILENT_CONTROL, STALE_ROUTE
 from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg import settings
 from klagg.binance.payloads import Ticker
+from klagg.process.alarms import AlarmKind
+from klagg.process.silence import SilenceWatch
 from klagg.process.stats import Stats
 
 Latest = Mapping[str, tuple[int, str, str]]
@@ -38,12 +40,12 @@ class LivenessGuard:
         self._pool, self._control, self._config, self._stats, self._log = pool, control, config, stats, log
         self._liveness = Liveness(config.dead_symbol_ms, timings)
         self._silence = SilenceDetector(config.dead_symbol_ms, config.silent_s * 1000.0)
+        self._market = SilenceWatch(config.silent_s * 1000.0)
         self._tickers = TickerReference(max(GAP_MS, config.dead_symbol_ms))
         self._serials: dict[str, int] = {}
         self._tickers_late_ms = timings.tickers_late_ms
         self._control_since_ms = 0
         self._traded_ms = 0
-        expect(stats, SILENT, DEAD_SYMBOL, SILENT_CONTROL, STALE_ROUTE)
 
     def is_alive(self, symbol: str, connection: Connection) -> bool:
         """Whether this symbol's trades arrive: it is not dead, and its connection has brought something, or tickers
@@ -70,9 +72,11 @@ class LivenessGuard:
         up = {each.name: symbols for each, symbols in self._pool.carried if each.is_up}
         for remedy in self._liveness.remedies(up, traded_ms, exchange_ms, scale):
             self._heal(remedy)
+        self._end_alarms(traded_ms, exchange_ms, scale)
         self._stats.show("dead_symbols", len(self._liveness.dead))
         self._check_control(exchange_ms, scale)
         self._check_route(now_ms, up=bool(up) and self._control.is_up and speed > 0)
+        self._check_market(now_ms, runs=speed > 0)
 
     def _expect(self, exchange_ms: int) -> None:
         """Expect trades of the connections that are up, from when they were up."""
@@ -85,29 +89,46 @@ class LivenessGuard:
             self._serials[self._control.name] = self._control.serial
             self._control_since_ms = exchange_ms
 
+    def _end_alarms(self, traded_ms: Mapping[str, int], exchange_ms: int, scale: float) -> None:
+        """A connection is silent until it brings a trade, a symbol dead until its trades arrive again."""
+        alarms, silent = self._stats.alarms, []
+        for connection, symbols in self._pool.carried:
+            newest_ms = max((traded_ms.get(each, 0) for each in symbols), default=exchange_ms)
+            if exchange_ms - newest_ms > self._config.dead_symbol_ms * scale:
+                silent.append(connection.name)
+        alarms.keep(AlarmKind.SILENT, silent)
+        alarms.keep(AlarmKind.DEAD_SYMBOL, self._liveness.dead)
+
     def _heal(self, remedy: Remedy) -> None:
         connection = next(each for each in self._pool.connections if each.name == remedy.carrier)
         late = f"trades lag {remedy.late_ms / 1000:.1f} s behind their tickers"
         if remedy.action is Action.CUT:
             sentence = f"connection {remedy.carrier} is up and silent, {late}: {remedy.action.value}"
-            alarm(self._stats, self._log, SILENT, sentence)
+            self._raise(AlarmKind.SILENT, sentence, remedy.carrier)
             connection.cut(SILENT, "it brought no trades")
             return
         sentence = f"{remedy.symbol} on connection {remedy.carrier} is silent, {late}: {remedy.action.value}"
-        alarm(self._stats, self._log, DEAD_SYMBOL, sentence)
+        self._raise(AlarmKind.DEAD_SYMBOL, sentence, remedy.symbol)
         if remedy.action is Action.RESUBSCRIBE:
             connection.resubscribe(self._pool.streams_of([remedy.symbol]))
         else:
             connection.replace(f"it does not bring {remedy.symbol}")
+
+    def _raise(self, kind: AlarmKind, sentence: str, of: str = "") -> None:
+        """Raise an alarm; what is tried while it stands is logged too."""
+        if not self._stats.alarms.raise_(kind, f"{sentence} (ingest.dead_symbol_ms)", of):
+            self._log.warning("%s", sentence)
 
     def _check_control(self, exchange_ms: int, scale: float) -> None:
         """Trades are the reference for tickers, as tickers are for trades."""
         late_ms = self._traded_ms - max(self._tickers.last_ms, self._control_since_ms)
         if self._control.is_up and late_ms > (self._config.dead_symbol_ms + self._tickers_late_ms) * scale:
             sentence = f"trades come, and no tickers for {late_ms / 1000:.1f} s: the control connection is made anew"
-            alarm(self._stats, self._log, SILENT_CONTROL, sentence)
+            self._raise(AlarmKind.SILENT_CONTROL, sentence)
             self._control_since_ms = exchange_ms
             self._control.cut(SILENT_CONTROL, "it brought no tickers")
+        elif self._tickers.last_ms > self._control_since_ms:
+            self._stats.alarms.clear(AlarmKind.SILENT_CONTROL)
 
     def _check_route(self, now_ms: float, *, up: bool) -> None:
         silent_ms = self._silence.check(self._traded_ms, self._tickers.last_ms, now_ms, up=up)
@@ -116,6 +137,22 @@ class LivenessGuard:
                 f"nothing at all came for {silent_ms / 1000:.0f} s over connections that are up: the exchange stands "
                 "still, or has moved its streams (exchange.websocket_url); all connections are made anew"
             )
-            alarm(self._stats, self._log, STALE_ROUTE, sentence)
+            if not self._stats.alarms.raise_(AlarmKind.STALE_ROUTE, sentence):
+                self._log.warning("%s", sentence)
             for each in (self._control, *self._pool.connections):
                 each.cut(STALE_ROUTE, "nothing came at all")
+        elif not self._silence.silent:
+            self._stats.alarms.clear(AlarmKind.STALE_ROUTE)
+
+    def _check_market(self, now_ms: float, *, runs: bool) -> None:
+        """Whatever the cause: a line that brings no trade of any symbol for `ingest.silent_s` says so until one
+        comes."""
+        silent_ms = self._market.check(self._traded_ms, now_ms, runs=runs)
+        if silent_ms:
+            sentence = (
+                f"no trade of any symbol came over this line for {silent_ms / 1000:.0f} s: the exchange or the way to "
+                "it is silent (ingest.silent_s; a choice of few quiet symbols needs a longer one)"
+            )
+            self._stats.alarms.raise_(AlarmKind.LINE_SILENT, sentence)
+        else:
+            self._stats.alarms.clear(AlarmKind.LINE_SILENT)

@@ -19,12 +19,17 @@ from klagg.binance.kline_rows import KLINES_PATH, Malformed, is_decimal, klines_
 from klagg.binance.limits import AGG_TRADES_ROWS_MAX, AGG_TRADES_WEIGHT, KLINES_ROWS_MAX, klines_weight
 from klagg.errors import KlaggError
 from klagg.intervals import MINUTE_MS, Interval, interval
-from klagg.wire.entries import AGG_IDS, REQUEST_TRADES, Request, TradeRow, official_entry, trades_entry_of_rows
+from klagg.wire.entries import (
+    AGG_IDS,
+    REQUEST_TRADES,
+    REST_LINE,
+    Request,
+    TradeRow,
+    official_entry,
+    trades_entry_of_rows,
+)
 from klagg.wire.fields import Fields
 from klagg.wire.findings import FindingKind, Severity, finding_entry
-
-LINE: Final = "rest"
-"""The name of the line of repaired trades."""
 
 TRADES_PATH: Final = "/fapi/v1/aggTrades"
 TRADES_PER_CALL: Final = AGG_TRADES_ROWS_MAX
@@ -126,7 +131,7 @@ class TradePages:
         self.trades += len(rows_inside)
         self._next = covered + 1
         return [
-            trades_entry_of_rows(rows_inside[at : at + TRADES_PER_ENTRY], line=LINE, ids=AGG_IDS, recv_ms=now_ms)
+            trades_entry_of_rows(rows_inside[at : at + TRADES_PER_ENTRY], line=REST_LINE, ids=AGG_IDS, recv_ms=now_ms)
             for at in range(0, len(rows_inside), TRADES_PER_ENTRY)
         ]
 

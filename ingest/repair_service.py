@@ -39,7 +39,7 @@ from klagg.errors import (
 )
 from klagg.process.group_consumer import AsyncGroupConsumer, Rejected
 from klagg.process.service import AsyncContext, run_async, until_stopping
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.wire.entries import REQUEST_TRADES, request_of
 from klagg.wire.fields import Fields, upgraded
 from klagg.wire.keys import GROUP_REPAIR, Keys
@@ -119,7 +119,7 @@ class Repair:
         self._agg_ids = settings.exchange.source == "aggTrade"
         self._queue = RepairQueue(settings.repair.waiting_max)
         self._writer = SequencedWriter(writing, context.writer)
-        self._capacity = FeedCapacity(writing, settings, stats=context.stats, log=context.log)
+        self._capacity = FeedCapacity(writing, settings, stats=context.stats)
         self._exchange_outage = Outage(context, "the exchange answers", timings)
         self._redis_outage = Outage(context, "Redis answers", timings)
         self._wake = asyncio.Event()
@@ -377,7 +377,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "Serves requests for missing trades and klines from the exchange's REST API.",
         repair,
         argv=argv,
-        alarm=Alarm("calls", "answers"),
+        flow=Flow("calls", "answers"),
     )
 
 

@@ -25,6 +25,7 @@ from klagg.backoff import Backoff
 from klagg.clock import steady_ms
 from klagg.drivers.redis_streams import Append
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
+from klagg.process.alarms import AlarmKind
 from klagg.process.service import Deadline
 from klagg.process.stats import Stats
 
@@ -113,9 +114,7 @@ class Sender:
                 self.outbox.abandon()
                 self._log_dropped()
                 raise left
-            if self.outbox.dropped and not self._dropping:
-                self._dropping = True
-                self._log.error("ALARM: the buffer is full and drops its oldest trades: %s", self.outbox.trouble)
+            self._tell_dropping()
             if self.outbox:
                 await self._write_some()
             elif self.outbox.dropped:
@@ -123,6 +122,18 @@ class Sender:
             else:
                 self._wake.clear()
                 await self._wake.wait()
+
+    def _tell_dropping(self) -> None:
+        """An alarm stands from the first trade that is dropped until none was for REPORT_MS."""
+        if self.outbox.dropped and not self._dropping:
+            self._dropping = True
+            sentence = (
+                f"the buffer is full and drops its oldest trades: {self.outbox.trouble} (ingest.buffer_mb_max, "
+                "ingest.buffer_s_max)"
+            )
+            self._stats.alarms.raise_(AlarmKind.BUFFER_FULL, sentence)
+        elif not self.outbox.dropped and steady_ms() >= self.outbox.dropped_ms + REPORT_MS:
+            self._stats.alarms.clear(AlarmKind.BUFFER_FULL)
 
     async def _write_some(self) -> None:
         """Write one pipeline; wait a while if Redis does not accept it."""

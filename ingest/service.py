@@ -18,7 +18,7 @@ from klagg.binance.rest_client import ExchangeRest
 from klagg.binance.weight_account import ROLE_CLOCK, HastyGate
 from klagg.clock import ExchangeClock
 from klagg.process.service import AsyncContext, run_async, until_stopping
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.settings import LINE_NAME
 
 
@@ -65,7 +65,7 @@ async def ingest(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> N
             return
         sender = Sender(
             streams,
-            FeedCapacity(streams, settings, stats=context.stats, log=context.log),
+            FeedCapacity(streams, settings, stats=context.stats),
             writer=context.writer,
             bytes_max=settings.ingest.buffer_mb_max << 20,
             age_s_max=settings.ingest.buffer_s_max,
@@ -112,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv=argv,
         configure=_configure,
         name=lambda arguments: f"ingest-{arguments.line}",
-        alarm=Alarm("messages", "trades"),
+        flow=Flow("messages", "trades"),
     )
 
 

@@ -10,6 +10,7 @@ from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import JUMP_MS, ExchangeClock, steady_ms
 from klagg.errors import ExchangeRefused, ExchangeUnavailable
+from klagg.process.alarms import AlarmKind
 from klagg.process.stats import Stats
 
 PAUSE_S_MAX: Final = 600.0
@@ -34,7 +35,7 @@ class Synchroniser:
     ) -> None:
         """`sync_s` (local) lies between two round trips; a clock that is unread for `lost_s` is an alarm."""
         self._rest, self._clock = rest, clock
-        self._lost_ms, self._lost, self._paused_until_ms = lost_s * 1000, False, 0.0
+        self._lost_ms, self._paused_until_ms = lost_s * 1000, 0.0
         self._sync_s, self._stats, self._log = sync_s, stats, log
         self._failing, self._timings, self._local_ms = False, timings, local_ms
         self.wait_s = 0.0
@@ -58,7 +59,8 @@ class Synchroniser:
             return False
         if self._failing:
             self._log.info("the exchange's clock can be read again")
-        self._failing = self._lost = False
+        self._failing = False
+        self._stats.alarms.clear(AlarmKind.CLOCK_LOST)
         self._stats.show("clock_age_s", 0)
         self.wait_s = self._sync_s if self._clock.speed else self._timings.sync_held_s
         self._stats.add("syncs")
@@ -67,7 +69,10 @@ class Synchroniser:
         self._stats.show("clock_delay_ms", round(self._clock.delay_ms, 2))
         self._stats.show("clock_speed", self._clock.speed)
         if abs(correction_ms) > JUMP_MS * max(self._clock.speed, 1):
-            self._log.error("ALARM: the exchange's clock jumped by %.0f ms against this machine's", correction_ms)
+            sentence = f"the exchange's clock jumped by {correction_ms:.0f} ms against this machine's"
+            self._stats.alarms.raise_(AlarmKind.CLOCK_JUMPED, sentence)
+        else:
+            self._stats.alarms.clear(AlarmKind.CLOCK_JUMPED)
         return True
 
     def _fail(self, failure: ExchangeUnavailable | ExchangeRefused) -> None:
@@ -88,10 +93,10 @@ class Synchroniser:
             return
         age_ms = self._clock.age_ms(self._local_ms())
         self._stats.show("clock_age_s", round(age_ms / 1000, 1))
-        if age_ms >= self._lost_ms and not self._lost:
-            self._lost = True
-            self._stats.add("sync_lost")
-            self._log.error(
-                "ALARM: the exchange's clock could not be read for %.0f s: time goes on by the last offset",
-                age_ms / 1000,
+        if age_ms >= self._lost_ms:
+            sentence = (
+                f"the exchange's clock could not be read for {age_ms / 1000:.0f} s: time goes on by the last offset "
+                "(clock.lost_s, exchange.rest_url)"
             )
+            if self._stats.alarms.raise_(AlarmKind.CLOCK_LOST, sentence):
+                self._stats.add("sync_lost")

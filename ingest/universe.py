@@ -286,6 +286,11 @@ class Doubts:
             self._doubts[name].reported = True
         return late
 
+    @property
+    def reported(self) -> list[str]:
+        """The names that became an alarm, and whose doubt lasts."""
+        return [name for name, each in self._doubts.items() if each.reported]
+
     def with_news(self, listings: Iterable[Listing]) -> list[Listing]:
         """`listings`, changed by the newest news where an answer does not confirm them yet."""
         return [_with_news(each, self._doubts.get(each.symbol)) for each in listings]

@@ -301,7 +301,9 @@ class Service:
 
     statistics_s: int = 10
     heartbeat_ms: int = 1000
-    heartbeat_ttl_s: int = 10
+    heartbeat_ttl_s: int = 600
+    silent_s: int = 10
+    freeze_s: int = 45
     shutdown_s: int = 20
     log_level: str = "INFO"
 
@@ -309,7 +311,9 @@ class Service:
         """ConfigError, naming the setting, unless every value is in its range."""
         between("service.statistics_s", self.statistics_s, 1, 3600)
         between("service.heartbeat_ms", self.heartbeat_ms, 100, 10_000)
-        between("service.heartbeat_ttl_s", self.heartbeat_ttl_s, 2, 600)
+        between("service.heartbeat_ttl_s", self.heartbeat_ttl_s, 2, 86_400)
+        between("service.silent_s", self.silent_s, 1, 600)
+        between("service.freeze_s", self.freeze_s, self.silent_s, 86_400)
         between("service.shutdown_s", self.shutdown_s, 1, 600)
         one_of("service.log_level", self.log_level, ("DEBUG", "INFO", "WARNING", "ERROR"))
 

@@ -27,7 +27,7 @@ from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisR
 from klagg.process import service
 from klagg.process.group_consumer import PAGE_ENTRIES, GroupConsumer, Page, Rejected
 from klagg.process.service import Context
-from klagg.process.stats import Alarm
+from klagg.process.stats import Flow
 from klagg.wire.entry_id import next_id
 from klagg.wire.keys import GROUP_WRITERS, Keys
 from writers.batch import Accepted, KlineBatch
@@ -279,7 +279,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv=argv,
         configure=_configure,
         name=_name,
-        alarm=Alarm("entries", "klines"),
+        flow=Flow("entries", "klines"),
     )
     return code or (EXIT_LEFT if left else 0)
 

@@ -26,6 +26,8 @@ def family_of(process: str, statistic: str) -> tuple[str, float]:
 
 METRICS: Final[Mapping[str, str]] = {
     # process
+    "klagg_process_alarm": "How many subjects of an alarm stand now, by kind; 0 while all is well.",
+    "klagg_process_alarms_total": "How often an alarm was raised, by kind.",
     "klagg_process_running": "1 while the process does its work.",
     "klagg_process_start_time_seconds": "When the process began, Unix time.",
     # aggregator
@@ -78,7 +80,6 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_auditor_weight_total": "REST weight spent.",
     "klagg_auditor_weight_wait_seconds": "How long the next call waits for weight.",
     # clock
-    "klagg_clock_alarms_total": "Alarms, by kind.",
     "klagg_clock_clock_age_seconds": "Time since the exchange's clock was last observed.",
     "klagg_clock_clock_delay_seconds": "Half of the round trip to the exchange's clock.",
     "klagg_clock_clock_offset_seconds": "The exchange's clock minus this machine's.",
@@ -87,6 +88,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_clock_control_messages_total": "Messages of the control connection.",
     "klagg_clock_control_rejected_total": "Of them those that cannot be read.",
     "klagg_clock_events_total": "News of contracts and tickers.",
+    "klagg_clock_halted_symbols": "Symbols that are listed and neither trade nor are over.",
     "klagg_clock_listings_total": "Answers of exchangeInfo that were used.",
     "klagg_clock_malformed_listings_total": "Answers of exchangeInfo with symbols that cannot be used.",
     "klagg_clock_reconnects_total": "New connections after a loss, by reason.",
@@ -100,11 +102,11 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_clock_time_went_back_total": "Ticks that repeat the last one because the estimate went back.",
     "klagg_clock_triggers_dropped_total": "Triggers that Redis did not take.",
     "klagg_clock_triggers_total": "Triggers written.",
+    "klagg_clock_unknown_words_total": "Words of the exchange that nobody has seen, by kind.",
     "klagg_clock_vanished_listings_total": "Symbols that exchangeInfo lacked.",
     "klagg_clock_weight_limit": "REST weight that the address may use in a minute.",
     "klagg_clock_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
     # gateway
-    "klagg_gateway_alarms_total": "Streams that did not move on.",
     "klagg_gateway_bars_kept": "Bars in memory.",
     "klagg_gateway_bars_total": "Bars that changed.",
     "klagg_gateway_clients": "WebSockets open.",
@@ -128,7 +130,6 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_gateway_surveys_failed_total": "Looks at processes and streams that failed.",
     "klagg_gateway_timeouts": "Reads without an entry, by stream.",
     # ingest
-    "klagg_ingest_alarms_total": "Alarms, by kind.",
     "klagg_ingest_buffered": "Entries that wait to be written.",
     "klagg_ingest_bytes_total": "Bytes received.",
     "klagg_ingest_clock_age_seconds": "Time since the exchange's clock was last observed.",
@@ -165,6 +166,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_ingest_sync_lost_total": "How often the exchange's time was lost.",
     "klagg_ingest_syncs_total": "Round trips to the exchange's clock.",
     "klagg_ingest_trades_total": "Trades received.",
+    "klagg_ingest_unknown_words_total": "Words of the exchange that nobody has seen, by kind.",
     "klagg_ingest_weight_limit": "REST weight that the address may use in a minute.",
     "klagg_ingest_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
     "klagg_ingest_write_failures_total": "Writes to Redis that failed.",

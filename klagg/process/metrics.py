@@ -18,6 +18,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from klagg.errors import ConfigError
+from klagg.process.alarms import AlarmKind
 from klagg.process.metric_names import METRICS, family_of
 from klagg.process.stats import Labels, Stats
 
@@ -85,6 +86,7 @@ class StatsCollector(Collector):
         up = GaugeMetricFamily("klagg_process_running", METRICS["klagg_process_running"], labels=["process"])
         up.add_metric([self._process], 1.0 if self._state() == "running" else 0.0)
         yield up
+        yield from self._alarms()
         stats = self._stats
         # Copies: a scrape is served by a thread of its own, and dict() and list() of a dict are atomic.
         by_name: dict[str, list[tuple[Labels, float]]] = {}
@@ -104,6 +106,20 @@ class StatsCollector(Collector):
                 gauges.setdefault(name, []).append(((), shown))
         for name, series in sorted(gauges.items()):
             yield self._family(GaugeMetricFamily, name, series)
+
+    def _alarms(self) -> Iterator[Metric]:
+        """Every kind of the catalogue, from the first scrape on: whether it stands, and how often it was raised."""
+        alarms = self._stats.alarms
+        standing = {each.kind: each.subjects for each in alarms.standing}
+        gauge = GaugeMetricFamily("klagg_process_alarm", METRICS["klagg_process_alarm"], labels=["process", "kind"])
+        counter = CounterMetricFamily(
+            "klagg_process_alarms", METRICS["klagg_process_alarms_total"], labels=["process", "kind"]
+        )
+        for kind in AlarmKind:
+            gauge.add_metric([self._process, kind], standing.get(kind, 0))
+            counter.add_metric([self._process, kind], alarms.raised[kind])
+        yield gauge
+        yield counter
 
     def _family(
         self, kind: type[CounterMetricFamily | GaugeMetricFamily], name: str, series: list[tuple[Labels, float]]

@@ -1,6 +1,6 @@
 """What a process counts, and the pulse by which it shows that it lives: pure, `now` is an argument.
 
-A pulse yields the heartbeat (JSON, for `klagg status`) and the statistics line. An alarm is due when
+A pulse yields the heartbeat (JSON, for `klagg status`) and the statistics line. An alarm (NO_OUTPUT) stands when
 messages bring no trades for a whole statistics period: a parser that rejects everything must not stay unnoticed.
 """
 
@@ -13,6 +13,7 @@ from typing import Final
 import ujson
 
 from klagg import settings
+from klagg.process.alarms import AlarmKind, Alarms
 
 Labels = tuple[tuple[str, str], ...]
 """Label names and values, sorted by name: one labelled series of a counter or gauge."""
@@ -23,7 +24,7 @@ SERIES_MAX: Final = 4096
 
 @dataclass(slots=True)
 class Stats:
-    """Counters (only ever grow) and gauges (latest value) of one process, by name.
+    """Counters (only ever grow) and gauges (latest value) of one process, by name, and its standing alarms.
 
     A labelled counter (`add("rejected", kind="price")`) counts in its series and in the flat total that statistics line
     and heartbeat show. A labelled gauge (`show("silence_ms", 12, connection="A1")`) is in its series alone. The series
@@ -36,6 +37,7 @@ class Stats:
     labelled_gauges: dict[tuple[str, Labels], float] = field(default_factory=dict)
     series_refused: int = 0
     """How often a labelled value came for which there was no room for a series."""
+    alarms: Alarms = field(default_factory=Alarms)
 
     def add(self, name: str, amount: int = 1, **labels: str) -> None:
         """Let counter `name` grow by `amount`; with labels, that series of it too."""
@@ -75,65 +77,66 @@ class Stats:
 
 
 @dataclass(frozen=True, slots=True)
-class Alarm:
-    """`inputs` grew over a whole period while `outputs` stood still."""
+class Flow:
+    """The counters of what a process takes in and of what it makes of it. If `inputs` grow over a whole period while
+    `outputs` stand still, that is an alarm."""
 
     inputs: str
     outputs: str
 
     def sentence(self, inputs: int, period_s: float) -> str:
         """The alarm for people: so many `inputs` came in `period_s` seconds."""
-        return f"ALARM: {inputs} {self.inputs} in {period_s:.0f} s and no {self.outputs}"
+        return f"{inputs} {self.inputs} in {period_s:.0f} s and no {self.outputs}: the log says why"
 
 
 @dataclass(slots=True)
 class Beat:
-    """What is due now, each empty if nothing: `heartbeat` is JSON, `line` the statistics, `alarm` a sentence."""
+    """What is due now, each empty if nothing: `heartbeat` is JSON, `line` the statistics."""
 
     heartbeat: str = ""
     line: str = ""
-    alarm: str = ""
 
 
 class Pulse:
     """Heartbeats and statistics lines of one process, when they are due."""
 
     def __init__(
-        self, process: str, stats: Stats, config: settings.Service, now_ms: float, alarm: Alarm | None = None
+        self, process: str, stats: Stats, config: settings.Service, now_ms: float, flow: Flow | None = None
     ) -> None:
-        self._process, self._stats, self._config, self._alarm = process, stats, config, alarm
+        self._process, self._stats, self._config, self._flow = process, stats, config, flow
         self._started_ms = now_ms
         self._beat_ms = 0.0
         self._line_ms = now_ms
         self._line_counters: dict[str, int] = {}
         self._rates: dict[str, float] = {}
-        self._alarmed = ""
         self.state = "starting"
 
     def due(self, now_ms: float) -> Beat:
         """What is due at `now_ms` (local wall clock)."""
         beat = Beat()
+        self._stats.alarms.expire()
         period_s = (now_ms - self._line_ms) / 1000
         if period_s >= self._config.statistics_s:
-            beat.line, beat.alarm = self._statistics(period_s)
+            beat.line = self._statistics(period_s)
             self._line_ms = now_ms
         if now_ms - self._beat_ms >= self._config.heartbeat_ms or beat.line:
             beat.heartbeat = self._heartbeat(now_ms)
             self._beat_ms = now_ms
         return beat
 
-    def _statistics(self, period_s: float) -> tuple[str, str]:
+    def _statistics(self, period_s: float) -> str:
         counters = dict(self._stats.counters)
         grown = {name: value - self._line_counters.get(name, 0) for name, value in counters.items()}
         self._rates = {name: value / period_s for name, value in grown.items()}
         self._line_counters = counters
         parts = [f"{name} {counters[name]} (+{grown[name]})" for name in sorted(counters)]
         parts += [f"{name} {value}" for name, value in sorted(self._stats.gauges.items())]
-        alarm = self._alarm
-        self._alarmed = ""
-        if alarm and grown.get(alarm.inputs, 0) and not grown.get(alarm.outputs, 0):
-            self._alarmed = alarm.sentence(grown[alarm.inputs], period_s)
-        return "statistics: " + (", ".join(parts) or "nothing yet"), self._alarmed
+        flow = self._flow
+        if flow and grown.get(flow.inputs, 0) and not grown.get(flow.outputs, 0):
+            self._stats.alarms.raise_(AlarmKind.NO_OUTPUT, flow.sentence(grown[flow.inputs], period_s))
+        else:
+            self._stats.alarms.clear(AlarmKind.NO_OUTPUT)
+        return "statistics: " + (", ".join(parts) or "nothing yet")
 
     def _heartbeat(self, now_ms: float) -> str:
         return ujson.dumps(
@@ -141,7 +144,7 @@ class Pulse:
                 "process": self._process,
                 "pid": os.getpid(),
                 "state": self.state,
-                "alarm": self._alarmed,
+                "alarms": [each.to_json() for each in self._stats.alarms.standing],
                 "started_ms": int(self._started_ms),
                 "time_ms": int(now_ms),
                 "counters": self._stats.counters,

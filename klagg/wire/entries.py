@@ -22,6 +22,9 @@ WATERMARK: Final = "watermark"
 LISTING: Final = "listing"
 OFFICIAL: Final = "official"
 
+REST_LINE: Final = "rest"
+"""The `line` of the trades that repair fetched, which no line received."""
+
 # Id spaces of a `trades` entry.
 AGG_IDS: Final = "agg"
 TRADE_IDS: Final = "trade"

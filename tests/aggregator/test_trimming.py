@@ -33,6 +33,7 @@ from aggregator.trimming import (
 from klagg import settings
 from klagg.drivers.redis_streams import Entry, Streams
 from klagg.embedded import RedisServer
+from klagg.process.alarms import Alarms
 from klagg.settings import Settings
 from klagg.wire.fields import Fields, stamp, texts_of
 from klagg.wire.groups import groups_of
@@ -74,7 +75,7 @@ def put(client: redis.Redis, key: str, count: int, *, first_ms: int = 1, step_ms
 
 def trimmer_of(streams: Streams, **changes: int) -> Trimmer:
     shares = {f"{name}_percent": 1 for name in changes} | {"feed_percent": 20}
-    made = Trimmer(streams, KEYS, replace(UNAUDITED, streams=settings.Streams(**shares)), LOG)
+    made = Trimmer(streams, KEYS, replace(UNAUDITED, streams=settings.Streams(**shares)), LOG, Alarms())
     made.ensure_groups()
     return made
 
@@ -182,7 +183,7 @@ def test_the_switch_decides_whether_auditors_hold_entries_back(
 ) -> None:
     key, kept = getattr(KEYS, name), KEPT_ENTRIES[name]
     unstored = settings.Database(enabled=False)
-    audited = Trimmer(streams, KEYS, Settings(database=unstored), LOG)
+    audited = Trimmer(streams, KEYS, Settings(database=unstored), LOG, Alarms())
     audited.ensure_groups()
     entries = kept + 2000
     ids = put(client, key, entries, first_ms=10**12, step_ms=1000)
@@ -191,7 +192,7 @@ def test_the_switch_decides_whether_auditors_hold_entries_back(
         streams.ack(key, other, ids)
     rounds(audited)
     assert streams.length(key) == entries, f"{group} has read nothing"
-    unaudited = Trimmer(streams, KEYS, replace(UNAUDITED, database=unstored), LOG)
+    unaudited = Trimmer(streams, KEYS, replace(UNAUDITED, database=unstored), LOG, Alarms())
     unaudited.ensure_groups()
     assert group in streams.groups(key), "left from the time before the switch"
     rounds(unaudited)
@@ -202,7 +203,7 @@ def test_the_switch_decides_whether_auditors_hold_entries_back(
 
 @pytest.mark.servers
 def test_streams_for_people_keep_their_newest_entries(streams: Streams, client: redis.Redis) -> None:
-    trimmer = Trimmer(streams, KEYS, Settings(database=settings.Database(enabled=False)), LOG)
+    trimmer = Trimmer(streams, KEYS, Settings(database=settings.Database(enabled=False)), LOG, Alarms())
     trimmer.ensure_groups()
     streams.ensure_group(KEYS.findings, GROUP_HISTORY)  # from a time when there was a database
     for name in ("live", "findings", "dead"):
@@ -330,7 +331,7 @@ def test_a_feed_over_its_cap_is_alarmed_and_never_cut(
     streams: Streams, client: redis.Redis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     put(client, KEYS.feed, 3000, size=10_000)
-    rounds(Trimmer(streams, KEYS, replace(UNAUDITED, streams=settings.Streams(feed_percent=1)), LOG))
+    rounds(Trimmer(streams, KEYS, replace(UNAUDITED, streams=settings.Streams(feed_percent=1)), LOG, Alarms()))
     assert streams.length(KEYS.feed) == 3000
     alarms = [record for record in caplog.records if "ALARM: feed:{0} takes" in record.message]
     assert [(record.levelname, "cap of 5 MB" in record.message) for record in alarms] == [("ERROR", True)]
@@ -341,7 +342,7 @@ def test_a_feed_near_its_cap_gives_up_what_is_kept_for_people_but_nothing_behind
     streams: Streams, client: redis.Redis, redis_server: RedisServer, caplog: pytest.LogCaptureFixture
 ) -> None:
     ids = put(client, KEYS.feed, 3000, size=10_000)
-    trimmer = Trimmer(streams, KEYS, replace(UNAUDITED, streams=settings.Streams(feed_percent=1)), LOG)
+    trimmer = Trimmer(streams, KEYS, replace(UNAUDITED, streams=settings.Streams(feed_percent=1)), LOG, Alarms())
     rounds(trimmer, ids[1000])
     kept = streams.range(KEYS.feed)
     assert kept[-1].id == ids[-1]
@@ -388,7 +389,7 @@ def test_a_group_that_was_destroyed_begins_anew(streams: Streams, client: redis.
 
 def test_rounds_have_their_cadence_and_come_early_after_a_burst(redis_url: str) -> None:
     streams = Streams(redis_url)
-    trimmer, one = Trimmer(streams, KEYS, UNAUDITED, LOG), Outputs(0)
+    trimmer, one = Trimmer(streams, KEYS, UNAUDITED, LOG, Alarms()), Outputs(0)
     now_s = time.monotonic()
     assert trimmer.due(now_s)
     trimmer.round(now_s, "0-0", 0)

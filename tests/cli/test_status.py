@@ -15,7 +15,8 @@ from klagg.cli.main import main as klagg
 from klagg.clock import local_ms
 from klagg.drivers.redis_streams import Streams
 from klagg.process.catalogue import processes
-from klagg.process.stats import Alarm, Pulse, Stats
+from klagg.process.heartbeats import StatusReport, report, sentences, silent_after_ms
+from klagg.process.stats import Flow, Pulse, Stats
 from klagg.settings import Service, Settings
 from klagg.wire.keys import heartbeat_key
 from tests.conftest import ROOT
@@ -27,8 +28,8 @@ EXPECTED = ["aggregator-0", "writer-final", "repair", "clock", "ingest-A"]
 def heartbeat(process: str, now_ms: float = NOW_MS, *, silent_parser: bool = False, **counters: int) -> str:
     """A heartbeat as a process writes it that has run for an hour, its counters those of the last ten seconds."""
     stats = Stats()
-    alarm = Alarm("messages", "trades") if silent_parser else None
-    pulse = Pulse(process, stats, Service(), now_ms - 3_600_000, alarm)
+    flow = Flow("messages", "trades") if silent_parser else None
+    pulse = Pulse(process, stats, Service(), now_ms - 3_600_000, flow)
     pulse.state = "running"
     pulse.due(now_ms - 10_000)
     stats.counters.update(counters)
@@ -41,15 +42,15 @@ def beats(*names: str, **changed: str) -> dict[str, str]:
     return {heartbeat_key(name): text for name, text in texts.items()}
 
 
-def judged(texts: dict[str, str], now_ms: float = NOW_MS) -> status.StatusReport:
-    return status.report(texts, EXPECTED, now_ms, silent_ms=5_000)
+def judged(texts: dict[str, str], now_ms: float = NOW_MS) -> StatusReport:
+    return report(texts, EXPECTED, now_ms, silent_ms=5_000)
 
 
 def test_all_is_well() -> None:
     found = judged(beats(*reversed(EXPECTED)))
     assert found.ok
     assert [each.name for each in found.seen] == EXPECTED
-    assert status.sentences(found) == ["all 5 processes are alive"]
+    assert sentences(found) == ["all 5 processes are alive, and no alarm stands"]
     assert {each.uptime_s for each in found.seen} == {3600}
 
 
@@ -57,20 +58,25 @@ def test_what_is_missing_is_named() -> None:
     found = judged(beats("clock", "writer-final"))
     assert not found.ok
     assert found.missing == ["aggregator-0", "repair", "ingest-A"]
-    assert status.sentences(found) == ["missing: aggregator-0, repair, ingest-A"]
+    assert sentences(found) == ["missing: aggregator-0, repair, ingest-A"]
 
 
 def test_an_alarm_of_a_process_is_one_of_the_whole() -> None:
     found = judged(beats(*EXPECTED, ingest_A=heartbeat("ingest-A", silent_parser=True, messages=70)))
     assert not found.ok
     assert found.missing == []
-    assert found.alarms == ["ingest-A: ALARM: 70 messages in 10 s and no trades"]
+    assert sentences(found) == [
+        "ALARM ingest-A: no_output: 70 messages in 10 s and no trades: the log says why",
+    ]
 
 
 def test_a_process_that_fell_silent_is_not_alive() -> None:
     found = judged(beats(*EXPECTED, clock=heartbeat("clock", NOW_MS - 6_500)))
     assert not found.ok
-    assert found.alarms == ["clock: its last heartbeat is 6.5 s old"]
+    assert found.silent == ["clock"]
+    assert sentences(found) == [
+        "ALARM clock: process_silent: its last heartbeat is 6.5 s old: it is dead or frozen (service.silent_s)"
+    ]
     assert [each.state for each in found.seen] == ["running", "running", "running", "silent", "running"]
 
 
@@ -82,7 +88,7 @@ def test_a_heartbeat_from_a_clock_ahead_is_no_age() -> None:
 def test_a_heartbeat_that_cannot_be_read_is_said(text: str) -> None:
     found = judged(beats(*EXPECTED, clock=text))
     assert not found.ok
-    assert found.alarms == ["clock: its heartbeat cannot be read"]
+    assert sentences(found) == ["ALARM clock: process_silent: its heartbeat cannot be read"]
     assert any("unreadable" in line for line in status.lines(found))
 
 
@@ -107,7 +113,8 @@ def test_lines_fit_eighty_columns_and_show_the_main_rates() -> None:
 
 def test_silence_is_shorter_than_the_life_of_a_heartbeat() -> None:
     service = Service()
-    assert service.heartbeat_ms * 2 < status.silent_after_ms(service) < service.heartbeat_ttl_s * 1000
+    assert service.heartbeat_ms * 2 < silent_after_ms(service) < service.heartbeat_ttl_s * 1000
+    assert silent_after_ms(service) <= 15_000
 
 
 def alive(redis_url: str, *names: str) -> None:
@@ -135,7 +142,7 @@ def test_the_exit_code_and_json_of_a_real_redis(
     assert klagg(["status"]) == 0
     text = capsys.readouterr().out
     assert "\x1b" not in text
-    assert text.splitlines()[-1] == f"all {len(names)} processes are alive"
+    assert text.splitlines()[-1] == f"all {len(names)} processes are alive, and no alarm stands"
 
 
 @pytest.mark.servers

@@ -46,7 +46,7 @@ def kline(symbol: str, interval: str = "1m") -> Kline:
 def beat(**changed: object) -> dict[str, object]:
     counters = {"trades": 123_456_789, "messages": 123_456_789, "finals": 99_999}
     gauges = {"delay_ms": 12, "clock_delay_ms": 5.65, "open_gaps": 3, "commit_ms": 0.51}
-    return {"state": "running", "alarm": "", "counters": counters, "gauges": gauges, **changed}
+    return {"state": "running", "alarms": [], "counters": counters, "gauges": gauges, **changed}
 
 
 SNAPSHOT = ScreenState(
@@ -56,7 +56,13 @@ SNAPSHOT = ScreenState(
     4817.6,
     [
         ProcessLine("aggregator-0", 1234567, 0, 59.9, beat()),
-        ProcessLine("writer-final", 12, 3, 3600, beat(alarm="ALARM: 5 entries in 10 s and no klines")),
+        ProcessLine(
+            "writer-final",
+            12,
+            3,
+            3600,
+            beat(alarms=[{"kind": "no_output", "reason": "5 entries in 10 s and no klines", "since_ms": 1}]),
+        ),
         ProcessLine("clock", None, 1, 61, beat()),
         ProcessLine("ingest-A", 14, 0, 1, None),
     ],

@@ -134,11 +134,14 @@ class Client:
 
 
 @asynccontextmanager
-async def running(redis_url: str, database_url: str = "", exchange: str = "", **gateway: Any) -> AsyncIterator[Client]:
+async def running(
+    redis_url: str, database_url: str = "", exchange: str = "", silent_s: int = 60, **gateway: Any
+) -> AsyncIterator[Client]:
     """A gateway's body, running, and a client of it; at the end it is asked to stop, and must have ended well."""
     tree = {
         "exchange": {"websocket_url": exchange} if exchange else {},
         "redis": {"url": redis_url, "timeout_ms": 2000},
+        "ingest": {"silent_s": silent_s},
         "database": {"url": database_url, "enabled": bool(database_url)},
         "gateway": {"port": 0, "pull_ms": 10, "pull_timeout_ms": 200, "stale_ms": 500, **gateway},
     }

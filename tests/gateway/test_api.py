@@ -204,7 +204,7 @@ async def test_the_status_shows_processes_streams_and_shards(redis_url: str, tel
     teller.streams.append(Keys(0).findings, stamp(finding, "a", 1))
     teller.streams.set_with_ttl("heartbeat:clock", json.dumps({"process": "clock", "state": "running"}), 60)
     async with running(redis_url, stale_ms=60_000) as client, client.socket("/ws"):
-        await eventually(lambda: client.gateway.survey.heartbeats)
+        await eventually(lambda: client.gateway.report.seen)
         found = await described(client, "status")
         assert (found["stale"], found["clients"], found["database"]) == (False, 1, False)
         assert found["exchange"] == "fstream.binance.com"

@@ -278,9 +278,10 @@ async def test_the_pipeline_page_gives_its_verdict(
 
 
 def heartbeat(name: str) -> str:
+    """A heartbeat that does not grow old within a test."""
     return (
-        f'{{"process":"{name}","pid":1,"state":"running","alarm":"","started_ms":1,"time_ms":2,"counters":{{}},'
-        '"rates":{"trades":12.5},"gauges":{"open_gaps":0}}'
+        f'{{"process":"{name}","pid":1,"state":"running","alarms":[],"started_ms":1,"time_ms":{9 * 10**12},'
+        '"counters":{},"rates":{"trades":12.5},"gauges":{"open_gaps":0}}'
     )
 
 

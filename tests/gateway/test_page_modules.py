@@ -24,10 +24,11 @@ async (steps) => {
 
 CHECKS = """
 async ([status, open, findings]) => {
-  const { checks, worst } = await import("/page/trust.js");
+  const { checks, verdictOf, worst } = await import("/page/trust.js");
   const found = checks(status, open, findings);
   const levels = found.map((each) => [each.title, each.level]);
-  return { worst: worst(levels.map(([, level]) => level)), levels: Object.fromEntries(levels) };
+  const level = worst(levels.map(([, level]) => level));
+  return { worst: level, levels: Object.fromEntries(levels), headline: verdictOf(level, status)[0] };
 }
 """
 
@@ -96,14 +97,26 @@ def status(**changes: Any) -> dict[str, Any]:
         "stale_for_ms": 0,
         "database": True,
         "expected": names,
-        "processes": [{"process": name, "state": "running", "alarm": "", "gauges": {}} for name in names],
+        "processes": [{"process": name, "state": "running", "alarms": [], "gauges": {}} for name in names],
         "shards": [{"unwritten_ms": 0}],
+        "missing": [],
+        "silent": [],
+        "alarms": [],
+        "market": "",
     }
     return {**good, **changes}
 
 
 def without(name: str) -> dict[str, Any]:
     return status(processes=[each for each in status()["processes"] if each["process"] != name])
+
+
+def silent(name: str) -> dict[str, Any]:
+    found = status()["processes"]
+    return status(processes=[{**each, "state": "silent"} if each["process"] == name else each for each in found])
+
+
+ALARM = {"process": "ingest-A", "kind": "dead_symbol", "reason": "ETHUSDT is silent", "since_ms": 1}
 
 
 def finding(severity: str, **changes: Any) -> dict[str, Any]:
@@ -117,6 +130,10 @@ TROUBLES: list[tuple[dict[str, Any], list[Any], list[Any], str, str]] = [
     (without("ingest-B"), [], [], "Processes", "warn"),
     (without("aggregator-0"), [], [], "Processes", "bad"),
     (without("clock"), [], [], "Processes", "bad"),
+    (silent("ingest-B"), [], [], "Processes", "warn"),
+    (silent("aggregator-0"), [], [], "Processes", "bad"),
+    (status(alarms=[ALARM]), [], [], "Alarms", "warn"),
+    (status(market="no market data comes: no trade for 60 s"), [], [], "Market data", "bad"),
     (status(shards=[{"unwritten_ms": 61_000}]), [], [], "Table", "warn"),
     (status(shards=[{"unwritten_ms": 601_000}]), [], [], "Table", "bad"),
     (status(), [{"symbol": "BTCUSDT"}], [], "Gaps", "warn"),
@@ -165,6 +182,20 @@ async def test_the_verdict_of_the_scoreboard(page: Page) -> None:
     assert told == "warn"
     assert text == "2 bars are missing, 1 bar is not proven, 1 bar waits for repair, 2 findings stand."
     assert (await page.evaluate(BOARD, [board(audited=0, exact=0)]))[2] == "off"
+
+
+HEADLINES = [
+    (status(), "The data can be trusted"),
+    (status(alarms=[ALARM]), "Trust with reservations"),
+    (silent("clock"), "Do not rely on this now"),
+    (status(market="no market data comes: no trade for 60 s"), "No market data comes"),
+    (without("clock") | {"market": "no market data comes: no trade for 60 s"}, "No market data comes"),
+]
+
+
+async def test_the_headline_is_true_and_says_first_that_no_market_data_come(page: Page) -> None:
+    for told, headline in HEADLINES:
+        assert (await page.evaluate(CHECKS, [told, [], []]))["headline"] == headline
 
 
 async def test_an_auditor_that_is_switched_off_is_no_trouble_and_no_check(page: Page) -> None:

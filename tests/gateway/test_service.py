@@ -6,11 +6,17 @@ import asyncio
 
 import pytest
 
+from klagg.clock import local_ms
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import HashUpdate
 from klagg.embedded import RedisServer
-from klagg.wire.keys import Keys
-from tests.gateway.kit import BTC, FINAL, Teller, running
+from klagg.process.alarms import AlarmKind
+from klagg.process.stats import Pulse, Stats
+from klagg.settings import Service
+from klagg.wire.entries import AGG_IDS, REST_LINE, TradeRow, tick_entry, trades_entry_of_rows
+from klagg.wire.fields import stamp
+from klagg.wire.keys import Keys, heartbeat_key
+from tests.gateway.kit import BTC, FINAL, NOW_MS, Teller, running
 from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
@@ -79,3 +85,72 @@ async def test_without_the_database_history_is_refused_and_live_goes_on(
         status, _, body = await client.ask("/fapi/v1/klines", symbol="BTCUSDT", interval="1m")
         assert (status, body["code"]) == (503, -1001)
         assert (await client.get("/fapi/v1/ticker/price", symbol="BTCUSDT"))["price"] == "64111.10"
+
+
+def trades_of(line: str) -> dict[str, str]:
+    row = TradeRow("BTCUSDT", 1, "1.0", "1", 1, 1, NOW_MS, False)
+    return trades_entry_of_rows([row], line=line, ids=AGG_IDS, recv_ms=NOW_MS)
+
+
+async def test_a_market_that_is_silent_is_said_first_whatever_else_goes_on(redis_url: str, teller: Teller) -> None:
+    """Ticks come and the aggregator commits, but no line brings a trade; what repair fetches is no market."""
+    streams, feed, number = teller.streams, Keys(0).feed, 0
+    teller.tell({BTC: {"trades": 1}})
+    alarmed = AlarmKind.NO_MARKET_DATA
+
+    async with running(redis_url, silent_s=5) as client:
+
+        def go_on(line: str = REST_LINE) -> None:
+            nonlocal number
+            number += 1
+            streams.write([commit_of(number)])
+            streams.append(feed, stamp(tick_entry(NOW_MS + number), "clock@1", number))
+            streams.append(feed, stamp(trades_of(line), "repair@1", number))
+
+        async def told() -> bool:
+            await asyncio.to_thread(go_on)
+            return "X-Klagg-Alarm" in (await client.ask("/fapi/v1/ping"))[1]
+
+        assert not await told()
+        await eventually(told, 30, 0.2)
+        _, headers, _ = await client.ask("/fapi/v1/time")
+        assert headers["X-Klagg-Alarm"] == alarmed
+        assert "X-Klagg-Stale-Ms" not in headers, "the aggregator goes on"
+        async with client.socket("/ws/btcusdt@kline_1m") as socket:
+            assert socket._response.headers["X-Klagg-Alarm"] == alarmed
+        await eventually(lambda: client.gateway.report.seen == [])
+        beat = Pulse("gateway", client.gateway._context.stats, Service(), 0.0).due(local_ms()).heartbeat
+        await asyncio.to_thread(streams.set_with_ttl, heartbeat_key("gateway"), beat, 60)
+
+        async def status() -> bool:
+            await asyncio.to_thread(go_on)
+            return bool((await client.get("/api/status"))["market"])
+
+        await eventually(status, 30, 0.2)
+        said = await client.get("/api/status")
+        assert said["ok"] is False
+        assert said["market"].startswith("no market data comes: no trade of any symbol has come for ")
+        assert said["alarms"][0]["kind"] == alarmed
+
+        async def over() -> bool:
+            await asyncio.to_thread(go_on, "A")
+            return "X-Klagg-Alarm" not in (await client.ask("/fapi/v1/ping"))[1]
+
+        await asyncio.to_thread(streams.delete, heartbeat_key("gateway"))
+        await eventually(over, 30, 0.2)
+
+
+async def test_a_process_that_lost_its_heartbeat_is_silent_and_an_alarm(redis_url: str, teller: Teller) -> None:
+    teller.tell({BTC: {"trades": 1}})
+    now_ms = local_ms()
+    for name, age_ms in (("clock", 11_000), ("repair", 0)):
+        beat = Pulse(name, Stats(), Service(), 0.0).due(now_ms - age_ms).heartbeat
+        teller.streams.set_with_ttl(heartbeat_key(name), beat, 60)
+    async with running(redis_url) as client:
+        said = await eventually(lambda: client.gateway.report.silent)
+        assert said == ["clock"]
+        status = await client.get("/api/status")
+        states = {each["process"]: each["state"] for each in status["processes"]}
+        assert states == {"repair": "starting", "clock": "silent"}
+        assert status["silent"] == ["clock"]
+        assert (await client.ask("/fapi/v1/ping"))[1]["X-Klagg-Alarm"] == "process_silent"

@@ -25,7 +25,11 @@ def test_processes_lengths_and_findings(streams: Streams, teller: Teller) -> Non
     streams.append(KEYS.findings, stamp(finding_entry(FindingKind.DATA_LOSS, Severity.ERROR, "gone"), "x", 1))
     teller.tell({("BTCUSDT", "1m"): FINAL})
     found = survey(streams, 1)
-    assert found.heartbeats == [{"process": "clock"}]
+    assert found.beats == {
+        "heartbeat:clock": '{"process": "clock"}',
+        "heartbeat:odd": "no json",
+        "heartbeat:list": "[]",
+    }
     assert (found.lengths[KEYS.live], found.lengths[KEYS.klines], found.lengths[KEYS.dead]) == (1, 1, 0)
     assert [(each["kind"], each["stream"]) for each in found.findings] == [("DATA_LOSS", KEYS.findings)]
     assert found.unwritten_ms == {}, "nobody writes a table"

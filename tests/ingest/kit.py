@@ -17,6 +17,7 @@ from websockets.exceptions import ConnectionClosed
 from ingest.parser import Rules
 from klagg.binance.endpoints import Endpoint
 from klagg.drivers.redis_streams import Entry, Streams
+from klagg.process.alarms import AlarmKind
 from klagg.process.stats import Stats
 from tests.webkit import serving
 
@@ -106,7 +107,7 @@ def mini_ticker(symbol: str, time_ms: int, volume: int, close: str = "85266.00")
 
 def alarms_of(stats: Stats, kind: str) -> int:
     """How many alarms of a kind there were."""
-    return stats.labelled_counters.get(("alarms", (("kind", kind),)), 0)
+    return stats.alarms.raised[AlarmKind(kind)]
 
 
 class SmallExchange:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 
 import pytest
@@ -37,7 +36,7 @@ def test_a_feed_is_full_at_its_cap_and_until_it_is_well_below() -> None:
 async def test_it_looks_now_and_then_and_says_what_changed(caplog: pytest.LogCaptureFixture) -> None:
     redis, stats, now = Measured(), Stats(), [1000.0]
     settings = from_tree({"shards": 2, "streams": {"feed_percent": 20}})
-    capacity = FeedCapacity(redis, settings, stats=stats, log=logging.getLogger("test"), now_ms=lambda: now[0])
+    capacity = FeedCapacity(redis, settings, stats=stats, now_ms=lambda: now[0])
     await capacity.measure()
     await capacity.measure()
     assert redis.measurements == 2
@@ -52,7 +51,8 @@ async def test_it_looks_now_and_then_and_says_what_changed(caplog: pytest.LogCap
     assert [record.getMessage() for record in caplog.records] == [
         "ALARM: feed:{1} takes 10 MB of the 10 MB that streams.feed_percent allows: the aggregator falls behind; "
         "trades are held back meanwhile",
-        "feed:{1} has room again: it takes 8 MB of 10 MB",
+        "the alarm feed_full is over after 0 s: feed:{1} takes 10 MB of the 10 MB that streams.feed_percent allows: "
+        "the aggregator falls behind; trades are held back meanwhile",
     ]
     assert stats.counters["feed_full"] == 1
 
@@ -61,9 +61,7 @@ async def test_it_looks_now_and_then_and_says_what_changed(caplog: pytest.LogCap
 async def test_it_measures_a_real_feed_against_the_real_maxmemory(redis_url: str) -> None:
     streams = AsyncStreams(redis_url)
     settings = from_tree({"streams": {"feed_percent": 1}, "redis": {"maxmemory_mb": 64}})
-    capacity = FeedCapacity(
-        streams, settings, stats=Stats(), log=logging.getLogger("test"), now_ms=iter(range(0, 10**9, 10**6)).__next__
-    )
+    capacity = FeedCapacity(streams, settings, stats=Stats(), now_ms=iter(range(0, 10**9, 10**6)).__next__)
     await capacity.measure()
     assert capacity.full == {}
     for _ in range(8):

@@ -37,7 +37,7 @@ async def test_one_dead_symbol_is_unmarked_and_subscribed_to_anew(
         assert [message["method"] for message in exchange.messages] == ["UNSUBSCRIBE", "SUBSCRIBE"]
         assert {name for message in exchange.messages for name in message["params"]} == {"ethusdt@aggTrade"}
         assert len(exchange.connections) == 1
-        assert alarms_of(context.stats, "dead_symbol") == context.stats.counters["alarms"] == 1
+        assert alarms_of(context.stats, "dead_symbol") == sum(context.stats.alarms.raised.values()) == 1
     assert "ALARM: ETHUSDT on connection A1 is silent, trades lag 1." in caplog.text
     assert "trades of ETHUSDT arrive again" in caplog.text
 
@@ -80,7 +80,7 @@ async def test_a_quiet_connection_is_marked_when_the_tickers_bear_it_out(streams
         context = a_context(exchange, redis_url, **hasty(symbols_per_connection=1))
         async with a_line(context, TIMINGS):
             await eventually(lambda: set(column_of(feed_of(streams, "watermark"), "symbols")) == set(SYMBOLS))
-            assert not context.stats.counters["alarms"]
+            assert not sum(context.stats.alarms.raised.values())
 
 
 async def test_a_silent_control_connection_is_told_by_trades(streams: Streams, redis_url: str) -> None:
@@ -90,7 +90,7 @@ async def test_a_silent_control_connection_is_told_by_trades(streams: Streams, r
         async with a_line(context, TIMINGS):
             await eventually(lambda: alarms_of(context.stats, "silent_control"))
             await eventually(lambda: len(exchange.controls) == 2)
-            assert context.stats.counters["alarms"] == 1
+            assert sum(context.stats.alarms.raised.values()) == 1
             assert marked(streams) == set(SYMBOLS)
 
 

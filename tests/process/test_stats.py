@@ -8,14 +8,15 @@ import os
 import pytest
 
 from klagg import settings
-from klagg.process.stats import SERIES_MAX, Alarm, Pulse, Stats
+from klagg.process.alarms import MOMENT_MS, AlarmKind, Alarms
+from klagg.process.stats import SERIES_MAX, Flow, Pulse, Stats
 
 START_MS = 1_700_000_000_000.0
 CONFIG = settings.Service(statistics_s=10, heartbeat_ms=1000)
 
 
-def new_pulse(stats: Stats, *, alarm: bool = False) -> Pulse:
-    return Pulse("ingest-币", stats, CONFIG, START_MS, Alarm("messages", "trades") if alarm else None)
+def new_pulse(stats: Stats, *, flow: bool = False) -> Pulse:
+    return Pulse("ingest-币", stats, CONFIG, START_MS, Flow("messages", "trades") if flow else None)
 
 
 def test_counters_grow_and_gauges_show_the_latest() -> None:
@@ -97,11 +98,12 @@ def test_a_heartbeat_is_due_at_once_and_then_every_heartbeat_ms() -> None:
 
 
 def test_the_statistics_line_is_due_every_statistics_s_with_a_heartbeat() -> None:
-    pulse = new_pulse(Stats())
+    stats = Stats()
+    pulse = new_pulse(stats)
     beats = {offset: pulse.due(START_MS + offset) for offset in range(0, 40_000, 300)}
     assert [offset for offset, beat in beats.items() if beat.line] == [10_200, 20_400, 30_600]
     assert all(beat.heartbeat for beat in beats.values() if beat.line)
-    assert not any(beat.alarm for beat in beats.values())
+    assert stats.alarms.standing == []
 
 
 def test_the_line_names_counters_with_their_growth_and_gauges() -> None:
@@ -123,7 +125,7 @@ def test_the_heartbeat_is_json_that_says_everything() -> None:
         "process": "ingest-币",
         "pid": os.getpid(),
         "state": "starting",
-        "alarm": "",
+        "alarms": [],
         "started_ms": int(START_MS),
         "time_ms": int(START_MS),
         "counters": {},
@@ -139,7 +141,7 @@ def test_the_heartbeat_is_json_that_says_everything() -> None:
         "process": "ingest-币",
         "pid": os.getpid(),
         "state": "running",
-        "alarm": "",
+        "alarms": [],
         "started_ms": int(START_MS),
         "time_ms": int(START_MS) + 10_000,
         "counters": {"trades": 125},
@@ -158,55 +160,72 @@ def test_rates_are_those_of_the_last_whole_period() -> None:
     assert json.loads(pulse.due(START_MS + 30_000).heartbeat)["rates"] == {"trades": 100.0}
 
 
-def test_messages_without_trades_raise_the_alarm() -> None:
+def alarms_in(heartbeat: str) -> list[str]:
+    """The reasons of the alarms in a heartbeat, which are all of the kind NO_OUTPUT."""
+    alarms = json.loads(heartbeat)["alarms"]
+    assert {each["kind"] for each in alarms} <= {AlarmKind.NO_OUTPUT}
+    return [each["reason"] for each in alarms]
+
+
+def test_messages_without_trades_raise_the_alarm(caplog: pytest.LogCaptureFixture) -> None:
     stats = Stats()
-    pulse = new_pulse(stats, alarm=True)
+    pulse = new_pulse(stats, flow=True)
     stats.add("messages", 7)
     beat = pulse.due(START_MS + 10_000)
-    assert beat.alarm == "ALARM: 7 messages in 10 s and no trades"
-    assert json.loads(beat.heartbeat)["alarm"] == beat.alarm
+    assert alarms_in(beat.heartbeat) == ["7 messages in 10 s and no trades: the log says why"]
+    assert "ALARM: 7 messages in 10 s and no trades" in caplog.text
 
 
-def test_the_alarm_stands_in_the_heartbeat_until_a_period_is_well_again() -> None:
+def test_the_alarm_stands_in_the_heartbeat_until_a_period_is_well_again(caplog: pytest.LogCaptureFixture) -> None:
     stats = Stats()
-    pulse = new_pulse(stats, alarm=True)
+    pulse = new_pulse(stats, flow=True)
     stats.add("messages", 7)
-    assert pulse.due(START_MS + 10_000).alarm
+    pulse.due(START_MS + 10_000)
     stats.add("messages")
     stats.add("trades")
-    between = pulse.due(START_MS + 15_000)
-    assert not between.alarm
-    assert json.loads(between.heartbeat)["alarm"]
-    after = pulse.due(START_MS + 20_000)
-    assert not after.alarm
-    assert json.loads(after.heartbeat)["alarm"] == ""
+    assert alarms_in(pulse.due(START_MS + 15_000).heartbeat)
+    assert alarms_in(pulse.due(START_MS + 20_000).heartbeat) == []
+    assert [each.levelname for each in caplog.records] == ["ERROR", "WARNING"], "raised once, over once"
 
 
-def test_trades_long_ago_do_not_silence_the_alarm() -> None:
+def test_trades_long_ago_do_not_silence_the_alarm(caplog: pytest.LogCaptureFixture) -> None:
     stats = Stats()
-    pulse = new_pulse(stats, alarm=True)
+    pulse = new_pulse(stats, flow=True)
     stats.add("messages", 10)
     stats.add("trades", 10)
-    assert not pulse.due(START_MS + 10_000).alarm
-    stats.add("messages", 3)
-    assert pulse.due(START_MS + 20_000).alarm == "ALARM: 3 messages in 10 s and no trades"
-    stats.add("messages", 2)
-    assert pulse.due(START_MS + 30_000).alarm == "ALARM: 2 messages in 10 s and no trades"
+    assert alarms_in(pulse.due(START_MS + 10_000).heartbeat) == []
+    for number, messages in enumerate((3, 2), 2):
+        stats.add("messages", messages)
+        (reason,) = alarms_in(pulse.due(START_MS + number * 10_000).heartbeat)
+        assert reason.startswith(f"{messages} messages in 10 s and no trades")
+    assert len(caplog.records) == 1, "one that stands is not said again"
 
 
 @pytest.mark.parametrize(("messages", "trades"), [(0, 0), (5, 1), (0, 3)])
 def test_no_alarm_otherwise(messages: int, trades: int) -> None:
     stats = Stats()
-    pulse = new_pulse(stats, alarm=True)
+    pulse = new_pulse(stats, flow=True)
     stats.add("messages", messages)
     stats.add("trades", trades)
-    beat = pulse.due(START_MS + 10_000)
-    assert beat.line
-    assert not beat.alarm
+    assert pulse.due(START_MS + 10_000).line
+    assert stats.alarms.standing == []
 
 
-def test_without_an_alarm_set_none_is_raised() -> None:
+def test_without_a_flow_set_no_alarm_is_raised() -> None:
     stats = Stats()
     pulse = new_pulse(stats)
     stats.add("messages", 7)
-    assert not pulse.due(START_MS + 10_000).alarm
+    pulse.due(START_MS + 10_000)
+    assert stats.alarms.standing == []
+
+
+def test_alarms_about_a_moment_end_by_the_pulse() -> None:
+    now_ms = START_MS
+    stats = Stats(alarms=Alarms(lambda: now_ms))
+    pulse = new_pulse(stats)
+    stats.alarms.raise_(AlarmKind.WALL_CLOCK_SET, "the clock was set", lasting_ms=MOMENT_MS)
+    assert json.loads(pulse.due(now_ms).heartbeat)["alarms"] == [
+        {"kind": "wall_clock_set", "reason": "the clock was set", "since_ms": int(START_MS), "subjects": 1}
+    ]
+    now_ms += MOMENT_MS
+    assert json.loads(pulse.due(now_ms).heartbeat)["alarms"] == []

@@ -16,6 +16,7 @@ from klagg import settings
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Append, Streams
 from klagg.embedded import PostgresServer, RedisServer
+from klagg.process.alarms import Alarms
 from klagg.process.group_consumer import PAGE_ENTRIES
 from klagg.settings import Settings
 from klagg.wire.fields import text_of
@@ -238,7 +239,7 @@ def test_a_cap_that_cuts_the_backlog_is_found_said_and_survived(
     same gap from its side, and stores everything else."""
     klines = minutes(30_000)
     small = Settings(audit=settings.Audit(full=False), streams=settings.Streams(klines_percent=1))
-    trimmer = Trimmer(streams, KEYS, small, logging.getLogger("test"))
+    trimmer = Trimmer(streams, KEYS, small, logging.getLogger("test"), Alarms())
     trimmer.ensure_groups()
     cap = int(streams.information("memory")["maxmemory"]) // 100
     with start() as writer:

@@ -134,6 +134,7 @@ function liveness() {
   if (status.stale) {
     return ["warn", `stale ${span(status.stale_for_ms)}`, `Live data stopped ${span(status.stale_for_ms)} ago. What you see is the last good state; it updates by itself as soon as the pipeline continues.`];
   }
+  if (status.market) return ["bad", "no market data", `${status.market.charAt(0).toUpperCase()}${status.market.slice(1)}.`];
   if (!socket.open && Date.now() - cutAt > CUT_AFTER_MS) return ["warn", "no live feed", "The live connection is lost; prices are only requested from time to time. Trying again."];
   return ["good", "live", ""];
 }

@@ -4,10 +4,11 @@ import { get } from "./api.js";
 import { MARKS, quiet, section, tableOf, tileList, verdict } from "./blocks.js";
 import { byId, make } from "./dom.js";
 import { clock, count, short, span, utc, whole } from "./format.js";
-import { VERDICTS, checks, openGaps, worst } from "./trust.js";
+import { checks, openGaps, verdictOf, worst } from "./trust.js";
 
 const STORED_EVERY_MS = 10_000;
 const RATES_SHOWN = 4;
+const SILENT = ["silent", "unreadable"];
 
 export class Pipeline {
   #status = null;
@@ -53,19 +54,20 @@ export class Pipeline {
       ? checks(this.#status, this.#open, this.#findings)
       : [{ level: "bad", title: "Gateway", text: "The gateway cannot be reached." }];
     const level = worst(found.map((each) => each.level));
+    const [headline, sentence] = verdictOf(level, this.#status);
     const dot = byId("nav-trust");
     dot.hidden = false;
-    if (level !== this.#level) {
-      this.#level = level;
+    if (`${level} ${headline}` !== this.#level) {
+      this.#level = `${level} ${headline}`;
       dot.className = `dot ${level}`;
-      dot.title = VERDICTS[level][0];
+      dot.title = headline;
       dot.setAttribute("role", "img");
-      dot.setAttribute("aria-label", VERDICTS[level][0]);
+      dot.setAttribute("aria-label", headline);
     }
     if (!this.#shown) return;
     const box = byId("view-pipeline");
     const { scrollLeft } = box.querySelector(".scroll") ?? { scrollLeft: 0 };
-    box.replaceChildren(verdict("verdict", level, ...VERDICTS[level]), checkList(found), ...(this.#status ? this.#rest() : []));
+    box.replaceChildren(verdict("verdict", level, headline, sentence), checkList(found), ...(this.#status ? this.#rest() : []));
     const scroller = box.querySelector(".scroll");
     if (scroller) scroller.scrollLeft = scrollLeft;
   }
@@ -110,11 +112,17 @@ function processTable(status) {
   const present = status.processes.map((each) => each.process);
   const missing = (status.expected ?? []).filter((name) => !present.includes(name));
   const rows = status.processes.toSorted((a, b) => a.process.localeCompare(b.process)).map((each) => ({
-    kind: each.alarm ? "bad" : each.state === "running" ? "" : "warn",
-    cells: [each.process, each.alarm || each.state, span(each.time_ms - each.started_ms), rates(each), gauges(each)],
+    kind: each.alarms?.length || SILENT.includes(each.state) ? "bad" : each.state === "running" ? "" : "warn",
+    cells: [each.process, stateOfProcess(each), each.started_ms ? span(each.time_ms - each.started_ms) : "–", rates(each), gauges(each)],
   }));
   rows.unshift(...missing.map((name) => ({ kind: "bad", cells: [name, "no sign of life", "–", "", ""] })));
   return tableOf(["Process", "State", "Runs for", "A second", "Shows"], rows, "No process shows a sign of life.");
+}
+
+/** A silent process is silent, whatever it said before; else its alarms say more than its state. */
+function stateOfProcess(each) {
+  if (SILENT.includes(each.state)) return each.age_ms ? `${each.state} for ${span(each.age_ms)}` : each.state;
+  return (each.alarms ?? []).map((alarm) => alarm.reason).join("; ") || each.state;
 }
 
 const rates = (process) => Object.entries(process.rates ?? {}).filter(([, value]) => value > 0)

@@ -22,19 +22,38 @@ function liveState(status) {
   return { level: "good", title, text: "It follows the exchange's clock." };
 }
 
+/** Whether trades come at all: no other sign of health counts while they do not. */
+function marketData(status) {
+  const title = "Market data";
+  if (status.market) return { level: "bad", title, text: sentence(status.market) };
+  return { level: "good", title, text: "Trades come." };
+}
+
+const sentence = (text) => `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
+
+const SILENT = ["silent", "unreadable"];
+
 function processes(status) {
   const title = "Processes";
-  const names = status.processes.map((each) => each.process);
-  const gone = (status.expected ?? []).filter((name) => !names.includes(name));
-  const alarms = status.processes.filter((each) => each.alarm);
+  const names = status.processes.filter((each) => !SILENT.includes(each.state)).map((each) => each.process);
+  const gone = [
+    ...(status.expected ?? []).filter((name) => !names.includes(name)),
+    ...status.processes.filter((each) => SILENT.includes(each.state) && !(status.expected ?? []).includes(each.process)).map((each) => each.process),
+  ];
   const halting = status.processes.filter((each) => each.state !== "running" && (status.expected ?? [each.process]).includes(each.process));
   if (gone.length) {
     const needed = gone.some((name) => /^(aggregator|clock)/.test(name)) || !names.some((name) => name.startsWith("ingest"));
     return { level: needed ? "bad" : "warn", title, text: `${gone.join(", ")} ${gone.length === 1 ? "does" : "do"} not show a sign of life.` };
   }
-  if (alarms.length) return { level: "warn", title, text: alarms.map((each) => `${each.process}: ${each.alarm}`).join("; ") };
   if (halting.length) return { level: "warn", title, text: halting.map((each) => `${each.process} is ${each.state}`).join("; ") };
   return { level: "good", title, text: `${count(names.length, "process", "processes")} run and report their state.` };
+}
+
+function alarms(status) {
+  const title = "Alarms";
+  const found = status.alarms ?? [];
+  if (!found.length) return { level: "good", title, text: "No alarm stands." };
+  return { level: "warn", title, text: found.map((each) => `${each.process}: ${each.reason}`).join("; ") };
 }
 
 function table(status) {
@@ -75,14 +94,14 @@ const kinds = (found) => [...new Set(found.map((each) => each.kind))].slice(0, 3
 
 function audits(status) {
   const title = "Audits";
-  const names = status.processes.filter((each) => !each.state.startsWith("off")).map((each) => each.process).filter((name) => name.startsWith("auditor"));
+  const names = status.processes.filter((each) => !each.state.startsWith("off") && !SILENT.includes(each.state)).map((each) => each.process).filter((name) => name.startsWith("auditor"));
   if (!names.length) return { level: "off", title, text: "No auditor runs: the result is not checked a second time." };
   return { level: "good", title, text: `${names.join(", ")} ${names.length === 1 ? "checks" : "check"} the result.` };
 }
 
 /** All checks; `gapsOpen` and `found` are null where the database cannot tell. */
 export function checks(status, gapsOpen, found) {
-  return [liveState(status), processes(status), gaps(status, gapsOpen), table(status), findings(found, status.time), audits(status)];
+  return [marketData(status), liveState(status), processes(status), alarms(status), gaps(status, gapsOpen), table(status), findings(found, status.time), audits(status)];
 }
 
 export const VERDICTS = {
@@ -90,6 +109,10 @@ export const VERDICTS = {
   warn: ["Trust with reservations", "Bars that are marked complete are right; see below what is missing."],
   bad: ["Do not rely on this now", "The data may be old or wrong; see below why."],
 };
+
+/** The headline and its sentence: that no market data come is said before everything else. */
+export const verdictOf = (level, status) =>
+  (status?.market ? ["No market data comes", sentence(status.market)] : VERDICTS[level]);
 
 // ---- the scoreboard
 

@@ -59,7 +59,7 @@ class ProcessLine:
             return "down"
         if self.beat is None:
             return "starting"
-        return "ALARM" if self.beat.get("alarm") else str(self.beat.get("state", "?"))
+        return "ALARM" if self.beat.get("alarms") else str(self.beat.get("state", "?"))
 
 
 @dataclass(frozen=True, slots=True)
