@@ -18,12 +18,12 @@ from aggregator.ledger import Ledger
 from aggregator.parking import Parking
 from aggregator.ring import ENDLESS, NO_BUCKET, Ring
 from aggregator.symbols import SymbolTable
-from klagg.binance.payloads import SUBSCRIBABLE
+from klagg.binance.contracts import TRADING
+from klagg.binance.contracts import is_over as is_over_by
 from klagg.errors import ContractError
 from klagg.wire.entries import EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, Listing, events_entry, listings_of
 from klagg.wire.fields import Fields, RawFields
 
-TRADING = "TRADING"
 SCALE_MAX = 17
 """The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
 FREED_MAX = 10_000
@@ -45,8 +45,8 @@ def usable_listings(raw: RawFields) -> list[Listing]:
 
 
 def is_over(listing: Listing, time_ms: int) -> bool:
-    """Whether no more trades are to be expected: by its status, or because its delivery time has passed."""
-    return listing.status not in SUBSCRIBABLE or (listing.status != TRADING and listing.delivery <= time_ms)
+    """Whether no more trades are to be expected at `time_ms` (exchange ms); see klagg.binance.contracts."""
+    return is_over_by(listing.status, listing.delivery, time_ms)
 
 
 class Listings:

@@ -24,6 +24,7 @@ from aggregator.finality import Finality
 from aggregator.ledger import NO_TIME, NONE, Gap, GapEvent, Ledger
 from aggregator.repair_budget import PAGE_IDS, TokenBucket, cost_of
 from aggregator.symbols import SymbolTable
+from klagg.binance.contracts import is_open
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE, MINUTE_MS, Interval
 from klagg.settings import Aggregator
 from klagg.wire.entries import REQUEST_KLINES, REQUEST_TRADES, Request
@@ -51,7 +52,6 @@ START_REQUESTS = 3
 """The most requests of one cold start: minutes, hours, days."""
 START = -1
 """The key of a symbol's cold start among its needs; the others are the first ids of gaps."""
-TRADING = "TRADING"
 UNSEEN, BY_WATERMARK, BY_TRADE = 0, 1, 2
 """How a symbol was joined: not yet, by a line that carries it, by a trade."""
 
@@ -232,7 +232,7 @@ class RepairRequests:
                 self._join(slot, BY_TRADE, start_ms if start_ms >= joined_ms else time_ms)
         carried = ~traded & (joined == UNSEEN) & (self._finality.alive_until[:count] != NO_TIME)
         for slot in np.flatnonzero(carried).tolist():
-            if self._symbols.statuses[slot] == TRADING:
+            if is_open(self._symbols.statuses[slot]):
                 self._join(slot, BY_WATERMARK, time_ms)
 
     def _join(self, slot: int, how: int, time_ms: int) -> None:
@@ -253,7 +253,7 @@ class RepairRequests:
         ranges = self._unknown_past(slot, minute_ms, MINUTE.open_time(time_ms - self._window_ms) + MINUTE_MS)
         over_ms = max((each.close_time(minute_ms) for each in self._intervals), default=minute_ms)
         over = not ranges or over_ms < time_ms - self._window_ms
-        if self._symbols.statuses[slot] != TRADING if quiet else over:
+        if not is_open(self._symbols.statuses[slot]) if quiet else over:
             self._drop(slot, START)
             return []
         deadline_ms = time_ms + min(START_WAIT_MS << min(need.tries, 10), START_WAIT_MS_MAX)

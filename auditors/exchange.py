@@ -17,7 +17,7 @@ expected from BEGIN_MS after its listing, or after it was first seen here.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -27,8 +27,8 @@ from auditors.day_counts import DayCounts, JudgedBar
 from auditors.findings import Finding
 from auditors.open_findings import OpenFindings
 from auditors.schedule import AuditedSeries, Look, Schedule, SeriesKey
+from klagg.binance.contracts import TRADING, is_over
 from klagg.binance.kline_rows import told_by_rest
-from klagg.binance.payloads import SUBSCRIBABLE
 from klagg.errors import ContractError
 from klagg.intervals import HOUR_MS, MINUTE, MINUTE_MS, Interval, ordered
 from klagg.kline import Kline, Values
@@ -48,7 +48,6 @@ NEITHER_SIDE_MS: Final = 5 * MINUTE_MS
 BEGIN_MS: Final = 10 * MINUTE_MS
 REACH_MS: Final = 3 * HOUR_MS
 """How far the first start looks back."""
-TRADING: Final = "TRADING"
 UNREADABLE_PAUSE_MS: Final = HOUR_MS
 """The pause of a series whose bars in the table cannot be read."""
 
@@ -107,12 +106,13 @@ class ExchangeAudit:
             self._shifts.setdefault(key, set()).update(shifts)
             self.open_findings.restore(symbol, interval, counts.different.values())
 
-    def update_listings(self, listings: Iterable[Listing], now_ms: int) -> None:
-        """Take in the exchange's current listings of the configured symbols. A symbol that is missing has ended."""
+    def update_listings(self, listings: Iterable[Listing], now_ms: int, names: Collection[str] = ()) -> None:
+        """Take in the exchange's current listings of the configured symbols, and all `names` that it lists: a symbol
+        that is in neither has ended."""
         self._began_ms = self._began_ms or now_ms
         listed = {each.symbol: each for each in listings}
         for name, each in listed.items():
-            if each.status not in SUBSCRIBABLE or (each.status != TRADING and each.delivery <= now_ms):
+            if is_over(each.status, each.delivery, now_ms):
                 self._end(name, min(now_ms, each.delivery))
                 continue
             if name in self._ended:  # it is listed again
@@ -128,7 +128,7 @@ class ExchangeAudit:
                 if series.next_ms is None and goes_on is not None and goes_on >= each.generation:
                     series.next_ms = self._shifted_before(series.key, interval, goes_on)
                     series.seen_ms = goes_on
-        for name in {each.symbol for each in self.schedule.series.values()} - listed.keys():
+        for name in {each.symbol for each in self.schedule.series.values()} - listed.keys() - set(names):
             self._end(name, now_ms)
 
     def _shifted_before(self, key: SeriesKey, interval: Interval, time_ms: int) -> int:

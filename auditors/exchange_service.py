@@ -29,7 +29,7 @@ from auditors.schedule import Look
 from auditors.stream_service import wait_until_stopped_async
 from klagg.backoff import Backoff
 from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of, values_of_row
-from klagg.binance.payloads import listings_of
+from klagg.binance.payloads import contracts_of
 from klagg.binance.rest_client import ExchangeRest
 from klagg.binance.weight_account import ROLE_AUDIT, PatientGate, audit_share
 from klagg.clock import ExchangeClock, steady_ms
@@ -159,13 +159,13 @@ class ExchangeAuditor:
         choice = self._settings.exchange
         info = await self._rest.exchange_info()
         self._stats.add("answers")
-        try:
-            listings = listings_of(info, choice.quote_assets, choice.contract_types).listings
-        except ConfigError as none:  # none of the configured symbols is listed
-            self._context.log.warning("the symbols stay as they are: %s", none)
-            return
-        chosen = [each for each in listings if not choice.symbols or each.symbol in choice.symbols]
-        self.audit.update_listings(chosen, self.now_ms)
+        listed = contracts_of(info)
+        chosen = [
+            each.listing
+            for name, each in listed.by_name.items()
+            if (not choice.symbols or name in choice.symbols) and each.fits(choice.quote_assets, choice.contract_types)
+        ]
+        self.audit.update_listings(sorted(chosen, key=lambda each: each.symbol), self.now_ms, listed.names)
 
     async def _amended(self) -> None:
         """Take in recent amendments, as far back as an aggregator can amend the longest bars."""

@@ -7,10 +7,10 @@ work for a single frame is to keep it.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 
-from ingest.parser import Columns, Rejection, Reply, Rules, parse_frames
+from ingest.parser import Columns, Rejection, Reply, Rules, Word, parse_frames
 from klagg.wire.entries import TRADE_COLUMNS, trades_entry
 from klagg.wire.fields import Fields
 from klagg.wire.keys import shard_of
@@ -33,6 +33,8 @@ class Closed:
     newest_ms: int
     rejections: list[Rejection]
     replies: list[Reply]
+    words: Mapping[Word, int] = field(default_factory=dict)
+    """How many trades had each word that nobody has seen."""
 
 
 class FrameBatch:
@@ -127,6 +129,7 @@ class FrameBatch:
             newest_ms=parsed.newest_ms,
             rejections=parsed.rejections,
             replies=parsed.replies,
+            words=parsed.words,
         )
 
     def _sharded(self, columns: Columns) -> Iterable[tuple[int, Columns]]:

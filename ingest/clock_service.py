@@ -25,7 +25,7 @@ from ingest.sequenced_writer import SequencedWriter
 from ingest.session import ConnectionOptions
 from ingest.synchroniser import Synchroniser
 from ingest.timings import DEFAULT_TIMINGS, Timings
-from ingest.universe import Doubts, Universe, chosen_news
+from ingest.universe import CONTRACT_TYPE, STATUS, Answer, Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
 from klagg.binance.endpoints import CONTRACT_INFO
 from klagg.binance.payloads import ContractNews
@@ -36,6 +36,7 @@ from klagg.drivers.redis_streams import Append
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
 from klagg.process.alarms import MOMENT_MS, AlarmKind
 from klagg.process.service import AsyncContext, run_async
+from klagg.process.unknown_words import UnknownWords
 from klagg.wire.entries import (
     TRIGGER_DAYS,
     TRIGGER_RETENTION,
@@ -50,6 +51,7 @@ from klagg.wire.keys import CLOCK_KEY, Keys, shard_of
 SYNC: Final = "sync"
 TICK: Final = "tick"
 LISTINGS: Final = "listings"
+STATUSES: Final = "statuses"
 
 TRIGGERS_KEPT: Final = 1000
 
@@ -91,6 +93,9 @@ class ClockJobs:
         )
         self._listed = False
         context.position = self._position
+        self._written: dict[str, Listing] = {}
+        self._malformed: frozenset[str] = frozenset()
+        self._words = UnknownWords(self._stats, self._log, STATUS, CONTRACT_TYPE)
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A tick that is late is still the newest one; several that are late are one.
         self._scheduler = AsyncIOScheduler(
@@ -111,6 +116,7 @@ class ClockJobs:
         self._scheduler.add_listener(self._on_skipped, EVENT_JOB_MAX_INSTANCES)
         self._plan(SYNC, self.sync, clock.sync_s, at_once=True)
         self._plan(LISTINGS, self.listings, clock.listings_s, at_once=True)
+        self._plan(STATUSES, self.statuses, clock.statuses_s)
         self._plan(TRIGGER_SNAPSHOT, self.snapshot, clock.snapshot_s)
         self._plan(TRIGGER_RETENTION, self.retention, clock.retention_s, at_once=True)
         self._plan(TRIGGER_DAYS, self.days, clock.days_s)
@@ -176,38 +182,36 @@ class ClockJobs:
         return True
 
     async def listings(self) -> None:
-        """Write all symbols to their shards; tried again until both the exchange and Redis answer.
+        """Write all symbols to their shards; tried again until both the exchange and Redis answer."""
+        await self._list(LISTINGS, everything=True)
 
-        A configuration that fits no listing ends the process at its start. Later it is a warning: a symbol named there
-        may have been delisted meanwhile.
-        """
+    async def statuses(self) -> None:
+        """Write the symbols whose listing is another one than was written last, so that a halt is known soon."""
+        if self._listed:
+            await self._list(STATUSES, everything=False)
+
+    async def _list(self, job: str, *, everything: bool) -> None:
         exchange = self._settings.exchange
         try:
             info = await self._rest.exchange_info()
             self._doubts.requested(monotonic())
-            chosen, vanished = self._universe.read(info, exchange, steady_ms())
-            self._doubts.answered(self._universe)
-            self._note_vanished(vanished)
-            listings = self._doubts.with_news(chosen.listings)
-            await self._writer.write(lambda: self._listing_entries([*listings, *self._universe.gone.values()]))
+            answer = self._universe.read(info, exchange, steady_ms())
+            self._doubts.answered(self._universe, exchange)
+            self._note_answer(answer)
+            listings = [*self._doubts.with_news(answer.chosen.listings), *self._universe.gone.values()]
+            changed = listings if everything else [each for each in listings if self._written.get(each.symbol) != each]
+            await self._writer.write(lambda: self._listing_entries(changed))
         except (ExchangeUnavailable, ExchangeRefused, RedisUnavailable, RedisRefused) as trouble:
             retry_after_s = trouble.retry_after_s if isinstance(trouble, ExchangeRefused) else 0.0
             delay_s = max(self._backoff.next_s(), min(retry_after_s, self._timings.listings_retry_cap_s))
             self._log.warning("no listings, next try in %.1f s: %s", delay_s, trouble)
-            self._again(LISTINGS, delay_s)
-            return
-        except KlaggError as unusable:
-            if not self._listed:
-                raise
-            self._log.warning("the listings stay as they were: %s", unusable)
+            self._again(job, delay_s)
             return
         self._listed = True
+        self._written = {each.symbol: each for each in listings}
         self._backoff.reset()
         self._stats.add("listings")
-        self._stats.show("symbols", len(chosen.listings))
-        for problem in chosen.malformed:
-            self._stats.add("malformed_listings")
-            self._log.warning("left out: %s", problem)
+        self._stats.show("symbols", len(answer.chosen.listings))
         if self._universe.doubtful:
             self._again(LISTINGS, min(self._settings.clock.listings_s, self._timings.confirm_s))
 
@@ -236,10 +240,33 @@ class ClockJobs:
         if not task.cancelled() and (error := task.exception()) and not self._failure.done():
             self._failure.set_exception(error)
 
-    def _note_vanished(self, names: Sequence[str]) -> None:
-        for name in names:
+    def _raise_halts(self) -> None:
+        """Raise and clear the alarms of the last answer: symbols that are halted, and a choice that is not there."""
+        alarms, halted = self._stats.alarms, self._universe.halted
+        for name, status in halted.items():
+            sentence = f"the exchange lists {name} as {status}: it stays as it is, and its bars go on without trades"
+            alarms.raise_(AlarmKind.HALTED, sentence, name)
+        alarms.keep(AlarmKind.HALTED, halted)
+        self._stats.show("halted_symbols", len(halted))
+        if why := self._universe.waits:
+            sentence = f"{why}: klagg waits for what is not there, and carries it when it comes"
+            alarms.raise_(AlarmKind.WAITING, sentence)
+        else:
+            alarms.clear(AlarmKind.WAITING)
+
+    def _note_answer(self, answer: Answer) -> None:
+        """Tell what an answer of exchangeInfo has that a person should know."""
+        for name in answer.vanished:
             self._stats.add("vanished_listings")
             self._log.warning("%s is no longer listed, and the exchange never said that it is over: it ends now", name)
+        for problem in answer.chosen.malformed:
+            if problem not in self._malformed:
+                self._stats.add("malformed_listings")
+                self._log.warning("left out: %s", problem)
+        self._malformed = frozenset(answer.chosen.malformed)
+        self._raise_halts()
+        for kind, word, symbol in answer.words:
+            self._words.note(kind, word, f"{symbol} has it, and stays as it is")
 
     def _may_tick(self) -> bool:
         may = self._tick_time.may_tick(steady_ms(), synced=self._clock.synced)
@@ -325,7 +352,7 @@ class ClockJobs:
                 if step_ms:
                     sentence = f"this machine's clock was set by {step_ms:.0f} ms; all jobs begin anew"
                     self._stats.alarms.raise_(AlarmKind.WALL_CLOCK_SET, sentence, lasting_ms=MOMENT_MS)
-                    for name in (SYNC, TICK, LISTINGS, TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS):
+                    for name in (SYNC, TICK, LISTINGS, STATUSES, TRIGGER_SNAPSHOT, TRIGGER_RETENTION, TRIGGER_DAYS):
                         self._again(name, 0.0)
         finally:
             for task in (stop, watch, *self._publishing):

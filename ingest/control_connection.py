@@ -9,15 +9,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import ujson
 
 from ingest.connection import Connection
+from ingest.parser import SYMBOL_TYPE
 from ingest.session import ConnectionOptions
 from klagg.binance.endpoints import Endpoint, StreamUrl
-from klagg.binance.payloads import ContractNews, Ticker, contract_of, event_in, tickers_of
+from klagg.binance.payloads import COIN_MARGINED, ContractNews, Ticker, contract_of, event_in, tickers_of
 from klagg.process.stats import Stats
+from klagg.process.unknown_words import UnknownWords
 from klagg.settings import Settings
 
 FRAME_BYTES_MAX: Final = 4 << 20
@@ -26,6 +28,9 @@ FRAME_BYTES_MAX: Final = 4 << 20
 
 TICKER, NEWS = "24hrMiniTicker", "contractInfo"
 """The types `e` of the events that come here."""
+
+EVENT: Final = "event"
+_SYMBOL_TYPES: Final = (1, COIN_MARGINED)
 
 
 class ControlConnection:
@@ -47,6 +52,7 @@ class ControlConnection:
         log: logging.Logger,
     ) -> None:
         self._on_news, self._on_tickers, self._stats = on_news, on_tickers, stats
+        self._words = UnknownWords(stats, log, EVENT, SYMBOL_TYPE)
         self.connection = Connection(
             name,
             StreamUrl.of(settings.exchange.websocket_url, Endpoint.COMBINED),
@@ -73,6 +79,18 @@ class ControlConnection:
             self._stats.add("contract_news")
             self._stats.add("events", type=NEWS)
             self._on_news(news)
+        self._note_words(event)
+
+    def _note_words(self, event: Any) -> None:
+        """Tell of events and symbol types that nobody has seen; a message that is no event has none."""
+        for row in event if isinstance(event, list) else [event]:
+            if not isinstance(row, dict):
+                continue
+            if (kind := row.get("e")) not in (TICKER, NEWS):
+                self._words.note(EVENT, str(kind)[:80], "events of this type are passed over")
+            if (symbol_type := row.get("st", 1)) not in _SYMBOL_TYPES:
+                where = "what is not said to be COIN-M is taken for USDⓈ-M"
+                self._words.note(SYMBOL_TYPE, str(symbol_type)[:80], where)
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""

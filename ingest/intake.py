@@ -5,14 +5,15 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 from ingest.batch import Closed, FrameBatch
 from ingest.outbox import Outbox
-from ingest.parser import KINDS, Rejection, Rules
+from ingest.parser import BAD_SYMBOL, KINDS, WORDS, Rejection, Rules
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.stats import Stats
+from klagg.process.unknown_words import UnknownWords
 from klagg.wire.entries import watermark_entry
 from klagg.wire.keys import Keys
 
@@ -65,6 +66,9 @@ class Intake:
     ) -> None:
         self._outbox, self._line, self._stats, self._log = outbox, line, stats, log
         self._sampler = RejectionSampler()
+        self._words = UnknownWords(stats, log, *WORDS)
+        self.on_stranger: Callable[[str], None] = lambda _: None
+        """Called with the name in a trade of a symbol that is not admitted."""
         self._begun = asyncio.Event()
         self._batch = FrameBatch(
             rules,
@@ -140,6 +144,10 @@ class Intake:
             sentence = self._sampler.sentence(rejection, steady_ms())
             if sentence:
                 self._log.warning("%s", sentence)
+            if rejection.kind == BAD_SYMBOL and rejection.symbol:
+                self.on_stranger(rejection.symbol)
+        for (kind, word), times in closed.words.items():
+            self._words.note(kind, word, "the trades are taken as all others are", times)
         for reply in closed.replies:
             stats.add("replies")
             if reply.error:

@@ -61,6 +61,7 @@ class Line:
         self.pool = Pool(exchange.source, exchange.symbols_per_connection, self._connection)
         self._listed = listed
         listed.follow = self.follow
+        self.intake.on_stranger = listed.traded
         self._control = ControlConnection(
             f"{self._name}0",
             settings,
@@ -148,7 +149,7 @@ class Line:
 
     def _on_tickers(self, tickers: list[Ticker]) -> None:
         moved = self._guard.receive(tickers, self.intake.latest, self._clock.speed)
-        self._listed.traded(moved)
+        self._listed.ticked(tickers, moved)
 
     async def _guard_loop(self) -> None:
         while True:

@@ -8,14 +8,15 @@ from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
 from ingest.timings import DEFAULT_TIMINGS, Timings
-from ingest.universe import Doubts, Universe, chosen_news
+from ingest.universe import CONTRACT_TYPE, STATUS, Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
 from klagg.binance.payloads import ContractNews, Ticker
 from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import steady_ms
-from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
+from klagg.errors import ExchangeRefused, ExchangeUnavailable
 from klagg.process.alarms import AlarmKind
 from klagg.process.service import AsyncContext
+from klagg.process.unknown_words import UnknownWords
 
 
 class Listed:
@@ -26,13 +27,15 @@ class Listed:
         self._choice = context.settings.exchange
         self._doubts = Doubts(timings)
         self._carried: frozenset[str] = frozenset()
+        self._words = UnknownWords(context.stats, context.log, STATUS, CONTRACT_TYPE)
         self.universe = Universe(timings)
         self.follow: Callable[[Collection[str]], None] = lambda _: None
 
-    async def start(self) -> list[str]:
-        """The symbols at the start; [] if the process is to stop meanwhile.
+    async def start(self) -> list[str] | None:
+        """The symbols at the start, which may be none as long as nothing that is chosen trades; None if the process is
+        to stop meanwhile.
 
-        ExchangeUnavailable or ExchangeRefused after `start_tries`; ConfigError if there is nothing to carry.
+        ExchangeUnavailable or ExchangeRefused after `start_tries`.
         """
         backoff = Backoff(self._timings.start_first_s, self._timings.start_cap_s, random.random)
         while True:
@@ -46,10 +49,8 @@ class Listed:
                     delay_s = min(self._timings.start_cap_s, max(delay_s, failure.retry_after_s))
                 self._context.log.warning("no symbols yet, next try in %.1f s: %s", delay_s, failure)
                 if not await self._context.sleep(delay_s):
-                    return []
+                    return None
                 continue
-            if not self.universe.carried:
-                raise ConfigError("none of the chosen symbols is trading, so there is nothing to subscribe to")
             self._carried = frozenset(self.universe.carried)
             return sorted(self._carried)
 
@@ -61,9 +62,16 @@ class Listed:
             self._doubts.news(news, monotonic())
             self._follow()
 
-    def traded(self, moved: Iterable[Ticker]) -> None:
-        """These tickers moved: those that are not carried, and fit the choice, are doubts."""
-        self._doubts.traded(moved, self.universe, self._choice, monotonic())
+    def ticked(self, tickers: Iterable[Ticker], moved: Iterable[Ticker]) -> None:
+        """Tickers came, and these of them `moved`: those that are not carried, and fit the choice, are doubts."""
+        now_s = monotonic()
+        self._doubts.traded([each.symbol for each in moved], self.universe, self._choice, now_s)
+        self._doubts.opened(tickers, self.universe, self._choice, now_s)
+
+    def traded(self, symbol: str) -> None:
+        """A trade came of a symbol that was not carried: a doubt if it fits the choice and is listed."""
+        if symbol in self.universe.names:
+            self._doubts.traded([symbol], self.universe, self._choice, monotonic())
 
     def finer(self, symbol: str) -> None:
         """A payload of this symbol has more decimals than its listing: a doubt."""
@@ -72,25 +80,33 @@ class Listed:
     async def run(self) -> None:
         """Request exchangeInfo when it is due, until cancelled."""
         listings_s = self._context.settings.clock.listings_s
-        due_s = monotonic() + listings_s
+        due_s = monotonic() + self._next_look_s
         while True:
             await asyncio.sleep(self._timings.look_s)
             now_s = monotonic()
             self._raise_overdue(now_s)
             if now_s < due_s and not self._doubts.due(now_s):
+                self._follow()
                 continue
             self._context.log.debug(
                 "exchangeInfo is requested: %s", "it is time" if now_s >= due_s else "there are doubts"
             )
-            due_s = now_s + (min(listings_s, self._timings.confirm_s) if self.universe.doubtful else listings_s)
             try:
                 await self._request()
             except (ExchangeUnavailable, ExchangeRefused) as failure:
                 due_s = now_s + min(listings_s, max(self._timings.start_cap_s, getattr(failure, "retry_after_s", 0.0)))
                 self._context.log.warning("the symbols stay as they are: %s", failure)
-            except ConfigError as unfit:
-                self._context.log.warning("the symbols stay as they are: %s", unfit)
+            else:
+                due_s = now_s + self._next_look_s
             self._follow()
+
+    @property
+    def _next_look_s(self) -> float:
+        """How long the last answer stands without doubts."""
+        most_s = float(self._context.settings.clock.listings_s)
+        if self.universe.doubtful:
+            most_s = min(most_s, self._timings.confirm_s)
+        return min(most_s, self._timings.waiting_s) if self.universe.waits else most_s
 
     def _raise_overdue(self, now_s: float) -> None:
         alarms = self._context.stats.alarms
@@ -102,19 +118,29 @@ class Listed:
             alarms.raise_(AlarmKind.NOT_CARRIED, sentence, name)
         alarms.keep(AlarmKind.NOT_CARRIED, self._doubts.reported)
 
+    def _raise_waiting(self) -> None:
+        if not (why := self.universe.waits):
+            self._context.stats.alarms.clear(AlarmKind.WAITING)
+            return
+        sentence = f"{why}: this line waits for what is not there, and carries it when it comes"
+        self._context.stats.alarms.raise_(AlarmKind.WAITING, sentence)
+
     async def _request(self) -> None:
         self._doubts.requested(monotonic())
-        chosen, vanished = self.universe.read(await self._rest.exchange_info(), self._choice, steady_ms())
-        self._doubts.answered(self.universe)
+        answer = self.universe.read(await self._rest.exchange_info(), self._choice, steady_ms())
+        self._doubts.answered(self.universe, self._choice)
         self._context.stats.add("listings")
-        for name in vanished:
+        self._raise_waiting()
+        for kind, word, symbol in answer.words:
+            self._words.note(kind, word, f"{symbol} has it, and stays as it is")
+        for name in answer.vanished:
             self._context.log.warning("%s is no longer listed", name)
-        for problem in chosen.malformed:
+        for problem in answer.chosen.malformed:
             self._context.stats.add("malformed_listings")
             self._context.log.warning("left out: %s", problem)
 
     def _follow(self) -> None:
-        carried = frozenset(self.universe.carried) | frozenset(self._doubts.wanted)
+        carried = frozenset(self.universe.carried).union(self._doubts.wanted(self.universe, monotonic()))
         if carried == self._carried:
             return
         for verb, names in (("carries", carried - self._carried), ("no longer carries", self._carried - carried)):

@@ -8,7 +8,8 @@ checked by columns (`ingest.layout`). Whether the two agree is tested over arbit
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from operator import gt, itemgetter
 from typing import Any, Final, NoReturn
@@ -16,8 +17,10 @@ from typing import Any, Final, NoReturn
 from ingest.layout import Layout, layout_of
 from klagg.arrays import INT64_MAX
 from klagg.binance.endpoints import Endpoint
+from klagg.binance.payloads import is_coin_margined
 from klagg.decimals import checked
 from klagg.errors import BadDecimal
+from klagg.recordings.values import COUNTING_EXECUTIONS, LEFT_OUT_EXECUTIONS, counts_in_klines
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
 
 # Kinds of rejection.
@@ -47,10 +50,14 @@ KINDS: Final = (
     FUTURE,
 )
 
-COUNTED: Final = frozenset({"MARKET", "RPI"})
-"""`X` of the fills that klines count. The others (INSURANCE_FUND, ADL, NA) only keep the ids contiguous: they are no
-market trades (Binance USDⓈ-M docs, "Aggregate Trade Streams": insurance fund and ADL trades are not aggregated; orders
-of RPI are)."""
+SYMBOL_TYPE: Final = "symbol_type"
+EXECUTION: Final = "execution"
+WORDS: Final = (SYMBOL_TYPE, EXECUTION)
+"""Kinds of words in a trade that may be new: `st`, of which only COIN-M is refused, and `X`, of which only what klines
+are known to leave out does not count (klagg.recordings.values). Another word changes nothing, and is told."""
+
+Word = tuple[str, str]
+"""A word that nobody has seen: its kind (one of WORDS), and itself."""
 
 Row = tuple[str, int, str, str, int, int, int, bool, bool]
 """One trade in the order of TRADE_COLUMNS; its time is in exchange ms."""
@@ -97,6 +104,8 @@ class Rejection:
     kind: str
     reason: str
     frame: bytes
+    symbol: str = ""
+    """The name that a trade of a symbol nobody subscribed to bears."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +127,8 @@ class Parsed:
     replies: list[Reply]
     newest_ms: int = 0
     """The newest time (exchange ms) among the trades, 0 without trades."""
+    words: Mapping[Word, int] = field(default_factory=dict)
+    """How many trades had each word that nobody has seen."""
 
     @property
     def count(self) -> int:
@@ -137,7 +148,7 @@ def parse_frames(frames: Sequence[bytes], rules: Rules, now_ms: int) -> Parsed:
             found.rows += zip(*parsed.columns, strict=True)
         else:
             for frame in chunk:
-                found.add(parse(frame, rules, now_ms))
+                found.add(parse(frame, rules, now_ms, found.words))
     return found.parsed()
 
 
@@ -148,6 +159,7 @@ class _Found:
     rows: list[tuple[str, ...]] = field(default_factory=list)
     rejections: list[Rejection] = field(default_factory=list)
     replies: list[Reply] = field(default_factory=list)
+    words: Counter[Word] = field(default_factory=Counter)
 
     def add(self, what: Row | Rejection | Reply) -> None:
         """Note what one frame is."""
@@ -163,7 +175,7 @@ class _Found:
         """All of it."""
         columns = tuple(zip(*self.rows, strict=True))
         newest_ms = max(map(int, columns[_TIME])) if columns else 0
-        return Parsed(columns, self.rejections, self.replies, newest_ms)
+        return Parsed(columns, self.rejections, self.replies, newest_ms, self.words)
 
 
 def texts_of(row: Row) -> tuple[str, ...]:
@@ -171,8 +183,11 @@ def texts_of(row: Row) -> tuple[str, ...]:
     return tuple(str(int(value)) if isinstance(value, int) else value for value in row)
 
 
-def parse(frame: bytes, rules: Rules, now_ms: int) -> Row | Rejection | Reply:
-    """What one frame is: a trade, a rejection or a reply. `now_ms` is exchange ms. It never raises."""
+def parse(frame: bytes, rules: Rules, now_ms: int, words: Counter[Word] | None = None) -> Row | Rejection | Reply:
+    """What one frame is: a trade, a rejection or a reply. `now_ms` is exchange ms. It never raises.
+
+    Words of a trade that nobody has seen are counted in `words`.
+    """
     try:
         message = _strictly(frame)
     except (ValueError, RecursionError) as bad:
@@ -192,7 +207,10 @@ def parse(frame: bytes, rules: Rules, now_ms: int) -> Row | Rejection | Reply:
         return Rejection(MISSING_FIELD, "neither an event nor a reply", frame)
     if not isinstance(event, dict):
         return Rejection(NOT_OBJECT, "data must be an object", frame)
-    return _trade(event, rules, now_ms, frame)
+    trade = _trade(event, rules, now_ms, frame)
+    if words is not None and not isinstance(trade, Rejection):
+        words.update(_new_words(event, rules.source))
+    return trade
 
 
 def _strictly(frame: bytes) -> Any:
@@ -239,15 +257,19 @@ def _trade(event: dict[str, Any], rules: Rules, now_ms: int, frame: bytes) -> Ro
     """The trade that an event is, or the first thing that is wrong with it."""
     if event.get("e") != rules.source:
         return Rejection(UNKNOWN_EVENT, f"the event is {_shown(event.get('e'))}, not {rules.source}", frame)
-    if not _is_one(event.get("st", 1)):
-        return Rejection(COIN_MARGINED, "st is not 1", frame)
+    if is_coin_margined(event):
+        return Rejection(COIN_MARGINED, "st is 2", frame)
     try:
         symbol, trade_id, price, qty, first, last, time_ms, maker = _values(event, rules.source)
     except KeyError as missing:
         return Rejection(MISSING_FIELD, f"the event lacks {missing}", frame)
-    counts = rules.source == "aggTrade" or _is_counted(event.get("X", "MARKET"))
+    kind = event.get("X", "MARKET")
+    counts = rules.source == "aggTrade" or counts_in_klines(kind)
+    if rules.source == "trade" and _is_new(kind) and _is_zero(price):
+        counts = False  # a fill of a new kind that has no price is none of a market
     if not isinstance(symbol, str) or symbol not in rules.symbols:
-        return Rejection(BAD_SYMBOL, f"not a symbol of this line: {_shown(symbol)}", frame)
+        name = symbol if isinstance(symbol, str) else ""
+        return Rejection(BAD_SYMBOL, f"not a symbol of this line: {_shown(symbol)}", frame, name)
     if reason := _decimal_problem(price, above_zero=counts):
         return Rejection(BAD_PRICE, reason, frame)
     if reason := _decimal_problem(qty, above_zero=False):
@@ -271,14 +293,24 @@ def _values(event: dict[str, Any], source: str) -> tuple[Any, ...]:
     return symbol, trade_id, price, qty, trade_id, trade_id, time_ms, maker
 
 
-def _is_one(value: Any) -> bool:
-    """Whether `st` is the symbol type of USDⓈ-M (docs, "Contract Info Stream"): the number 1, neither true nor 1.0."""
-    return type(value) is int and value == 1
+def _new_words(event: dict[str, Any], source: str) -> list[Word]:
+    """The words of a trade that nobody has seen."""
+    found = []
+    if "st" in event and not (type(event["st"]) is int and event["st"] == 1):
+        found.append((SYMBOL_TYPE, _shown(event["st"])))
+    if source == "trade" and "X" in event and _is_new(event["X"]):
+        found.append((EXECUTION, _shown(event["X"])))
+    return found
 
 
-def _is_counted(kind: Any) -> bool:
-    """Whether klines count a fill of this `X`; older recordings have none, and there all fills count."""
-    return isinstance(kind, str) and kind in COUNTED
+def _is_new(execution: Any) -> bool:
+    """Whether nobody has seen this `X`."""
+    return not isinstance(execution, str) or execution not in COUNTING_EXECUTIONS | LEFT_OUT_EXECUTIONS
+
+
+def _is_zero(value: Any) -> bool:
+    """Whether a price is a text of nothing but zeros."""
+    return isinstance(value, str) and bool(value) and not value.strip("0.")
 
 
 def _decimal_problem(value: Any, *, above_zero: bool) -> str:
@@ -293,7 +325,7 @@ def _decimal_problem(value: Any, *, above_zero: bool) -> str:
         checked(value)
     except BadDecimal as bad:
         return str(bad)[:100]
-    return "zero" if above_zero and not value.strip("0.") else ""
+    return "zero" if above_zero and _is_zero(value) else ""
 
 
 def _layout_among(frames: Sequence[bytes], rules: Rules) -> Layout | None:

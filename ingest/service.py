@@ -61,7 +61,7 @@ async def ingest(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> N
         await synchroniser.once()
         listed = Listed(context, rest, timings)
         symbols = await listed.start()
-        if not symbols:
+        if symbols is None:
             return
         sender = Sender(
             streams,

@@ -63,6 +63,10 @@ class Timings:
     """Between two requests because of doubts: at first the one, in the end the other."""
     overdue_s: float = 60.0
     """A doubt that answers leave open for this long is an alarm."""
+    insist_s: float = 10.0
+    """A listed symbol that is traded for this long is carried, whatever exchangeInfo says of its status."""
+    waiting_s: float = 30.0
+    """While a chosen symbol is not there, or nothing trades, exchangeInfo is requested this often."""
     forgotten_s: float = 600.0
     """A doubt that nothing renewed for this long is forgotten."""
 

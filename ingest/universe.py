@@ -14,26 +14,55 @@ from typing import Any, Final
 
 from ingest.timings import DEFAULT_TIMINGS, Timings
 from klagg import settings
-from klagg.binance.payloads import SUBSCRIBABLE, ContractNews, Selection, Ticker, listings_of, names_of, subscribable
+from klagg.binance.contracts import CONTRACT_TYPES, ENDED, PENDING, STATUSES, UNSTATED, is_chosen, is_halted, is_open
+from klagg.binance.payloads import (
+    Contract,
+    ContractNews,
+    Selection,
+    Ticker,
+    contracts_of,
+    left_out,
+    not_listed,
+    nothing_chosen,
+    subscribable,
+)
 from klagg.errors import ExchangeUnavailable
 from klagg.wire.entries import Listing
 
 VANISHED: Final = "CLOSE"
 """The exchange's status of a symbol whose trading is over; vanished ones get it."""
 
+STATUS: Final = "status"
+CONTRACT_TYPE: Final = "contract_type"
+"""Kinds of words in exchangeInfo that may be new."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What an answer of exchangeInfo holds: of the configured choice, the names that have vanished by now, and kind
+    (STATUS or CONTRACT_TYPE), word and symbol of the words that are new in it."""
+
+    chosen: Selection
+    vanished: list[str]
+    words: list[tuple[str, str, str]]
+
 
 class Universe:
     """The names of the last believed answer, the listings chosen from it, and the ends of those that vanished.
 
-    `gone` holds the ends by name: they are written again with every listing, as all symbols are.
+    `gone` holds the ends by name: they are written again with every listing, as all symbols are. What was chosen once
+    stays chosen, whatever its contract type becomes. `unmet` says in sentences what the configuration names and the
+    last answer does not have.
     """
 
     def __init__(self, timings: Timings = DEFAULT_TIMINGS) -> None:
         self._confirm_ms = timings.confirm_ms
         self._names: frozenset[str] = frozenset()
+        self._contracts: Mapping[str, Contract] = {}
         self._known: dict[str, Listing] = {}
         self._absent_ms: dict[str, float] = {}
         self.gone: dict[str, Listing] = {}
+        self.unmet: list[str] = []
 
     def check(self, names: frozenset[str]) -> None:
         """ExchangeUnavailable if an answer with these names lacks most of the names before: it cannot be right."""
@@ -44,10 +73,6 @@ class Universe:
                 f"before and is not believed ({', '.join(sorted(lacking)[:5])}, …); if it is right, restart klagg-clock"
             )
 
-    def expected(self, symbols: Sequence[str], names: frozenset[str]) -> list[str]:
-        """The `symbols` named by the configuration that an answer must list: all but those that were listed once."""
-        return [each for each in symbols if each in names or not (each in self._known or each in self.gone)]
-
     def update(self, listings: Sequence[Listing], names: frozenset[str], now_ms: float) -> list[str]:
         """Update with an answer that was checked, at `now_ms` (local): its `names`, and the `listings` chosen from it.
 
@@ -55,7 +80,7 @@ class Universe:
         """
         missing = {name: each for name, each in self._known.items() if name not in names}
         self._absent_ms = {name: self._absent_ms.get(name, now_ms) for name in missing}
-        over = [name for name, each in missing.items() if each.status not in SUBSCRIBABLE]
+        over = [name for name, each in missing.items() if each.status in ENDED]
         ended = [
             name for name, since in self._absent_ms.items() if since + self._confirm_ms <= now_ms and name not in over
         ]
@@ -67,20 +92,48 @@ class Universe:
         self._names = names
         return ended
 
-    def read(self, info: Any, exchange: settings.Exchange, now_ms: float) -> tuple[Selection, list[str]]:
+    def read(self, info: Any, exchange: settings.Exchange, now_ms: float) -> Answer:
         """Update with a decoded answer of exchangeInfo at `now_ms` (local).
 
-        The result: what the answer holds of the configured choice, and the names that have vanished by now.
-        ExchangeUnavailable if the answer cannot be right; ConfigError if it never fits the configuration.
+        ExchangeUnavailable if the answer cannot be right. A choice that it does not have is `unmet`.
         """
-        names = names_of(info)
-        self.check(names)
-        expected = self.expected(exchange.symbols, names)
-        if exchange.symbols and not expected:
-            chosen = Selection([], [])
-        else:
-            chosen = listings_of(info, exchange.quote_assets, exchange.contract_types, expected)
-        return chosen, self.update(chosen.listings, names, now_ms)
+        listed = contracts_of(info)
+        self.check(listed.names)
+        chosen = sorted(
+            name for name, each in listed.by_name.items() if name in self._known or _chooses(exchange, each)
+        )
+        words = self._new_words(listed.by_name, chosen, exchange)
+        self._contracts = listed.by_name
+        listings = [listed.by_name[name].listing for name in chosen]
+        vanished = self.update(listings, listed.names, now_ms)
+        self.unmet = self._unmet(exchange)
+        return Answer(Selection(listings, listed.malformed), vanished, words)
+
+    def _new_words(
+        self, contracts: Mapping[str, Contract], chosen: Iterable[str], exchange: settings.Exchange
+    ) -> list[tuple[str, str, str]]:
+        """Kind, word and symbol of the words that nobody has seen, of this answer and not of the one before: statuses
+        of the chosen symbols, and contract types of all that have a chosen quote asset."""
+        found = []
+        for name in chosen:
+            status, before = contracts[name].listing.status, self._known.get(name)
+            if status not in STATUSES and (before is None or before.status != status):
+                found.append((STATUS, status, name))
+        for name, each in contracts.items():
+            before_type = self._contracts[name].contract_type if name in self._contracts else None
+            is_new = each.contract_type not in CONTRACT_TYPES and each.contract_type != before_type
+            pending = each.contract_type == UNSTATED and each.listing.status in PENDING
+            if is_new and not pending and each.quote_asset in exchange.quote_assets:
+                found.append((CONTRACT_TYPE, each.contract_type, name))
+        return found
+
+    def _unmet(self, exchange: settings.Exchange) -> list[str]:
+        if not exchange.symbols:
+            if self._known or self.gone:
+                return []
+            return [nothing_chosen(exchange.quote_assets, exchange.contract_types)]
+        lacking = [name for name in exchange.symbols if name not in self._known and name not in self.gone]
+        return [left_out(name) if name in self._contracts else not_listed(name) for name in lacking]
 
     @property
     def names(self) -> frozenset[str]:
@@ -98,9 +151,41 @@ class Universe:
         return subscribable(self._known.values())
 
     @property
+    def halted(self) -> dict[str, str]:
+        """The statuses of the chosen symbols that are halted, or have a status that nobody has seen."""
+        return {name: each.status for name, each in self._known.items() if is_halted(each.status)}
+
+    @property
+    def pending(self) -> list[str]:
+        """The chosen symbols that have not opened."""
+        return [name for name, each in self._known.items() if each.status in PENDING]
+
+    @property
     def doubtful(self) -> bool:
         """Whether the last answer lacked names about which a later answer decides."""
         return bool(self._absent_ms)
+
+    @property
+    def waits(self) -> str:
+        """Why there is less to carry than is chosen, as a sentence; "" if there is not."""
+        if self.unmet:
+            return "; ".join(self.unmet[:5]) + ("; …" if len(self.unmet) > 5 else "")
+        if self.carried:
+            return ""
+        shown = ", ".join(f"{name} is {each.status}" for name, each in sorted(self._known.items())[:5])
+        return f"none of the chosen symbols trades ({shown or 'all are gone'})"
+
+    def is_missed(self, symbol: str, exchange: settings.Exchange) -> bool:
+        """Whether a symbol is not carried by its listing, and could be one of the choice: a trade of it is a doubt."""
+        if symbol in self._known:
+            return not is_open(self._known[symbol].status)
+        return symbol not in self._contracts and fits(symbol, exchange)
+
+
+def _chooses(exchange: settings.Exchange, contract: Contract) -> bool:
+    """Whether the configuration chooses the contract."""
+    named = not exchange.symbols or contract.listing.symbol in exchange.symbols
+    return named and contract.fits(exchange.quote_assets, exchange.contract_types)
 
 
 def fits(symbol: str, exchange: settings.Exchange) -> bool:
@@ -112,7 +197,9 @@ def fits(symbol: str, exchange: settings.Exchange) -> bool:
 class _Doubt:
     since_s: float
     renewed_s: float
-    news: ContractNews | None
+    news: ContractNews | None = None
+    traded_s: float | None = None
+    """Since when tickers or trades show that the symbol is traded; None if they do not."""
     reported: bool = False
 
 
@@ -126,25 +213,45 @@ class Doubts:
     def __init__(self, timings: Timings = DEFAULT_TIMINGS) -> None:
         self._timings = timings
         self._doubts: dict[str, _Doubt] = {}
+        self._volumes: dict[str, float] = {}
+        """The volumes of the tickers of symbols that have not opened; one without a ticker has none."""
         self._requested_s = 0.0
         self._pause_s = self._timings.request_least_s
 
+    def _doubt(self, name: str, now_s: float) -> _Doubt:
+        """The doubt about a name, renewed. A new one is not held up by the pauses of older ones."""
+        doubt = self._doubts.get(name)
+        if doubt is None:
+            doubt = self._doubts[name] = _Doubt(now_s, now_s)
+            self._pause_s = self._timings.request_least_s
+        doubt.renewed_s = now_s
+        return doubt
+
     def news(self, news: ContractNews, now_s: float) -> None:
         """The exchange published that a contract was listed, delisted or changed."""
-        before = self._doubts.get(news.symbol)
-        self._doubts[news.symbol] = _Doubt(before.since_s if before else now_s, now_s, news)
+        doubt = self._doubt(news.symbol, now_s)
+        doubt.news, doubt.reported = news, False
 
-    def traded(self, tickers: Iterable[Ticker], universe: Universe, exchange: settings.Exchange, now_s: float) -> None:
-        """These tickers moved. One that fits the choice, and that no answer lists, is a doubt."""
-        for each in tickers:
-            if each.symbol in universe.names or not fits(each.symbol, exchange):
+    def traded(self, symbols: Iterable[str], universe: Universe, exchange: settings.Exchange, now_s: float) -> None:
+        """These symbols were traded, as a ticker that moved or a trade shows. One that fits the choice, and that is not
+        carried by its listing, is a doubt, whatever its status."""
+        for symbol in symbols:
+            if not universe.is_missed(symbol, exchange):
                 continue
-            doubt = self._doubts.setdefault(each.symbol, _Doubt(now_s, now_s, None))
-            doubt.renewed_s = now_s
+            doubt = self._doubt(symbol, now_s)
+            doubt.traded_s = doubt.traded_s if doubt.traded_s is not None else now_s
+
+    def opened(self, tickers: Iterable[Ticker], universe: Universe, exchange: settings.Exchange, now_s: float) -> None:
+        """These tickers came, moved or not. A symbol that has not opened has no volume: where it has, it was traded."""
+        pending = set(universe.pending)
+        self._volumes = {name: volume for name, volume in self._volumes.items() if name in pending}
+        grown = [each for each in tickers if each.symbol in pending and each.volume > self._volumes.get(each.symbol, 0)]
+        self._volumes.update((each.symbol, each.volume) for each in grown)
+        self.traded([each.symbol for each in grown], universe, exchange, now_s)
 
     def finer(self, symbol: str, now_s: float) -> None:
         """A payload has more decimals than its listing: perhaps the listing has changed."""
-        self._doubts.setdefault(symbol, _Doubt(now_s, now_s, None)).renewed_s = now_s
+        self._doubt(symbol, now_s)
 
     def due(self, now_s: float) -> bool:
         """Whether to request exchangeInfo now. Between two requests is a pause that grows while answers settle
@@ -160,9 +267,11 @@ class Doubts:
         least_s, most_s = self._timings.request_least_s, self._timings.request_most_s
         self._pause_s = min(most_s, 2 * self._pause_s) if self._doubts else least_s
 
-    def answered(self, universe: Universe) -> None:
+    def answered(self, universe: Universe, exchange: settings.Exchange) -> None:
         """The universe was updated with an answer: what the answer confirms is no doubt any more."""
-        self._doubts = {name: each for name, each in self._doubts.items() if not _settled(name, each.news, universe)}
+        self._doubts = {
+            name: each for name, each in self._doubts.items() if not _settled(name, each, universe, exchange)
+        }
         if not self._doubts:
             self._pause_s = self._timings.request_least_s
 
@@ -186,10 +295,17 @@ class Doubts:
         """`listings`, changed by the newest news where an answer does not confirm them yet."""
         return [_with_news(each, self._doubts.get(each.symbol)) for each in listings]
 
-    @property
-    def wanted(self) -> list[str]:
-        """Symbols that the exchange published as listed, though no answer lists them yet."""
-        return [name for name, each in self._doubts.items() if each.news and each.news.status in SUBSCRIBABLE]
+    def wanted(self, universe: Universe, now_s: float) -> list[str]:
+        """Symbols to carry though exchangeInfo does not say so: the exchange published that they trade, or it lists
+        them and they are traded, for `insist_s` by now, whatever their status."""
+        return [
+            name
+            for name, each in self._doubts.items()
+            if (each.news and is_open(each.news.status))
+            or (
+                name in universe.names and each.traded_s is not None and now_s - each.traded_s >= self._timings.insist_s
+            )
+        ]
 
 
 def _with_news(listing: Listing, doubt: _Doubt | None) -> Listing:
@@ -199,9 +315,12 @@ def _with_news(listing: Listing, doubt: _Doubt | None) -> Listing:
     return replace(listing, status=news.status, generation=news.generation, delivery=news.delivery)
 
 
-def _settled(name: str, news: ContractNews | None, universe: Universe) -> bool:
+def _settled(name: str, doubt: _Doubt, universe: Universe, exchange: settings.Exchange) -> bool:
+    if doubt.traded_s is not None and universe.is_missed(name, exchange):
+        return False
+    news = doubt.news
     if name not in universe.names:
-        return news is not None and news.status not in SUBSCRIBABLE
+        return news is not None and news.status in ENDED
     listing = universe.known.get(name)
     if news is None or listing is None:
         return True
@@ -211,7 +330,7 @@ def _settled(name: str, news: ContractNews | None, universe: Universe) -> bool:
 def chosen_news(news: ContractNews, universe: Universe, exchange: settings.Exchange) -> bool:
     """Whether the news are about a contract that is chosen, or would be."""
     return news.symbol in universe.known or (
-        news.contract_type in exchange.contract_types and fits(news.symbol, exchange)
+        is_chosen(news.contract_type, news.delivery, exchange.contract_types) and fits(news.symbol, exchange)
     )
 
 

@@ -21,6 +21,8 @@ from klagg.intervals import MINUTE, ordered
 ENVIRONMENT_PREFIX = "KLAGG_"
 LINE_NAME = re.compile(r"[A-Z][A-Z0-9]{0,7}")
 """What a line of ingest may be called: A, B, A2."""
+SYMBOL_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+"""What a symbol may be called: letters of any script, digits, `_`, `.`, `-`. Names become parts of columns and keys."""
 
 DAYS_MAX = 36_500
 """The longest retention that can be asked for; 0 is for ever."""
@@ -48,6 +50,9 @@ class Exchange:
         """ConfigError, naming the setting, unless every value is in its range."""
         one_of("exchange.source", self.source, ("aggTrade", "trade"))
         one_of("exchange.endpoint", self.endpoint, ("combined", "raw"))
+        for name in self.symbols:
+            if not SYMBOL_NAME.fullmatch(name) or name != name.upper():
+                raise ConfigError(f"exchange.symbols names {name!r}: a symbol is written in capitals, such as BTCUSDT")
         between("exchange.symbols_per_connection", self.symbols_per_connection, 1, 1024)
         between("exchange.connection_age_s", self.connection_age_s, 1, 86_400)
         if self.proxy and not re.fullmatch(r"(http|socks5h?)://\S+", self.proxy):
@@ -122,6 +127,7 @@ class Clock:
     sync_s: int = 10
     lost_s: int = 300
     listings_s: int = 3600
+    statuses_s: int = 30
     snapshot_s: int = 10
     retention_s: int = 3600
     days_s: int = 600
@@ -132,6 +138,7 @@ class Clock:
         between("clock.sync_s", self.sync_s, 1, 3600)
         between("clock.lost_s", self.lost_s, 1, 86_400)
         between("clock.listings_s", self.listings_s, 1, 86_400)
+        between("clock.statuses_s", self.statuses_s, 1, 3600)
         between("clock.snapshot_s", self.snapshot_s, 1, 86_400)
         between("clock.retention_s", self.retention_s, 1, 86_400)
         between("clock.days_s", self.days_s, 1, 86_400)

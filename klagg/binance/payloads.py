@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from klagg.arrays import INT64_MAX
+from klagg.binance.contracts import is_chosen, is_open, word_of
 from klagg.decimals import DIGITS_MAX
 from klagg.errors import ConfigError, ExchangeUnavailable
 from klagg.wire.entries import Listing
 
-SUBSCRIBABLE: Final = frozenset({"TRADING", "PENDING_TRADING", "PRE_SETTLE", "PRE_DELIVERING"})
-"""Statuses under which trades are to be expected now or soon; the others (SETTLING, CLOSE, …) are over."""
+COIN_MARGINED: Final = 2
+"""The symbol type `st` of COIN-M; USDⓈ-M is 1 (Binance USDⓈ-M docs, "Contract Info Stream": 1 = UM, 2 = CM). Only what
+is COIN-M by this word is left out: with another `st`, or none, the name decides."""
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
-"""Symbols and statuses become parts of columns and keys: letters of any script, digits, `_`, `.`, `-`."""
+"""Symbols become parts of columns and keys: letters of any script, digits, `_`, `.`, `-`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +34,32 @@ class ServerTime:
     time_ms: int
     speed: float = 1.0
     simulated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Contract:
+    """A symbol of exchangeInfo: its listing, and by what a configuration chooses it."""
+
+    listing: Listing
+    contract_type: str
+    quote_asset: str
+
+    def fits(self, quote_assets: Sequence[str], contract_types: Sequence[str]) -> bool:
+        """Whether quote asset and contract type are among the chosen ones; see contracts.is_chosen."""
+        return self.quote_asset in quote_assets and is_chosen(self.contract_type, self.listing.delivery, contract_types)
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """What an answer of exchangeInfo lists.
+
+    `names` are all names in it, `by_name` the contracts whose rows can be used; `malformed` holds one sentence for each
+    of the other rows.
+    """
+
+    names: frozenset[str]
+    by_name: dict[str, Contract]
+    malformed: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,32 +111,44 @@ def listings_of(
     ExchangeUnavailable if the answer holds no usable symbol at all; ConfigError if the choice leaves none, or names one
     that is not listed.
     """
+    listed = contracts_of(exchange_info)
+    chosen = {name: each.listing for name, each in listed.by_name.items() if each.fits(quote_assets, contract_types)}
+    if symbols:
+        _check_named(symbols, listed.by_name, chosen)
+        chosen = {name: chosen[name] for name in symbols}
+    if not chosen:
+        raise ConfigError(nothing_chosen(quote_assets, contract_types))
+    return Selection(sorted(chosen.values(), key=lambda each: each.symbol), listed.malformed)
+
+
+def nothing_chosen(quote_assets: Sequence[str], contract_types: Sequence[str]) -> str:
+    """The sentence for a choice that leaves no symbol."""
+    return (
+        f"the exchange lists no symbol with exchange.quote_assets {', '.join(quote_assets)} and "
+        f"exchange.contract_types {', '.join(contract_types)}"
+    )
+
+
+def contracts_of(exchange_info: Any) -> Contracts:
+    """All contracts of the decoded answer. ExchangeUnavailable if it holds no usable symbol at all."""
     rows = exchange_info.get("symbols") if isinstance(exchange_info, dict) else None
     if not isinstance(rows, list):
         raise ExchangeUnavailable("the exchange's answer to /exchangeInfo holds no list of symbols")
-    listed: dict[str, Listing] = {}
-    chosen: dict[str, Listing] = {}
+    listed: dict[str, Contract] = {}
     malformed: list[str] = []
     for number, row in enumerate(rows, 1):
         problem = _problem(row, listed)
         if problem:
             malformed.append(f"exchangeInfo symbol {number} {problem}: {str(row)[:100]!r}")
             continue
-        listing = _listing(row)
-        listed[listing.symbol] = listing
-        if row.get("quoteAsset") in quote_assets and row.get("contractType") in contract_types:
-            chosen[listing.symbol] = listing
+        kind, quote = row.get("contractType"), row.get("quoteAsset")
+        contract = Contract(
+            _listing(row), kind if isinstance(kind, str) else "", quote if isinstance(quote, str) else ""
+        )
+        listed[contract.listing.symbol] = contract
     if not listed:
         raise ExchangeUnavailable("the exchange's answer to /exchangeInfo holds no usable symbol")
-    if symbols:
-        _check_named(symbols, listed, chosen)
-        chosen = {name: chosen[name] for name in symbols}
-    if not chosen:
-        raise ConfigError(
-            f"the exchange lists no symbol with exchange.quote_assets {', '.join(quote_assets)} and "
-            f"exchange.contract_types {', '.join(contract_types)}"
-        )
-    return Selection(sorted(chosen.values(), key=lambda each: each.symbol), malformed)
+    return Contracts(names_of(exchange_info), listed, malformed)
 
 
 def names_of(exchange_info: Any) -> frozenset[str]:
@@ -121,7 +161,7 @@ def names_of(exchange_info: Any) -> frozenset[str]:
 
 def subscribable(listings: Iterable[Listing]) -> list[str]:
     """The names whose trades are worth a subscription."""
-    return [each.symbol for each in listings if each.status in SUBSCRIBABLE]
+    return [each.symbol for each in listings if is_open(each.status)]
 
 
 def event_in(message: Any) -> Any:
@@ -130,14 +170,14 @@ def event_in(message: Any) -> Any:
 
 
 def tickers_of(event: Any) -> list[Ticker]:
-    """The tickers of USDⓈ-M symbols (`st` 1) in an event of `!miniTicker@arr`; rows that are none are left out."""
+    """The tickers in an event of `!miniTicker@arr`; those of COIN-M symbols and rows that are none are left out."""
     if not isinstance(event, list):
         return []
     return [ticker for ticker in map(_ticker, event) if ticker]
 
 
 def _ticker(row: Any) -> Ticker | None:
-    if not isinstance(row, dict) or row.get("e") != "24hrMiniTicker" or row.get("st", 1) != 1:
+    if not isinstance(row, dict) or row.get("e") != "24hrMiniTicker" or is_coin_margined(row):
         return None
     name, time_ms, close, volume = row.get("s"), row.get("E"), row.get("c"), row.get("v")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or not _whole(time_ms, 1, INT64_MAX):
@@ -151,34 +191,49 @@ def _ticker(row: Any) -> Ticker | None:
 
 
 def contract_of(event: Any) -> ContractNews | None:
-    """The news of a USDⓈ-M contract (`st` 1) in a `!contractInfo` event; None if it is no such event."""
-    if not isinstance(event, dict) or event.get("e") != "contractInfo" or event.get("st", 1) != 1:
+    """The news of a contract in a `!contractInfo` event; None if it is no such event, or about a COIN-M contract."""
+    if not isinstance(event, dict) or event.get("e") != "contractInfo" or is_coin_margined(event):
         return None
-    name, kind, status = event.get("s"), event.get("ct"), event.get("cs")
-    if not all(isinstance(each, str) and _NAME.fullmatch(each) for each in (name, kind, status)):
+    name, kind, status = event.get("s"), event.get("ct", ""), event.get("cs")
+    if not isinstance(name, str) or not _NAME.fullmatch(name) or not isinstance(kind, str):
+        return None
+    if not isinstance(status, str) or not status:
         return None
     if not _whole(event.get("ot"), 0, INT64_MAX) or not _whole(event.get("dt"), 0, INT64_MAX):
         return None
-    return ContractNews(str(name), str(kind), str(status), event["ot"], event["dt"])
+    return ContractNews(name, kind, word_of(status), event["ot"], event["dt"])
 
 
-def _check_named(symbols: Sequence[str], listed: dict[str, Listing], chosen: dict[str, Listing]) -> None:
+def is_coin_margined(event: dict[str, Any]) -> bool:
+    """Whether an event says of itself that it is of COIN-M."""
+    kind = event.get("st")
+    return type(kind) is int and kind == COIN_MARGINED
+
+
+def not_listed(name: str) -> str:
+    """The sentence for a symbol of the configuration that exchangeInfo does not have."""
+    return f"exchange.symbols names {name!r}, which the exchange does not list"
+
+
+def left_out(name: str) -> str:
+    """The sentence for a symbol of the configuration that the rest of the configuration leaves out."""
+    return f"exchange.symbols names {name!r}, which exchange.quote_assets and exchange.contract_types leave out"
+
+
+def _check_named(symbols: Sequence[str], listed: dict[str, Contract], chosen: dict[str, Listing]) -> None:
     for name in symbols:
         if name not in listed:
-            raise ConfigError(f"exchange.symbols names {name!r}, which the exchange does not list")
+            raise ConfigError(not_listed(name))
         if name not in chosen:
-            raise ConfigError(
-                f"exchange.symbols names {name!r}, which exchange.quote_assets and exchange.contract_types leave out"
-            )
+            raise ConfigError(left_out(name))
 
 
-def _problem(row: Any, listed: dict[str, Listing]) -> str:
+def _problem(row: Any, listed: dict[str, Contract]) -> str:
     """What is wrong with a row, "" if nothing."""
     if not isinstance(row, dict):
         return "is not an object"
-    for name in ("symbol", "status"):
-        if not isinstance(row.get(name), str) or not _NAME.fullmatch(row[name]):
-            return f"has no usable {name}"
+    if not isinstance(row.get("symbol"), str) or not _NAME.fullmatch(row["symbol"]):
+        return "has no usable symbol"
     if row["symbol"] in listed:
         return "is listed twice"
     for name, most in (
@@ -198,7 +253,7 @@ def _listing(row: dict[str, Any]) -> Listing:
         generation=row["onboardDate"],
         price_scale=row["pricePrecision"],
         qty_scale=row["quantityPrecision"],
-        status=row["status"],
+        status=word_of(row.get("status")),
         delivery=row["deliveryDate"],
     )
 

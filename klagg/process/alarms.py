@@ -48,6 +48,12 @@ class AlarmKind(StrEnum):
     NOT_CARRIED = "not_carried"
     """A symbol that fits the choice is traded or was announced, and exchangeInfo does not confirm it."""
 
+    # What the exchange lists.
+    HALTED = "halted"
+    """A chosen symbol is listed and neither trades nor is over: a halt, or a status that nobody has seen."""
+    WAITING = "waiting"
+    """A chosen symbol is not listed, or nothing that is chosen trades: a process waits for it."""
+
     # The way into the feed.
     FEED_FULL = "feed_full"
     """A feed is at its cap (`streams.feed_percent`): trades are held back until the aggregator has caught up."""

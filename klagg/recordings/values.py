@@ -6,7 +6,10 @@ import re
 from datetime import UTC, datetime
 
 COUNTING_EXECUTIONS = frozenset({"MARKET", "RPI"})
-"""Values of `X` whose fills the exchange counts in klines; INSURANCE_FUND, ADL and NA are left out."""
+"""Values of `X` whose fills the exchange counts in klines, as measured on recorded fills and klines."""
+LEFT_OUT_EXECUTIONS = frozenset({"INSURANCE_FUND", "ADL", "NA"})
+"""Those that it leaves out: they are no market trades (Binance USDⓈ-M docs, "Aggregate Trade Streams": insurance fund
+and ADL trades are not aggregated). A word that is in neither set counts: to leave out what is new would lose trades."""
 
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?")
 _ANY_DECIMAL = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][-+]?[0-9]{1,2})?")
@@ -98,6 +101,6 @@ def open_time_ms(value: object) -> int:
     return epoch_ms("open time", round(moment.timestamp() * 1000))
 
 
-def counts_in_klines(execution: str | None) -> bool:
-    """Whether a fill with this `X` counts; recordings older than the field hold market trades only."""
-    return execution is None or execution in COUNTING_EXECUTIONS
+def counts_in_klines(execution: object) -> bool:
+    """Whether a fill with this `X` counts; recordings older than the field (None) hold market trades only."""
+    return not isinstance(execution, str) or execution not in LEFT_OUT_EXECUTIONS

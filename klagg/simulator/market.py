@@ -7,13 +7,11 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from klagg.intervals import INTERVALS, MINUTE_MS
+from klagg.recordings.values import counts_in_klines
 from klagg.simulator.bars import Bar
 
 KLINE_INTERVALS = {name: each for name, each in INTERVALS.items() if each.shortest_ms >= MINUTE_MS}
 """The intervals of the exchange's own klines; it has none below a minute."""
-
-COUNTING_EXECUTIONS = frozenset({"MARKET", "RPI"})
-"""Executions (`X`) whose fills the exchange counts in its klines, as measured on recorded fills and klines."""
 
 
 class MarketTrade(NamedTuple):
@@ -38,7 +36,7 @@ class MarketTrade(NamedTuple):
     @property
     def counts(self) -> bool:
         """Whether klines count it."""
-        return not self.execution or self.execution in COUNTING_EXECUTIONS
+        return counts_in_klines(self.execution)
 
 
 @dataclass(frozen=True, slots=True)

@@ -91,7 +91,7 @@ def test_a_status_or_its_delivery_time_ends_a_symbol(status: str, over: int, pas
     tick(core, T0 + 1000)
     list_(core, listed(status, delivery=T0 + 2000 if passed else T0 + 10_000_000))
     outputs = tick(core, T0 + 5000)
-    ended = over or passed
+    ended = over or (passed and status == "PRE_SETTLE")
     assert bool(events(outputs, EVENT_DELISTED)) == ended
     assert bool(events(outputs, EVENT_LISTED)) != ended
     assert core.ring.end_ms[0] == ((T0 + 2000 if passed else T0 + 5000) if ended else ENDLESS)

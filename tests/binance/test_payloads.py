@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +84,6 @@ def test_named_symbols_are_taken_alone_and_must_be_there() -> None:
         row(symbol="A B"),
         row(symbol="\ud800"),
         row(symbol="X" * 65),
-        row(status=None),
-        row(status="A,B"),
         row(pricePrecision=-1),
         row(pricePrecision=19),
         row(pricePrecision="2"),
@@ -114,14 +113,55 @@ def test_a_choice_that_leaves_nothing_is_a_configuration_error() -> None:
         listings_of({"symbols": [row()]}, ("EUR",), TYPES)
 
 
-def test_only_what_trades_or_will_is_subscribed_to() -> None:
-    rows = [
-        row(),
-        row("AUSDT", status="SETTLING"),
-        row("BUSDT", status="PENDING_TRADING"),
-        row("CUSDT", status="CLOSE"),
-    ]
-    assert subscribable(listings_of({"symbols": rows}, QUOTES, TYPES).listings) == ["BTCUSDT", "BUSDT"]
+def test_what_has_opened_and_not_ended_is_subscribed_to_whatever_its_status() -> None:
+    over = ("SETTLING", "CLOSE", "DELIVERING", "DELIVERED", "PENDING_TRADING")
+    alive = ("TRADING", "TRADING_HALT", "TRADING_CANCEL_ONLY", "BREAK_2027", "PRE_SETTLE", "PRE_DELIVERING")
+    rows = [row(f"{status.replace('_', '')}USDT", status=status) for status in (*over, *alive)]
+    names = [f"{status.replace('_', '')}USDT" for status in alive]
+    assert subscribable(listings_of({"symbols": rows}, QUOTES, TYPES).listings) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("status", "word"),
+    [
+        (None, "UNREADABLE"),
+        (5, "UNREADABLE"),
+        ("", "UNREADABLE"),
+        ("A,B", "A_B"),
+        ("X" * 99, "X" * 64),
+        ("休市", "休市"),
+    ],
+)
+def test_a_status_of_any_kind_leaves_the_row_usable(status: object, word: str) -> None:
+    chosen = listings_of({"symbols": [row(status=status)]}, QUOTES, TYPES)
+    assert ([each.status for each in chosen.listings], chosen.malformed) == ([word], [])
+    assert subscribable(chosen.listings) == ["BTCUSDT"]
+
+
+FAR, NEAR = 4_133_404_800_000, 1_800_000_000_000
+
+
+@pytest.mark.parametrize(
+    ("kind", "delivery", "types", "is_there"),
+    [
+        ("TRADIFI_PERPETUAL", FAR, TYPES, False),
+        ("TRADIFI_PERPETUAL", FAR, ("TRADIFI_PERPETUAL",), True),
+        ("CURRENT_QUARTER", NEAR, TYPES, False),
+        ("PERPETUAL_DELIVERING", NEAR, TYPES, True),
+        ("PERPETUAL_2027", FAR, TYPES, True),
+        ("PERPETUAL_2027", FAR, ("CURRENT_QUARTER",), False),
+        ("YEARLY_2027", NEAR, TYPES, False),
+        ("", NEAR, TYPES, True),
+        (None, NEAR, TYPES, True),
+        (5, FAR, TYPES, True),
+    ],
+)
+def test_a_contract_type_that_nobody_has_seen_is_a_perpetual_by_its_delivery_time(
+    kind: object, delivery: int, types: tuple[str, ...], is_there: bool
+) -> None:
+    rows = [row("ZUSDT", contractType=types[0]), row(contractType=kind, deliveryDate=delivery)]
+    names = [each.symbol for each in listings_of({"symbols": rows}, QUOTES, types).listings]
+    assert ("BTCUSDT" in names) is is_there
 
 
 def test_recorded_exchange_information(realdata: Path) -> None:
@@ -143,13 +183,13 @@ def test_recorded_exchange_information(realdata: Path) -> None:
 def test_any_row_is_taken_or_reported(anything: Any) -> None:
     chosen = listings_of({"symbols": [row("GOODUSDT"), anything]}, QUOTES, TYPES)
     assert "GOODUSDT" in [each.symbol for each in chosen.listings]
-    assert len(chosen.malformed) == 1 or set(row()) - {"quoteAsset", "contractType"} <= set(anything)
+    assert len(chosen.malformed) == 1 or set(row()) - {"status", "quoteAsset", "contractType"} <= set(anything)
 
 
 @given(st.data())
 def test_one_damaged_field_damages_only_its_row(data: st.DataObject) -> None:
     damaged = row("BADUSDT")
-    name = data.draw(st.sampled_from(["symbol", "status", "pricePrecision", "quantityPrecision", "onboardDate"]))
+    name = data.draw(st.sampled_from(["symbol", "pricePrecision", "quantityPrecision", "onboardDate"]))
     damaged[name] = data.draw(st.sampled_from([None, [], {}, -1, 1.5, True, "a,b", 10**30]))
     rows = [row("AUSDT"), damaged, row("ZUSDT")]
     random.Random(1).shuffle(rows)
@@ -222,7 +262,9 @@ def test_tickers_of_coin_margined_symbols_and_rows_that_are_none_are_left_out() 
         None,
     ]
     told = event_in({"stream": "!miniTicker@arr", "data": rows})
-    assert tickers_of(told) == [Ticker("币安人生USDT", 1791271560500, "1.5", 10.25)]
+    expected = Ticker("币安人生USDT", 1791271560500, "1.5", 10.25)
+    assert tickers_of(told) == [expected]
+    assert tickers_of([ticker(st=3), ticker(st=None)]) == [expected] * 2, "what is not said to be COIN-M is USDⓈ-M"
     assert tickers_of(event_in({"result": None, "id": 1})) == tickers_of({"e": "24hrMiniTicker"}) == []
 
 
@@ -244,10 +286,14 @@ def news(**changes: Any) -> dict[str, Any]:
 def test_news_of_a_contract() -> None:
     expected = ContractNews("新USDT", "PERPETUAL", "PENDING_TRADING", 1791271560000, 4133404800000)
     assert contract_of(event_in({"stream": "!contractInfo", "data": news()})) == expected
+    assert contract_of(news(ct="")) == replace(expected, contract_type=""), "one that has not opened has no type yet"
+    assert contract_of(news(cs="PAUSE, LUNCH")) == replace(expected, status="PAUSE__LUNCH")
+    assert contract_of(news(st=3)) == contract_of(news(st="UM")) == expected
 
 
 @pytest.mark.parametrize(
-    "changes", [{"st": 2}, {"s": ""}, {"s": "A,B"}, {"cs": None}, {"ct": 5}, {"ot": -1}, {"dt": "1"}, {"e": "trade"}]
+    "changes",
+    [{"st": 2}, {"s": ""}, {"s": "A,B"}, {"cs": None}, {"cs": ""}, {"ct": 5}, {"ot": -1}, {"dt": "1"}, {"e": "trade"}],
 )
 def test_what_is_no_news_of_a_contract_is_none(changes: dict[str, Any]) -> None:
     assert contract_of(news(**changes)) is None

@@ -196,6 +196,8 @@ async def test_what_is_official_is_not_called_complete(page: Page) -> None:
     assert text.endswith("1 bar is official: no trade id proves it, the exchange's own klines do.")
     *_, told, title, text = await page.evaluate(BOARD, [board(complete=6, official=3)])
     assert (told, title, text) == ("warn", "True as far as it goes", "1 bar may lack trades.")
+
+
 HEADLINES = [
     (status(), "The data can be trusted"),
     (status(alarms=[ALARM]), "Trust with reservations"),

@@ -20,7 +20,6 @@ from ingest.timings import Timings
 from klagg.binance.weight_account import report_weight
 from klagg.clock import local_ms
 from klagg.drivers.redis_streams import AsyncStreams, Entry, Streams
-from klagg.errors import ConfigError
 from klagg.process.alarms import AlarmKind
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
@@ -328,20 +327,51 @@ async def test_an_unexpected_error_of_a_job_ends_the_process(redis_url: str, mon
             await asyncio.wait_for(clock(a_context(exchange, redis_url), SHORT), 20)
 
 
-async def test_unknown_symbols_end_the_start_but_not_a_running_clock(
-    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
+def sentences(context: AsyncContext) -> dict[str, str]:
+    """The alarms that stand, by kind."""
+    return {str(each.kind): each.sentence for each in context.stats.alarms.standing}
+
+
+@pytest.mark.parametrize("status", ["TRADING_HALT", "BREAK_2027"])
+async def test_a_halt_is_written_at_once_and_an_alarm_that_ends(
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture, status: str
 ) -> None:
+    """Only what changed is written again, and `!contractInfo` tells nothing."""
     async with SmallExchange().running() as exchange:
-        named = {"symbols": ["ETHUSDT"]}
-        context = a_context(exchange, redis_url, exchange=named, clock={"listings_s": 1})
-        async with a_clock(context) as task:
+        context = a_context(exchange, redis_url, clock={"statuses_s": 1})
+        async with a_clock(context):
             await eventually(lambda: feed_of(streams, "listing"))
-            exchange.rows = {"contractType": "DELIVERING"}
-            await eventually(lambda: "the listings stay as they were" in caplog.text)
+            exchange.statuses["ETHUSDT"] = status
+            await eventually(lambda: len(feed_of(streams, "listing")) == 2)
+            sentence = f"the exchange lists ETHUSDT as {status}: it stays as it is, and its bars go on without trades"
+            assert sentences(context) == {"halted": sentence}
+            exchange.statuses.clear()
+            await eventually(lambda: len(feed_of(streams, "listing")) == 3)
+            assert sentences(context) == {}
+    assert [statuses(entry) for entry in feed_of(streams, "listing")[1:]] == [
+        {"ETHUSDT": status},
+        {"ETHUSDT": "TRADING"},
+    ]
+    said = [each.getMessage() for each in caplog.records]
+    assert said.count(f"ALARM: {sentence}") == 1
+    assert len([each for each in said if "has a new word, status" in each]) == (status == "BREAK_2027")
+
+
+async def test_a_choice_that_is_not_there_is_waited_for(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url, exchange={"symbols": ["SOLUSDT"]}, clock={"statuses_s": 1})
+        async with a_clock(context) as task:
+            await eventually(lambda: context.stats.counters.get("listings", 0) >= 2)
             assert not task.done()
-        exchange.symbols.remove("ETHUSDT")
-        with pytest.raises(ConfigError, match="names 'ETHUSDT', which the exchange does not list"):
-            await asyncio.wait_for(clock(a_context(exchange, redis_url, exchange=named), SHORT), 20)
+            why = "exchange.symbols names 'SOLUSDT', which the exchange does not list"
+            assert sentences(context)["waiting"].startswith(f"{why}: klagg waits")
+            exchange.symbols.append("SOLUSDT")
+            await eventually(lambda: feed_of(streams, "listing"))
+            await eventually(lambda: not sentences(context))
+            exchange.rows = {"contractType": "DELIVERING"}
+            exchange.statuses["SOLUSDT"] = "SETTLING"
+            await eventually(lambda: statuses(feed_of(streams, "listing")[-1]) == {"SOLUSDT": "SETTLING"})
+            assert not task.done()
 
 
 async def test_a_wall_clock_that_is_set_starts_all_jobs_anew(

@@ -248,7 +248,10 @@ def good_frames(chance: random.Random, rules: Rules) -> list[bytes]:
         event = agg_trade(trade_id, s=symbol) if rules.source == "aggTrade" else fill(trade_id, s=symbol)
         event |= {"p": f"{chance.randrange(1, 10**7) / 100:.2f}", "q": f"0.{chance.randrange(1000):03d}"}
         if rules.source == "trade":
-            event |= {"X": chance.choice(("MARKET", "MARKET", "RPI", "NA")), "st": 1}
+            event |= {
+                "X": chance.choice(("MARKET", "MARKET", "RPI", "NA", "BLOCK_2027")),
+                "st": chance.choice((1, 1, 3)),
+            }
         message = {"stream": "x@y", "data": event} if rules.endpoint is Endpoint.COMBINED else event
         frames.append(json.dumps(message, ensure_ascii=False, separators=(",", ":")).encode())
     return frames
@@ -294,16 +297,19 @@ def oracle(frame: bytes, rules: Rules) -> tuple[Any, ...]:
         message = message["data"]
         need(isinstance(message, dict))
     need(message.get("e") == rules.source)
-    need("st" not in message or (type(message["st"]) is int and message["st"] == 1))
+    need(not (type(message.get("st")) is int and message["st"] == 2))
     names = ("a", "f", "l") if rules.source == "aggTrade" else ("t", "t", "t")
     need({"s", "p", "q", "T", "m", *names} <= set(message))
-    counts = rules.source == "aggTrade" or ("X" not in message or message["X"] in ["MARKET", "RPI"])
+    left_out = ["INSURANCE_FUND", "ADL", "NA"]
+    counts = rules.source == "aggTrade" or message.get("X") not in left_out
+    is_new = rules.source == "trade" and "X" in message and message["X"] not in ["MARKET", "RPI", *left_out]
     whole = [message[name] for name in (*names, "T")]
     need(all(type(each) is int and 0 <= each < 2**63 for each in whole))
     trade_id, first, last, time_ms = whole
     need(first <= last and time_ms <= NOW_MS + rules.future_ms_max)
     need(isinstance(message["s"], str) and message["s"] in SYMBOLS and type(message["m"]) is bool)
     price, qty = (amount_of(message[name]) for name in ("p", "q"))
+    counts = counts and (price > 0 or not is_new)
     need(price > 0 or not counts)
     return message["s"], trade_id, price, qty, first, last, time_ms, message["m"], counts
 

@@ -8,8 +8,9 @@ import pytest
 
 from ingest.service import ingest
 from klagg.drivers.redis_streams import Streams
-from klagg.errors import ConfigError, ExchangeRefused
+from klagg.errors import ExchangeRefused
 from klagg.process.alarms import AlarmKind
+from klagg.process.service import AsyncContext
 from tests.ingest.kit import (
     SYMBOLS,
     SmallExchange,
@@ -89,7 +90,107 @@ async def test_a_start_waits_for_an_exchange_that_comes_late(streams: Streams, r
             await eventually(lambda: context.stats.counters.get("syncs"))
 
 
-async def test_unknown_symbols_are_an_error(redis_url: str) -> None:
+def sentences(context: AsyncContext) -> dict[str, str]:
+    """The alarms that stand, by kind."""
+    return {str(each.kind): each.sentence for each in context.stats.alarms.standing}
+
+
+@pytest.mark.parametrize(
+    ("status", "symbols", "why"),
+    [
+        ("PENDING_TRADING", [BTC, ETH], "none of the chosen symbols trades (ETHUSDT is PENDING_TRADING)"),
+        ("SETTLING", [BTC, ETH], "none of the chosen symbols trades (ETHUSDT is SETTLING)"),
+        ("TRADING", [BTC], "exchange.symbols names 'ETHUSDT', which the exchange does not list"),
+    ],
+)
+async def test_a_choice_that_is_not_there_is_waited_for(
+    streams: Streams, redis_url: str, status: str, symbols: list[str], why: str
+) -> None:
     async with SmallExchange().running() as exchange:
-        with pytest.raises(ConfigError, match="names 'BTCUSD', which the exchange does not list"):
-            await ingest(a_context(exchange, redis_url, exchange={"symbols": ["BTCUSD"]}))
+        exchange.symbols, exchange.statuses = symbols, {ETH: status}
+        context = a_context(exchange, redis_url, **hasty(symbols=[ETH]))
+        async with a_line(context, replace(TIMINGS, waiting_s=0.2)) as task:
+            await eventually(lambda: context.stats.counters.get("listings", 0) >= 3)
+            assert not task.done()
+            assert not exchange.connections
+            assert sentences(context)["waiting"].startswith(f"{why}: this line waits")
+            exchange.symbols, exchange.statuses = [BTC, ETH], {}
+            await eventually(lambda: exchange.connections)
+            await exchange.send(frame_of(agg_trade(1, s=ETH)))
+            await eventually(lambda: marked(streams) == {ETH})
+            assert "waiting" not in sentences(context)
+
+
+@pytest.mark.parametrize("status", ["TRADING_HALT", "BREAK_2027", ""])
+async def test_a_halted_symbol_stays_subscribed(streams: Streams, redis_url: str, status: str) -> None:
+    async with SmallExchange().running() as exchange, Market(exchange, list(SYMBOLS)).running():
+        context = a_context(exchange, redis_url, **hasty(), clock={"listings_s": 1})
+        async with a_line(context, TIMINGS):
+            await eventually(lambda: marked(streams) == set(SYMBOLS))
+            exchange.statuses[ETH] = status
+            exchange.rows = {"contractType": "PERPETUAL_2027"}
+            answers = context.stats.counters["listings"]
+            await eventually(lambda: context.stats.counters["listings"] >= answers + 2)
+            assert marked(streams) == set(SYMBOLS)
+        assert not exchange.messages, "nothing was unsubscribed from"
+        assert words_of(context, "contract_type") == len(SYMBOLS)
+        assert words_of(context, "status") == (status != "TRADING_HALT")
+
+
+def words_of(context: AsyncContext, kind: str) -> int:
+    """How many new words of a kind were counted."""
+    return context.stats.labelled_counters[("unknown_words", (("kind", kind),))]
+
+
+async def test_one_that_has_not_opened_is_carried_when_it_trades_whatever_exchangeinfo_says(
+    streams: Streams, redis_url: str
+) -> None:
+    """It is asked about at once; what persists is an alarm."""
+    new = "SOLUSDT"
+    async with SmallExchange().running() as exchange, Market(exchange, [BTC]).running() as market:
+        exchange.symbols.append(new)
+        exchange.statuses[new] = "PENDING_TRADING"
+        context = a_context(exchange, redis_url, **hasty())
+        async with a_line(context, replace(TIMINGS, insist_s=0.5, overdue_s=0.5)):
+            await eventually(lambda: marked(streams) == set(SYMBOLS))
+            asked = context.stats.counters["listings"]
+            market.trading.append(new)
+            await eventually(lambda: context.stats.counters["listings"] > asked)
+            await eventually(lambda: marked(streams) == {*SYMBOLS, new})
+            assert new in column_of(feed_of(streams, "trades"), "symbol")
+            await eventually(lambda: "not_carried" in sentences(context))
+            assert sentences(context)["not_carried"].startswith(f"{new} is traded or was announced")
+            exchange.statuses[new] = "TRADING"
+            await eventually(lambda: "not_carried" not in sentences(context))
+            assert marked(streams) == {*SYMBOLS, new}
+
+
+async def test_a_trade_of_a_listed_symbol_that_is_not_carried_is_a_doubt(streams: Streams, redis_url: str) -> None:
+    new = "SOLUSDT"
+    async with SmallExchange().running() as exchange, Market(exchange, [BTC, new]).running() as market:
+        market.tickers = False
+        exchange.symbols.append(new)
+        exchange.statuses[new] = "SETTLING"
+        context = a_context(exchange, redis_url, **hasty())
+        async with a_line(context, replace(TIMINGS, insist_s=0.5)):
+            await eventually(lambda: new in column_of(feed_of(streams, "trades"), "symbol"))
+
+
+async def test_new_words_in_trades_are_counted_and_the_trades_taken(
+    streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url)
+        async with a_line(context):
+            await eventually(lambda: exchange.connections and exchange.controls)
+            await exchange.publish("!future@arr", {"e": "future_2027"})
+            for number in (1, 2, 3):
+                await exchange.send(frame_of(agg_trade(number, st=3)))
+            await eventually(lambda: len(column_of(feed_of(streams, "trades"), "id")) == 3)
+            await eventually(lambda: words_of(context, "event") == 1)
+        assert words_of(context, "symbol_type") == 3
+    said = [each.getMessage() for each in caplog.records if "has a new word" in each.getMessage()]
+    assert sorted(said) == [
+        "the exchange has a new word, event 'future_2027': events of this type are passed over",
+        "the exchange has a new word, symbol_type '3': the trades are taken as all others are",
+    ]

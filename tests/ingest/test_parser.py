@@ -37,9 +37,10 @@ def test_a_fill_stands_for_itself(endpoint: Endpoint) -> None:
         ("INSURANCE_FUND", False),
         ("ADL", False),
         ("NA", False),
-        ("", False),
-        (None, False),
-        ([], False),
+        ("", True),
+        (None, True),
+        ([], True),
+        ("BLOCK_2027", True),
     ],
 )
 def test_fills_that_klines_leave_out_are_kept_but_do_not_count(kind: Any, counts: bool) -> None:
@@ -86,8 +87,6 @@ def test_names_may_be_cjk() -> None:
         ("unknown_event", frame_of(agg_trade(e="aggtrade"))),
         ("unknown_event", frame_of(agg_trade(e=["aggTrade"]))),
         ("coin_margined", frame_of(agg_trade(st=2))),
-        ("coin_margined", frame_of(agg_trade(st=None))),
-        ("coin_margined", frame_of(agg_trade(st={}))),
         ("bad_symbol", frame_of(agg_trade(s="NOSUCHUSDT"))),
         ("bad_symbol", frame_of(agg_trade(s="BTCUSDT,ETHUSDT"))),
         ("bad_symbol", frame_of(agg_trade(s=5))),
@@ -343,12 +342,24 @@ def test_no_depth_of_nesting_escapes(depth: int) -> None:
     assert isinstance(reply, Rejection | Reply)
 
 
-def test_neither_true_nor_a_fraction_is_the_market_1() -> None:
-    for value in (True, 1.0, "1"):
-        rejection = parse(frame_of(agg_trade(st=value)), rules(), NOW_MS)
-        assert isinstance(rejection, Rejection)
-        assert rejection.kind == "coin_margined"
-        assert_same_in_a_batch(rejection.frame, rejection)
+@pytest.mark.parametrize("value", [3, None, "UM", {}, True, 1.0, "1"])
+def test_a_symbol_type_that_nobody_has_seen_is_counted_and_its_trade_taken(value: Any) -> None:
+    frame = frame_of(agg_trade(st=value))
+    expected = parse(frame_of(agg_trade()), rules(), NOW_MS)
+    assert parse(frame, rules(), NOW_MS) == expected
+    parsed = parse_frames([frame_of(agg_trade()), frame], rules(), NOW_MS)
+    assert parsed.count == 2
+    ((kind, _), times), *others = parsed.words.items()
+    assert (kind, times, others) == ("symbol_type", 1, [])
+
+
+def test_an_execution_that_nobody_has_seen_counts_in_bars_unless_it_has_no_price() -> None:
+    frames = [frame_of(fill(1, X="BLOCK_2027")), frame_of(fill(2, X="BLOCK_2027", p="0", q="0")), frame_of(fill(3))]
+    parsed = parse_frames(frames, rules(source="trade"), NOW_MS)
+    assert (parsed.columns[1], parsed.columns[-1]) == (("1", "2", "3"), ("1", "0", "1"))
+    assert parsed.words == {("execution", "'BLOCK_2027'"): 2}
+    for known in ("MARKET", "RPI", "NA", "ADL", "INSURANCE_FUND", ...):
+        assert not parse_frames([frame_of(fill(1, X=known))], rules(source="trade"), NOW_MS).words
 
 
 @pytest.mark.parametrize("value", [each for each in BAD_DECIMALS if isinstance(each, str)])

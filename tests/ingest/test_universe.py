@@ -9,7 +9,10 @@ import pytest
 
 from ingest.timings import DEFAULT_TIMINGS
 from ingest.universe import (
+    CONTRACT_TYPE,
+    STATUS,
     VANISHED,
+    Answer,
     Doubts,
     Universe,
     chosen_news,
@@ -23,6 +26,40 @@ from klagg.wire.entries import Listing
 
 T = DEFAULT_TIMINGS
 NAMES = ("AUSDT", "BUSDT", "CUSDT", "DUSDT")
+
+
+EXCHANGE = settings.Exchange()
+FAR = 4_133_404_800_000
+
+
+def answer(
+    universe: Universe,
+    names: Iterable[str],
+    now_ms: float = 0.0,
+    *,
+    exchange: settings.Exchange = EXCHANGE,
+    quotes: dict[str, str] | None = None,
+    types: dict[str, str] | None = None,
+    **statuses: str,
+) -> Answer:
+    """An answer of exchangeInfo that lists `names`."""
+    row = {
+        "pricePrecision": 2,
+        "quantityPrecision": 3,
+        "onboardDate": 1_000,
+        "deliveryDate": FAR,
+    }
+    rows = [
+        row
+        | {
+            "symbol": name,
+            "status": statuses.get(name, "TRADING"),
+            "quoteAsset": (quotes or {}).get(name, "USDT"),
+            "contractType": (types or {}).get(name, "PERPETUAL"),
+        }
+        for name in names
+    ]
+    return universe.read({"symbols": rows}, exchange, now_ms)
 
 
 def listing(name: str, status: str = "TRADING", generation: int = 1_000) -> Listing:
@@ -110,33 +147,46 @@ def test_a_first_answer_is_believed_whatever_it_holds() -> None:
     assert answered(Universe(), ["AUSDT"], 0) == []
 
 
-def test_what_the_configuration_names_must_be_there_until_it_has_been(universe: Universe) -> None:
-    names = frozenset(NAMES[1:])
-    assert universe.expected(["AUSDT", "BUSDT", "NEVERUSDT"], names) == ["BUSDT", "NEVERUSDT"]
+def test_what_the_configuration_names_and_nobody_lists_is_said_and_waited_for() -> None:
+    universe = Universe()
+    exchange = settings.Exchange(symbols=("AUSDT", "BUSDT", "NEVERUSDT", "CUSDC"))
+    answer(universe, ["AUSDT", "BUSDT", "CUSDC"], exchange=exchange, quotes={"CUSDC": "USDC"})
+    assert universe.unmet == [
+        "exchange.symbols names 'NEVERUSDT', which the exchange does not list",
+        "exchange.symbols names 'CUSDC', which exchange.quote_assets and exchange.contract_types leave out",
+    ]
+    assert universe.waits == "; ".join(universe.unmet)
+    assert universe.carried == ["AUSDT", "BUSDT"]
+    answer(universe, ["AUSDT", "BUSDT", "NEVERUSDT", "CUSDC"], exchange=exchange)
+    assert (universe.unmet, universe.waits) == ([], "")
+
+
+def test_what_was_listed_once_and_has_ended_is_not_waited_for() -> None:
+    universe, exchange = Universe(), settings.Exchange(symbols=("AUSDT", "BUSDT"))
+    answer(universe, ["AUSDT", "BUSDT", "CUSDT"], exchange=exchange)
     for now_ms in (1, 1 + T.confirm_ms):
-        answered(universe, names, now_ms)
-    assert universe.expected(["AUSDT", "BUSDT"], names) == ["BUSDT"]
-    assert universe.expected(["AUSDT"], frozenset(NAMES)) == ["AUSDT"]
+        answer(universe, ["BUSDT", "CUSDT"], now_ms, exchange=exchange)
+    assert (list(universe.gone), universe.unmet) == (["AUSDT"], [])
+    answer(universe, ["BUSDT", "CUSDT"], exchange=exchange, BUSDT="SETTLING")
+    assert (universe.carried, universe.waits) == ([], "none of the chosen symbols trades (BUSDT is SETTLING)")
+
+
+@pytest.mark.parametrize("status", ["SETTLING", "CLOSE", "PENDING_TRADING"])
+def test_a_choice_of_which_nothing_trades_is_said(status: str) -> None:
+    universe = Universe()
+    answer(universe, ["AUSDT"], AUSDT=status)
+    assert (universe.carried, universe.waits) == ([], f"none of the chosen symbols trades (AUSDT is {status})")
+    answer(universe, ["AUSDT"])
+    assert (universe.carried, universe.waits) == (["AUSDT"], "")
+
+
+def test_a_choice_that_fits_nothing_is_said() -> None:
+    universe = Universe()
+    answer(universe, ["AUSDT"], exchange=settings.Exchange(quote_assets=("EUR",)))
+    assert universe.waits.startswith("the exchange lists no symbol with exchange.quote_assets EUR and ")
 
 
 # What the exchange published and its answers do not bear out.
-
-EXCHANGE = settings.Exchange()
-FAR = 4_133_404_800_000
-
-
-def answer(two_listed: Universe, names: Iterable[str], **statuses: str) -> None:
-    """An answer of exchangeInfo that lists `names`."""
-    row = {
-        "quoteAsset": "USDT",
-        "contractType": "PERPETUAL",
-        "pricePrecision": 2,
-        "quantityPrecision": 3,
-        "onboardDate": 1_000,
-        "deliveryDate": FAR,
-    }
-    rows = [row | {"symbol": name, "status": statuses.get(name, "TRADING")} for name in names]
-    two_listed.read({"symbols": rows}, EXCHANGE, 0.0)
 
 
 @pytest.fixture
@@ -150,8 +200,8 @@ def news(name: str, status: str = "TRADING", generation: int = 1_000) -> Contrac
     return ContractNews(name, "PERPETUAL", status, generation, FAR)
 
 
-def moved(*names: str) -> list[Ticker]:
-    return [Ticker(name, 5, "1", 1.0) for name in names]
+def ticker(name: str, volume: float) -> Ticker:
+    return Ticker(name, 5, "1", volume)
 
 
 def asks(doubts: Doubts, two_listed: Universe, names: Iterable[str], until_s: int) -> list[int]:
@@ -162,13 +212,13 @@ def asks(doubts: Doubts, two_listed: Universe, names: Iterable[str], until_s: in
             asked.append(now_s)
             doubts.requested(now_s)
             answer(two_listed, names)
-            doubts.answered(two_listed)
+            doubts.answered(two_listed, EXCHANGE)
     return asked
 
 
 def test_an_unknown_symbol_that_trades_is_asked_about_in_longer_and_longer_pauses(two_listed: Universe) -> None:
     doubts = Doubts()
-    doubts.traded(moved("AUSDT", "CUSDT", "CUSDC"), two_listed, EXCHANGE, 0.0)
+    doubts.traded(["AUSDT", "CUSDT", "CUSDC"], two_listed, EXCHANGE, 0.0)
     asked = asks(doubts, two_listed, ["AUSDT", "BUSDT"], 200)
     assert asked == [2, 6, 14, 30, 62, 122, 182]
     assert (asked[0], asked[-1] - asked[-2]) == (T.request_least_s, T.request_most_s)
@@ -179,10 +229,10 @@ def test_an_unknown_symbol_that_trades_is_asked_about_in_longer_and_longer_pause
 
 def test_an_answer_that_lists_it_settles_the_doubt_chosen_or_not(two_listed: Universe) -> None:
     doubts = Doubts()
-    doubts.traded(moved("CUSDT"), two_listed, EXCHANGE, 0.0)
+    doubts.traded(["CUSDT"], two_listed, EXCHANGE, 0.0)
     assert asks(doubts, two_listed, ["AUSDT", "BUSDT", "CUSDT"], 100) == [2]
     assert two_listed.carried == ["AUSDT", "BUSDT", "CUSDT"]
-    doubts.traded(moved("CUSDT"), two_listed, EXCHANGE, 100.0)
+    doubts.traded(["CUSDT"], two_listed, EXCHANGE, 100.0)
     assert not doubts.due(200.0)
 
 
@@ -192,25 +242,30 @@ def test_news_stand_until_an_answer_bears_them_out_or_they_are_an_alarm(two_list
     known = list(two_listed.known.values())
     assert [each.status for each in doubts.with_news(known)] == ["SETTLING", "TRADING"]
     answer(two_listed, ["AUSDT", "BUSDT"])
-    doubts.answered(two_listed)
+    doubts.answered(two_listed, EXCHANGE)
     assert [each.status for each in doubts.with_news(known)] == ["SETTLING", "TRADING"]
     assert doubts.overdue(T.overdue_s) == ["AUSDT"]
     assert [each.status for each in doubts.with_news(known)] == ["TRADING", "TRADING"], (
         "after a minute the answer counts"
     )
     answer(two_listed, ["AUSDT", "BUSDT"], AUSDT="SETTLING")
-    doubts.answered(two_listed)
+    doubts.answered(two_listed, EXCHANGE)
     assert not doubts.due(T.overdue_s + T.request_most_s)
     assert two_listed.carried == ["BUSDT"]
 
 
 def test_who_was_announced_is_wanted_and_who_is_over_needs_no_listing(two_listed: Universe) -> None:
     doubts = Doubts()
-    doubts.news(news("CUSDT", "PENDING_TRADING"), 0.0)
+    doubts.news(news("CUSDT", "TRADING"), 0.0)
     doubts.news(news("DUSDT", "SETTLING"), 0.0)
-    assert doubts.wanted == ["CUSDT"]
-    doubts.answered(two_listed)
-    assert doubts.wanted == ["CUSDT"]
+    doubts.news(news("EUSDT", "PENDING_TRADING"), 0.0)
+    assert doubts.wanted(two_listed, 0.0) == ["CUSDT"]
+    doubts.answered(two_listed, EXCHANGE)
+    assert doubts.wanted(two_listed, 0.0) == ["CUSDT"]
+    doubts.news(news("EUSDT", "TRADING"), 1.0)
+    assert doubts.wanted(two_listed, 1.0) == ["CUSDT", "EUSDT"]
+    answer(two_listed, ["AUSDT", "BUSDT", "EUSDT"])
+    doubts.answered(two_listed, EXCHANGE)
     assert doubts.overdue(T.overdue_s) == ["CUSDT"]
 
 
@@ -218,7 +273,7 @@ def test_a_name_listed_anew_takes_its_new_generation_from_the_news(two_listed: U
     doubts = Doubts()
     doubts.news(news("AUSDT", generation=2_000), 0.0)
     assert [each.generation for each in doubts.with_news([two_listed.known["AUSDT"]])] == [2_000]
-    doubts.answered(two_listed)
+    doubts.answered(two_listed, EXCHANGE)
     assert doubts.due(T.request_least_s)
 
 
@@ -240,3 +295,103 @@ def test_decimals_beyond_the_listing_are_seen(price: str, qty: str, finer: bool)
     known = {"AUSDT": Listing("AUSDT", 1_000, 2, 3, "TRADING", FAR)}
     latest = {"AUSDT": (5, price, qty), "XUSDT": (5, "1.123456", "1")}
     assert finer_than_listed(latest, known, latest.keys()) == (["AUSDT"] if finer else [])
+
+
+# Words that nobody has seen, and symbols that are traded and not carried.
+
+
+def test_an_unknown_status_changes_nothing_and_is_told_when_it_comes(two_listed: Universe) -> None:
+    for status, new in (("TRADING_HALT", []), ("BREAK_2027", [(STATUS, "BREAK_2027", "AUSDT")]), ("BREAK_2027", [])):
+        assert answer(two_listed, ["AUSDT", "BUSDT"], AUSDT=status).words == new
+        assert two_listed.carried == ["AUSDT", "BUSDT"]
+        assert two_listed.halted == {"AUSDT": status}
+    assert answer(two_listed, ["AUSDT", "BUSDT"]).words == []
+    assert two_listed.halted == {}
+
+
+def test_what_was_carried_stays_so_whatever_its_contract_type_becomes(two_listed: Universe) -> None:
+    for kind, new in (("PERPETUAL_2027", True), ("PERPETUAL_2027", False), ("CURRENT_QUARTER", False), ("", True)):
+        said = answer(two_listed, ["AUSDT", "BUSDT"], types={"AUSDT": kind})
+        assert said.words == ([(CONTRACT_TYPE, kind, "AUSDT")] if new else [])
+        assert two_listed.carried == ["AUSDT", "BUSDT"]
+    answer(two_listed, ["AUSDT", "BUSDT"], types={"AUSDT": "CURRENT_QUARTER"}, AUSDT="SETTLING")
+    assert two_listed.carried == ["BUSDT"], "what it says of its end counts all the same"
+
+
+def test_a_new_contract_type_is_told_and_its_symbol_carried() -> None:
+    universe = Universe()
+    said = answer(universe, ["AUSDT", "BUSDT"], types={"AUSDT": "PERPETUAL_2027", "BUSDT": "CURRENT_QUARTER"})
+    assert (said.words, universe.carried) == ([(CONTRACT_TYPE, "PERPETUAL_2027", "AUSDT")], ["AUSDT"])
+
+
+@pytest.mark.parametrize(("status", "kind"), [("PENDING_TRADING", ""), ("SETTLING", "PERPETUAL"), ("CLOSE", "")])
+def test_a_listed_symbol_that_is_traded_is_asked_about_at_once_and_then_carried_anyway(status: str, kind: str) -> None:
+    universe, doubts = Universe(), Doubts()
+    names, types = ["AUSDT", "SOLUSDT"], {"SOLUSDT": kind}
+    answer(universe, names, types=types, SOLUSDT=status)
+    assert universe.carried == ["AUSDT"]
+    doubts.requested(100.0)
+    assert not doubts.due(300.0)
+    doubts.traded(["SOLUSDT"], universe, EXCHANGE, 300.0)
+    assert doubts.due(300.0)
+    doubts.requested(300.0)
+    answer(universe, names, types=types, SOLUSDT=status)
+    doubts.answered(universe, EXCHANGE)
+    assert doubts.wanted(universe, 300.0) == []
+    assert doubts.wanted(universe, 300.0 + T.insist_s) == ["SOLUSDT"]
+    assert doubts.overdue(300.0 + T.overdue_s) == ["SOLUSDT"]
+    doubts.traded(["SOLUSDT"], universe, EXCHANGE, 800.0)
+    assert not doubts.due(0.0)
+    assert doubts.wanted(universe, 1000.0) == ["SOLUSDT"], "for as long as it trades"
+    answer(universe, names)
+    doubts.answered(universe, EXCHANGE)
+    assert (universe.carried, doubts.wanted(universe, 1000.0)) == (names, [])
+
+
+def test_a_carried_anyway_symbol_that_no_longer_trades_is_let_go() -> None:
+    universe, doubts = Universe(), Doubts()
+    answer(universe, ["AUSDT"], AUSDT="PENDING_TRADING")
+    doubts.traded(["AUSDT"], universe, EXCHANGE, 100.0)
+    assert doubts.wanted(universe, 200.0) == ["AUSDT"]
+    doubts.due(100.0 + T.forgotten_s)
+    assert doubts.wanted(universe, 100.0 + T.forgotten_s) == []
+
+
+def test_a_first_ticker_with_a_volume_shows_that_a_symbol_has_opened() -> None:
+    universe, doubts = Universe(), Doubts()
+    answer(universe, ["AUSDT", "SOLUSDT", "XEMUSDT"], SOLUSDT="PENDING_TRADING", XEMUSDT="SETTLING")
+    doubts.opened([ticker("SOLUSDT", 0.0), ticker("XEMUSDT", 9.0), ticker("AUSDT", 9.0)], universe, EXCHANGE, 300.0)
+    assert not doubts.due(300.0)
+    doubts.opened([ticker("SOLUSDT", 0.5)], universe, EXCHANGE, 300.0)
+    assert doubts.due(300.0)
+    assert doubts.wanted(universe, 300.0 + T.insist_s) == ["SOLUSDT"]
+
+
+def test_a_new_doubt_does_not_wait_for_the_pause_of_an_old_one(two_listed: Universe) -> None:
+    doubts = Doubts()
+    doubts.traded(["CUSDT"], two_listed, EXCHANGE, 0.0)
+    assert asks(doubts, two_listed, ["AUSDT", "BUSDT"], 130)[-1] == 122
+    assert not doubts.due(130.0)
+    doubts.traded(["DUSDT"], two_listed, EXCHANGE, 130.0)
+    assert doubts.due(130.0)
+
+
+def test_contracts_of_other_types_and_other_names_are_no_doubts() -> None:
+    universe, doubts = Universe(), Doubts()
+    answer(universe, ["AUSDT", "TSLAUSDT"], types={"TSLAUSDT": "TRADIFI_PERPETUAL"})
+    doubts.traded(["TSLAUSDT", "AUSDT", "BTCUSDC"], universe, EXCHANGE, 300.0)
+    named = settings.Exchange(symbols=("AUSDT",))
+    other = Universe()
+    answer(other, ["AUSDT", "SOLUSDT"], exchange=named, SOLUSDT="PENDING_TRADING")
+    doubts.traded(["SOLUSDT"], other, named, 300.0)
+    assert not doubts.due(300.0)
+    assert doubts.wanted(other, 400.0) == []
+
+
+def test_a_row_that_cannot_be_used_is_a_doubt_when_its_symbol_trades() -> None:
+    universe, doubts = Universe(), Doubts()
+    good = {"symbol": "AUSDT", "quoteAsset": "USDT", "contractType": "PERPETUAL", "pricePrecision": 2}
+    good |= {"quantityPrecision": 3, "onboardDate": 1, "deliveryDate": FAR, "status": "TRADING"}
+    universe.read({"symbols": [good, good | {"symbol": "BUSDT", "onboardDate": None}]}, EXCHANGE, 0.0)
+    doubts.traded(["BUSDT"], universe, EXCHANGE, 300.0)
+    assert doubts.wanted(universe, 300.0 + T.insist_s) == ["BUSDT"]

@@ -84,9 +84,9 @@ def test_an_open_time_that_is_none_is_named() -> None:
         values.open_time_ms("yesterday")
 
 
-def test_market_and_rpi_fills_count_and_nothing_else() -> None:
-    assert [values.counts_in_klines(x) for x in (None, "MARKET", "RPI")] == [True, True, True]
-    assert [values.counts_in_klines(x) for x in ("NA", "INSURANCE_FUND", "ADL", "")] == [False] * 4
+def test_all_fills_count_but_those_that_are_known_to_be_left_out() -> None:
+    assert [values.counts_in_klines(x) for x in (None, "MARKET", "RPI", "BLOCK_2027", "")] == [True] * 5
+    assert [values.counts_in_klines(x) for x in ("NA", "INSURANCE_FUND", "ADL")] == [False] * 3
 
 
 def test_booleans() -> None:
