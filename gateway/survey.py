@@ -23,12 +23,13 @@ STREAMS: Final = ("feed", "klines", "live", "events", "requests", "findings", "d
 class Survey:
     """`heartbeats` of all processes, `lengths` entries by stream, `findings` the newest entries of each shard, newest
     first (as `_finding_of`). `unwritten_ms` by shard is the time (ms by the clock of Redis) of the oldest final that
-    the table lacks, None if it lacks none; a shard without a writer is absent."""
+    the table lacks, None if it lacks none; a shard without a writer is absent. `made`: it was read from Redis."""
 
     heartbeats: Sequence[dict[str, Any]] = ()
     lengths: dict[str, int] = field(default_factory=dict)
     findings: Sequence[dict[str, str]] = ()
     unwritten_ms: dict[int, int | None] = field(default_factory=dict)
+    made: bool = False
 
 
 def survey(streams: Streams, shards: int) -> Survey:
@@ -46,7 +47,7 @@ def survey(streams: Streams, shards: int) -> Survey:
         findings += map(_finding_of, (keys.findings for _ in newest), newest)
         if GROUP_WRITERS in streams.groups(keys.klines):
             unwritten[shard] = oldest_unwritten_ms(streams, keys)
-    return Survey([each for each in heartbeats if each], lengths, findings, unwritten)
+    return Survey([each for each in heartbeats if each], lengths, findings, unwritten, made=True)
 
 
 def _finding_of(stream: str, entry: Entry) -> dict[str, str]:

@@ -21,6 +21,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from ingest.clock import TickTime, WallClockMonitor, tick_s
 from ingest.control_connection import ControlConnection
+from ingest.exchange_info import ExchangeInfoKeeper, Hashes
 from ingest.sequenced_writer import SequencedWriter
 from ingest.session import ConnectionOptions
 from ingest.synchroniser import Synchroniser
@@ -49,6 +50,7 @@ from klagg.wire.keys import CLOCK_KEY, Keys, shard_of
 SYNC: Final = "sync"
 TICK: Final = "tick"
 LISTINGS: Final = "listings"
+EXCHANGE_INFO: Final = "exchange_info"
 
 TRIGGERS_KEPT: Final = 1000
 
@@ -57,11 +59,17 @@ class ClockJobs:
     """The jobs of the clock process and their schedule."""
 
     def __init__(
-        self, context: AsyncContext, rest: ExchangeRest, writer: SequencedWriter, timings: Timings = DEFAULT_TIMINGS
+        self,
+        context: AsyncContext,
+        rest: ExchangeRest,
+        writer: SequencedWriter,
+        hashes: Hashes,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self._context, self._rest, self._writer, self._timings = context, rest, writer, timings
         self._settings, self._stats, self._log = context.settings, context.stats, context.log
         self._clock = ExchangeClock()
+        self._exchange_info = ExchangeInfoKeeper(hashes, context.writer, self._clock)
         self._tick_time = TickTime(steady_ms(), timings)
         self._synchroniser = Synchroniser(
             rest,
@@ -105,6 +113,7 @@ class ClockJobs:
         self._plan(TRIGGER_SNAPSHOT, self.snapshot, clock.snapshot_s)
         self._plan(TRIGGER_RETENTION, self.retention, clock.retention_s, at_once=True)
         self._plan(TRIGGER_DAYS, self.days, clock.days_s)
+        self._plan(EXCHANGE_INFO, self.exchange_info, self._timings.restore_s)
         self._plan(TICK, self.tick, self._ticking_s)
         self._scheduler.start()
         try:
@@ -174,13 +183,15 @@ class ClockJobs:
         """
         exchange = self._settings.exchange
         try:
-            info = await self._rest.exchange_info()
+            asked_ms = steady_ms()
+            info, body = await self._rest.exchange_info_as_sent()
             self._doubts.requested(monotonic())
             chosen, vanished = self._universe.read(info, exchange, steady_ms())
             self._doubts.answered(self._universe)
             self._note_vanished(vanished)
             listings = self._doubts.with_news(chosen.listings)
             await self._writer.write(lambda: self._listing_entries([*listings, *self._universe.gone.values()]))
+            await self._exchange_info.keep(body, [each.symbol for each in chosen.listings], asked_ms)
         except (ExchangeUnavailable, ExchangeRefused, RedisUnavailable, RedisRefused) as trouble:
             retry_after_s = trouble.retry_after_s if isinstance(trouble, ExchangeRefused) else 0.0
             delay_s = max(self._backoff.next_s(), min(retry_after_s, self._timings.listings_retry_cap_s))
@@ -201,6 +212,13 @@ class ClockJobs:
             self._log.warning("left out: %s", problem)
         if self._universe.doubtful:
             self._again(LISTINGS, min(self._settings.clock.listings_s, self._timings.confirm_s))
+
+    async def exchange_info(self) -> None:
+        """Write the last exchangeInfo again where Redis has lost it: the next one may be an hour away."""
+        try:
+            await self._exchange_info.restore()
+        except (RedisUnavailable, RedisRefused):
+            self._stats.add("exchange_info_dropped")  # `tick` logs why
 
     def news(self, news: ContractNews) -> None:
         """The exchange published news of a contract: the news of a known one are written at once.
@@ -332,7 +350,7 @@ async def clock(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> No
     exchange = context.settings.exchange
     gate = HastyGate(streams, ROLE_CLOCK, context.settings.rest, context.stats)
     async with ExchangeRest(exchange.rest_url, gate=gate, proxy=exchange.proxy, agent="klagg-clock") as rest:
-        await ClockJobs(context, rest, SequencedWriter(streams, context.writer), timings).run()
+        await ClockJobs(context, rest, SequencedWriter(streams, context.writer), streams, timings).run()
     await streams.close()
 
 
