@@ -5,18 +5,22 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from dataclasses import replace
 from typing import Final
 
 from gateway.market import MarketState
-from klagg.binance.serving.exchange_info import served_exchange_info
+from klagg.binance.serving.exchange_info import ServedExchangeInfo, served_exchange_info
 from klagg.drivers.redis_streams import AsyncStreams
 from klagg.errors import ContractError, RedisRefused, RedisUnavailable
 from klagg.process.stats import Stats
-from klagg.wire.exchange_info import MARK, kept_exchange_info_of
+from klagg.wire.exchange_info import MARK, TIMES, kept_exchange_info_of
+from klagg.wire.fields import RawFields
 from klagg.wire.keys import EXCHANGE_INFO_KEY
 
+SEEN: Final = (*MARK, *TIMES)
+
 READ_S: Final = 1.0
-"""How often the mark of the kept answer is read; the answer itself only when the mark is another."""
+"""How often the small fields of the kept answer are read; the answer itself only when its mark is another."""
 
 FIRST_READ_S: Final = 0.1
 """The same, until there is an answer."""
@@ -33,7 +37,8 @@ class ExchangeInfoReader:
     ) -> None:
         self._market, self._streams, self._weight_per_minute = market, streams, weight_per_minute
         self._stats, self._log = stats, log
-        self._mark: list[bytes | None] = []
+        self._mark: list[bytes] = []
+        self._seen: dict[bytes, bytes] = {}
 
     @property
     def pause_s(self) -> float:
@@ -43,22 +48,34 @@ class ExchangeInfoReader:
     async def turn(self) -> None:
         """Look once, and read the answer if it is another one."""
         try:
-            mark = await self._streams.fields_of(EXCHANGE_INFO_KEY, MARK)
-            if None in mark or mark == self._mark:
+            fields = await self._streams.fields_of(EXCHANGE_INFO_KEY, SEEN)
+            seen = {name.encode(): value for name, value in zip(SEEN, fields, strict=True) if value is not None}
+            mark = [seen.get(name.encode(), b"") for name in MARK]
+            if b"" in mark or seen == self._seen:
                 return
-            raw = await self._streams.hash_of(EXCHANGE_INFO_KEY)
+            another = mark != self._mark
+            raw = await self._streams.hash_of(EXCHANGE_INFO_KEY) if another else seen
         except (RedisUnavailable, RedisRefused):
             self._stats.add("pulls_failed")  # the readers of shards log why
             return
-        self._mark = mark
+        self._mark, self._seen = mark, seen
         try:
-            info = await asyncio.to_thread(served_exchange_info, kept_exchange_info_of(raw), self._weight_per_minute)
+            info = await self._served(raw, another=another)
         except (ContractError, ValueError) as bad:
             self._stats.add("rejected")
             self._log.error(
                 "the exchangeInfo in %s cannot be served, the last good one stays: %s", EXCHANGE_INFO_KEY, bad
             )
             return
-        self._market.info = info
-        self._stats.add("exchange_infos")
-        self._log.info("exchangeInfo: %d symbols are served, %d are left out", len(info.symbols), info.left_out)
+        if info is not None:
+            self._market.info = info
+        if info is not None and another:
+            self._stats.add("exchange_infos")
+            self._log.info("exchangeInfo: %d symbols are served, %d are left out", len(info.symbols), info.left_out)
+
+    async def _served(self, raw: RawFields, *, another: bool) -> ServedExchangeInfo | None:
+        """What a hash, or only its times, makes of the answer that is served now."""
+        if another:
+            return await asyncio.to_thread(served_exchange_info, kept_exchange_info_of(raw), self._weight_per_minute)
+        info = self._market.info
+        return replace(info, kept=info.kept.asked_again(raw)) if info else None

@@ -1,6 +1,6 @@
 """The exchange's exchangeInfo as the clock process keeps it in Redis for the gateway. A part of the contract.
 
-It is one hash under one key, replaced whole by one command, so no reader sees half of it, and it lies in one slot of a
+It is one hash under one key, and each change is one command, so no reader sees half of it, and it lies in one slot of a
 Redis Cluster (Redis docs, "Redis cluster specification"). It has no time to live: a restart finds it.
 """
 
@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from klagg.errors import ContractError
 from klagg.wire.fields import Fields, RawFields, integer_of, text_of, upgraded
 
 MARK: Final = ("writer", "seq")
-"""The fields that are different after each writing: a reader that knows them need not read the rest."""
+"""The fields that are different when the answer is another one: a reader that knows them need not read the body."""
+
+TIMES: Final = ("asked", "local", "speed")
+"""The fields that alone are written when the exchange was asked again and answered the same."""
 
 _SPEED: Final = re.compile(r"[0-9]{1,7}(\.[0-9]{1,9})?", re.ASCII)
 
@@ -37,13 +40,19 @@ class KeptExchangeInfo:
 
     def to_fields(self) -> Fields:
         """The fields of the hash, without what `stamp` adds."""
-        return {
-            "asked": str(self.asked_ms),
-            "local": str(self.local_ms),
-            "speed": f"{self.speed:.9f}",
-            "carried": ",".join(self.carried),
-            "body": self.body,
-        }
+        return {**self.times(), "carried": ",".join(self.carried), "body": self.body}
+
+    def times(self) -> Fields:
+        """The fields TIMES."""
+        return {"asked": str(self.asked_ms), "local": str(self.local_ms), "speed": f"{self.speed:.9f}"}
+
+    def asked_again(self, raw: RawFields) -> KeptExchangeInfo:
+        """The same answer with the fields TIMES of `raw`; ContractError if one is missing or not as it should be."""
+        speed = text_of(raw, "speed")
+        if not _SPEED.fullmatch(speed):
+            raise ContractError(f"the field speed is not a number: {speed[:40]!r}")
+        asked_ms, local_ms = integer_of(raw, "asked"), integer_of(raw, "local")
+        return replace(self, asked_ms=asked_ms, local_ms=local_ms, speed=float(speed))
 
     def now_ms(self, local_ms: float) -> int:
         """Exchange time (ms) at this wall-clock time, for as long as no tick tells it; 0: not known."""
@@ -53,13 +62,5 @@ class KeptExchangeInfo:
 def kept_exchange_info_of(raw: RawFields) -> KeptExchangeInfo:
     """The hash as it was written; ContractError if a field is missing or not as it should be."""
     fields = upgraded(raw)
-    speed = text_of(fields, "speed")
-    if not _SPEED.fullmatch(speed):
-        raise ContractError(f"the field speed is not a number: {speed[:40]!r}")
-    return KeptExchangeInfo(
-        body=text_of(fields, "body"),
-        carried=tuple(filter(None, text_of(fields, "carried").split(","))),
-        asked_ms=integer_of(fields, "asked"),
-        local_ms=integer_of(fields, "local"),
-        speed=float(speed),
-    )
+    carried = tuple(filter(None, text_of(fields, "carried").split(",")))
+    return KeptExchangeInfo(text_of(fields, "body"), carried, 0, 0).asked_again(fields)

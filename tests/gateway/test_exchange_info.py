@@ -12,6 +12,7 @@ import pytest
 from klagg.binance.payloads import listings_of
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import HashUpdate, Streams
+from klagg.wire.exchange_info import KeptExchangeInfo
 from klagg.wire.keys import EXCHANGE_INFO_KEY
 from tests.gateway.kit import BTC, ETH, FINAL, NOW_MS, Client, Teller, info_of, keep_info, kline, row_of, running
 from tests.kit import eventually_async as eventually
@@ -128,6 +129,21 @@ async def test_news_of_the_exchange_are_served_and_a_restart_keeps_them(
     async with running(redis_url, info=()) as client:
         await shows(client, "BTCUSDT", "NEWUSDT")
         assert (await served(client))["BTCUSDT"] == rows[0]
+
+
+async def test_an_answer_that_was_asked_again_has_a_new_time_and_is_not_read_again(
+    redis_url: str, streams: Streams
+) -> None:
+    async with running(redis_url) as client:
+        first = client.gateway.market.info
+        assert first is not None
+        later = KeptExchangeInfo("", (), NOW_MS + 5_000, first.kept.local_ms + 5_000)
+        streams.write([HashUpdate(EXCHANGE_INFO_KEY, later.times())])
+        await eventually(lambda: client.gateway.market.info is not first)
+        _, headers, body = await client.ask("/fapi/v1/exchangeInfo")
+        assert (headers["X-Klagg-Asked-Ms"], len(body["symbols"])) == (str(NOW_MS + 5_000), 1)
+        assert client.gateway.market.info is not None
+        assert client.gateway.market.info.symbols is first.symbols
 
 
 async def test_an_answer_that_cannot_be_read_leaves_the_last_good_one(

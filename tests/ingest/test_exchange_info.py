@@ -10,7 +10,7 @@ from aiohttp import web
 
 from ingest.exchange_info import ExchangeInfoKeeper
 from klagg.clock import ExchangeClock, steady_ms
-from klagg.drivers.redis_streams import AsyncStreams, Streams
+from klagg.drivers.redis_streams import AsyncStreams, HashUpdate, Streams
 from klagg.wire.exchange_info import KeptExchangeInfo, kept_exchange_info_of
 from klagg.wire.keys import EXCHANGE_INFO_KEY
 from tests.ingest.kit import NOW_MS, SYMBOLS, SmallExchange
@@ -100,6 +100,8 @@ async def test_the_time_of_the_question_is_written_once_the_clock_is_known(strea
     found = kept_in(streams)
     assert found is not None
     assert (found.asked_ms, found.speed) == (0, 1.0)
+    await keeper.keep("{}", ["A"], asked_ms)
+    assert streams.hash_of(EXCHANGE_INFO_KEY)[b"seq"] == b"1"
     clock.observe(asked_ms + 10, asked_ms + 10, NOW_MS + 200, 20.0)
     await keeper.restore()
     found = kept_in(streams)
@@ -107,5 +109,36 @@ async def test_the_time_of_the_question_is_written_once_the_clock_is_known(strea
     assert abs(found.asked_ms - NOW_MS) <= 1
     assert found.speed == 20.0
     await keeper.restore()
-    assert streams.hash_of(EXCHANGE_INFO_KEY)[b"seq"] == b"2"
+    assert streams.hash_of(EXCHANGE_INFO_KEY)[b"seq"] == b"1"
+    await connection.close()
+
+
+async def test_the_same_answer_again_writes_its_time_alone(streams: Streams, redis_url: str) -> None:
+    clock, connection = ExchangeClock(), AsyncStreams(redis_url)
+    keeper = ExchangeInfoKeeper(connection, "clock@1", clock)
+    began_ms = steady_ms()
+    clock.observe(began_ms, began_ms, NOW_MS)
+    answers = [
+        ('{"serverTime":1,"a":2}', ["A"]),
+        ('{"serverTime": 99,"a":2}', ["A"]),
+        ('{"serverTime":1,"a":3}', ["A"]),
+        ('{"serverTime":1,"a":3}', ["B"]),
+    ]
+    seen = []
+    for number, (body, carried) in enumerate(answers):
+        await keeper.keep(body, carried, began_ms + number * 1000)
+        kept = kept_in(streams)
+        assert kept is not None
+        seen.append((streams.hash_of(EXCHANGE_INFO_KEY)[b"seq"], kept.body, list(kept.carried), kept.asked_ms - NOW_MS))
+    assert seen == [
+        (b"1", answers[0][0], ["A"], 0),
+        (b"1", answers[0][0], ["A"], 1000),
+        (b"2", answers[2][0], ["A"], 2000),
+        (b"3", answers[2][0], ["B"], 3000),
+    ]
+    streams.write([HashUpdate(EXCHANGE_INFO_KEY, {"seq": "2", "body": "older"})])
+    await keeper.restore()
+    kept = kept_in(streams)
+    assert kept is not None
+    assert (kept.body, kept.asked_ms - NOW_MS) == (answers[3][0], 3000)
     await connection.close()
