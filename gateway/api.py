@@ -21,6 +21,7 @@ from gateway.market import MarketState
 from gateway.openapi import openapi
 from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, findings_of
+from klagg.binance.serving.exchange_info import Steps
 from klagg.binance.serving.payloads import compact
 from klagg.clock import local_ms, steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
@@ -37,6 +38,9 @@ DOWNLOADS_MAX: Final = 2
 """Downloads at the same time: each of them uses a connection to the database."""
 
 DAY: Final = "1d"
+
+NO_STEPS: Final = Steps(None, None)
+"""A symbol that the exchange does not list now, or that klagg does not carry."""
 
 Values = dict[str, Any]
 
@@ -110,25 +114,40 @@ class Api:
             "klines": [fields_of(each) for each in found],
         }
 
+    def _check_ready(self, symbol: str | None = None) -> None:
+        """ApiProblem (503) while the answer would be a part of the right one."""
+        waits_for = self.market.waits_for(symbol)
+        if waits_for:
+            self.stats.add("requests_unready")
+            raise ApiProblem(503, "not_ready", f"the gateway waits for {waits_for}; try again in a moment")
+
     def _check_symbol(self, symbol: str) -> None:
+        self._check_ready(symbol)
         if symbol not in self.market:
             raise ApiProblem(404, "unknown_symbol", f"klagg knows no symbol {symbol!r}")
 
     async def _symbols(self, _: Values) -> object:
+        self._check_ready()
         live = self.market.live_symbols()
-        gone = sorted(self.market.stored.difference(live))
-        rows = [self._symbol(symbol) for symbol in live]
-        rows += (_row_of_symbol(symbol, None, None) for symbol in gone)
-        return {"stale_for_ms": self.market.stale_for_ms(steady_ms()), "symbols": rows}
+        others = sorted(self.market.stored.union(self.market.carried).difference(live))
+        return {
+            "stale_for_ms": self.market.stale_for_ms(steady_ms()),
+            "names_read": self.market.names_read,
+            "symbols": [self._symbol(symbol) for symbol in (*live, *others)],
+        }
 
     def _symbol(self, symbol: str) -> dict[str, object]:
-        return _row_of_symbol(symbol, self.market.last(symbol), self.market.newest(symbol, DAY))
+        steps = self.market.carried.get(symbol, NO_STEPS)
+        row = _row_of_symbol(symbol, self.market.last(symbol), self.market.newest(symbol, DAY))
+        return {**row, "tick_size": steps.tick_size, "step_size": steps.step_size}
 
     async def _gaps(self, values: Values) -> object:
         return {"gaps": await self._stored().gaps(values["symbol"], values["open"], values["limit"])}
 
     async def _findings(self, values: Values) -> object:
         if self.store is None:
+            if not self.survey().made:
+                raise ApiProblem(503, "not_ready", "the gateway waits for the findings in Redis; try again in a moment")
             rows = findings_of(self.survey(), values["symbol"], values["severity"], values["open"])
             return {"findings": rows[: values["limit"]]}
         wanted = values["symbol"], values["severity"], values["open"], values["limit"]

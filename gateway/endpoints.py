@@ -185,7 +185,9 @@ def _endpoints_of_bars(intervals: Sequence[str], formats: Mapping[str, str]) -> 
             media=tuple(media for media in formats.values() if media != JSON),
             problems=(404, 503),
         ),
-        "symbols": ApiEndpoint("/api/symbols", "Every symbol, with its price and its current UTC day.", "Symbols"),
+        "symbols": ApiEndpoint(
+            "/api/symbols", "Every symbol, with its price and its current UTC day.", "Symbols", problems=(503,)
+        ),
     }
 
 

@@ -23,7 +23,7 @@ from klagg.binance.serving import errors
 from klagg.binance.serving.errors import ApiError
 from klagg.binance.serving.limits import Limits, WeightLimiter
 from klagg.binance.serving.parameters import KlinesRequest, continuous_klines_request, klines_request, requested_limit
-from klagg.binance.serving.payloads import compact, exchange_info, rest_kline
+from klagg.binance.serving.payloads import compact, rest_kline
 from klagg.clock import local_ms, steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.intervals import INTERVALS
@@ -33,7 +33,23 @@ from klagg.process.stats import Stats
 STALE_HEADER: Final = "X-Klagg-Stale-Ms"
 """The response header with the age (ms) of live state; absent while the state is live."""
 
+LEFT_OUT_HEADER: Final = "X-Klagg-Left-Out"
+"""The response header of exchangeInfo with how many symbols of the exchange klagg does not carry."""
+
+ASKED_HEADER: Final = "X-Klagg-Asked-Ms"
+"""The response header of exchangeInfo with the exchange time (ms) at which it was asked; absent if it is not known."""
+
 Query = Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """An answer that is JSON text already, with headers of its own."""
+
+    text: str
+    headers: Mapping[str, str]
+
+
 Answer = Callable[[Query], Awaitable[object]]
 Weight = Callable[[Query], int]
 
@@ -91,8 +107,21 @@ class Fapi:
         return [*routes, web.route("*", "/fapi/{path:.*}", self._unknown)]
 
     def now_ms(self) -> int:
-        """Exchange time in ms; before the first tick the time of this machine."""
-        return self.market.time_ms(steady_ms()) or int(local_ms())
+        """Exchange time in ms. Raises ApiError while nothing has told it."""
+        found = self.market.server_time_ms(steady_ms(), local_ms())
+        if not found:
+            raise self._not_ready("the exchange's time, which klagg-clock reads")
+        return found
+
+    def _check_ready(self, symbol: str | None = None) -> None:
+        """Raises ApiError while the answer would be a part of the right one."""
+        waits_for = self.market.waits_for(symbol)
+        if waits_for:
+            raise self._not_ready(waits_for)
+
+    def _not_ready(self, waits_for: str) -> ApiError:
+        self.stats.add("requests_unready")
+        return errors.not_ready(waits_for)
 
     def _limited(self, weight: Weight, answer: Answer) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """Charge a request's weight, answer it, and turn errors into Binance's shape."""
@@ -108,7 +137,7 @@ class Fapi:
                     return _refused(errors.banned(address, verdict.banned_until_ms), headers)
                 return _refused(errors.too_many_requests(self.weight_per_minute), headers)
             try:
-                return _json(await answer(request.query), 200, headers)
+                return _answered(await answer(request.query), headers)
             except ApiError as error:
                 return _refused(error, headers)
             except StoreBusy:
@@ -131,12 +160,20 @@ class Fapi:
         return {"serverTime": self.now_ms()}
 
     async def _exchange_info(self, _: Query) -> object:
-        return exchange_info(self.market.contracts(), self.now_ms(), self.weight_per_minute)
+        info = self.market.info
+        if info is None:
+            raise self._not_ready(self.market.waits_for())
+        headers = {LEFT_OUT_HEADER: str(info.left_out)}
+        if info.kept.asked_ms:
+            headers[ASKED_HEADER] = str(info.kept.asked_ms)
+        return Written(info.body(self.now_ms()), headers)
 
     async def _klines(self, query: Query) -> object:
+        self._check_ready(query.get("symbol"))
         return await self._rows(klines_request(query, self.market, self._intervals(), self._limits.klines_rows))
 
     async def _continuous_klines(self, query: Query) -> object:
+        self._check_ready(query.get("pair"))
         rows = self._limits.klines_rows
         return await self._rows(continuous_klines_request(query, self.market, self._intervals(), rows))
 
@@ -149,10 +186,13 @@ class Fapi:
         return [rest_kline(wire_of(kline)) for kline in klines]
 
     async def _ticker_price(self, query: Query) -> object:
+        self._check_ready()
         symbol = query.get("symbol")
         if symbol is None:
             return [self._price(each) for each in self.market.live_symbols()]
         if not self.market.last(symbol):
+            if symbol in self.market.carried:
+                raise self._not_ready(f"the first trade of {symbol}")
             raise errors.invalid_symbol()
         return self._price(symbol)
 
@@ -162,6 +202,12 @@ class Fapi:
 
     async def _unknown(self, request: web.Request) -> web.StreamResponse:
         return _refused(errors.unknown_path(request.path, request.method), {})
+
+
+def _answered(body: object, headers: Mapping[str, str]) -> web.Response:
+    if isinstance(body, Written):
+        return web.Response(text=body.text, headers={**headers, **body.headers}, content_type="application/json")
+    return _json(body, 200, headers)
 
 
 def _json(body: object, status: int, headers: Mapping[str, str]) -> web.Response:

@@ -1,56 +1,15 @@
-"""The state of the whole market: the live states of all shards, and the symbols in the table. Pure."""
+"""The state of the whole market: the exchange's list, the live states of all shards, the symbols in the table. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from gateway.health import Health
 from gateway.live import LiveBar, LiveState
-from klagg.binance.serving.payloads import unit
+from klagg.binance.serving.exchange_info import ServedExchangeInfo, Steps
 from klagg.intervals import Interval
 from klagg.wire.keys import shard_of
-
-FAR_MS: Final = 4_133_404_800_000
-"""The `deliveryDate` of perpetual contracts, 2100-12-25 (Binance USDⓈ-M docs, 'Exchange Information')."""
-
-
-@dataclass(frozen=True, slots=True)
-class Contract:
-    """A symbol for exchangeInfo, from its listing; without a listing in the table from its bars, whose prices and
-    volumes have the scales of the listing."""
-
-    symbol: str
-    base: str
-    quote: str
-    price_precision: int
-    quantity_precision: int
-    onboard_ms: int = 0
-    delivery_ms: int = FAR_MS
-    contract_type: str = "PERPETUAL"
-    status: str = "TRADING"
-
-    @property
-    def tick_size(self) -> str:
-        """The smallest step of a price, as a decimal text."""
-        return unit(self.price_precision)
-
-    @property
-    def step_size(self) -> str:
-        """The smallest step of a quantity, as a decimal text."""
-        return unit(self.quantity_precision)
-
-
-@dataclass(frozen=True, slots=True)
-class StoredListing:
-    """A symbol's latest listing in the table; `generation` is its onboard time in exchange ms (0: not known), a scale
-    is None if it is not known."""
-
-    generation: int
-    price_scale: int | None
-    qty_scale: int | None
-    status: str
 
 
 @dataclass(slots=True)
@@ -66,15 +25,16 @@ class Shard:
 class MarketState:
     """The symbols of all shards. `intervals` are those that the aggregators make, shortest first.
 
-    `stored` are the names in the table; among them are symbols that are not traded any more. `listed` are the listings
-    that the table has.
+    `stored` are the names in the table; among them are symbols that are not traded any more. `names_read` says that
+    they were read, or that there is no table. `info` is the exchange's exchangeInfo as it is served; None until it
+    was read.
     """
 
     shards: Sequence[Shard]
     intervals: Sequence[Interval]
-    quote_assets: Sequence[str]
     stored: set[str] = field(default_factory=set)
-    listed: dict[str, StoredListing] = field(default_factory=dict)
+    names_read: bool = False
+    info: ServedExchangeInfo | None = None
 
     def bars(self, symbol: str, interval: str) -> list[LiveBar]:
         """The bars of a series in live state, by open time."""
@@ -97,8 +57,15 @@ class MarketState:
         return sorted(set[str]().union(*(shard.state.symbols() for shard in self.shards)))
 
     def __contains__(self, symbol: object) -> bool:
-        """Whether klagg knows the symbol, live or in the table."""
-        return isinstance(symbol, str) and (symbol in self.stored or self._state_of(symbol).has(symbol))
+        """Whether klagg knows the symbol: carried, live or in the table."""
+        return isinstance(symbol, str) and (
+            symbol in self.stored or symbol in self.carried or self._state_of(symbol).has(symbol)
+        )
+
+    @property
+    def carried(self) -> Mapping[str, Steps]:
+        """The symbols of the exchange's list that klagg carries, in the exchange's order."""
+        return self.info.symbols if self.info else {}
 
     def time_ms(self, now_ms: float) -> int:
         """Exchange time in ms: that of the newest tick, plus the time since then; `now_ms` is monotonic. 0: unknown."""
@@ -107,34 +74,23 @@ class MarketState:
             return 0
         return newest.state.time_ms + max(0, int(now_ms - newest.health.moved_ms))
 
+    def server_time_ms(self, now_ms: float, local_ms: float) -> int:
+        """As `time_ms`; before the first tick from when exchangeInfo was asked, with the wall clock `local_ms`."""
+        return self.time_ms(now_ms) or (self.info.kept.now_ms(local_ms) if self.info else 0)
+
     def stale_for_ms(self, now_ms: float) -> int:
         """How long (ms) the stalest shard has not changed, 0 if all are live; `now_ms` is monotonic."""
         return max(shard.health.stale_for_ms(now_ms) for shard in self.shards)
 
-    def contracts(self, symbols: Iterable[str] | None = None) -> list[Contract]:
-        """The live symbols for exchangeInfo."""
-        found = []
-        for symbol in self.live_symbols() if symbols is None else symbols:
-            bar = self.last(symbol)
-            if bar is not None:
-                found.append(self._contract(symbol, bar))
-        return found
+    def waits_for(self, symbol: str | None = None) -> str:
+        """What is missing of the first full picture, "" if nothing: a request before that would get half an answer.
 
-    def _contract(self, symbol: str, bar: LiveBar) -> Contract:
-        listed = self.listed.get(symbol, StoredListing(0, None, None, "TRADING"))
-        price = _scale(bar.close) if listed.price_scale is None else listed.price_scale
-        quantity = _scale(bar.volume) if listed.qty_scale is None else listed.qty_scale
-        base, quote = self._assets_of(symbol)
-        return Contract(symbol, base, quote, price, quantity, listed.generation, status=listed.status)
-
-    def _assets_of(self, symbol: str) -> tuple[str, str]:
-        """Base and quote asset, as the name has them; a name that ends with no configured quote asset has the first."""
-        for quote in sorted(self.quote_assets, key=len, reverse=True):
-            if symbol.endswith(quote) and symbol != quote:
-                return symbol.removesuffix(quote), quote
-        return symbol, next(iter(self.quote_assets), "")
-
-
-def _scale(decimal: str) -> int:
-    """How many digits stand behind the point."""
-    return len(decimal.partition(".")[2])
+        For a `symbol` that is neither live nor listed the names in the table count too.
+        """
+        if self.info is None:
+            return "the exchange's exchangeInfo, which klagg-clock reads"
+        if not all(shard.position for shard in self.shards):
+            return "the bars in progress, which are read from Redis"
+        if symbol is not None and symbol not in self and not self.names_read:
+            return "the names of the symbols in the table, which are read from the database"
+        return ""

@@ -15,7 +15,10 @@ _PROBLEMS = {
     400: "The query is not valid.",
     401: "The token is missing or wrong.",
     404: "klagg does not know the symbol.",
-    503: "The database cannot be reached or has too many requests, or klagg runs without a database.",
+    503: (
+        "The gateway has just started and does not have the whole picture yet, the database cannot be reached or has "
+        "too many requests, or klagg runs without a database."
+    ),
 }
 
 NULLABLE_IDS = ("first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id", "epoch")
@@ -73,6 +76,7 @@ TEXT, INTEGER, BOOLEAN = ({"type": name} for name in ("string", "integer", "bool
 MAYBE_TEXT, MAYBE_INTEGER = {"type": ["string", "null"]}, {"type": ["integer", "null"]}
 DECIMAL: Schema = {"type": "string", "pattern": r"^-?[0-9]+(\.[0-9]+)?$", "description": "An exact decimal."}
 MAYBE_DECIMAL: Schema = {**DECIMAL, "type": ["string", "null"]}
+STEP: Schema = {**MAYBE_DECIMAL, "description": "The exchange's own; null if it lists none for the symbol now."}
 TIME: Schema = {"type": "integer", "description": "UTC ms."}
 MAYBE_TIME: Schema = {"type": ["integer", "null"], "description": "UTC ms."}
 BOARD: Schema = {
@@ -125,8 +129,27 @@ def _schemas_of_bars() -> dict[str, Schema]:
         "Kline": _object({name: _kline_field(name) for name in KLINE_FIELDS}),
         "KlineRows": _list(_ref("Kline")),
         "Klines": _object({**series, "stale_for_ms": INTEGER, "klines": _list(_ref("Kline"))}),
-        "Symbol": _object({"symbol": TEXT, "live": BOOLEAN, "time": MAYBE_TIME, **price, "trades": MAYBE_INTEGER}),
-        "Symbols": _object({"stale_for_ms": INTEGER, "symbols": _list(_ref("Symbol"))}),
+        "Symbol": _object(
+            {
+                "symbol": TEXT,
+                "live": BOOLEAN,
+                "time": MAYBE_TIME,
+                **price,
+                "trades": MAYBE_INTEGER,
+                "tick_size": STEP,
+                "step_size": STEP,
+            }
+        ),
+        "Symbols": _object(
+            {
+                "stale_for_ms": INTEGER,
+                "names_read": {
+                    **BOOLEAN,
+                    "description": "False while the database cannot be asked for symbols that have a history alone.",
+                },
+                "symbols": _list(_ref("Symbol")),
+            }
+        ),
     }
 
 

@@ -165,6 +165,8 @@ class ShardReader:
             self._stats.add("rejected")
             self._log.error("%s is left out: %s", self._keys.bars, bad)
         changes = state.changes_since(old)
+        if newest and b"time" in newest[0].fields:
+            state.time_ms = integer_of(newest[0].fields, "time")
         old.replace_with(state)
         self._seq = integer_of(newest[0].fields, "seq") if newest else None
         self._shard.position = position

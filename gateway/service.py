@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import ujson
 
 from gateway.api import Api
+from gateway.exchange_info import ExchangeInfoReader
 from gateway.fapi import Fapi, History
 from gateway.guards import SWEEP_S
 from gateway.health import Health
@@ -58,7 +59,7 @@ class GatewayService:
         self.market = MarketState(
             [Shard(LiveState(), each) for each in health],
             ordered(settings.aggregator.intervals),
-            settings.exchange.quote_assets,
+            names_read=not settings.database.enabled,
         )
         self.hub = Hub(config.client_buffer_kb * 1024)
         self.survey = Survey()
@@ -80,6 +81,9 @@ class GatewayService:
             )
             for number, shard in enumerate(self.market.shards)
         ]
+        self._exchange_info = ExchangeInfoReader(
+            self.market, self._pulling[0], config.weight_per_minute, context.stats, context.log
+        )
         self.store = self._store()
         context.position = self._position
         self.expected = [each.name for each in processes(settings)]
@@ -128,6 +132,7 @@ class GatewayService:
         self._context.log.info("serving at http://%s", self.server.address)
         self._context.stats.show("address", self.server.address)
         others = {
+            "exchange-info": self._read_exchange_info_repeatedly(),
             "survey": self._survey_repeatedly(),
             "names": self._read_names_repeatedly(),
             "sweep": self._sweep_repeatedly(),
@@ -153,6 +158,11 @@ class GatewayService:
             more = await reader.turn(steady_ms()) and not self._context.stopping.is_set()
             reader.check_health(steady_ms())
             self.hub.flush()
+
+    async def _read_exchange_info_repeatedly(self) -> None:
+        await self._exchange_info.turn()
+        while await self._context.sleep(self._exchange_info.pause_s):
+            await self._exchange_info.turn()
 
     async def _survey_repeatedly(self) -> None:
         """Survey processes and streams, and release the finals that are in the table."""
@@ -223,7 +233,7 @@ class GatewayService:
         while self.store:
             try:
                 self.market.stored = await self.store.symbols()
-                self.market.listed = await self.store.listings()
+                self.market.names_read = True
             except (DatabaseUnavailable, DatabaseRefused, StoreBusy) as away:
                 self._context.log.warning("the names in the table could not be read: %s", away)
             if not await self._context.sleep(NAMES_S):

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from gateway.history import Range
-from gateway.market import StoredListing
 from klagg.drivers.postgres import Database, Row
 from klagg.drivers.statements import load_statements
 from klagg.errors import KlaggError
@@ -87,13 +86,6 @@ class HistoryStore:
     async def symbols(self) -> set[str]:
         """The names of all symbols in the table."""
         return {row["symbol"] for row in await self._rows("symbols")}
-
-    async def listings(self) -> dict[str, StoredListing]:
-        """The latest listing of each symbol, by its name."""
-        return {
-            row["symbol"]: StoredListing(row["generation"], row["price_scale"], row["qty_scale"], row["status"])
-            for row in await self._rows("listings")
-        }
 
     async def gaps(self, symbol: str | None, open_only: bool, limit: int) -> list[Row]:
         """Gaps of the ledger, the newest first; of one symbol, or all."""

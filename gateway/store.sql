@@ -45,12 +45,6 @@ WITH RECURSIVE found AS (
 )
 SELECT symbol FROM found WHERE symbol IS NOT NULL;
 
--- name: listings
--- The latest listing of each symbol.
-SELECT DISTINCT ON (symbol) symbol, generation, price_scale, qty_scale, status
-FROM symbols
-ORDER BY symbol, generation DESC;
-
 -- name: gaps
 -- Gaps of the ledger, the newest first.
 SELECT

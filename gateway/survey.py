@@ -26,13 +26,15 @@ class Survey:
     """`beats` are the heartbeats of all processes (JSON by key), `lengths` entries by stream, `findings` the newest
     entries of each shard, newest first (as `_finding_of`). `unwritten_ms` by shard is the time (ms by the clock of
     Redis) of the oldest final that the table lacks, None if it lacks none; a shard without a writer is absent. `fed`
-    are the ids of the newest trades that a line brought, by feed."""
+    are the ids of the newest trades that a line brought, by feed. `made`: it was read from
+    Redis."""
 
     beats: Mapping[str, str] = field(default_factory=dict)
     lengths: dict[str, int] = field(default_factory=dict)
     findings: Sequence[dict[str, str]] = ()
     unwritten_ms: dict[int, int | None] = field(default_factory=dict)
     fed: dict[str, str] = field(default_factory=dict)
+    made: bool = False
 
 
 def survey(streams: Streams, shards: int, before: Survey | None = None) -> Survey:
@@ -55,7 +57,7 @@ def survey(streams: Streams, shards: int, before: Survey | None = None) -> Surve
         findings += map(_finding_of, (keys.findings for _ in newest), newest)
         if GROUP_WRITERS in streams.groups(keys.klines):
             unwritten[shard] = oldest_unwritten_ms(streams, keys)
-    return Survey(beats, lengths, findings, unwritten, fed)
+    return Survey(beats, lengths, findings, unwritten, fed, made=True)
 
 
 def _finding_of(stream: str, entry: Entry) -> dict[str, str]:

@@ -21,6 +21,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 
 from ingest.clock import TickTime, WallClockMonitor, tick_s
 from ingest.control_connection import ControlConnection
+from ingest.exchange_info import ExchangeInfoKeeper, Hashes
 from ingest.sequenced_writer import SequencedWriter
 from ingest.session import ConnectionOptions
 from ingest.synchroniser import Synchroniser
@@ -52,6 +53,7 @@ SYNC: Final = "sync"
 TICK: Final = "tick"
 LISTINGS: Final = "listings"
 STATUSES: Final = "statuses"
+EXCHANGE_INFO: Final = "exchange_info"
 
 TRIGGERS_KEPT: Final = 1000
 
@@ -60,11 +62,17 @@ class ClockJobs:
     """The jobs of the clock process and their schedule."""
 
     def __init__(
-        self, context: AsyncContext, rest: ExchangeRest, writer: SequencedWriter, timings: Timings = DEFAULT_TIMINGS
+        self,
+        context: AsyncContext,
+        rest: ExchangeRest,
+        writer: SequencedWriter,
+        hashes: Hashes,
+        timings: Timings = DEFAULT_TIMINGS,
     ) -> None:
         self._context, self._rest, self._writer, self._timings = context, rest, writer, timings
         self._settings, self._stats, self._log = context.settings, context.stats, context.log
         self._clock = ExchangeClock()
+        self._exchange_info = ExchangeInfoKeeper(hashes, context.writer, self._clock)
         self._tick_time = TickTime(steady_ms(), timings)
         self._synchroniser = Synchroniser(
             rest,
@@ -120,6 +128,7 @@ class ClockJobs:
         self._plan(TRIGGER_SNAPSHOT, self.snapshot, clock.snapshot_s)
         self._plan(TRIGGER_RETENTION, self.retention, clock.retention_s, at_once=True)
         self._plan(TRIGGER_DAYS, self.days, clock.days_s)
+        self._plan(EXCHANGE_INFO, self.exchange_info, self._timings.restore_s)
         self._plan(TICK, self.tick, self._ticking_s)
         self._scheduler.start()
         try:
@@ -193,7 +202,8 @@ class ClockJobs:
     async def _list(self, job: str, *, everything: bool) -> None:
         exchange = self._settings.exchange
         try:
-            info = await self._rest.exchange_info()
+            asked_ms = steady_ms()
+            info, body = await self._rest.exchange_info_as_sent()
             self._doubts.requested(monotonic())
             answer = self._universe.read(info, exchange, steady_ms())
             self._doubts.answered(self._universe, exchange)
@@ -201,6 +211,7 @@ class ClockJobs:
             listings = [*self._doubts.with_news(answer.chosen.listings), *self._universe.gone.values()]
             changed = listings if everything else [each for each in listings if self._written.get(each.symbol) != each]
             await self._writer.write(lambda: self._listing_entries(changed))
+            await self._exchange_info.keep(body, [each.symbol for each in answer.chosen.listings], asked_ms)
         except (ExchangeUnavailable, ExchangeRefused, RedisUnavailable, RedisRefused) as trouble:
             retry_after_s = trouble.retry_after_s if isinstance(trouble, ExchangeRefused) else 0.0
             delay_s = max(self._backoff.next_s(), min(retry_after_s, self._timings.listings_retry_cap_s))
@@ -214,6 +225,13 @@ class ClockJobs:
         self._stats.show("symbols", len(answer.chosen.listings))
         if self._universe.doubtful:
             self._again(LISTINGS, min(self._settings.clock.listings_s, self._timings.confirm_s))
+
+    async def exchange_info(self) -> None:
+        """Write the last exchangeInfo again where Redis has lost it: the next one may be an hour away."""
+        try:
+            await self._exchange_info.restore()
+        except (RedisUnavailable, RedisRefused):
+            self._stats.add("exchange_info_dropped")  # `tick` logs why
 
     def news(self, news: ContractNews) -> None:
         """The exchange published news of a contract: the news of a known one are written at once.
@@ -370,7 +388,7 @@ async def clock(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> No
     exchange = context.settings.exchange
     gate = HastyGate(streams, ROLE_CLOCK, context.settings.rest, context.stats)
     async with ExchangeRest(exchange.rest_url, gate=gate, proxy=exchange.proxy, agent="klagg-clock") as rest:
-        await ClockJobs(context, rest, SequencedWriter(streams, context.writer), timings).run()
+        await ClockJobs(context, rest, SequencedWriter(streams, context.writer), streams, timings).run()
     await streams.close()
 
 

@@ -78,6 +78,8 @@ class Timings:
     listings_retry_first_s: float = 0.5
     listings_retry_cap_s: float = 60.0
     retention_retry_s: float = 1.0
+    restore_s: float = 5.0
+    """How often the clock process looks whether Redis still has the exchange's exchangeInfo."""
     sync_retry_s: float = 1.0
     """After a failure to read the exchange's clock. A refusal that names a longer pause gets it."""
     sync_held_s: float = 0.1

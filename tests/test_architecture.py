@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from klagg import settings
-from klagg.wire.keys import CLOCK_KEY, Keys, heartbeat_key
+from klagg.wire.keys import CLOCK_KEY, EXCHANGE_INFO_KEY, WEIGHTS_KEY, Keys, heartbeat_key
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("klagg", "ingest", "aggregator", "gateway", "writers", "auditors")
@@ -204,7 +204,7 @@ def test_an_unread_setting_would_be_found() -> None:
 def keys() -> list[str]:
     """Every key of the contract as the docs write it."""
     shard = [f"{name}:{{n}}" for name, value in vars(Keys).items() if isinstance(value, property)]
-    return [*shard, CLOCK_KEY, heartbeat_key("<process>")]
+    return [*shard, CLOCK_KEY, WEIGHTS_KEY, EXCHANGE_INFO_KEY, heartbeat_key("<process>")]
 
 
 def document(name: str) -> str:

@@ -31,8 +31,9 @@ from klagg.intervals import MINUTE_MS
 from klagg.settings import Settings, to_toml
 from klagg.wire.entries import BARS_POSITION, live_field
 from klagg.wire.entry_id import BEFORE_FIRST
+from klagg.wire.exchange_info import KeptExchangeInfo
 from klagg.wire.fields import stamp
-from klagg.wire.keys import Keys
+from klagg.wire.keys import EXCHANGE_INFO_KEY, Keys
 
 TITLE = "the gateway: how late live bars reach many WebSocket clients, and what one stuck client does to the others"
 
@@ -116,6 +117,9 @@ class BarWriter:
         self._streams, self.symbols = streams, symbols
         self._seq, self._position = 0, BEFORE_FIRST
         self._opening = int(local_ms()) // MINUTE_MS * MINUTE_MS
+        body = ujson.dumps({"symbols": [{"symbol": each} for each in symbols]})
+        info = KeptExchangeInfo(body, symbols, int(local_ms()), int(local_ms()))
+        streams.write([HashUpdate(EXCHANGE_INFO_KEY, stamp(info.to_fields(), "bench", 1))])
 
     def write(self) -> None:
         """All bars once more; every FINAL_EVERY times they close, and the next ones open with the next call."""

@@ -23,6 +23,8 @@ is COIN-M by this word is left out: with another `st`, or none, the name decides
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 """Symbols become parts of columns and keys: letters of any script, digits, `_`, `.`, `-`."""
 
+_DECIMAL = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+
 
 @dataclass(frozen=True, slots=True)
 class ServerTime:
@@ -260,3 +262,20 @@ def _listing(row: dict[str, Any]) -> Listing:
 
 def _whole(value: Any, least: int, most: int) -> bool:
     return type(value) is int and least <= value <= most
+
+
+def steps_of(row: Any) -> tuple[str | None, str | None]:
+    """tickSize of the PRICE_FILTER and stepSize of the LOT_SIZE in a symbol of exchangeInfo, as the exchange writes
+    them; None where there is none.
+
+    Both decide what prices and quantities an order may have. pricePrecision may be finer: "please do not use it as
+    tickSize" (Binance USDⓈ-M docs, "Exchange Information").
+    """
+    filters = row.get("filters") if isinstance(row, dict) else None
+    usable = [each for each in filters if isinstance(each, dict)] if isinstance(filters, list) else []
+    return _step_in(usable, "PRICE_FILTER", "tickSize"), _step_in(usable, "LOT_SIZE", "stepSize")
+
+
+def _step_in(filters: Sequence[dict[str, Any]], kind: str, name: str) -> str | None:
+    value = next((each.get(name) for each in filters if each.get("filterType") == kind), None)
+    return value if isinstance(value, str) and _DECIMAL.fullmatch(value) else None

@@ -116,6 +116,19 @@ class ExchangeRest:
         """All symbols as the exchange lists them, decoded but not judged (weight 1); see payloads.listings_of."""
         return await self.get("/fapi/v1/exchangeInfo", EXCHANGE_INFO_WEIGHT)
 
+    async def exchange_info_as_sent(self) -> tuple[Any, str]:
+        """As `exchange_info`, and the text of the answer besides (weight 1): decoding may change digits."""
+        path = "/fapi/v1/exchangeInfo"
+        minute = await self._gate.enter(EXCHANGE_INFO_WEIGHT)
+        status, headers, body = await self._answer(path, {})
+        decoded = await self._judged(path, minute, status, headers, body)
+        try:
+            return decoded, body.decode()
+        except UnicodeDecodeError:
+            raise ExchangeUnavailable(
+                f"the exchange at {self._base_url} answered {path} with bytes that are not UTF-8"
+            ) from None
+
     async def synchronise(self, clock: ExchangeClock, local: Callable[[], float] = steady_ms) -> float:
         """One round trip to the exchange's clock, taken in by `clock`; its correction in exchange ms.
 

@@ -444,6 +444,11 @@ class AsyncStreams:
         with _translating_async("running a script"):
             return await cast(Awaitable[list[int]], self._redis.eval(script, 1, key, *arguments))
 
+    async def fields_of(self, key: str, names: Sequence[str]) -> list[bytes | None]:
+        """HMGET: these fields of a hash, None where there is none."""
+        with _translating_async("reading a hash"):
+            return await cast(Awaitable[list[bytes | None]], self._redis.hmget(key, list(names)))
+
     async def hash_of(self, key: str) -> dict[bytes, bytes]:
         """As `Streams.hash_of`."""
         with _translating_async("reading a hash"):

@@ -15,6 +15,7 @@ from klagg.recordings import open_trades
 from klagg.simulator.bars import Bar, fold
 from klagg.simulator.market import ContractListing, MarketTrade
 from klagg.simulator.recorded_symbol import RecordedSymbol
+from klagg.simulator.synthetic_model import decimal_text
 
 _QUOTES = ("USDT", "USDC", "FDUSD", "BUSD", "TUSD", "USD", "BTC", "ETH", "BNB")
 _FIRST_CONTRACT_MS = 1_569_398_400_000
@@ -184,7 +185,7 @@ def _listing(symbol: RecordedSymbol) -> ContractListing:
         quote=quote or symbol.name,
         price_precision=symbol.price_precision,
         quantity_precision=symbol.quantity_precision,
-        tick_size=unit(symbol.price_precision),
+        tick_size=decimal_text(10 ** (symbol.price_precision - symbol.tick_precision), symbol.price_precision),
         step_size=unit(symbol.quantity_precision),
         onboard_ms=min(_FIRST_CONTRACT_MS, symbol.first_time_ms // 86_400_000 * 86_400_000),
     )

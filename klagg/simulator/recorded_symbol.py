@@ -26,6 +26,8 @@ class RecordedSymbol:
         self.ids = ids
         self.price_precision = 0
         self.quantity_precision = 0
+        self.tick_precision = 0
+        """Digits after the point of the coarsest tick, at most 1, that all prices are multiples of."""
         self._texts: dict[str, str] = {}
         self._id: array[int] = array("q")
         self._first: array[int] = array("q")
@@ -61,6 +63,8 @@ class RecordedSymbol:
         if trade.counts:
             self.price_precision = max(self.price_precision, _digits(trade.price))
             self.quantity_precision = max(self.quantity_precision, _digits(trade.qty))
+            if "." in trade.price:
+                self.tick_precision = max(self.tick_precision, _digits(trade.price.rstrip("0")))
 
     def finish(self) -> int | None:
         """Sorts by id and drops repeated rows. Returns an id that was recorded twice with different values, if any."""

@@ -21,8 +21,9 @@ from klagg.binance.serving.parameters import (
     klines_request,
     requested_limit,
 )
-from klagg.binance.serving.payloads import compact, exchange_info
+from klagg.binance.serving.payloads import compact
 from klagg.simulator.clock import MarketClock
+from klagg.simulator.exchange_info import exchange_info
 from klagg.simulator.fault_player import FaultPlayer, Refusal
 from klagg.simulator.history import klines
 from klagg.simulator.market import KLINE_INTERVALS, MarketSource, MarketTrade

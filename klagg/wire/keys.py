@@ -27,6 +27,10 @@ WEIGHTS_KEY: Final = "weights"
 """Hash: the REST weight that this address has used, by minute and role, and until when no process may call."""
 
 
+EXCHANGE_INFO_KEY: Final = "exchange-info"
+"""Hash: the exchange's answer to exchangeInfo as it came, with the symbols that klagg carries (`exchange_info.py`)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Keys:
     """The keys of one shard."""

@@ -55,6 +55,22 @@ async def test_synchronising_measures_a_second_round_trip_on_the_open_connection
         assert asked == 3
 
 
+async def test_exchange_info_comes_decoded_and_as_it_was_sent() -> None:
+    bodies = [b' {"a" : 1.10,\n"b":"\xe5\xb8\x81"} ', b'{"a":"\xff"}', b"{"]
+
+    async def answer(request: web.Request) -> web.Response:
+        assert request.path == "/fapi/v1/exchangeInfo"
+        return web.Response(body=bodies.pop(0), content_type="application/json")
+
+    gate = Porter()
+    async with answering(answer, gate=gate) as rest:
+        assert await rest.exchange_info_as_sent() == ({"a": 1.1, "b": "币"}, ' {"a" : 1.10,\n"b":"币"} ')
+        for _ in range(2):
+            with pytest.raises(ExchangeUnavailable, match=r"UTF-8|JSON"):
+                await rest.exchange_info_as_sent()
+    assert gate.entered == [1, 1, 1]
+
+
 class Porter:
     """A gate that notes what it hears, and refuses once it is `shut`."""
 

@@ -86,6 +86,10 @@ def test_ccxt_fetches_what_the_table_holds(ccxt: Any, served: Served) -> None:
     client.urls["api"] = pointed(client.urls["api"], served.address)
     market = client.load_markets()["BTC/USDT:USDT"]
     assert (market["id"], market["linear"], market["swap"], market["active"]) == (SYMBOL, True, True, True)
+    assert len(client.markets) == 8
+    assert (market["precision"]["price"], market["info"]["pricePrecision"]) == (0.1, 2)
+    assert client.price_to_precision("BTC/USDT:USDT", 85_000.17) == "85000.2"
+    assert client.amount_to_precision("BTC/USDT:USDT", 1.23456) == "1.234"
     before = served.rows()
     fetched = {row[0]: row[1:] for row in client.fetch_ohlcv("BTC/USDT:USDT", "1m", limit=1000)}
     for at, row in before.items():

@@ -4,23 +4,26 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import aiohttp
+import ujson
 
 from gateway.live import LiveBar, bar_of
 from gateway.service import GatewayService
+from klagg.clock import local_ms
 from klagg.drivers.redis_streams import Append, HashUpdate, Streams, Write
 from klagg.intervals import INTERVALS
 from klagg.kline import Kline
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
 from klagg.wire.entries import BARS_POSITION, LIVE_VALUE, live_field
+from klagg.wire.exchange_info import KeptExchangeInfo
 from klagg.wire.fields import stamp
-from klagg.wire.keys import Keys
+from klagg.wire.keys import EXCHANGE_INFO_KEY, Keys
 from tests.kit import eventually_async as eventually
 
 MINUTE_MS = 60_000
@@ -75,6 +78,29 @@ def kline(symbol: str = "BTCUSDT", interval: str = "1m", **changes: Any) -> Klin
     values.setdefault("close_time", INTERVALS[interval].close_time(values["open_time"]))
     rest = {"first_agg_id": 10, "last_agg_id": 90, "epoch": 1, "source": "own", "edge": ""}
     return Kline(symbol=symbol, interval=interval, **{**rest, **values})
+
+
+def row_of(symbol: str, **changes: Any) -> dict[str, Any]:
+    """A symbol of exchangeInfo, with prices in steps of 0.10 though they have two decimals."""
+    filters = [
+        {"filterType": "PRICE_FILTER", "minPrice": "0.10", "maxPrice": "1000000", "tickSize": "0.10"},
+        {"filterType": "LOT_SIZE", "stepSize": "0.001", "minQty": "0.001", "maxQty": "1000"},
+    ]
+    row = {"symbol": symbol, "status": "TRADING", "pricePrecision": 2, "quantityPrecision": 3, "filters": filters}
+    return row | changes
+
+
+def info_of(*symbols: str) -> str:
+    """An answer of exchangeInfo as text."""
+    limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 2400}
+    rows = [row_of(symbol) for symbol in symbols]
+    return ujson.dumps({"timezone": "UTC", "serverTime": 1, "rateLimits": [limit], "symbols": rows}, ensure_ascii=False)
+
+
+def keep_info(streams: Streams, body: str, carried: Sequence[str], seq: int = 1) -> None:
+    """Keep an answer as the clock process does; it was asked at NOW_MS."""
+    kept = KeptExchangeInfo(body, carried, NOW_MS, int(local_ms()))
+    streams.write([HashUpdate(EXCHANGE_INFO_KEY, stamp(kept.to_fields(), "clock@1", seq))])
 
 
 @dataclass(slots=True)
@@ -136,9 +162,22 @@ class Client:
 
 @asynccontextmanager
 async def running(
-    redis_url: str, database_url: str = "", exchange: str = "", silent_s: int = 60, **gateway: Any
+    redis_url: str,
+    database_url: str = "",
+    exchange: str = "",
+    silent_s: int = 60,
+    *,
+    info: Sequence[str] = ("BTCUSDT",),
+    **gateway: Any,
 ) -> AsyncIterator[Client]:
-    """A gateway's body, running, and a client of it; at the end it is asked to stop, and must have ended well."""
+    """A gateway's body, running, and a client of it; at the end it is asked to stop, and must have ended well.
+
+    `info` are the symbols that the exchange lists and klagg carries; empty: the test keeps them itself, or none.
+    """
+    if info:
+        streams = Streams(redis_url)
+        keep_info(streams, info_of(*info), info)
+        streams.close()
     tree = {
         "exchange": {"websocket_url": exchange} if exchange else {},
         "redis": {"url": redis_url, "timeout_ms": 2000},
@@ -151,7 +190,10 @@ async def running(
     task = asyncio.create_task(process.run())
     try:
         async with aiohttp.ClientSession() as session:
-            await eventually(lambda: task.done() or process.market.shards[0].position)
+            ready = process.market
+            await eventually(
+                lambda: task.done() or (ready.shards[0].position and (not info or (ready.info and ready.names_read)))
+            )
             assert not task.done(), task.exception()
             yield Client(process, session)
     finally:

@@ -60,26 +60,6 @@ async def test_klines_are_one_series_from_table_and_live_state(
         assert minutes(await client.get("/fapi/v1/klines", symbol="OLDUSDT", interval="1m")) == [0]
 
 
-async def test_exchange_info_has_the_listings_of_the_table(
-    redis_url: str, database_url: str, database: Database, teller: Teller
-) -> None:
-    database.execute(
-        "INSERT INTO symbols (symbol, generation, price_scale, qty_scale, status, last_seen) VALUES"
-        " ('BTCUSDT', 5, 1, 0, 'CLOSE', now()), ('BTCUSDT', 1569398400000, 3, 4, 'SETTLING', now())"
-    )
-    teller.tell({BTC: {}, ETH: {}})
-    async with running(redis_url, database_url) as client:
-        await eventually(lambda: client.gateway.market.listed)
-        btc, eth = (await client.get("/fapi/v1/exchangeInfo"))["symbols"]
-        assert (btc["onboardDate"], btc["pricePrecision"], btc["quantityPrecision"], btc["status"]) == (
-            1_569_398_400_000,
-            3,
-            4,
-            "SETTLING",
-        )
-        assert (eth["onboardDate"], eth["pricePrecision"], eth["status"]) == (0, 2, "TRADING")
-
-
 async def test_the_small_paths(redis_url: str, teller: Teller) -> None:
     teller.tell(
         {BTC: {"close": "64111.10"}, ETH: {"close": "3000.5", "volume": "1.0"}, ("BTCUSDT", "1d"): {"close": "1"}}
@@ -88,17 +68,6 @@ async def test_the_small_paths(redis_url: str, teller: Teller) -> None:
         assert await client.get("/fapi/v1/ping") == {}
         told = (await client.get("/fapi/v1/time"))["serverTime"]
         assert 0 <= told - NOW_MS < 60_000
-        info = await client.get("/fapi/v1/exchangeInfo")
-        assert info["timezone"] == "UTC"
-        btc, eth = info["symbols"]
-        assert (btc["symbol"], btc["baseAsset"], btc["quoteAsset"], btc["contractType"]) == (
-            "BTCUSDT",
-            "BTC",
-            "USDT",
-            "PERPETUAL",
-        )
-        assert (btc["pricePrecision"], btc["quantityPrecision"], eth["pricePrecision"]) == (2, 3, 1)
-        assert (btc["filters"][0]["tickSize"], btc["status"]) == ("0.01", "TRADING")
         price = await client.get("/fapi/v1/ticker/price", symbol="BTCUSDT")
         assert price == {"symbol": "BTCUSDT", "price": "64111.10", "time": NOW_MS}
         assert [each["symbol"] for each in await client.get("/fapi/v2/ticker/price")] == ["BTCUSDT", "ETHUSDT"]

@@ -1,4 +1,4 @@
-"""The market over several shards: who has a symbol, its last price, its contract, the time, what is stale."""
+"""The market over several shards: who has a symbol, its last price, what is missing, the time, what is stale."""
 
 from __future__ import annotations
 
@@ -6,10 +6,12 @@ from typing import Any
 
 from gateway.health import Health
 from gateway.live import LiveState
-from gateway.market import MarketState, Shard, StoredListing
+from gateway.market import MarketState, Shard
+from klagg.binance.serving.exchange_info import ServedExchangeInfo, served_exchange_info
 from klagg.intervals import ordered
+from klagg.wire.exchange_info import KeptExchangeInfo
 from klagg.wire.keys import shard_of
-from tests.gateway.kit import NOW_MS, value
+from tests.gateway.kit import NOW_MS, info_of, value
 
 
 def a_market(shards: int = 3, **symbols: dict[str, Any]) -> MarketState:
@@ -19,7 +21,7 @@ def a_market(shards: int = 3, **symbols: dict[str, Any]) -> MarketState:
         state = parts[shard_of(symbol, shards)].state
         values = {f"{symbol}:{interval}": value(**changes) for interval, changes in bars.items()}
         state.apply_entry({"time": str(NOW_MS), **values}, 1)
-    return MarketState(parts, ordered(("1m", "1d")), ("USDT", "USDC"))
+    return MarketState(parts, ordered(("1m", "1d")))
 
 
 def test_each_symbol_is_found_in_its_shard() -> None:
@@ -38,14 +40,40 @@ def test_the_last_price_is_that_of_the_shortest_interval() -> None:
     assert prices == {"BTCUSDT": "2.00", "ETHUSDT": "3.00"}
 
 
-def test_contracts_come_from_the_listing_or_from_the_bars() -> None:
-    market = a_market(BTCUSDC={"1m": {"close": "2.00", "volume": "5"}}, ODD={"1m": {}})
-    market.listed = {"ODD": StoredListing(7, 1, None, "SETTLING")}
-    btc, odd = market.contracts()
-    assert (btc.base, btc.quote, btc.tick_size, btc.step_size, btc.onboard_ms) == ("BTC", "USDC", "0.01", "1", 0)
-    assert (odd.base, odd.quote, odd.tick_size, odd.quantity_precision) == ("ODD", "USDT", "0.1", 3)
-    assert (odd.onboard_ms, odd.status) == (7, "SETTLING")
-    assert [each.symbol for each in market.contracts(["ODD", "NOSUCH"])] == ["ODD"]
+def kept(body: str, *carried: str, asked_ms: int = NOW_MS) -> ServedExchangeInfo:
+    return served_exchange_info(KeptExchangeInfo(body, carried, asked_ms, 1000, 20.0), 2400)
+
+
+def test_a_symbol_that_is_carried_is_known_before_its_first_trade() -> None:
+    market = a_market(BTCUSDT={"1m": {}})
+    assert "ADAUSDT" not in market
+    market.info = kept(info_of("ADAUSDT", "BTCUSDT", "ETHUSDT"), "BTCUSDT", "ADAUSDT")
+    assert list(market.carried) == ["ADAUSDT", "BTCUSDT"]
+    assert ("ADAUSDT" in market, "ETHUSDT" in market) == (True, False)
+
+
+def test_the_first_full_picture_needs_the_list_every_shard_and_for_a_strange_name_the_table() -> None:
+    market = a_market(2, BTCUSDT={"1m": {}})
+    assert "exchangeInfo" in market.waits_for()
+    market.info = kept(info_of("BTCUSDT"), "BTCUSDT")
+    market.shards[0].position = "0-0"
+    assert "bars in progress" in market.waits_for()
+    market.shards[1].position = "7-0"
+    assert (market.waits_for(), market.waits_for("BTCUSDT")) == ("", "")
+    assert "database" in market.waits_for("OLDUSDT")
+    market.names_read = True
+    assert market.waits_for("OLDUSDT") == ""
+
+
+def test_before_the_first_tick_the_time_goes_on_from_when_the_list_was_asked() -> None:
+    market = a_market(1)
+    assert market.server_time_ms(5000.0, 3000.0) == 0
+    market.info = kept(info_of("BTCUSDT"), asked_ms=0)
+    assert market.server_time_ms(5000.0, 3000.0) == 0
+    market.info = kept(info_of("BTCUSDT"))
+    assert market.server_time_ms(5000.0, 3000.0) == NOW_MS + 2000 * 20
+    market.shards[0].state.apply_entry({"time": str(NOW_MS + 77)}, 1)
+    assert market.server_time_ms(0.0, 3000.0) == NOW_MS + 77
 
 
 def test_the_time_goes_on_from_the_newest_tick() -> None:

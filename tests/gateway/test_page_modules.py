@@ -43,6 +43,17 @@ async () => {
 }
 """
 
+PRICES = """
+async () => {
+  const { priceFormat } = await import("/page/format.js");
+  const of = (texts, tick) => { const { precision, minMove } = priceFormat(texts, tick); return [precision, minMove]; };
+  return [
+    of(["64100.10", "64120.00"], "0.10"), of(["0.42300"], "0.00100"), of(["31000.0"], "1"), of(["0.42301"], "0.00100"),
+    of(["0.00001"], null), of(["12"], null), of(["0.1234567"], "0.0000001"), of(["5.5"], "0.01"), of(["0"], "0"),
+  ];
+}
+"""
+
 NOW_MS = 1_794_000_000_000
 
 
@@ -242,4 +253,19 @@ async def test_values_are_written_exactly_and_times_in_utc(page: Page) -> None:
         "2026-11-06 21:20:00.123",
         "2026-11-06 21:20:00",
         "1 234 567",
+    ]
+
+
+async def test_the_chart_moves_in_steps_of_the_exchanges_tick(page: Page) -> None:
+    """A price off the tick, or a tick that is finer than the prices, leaves the unit of the last digit."""
+    assert await page.evaluate(PRICES) == [
+        [2, 0.1],
+        [5, 0.001],
+        [1, 1],
+        [5, 0.00001],
+        [5, 0.00001],
+        [0, 1],
+        [7, 0.0000001],
+        [1, 0.1],
+        [0, 1],
     ]

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 from urllib.parse import unquote, urlsplit
 
 import ujson
@@ -193,7 +193,7 @@ class SmallExchange:
         return web.json_response(body, status=self.rest_status)
 
     @asynccontextmanager
-    async def running(self, port: int = 0) -> AsyncIterator[SmallExchange]:
+    async def running(self, port: int = 0) -> AsyncIterator[Self]:
         """Serve, the WebSocket on `port` (0: a free one), until the end of the context."""
         application = web.Application()
         application.router.add_get("/fapi/v1/time", self.time)

@@ -3,10 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from klagg.binance.serving.payloads import exchange_info, text_frame, unit
+from klagg.binance.serving.payloads import text_frame, unit
 from klagg.simulator import payloads
 from klagg.simulator.bars import fold
-from klagg.simulator.market import ContractListing, MarketTrade
+from klagg.simulator.market import MarketTrade
 from tests.simulator.kit import trade
 
 
@@ -68,18 +68,6 @@ def test_sums_have_no_exponent() -> None:
     assert bar is not None
     assert payloads.rest_kline(bar)[7] == "0.0000000001"
     assert [unit(precision) for precision in (0, 1, 7)] == ["1", "0.1", "0.0000001"]
-
-
-def test_exchange_info() -> None:
-    listing = ContractListing("AUSDT", "A", "USDT", 2, 3, "0.10", "0.001", 5)
-    info = exchange_info([listing], 77, 2400)
-    assert (info["serverTime"], info["rateLimits"][0]["limit"]) == (77, 2400)
-    (symbol,) = info["symbols"]
-    expected = {"symbol": "AUSDT", "pricePrecision": 2, "quantityPrecision": 3, "quoteAsset": "USDT", "onboardDate": 5}
-    expected |= {"contractType": "PERPETUAL", "status": "TRADING", "deliveryDate": 4_133_404_800_000}
-    assert expected.items() <= symbol.items()
-    filters = {each["filterType"]: each for each in symbol["filters"]}
-    assert (filters["PRICE_FILTER"]["tickSize"], filters["LOT_SIZE"]["stepSize"]) == ("0.10", "0.001")
 
 
 def test_mini_tickers_mix_in_coin_m() -> None:

@@ -118,7 +118,7 @@ def test_aggregate_recordings_have_no_fills(realdata: Path) -> None:
     assert market.fills_between("CTKUSDT", 0, LATE, LATE) == []
     listings = {listing.symbol: listing for listing in market.listings(first_ms)}
     ctk = listings["CTKUSDT"]
-    assert (ctk.price_precision, ctk.quantity_precision, ctk.tick_size, ctk.quote) == (5, 0, "0.00001", "USDT")
+    assert (ctk.price_precision, ctk.quantity_precision, ctk.tick_size, ctk.quote) == (5, 0, "0.00100", "USDT")
 
 
 def test_several_files_are_merged_and_repeated_rows_taken_once(realdata: Path) -> None:

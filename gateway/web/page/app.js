@@ -36,7 +36,7 @@ const socket = new Socket();
 const symbols = new Symbols(socket, (symbol) => go(symbol, shown.interval));
 const pipeline = new Pipeline();
 const truth = new Truth(visit);
-const chart = new Chart(socket, (kline) => headline(kline.c));
+const chart = new Chart(socket, (kline) => headline(kline.c), (symbol) => symbols.data(symbol)?.tick_size ?? null);
 
 // ---- where the reader is: #/SYMBOL/INTERVAL, #/pipeline or #/truth/INTERVAL/SYMBOL
 

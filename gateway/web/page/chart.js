@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { Bars, fromEvent } from "./bars.js";
 import { showBar } from "./details.js";
 import { byId, say } from "./dom.js";
-import { digits } from "./format.js";
+import { priceFormat } from "./format.js";
 import { klineStream } from "./socket.js";
 
 const FIRST_ROWS = 500;
@@ -15,6 +15,7 @@ const TAIL_BARS = 5; // requested again after a close: confirmations and amendme
 const AMENDED_MAX = 20; // older bars that are requested one by one
 const TAIL_AFTER_MS = 1500;
 const TAIL_EVERY_MS = 20_000;
+const RETRY_MS = 1000; // while the gateway starts
 
 export class Chart {
   bars = new Bars();
@@ -34,10 +35,13 @@ export class Chart {
   #sureUntil = Infinity; // up to here the API has returned every bar
   #unsure = new Set(); // open times of closed bars that are only known from an event
   #heard;
+  #tickOf;
 
-  constructor(socket, heard) {
+  /** `tickOf` returns the exchange's tick size of a symbol, as a decimal text, or null. */
+  constructor(socket, heard, tickOf) {
     this.#socket = socket;
     this.#heard = heard;
+    this.#tickOf = tickOf;
     socket.onMessage((stream, event) => { if (stream === this.#stream) this.#hear(event); });
     socket.onState((open) => open && this.refresh());
     addEventListener("klagg-theme", () => this.#paint());
@@ -91,6 +95,7 @@ export class Chart {
       if (loading.signal.aborted) return;
       this.#draw();
       this.#state(this.bars.size ? "" : `${problem.message} Trying again.`, "bad");
+      if (problem.error === "not_ready") setTimeout(() => this.refresh(), RETRY_MS);
     }
     this.#older = false;
     this.#showPicked();
@@ -247,8 +252,8 @@ export class Chart {
     const bars = [...this.bars.all()];
     const { newest } = this.bars;
     if (newest) {
-      const precision = Math.max(digits(newest.open), digits(newest.high), digits(newest.low), digits(newest.close));
-      this.#candles.applyOptions({ priceFormat: { type: "price", precision, minMove: 10 ** -precision } });
+      const { open, high, low, close } = newest;
+      this.#candles.applyOptions({ priceFormat: priceFormat([open, high, low, close], this.#tickOf(this.#symbol)) });
     }
     const seconds = /s$/.test(this.#interval);
     this.#chart.timeScale().applyOptions({ secondsVisible: seconds, timeVisible: !/[dwM]$/.test(this.#interval) });

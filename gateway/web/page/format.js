@@ -51,6 +51,22 @@ export function span(ms) {
   return `${Math.round(seconds / 86_400)} d`;
 }
 
+/** How the chart writes prices such as `texts`: all their digits, in steps of the exchange's tick if they are multiples of it. */
+export const priceFormat = (texts, tick) => {
+  const precision = Math.max(0, ...texts.map(digits));
+  const unit = Number(`1e-${precision}`); // 10 ** -5 is not 0.00001
+  const step = BigInt(scaled(tick ?? "0", precision) ?? 0);
+  const fits = step > 0n && texts.every((text) => BigInt(scaled(text, precision)) % step === 0n);
+  return { type: "price", precision, minMove: fits ? Number(tick) : unit };
+};
+
+/** The digits of a decimal at this precision without its point; null if it is finer. */
+const scaled = (text, precision) => {
+  const [whole, fraction = ""] = String(text).split(".");
+  const cut = fraction.replace(/0+$/, "");
+  return cut.length > precision ? null : whole + cut.padEnd(precision, "0");
+};
+
 /** How many digits stand behind the point. */
 export const digits = (text) => (String(text).split(".")[1] ?? "").length;
 

@@ -6,6 +6,7 @@ import { decimal, direction, percent, short } from "./format.js";
 import { klineStream } from "./socket.js";
 
 const REFRESH_MS = 15_000;
+const RETRY_MS = 1000; // while the gateway starts
 const DAY = "1d";
 const FLASH_MS = 250;
 
@@ -64,6 +65,7 @@ export class Symbols {
       found = await get("symbols");
     } catch (problem) {
       if (!this.#rows.size) this.#tell(`${problem.message} Trying again.`, "bad");
+      if (problem.error === "not_ready") setTimeout(() => this.refresh(), RETRY_MS);
       return;
     }
     const names = new Set(found.symbols.map((each) => each.symbol));
@@ -108,7 +110,7 @@ export class Symbols {
     change.className = `change ${direction(data.change_percent)}`;
     say(volume, data.quote_volume === null ? "" : short(data.quote_volume));
     element.classList.toggle("gone", !data.live);
-    element.title = data.live ? data.symbol : `${data.symbol} is not traded now; its history is available.`;
+    element.title = data.live ? data.symbol : `No trades of ${data.symbol} come now; its history is shown where there is some.`;
   }
 
   #hear(stream, event) {

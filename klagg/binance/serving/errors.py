@@ -47,6 +47,11 @@ def unavailable() -> ApiError:
     return ApiError(-1001, "Internal error; unable to process your request. Please try again.", status=503)
 
 
+def not_ready(waits_for: str) -> ApiError:
+    """The server has just started and would answer with a part; the code is that of DISCONNECTED."""
+    return ApiError(-1001, f"Service Unavailable. This server waits for {waits_for}. Please try again.", status=503)
+
+
 def invalid_interval() -> ApiError:
     """The interval does not exist."""
     return ApiError(-1120, "Invalid interval.")

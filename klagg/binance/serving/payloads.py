@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from decimal import Decimal
 from functools import lru_cache
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple
 
 USD_M = 1
 """The `st` of USDⓈ-M events; some streams mix in COIN-M events with 2."""
@@ -28,54 +27,6 @@ class WireKline(NamedTuple):
     taker_buy_quote_volume: str
     first_id: int = -1
     last_id: int = -1
-
-
-class ListedContract(Protocol):
-    """What exchangeInfo reports of a symbol."""
-
-    @property
-    def symbol(self) -> str:
-        """The name: BTCUSDT."""
-
-    @property
-    def base(self) -> str:
-        """The asset that is traded: BTC."""
-
-    @property
-    def quote(self) -> str:
-        """The asset of prices: USDT."""
-
-    @property
-    def price_precision(self) -> int:
-        """Digits of prices after the point."""
-
-    @property
-    def quantity_precision(self) -> int:
-        """Digits of quantities after the point."""
-
-    @property
-    def tick_size(self) -> str:
-        """The smallest step of a price, as text."""
-
-    @property
-    def step_size(self) -> str:
-        """The smallest step of a quantity, as text."""
-
-    @property
-    def onboard_ms(self) -> int:
-        """When it was listed (exchange ms)."""
-
-    @property
-    def delivery_ms(self) -> int:
-        """When it ends (exchange ms), far in the future for a perpetual."""
-
-    @property
-    def contract_type(self) -> str:
-        """PERPETUAL and so on."""
-
-    @property
-    def status(self) -> str:
-        """TRADING and so on."""
 
 
 def compact(value: object) -> str:
@@ -138,46 +89,6 @@ def _values(interval: str, kline: WireKline, closed: bool, revision: int) -> str
         f'"x":{"true" if closed else "false"},"q":"{kline.quote_volume}","V":"{kline.taker_buy_volume}",'
         f'"Q":"{kline.taker_buy_quote_volume}","B":"0"{own}'
     )
-
-
-def exchange_info(listings: Sequence[ListedContract], server_ms: int, weight_per_minute: int) -> dict[str, Any]:
-    """The body of `GET /fapi/v1/exchangeInfo`."""
-    limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": weight_per_minute}
-    return {
-        "timezone": "UTC",
-        "serverTime": server_ms,
-        "futuresType": "U_MARGINED",
-        "rateLimits": [limit],
-        "exchangeFilters": [],
-        "assets": [{"asset": asset, "marginAvailable": True} for asset in sorted({item.quote for item in listings})],
-        "symbols": [_exchange_info_symbol(listing) for listing in listings],
-    }
-
-
-def _exchange_info_symbol(listing: ListedContract) -> dict[str, Any]:
-    price, quantity = _filter("tickSize", listing.tick_size, "Price"), _filter("stepSize", listing.step_size, "Qty")
-    return {
-        "symbol": listing.symbol,
-        "pair": listing.symbol,
-        "contractType": listing.contract_type,
-        "deliveryDate": listing.delivery_ms,
-        "onboardDate": listing.onboard_ms,
-        "status": listing.status,
-        "baseAsset": listing.base,
-        "quoteAsset": listing.quote,
-        "marginAsset": listing.quote,
-        "pricePrecision": listing.price_precision,
-        "quantityPrecision": listing.quantity_precision,
-        "baseAssetPrecision": 8,
-        "quotePrecision": 8,
-        "underlyingType": "COIN",
-        "underlyingSubType": [],
-        "filters": [{"filterType": "PRICE_FILTER", **price}, {"filterType": "LOT_SIZE", **quantity}],
-    }
-
-
-def _filter(name: str, step: str, what: str) -> dict[str, str]:
-    return {name: step, f"min{what}": step, f"max{what}": "1000000000"}
 
 
 def combined(stream: str, payload: str) -> str:
