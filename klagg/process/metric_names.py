@@ -210,6 +210,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_writer_klines_total": "Klines taken.",
     "klagg_writer_lag": "Entries that wait to be read, by stream.",
     "klagg_writer_lost_total": "Entries that were gone before they were read.",
+    "klagg_writer_missing_bars": "Bars that are missing in the days that were counted last.",
     "klagg_writer_reclaimed_total": "Entries taken over from a consumer that is away.",
     "klagg_writer_retries_total": "Transactions repeated.",
     "klagg_writer_rows_total": "Rows written.",
