@@ -304,7 +304,14 @@ def one_fill_shifted(interval: Interval = MINUTE) -> tuple[dict[int, Kline], dic
     step = interval.length_ms
     opening = interval.open_time(T0)
     kline = replace(ours[T0], interval=interval.name, edge="")
-    filled = {"open": "100.00", "high": "100.00", "low": "100.00", "close": "100.00", "complete": 1, "source": "own"}
+    filled: dict[str, Any] = {
+        "open": "100.00",
+        "high": "100.00",
+        "low": "100.00",
+        "close": "100.00",
+        "complete": 1,
+        "source": "own",
+    }
     first = replace(
         kline,
         open_time=opening,
@@ -329,7 +336,7 @@ def one_fill_shifted(interval: Interval = MINUTE) -> tuple[dict[int, Kline], dic
         **filled,
     )
     moved = {"volume": 1, "quote_volume": 100, "trades": 1, "taker_buy_volume": 1, "taker_buy_quote_volume": 100}
-    theirs = {
+    theirs: dict[int, Values] = {
         opening: {name: (value or 0) - moved.get(name, 0) for name, value in values_of(first).items()},
         opening + step: {name: (value or 0) + moved.get(name, 0) for name, value in values_of(second).items()},
     }
