@@ -149,11 +149,14 @@ class FinalWriter:
     def _find_lost(self) -> None:
         """What was cut while others held it, what they were given and did not store, and what was asked for again."""
         if self._consumer.gone_due:
-            for page in self._consumer.gone_elsewhere():
-                self._lost.lost_ids(page.stream, page.gone)
+            self._find_gone()
         for stream, entries in self._lost.strays():
             self._store_strays(stream, entries)
         self._lost.turn()
+
+    def _find_gone(self) -> None:
+        for page in self._consumer.gone_elsewhere():
+            self._lost.lost_ids(page.stream, page.gone)
 
     def _store_strays(self, stream: str, entries: Sequence[Entry]) -> None:
         self._context.log.warning(
@@ -176,13 +179,16 @@ class FinalWriter:
 
     def _examine(self, stream: str, gap: SequenceGap) -> None:
         """Say what is gone. What is left of it in the stream, another writer was given."""
+        self._find_gone()
         left = len(self._streams.range(stream, next_id(gap.after), f"({gap.before}", count=min(gap.count, LEFT_MAX)))
         if left:
             self._lost.given_to_another(stream, gap)
             return
         self._lost.lost_between(stream, gap.after, gap.before)
+        if self._lost.known_between(stream, gap) >= gap.count:
+            return
         self._report_lost(
-            gap.count,
+            gap.count - self._lost.known_between(stream, gap),
             f"entries of {stream} were gone before this writer was given them: seq {gap.first} to "
             f"{gap.last} of {gap.writer}, behind {gap.after} and before {gap.before}",
         )

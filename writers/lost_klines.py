@@ -244,11 +244,15 @@ class LostKlines:
             if span.gap is not None and found < span.gap.count:
                 self._lost_of(span.stream, span.gap, span.gap.count - found)
 
+    def known_between(self, stream: str, gap: SequenceGap) -> int:
+        """How many of these numbers were counted as lost by their ids."""
+        after, before = EntryId.of(gap.after), EntryId.of(gap.before)
+        return sum(each == stream and after < entry_id < before for each, entry_id in self._known)
+
     def _lost_of(self, stream: str, gap: SequenceGap, count: int) -> None:
         """Some entries that another consumer was given are not in the stream any more."""
         self.lost_between(stream, gap.after, gap.before)
-        after, before = EntryId.of(gap.after), EntryId.of(gap.before)
-        unknown = count - sum(each == stream and after < entry_id < before for each, entry_id in self._known)
+        unknown = count - self.known_between(stream, gap)
         if unknown > 0:
             self._context.stats.add("lost", unknown)
             self._context.log.error(

@@ -137,7 +137,7 @@ def test_what_a_consumer_held_that_is_removed_under_a_running_writer(
         stolen = streams.range(KEYS.klines)[3:6]
         client.xdel(KEYS.klines, stolen[1].id)
         for each in stolen:
-            client.execute_command("XACK", KEYS.klines, GROUP_WRITERS, each.id)
+            client.xack(KEYS.klines, GROUP_WRITERS, each.id)
         commit(streams, klines[6:], first_seq=7)
         eventually(lambda: len(stored(database)) >= 8)
         if klines[4] not in stored(database):  # it was quicker than the deletion otherwise
