@@ -118,7 +118,7 @@ class Comparison:
         self._minutes = minutes or {}
         self._first_ms = min({*ours, *theirs}, default=0)
         self._lacking: set[int] = set()
-        """Bars that are not complete, and that differ by more than a shift: what left them is not known."""
+        """Bars that may lack trades, and that differ by more than a shift: what left them is not known."""
 
     def verdicts(self, from_ms: int, to_ms: int) -> list[Verdict]:
         """Every bar with an open time in [from, to) that either side has, or that lies between such bars.
@@ -139,7 +139,7 @@ class Comparison:
                 for each in self._run(opening):
                     if each.open_time in verdicts:
                         verdicts[each.open_time] = each
-                    if each.kind == FindingKind.LOCAL_GAP and not self._ours[each.open_time].complete:
+                    if each.kind == FindingKind.LOCAL_GAP and not self._ours[each.open_time].whole:
                         self._lacking.add(each.open_time)
         return [each for opening, each in verdicts.items() if each is not None and opening >= from_ms]
 
@@ -301,7 +301,7 @@ class Comparison:
             if leaving is None:
                 why = why or f"no aggTrade at its close can have taken {_words(gone)} with it"
             if why or leaving is None:
-                if verdicts and not self._ours[at].complete:
+                if verdicts and not self._ours[at].whole:
                     return [*verdicts, self._unexplained(at, why)]
                 return [self._unexplained(opening, why)]
             moved = [(came, source, "in from the bar before"), (gone, leaving, "out to the next bar")]
@@ -391,8 +391,8 @@ class Comparison:
         trade of a quiet symbol; that it is not is known when it differs by more than a shift."""
         wrong = differences(values_of(self._ours[opening]), self._theirs[opening])
         said = "; ".join(f"{each.name} {each.ours} instead of {each.theirs}" for each in wrong)
-        if not self._ours[opening].complete:
-            return Verdict(opening, FindingKind.LOCAL_GAP, f"our bar is not complete: {said}")
+        if not self._ours[opening].whole:
+            return Verdict(opening, FindingKind.LOCAL_GAP, f"our bar may lack trades: {said}")
         return Verdict(opening, FindingKind.UNEXPLAINED, f"{said}; {why}")
 
 

@@ -47,7 +47,8 @@ def upsert(database: Database, klines: Iterable[Kline]) -> int:
 
 
 class KlineVersion(NamedTuple):
-    """A version of a bar, as in a Kline. `epoch` is 0 where it is not known; `complete` is 0 or 1."""
+    """A version of a bar, as in a Kline. Where `epoch` is 0 it is not known, and `complete` says whether nothing is
+    missing, on whose word ever."""
 
     symbol: str
     interval: str
@@ -55,6 +56,7 @@ class KlineVersion(NamedTuple):
     epoch: int
     revision: int
     complete: int
+    official: int
 
     @property
     def bar(self) -> tuple[str, str, int]:
@@ -77,6 +79,7 @@ def lacking(database: Database, versions: Sequence[KlineVersion]) -> list[KlineV
             "epochs": [each.epoch for each in wanted],
             "revisions": [each.revision for each in wanted],
             "completes": [each.complete == 1 for each in wanted],
+            "officials": [each.official == 1 for each in wanted],
             "first_ms": min(opens),
             "last_ms": max(opens),
         }

@@ -16,6 +16,7 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Final
 
 from klagg.drivers.redis_streams import Append, Entry, Streams
@@ -104,6 +105,7 @@ def finals_of(entry: Entry) -> list[KlineVersion]:
                 0,
                 int(row["revision"]),
                 int(row["after"] == "final"),
+                0,
             )
             for row in event_rows(texts_of(raw))
             if row["interval"] in INTERVALS
@@ -170,7 +172,7 @@ class LostKlines:
         wanted: dict[BarKey, KlineVersion] = {}
         for version in (each for entry in entries for each in finals_of(entry)):
             known = wanted.get(version.bar, version)
-            wanted[version.bar] = max(known, version, key=lambda each: (each.revision, each.complete))
+            wanted[version.bar] = max(known, version, key=attrgetter("revision", "complete"))
         lacking = self._store.lacking(list(wanted.values()))
         if lacking is None:
             return

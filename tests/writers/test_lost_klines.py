@@ -34,7 +34,7 @@ Start = Callable[..., AbstractContextManager[WriterProcess]]
 
 
 @pytest.fixture
-def start(redis_url: str, database_url: str, tmp_path: Path) -> Start:
+def start(redis_url: str, database: Database, database_url: str, tmp_path: Path) -> Start:
     """Starts the writer on the test's Redis and database; its log is one file over all starts."""
     return lambda **options: writer_process(
         redis_url, database_url, tmp_path / "writer.log", **{"prelude": HURRY, **options}
@@ -70,7 +70,8 @@ def asked(streams: Streams) -> list[tuple[str, str, int]]:
 
 def answer(streams: Streams, klines: list[Kline]) -> None:
     """What an aggregator does about it."""
-    streams.write([Append(KEYS.klines, entry_of(each, 1_000 + at) | {"again": "1"}) for at, each in enumerate(klines)])
+    entries = [stamp(each.to_fields() | {"again": "1"}, "aggregator@2", at) for at, each in enumerate(klines, 1)]
+    streams.write([Append(KEYS.klines, entry) for entry in entries])
 
 
 def lost(streams: Streams) -> int:

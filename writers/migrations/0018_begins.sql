@@ -79,7 +79,8 @@ SELECT
     counted.bars,
     counted.complete,
     counted.amended,
-    counted.own
+    counted.own,
+    counted.official
 FROM (
     SELECT
         symbol,
@@ -89,7 +90,8 @@ FROM (
         count(*) FILTER (WHERE revision > 0) AS bars,
         count(*) FILTER (WHERE revision > 0 AND complete) AS complete,
         count(*) FILTER (WHERE revision > 1) AS amended,
-        count(*) FILTER (WHERE revision > 0 AND source = 'own') AS own
+        count(*) FILTER (WHERE revision > 0 AND source = 'own') AS own,
+        count(*) FILTER (WHERE revision > 0 AND official) AS official
     FROM klines
     GROUP BY symbol, "interval", date_trunc('day', open_time, 'UTC')
 ) AS counted
@@ -117,7 +119,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
         counted.bars,
         counted.complete,
         counted.amended,
-        counted.own
+        counted.own,
+        counted.official
     FROM (
         SELECT
             symbol,
@@ -127,7 +130,8 @@ LANGUAGE sql STABLE PARALLEL SAFE AS $$
             count(*) FILTER (WHERE revision > 0) AS bars,
             count(*) FILTER (WHERE revision > 0 AND complete) AS complete,
             count(*) FILTER (WHERE revision > 1) AS amended,
-            count(*) FILTER (WHERE revision > 0 AND source = 'own') AS own
+            count(*) FILTER (WHERE revision > 0 AND source = 'own') AS own,
+            count(*) FILTER (WHERE revision > 0 AND official) AS official
         FROM klines
         WHERE open_time >= since AND open_time < until
         GROUP BY symbol, "interval", date_trunc('day', open_time, 'UTC')
@@ -157,7 +161,8 @@ BEGIN
             count(*) FILTER (WHERE revision > 0) AS bars,
             count(*) FILTER (WHERE revision > 0 AND complete) AS complete,
             count(*) FILTER (WHERE revision > 1) AS amended,
-            count(*) FILTER (WHERE revision > 0 AND source = 'own') AS own
+            count(*) FILTER (WHERE revision > 0 AND source = 'own') AS own,
+            count(*) FILTER (WHERE revision > 0 AND official) AS official
         FROM klines
         WHERE open_time >= first_day AND open_time < end_day
             AND (of_symbol IS NULL OR symbol = of_symbol) AND (of_interval IS NULL OR "interval" = of_interval)
@@ -202,7 +207,8 @@ BEGIN
             coalesce(counted.bars, 0) AS bars,
             coalesce(counted.complete, 0) AS complete,
             coalesce(counted.amended, 0) AS amended,
-            coalesce(counted.own, 0) AS own
+            coalesce(counted.own, 0) AS own,
+            coalesce(counted.official, 0) AS official
         FROM begun
         JOIN kline_intervals AS kinds ON kinds."interval" = begun."interval"
         LEFT JOIN symbol_lifetimes AS lives ON lives.symbol = begun.symbol
@@ -228,8 +234,8 @@ BEGIN
         WHERE wrong.symbol = begun.symbol AND wrong."interval" = begun."interval" AND wrong.bars = 0
             AND wrong.day >= first_day AND wrong.day < least(end_day, date_trunc('day', begun.begins, 'UTC'))
     )
-    INSERT INTO symbol_days AS kept (symbol, "interval", day, expected, bars, complete, amended, own)
-    SELECT symbol, "interval", day, expected, bars, complete, amended, own
+    INSERT INTO symbol_days AS kept (symbol, "interval", day, expected, bars, complete, amended, own, official)
+    SELECT symbol, "interval", day, expected, bars, complete, amended, own, official
     FROM shown
     WHERE expected > 0 OR bars > 0 OR EXISTS (
         SELECT FROM symbol_days AS there
@@ -238,9 +244,11 @@ BEGIN
     ORDER BY "interval", day, symbol
     ON CONFLICT ("interval", day, symbol) DO UPDATE SET
         expected = excluded.expected, bars = excluded.bars, complete = excluded.complete, amended = excluded.amended,
-        own = excluded.own, counted_at = excluded.counted_at
-    WHERE (kept.expected, kept.bars, kept.complete, kept.amended, kept.own)
-        IS DISTINCT FROM (excluded.expected, excluded.bars, excluded.complete, excluded.amended, excluded.own);
+        own = excluded.own, official = excluded.official, counted_at = excluded.counted_at
+    WHERE (kept.expected, kept.bars, kept.complete, kept.amended, kept.own, kept.official)
+        IS DISTINCT FROM (
+            excluded.expected, excluded.bars, excluded.complete, excluded.amended, excluded.own, excluded.official
+        );
     GET DIAGNOSTICS changed = ROW_COUNT;
     RETURN changed;
 END $$;
