@@ -22,6 +22,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from aggregator.again import Again
 from aggregator.arrays import Bools, Ints
 from aggregator.columns import DecodedTrades, Trades, at_scale, check_entry, decode, quotes_of, significant_decimals
 from aggregator.columns import joined as joined_trades
@@ -40,6 +41,7 @@ from klagg import settings
 from klagg.errors import ArithmeticOverflow, ConfigError, ContractError, KlaggError
 from klagg.intervals import MINUTE_MS, ordered
 from klagg.wire.entries import (
+    AGAIN,
     EVENT_FIRST_TRADE,
     EVENT_TICK,
     LISTING,
@@ -88,6 +90,8 @@ class Counts:
     bad_entries: int = 0
     covered: int = 0
     """Trades of minutes that are official already: the ledger knows them, no bar counts them."""
+    again: int = 0
+    """Finals that were published again, because somebody lost them."""
 
 
 class Core:
@@ -114,6 +118,7 @@ class Core:
         self._requests_repairs = requests_repairs
         self.repair_requests = RepairRequests(self.symbols, self.ledger, self.finality, intervals, config)
         self._publisher = Publisher(self.ring, self.symbols, self.edges)
+        self._again = Again(self.ring, self.symbols, self._publisher)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
         if self._step_ms <= config.grace_without_watermark_ms:
@@ -161,6 +166,8 @@ class Core:
                 self._listed += usable_listings(entry)
             elif kind == OFFICIAL:
                 self.official.gather(entry)
+            elif kind == AGAIN:
+                self._again.gather(entry)
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:
@@ -311,6 +318,7 @@ class Core:
         if outputs.last:
             self.held, self.time_ms = ahead, step_ms
             self.feed_sequences.forget(step_ms)
+            self.counts.again += self._again.publish(outputs, self.epoch)
             self._request_missing(outputs)
             self._publish_live(outputs, due=due)
             self._release_slots(outputs)

@@ -32,6 +32,7 @@ from klagg.wire.entries import (
 )
 from klagg.wire.fields import Fields
 from klagg.wire.findings import FindingKind, Severity, finding_entry
+from klagg.wire.klines import AGAIN_FIELD
 
 
 @dataclass(slots=True)
@@ -119,6 +120,17 @@ class Publisher:
         place = len(outputs.events)
         if groups:
             outputs.defer(lambda: _write_finals(outputs, place, groups, epoch))
+
+    def publish_again(self, outputs: Outputs, interval: int, rows: Ints, slots: Ints, epoch: int) -> None:
+        """Klines of finals (ring rows and slots, int64 [n]) as they are now, marked as repeated. They have no events
+        and no live values: nothing has changed."""
+        bars = snapshot(self._ring, self._symbols, interval, rows, slots)
+        edges = self._evidence(bars)
+        outputs.defer(
+            lambda: outputs.klines.extend(
+                fields | {AGAIN_FIELD: "1"} for fields in bars.klines(epoch, edges, bars.nine_values())
+            )
+        )
 
     def _evidence(self, bars: Snapshot) -> list[str]:
         """Each bar's edge evidence as text."""

@@ -46,6 +46,7 @@ COUNTED = (
     "bad_entries",
     "gaps_opened",
     "gaps_closed",
+    "again",
 )
 """The core's counts that are in the statistics."""
 PENDING_FINDINGS_MAX = 1_000

@@ -9,6 +9,10 @@ end, one of the two bars has to do.
 So it is beside a bar that holds official rows (its source is not `own`): there fills at the close are where the
 exchange counts them, on the other side they are where their aggTrade is; they are missing, or counted twice. Of a
 longer bar the close of such a minute may lie inside: the edges of its minutes prove it.
+
+Behind a bar that is not here, or not complete, nobody knows which fills came out of it. One aggTrade's later fills are
+proven by their price all the same. Several together are the missing bar's LOCAL_GAP: what the bar behind it is short by
+may have come out of it, as far as prices and amounts allow, and is known when the missing bar comes.
 """
 
 from __future__ import annotations
@@ -112,6 +116,9 @@ class Comparison:
         """`minutes` are ours in longer bars, as far as they may be needed (`puzzling`)."""
         self._interval, self._ours, self._theirs, self._now_ms = interval, ours, theirs, now_ms
         self._minutes = minutes or {}
+        self._first_ms = min({*ours, *theirs}, default=0)
+        self._lacking: set[int] = set()
+        """Bars that may lack trades, and that differ by more than a shift: what left them is not known."""
 
     def verdicts(self, from_ms: int, to_ms: int) -> list[Verdict]:
         """Every bar with an open time in [from, to) that either side has, or that lies between such bars.
@@ -132,6 +139,8 @@ class Comparison:
                 for each in self._run(opening):
                     if each.open_time in verdicts:
                         verdicts[each.open_time] = each
+                    if each.kind == FindingKind.LOCAL_GAP and not self._ours[each.open_time].whole:
+                        self._lacking.add(each.open_time)
         return [each for opening, each in verdicts.items() if each is not None and opening >= from_ms]
 
     def _alone(self, opening: int) -> Verdict | None:
@@ -166,10 +175,11 @@ class Comparison:
         for came, source in self._came_from_outside(opening):
             verdicts = self._walk(opening, came, source)
             if verdicts[0].kind in (EDGE_SHIFT, LATE):
-                following = self._interval.close_time(verdicts[-1].open_time) + 1
-                if following not in self._ours or self._alone(following) is not None:
+                if self._ends_well(verdicts):
                     return verdicts
                 possible.append(verdicts)  # something else may also explain the bar behind it
+        if behind := self._behind_missing(opening):
+            return behind
         if possible:
             return possible[0]
         verdicts = self._walk(opening, dict(_NOTHING), [])
@@ -177,6 +187,88 @@ class Comparison:
             waits = "what came into it out of a healed bar is only known from the bars behind it"
             return [Verdict(opening, LATE, f"{waits}: {verdicts[0].evidence}")]
         return verdicts
+
+    def _behind_missing(self, opening: int) -> list[Verdict]:
+        """The run from this bar on, if what it is short by may have come out of a bar that is not here, or not
+        complete: the first bar is a part of that LOCAL_GAP, those behind it are shifted as ever. Empty if not."""
+        if not self._is_unknown(self._interval.open_time(opening - 1)):
+            return []
+        verdicts = self._walk(opening, dict(_NOTHING), [])
+        if verdicts[0].kind in (EDGE_SHIFT, LATE) and self._ends_well(verdicts):
+            return verdicts
+        for came in self._shortages(opening):
+            if not self._may_have_come(opening, came):
+                continue
+            verdicts = self._walk(opening, came, [], behind_missing=True)
+            if verdicts[0].kind == EDGE_SHIFT and self._ends_well(verdicts):
+                what = f"{_words(came)} more than ours may have come out of the bar before it, which is not here whole"
+                return [Verdict(opening, FindingKind.LOCAL_GAP, what), *verdicts[1:]]
+        return self._between_missing(opening)
+
+    def _ends_well(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether no bar that differs follows right behind these."""
+        following = self._interval.close_time(verdicts[-1].open_time) + 1
+        return following not in self._ours or self._alone(following) is not None
+
+    def _between_missing(self, opening: int) -> list[Verdict]:
+        """The bars from this one on up to the next one that is not here, or to the end of what was compared: neither
+        what came into them nor what left them is known, so each is held against the bounds of what may have. Empty if
+        one does not keep them, or is right."""
+        verdicts, at = [], opening
+        before: list[Edge] | None = None
+        while at in self._ours and at in self._theirs:
+            edges, moved = edges_of(self._ours[at]), self._shifted(at, _NOTHING)
+            most, least = _most(edges), None if before is None else _most(before)
+            within = all(
+                moved[name] <= most[name] and (least is None or -moved[name] <= least[name]) for name in AMOUNTS
+            )
+            if not within or self._odd_prices_behind_missing(at) or self._alone(at) is not None:
+                return []
+            what = "what came into it and what left it lies in bars before and behind it that are not here whole"
+            verdicts.append(Verdict(at, FindingKind.LOCAL_GAP, f"{_words(moved)} more than the exchange's: {what}"))
+            at, before = self._interval.close_time(at) + 1, edges
+        return verdicts
+
+    def _is_unknown(self, opening: int) -> bool:
+        """Whether what left this bar for the next is not known: it is missing, or it lacks trades. Before the first
+        bar of both sides none is missing."""
+        if opening not in self._ours:
+            return opening >= self._first_ms
+        return opening in self._lacking
+
+    def _shortages(self, opening: int) -> Iterator[dict[str, Decimal]]:
+        """By how much this bar is short, then it and the next one together, and so on while both sides have them."""
+        came, at = dict(_NOTHING), opening
+        for _ in range(RUN_MAX):
+            if at not in self._ours or at not in self._theirs:
+                return
+            came = {name: came[name] - value for name, value in self._shifted(at, _NOTHING).items()}
+            yield came
+            at = self._interval.close_time(at) + 1
+
+    def _may_have_come(self, opening: int, came: Mapping[str, Decimal]) -> bool:
+        """Whether these amounts may be fills at the beginning of the exchange's bar that ours does not have."""
+        theirs = self._theirs[opening]
+        low, high = (Decimal(theirs.get(name) or 0) for name in ("low", "high"))
+        taken, taken_quote = came["taker_buy_volume"], came["taker_buy_quote_volume"]
+        if came["trades"] < 1 or came["volume"] <= 0 or not 0 <= taken <= came["volume"]:
+            return False
+        rest, rest_quote = came["volume"] - taken, came["quote_volume"] - taken_quote
+        return all(
+            _EXACTLY.multiply(low, amount) <= paid <= _EXACTLY.multiply(high, amount)
+            for amount, paid in ((taken, taken_quote), (rest, rest_quote))
+        )
+
+    def _odd_prices_behind_missing(self, opening: int) -> str:
+        """Why the exchange's prices of a bar cannot be ours with unknown fills before them; empty if they can."""
+        ours, theirs = values_of(self._ours[opening]), self._theirs[opening]
+        mine = {name: Decimal(ours[name] or 0) for name in PRICES}
+        other = {name: Decimal(theirs.get(name) or 0) for name in PRICES}
+        if not ours["trades"]:
+            return ""
+        if other["high"] < mine["high"] or other["low"] > mine["low"] or other["close"] != mine["close"]:
+            return "prices that no fills before it can give it"
+        return ""
 
     def _is_open_ended(self, opening: int) -> bool:
         """Whether a run that begins behind a healed bar reaches up to the newest bar."""
@@ -191,8 +283,10 @@ class Comparison:
             at = self._interval.close_time(at) + 1
         return False
 
-    def _walk(self, opening: int, came: dict[str, Decimal], source: list[Edge]) -> list[Verdict]:
-        """A run into whose first bar this came.
+    def _walk(
+        self, opening: int, came: dict[str, Decimal], source: list[Edge], *, behind_missing: bool = False
+    ) -> list[Verdict]:
+        """A run into whose first bar this came; `behind_missing`: out of a bar that is not here.
 
         What moved over each boundary is summed up from the first bar that differs; it must be the later fills of
         aggTrades of the bar before it, and nothing may be left behind the last one.
@@ -202,7 +296,8 @@ class Comparison:
         while True:
             gone = self._shifted(at, came)
             leaving = fills_of(gone, edges_of(self._ours[at])) if any(gone.values()) else []
-            why = self._odd_prices(at, source)
+            unknown = behind_missing and at == opening
+            why = self._odd_prices_behind_missing(at) if unknown else self._odd_prices(at, source)
             if leaving is None:
                 why = why or f"no aggTrade at its close can have taken {_words(gone)} with it"
             if why or leaving is None:
@@ -227,25 +322,27 @@ class Comparison:
         """What may have come into the first bar of a run, with its aggTrades: nothing, if the bar before it is there
         and right.
 
-        Where the exchange's rows begin, and behind a bar that holds official rows, it may be all by which our bar is
-        short; or all by which it is short together with the next ones, if the run ends behind these. The aggTrade at
-        the close of a healed bar may be lost with the others: then its price is the exchange's open.
+        Where the exchange's rows begin, behind a bar that holds official rows, and behind one that is not here or not
+        complete, it may be all by which our bar is short; or all by which it is short together with the next ones, if
+        the run ends behind these. The aggTrade at the close of such a bar may be lost with the others: then its price
+        is the exchange's open.
         """
         earlier = self._interval.open_time(opening - 1)
-        if earlier not in self._ours or (earlier in self._theirs and self._ours[earlier].source == OWN):
+        unknown = self._is_unknown(earlier)
+        if not unknown and earlier in self._theirs and self._ours[earlier].source == OWN:
             return
-        edges, came, at = edges_of(self._ours[earlier]), dict(_NOTHING), opening
-        healed = self._ours[earlier].source != OWN
-        for _ in range(RUN_MAX if edges or healed else 0):
-            if at not in self._ours or at not in self._theirs:
-                return
-            came = {name: came[name] - value for name, value in self._shifted(at, _NOTHING).items()}
+        edges = edges_of(self._ours[earlier]) if earlier in self._ours else []
+        if not unknown and earlier not in self._ours:
+            return
+        lost = unknown or self._ours[earlier].source != OWN
+        if not (edges or lost):
+            return
+        for came in self._shortages(opening):
             source = fills_of(came, edges) if any(came.values()) else None
-            if healed and not source:
+            if lost and not source:
                 source = unseen(came, Decimal(self._theirs[opening].get("open") or 0))
             if source:
                 yield came, source
-            at = self._interval.close_time(at) + 1
 
     def _inside(self, opening: int) -> Verdict | None:
         """A longer bar with official minutes: whether what it differs by can be fills at closes of these minutes, and

@@ -20,7 +20,7 @@ from klagg.settings import Settings
 from klagg.wire.entries import EVENT_COLUMNS, EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, EVENT_TICK, event_rows
 from klagg.wire.fields import RawFields, integer_of, text_of, texts_of
 from klagg.wire.findings import FindingKind, Severity
-from klagg.wire.klines import kline_of
+from klagg.wire.klines import is_again, kline_of
 
 LISTING_EVENTS: Final = frozenset({EVENT_GENESIS, EVENT_LISTED, EVENT_DELISTED})
 
@@ -38,7 +38,7 @@ class Completeness(Judge):
     fold."""
 
     streams = ("klines", "events")
-    counted = ("klines", "duplicates", "absent", "amended", "folds")
+    counted = ("klines", "duplicates", "again", "absent", "amended", "folds")
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
@@ -53,7 +53,7 @@ class Completeness(Judge):
     def receive_entry(self, stream: str, entry_id: str, raw: RawFields) -> None:
         """Take in a kline, or the events of one kind."""
         if stream == "klines":
-            self._kline(kline_of(raw))
+            self._kline(kline_of(raw), again=is_again(raw))
             return
         kind = text_of(raw, "kind")
         if kind == EVENT_TICK:
@@ -64,7 +64,9 @@ class Completeness(Judge):
         elif kind not in EVENT_COLUMNS:
             raise ContractError(f"unknown event kind {kind!r}")
 
-    def _kline(self, kline: Kline) -> None:
+    def _kline(self, kline: Kline, *, again: bool) -> None:
+        """Judge a version of a bar; `again`: it was published before, and somebody lost it. Then it may be known, or
+        come behind its successors."""
         self.counts["klines"] += 1
         bar = BarValues.of_text(text := text_of_kline(kline))
         place, faults = f"{kline.interval}/{kline.open_time}", list(faults_of(kline, bar))
@@ -90,12 +92,17 @@ class Completeness(Judge):
         pages, table = self.pages(kline.symbol), f"bar/{kline.interval}"
         held_text = pages.get(table, opening)
         held = None if held_text is None else BarValues.of_text(held_text)
+        self.came(kline.symbol, kline.interval, opening)
         if held is not None:
-            if not self._is_next(kline, held, place):
+            if again and kline.version <= held.version:
+                self.counts["again"] += 1
+                return
+            if not again and not self._is_next(kline, held, place):
                 return
         elif not self.expected.observe(kline.symbol, kline.interval, opening):
-            self.came_behind(kline.symbol, kline.interval, opening)
-        elif bar.revision != 1 and not self.expected.symbols[kline.symbol].adopted:
+            if not again:
+                self.came_behind(kline.symbol, kline.interval, opening)
+        elif not again and bar.revision != 1 and not self.expected.symbols[kline.symbol].adopted:
             self.report(
                 FindingKind.VERSION,
                 kline.symbol,

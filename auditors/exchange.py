@@ -33,7 +33,7 @@ from klagg.errors import ContractError
 from klagg.intervals import HOUR_MS, MINUTE, MINUTE_MS, Interval, ordered
 from klagg.kline import Kline, Values
 from klagg.settings import Settings
-from klagg.wire.entries import Listing, Request
+from klagg.wire.entries import BarKey, Listing, Request
 from klagg.wire.findings import FindingKind, Severity
 
 LOOK_AFTER_MS: Final = 30_000
@@ -62,11 +62,13 @@ DATABASE: Final = "the database"
 
 @dataclass(frozen=True, slots=True)
 class LookResult:
-    """The result of a look: the judged bars for the day counts, the findings and the requests to publish."""
+    """The result of a look: the judged bars for the day counts, the findings and the requests to publish, and the bars
+    to ask the aggregator for again."""
 
     judged: Sequence[JudgedBar]
     findings: Sequence[Finding]
     requests: Sequence[Request]
+    again: Sequence[BarKey] = ()
 
 
 class ExchangeAudit:
@@ -218,7 +220,9 @@ class ExchangeAudit:
             self.schedule.done(look, 0, 0, now_ms)
             self.open_findings.put_off(look, now_ms + MINUTE_MS)
         self.looks += 1
-        return LookResult(judged, [*findings, *self._lag(now_ms)], self.open_findings.requests(now_ms))
+        beyond_repair, again = self.open_findings.beyond_repair(now_ms), self.open_findings.asked_again(now_ms)
+        found = [*findings, *beyond_repair, *self._lag(now_ms)]
+        return LookResult(judged, found, self.open_findings.requests(now_ms), again)
 
     def _is_young(self, look: Look, verdict: Verdict, now_ms: int) -> bool:
         if verdict.kind in (EXACT, EDGE_SHIFT):

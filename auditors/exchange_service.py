@@ -37,7 +37,7 @@ from klagg.drivers.redis_streams import Append, AsyncStreams
 from klagg.errors import ConfigError, DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable, KlaggError
 from klagg.process.service import AsyncContext, run_async, until_stopping
 from klagg.process.stats import Flow
-from klagg.wire.entries import Request, request_entry
+from klagg.wire.entries import BarKey, Request, again_entries, request_entry
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.findings import Severity
 from klagg.wire.keys import Keys, shard_of
@@ -214,7 +214,7 @@ class ExchangeAuditor:
         puzzles = puzzling(look.interval, ours, theirs)
         minutes = await self._query(lambda: self._store.minutes_of(look, puzzles)) if puzzles else None
         outcome = self.audit.judge(look, ours, theirs, now_ms, minutes)
-        await self._write(outcome.findings, outcome.requests)
+        await self._write(outcome.findings, outcome.requests, outcome.again)
         await self._query(lambda: self._store.record(look, outcome.judged, now_ms))
         self._count(look, outcome)
 
@@ -222,11 +222,17 @@ class ExchangeAuditor:
         self._context.log.warning("%s %s is not compared for a while: %s", *look.key, why)
         self.audit.refused(look, self.now_ms, unknown=unknown)
 
-    async def _write(self, findings: Sequence[Finding], requests: Sequence[Request]) -> None:
-        """Append findings and requests to the streams of their symbols' shards; those of no symbol to the first
-        shard's."""
+    async def _write(
+        self, findings: Sequence[Finding], requests: Sequence[Request], again: Sequence[BarKey] = ()
+    ) -> None:
+        """Append findings and requests to the streams of their symbols' shards, and what is to be said again to the
+        feeds; findings of no symbol go to the first shard's."""
+        lost: dict[str, list[BarKey]] = {}
+        for bar in again:
+            lost.setdefault(self._keys(bar[0]).feed, []).append(bar)
         writes = [
             *(self._append(self._keys(each.symbol).findings, each.to_fields(), FINDING_ENTRIES) for each in findings),
+            *(self._append(feed, fields, 0) for feed, bars in lost.items() for fields in again_entries(bars)),
             *(self._append(self._keys(each.symbol).requests, request_entry(each), 0) for each in requests),
         ]
         if writes:
@@ -237,6 +243,7 @@ class ExchangeAuditor:
             what = "closed" if each.closed else each.severity
             self._context.log.log(level, "%s %s %s %s: %s", what, each.kind, each.symbol, each.place, each.evidence)
         self._stats.add("requests", len(requests))
+        self._stats.add("asked_again", len(again))
 
     def _keys(self, symbol: str) -> Keys:
         return Keys(shard_of(symbol, self._settings.shards) if symbol else 0)

@@ -14,6 +14,7 @@ from auditors.entry_sequence import EntrySequence
 from auditors.expected_bars import Deadlines, ExpectedBars, ExpectedSymbol
 from auditors.findings import Finding, bar_of, joined
 from auditors.hour_pages import PAGE_MS, HourPages
+from auditors.missing_bars import AWAITED, MissingFindings, bars_of
 from klagg.errors import ContractError
 from klagg.intervals import MINUTE_MS, ordered
 from klagg.settings import Settings
@@ -44,6 +45,8 @@ class Judge:
         self.counts: Counter[str] = Counter(dict.fromkeys(("gaps", "findings", "lost entries", *self.counted), 0))
         self.findings: list[Finding] = []
         self._moment: list[Finding] = []
+        self._closed: list[Finding] = []
+        self.missing = MissingFindings()
         self._pages: dict[str, HourPages] = {}
         self._sequences = {name: EntrySequence() for name in self.streams}
         self._expired_ms = 0
@@ -114,7 +117,26 @@ class Judge:
             combined = joined(self._moment)
             self.findings += combined
             self.counts["findings"] += len(combined)
+            self._follow(combined)
             self._moment = []
+        self.findings += self._closed
+        self._closed = []
+
+    def _follow(self, combined: list[Finding]) -> None:
+        """Note which bars the published findings wait for; one finding about many symbols waits for all of theirs."""
+        for finding in combined:
+            if finding.kind in AWAITED and finding.interval in self.expected.intervals:
+                interval = self.expected.intervals[finding.interval]
+                names = [
+                    each.symbol for each in self._moment if (each.kind, each.place) == (finding.kind, finding.place)
+                ]
+                symbols = [finding.symbol] if finding.symbol else names
+                opens = bars_of(finding, interval)
+                self.missing.open(finding, ((name, interval.name, opening) for name in symbols for opening in opens))
+
+    def came(self, symbol: str, interval: str, open_time: int) -> None:
+        """A bar came, whatever its version: findings that waited for it alone are closed."""
+        self._closed += self.missing.came((symbol, interval, open_time), self.time_ms)
 
     def drain_findings(self) -> list[Finding]:
         """Remove and return the findings since the last call."""
@@ -183,6 +205,7 @@ class Judge:
             "lost": self._lost,
             "expected": self.expected.to_json(),
             "counts": dict(self.counts),
+            "missing": self.missing.to_json(),
             "sequences": {name: each.to_list() for name, each in self._sequences.items()},
         }
 
@@ -201,6 +224,7 @@ class Judge:
         """Put back the state that `to_json` gave."""
         self.time_ms, self._lost, self.counts = saved["time"], saved["lost"], Counter(saved["counts"])
         self.expected.of_json(saved["expected"])
+        self.missing.of_json(saved.get("missing", []))
         for name, each in saved["sequences"].items():
             self._sequences[name].restore(each)
 

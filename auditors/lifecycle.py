@@ -116,6 +116,8 @@ class Lifecycle(Judge):
             return
         key = name, interval_name, opening
         held = self.pages(name).get(f"life/{interval_name}", opening)
+        if kind != EVENT_FIRST_TRADE:
+            self.came(*key)
         if kind == EVENT_FIRST_TRADE:
             self._first_trade(key, held)
         elif kind == EVENT_CLOSE:

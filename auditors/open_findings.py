@@ -5,9 +5,11 @@ there are at most three findings a look, and the REST weight bounds their number
 count: nothing is wrong and nothing can be repaired.
 
 A finding is closed when all of its bars are right. Until then its bars are compared again, twice as late each time.
-Missing and incomplete bars are requested: the exchange's rows replace what an aggregator has not proven. An aggregator
-can do so within its window; older bars are repaired by `klagg backfill` only. Only minutes are requested: this auditor
-compares them separately, and longer bars are folded from them.
+Missing and incomplete bars are asked for again, because the aggregator may hold them proven and only their entry was
+lost; it then publishes them in the same version. And they are requested: the exchange's rows replace what an aggregator
+has not proven. An aggregator can do both within its window; older bars, and bars that stay away after all requests, are
+repaired by `klagg backfill` only, and the finding then says so with the command. Only minutes are requested: this
+auditor compares them separately, and longer bars are folded from them.
 """
 
 from __future__ import annotations
@@ -23,8 +25,8 @@ from auditors.day_counts import JudgedBar
 from auditors.findings import Finding
 from auditors.schedule import AGAIN_LEAD, AGAIN_TAIL, MANY_ROWS, Look, SeriesKey, look_at
 from klagg.intervals import HOUR_MS, MINUTE, MINUTE_MS, Interval
-from klagg.wire.entries import REQUEST_KLINES, Request
-from klagg.wire.findings import FindingKind, Severity
+from klagg.wire.entries import REQUEST_KLINES, BarKey, Request
+from klagg.wire.findings import FindingKind, Severity, backfill_command
 
 SEVERITIES: Final = {
     FindingKind.LOCAL_GAP: Severity.WARNING,
@@ -46,7 +48,9 @@ OPEN_FINDINGS_MAX: Final = 2_000
 """Findings that are compared again; of more, those compared most often stay open and are not compared again."""
 
 REQUESTS_PER_FINDING_MAX: Final = 3
-"""Requests for one finding."""
+"""Requests for one finding, and how often the aggregator is asked for its bars again."""
+AGAIN_BARS_MAX: Final = 5_000
+"""Bars that the aggregator is asked for at once."""
 REQUESTS_MAX: Final = 50
 """Requests without an answer at the same time."""
 DEADLINE_MS: Final = 10 * MINUTE_MS
@@ -73,6 +77,10 @@ class OpenFinding:
     requested: int = 0
     deadline_ms: int = 0
     fresh: bool = False
+    asked: int = 0
+    """How often the aggregator was asked for its bars again."""
+    told: bool = False
+    """Whether the finding says what a person must do."""
 
     @property
     def key(self) -> SeriesKey:
@@ -180,18 +188,20 @@ class OpenFindings:
             grown = self._named(look.symbol, interval, verdict.kind, opening)
             grown.look_ms, grown.fresh = now_ms + RECHECK_MS[grown.kind], True
         if not grown.evidence:
-            grown.evidence = verdict.evidence + self._hint(verdict, interval, now_ms)
+            grown.evidence = verdict.evidence + self._hint(look.symbol, verdict, interval, now_ms)
         grown.bars.add(opening)
         return grown
 
-    def _hint(self, verdict: Verdict, interval: Interval, now_ms: int) -> str:
-        if (
-            verdict.kind != FindingKind.LOCAL_GAP
-            or interval is not MINUTE
-            or verdict.open_time >= self._oldest_ms(now_ms)
-        ):
+    def _hint(self, symbol: str, verdict: Verdict, interval: Interval, now_ms: int) -> str:
+        if verdict.kind != FindingKind.LOCAL_GAP or self._is_held(interval, verdict.open_time, now_ms):
             return ""
-        return "; no aggregator can amend it any more: klagg backfill heals it"
+        return (
+            f"; no aggregator can amend it any more: {backfill_command([(symbol, interval.name, verdict.open_time)])}"
+        )
+
+    def _is_held(self, interval: Interval, open_time: int, now_ms: int) -> bool:
+        """Whether an aggregator may still hold this bar: one stays for the window after its close."""
+        return interval.close_time(open_time) >= self._oldest_ms(now_ms)
 
     def _oldest_ms(self, now_ms: int) -> int:
         return now_ms - self._window_ms + WINDOW_LEFT_MS
@@ -212,20 +222,53 @@ class OpenFindings:
         for each in self._by_series.get(look.key, ()):
             each.look_ms = max(each.look_ms, until_ms)
 
+    def asked_again(self, now_ms: int) -> list[BarKey]:
+        """The bars to ask the aggregator for again now; they are compared again soon. To be called before `requests`,
+        which then asks the exchange for the same bars."""
+        asked: list[BarKey] = []
+        for each in self.findings:
+            mine = sorted(bar for bar in each.bars if self._is_held(each.interval, bar, now_ms))
+            if not mine or not self._is_open_for(each, now_ms) or each.asked >= REQUESTS_PER_FINDING_MAX:
+                continue
+            if len(asked) + len(mine) > AGAIN_BARS_MAX:
+                break
+            each.asked += 1
+            if not self._is_requestable(each):
+                each.tries, each.fresh, each.look_ms = 0, False, now_ms + RECHECK_MS[FindingKind.LOCAL_GAP]
+            asked += ((each.symbol, each.interval.name, bar) for bar in mine)
+        return asked
+
+    @staticmethod
+    def _is_open_for(each: OpenFinding, now_ms: int) -> bool:
+        """Whether bars of a finding are missing as of a look, and nothing that was asked for is under way."""
+        looked = each.fresh and each.look_ms > now_ms  # a look that is due may find it right by now
+        return each.kind == FindingKind.LOCAL_GAP and looked and each.deadline_ms <= now_ms
+
+    @staticmethod
+    def _is_requestable(each: OpenFinding) -> bool:
+        return each.interval is MINUTE and each.there and each.requested < REQUESTS_PER_FINDING_MAX
+
+    def beyond_repair(self, now_ms: int) -> list[Finding]:
+        """The findings that were asked for as often as may be and still stand: published again with the command that a
+        person has to run, once each."""
+        found = []
+        for each in self.findings:
+            spent = each.asked >= REQUESTS_PER_FINDING_MAX and not self._is_requestable(each)
+            if each.told or not spent or not self._is_open_for(each, now_ms):
+                continue
+            each.told = True
+            command = backfill_command([(each.symbol, each.interval.name, bar) for bar in each.bars])
+            each.evidence += f"; asked for {each.asked} times and not healed: {command}"
+            found.append(each.finding(now_ms))
+        return found
+
     def requests(self, now_ms: int) -> list[Request]:
         """The requests to publish now. Their bars are compared again when the answers may have been stored."""
         unanswered = sum(each.deadline_ms > now_ms for each in self.findings)
         requested: list[Request] = []
         for each in self.findings:
             mine = [bar for bar in each.bars if bar >= self._oldest_ms(now_ms)]
-            wanted = (
-                each.kind == FindingKind.LOCAL_GAP
-                and each.interval is MINUTE
-                and each.there
-                and each.requested < REQUESTS_PER_FINDING_MAX
-            )
-            due = each.look_ms <= now_ms  # it may be right by now
-            if not wanted or not mine or not each.fresh or due or each.deadline_ms > now_ms:
+            if not mine or not self._is_requestable(each) or not self._is_open_for(each, now_ms):
                 continue
             if unanswered + len(requested) >= REQUESTS_MAX:
                 break

@@ -25,7 +25,7 @@ from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Entry
 from klagg.errors import ConfigError, ContractError, DatabaseUnavailable, RedisRefused, RedisUnavailable
 from klagg.process import service
-from klagg.process.group_consumer import PAGE_ENTRIES, GroupConsumer, Page, Rejected
+from klagg.process.group_consumer import PAGE_ENTRIES, GroupConsumer, Rejected
 from klagg.process.service import Context
 from klagg.process.stats import Flow
 from klagg.wire.entry_id import next_id
@@ -33,6 +33,7 @@ from klagg.wire.keys import GROUP_WRITERS, Keys
 from writers.batch import Accepted, KlineBatch
 from writers.kline_entries import kline_of
 from writers.klines_sequence import KlinesSequence, SequenceGap
+from writers.lost_klines import LostKlines
 from writers.store import Store
 
 PROCESS: Final = "writer-final"
@@ -45,6 +46,9 @@ REDIS_FAILURES_MAX: Final = 8
 LAG_EVERY_MS: Final = 1_000
 AHEAD_EVERY_MS: Final = 20
 """How long nothing more is read ahead after a read that came back short."""
+
+LEFT_MAX: Final = 10_000
+"""Up to here entries are counted that another writer was given."""
 
 EXIT_LEFT: Final = 3
 """The exit code of a clean end that left entries unwritten; they are still in Redis."""
@@ -71,6 +75,8 @@ class FinalWriter:
         self._store = Store(context, database)
         self._lag_at_ms = self._ahead_at_ms = 0.0
         self._sequence = KlinesSequence()
+        self._lost = LostKlines(context, self._streams, self._store, {keys.klines: keys for keys in shards})
+        self._begun = False
         self._usable = False
         self._reading_ahead = False
         self._left: int | None = None
@@ -129,6 +135,7 @@ class FinalWriter:
         now_ms = _now_ms()
         if self._consumer.reclaim_due and self._flush() and self._flush():
             self._reclaim()  # behind both batches, or it would find what they hold
+        self._find_lost()
         _, short = self._take_new(self._batch, block_ms=None if len(self._batch) else self._block_ms)
         if self._batch.due(_now_ms(), short=short):
             self._flush_and_read_ahead()
@@ -147,12 +154,49 @@ class FinalWriter:
         sizes = [len(entries) for entries in found.values()]
         return sum(sizes), max(sizes, default=0) < asked
 
+    def _find_lost(self) -> None:
+        """What was cut while others held it, what they were given and did not store, and what was asked for again."""
+        if self._consumer.gone_due:
+            self._find_gone()
+        for stream, entries in self._lost.strays():
+            self._store_strays(stream, entries)
+        self._lost.turn()
+
+    def _find_gone(self) -> None:
+        for page in self._consumer.gone_elsewhere():
+            self._lost.lost_ids(page.stream, page.gone)
+
+    def _store_strays(self, stream: str, entries: Sequence[Entry]) -> None:
+        self._context.log.warning(
+            "%d entries of %s that the group was given are not in the table: they are stored now", len(entries), stream
+        )
+        self._context.stats.add("reclaimed", len(entries))
+        self._take(self._batch, stream, entries)
+
+    def _begin(self) -> None:
+        """Compare the newest entries that the group was given with the table, once: a consumer that left the group with
+        entries in its hands, while this process was away, has left no other trace."""
+        for stream in self._consumer.streams:
+            tail = self._lost.begin(stream, self._streams.delivered_id(stream, GROUP_WRITERS))
+            for gap in self._sequence.note(stream, tail):
+                self._examine(stream, gap)
+            if strays := self._lost.unstored(stream, tail):
+                self._store_strays(stream, strays)
+                self._flush()
+        self._begun = True
+
     def _examine(self, stream: str, gap: SequenceGap) -> None:
-        """Say what is gone. Where something is left of it in the stream, another writer was given it."""
-        if self._streams.range(stream, next_id(gap.after), f"({gap.before}", count=1):
+        """Say what is gone. What is left of it in the stream, another writer was given."""
+        self._find_gone()
+        left = len(self._streams.range(stream, next_id(gap.after), f"({gap.before}", count=min(gap.count, LEFT_MAX)))
+        if left:
+            self._lost.given_to_another(stream, gap)
+            return
+        self._lost.lost_between(stream, gap.after, gap.before)
+        if self._lost.known_between(stream, gap) >= gap.count:
             return
         self._report_lost(
-            gap.count,
+            gap.count - self._lost.known_between(stream, gap),
             f"entries of {stream} were gone before this writer was given them: seq {gap.first} to "
             f"{gap.last} of {gap.writer}, behind {gap.after} and before {gap.before}",
         )
@@ -178,24 +222,18 @@ class FinalWriter:
         for page in self._consumer.pending():
             if page.entries:
                 self._context.log.info("%d entries of %s were pending from before", len(page.entries), page.stream)
-            self._report_gone(page)
+            self._lost.lost_ids(page.stream, page.gone)
             self._take(self._batch, page.stream, page.entries)
             if not self._batch.room and not self._flush():
                 return
         if self._flush():
             self._reclaim()
-
-    def _report_gone(self, page: Page) -> None:
-        if page.gone:
-            self._report_lost(
-                len(page.gone),
-                f"pending entries of {page.stream} were gone before they were stored, with ids from {page.gone[0]} to "
-                f"{page.gone[-1]}",
-            )
+            if not self._begun:
+                self._begin()
 
     def _reclaim(self) -> None:
         for page in self._consumer.idle():
-            self._report_gone(page)
+            self._lost.lost_ids(page.stream, page.gone)
             self._take(self._batch, page.stream, page.entries)
             if not self._flush():
                 return

@@ -72,6 +72,9 @@ class HistoryConsumer:
 
     def turn(self) -> bool:
         """Settle a page of every stream; whether there is more to read."""
+        if self._consumer.gone_due:
+            for page in self._consumer.gone_elsewhere():
+                self._settle_page(page)
         if self._consumer.reclaim_due:
             for page in self._consumer.idle():
                 self._settle_page(page)
@@ -94,15 +97,6 @@ class HistoryConsumer:
 
     def _settle_page(self, page: Page) -> None:
         """Settle entries that were given out before."""
-        if page.gone:
-            self._context.stats.add("lost", len(page.gone))
-            self._context.log.error(
-                "%d pending entries of %s were gone before they were stored, with ids from %s to %s",
-                len(page.gone),
-                page.stream,
-                page.gone[0],
-                page.gone[-1],
-            )
         self._settle({page.stream: page.entries})
         self._context.beat()
 

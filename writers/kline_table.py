@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from klagg.drivers.postgres import DATA_EXCEPTION, Database
 from klagg.drivers.statements import load_statements
@@ -19,6 +19,7 @@ _QUERIES = load_statements(Path(__file__).with_name("klines.sql"))
 _TYPES: Final = ("int8", *("int8" if name in INTEGER_FIELDS else "text" for name in FIELDS))
 _TABLES: Final = tuple(CLASSES)
 _STORES: Final = {table: for_table(_QUERIES["store"], table) for table in CLASSES}
+_LACKING: Final = {table: for_table(_QUERIES["lacking"], table) for table in CLASSES}
 _row_of = attrgetter(*FIELDS)
 
 # PostgreSQL's appendix A: classes of errors that a value causes, not the state of the database.
@@ -43,6 +44,47 @@ def upsert(database: Database, klines: Iterable[Kline]) -> int:
         database.execute(_QUERIES["create_incoming"])
         database.copy_rows(_QUERIES["copy_incoming"], _TYPES, _rows_of(klines, parts))
         return sum(_store(database, part) for _, part in sorted(parts.items(), key=_order_of))
+
+
+class KlineVersion(NamedTuple):
+    """A version of a bar, as in a Kline. Where `epoch` is 0 it is not known, and `complete` says whether nothing is
+    missing, on whose word ever."""
+
+    symbol: str
+    interval: str
+    open_time: int
+    epoch: int
+    revision: int
+    complete: int
+    official: int
+
+    @property
+    def bar(self) -> tuple[str, str, int]:
+        """Which bar it is of."""
+        return self.symbol, self.interval, self.open_time
+
+
+def lacking(database: Database, versions: Sequence[KlineVersion]) -> list[KlineVersion]:
+    """Those of these versions that the table has neither as they are nor in a higher one. Errors of `Database`."""
+    by_table: dict[str, list[KlineVersion]] = {}
+    for each in versions:
+        by_table.setdefault(table_of(each.interval), []).append(each)
+    found = []
+    for table, wanted in by_table.items():
+        opens = [each.open_time for each in wanted]
+        parameters = {
+            "symbols": [each.symbol for each in wanted],
+            "intervals": [each.interval for each in wanted],
+            "opens_ms": opens,
+            "epochs": [each.epoch for each in wanted],
+            "revisions": [each.revision for each in wanted],
+            "completes": [each.complete == 1 for each in wanted],
+            "officials": [each.official == 1 for each in wanted],
+            "first_ms": min(opens),
+            "last_ms": max(opens),
+        }
+        found += [wanted[row["place"] - 1] for row in database.query(_LACKING[table], parameters)]
+    return found
 
 
 @dataclass(slots=True)

@@ -40,6 +40,32 @@ COPY incoming_klines (
     revision, source, edge
 ) FROM STDIN (FORMAT BINARY);
 
+-- name: lacking
+-- Which of these versions the table has neither as they are nor in a higher one, as places in the lists (from 1 on). An
+-- epoch of 0 is not known; `complete` then says whether nothing is missing, on whose word ever. Open times are in [first, last], so that only the chunks of that time are looked into.
+SELECT wanted.place
+FROM
+    unnest(
+        %(symbols)s::text[], %(intervals)s::text[], %(opens_ms)s::bigint[], %(epochs)s::bigint[],
+        %(revisions)s::bigint[], %(completes)s::boolean[], %(officials)s::boolean[]
+    ) WITH ORDINALITY AS wanted (symbol, "interval", open_ms, epoch, revision, complete, official, place)
+WHERE NOT EXISTS (
+    SELECT
+    FROM klines_of_class AS kept
+    WHERE kept.symbol = wanted.symbol
+        AND kept."interval" = wanted."interval"
+        AND kept.open_time = timestamptz 'epoch' + wanted.open_ms * interval '1 millisecond'
+        AND kept.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
+        AND kept.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
+        AND (
+            wanted.epoch = 0 AND (kept.revision, kept.complete OR kept.official) >= (wanted.revision, wanted.complete)
+            OR wanted.epoch > 0
+            AND (kept.epoch, kept.revision, kept.complete, kept.official)
+            >= (wanted.epoch, wanted.revision, wanted.complete, wanted.official)
+        )
+)
+ORDER BY wanted.place;
+
 -- name: store
 -- Stores a part of a batch. A version that replaces a final goes to `amendments` as well, with what it replaced.
 --

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import random
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -41,6 +42,11 @@ PAUSE_CAP_S: Final = 10.0
 REDIS_FAILURES_MAX: Final = 8
 """Failures of Redis in a row after which the process ends: about 30 s."""
 
+RECOUNT_FIRST_S: Final = 10.0
+RECOUNT_CAP_S: Final = 300.0
+"""How soon days are counted again while bars are missing: first, and at most."""
+NEVER_S: Final = float("inf")
+
 LOST_STREAM: Final = ("NOGROUP", "no such key")
 """How Redis says that it has lost a stream or its group: they are made again."""
 
@@ -62,7 +68,11 @@ class SnapshotWriter:
         self._snapshots = Snapshots(context, self._streams, self._database)
         self._history = HistoryConsumer(context, self._streams, self._database)
         self._retention = Retention(self._database, settings)
-        self._days = Days(self._database)
+        self._days = Days(self._database, settings)
+        self._recount = Backoff(RECOUNT_FIRST_S, RECOUNT_CAP_S, random.random)
+        self._recount_at_s = NEVER_S
+        self._days_ms = 0
+        """The exchange time (ms) of the last trigger by which days were counted."""
         self._dropping: Iterator[Step] = iter(())
         self._triggers = Triggers()
         self._clock_id = BEFORE_FIRST
@@ -134,10 +144,7 @@ class SnapshotWriter:
             triggers.done(TRIGGER_RETENTION)
             self._context.log.debug("retention is due at exchange time %d", retention_ms)
             self._dropping = self._retention.steps(min(retention_ms, int(local_ms())))
-        days_ms = triggers.due(TRIGGER_DAYS)
-        if days_ms is not None:
-            self._context.stats.add("days_counted", self._days.count(days_ms))
-            triggers.done(TRIGGER_DAYS)
+        self._count_days(triggers.due(TRIGGER_DAYS))
         if triggers.due(TRIGGER_SNAPSHOT) is None:
             return
         if not self._context.settings.persistence.snapshots:
@@ -147,6 +154,21 @@ class SnapshotWriter:
         else:
             self._snapshots.write()
             triggers.done(TRIGGER_SNAPSHOT)
+
+    def _count_days(self, triggered_ms: int | None) -> None:
+        """Count days at the clock's trigger (exchange ms), and sooner again while bars are missing: most of them are
+        on their way, from a backlog or from repair, and the table would call them missing until the next trigger."""
+        now_s = time.monotonic()
+        if triggered_ms is not None:
+            self._days_ms = triggered_ms
+            self._recount.reset()
+        elif now_s < self._recount_at_s:
+            return
+        counted = self._days.count(self._days_ms)
+        self._context.stats.add("days_counted", counted.changed)
+        self._context.stats.show("missing_bars", counted.missing)
+        self._triggers.done(TRIGGER_DAYS)
+        self._recount_at_s = now_s + self._recount.next_s() if counted.missing else NEVER_S
 
     def _pause(self, trouble: KlaggError, state: str, backoff: Backoff) -> None:
         pause_s = backoff.next_s()

@@ -12,7 +12,7 @@ from klagg.drivers.postgres import Database
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.process.service import Context
 from writers.batch import Accepted
-from writers.kline_table import upsert, value_is_to_blame
+from writers.kline_table import KlineVersion, lacking, upsert, value_is_to_blame
 from writers.migrate import require_schema
 from writers.settlement import Settlement
 
@@ -85,6 +85,11 @@ class Store:
             self._context.stats.add("rows", written)
             settlement.stored()
         return settlement
+
+    def lacking(self, versions: Sequence[KlineVersion]) -> list[KlineVersion] | None:
+        """Those of these versions that the table has neither as they are nor in a higher one; None if the process has
+        to stop before the database answers."""
+        return self._patiently(lambda: lacking(self._database, versions)) if versions else []
 
     def _patiently(self, action: Callable[[], T]) -> T | None:
         """The result of `action`, repeated through an outage; None if the process is asked to stop during one."""

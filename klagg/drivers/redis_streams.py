@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, cast
+from pathlib import Path
+from typing import Any, Final, cast
 
 import redis
 import redis.asyncio
@@ -24,7 +25,7 @@ from klagg.drivers.commands import entry_list as _entry_list
 from klagg.drivers.commands import pending_of as _pending_of
 from klagg.drivers.read_ahead import ReadAhead
 from klagg.errors import CommitConflict, CommitDoubt, ConfigError, RedisRefused, RedisUnavailable
-from klagg.wire.entry_id import BEFORE_FIRST, next_id
+from klagg.wire.entry_id import BEFORE_FIRST, EntryId, next_id
 from klagg.wire.fields import Fields
 
 __all__ = [
@@ -100,6 +101,9 @@ def _queue(pipe: Any, write: Write) -> None:
         pipe.hdel(write.key, *write.remove)
     if write.put:
         pipe.hset(write.key, mapping=write.put)
+
+
+_DROP_CONSUMERS: Final = (Path(__file__).parent / "drop_consumers.lua").read_text()
 
 
 class Streams:
@@ -206,6 +210,41 @@ class Streams:
         with _translating("claiming entries"):
             reply: Any = self._redis.xautoclaim(key, group, consumer, idle_ms, start_id=start, count=count)
         return _claim_of(reply)
+
+    def pending_of_others(self, key: str, group: str, consumer: str, *, count: int) -> list[str]:
+        """XPENDING: ids that the group has given to other consumers than this one, at most `count` of each."""
+        with _translating("looking for pending entries"):
+            summary: Any = self._redis.xpending(key, group)
+            others = [each["name"] for each in summary["consumers"] if each["name"] != consumer.encode()]
+            pages: list[Any] = [
+                self._redis.xpending_range(key, group, "-", "+", count, consumername=other) for other in others
+            ]
+        return sorted((each["message_id"].decode() for page in pages for each in page), key=EntryId.of)
+
+    def absent(self, key: str, ids: Sequence[str]) -> list[str]:
+        """Those of these ids whose entries are not in the stream any more: deleted, or trimmed."""
+        with _translating("looking for entries"):
+            pipe = self._redis.pipeline(transaction=False)
+            for entry_id in ids:
+                pipe.xrange(key, entry_id, entry_id)
+            replies = pipe.execute()
+        return [entry_id for entry_id, found in zip(ids, replies, strict=True) if not found]
+
+    def delivered_id(self, key: str, group: str) -> str:
+        """The highest id that the group was given; `0-0` before any, and without the group."""
+        with _translating("asking for groups"):
+            groups: Any = self._redis.xinfo_groups(key)
+        found = next((each for each in groups if each["name"] in (group, group.encode())), None)
+        return BEFORE_FIRST if found is None else cast(bytes, found["last-delivered-id"]).decode()
+
+    def drop_consumers(self, key: str, group: str, keep: str, idle_ms: int) -> list[str]:
+        """Remove the group's consumers, but `keep`, that hold no entry and have not read for `idle_ms`; their names.
+
+        A script looks and removes in one step, because XGROUP DELCONSUMER drops what a consumer holds (Redis docs).
+        """
+        with _translating("removing consumers"):
+            reply: Any = self._redis.eval(_DROP_CONSUMERS, 1, key, group, keep, idle_ms)
+        return [each.decode() for each in reply]
 
     def pending_count(self, key: str, group: str) -> int:
         """How many entries of the group are delivered and not yet acknowledged."""
@@ -438,6 +477,12 @@ class AsyncStreams:
         if ids:
             with _translating_async("acknowledging"):
                 await self._redis.xack(key, group, *ids)
+
+    async def drop_consumers(self, key: str, group: str, keep: str, idle_ms: int) -> list[str]:
+        """As `Streams.drop_consumers`."""
+        with _translating_async("removing consumers"):
+            reply: Any = await self._redis.eval(_DROP_CONSUMERS, 1, key, group, keep, idle_ms)
+        return [each.decode() for each in reply]
 
     async def run_script(self, script: str, key: str, arguments: Sequence[str | int]) -> list[int]:
         """EVAL of a Lua `script` over one key: nothing else happens in Redis meanwhile. It answers with integers."""

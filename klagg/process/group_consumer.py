@@ -17,8 +17,13 @@ every RECLAIM_EVERY_S. It also finds entries of this very consumer that have wai
 process an entry twice settles everything before it asks.
 
 An entry may be cut from its stream while it is pending. Such ids come as `Page.gone`, because nobody can process them
-any more. Redis 7.0 and later drop them from the pending list in XAUTOCLAIM and name them in its third element (Redis
-docs, XAUTOCLAIM); those found by `pending` are acknowledged here, or they would hold back the trimming of the stream.
+any more, and are counted (`lost`) and logged here. Redis 7.0 and later drop them from the pending list in XAUTOCLAIM
+and name them in its third element (Redis docs, XAUTOCLAIM); those found by `pending` are acknowledged here, or they
+would hold back the trimming of the stream. `gone_elsewhere` finds those that another consumer holds, without waiting
+for that consumer to be idle for long enough.
+
+A consumer that holds nothing and has not read for DEAD_CONSUMER_S leaves the group: its process does not come back
+under that name, and a name that stays for ever hides those that matter.
 
 The two classes differ only in `await`: what is decided stands in the base class above them.
 """
@@ -47,6 +52,14 @@ IDLE_MS: Final = 60_000
 only waits for its database then processes them too, which changes nothing."""
 
 RECLAIM_EVERY_S: Final = 30.0
+
+GONE_EVERY_S: Final = 5.0
+"""How often it is looked for entries that were cut while another consumer held them."""
+GONE_IDS_MAX: Final = 10_000
+"""Ids that were found gone while another consumer holds them, so that each is reported once."""
+
+DEAD_CONSUMER_S: Final = 3_600
+"""A consumer that holds no entry leaves the group when it has not read for so long."""
 
 BURIALS_LOGGED: Final = 5
 """How many buried entries of one call are named in the log; `dead:{n}` has them all."""
@@ -91,7 +104,9 @@ class _Consumer:
         self._group, self._consumer = group, shell.process
         self._shell, self._shards = shell, shards
         self._idle_ms = IDLE_MS if idle_ms is None else idle_ms
-        self._reclaim_s = 0.0
+        self._reclaim_s = self._gone_s = 0.0
+        self._gone_elsewhere: dict[tuple[str, str], None] = {}
+        shell.stats.add("lost", 0)  # Prometheus sees growth only in what it saw before
         self._dead_seq: dict[str, int] = {}
 
     @property
@@ -106,7 +121,38 @@ class _Consumer:
         if entries:
             self._shell.stats.add("reclaimed", len(entries))
             self._shell.log.info("%d idle entries of %s are taken over", len(entries), stream)
+        return self._page(stream, entries, [each for each in gone if (stream, each) not in self._gone_elsewhere])
+
+    def _page(self, stream: str, entries: list[Entry], gone: list[str]) -> Page:
+        """A page; what is gone is counted and logged."""
+        if gone:
+            self._shell.stats.add("lost", len(gone))
+            self._shell.log.error(
+                "%d pending entries of %s were gone before the group %s processed them, with ids from %s to %s",
+                len(gone),
+                stream,
+                self._group,
+                gone[0],
+                gone[-1],
+            )
         return Page(stream, entries, gone)
+
+    @property
+    def gone_due(self) -> bool:
+        """Whether it is time for `gone_elsewhere` again."""
+        return time.monotonic() >= self._gone_s
+
+    def _gone_of_others(self, stream: str, gone: list[str]) -> Page:
+        """A page of ids that were cut while others held them, each once."""
+        new = [each for each in gone if (stream, each) not in self._gone_elsewhere]
+        self._gone_elsewhere.update(((stream, each), None) for each in new)
+        while len(self._gone_elsewhere) > GONE_IDS_MAX:
+            del self._gone_elsewhere[next(iter(self._gone_elsewhere))]
+        return self._page(stream, [], new)
+
+    def _dropped(self, stream: str, names: list[str]) -> None:
+        for name in names:
+            self._shell.log.info("the consumer %s of %s held nothing and was gone: it has left", name, stream)
 
     def _burial(self, rejected: Sequence[Rejected]) -> tuple[list[Append], dict[str, int]]:
         """The entries of `dead:{n}`, and the numbers of these streams once Redis has taken them. Each is logged."""
@@ -157,7 +203,7 @@ class GroupConsumer(_Consumer):
                 )
                 if not after:
                     break
-                yield Page(stream, entries, gone)
+                yield self._page(stream, entries, gone)
                 self._redis.ack(stream, self._group, gone)
 
     def idle(self) -> Iterator[Page]:
@@ -176,6 +222,18 @@ class GroupConsumer(_Consumer):
                 )
                 if entries or gone:
                     yield self._claimed(stream, entries, gone)
+            names = self._redis.drop_consumers(stream, self._group, self._consumer, DEAD_CONSUMER_S * 1000)
+            self._dropped(stream, names)
+
+    def gone_elsewhere(self) -> Iterator[Page]:
+        """Pages of ids alone: entries that were cut while another consumer held them. They stay pending there until
+        `idle` takes that consumer's place."""
+        self._gone_s = time.monotonic() + GONE_EVERY_S
+        for stream in self.streams:
+            held = self._redis.pending_of_others(stream, self._group, self._consumer, count=PAGE_ENTRIES)
+            gone = self._redis.absent(stream, held) if held else []
+            if gone and (page := self._gone_of_others(stream, gone)).gone:
+                yield page
 
     def read(
         self, streams: Sequence[str] | None = None, *, count: int = PAGE_ENTRIES, block_ms: int | None = None
@@ -256,7 +314,7 @@ class AsyncGroupConsumer(_Consumer):
                 )
                 if not after:
                     break
-                yield Page(stream, entries, gone)
+                yield self._page(stream, entries, gone)
                 await self._writing.ack(stream, self._group, gone)
 
     async def idle(self, room: Room) -> AsyncIterator[Page]:
@@ -275,6 +333,8 @@ class AsyncGroupConsumer(_Consumer):
                 )
                 if entries or gone:
                     yield self._claimed(stream, entries, gone)
+            names = await self._writing.drop_consumers(stream, self._group, self._consumer, DEAD_CONSUMER_S * 1000)
+            self._dropped(stream, names)
 
     async def read(self, *, count: int, block_ms: int | None = None) -> dict[str, list[Entry]]:
         """As `GroupConsumer.read`."""

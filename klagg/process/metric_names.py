@@ -31,6 +31,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_process_running": "1 while the process does its work.",
     "klagg_process_start_time_seconds": "When the process began, Unix time.",
     # aggregator
+    "klagg_aggregator_again_total": "Finals published again, because somebody lost them.",
     "klagg_aggregator_bad_entries_total": "Feed entries that cannot be used and are in `dead`.",
     "klagg_aggregator_commit_seconds": "How long the last commit took.",
     "klagg_aggregator_commits_total": "Commits.",
@@ -54,6 +55,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_aggregator_trades_total": "Trades that are in bars.",
     # auditor
     "klagg_auditor_answers_total": "Answers of the exchange's REST API.",
+    "klagg_auditor_asked_again_total": "Missing bars that the aggregator was asked for again.",
     "klagg_auditor_bars_total": "Bars compared for the first time.",
     "klagg_auditor_calls_total": "REST calls.",
     "klagg_auditor_closed_total": "Findings settled, by kind and severity.",
@@ -65,6 +67,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_auditor_laps": "Laps since the start.",
     "klagg_auditor_looks_again_total": "Bars compared again.",
     "klagg_auditor_looks_total": "Comparisons of a series with the exchange's rows.",
+    "klagg_auditor_lost_total": "Pending entries that were gone before they were processed.",
     "klagg_auditor_malformed_total": "Answers that are not as documented.",
     "klagg_auditor_oldest_seconds": "Age of the oldest minute that was not compared.",
     "klagg_auditor_open_findings": "Findings that are open.",
@@ -188,6 +191,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_repair_feed_full_total": "How often a feed was at its cap.",
     "klagg_repair_feed_used_percent": "How much of its cap a feed takes, by feed.",
     "klagg_repair_klines_total": "Klines that repair brought.",
+    "klagg_repair_lost_total": "Pending requests that were gone before they were answered.",
     "klagg_repair_missing_total": "Ids that the exchange lacks.",
     "klagg_repair_reclaimed_total": "Requests taken over from a consumer that is away.",
     "klagg_repair_refused_total": "Calls that the exchange refused.",
@@ -205,6 +209,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_repair_weight_wait_seconds": "How long the next call waits for weight.",
     "klagg_repair_write_failures_total": "Writes to Redis that failed.",
     # writer
+    "klagg_writer_asked_again_total": "Lost klines that the aggregator was asked for again.",
     "klagg_writer_bad_bars_total": "Bars in progress that cannot be read.",
     "klagg_writer_bars_total": "Bars in progress written.",
     "klagg_writer_days_counted_total": "Days counted anew.",
@@ -215,6 +220,8 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_writer_klines_total": "Klines taken.",
     "klagg_writer_lag": "Entries that wait to be read, by stream.",
     "klagg_writer_lost_total": "Entries that were gone before they were read.",
+    "klagg_writer_lost_again_total": "Lost klines that came when they were asked for again.",
+    "klagg_writer_missing_bars": "Bars that are missing in the days that were counted last.",
     "klagg_writer_reclaimed_total": "Entries taken over from a consumer that is away.",
     "klagg_writer_retries_total": "Transactions repeated.",
     "klagg_writer_rows_total": "Rows written.",

@@ -21,6 +21,7 @@ TICK: Final = "tick"
 WATERMARK: Final = "watermark"
 LISTING: Final = "listing"
 OFFICIAL: Final = "official"
+AGAIN: Final = "again"
 
 REST_LINE: Final = "rest"
 """The `line` of the trades that repair fetched, which no line received."""
@@ -196,6 +197,39 @@ def official_of(raw: RawFields) -> Official:
         columns,
     )
 
+
+BarKey = tuple[str, str, int]
+"""A bar: symbol, interval, open time (exchange ms)."""
+
+AGAIN_COLUMNS: Final = ("symbol", "interval", "open_time")
+AGAIN_PER_ENTRY: Final = 1_000
+
+
+def again_entries(bars: Sequence[BarKey]) -> list[Fields]:
+    """`again` entries in columns, at most AGAIN_PER_ENTRY bars each: finals that somebody lost. The aggregator
+    publishes those that it holds again, in the version that it has published last."""
+    entries = []
+    for start in range(0, len(bars), AGAIN_PER_ENTRY):
+        part = bars[start : start + AGAIN_PER_ENTRY]
+        columns = zip(AGAIN_COLUMNS, zip(*part, strict=True), strict=True)
+        entries.append(
+            {"kind": AGAIN, "n": str(len(part)), **{name: ",".join(map(str, values)) for name, values in columns}}
+        )
+    return entries
+
+
+def again_of(raw: RawFields) -> list[BarKey]:
+    """The bars of an `again` entry; ContractError if columns do not match."""
+    names, intervals, opens = (text_of(raw, name).split(",") for name in AGAIN_COLUMNS)
+    if not len(names) == len(intervals) == len(opens) == integer_of(raw, "n") <= AGAIN_PER_ENTRY:
+        raise ContractError("the columns of an again entry differ in length, or name too many bars")
+    if not all(opening.isdecimal() and len(opening) <= OPEN_TIME_DIGITS for opening in opens):
+        raise ContractError("an again entry holds an open time that is none")
+    return [(name, interval, int(opening)) for name, interval, opening in zip(names, intervals, opens, strict=True)]
+
+
+OPEN_TIME_DIGITS: Final = 15
+"""The most digits of an open time in ms."""
 
 REQUEST_TRADES: Final = "trades"
 REQUEST_KLINES: Final = "klines"

@@ -6,8 +6,12 @@ without an id is a notice of a moment.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 
+from klagg.intervals import INTERVALS, MINUTE_MS, ordered
+from klagg.wire.entries import BarKey
 from klagg.wire.fields import Fields
 
 
@@ -126,6 +130,21 @@ class FindingKind(StrEnum):
 
 
 _IN_IDS = {FindingKind.MISSING_KLINE: "GAP", FindingKind.EXCHANGE_GAP: "EXCHANGE_HOLE"}
+
+
+def backfill_command(bars: Sequence[BarKey]) -> str:
+    """The command that loads these bars (at least one) from the exchange's history, for a person to run."""
+    known = [(INTERVALS[interval], opening) for _, interval, opening in bars]
+    first_ms = min(opening for _, opening in known)
+    last_ms = max(interval.close_time(opening) + 1 for interval, opening in known)
+    names = " ".join(sorted({symbol for symbol, _, _ in bars}))
+    intervals = " ".join(each.name for each in ordered([interval.name for interval, _ in known]))
+    until = _minute(-(-last_ms // MINUTE_MS) * MINUTE_MS)
+    return f"klagg backfill --from {_minute(first_ms)} --to {until} --symbols {names} --intervals {intervals} --again"
+
+
+def _minute(time_ms: int) -> str:
+    return datetime.fromtimestamp(time_ms / 1000, UTC).strftime("%Y-%m-%dT%H:%M")
 
 
 def finding_entry(

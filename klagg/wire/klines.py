@@ -15,6 +15,16 @@ _DECIMAL: Final = r"[0-9]{1,38}(?:\.[0-9]{1,38})?"
 _DECIMALS = re.compile(",".join([_DECIMAL] * len(DECIMAL_FIELDS)), re.ASCII)
 _decimals_of = attrgetter(*DECIMAL_FIELDS)
 
+AGAIN_FIELD: Final = "again"
+"""A field beside those of the kline: 1 where the entry repeats a version that was published before, because somebody
+lost it (the feed entry `again`)."""
+
+
+def is_again(raw: RawFields) -> bool:
+    """Whether a kline entry repeats what was published before."""
+    return raw.get(AGAIN_FIELD.encode()) == b"1"
+
+
 _values_of = itemgetter(*(name.encode() for name in FIELDS))
 _INTEGERS_AT: Final = tuple(at for at, name in enumerate(FIELDS) if name in INTEGER_FIELDS)
 _decimals_at = itemgetter(*(FIELDS.index(name) for name in DECIMAL_FIELDS))

@@ -7,14 +7,17 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import cache
 from itertools import pairwise
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from auditors.classify import EDGE_SHIFT, EXACT, LATE, LATE_MS, Comparison, edges_of, values_of
 from klagg.errors import ContractError
-from klagg.intervals import MINUTE, MINUTE_MS
+from klagg.intervals import INTERVALS, MINUTE, MINUTE_MS, Interval
 from klagg.kline import Kline, Values
 from klagg.wire.entries import TradeRow
 from klagg.wire.findings import FindingKind
@@ -293,3 +296,129 @@ def test_beside_a_gap_a_shift_is_still_one() -> None:
     ours[gap] = replace(ours[gap], complete=0, trades=0, volume="0", edge="")
     kinds = {each.open_time: each.kind for each in Comparison(MINUTE, ours, theirs).verdicts(T0, gap + MINUTE_MS)}
     assert (kinds[shifted], kinds[gap]) == (EDGE_SHIFT, FindingKind.LOCAL_GAP)
+
+
+def one_fill_shifted(interval: Interval = MINUTE) -> tuple[dict[int, Kline], dict[int, Values], int]:
+    """Two bars of one aggTrade at the close of the first, whose second fill the exchange counts in the second."""
+    ours, _, _ = plain()
+    step = interval.length_ms
+    opening = interval.open_time(T0)
+    kline = replace(ours[T0], interval=interval.name, edge="")
+    filled: dict[str, Any] = {
+        "open": "100.00",
+        "high": "100.00",
+        "low": "100.00",
+        "close": "100.00",
+        "complete": 1,
+        "source": "own",
+    }
+    first = replace(
+        kline,
+        open_time=opening,
+        close_time=opening + step - 1,
+        volume="3.000",
+        quote_volume="300.00000",
+        trades=3,
+        taker_buy_volume="3.000",
+        taker_buy_quote_volume="300.00000",
+        edge=f"7:20:21:{opening + step - 1}:100.00:2.000:0",
+        **filled,
+    )
+    second = replace(
+        kline,
+        open_time=opening + step,
+        close_time=opening + 2 * step - 1,
+        volume="1.000",
+        quote_volume="100.00000",
+        trades=1,
+        taker_buy_volume="0.000",
+        taker_buy_quote_volume="0.00000",
+        **filled,
+    )
+    moved = {"volume": 1, "quote_volume": 100, "trades": 1, "taker_buy_volume": 1, "taker_buy_quote_volume": 100}
+    theirs: dict[int, Values] = {
+        opening: {name: (value or 0) - moved.get(name, 0) for name, value in values_of(first).items()},
+        opening + step: {name: (value or 0) + moved.get(name, 0) for name, value in values_of(second).items()},
+    }
+    return {opening: first, opening + step: second}, theirs, opening
+
+
+@pytest.mark.parametrize("name", ["1m", "5m", "1h", "1d"])
+def test_a_bar_behind_a_missing_one_is_explained_by_it(name: str) -> None:
+    interval = INTERVALS[name]
+    ours, theirs, opening = one_fill_shifted(interval)
+    until = opening + 2 * interval.length_ms
+    assert [each.kind for each in Comparison(interval, ours, theirs).verdicts(opening, until)] == [EDGE_SHIFT] * 2
+    del ours[opening]
+    found = Comparison(interval, ours, theirs).verdicts(opening, until)
+    assert [each.kind for each in found] == [FindingKind.LOCAL_GAP, EDGE_SHIFT]
+    assert "never seen" in found[1].evidence
+
+
+def test_a_bar_before_a_missing_one_is_explained_by_its_edge() -> None:
+    ours, theirs, opening = one_fill_shifted()
+    del ours[opening + MINUTE_MS]
+    found = Comparison(MINUTE, ours, theirs).verdicts(opening, opening + 2 * MINUTE_MS)
+    assert [each.kind for each in found] == [EDGE_SHIFT, FindingKind.LOCAL_GAP]
+
+
+def test_a_look_that_begins_behind_a_missing_bar_explains_it_too() -> None:
+    """The auditor asks for one row before those that it judges."""
+    ours, theirs, opening = one_fill_shifted()
+    del ours[opening]
+    found = Comparison(MINUTE, ours, theirs).verdicts(opening + MINUTE_MS, opening + 2 * MINUTE_MS)
+    assert [each.kind for each in found] == [EDGE_SHIFT]
+
+
+def test_a_bar_behind_one_that_lacks_trades_is_explained_by_it() -> None:
+    ours, theirs, opening = one_fill_shifted()
+    ours[opening] = replace(
+        ours[opening],
+        complete=0,
+        volume="1.000",
+        quote_volume="100.00000",
+        trades=1,
+        taker_buy_volume="1.000",
+        taker_buy_quote_volume="100.00000",
+        edge="",
+    )
+    found = Comparison(MINUTE, ours, theirs).verdicts(opening, opening + 2 * MINUTE_MS)
+    assert [each.kind for each in found] == [FindingKind.LOCAL_GAP, EDGE_SHIFT]
+
+
+@pytest.mark.parametrize(
+    ("name", "by"),
+    [("volume", "-1.5"), ("trades", "-2"), ("close", "0.01"), ("low", "0.01"), ("high", "-0.01")],
+)
+def test_not_everything_behind_a_missing_bar_is_explained_by_it(name: str, by: str) -> None:
+    """What no fill that came in can cause stays an error."""
+    ours, theirs, opening = one_fill_shifted()
+    held = theirs[opening + MINUTE_MS][name]
+    assert held is not None
+    theirs[opening + MINUTE_MS] = altered(theirs[opening + MINUTE_MS], **{name: held + Decimal(by)})
+    del ours[opening]
+    found = Comparison(MINUTE, ours, theirs).verdicts(opening, opening + 2 * MINUTE_MS)
+    assert [each.kind for each in found] == [FindingKind.LOCAL_GAP, FindingKind.UNEXPLAINED]
+
+
+@given(seed=st.integers(0, 40), missing=st.sets(st.integers(0, LASTING - 1), min_size=1, max_size=10))
+def test_behind_missing_bars_nothing_becomes_unexplained(seed: int, missing: set[int]) -> None:
+    """Whatever bars of a market full of shifts are missing, one or runs of them."""
+    ours, theirs = _market_of(seed)
+    gone = {T0 + number * MINUTE_MS for number in missing}
+    left = {opening: kline for opening, kline in ours.items() if opening not in gone}
+    found = {each.open_time: each for each in Comparison(MINUTE, left, theirs).verdicts(T0, T0 + LASTING * MINUTE_MS)}
+    assert not [each for each in found.values() if each.kind == FindingKind.UNEXPLAINED]
+    assert {opening for opening in gone if opening in theirs} <= {
+        opening for opening, each in found.items() if each.kind == FindingKind.LOCAL_GAP
+    }
+    whole = {each.open_time: each.kind for each in Comparison(MINUTE, ours, theirs).verdicts(T0, T0 + 10**9)}
+    for opening, each in found.items():
+        if opening not in gone and each.kind == FindingKind.LOCAL_GAP:
+            assert whole[opening] == EDGE_SHIFT, "only what is shifted is a part of a missing bar's gap"
+
+
+@cache
+def _market_of(seed: int) -> tuple[dict[int, Kline], dict[int, Values]]:
+    rows, fills = market(seed)
+    return folded(rows), official(fills)

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from klagg.drivers.postgres import Database
 from klagg.intervals import MINUTE_MS
-from tests.endtoend.kit import PROVEN_S, SILENT_S, is_whole, migrated, stack
+from tests.endtoend.kit import FLOOR, PROVEN_S, SILENT_S, is_whole, migrated, stack
 from tests.endtoend.test_losses import Run, compare, faults, own_values
 from tests.kit import eventually
 
@@ -59,3 +60,47 @@ def test_bars_of_quiet_symbols_wait_for_their_proof_and_get_it(
     print(f"{len(flat)} flat bars, {len(quiet)} quiet symbols with losses; {sources}; weight {run.weight_most}")
     assert sources["own"] > 0.4 * symbols * len(minutes)
     assert sources["mixed"] + sources["exchange"] > 0
+
+
+def test_a_quiet_symbol_misses_no_bar_that_never_was(tmp_path: Path, redis_url: str, database_url: str) -> None:
+    """20 symbols at x40, of which 8 are silent for an hour: the scoreboard calls no bar missing, and none after a
+    restart of everything that writes."""
+    speed, silent_s = 40, 3600
+    script = tmp_path / "silent.toml"
+    market = ["--symbols", "20", "--rate", "40", "--speed", str(speed), "--wait", "--faults", str(script), *FLOOR]
+    names = [f"{each}USDT" for each in ("BTC", "ETH", "SOL", "XRP", "DOGE", "BNB", "ADA", "AVAX")]
+    database = migrated(database_url)
+    script.write_text(f'[[fault]]\nkind = "dead_symbol"\nat_s = 0\nfor_s = {silent_s}\nsymbols = {names}\n')
+    with stack(
+        tmp_path,
+        redis_url,
+        database_url,
+        market,
+        clock={"days_s": 3},
+        aggregator={"ask_weight_per_minute": 1080 // speed},
+    ) as running:
+        began = running.ask("/fapi/v1/time")["serverTime"]
+        writing = ("clock", "repair", "aggregator", "writer", "snapshot", "ingest")
+        running.start(*writing)
+
+        def passed(seconds: int) -> bool:
+            return bool(running.ask("/fapi/v1/time")["serverTime"] >= began + seconds * 1000)
+
+        running.wait_until(lambda: passed(silent_s // 2), silent_s / speed + 60, 0.5)
+        running.wait_until(lambda: _missing(database) == (20, 0), PROVEN_S, 0.5)
+        running.wait_until(lambda: passed(silent_s), silent_s / speed + 60, 0.5)
+        running.stop(*writing)
+        running.start(*writing)
+        later = running.ask("/fapi/v1/time")["serverTime"]
+        running.wait_until(lambda: passed((later - began) // 1000 + 600), 120, 0.5)
+        running.wait_until(lambda: _missing(database) == (20, 0), PROVEN_S, 0.5)
+    database.close()
+
+
+def _missing(database: Database) -> tuple[int, int]:
+    """How many symbols are on the scoreboard, and how many of their bars are missing."""
+    with database.transaction():
+        (row,) = database.query(
+            "SELECT count(DISTINCT symbol) AS symbols, coalesce(sum(missing), 0)::bigint AS missing FROM scoreboard"
+        )
+    return row["symbols"], row["missing"]

@@ -100,7 +100,8 @@ def test_a_full_history_of_versions_ends_in_the_highest(start: Start, database: 
         publish(streams, [published])
         eventually(lambda: settled(streams))
         eventually(lambda: heartbeat(streams)["counters"].get("duplicates") == 2)
-        assert heartbeat(streams)["counters"] == {"entries": 5, "klines": 5, "rows": 3, "duplicates": 2}
+        counted = {name: count for name, count in heartbeat(streams)["counters"].items() if count}
+        assert counted == {"entries": 5, "klines": 5, "rows": 3, "duplicates": 2}
         assert writer.stop() == 0
     assert stored(database) == [amended]
 

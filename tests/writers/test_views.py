@@ -103,16 +103,18 @@ def test_completeness_of_a_symbol_is_found_by_the_key(database: Database, source
 @pytest.mark.parametrize(
     ("listed", "delisted", "of_the_day"),
     [
-        ("2026-01-01T00:00:00Z", None, 24),
+        ("2026-01-01T00:00:00Z", None, 16),
         ("2026-03-02T08:30:00Z", None, 16),
-        ("2026-01-01T00:00:00Z", "2026-03-02T09:00:00Z", 9),
-        ("2026-01-01T00:00:00Z", "2026-03-02T09:00:01Z", 10),
+        ("2026-01-01T00:00:00Z", "2026-03-02T11:00:00Z", 3),
+        ("2026-01-01T00:00:00Z", "2026-03-02T11:00:01Z", 4),
         ("2026-03-02T08:30:00Z", "2026-03-02T08:45:00Z", 1),
+        ("2026-01-01T00:00:00Z", "2026-03-02T07:00:00Z", 1),
     ],
 )
-def test_what_is_expected_follows_the_life_of_a_symbol(
+def test_a_day_expects_bars_from_the_first_one_to_the_end_of_the_symbol(
     database: Database, listed: str, delisted: str | None, of_the_day: int
 ) -> None:
+    """When the exchange listed the symbol does not matter: the first bar that klagg has is that of eight o'clock."""
     database.execute(
         "INSERT INTO symbols (symbol, generation, status, delisted_at, last_seen) VALUES"
         " ('BTCUSDT', extract(epoch FROM %(listed)s::timestamptz) * 1000, 'TRADING', %(delisted)s, %(listed)s)",
