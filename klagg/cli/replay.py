@@ -61,13 +61,13 @@ class CoveredBars:
 
     def __init__(self, klines: Sequence[Kline], kind: Interval, missing: Sequence[MissingIds]) -> None:
         self._kind = kind
-        self._complete = {kline.open_time: kline.complete == 1 for kline in klines}
-        self._ends = {min(self._complete), max(self._complete)}
+        self._whole = {kline.open_time: kline.whole for kline in klines}
+        self._ends = {min(self._whole), max(self._whole)}
         self.missing = missing
 
     def of(self, open_time: int) -> tuple[Coverage, list[MissingIds]]:
         """How far it covers a bar, and the ids that may have been in it."""
-        if self._complete.get(open_time, False):
+        if self._whole.get(open_time, False):
             return Coverage.WHOLE, []
         close_time = self._kind.close_time(open_time)
         lacks = [each for each in self.missing if each.after_ms <= close_time and each.before_ms >= open_time]
