@@ -111,9 +111,6 @@ NINE_VALUES: tuple[str, ...] = (
 )
 """The values that the exchange publishes, and that klagg must equal to the last digit."""
 
-FLOAT_SUM_DIGITS = 12
-"""Digits to which sums are compared when whoever wrote a file summed one side in floats."""
-
 SUMS = frozenset({"volume", "quote_volume", "taker_buy_volume", "taker_buy_quote_volume"})
 
 Values = Mapping[str, Decimal | int | None]
@@ -129,18 +126,36 @@ class Difference:
     theirs: Decimal | int
 
 
-def differences(ours: Values, theirs: Values, *, float_sums: bool = False) -> list[Difference]:
-    """The fields that both sides have and in which they differ; `float_sums` compares sums to 12 digits."""
+def differences(ours: Values, theirs: Values, *, float_terms: Mapping[str, int] | None = None) -> list[Difference]:
+    """The fields that both sides have and in which they differ.
+
+    `float_terms` names the sums that were made in float64 by whoever wrote one side, with the number of their terms:
+    these are equal if they differ by no more than such a sum can be wrong (`float_sum_error`).
+    """
     found = []
     for name in NINE_VALUES:
         mine, other = ours.get(name), theirs.get(name)
         if mine is None or other is None or mine == other:
             continue
-        if float_sums and name in SUMS and _alike(Decimal(mine), Decimal(other)):
+        terms = (float_terms or {}).get(name, 0)
+        if terms and abs(Decimal(mine) - Decimal(other)) <= float_sum_error(Decimal(other), terms):
             continue
         found.append(Difference(name, mine, other))
     return found
 
 
-def _alike(ours: Decimal, theirs: Decimal) -> bool:
-    return abs(ours - theirs) <= abs(theirs) * Decimal(10) ** -FLOAT_SUM_DIGITS
+FLOAT_DIGITS_MIN, FLOAT_DIGITS_MAX = 15, 17
+"""Significant digits that float64 values are printed with where they are no short decimals (IEEE 754-2019, 5.12.2)."""
+_HALF_STEP = Decimal(2) ** -53
+"""The most by which one rounding to float64 is wrong, relative to the value."""
+
+
+def float_sum_error(total: Decimal, terms: int) -> Decimal:
+    """The most by which a sum of `terms` values ≥ 0 can be wrong that was made in float64, one after the other: each
+    term and each addition is rounded once. Where the total has as many digits as a float is printed with, half of its
+    last digit comes on top."""
+    error = (terms + 1) * _HALF_STEP * abs(total)
+    digits, exponent = total.normalize().as_tuple()[1:]
+    if len(digits) >= FLOAT_DIGITS_MIN and isinstance(exponent, int):
+        error += Decimal(5).scaleb(exponent - 1)
+    return error

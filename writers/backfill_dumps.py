@@ -26,6 +26,8 @@ from klagg.recordings.model import OfficialKline
 from writers.backfill_parts import HistoryRows, OfficialRow, Part, is_other_kind, part_of_file
 
 BATCH_ROWS: Final = 10_000
+_OWN_FILES: Final = (".json", ".arrow", ".parquet")
+"""What klagg's downloads end with besides .csv; others of that kind are no dumps, and nothing is said of them."""
 _READ_BYTES: Final = 1 << 20
 _LINE_BYTES_MAX: Final = 1 << 16
 
@@ -55,15 +57,15 @@ def find_dumps(folder: Path, from_ms: int, to_ms: int) -> Found:
         raise RecordingError(str(folder), 0, "is no folder")
     parts, passed_over = [], []
     for path in sorted(folder.rglob("*")):
-        if not path.name.endswith((".csv", ".gz", ".zip")) or not path.is_file():
+        if not path.name.endswith((".csv", ".gz", ".zip", *_OWN_FILES)) or not path.is_file():
             continue
         inside = path.relative_to(folder)
         stat = path.stat()
         mark = f"{stat.st_size} {stat.st_mtime_ns}"
         part = None if is_other_kind(inside) else part_of_file(path, from_ms, to_ms, mark)
-        if part is None:
+        if part is None and not path.name.endswith(_OWN_FILES):
             passed_over.append(str(inside))
-        elif part.bars:
+        elif part and part.bars:
             parts.append(part)
     return Found(parts, passed_over)
 
@@ -194,6 +196,8 @@ def problem(kline: OfficialKline, part: Part, before_ms: int) -> str:
     bars, opened = part.interval, kline.open_time_ms
     if bars.open_time(opened) != opened:
         return f"open time {opened} is not where a bar of {bars.name} opens"
+    if not kline.whole:
+        return f"the file itself says of the bar that opens at {opened} that it is not complete"
     if kline.close_time_ms not in {None, bars.close_time(opened)}:
         return f"close time {kline.close_time_ms} is not that of a bar of {bars.name} which opens at {opened}"
     if not part.span[0] <= opened < part.span[1]:

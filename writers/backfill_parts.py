@@ -21,7 +21,7 @@ _INTERVAL_NAMES: Final = {**{name: name for name in INTERVALS}, "1mo": "1M"}
 
 _DUMP: Final = re.compile(
     rf"(?P<symbol>[^\W_][\w.-]{{0,63}})-(?P<interval>{'|'.join(_INTERVAL_NAMES)})-"
-    r"(?P<date>[0-9]{4}-[0-9]{2}(?:-[0-9]{2})?)(?:\.csv|\.csv\.gz|\.csv\.zip|\.zip)"
+    r"(?P<date>[0-9]{4}-[0-9]{2}(?:-[0-9]{2})?)(?:\.csv|\.csv\.gz|\.csv\.zip|\.zip|\.json|\.arrow|\.parquet)"
 )
 _DATE: Final = re.compile(r"([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2}))?)?")
 

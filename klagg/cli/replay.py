@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
 
-import ujson
-
-from klagg.cli.comparison import ComparisonReport, values_of_kline, values_of_official
+from klagg.cli.comparison import SUMMARY_HELP, ComparisonReport, float_columns, values_of_kline, values_of_official
+from klagg.cli.grid import check_grid
+from klagg.cli.missing import Coverage, MissingIds, SeenIds
 from klagg.errors import ConfigError
 from klagg.intervals import Interval, interval
 from klagg.kline import FIELDS, Kline
-from klagg.recordings import OfficialKline, TradeIds, TradeRecording, open_klines, open_trades
+from klagg.recordings import Trade, TradeIds, TradeRecording, open_klines, open_trades
 from klagg.wire.entries import TradeRow
 
 
@@ -21,11 +22,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "replay",
         help="recorded trades through the real aggregator: print or compare klines",
         description="Folds recorded trades (WebSocket capture, REST JSON, dump CSV; gz or not) with the aggregator's "
-        "own code. Without --klines the klines are printed; with it they are compared field by field, and the exit "
-        "code is 1 if any differs. The last line is a JSON summary; `partial` counts bars that the trades do not fully "
-        "cover.",
+        "own code. Without --klines the klines are printed; with it they are compared field by field with official "
+        "ones (dumps, REST answers, captures, or klagg's own CSV, JSON, Arrow and Parquet). The files may come in any "
+        "order. Ids of trades that are missing between the first and the last are named by range.",
+        epilog=SUMMARY_HELP,
     )
-    parser.add_argument("--trades", nargs="+", required=True, metavar="FILE", help="recordings, in order of time")
+    parser.add_argument("--trades", nargs="+", required=True, metavar="FILE", help="recordings, in any order")
     parser.add_argument("--klines", metavar="FILE", help="official klines to compare with")
     parser.add_argument("--interval", default="1m", help="interval of the klines (1m)")
     parser.add_argument("--symbol", help="the symbol of recordings that name none; of several symbols, the one to take")
@@ -38,80 +40,134 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; the exit code."""
     kind = interval(args.interval)
     recordings = [open_trades(each, args.symbol, args.ids) for each in args.trades]
-    klines = newest_of(recordings, kind, args.symbol)
-    if args.klines is None:
-        for kline in klines:
-            print(ujson.dumps(kline.to_fields(), ensure_ascii=False) if args.json else _line(kline))
-        partial = sum(not kline.whole for kline in klines)
-        print(ujson.dumps({"bars": len(klines), "exact": 0, "different": 0, "partial": partial}))
-        return 0
-    return _compare(klines, args, kind)
-
-
-def _compare(klines: list[Kline], args: argparse.Namespace, kind: Interval) -> int:
+    seen = SeenIds()
+    klines = newest_of(recordings, kind, args.symbol, seen)
     symbols = sorted({kline.symbol for kline in klines})
+    covered = {
+        symbol: CoveredBars([each for each in klines if each.symbol == symbol], kind, seen.missing(symbol))
+        for symbol in symbols
+    }
+    if args.klines is not None:
+        return _compare(klines, covered, args, kind)
+    report = ComparisonReport(args.json)
+    for kline in klines:
+        report.show(_line(kline), kline.to_fields(), *covered[kline.symbol].of(kline.open_time))
+    report.tell_missing([missing for symbol in symbols for missing in covered[symbol].missing])
+    return report.conclude()
+
+
+class CoveredBars:
+    """How far a recording covers the bars of one symbol: it begins and ends in its first and its last bar."""
+
+    def __init__(self, klines: Sequence[Kline], kind: Interval, missing: Sequence[MissingIds]) -> None:
+        self._kind = kind
+        self._whole = {kline.open_time: kline.whole for kline in klines}
+        self._ends = {min(self._whole), max(self._whole)}
+        self.missing = missing
+
+    def of(self, open_time: int) -> tuple[Coverage, list[MissingIds]]:
+        """How far it covers a bar, and the ids that may have been in it."""
+        if self._whole.get(open_time, False):
+            return Coverage.WHOLE, []
+        close_time = self._kind.close_time(open_time)
+        lacks = [each for each in self.missing if each.after_ms <= close_time and each.before_ms >= open_time]
+        return Coverage.PARTIAL if open_time in self._ends else Coverage.GAP, lacks
+
+
+def _compare(klines: list[Kline], covered: Mapping[str, CoveredBars], args: argparse.Namespace, kind: Interval) -> int:
+    symbols = list(covered)
     if len(symbols) > 1:
         raise ConfigError(
             f"the recordings hold {len(symbols)} symbols: choose one with --symbol ({' '.join(symbols[:8])} …)"
         )
-    official = {row.open_time_ms: row for row in open_klines(args.klines, symbols[0] if symbols else None, kind.name)}
-    _check_grid(official, kind, args.klines)
-    comparison = ComparisonReport(args.json)
-    for kline in klines:
-        row = official.get(kline.open_time)
-        theirs = None if row is None else values_of_official(row)
-        comparison.add(kline.symbol, kline.open_time, values_of_kline(kline), theirs, whole=kline.whole)
-    if klines:
-        ours = {kline.open_time for kline in klines}
-        for open_time, row in official.items():
-            if min(ours) < open_time < max(ours) and open_time not in ours:
-                comparison.add(symbols[0], open_time, None, values_of_official(row), whole=True)
-    return comparison.conclude()
+    if not symbols:
+        raise ConfigError("the recordings hold no trades" + (f" of {args.symbol}" if args.symbol else ""))
+    (symbol,) = symbols
+    official = open_klines(args.klines, symbol, kind.name)
+    rows = list(official)
+    check_grid(rows, kind, args.klines)
+    theirs = {row.open_time_ms: values_of_official(row) for row in rows if row.whole}
+    ours = {kline.open_time: kline for kline in klines}
+    values = {open_time: values_of_kline(kline) for open_time, kline in ours.items()}
+    report = ComparisonReport(args.json, float_columns(official, rows, values.values()))
+    first, last = min(ours), max(ours)
+    for open_time in sorted(set(ours) | {each for each in theirs if first < each < last}):
+        coverage, lacks = covered[symbol].of(open_time)
+        report.compare(
+            symbol,
+            open_time,
+            values.get(open_time),
+            theirs.get(open_time),
+            coverage=coverage,
+            lacks=lacks,
+            terms=ours[open_time].trades if open_time in ours else 0,
+            due=bool(theirs) and min(theirs) < open_time < max(theirs),
+        )
+    report.tell_missing(covered[symbol].missing)
+    return report.conclude(args.klines)
 
 
-def _check_grid(official: dict[int, OfficialKline], kind: Interval, path: str) -> None:
-    """Rows of another interval would otherwise look like gaps."""
-    for open_time, row in official.items():
-        off_grid = kind.open_time(open_time) != open_time
-        other_length = row.close_time_ms is not None and row.close_time_ms != kind.close_time(open_time)
-        if off_grid or other_length:
-            raise ConfigError(f"{path} does not hold {kind.name} klines: see its row of open time {open_time}")
-
-
-def _one_id_space(recordings: list[TradeRecording]) -> TradeIds:
+def _one_id_space(recordings: Sequence[TradeRecording]) -> TradeIds:
     spaces = {recording.ids for recording in recordings}
     if len(spaces) > 1:
         raise ConfigError("the recordings mix aggregate trades and single fills: replay them one by one")
     return spaces.pop()
 
 
-def newest_of(recordings: list[TradeRecording], kind: Interval, symbol: str | None) -> list[Kline]:
-    """The highest version of every kline that the recordings give, by symbol and time."""
+def newest_of(
+    recordings: Sequence[TradeRecording], kind: Interval, symbol: str | None, seen: SeenIds | None = None
+) -> list[Kline]:
+    """The highest version of every kline that the recordings give, by symbol and time; `seen` is told the ids."""
     from aggregator.replay import replay
 
     newest: dict[tuple[str, str, int], Kline] = {}
-    for kline in replay(_rows(recordings, symbol), _one_id_space(recordings), kind):
+    for kline in replay(_rows(recordings, symbol, seen), _one_id_space(recordings), kind):
         held = newest.get(kline.key)
         if held is None or kline.version > held.version:
             newest[kline.key] = kline
     return [newest[key] for key in sorted(newest)]
 
 
-def _rows(recordings: list[TradeRecording], symbol: str | None) -> Iterator[TradeRow]:
-    for recording in recordings:
-        for trade in recording:
-            if symbol is None or trade.symbol == symbol:
-                yield TradeRow(
-                    trade.symbol,
-                    trade.id,
-                    trade.price,
-                    trade.qty,
-                    trade.first,
-                    trade.last,
-                    trade.time_ms,
-                    trade.maker,
-                    trade.counts,
-                )
+def _rows(recordings: Sequence[TradeRecording], symbol: str | None, seen: SeenIds | None) -> Iterator[TradeRow]:
+    for trade in in_order_of_time(recordings):
+        if symbol is None or trade.symbol == symbol:
+            if seen is not None:
+                seen.add(trade.symbol, trade.id, trade.time_ms)
+            yield TradeRow(
+                trade.symbol,
+                trade.id,
+                trade.price,
+                trade.qty,
+                trade.first,
+                trade.last,
+                trade.time_ms,
+                trade.maker,
+                trade.counts,
+            )
+
+
+def in_order_of_time(recordings: Sequence[TradeRecording]) -> Iterator[Trade]:
+    """The trades of all recordings, whatever the order of these; the trades of each keep theirs.
+
+    A recording is open only while the time is between its first and its last trade.
+    """
+    waiting = sorted(
+        ((first.time_ms, at) for at, each in enumerate(recordings) if (first := next(iter(each), None)) is not None),
+        reverse=True,
+    )
+    running: list[tuple[int, int, Trade, Iterator[Trade]]] = []
+    while waiting or running:
+        while waiting and (not running or waiting[-1][0] <= running[0][0]):
+            time_ms, at = waiting.pop()
+            trades = iter(recordings[at])
+            heapq.heappush(running, (time_ms, at, next(trades), trades))
+        _, at, trade, trades = running[0]
+        yield trade
+        following = next(trades, None)
+        if following is None:
+            heapq.heappop(running)
+        else:
+            heapq.heapreplace(running, (following.time_ms, at, following, trades))
 
 
 def _line(kline: Kline) -> str:

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import argparse
 import itertools
-
-import ujson
+from collections.abc import Mapping, Sequence
 
 from aggregator.rollup import SourceBar, roll_up
-from klagg.cli.comparison import ComparisonReport, values_of_official
+from klagg.cli.comparison import SUMMARY_HELP, ComparisonReport, float_columns, number, values_of_official
+from klagg.cli.grid import check_grid, step_of
+from klagg.cli.missing import CoveredKlines, moment
 from klagg.errors import ConfigError
-from klagg.intervals import INTERVALS, Interval, interval
-from klagg.kline import NINE_VALUES, Values
+from klagg.intervals import MINUTE_MS, Interval, interval
+from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
 from klagg.recordings import KlineRecording, OfficialKline, open_klines
-from klagg.recordings.files import text_head
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -22,12 +22,17 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "rollup",
         help="klines folded into longer klines: print or compare",
         description="Folds klines into those of a longer interval with the aggregator's own kernel. Without --compare "
-        "they are printed; with it they are compared field by field with the exchange's own, and the exit code is 1 if "
-        "any differs. The last line is a JSON summary; `partial` counts bars that the klines do not fully cover.",
+        "they are printed; with it they are compared field by field with the exchange's own. The files may come in any "
+        "order: dumps (CSV, zip or gz), REST answers, captures, and what klagg itself writes (CSV, JSON, Arrow, "
+        "Parquet), whose open bars count nowhere.",
+        epilog=f"{SUMMARY_HELP} Sums that a table tool has made in floats are compared to the digits that such a sum "
+        "can hold, and the output says so (`float_sums`).",
     )
-    parser.add_argument("--klines", nargs="+", required=True, metavar="FILE", help="klines of one symbol and interval")
+    parser.add_argument(
+        "--klines", nargs="+", required=True, metavar="FILE", help="klines of one symbol and interval, in any order"
+    )
     parser.add_argument("--to", required=True, metavar="INTERVAL", help="the longer interval")
-    parser.add_argument("--compare", metavar="FILE", help="official klines of that interval")
+    parser.add_argument("--compare", metavar="FILE", help="official klines of that interval, on the exchange's grid")
     parser.add_argument("--symbol", help="the symbol, where a file holds several")
     parser.add_argument("--json", action="store_true", help="one JSON object a line instead of text")
     parser.set_defaults(run=run)
@@ -37,42 +42,80 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; the exit code."""
     to = interval(args.to)
     sources = [open_klines(each, args.symbol) for each in args.klines]
-    rows = [row for source in sources for row in source]
-    step = _step(rows, to, args.klines[0])
-    rolled = roll_up([_source(row) for row in rows], to, args.klines[0])
+    read = [list(source) for source in sources]
+    rows = sorted(itertools.chain.from_iterable(read), key=lambda row: row.open_time_ms)
+    origin = args.klines[0] if len(sources) == 1 else f"{args.klines[0]} and {len(sources) - 1} more"
+    step = step_of(rows, origin)
+    _check_nesting(rows, step, to, origin)
+    covered = CoveredKlines(
+        step, (row.open_time_ms for row in rows), (row.open_time_ms for row in rows if not row.whole)
+    )
+    rolled = roll_up([_source(row) for row in rows], to, origin)
     ours = {bar.open_time: _official(bar) for bar in rolled}
     if args.compare is None:
+        report = ComparisonReport(args.json)
         for open_time, bar in ours.items():
             values = {name: getattr(bar, name) for name in NINE_VALUES}
-            print(ujson.dumps({"open_time": open_time, **values}) if args.json else _line(open_time, values))
-        partial = sum(not _covered(open_time, rows, step, to) for open_time in ours)
-        print(ujson.dumps({"bars": len(ours), "exact": 0, "different": 0, "partial": partial}))
-        return 0
+            report.show(_line(open_time, values), {"open_time": open_time, **values}, *covered.of(to, open_time))
+        report.tell_missing(covered.missing)
+        return report.conclude()
+    return _compare(ours, covered, list(zip(sources, read, strict=True)), to, args)
+
+
+def _compare(
+    ours: Mapping[int, OfficialKline],
+    covered: CoveredKlines,
+    sources: Sequence[tuple[KlineRecording, list[OfficialKline]]],
+    to: Interval,
+    args: argparse.Namespace,
+) -> int:
     official = open_klines(args.compare, args.symbol, to.name)
-    comparison = ComparisonReport(args.json, float_sums=any(_float_sums(each) for each in (*sources, official)))
-    theirs = {row.open_time_ms: row for row in official}
+    rows = list(official)
+    check_grid(rows, to, args.compare)
+    theirs = {row.open_time_ms: values_of_official(row) for row in rows if row.whole}
+    values = {open_time: values_of_official(bar) for open_time, bar in ours.items()}
+    floats = float_columns(official, rows, values.values()).union(
+        *(float_columns(recording, part, theirs.values()) for recording, part in sources)
+    )
+    report = ComparisonReport(args.json, floats)
     first, last = min(ours), max(ours)
     for open_time in sorted(set(ours) | {each for each in theirs if first <= each <= last}):
-        whole = _covered(open_time, rows, step, to)
-        comparison.add(
-            args.symbol or "", open_time, _values(ours.get(open_time)), _values(theirs.get(open_time)), whole=whole
+        coverage, lacks = covered.of(to, open_time)
+        report.compare(
+            args.symbol or "",
+            open_time,
+            values.get(open_time),
+            theirs.get(open_time),
+            coverage=coverage,
+            lacks=lacks,
+            terms=_terms(to, open_time, covered.step),
+            due=bool(theirs) and min(theirs) < open_time < max(theirs),
         )
-    return comparison.conclude()
+    report.tell_missing(covered.missing)
+    return report.conclude(args.compare)
+
+
+def _terms(to: Interval, open_time: int, step: Interval) -> int:
+    """How many terms a sum over a bar has at most, whatever shorter klines a table tool has made it of: its minutes,
+    or the source's klines if these are shorter."""
+    length_ms = to.close_time(open_time) + 1 - open_time
+    return length_ms // min(MINUTE_MS, step.shortest_ms)
+
+
+def _check_nesting(rows: Sequence[OfficialKline], step: Interval, to: Interval, origin: str) -> None:
+    """Each shorter bar must lie in one longer bar: weeks do not make months."""
+    for row in rows:
+        opened = row.open_time_ms
+        if to.open_time(opened) != to.open_time(step.close_time(opened)) or step.shortest_ms > to.shortest_ms:
+            raise ConfigError(
+                f"{origin}: its {step.name} klines do not fit into {to.name} klines (the one of {moment(opened)})"
+            )
 
 
 def _source(row: OfficialKline) -> SourceBar:
-    return SourceBar(
-        row.open_time_ms,
-        row.open,
-        row.high,
-        row.low,
-        row.close,
-        row.volume,
-        row.quote_volume,
-        row.trades,
-        row.taker_buy_volume,
-        row.taker_buy_quote_volume,
-    )
+    texts = {name: getattr(row, name) for name in DECIMAL_FIELDS}
+    plain = {name: f"{number(text):f}" if text and "e" in text.lower() else text for name, text in texts.items()}
+    return SourceBar(row.open_time_ms, trades=row.trades, **plain)
 
 
 def _official(bar: SourceBar) -> OfficialKline:
@@ -91,40 +134,7 @@ def _official(bar: SourceBar) -> OfficialKline:
     )
 
 
-def _values(row: OfficialKline | None) -> Values | None:
-    return None if row is None else values_of_official(row)
-
-
 def _line(open_time: int, values: dict[str, object]) -> str:
     return f"open_time={open_time} " + " ".join(
         f"{name}={value}" for name, value in values.items() if value is not None
     )
-
-
-def _step(rows: list[OfficialKline], to: Interval, path: str) -> Interval:
-    """The interval of the source rows, from the closest pair of open times."""
-    times = sorted(row.open_time_ms for row in rows)
-    if not times:
-        raise ConfigError(f"{path} holds no klines")
-    closest = min((late - early for early, late in itertools.pairwise(times) if late > early), default=0)
-    step = next((each for each in INTERVALS.values() if each.shortest_ms == closest), None)
-    if closest and step is None:
-        raise ConfigError(f"{path}: rows {closest} ms apart are of no interval that klagg knows")
-    step = step or to
-    if step.shortest_ms > to.shortest_ms or any(step.open_time(each) != each for each in times):
-        raise ConfigError(f"{path}: its rows do not fit into {to.name} klines")
-    return step
-
-
-def _covered(open_time: int, rows: list[OfficialKline], step: Interval, to: Interval) -> bool:
-    """Whether the source reaches over the whole bar: only the first and the last bar may be cut short."""
-    first, last = rows[0].open_time_ms, rows[-1].open_time_ms
-    return first <= open_time and step.close_time(last) >= to.close_time(open_time)
-
-
-def _float_sums(recording: KlineRecording) -> bool:
-    """Whether the file's sums are floats of whoever kept it: full tables with written-out times, not dumps."""
-    columns = recording.layout.columns
-    lines = text_head(recording.path).splitlines()
-    written_out = len(lines) > 1 and not lines[1].split(",")[0].isdigit()
-    return recording.layout.header and columns is not None and "trades" in columns and written_out

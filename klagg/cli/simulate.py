@@ -21,10 +21,14 @@ from klagg.simulator import (
     read_faults,
 )
 from klagg.simulator.faults import KINDS
+from klagg.simulator.synthetic import STRADDLE_SHARE
 
 _STATISTICS_S = 10.0
 _FAULTS_S = 0.25
 _SYMBOLS, _RATE, _SEED = 20, 200.0, 1
+EDGES_HELP = (
+    "share of minutes, 0 to 1, whose last aggTrade fills into the next one; 0.002 is about three a day and symbol"
+)
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -49,6 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--rate", type=float, metavar="R", help=f"its aggregate trades a second in total ({_RATE:g})")
     parser.add_argument("--seed", type=int, metavar="S", help=f"its seed ({_SEED})")
     parser.add_argument("--floor", type=float, metavar="S", help="its symbols trade at least once in S seconds (never)")
+    parser.add_argument("--edges", type=float, metavar="P", help=f"{EDGES_HELP} ({STRADDLE_SHARE:g})")
     parser.add_argument("--speed", type=float, default=1.0, metavar="X", help="exchange seconds a second (1)")
     parser.add_argument("--faults", metavar="FILE", help="a script of what goes wrong and when (see below)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (127.0.0.1)")
@@ -110,8 +115,9 @@ def _source(args: argparse.Namespace) -> MarketSource:
             _RATE if args.rate is None else args.rate,
             _SEED if args.seed is None else args.seed,
             floor_s=args.floor,
+            straddle_share=STRADDLE_SHARE if args.edges is None else args.edges,
         )
-    for option in ("symbols", "rate", "seed", "floor"):
+    for option in ("symbols", "rate", "seed", "floor", "edges"):
         if getattr(args, option) is not None:
             raise ValueError(f"--{option} shapes a synthetic market and cannot be given with --trades.")
     return RecordedMarket.load(args.trades, args.symbol)

@@ -6,7 +6,7 @@ import csv
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -29,15 +29,25 @@ class Content(Enum):
     CSV_AGG_TRADES = "aggregate trades dump"
     CSV_TRADES = "trades dump"
     CSV_KLINES = "klines table"
+    JSON_KLINES = "klines as JSON objects"
+    ANSWER_KLINES = "answer of klagg's /api/klines"
+    ARROW_KLINES = "Arrow table of klines"
+    PARQUET_KLINES = "Parquet table of klines"
 
 
 @dataclass(frozen=True, slots=True)
 class RecordingLayout:
-    """What a recording holds; for tables also the place of each column by name, and whether a header comes first."""
+    """What a recording holds; for tables also the place of each column by name, and whether a header comes first.
+
+    `names` are the columns' own names, in their order, where each row brings them along. `exact` says that whoever
+    wrote the file writes decimals and not floats: the exchange, or klagg.
+    """
 
     content: Content
     columns: Mapping[str, int] | None = None
     header: bool = False
+    names: tuple[str, ...] = ()
+    exact: bool = False
 
 
 _AGG_COLUMNS = ("a", "p", "q", "f", "l", "T", "m")
@@ -75,7 +85,17 @@ _OPTIONAL_KLINE_HEADERS: Mapping[str, Sequence[str]] = {
     "trades": ("count", "trade_count", "trades", "number_of_trades", "num_trades"),
     "taker_buy_volume": ("taker_buy_volume", "taker_buy_base", "taker_buy_base_asset_volume", "taker_buy_base_volume"),
     "taker_buy_quote_volume": ("taker_buy_quote_volume", "taker_buy_quote", "taker_buy_quote_asset_volume"),
+    "closed": ("closed",),
+    "complete": ("complete",),
+    "official": ("official",),
 }
+
+_ANSWER = re.compile(
+    r"""\{ (?: \s*"(?:symbol|interval|stale_for_ms)"\s*:\s*(?:"[^"]{0,100}"|[0-9]{1,20}|null)\s*, )*
+        \s*"klines"\s*:\s*\[""",
+    re.VERBOSE,
+)
+"""How an answer of klagg's /api/klines begins."""
 
 
 def detect(head: str) -> RecordingLayout | None:
@@ -85,9 +105,11 @@ def detect(head: str) -> RecordingLayout | None:
         return None
     if text[0] == "[":
         return _json_array(text)
+    if _ANSWER.match(text):
+        return RecordingLayout(Content.ANSWER_KLINES, exact=True)
     first_line = text.split("\n", 1)[0]
     if text[0] == "{" or CAPTURE_PREFIX.match(first_line) or SOCKET_URL.match(first_line):
-        return RecordingLayout(Content.CAPTURE)
+        return RecordingLayout(Content.CAPTURE, exact=True)
     return _table(next(csv.reader([first_line.rstrip("\r")]), []))
 
 
@@ -97,7 +119,7 @@ def _json_array(text: str) -> RecordingLayout | None:
     except (ValueError, RecursionError):
         return None
     if isinstance(item, list):
-        return RecordingLayout(Content.REST_KLINES) if len(item) >= len(KLINE_COLUMNS) else None
+        return RecordingLayout(Content.REST_KLINES, exact=True) if len(item) >= len(KLINE_COLUMNS) else None
     if not isinstance(item, dict):
         return None
     fields = unwrapped(item)
@@ -105,7 +127,15 @@ def _json_array(text: str) -> RecordingLayout | None:
         return RecordingLayout(Content.REST_AGG_TRADES)
     if {"id", "price", "qty", "time"} <= fields.keys():
         return RecordingLayout(Content.REST_TRADES)
-    return None
+    return klines_by_name(list(item), Content.JSON_KLINES)
+
+
+def klines_by_name(names: Sequence[str], content: Content) -> RecordingLayout | None:
+    """The layout of rows of klines that bring their columns' names along; None if these are not those of klines."""
+    known = _table_with_header([str(each).strip().lower().replace(" ", "_") for each in names])
+    if known is None or known.content is not Content.CSV_KLINES:
+        return None
+    return replace(known, content=content, header=False, names=tuple(names))
 
 
 def unwrapped(item: dict[str, Any]) -> dict[str, Any]:
@@ -130,7 +160,7 @@ def _table_with_header(names: Sequence[str]) -> RecordingLayout | None:
             continue
         if content is Content.CSV_KLINES:
             columns |= _places(names, _OPTIONAL_KLINE_HEADERS)
-        return RecordingLayout(content, columns, header=True)
+        return RecordingLayout(content, columns, header=True, exact="closed" in columns)
     return None
 
 

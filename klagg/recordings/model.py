@@ -36,7 +36,8 @@ class Trade:
 class OfficialKline:
     """One kline as the exchange published it; decimals are its strings, None marks a column the file lacks.
 
-    `close_time_ms` is the last millisecond of the bar. `volume` and `taker_buy_volume` are in the base asset.
+    `close_time_ms` is the last millisecond of the bar. `volume` and `taker_buy_volume` are in the base asset. `whole`
+    is False where the file itself says that the bar may lack trades: in klagg's own, neither complete nor official.
     """
 
     open_time_ms: int
@@ -50,3 +51,4 @@ class OfficialKline:
     trades: int | None = None
     taker_buy_volume: str | None = None
     taker_buy_quote_volume: str | None = None
+    whole: bool = True

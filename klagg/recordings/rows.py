@@ -105,6 +105,10 @@ def kline_row(row: Sequence[Any], columns: Mapping[str, int]) -> OfficialKline:
         value = cell(name)
         return None if value is None else kline_decimal_text(name.replace("_", " "), value)
 
+    def proven(name: str) -> bool:
+        value = cell(name)
+        return value not in {None, ""} and boolean(name, value)
+
     close_time = cell("close_time_ms")
     trades = cell("trades")
     return OfficialKline(
@@ -119,7 +123,18 @@ def kline_row(row: Sequence[Any], columns: Mapping[str, int]) -> OfficialKline:
         trades=None if trades is None else integer("trade count", trades),
         taker_buy_volume=optional("taker_buy_volume"),
         taker_buy_quote_volume=optional("taker_buy_quote_volume"),
+        whole="complete" not in columns or proven("complete") or proven("official"),
     )
+
+
+def is_closed(row: Sequence[Any], columns: Mapping[str, int]) -> bool:
+    """Whether a row is of a bar that is over; a table without such a column holds none but those."""
+    place = columns.get("closed")
+    if place is None:
+        return True
+    if place >= len(row):
+        raise BadValue(f"the row has {len(row)} columns where {place + 1} are expected")
+    return boolean("closed flag", row[place])
 
 
 KLINE_COLUMNS: Mapping[str, int] = {

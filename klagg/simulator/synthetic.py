@@ -22,6 +22,9 @@ from klagg.simulator.synthetic_model import HOUR_MS, MINUTE_MS, TradeSchedule, b
 LISTED_MS = 1_767_225_600_000
 """2026-01-01: when a synthetic market's symbols are listed unless told otherwise."""
 
+STRADDLE_SHARE = 0.002
+"""The share of a symbol's minutes at whose end an aggregate trade fills into the next one: about three a day."""
+
 _CACHED_ROWS_MAX = 500_000
 _HISTORY_TRADES_MAX = 50_000_000
 _RATE_MAX = 20_000
@@ -40,13 +43,13 @@ class SyntheticMarket:
         *,
         floor_s: float | None = None,
         listed_ms: int = LISTED_MS,
-        straddle_share: float = 0.25,
+        straddle_share: float = STRADDLE_SHARE,
         history_ms: int | None = None,
     ) -> None:
         """`symbols` (≥ 1) with `rate` aggregate trades a second in total (> 0).
 
         `floor_s` (1 to 60): every symbol trades at least once in so many seconds, as part of the rate; without it the
-        quietest do so once in 150 s on average. `listed_ms` is floored to the hour. `straddle_share`: see
+        quietest do so once in 150 s on average. `listed_ms` is floored to the hour. `straddle_share` (0 to 1): see
         `generate_minute`; 0 makes klines of aggregate trades equal those of fills. `history_ms`: how far back klines
         are told (the default is a day, or less where that would be more than 50 million trades). Raises ValueError
         with a sentence for values out of range.
@@ -59,9 +62,13 @@ class SyntheticMarket:
             raise ValueError(f"The seed must not be negative: {seed}.")
         if floor_s is not None and not _FLOOR_S_MIN <= floor_s <= _FLOOR_S_MAX:
             raise ValueError(f"The floor must lie between {_FLOOR_S_MIN} and {_FLOOR_S_MAX} seconds, not {floor_s:g}.")
+        if not 0 <= straddle_share <= 1:
+            raise ValueError(f"The share of minutes with an edge must lie between 0 and 1, not {straddle_share:g}.")
         self._describe: dict[str, object] = {"source": "synthetic", "symbols": symbols, "rate": rate, "seed": seed}
         if floor_s is not None:
             self._describe["floor"] = floor_s
+        if straddle_share != STRADDLE_SHARE:
+            self._describe["edges"] = straddle_share
         self._seed = seed
         self._straddle_share = straddle_share
         self._models = build_models(symbols, rate, seed, floor_s)

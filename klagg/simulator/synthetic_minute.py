@@ -62,7 +62,8 @@ def generate_minute(
     """The `count` aggregate trades of `minute` (since 1970), the first of which has the id `first_agg_id`.
 
     There are exactly two fill ids for each aggregate trade of a minute, so that fill ids, too, follow from the
-    minute's number. `straddle_share` is the share of minutes whose last aggregate trade fills across the minute's end.
+    minute's number. `straddle_share` is the share of minutes whose last aggregate trade fills across the minute's end;
+    in no other minute does one.
     """
     rng = np.random.default_rng((seed, 2, model.index, minute))
     start_ms = minute * MINUTE_MS
@@ -80,6 +81,8 @@ def generate_minute(
     spans = np.where(rng.random(count) < _SPREAD_OUT_SHARE, np.minimum(rng.integers(0, _SPAN_MS_MAX, count), gaps), 0)
     if straddles:
         spans[-1] = gaps[-1]
+    elif count:
+        spans[-1] = min(spans[-1], gaps[-1] - 1)
     fill_times = times[owner] + position * spans[owner] // np.maximum(fills[owner] - 1, 1)
 
     makers = rng.random(count) < 0.5

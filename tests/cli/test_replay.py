@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import gzip
+import subprocess
+import sys
 from collections import defaultdict
+from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
 
 import pytest
 import ujson
 
+from gateway.files import encoder
 from klagg.cli.main import main
+from klagg.cli.replay import newest_of
 from klagg.intervals import interval
-from klagg.recordings import OfficialKline, open_klines
+from klagg.recordings import OfficialKline, open_klines, open_trades
 
 
 def summary(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
@@ -39,6 +44,98 @@ def test_replay_tells_a_row_that_differs(realdata: Path, tmp_path: Path, capsys:
     out = capsys.readouterr().out
     assert "different: volume 113.208 instead of 113.209" in out
     assert ujson.loads(out.splitlines()[-1]) == {"bars": 9, "exact": 6, "different": 1, "partial": 2}
+
+
+OFFICIAL = "official_um_klines_1m_btcusdt_2023-04-04_05.csv"
+RECORDED = "um_trade_btcusdt_2023-04-04_05.txt.gz"
+CUT_MS = (1_680_652_920_000, 1_680_653_040_000)
+"""Minutes 00:02 and 00:03 of the recording."""
+
+
+def recorded_lines(realdata: Path) -> list[str]:
+    return gzip.decompress((realdata / RECORDED).read_bytes()).decode().splitlines()
+
+
+def trade_ms(line: str) -> int:
+    return int(line.split('"T":')[1].split(",", maxsplit=1)[0])
+
+
+def test_trades_missing_in_the_middle_are_a_gap_and_named(realdata: Path, tmp_path: Path) -> None:
+    """The real command, in a process of its own."""
+    cut = tmp_path / "BTCUSDT.txt"
+    kept = [line for line in recorded_lines(realdata) if not CUT_MS[0] <= trade_ms(line) < CUT_MS[1]]
+    cut.write_text("\n".join(kept), encoding="utf-8")
+    words = ["--trades", str(cut), "--klines", str(realdata / OFFICIAL)]
+    done = subprocess.run(
+        [sys.executable, "-m", "klagg", "replay", *words], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (1, "")
+    found = ujson.loads(done.stdout.splitlines()[-1])
+    assert found == {"bars": 9, "exact": 5, "different": 0, "partial": 2, "gap": 2, "missing": 2844}
+    assert done.stdout.count("lacks ids 3535192249 to 3535195092 (2,844)\n") == 2
+    between = "between 2023-04-05 00:01:59.889 and 2023-04-05 00:04:00.100"
+    assert f"missing: BTCUSDT trade ids 3535192249 to 3535195092 (2,844), {between}\n" in done.stdout
+
+
+def test_missing_trades_are_named_without_official_rows_too(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = tmp_path / "BTCUSDT.txt"
+    kept = [line for at, line in enumerate(recorded_lines(realdata)) if at % 500 or at == 0]
+    cut.write_text("\n".join(kept), encoding="utf-8")
+    assert main(["replay", "--trades", str(cut)]) == 1
+    out = capsys.readouterr().out
+    assert out.count("\nmissing: BTCUSDT trade ids ") == 20
+    assert "\nand 5 more stretches (5)\n" in out
+    found = ujson.loads(out.splitlines()[-1])
+    assert (found["partial"], found["gap"], found["missing"]) == (2, 7, 25)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_recordings_come_in_any_order_and_may_overlap(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], turned: bool
+) -> None:
+    lines = recorded_lines(realdata)
+    parts = [lines[:5000], lines[4000:9000], lines[8999:]]
+    files = [tmp_path / f"BTCUSDT_{at}.txt" for at in range(3)]
+    for file, part in zip(files, parts, strict=True):
+        file.write_text("\n".join(part), encoding="utf-8")
+    order = [str(each) for each in (reversed(files) if turned else files)]
+    assert main(["replay", "--trades", *order, "--klines", str(realdata / OFFICIAL)]) == 0
+    assert summary(capsys) == {"bars": 9, "exact": 7, "different": 0, "partial": 2}
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "arrow", "parquet"])
+def test_replay_reads_klaggs_own_klines_and_no_open_bar(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    """The recording ends within its last minute: klagg's file of it holds that bar as open, with what it had."""
+    recording = str(realdata / RECORDED)
+    klines = newest_of([open_trades(recording)], interval("1m"), None)
+    file, path = encoder(name), tmp_path / f"klines.{name}"
+    opened = replace(klines[-1], revision=0, volume="1.000")
+    path.write_bytes(file.page([*klines[:-1], opened]) + file.end())
+    assert main(["replay", "--trades", recording, "--klines", str(path)]) == 0
+    assert summary(capsys) == {"bars": 9, "exact": 7, "different": 0, "partial": 2}
+    file = encoder(name)
+    path.write_bytes(file.page([*klines[:4], replace(klines[4], volume="1.000"), *klines[5:]]) + file.end())
+    assert main(["replay", "--trades", recording, "--klines", str(path)]) == 1
+    assert summary(capsys)["different"] == 1
+
+
+def test_replay_says_that_klines_are_on_another_grid(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "official.csv"
+    lines = (realdata / OFFICIAL).read_text(encoding="utf-8").splitlines()
+    moved = [
+        ",".join([str(int(line.split(",")[0]) + 30_000), *line.split(",")[1:6]]) for line in lines if line[0].isdigit()
+    ]
+    other.write_text("\n".join(["open_time,open,high,low,close,volume", *moved]), encoding="utf-8")
+    assert main(["replay", "--trades", str(realdata / RECORDED), "--klines", str(other)]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "is on another grid: its 1m bars open 30 seconds later than klagg's" in err
 
 
 def test_replay_fills_the_quiet_minutes(realdata: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -148,8 +245,9 @@ def test_rollup_equals_the_exchanges_own_rows(
         ]
     )
     lines = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()]
-    differing = [str(line["open_time"]) for line in lines[:-1] if line["verdict"] == "different"]
-    assert differing == wrong
+    found = [line for line in lines[:-1] if line["verdict"] in {"different", "gap"}]
+    assert [str(line["open_time"]) for line in found] == wrong
+    assert all(bool(line["lacks"]) == (line["verdict"] == "gap") for line in found)
     assert code == bool(wrong)
     assert lines[-1]["exact"] > 250
     assert lines[-1]["partial"] <= 1, "an unfinished last row"

@@ -83,6 +83,8 @@ async def test_it_plays_recordings(realdata: Path) -> None:
         (["--symbols", "0"], "A market needs at least 1 symbol, not 0."),
         (["--floor", "61"], "The floor must lie between 1 and 60 seconds, not 61."),
         (["--trades", __file__, "--floor", "5"], "--floor shapes a synthetic market"),
+        (["--trades", __file__, "--edges", "0.5"], "--edges shapes a synthetic market"),
+        (["--edges", "1.5"], "The share of minutes with an edge must lie between 0 and 1, not 1.5."),
         (["--rate", "-3"], "The rate must lie between 0 and 20,000 trades a second, not -3.0."),
         (["--speed", "0"], "The speed must lie above 0 and not above 1,000, not 0.0."),
         (["--port", "70000"], "The port must lie between 0 and 65535, not 70000."),

@@ -80,7 +80,7 @@ def test_auto_never_mixes_a_simulated_market_into_named_servers(section: dict[st
     assert choose("--source", "sim", settings=out_of_reach(**section)).simulator
 
 
-@pytest.mark.parametrize("option", ["--symbols", "--rate", "--seed", "--speed", "--trades"])
+@pytest.mark.parametrize("option", ["--symbols", "--rate", "--seed", "--edges", "--speed", "--trades"])
 def test_the_live_market_cannot_be_shaped(option: str) -> None:
     with pytest.raises(ConfigError, match=f"^{option} shapes a simulator"):
         choose(option, "3")
@@ -94,6 +94,7 @@ def test_markets_that_contradict_each_other_have_folders_of_their_own() -> None:
         ("--seed", "5"),
         ("--speed", "5"),
         ("--speed", "0.5"),
+        ("--edges", "0.25"),
         ("--symbols", "5", "--rate", "5"),
     ]
     folders = [choose("--source", "sim", *shape).folder for shape in shapes]

@@ -22,6 +22,8 @@ pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(300
 SPEED = 10
 WEIGHT = 120
 """In a minute of real time, which is ten of the exchange's."""
+EDGES = ("--edges", "0.25")
+"""Many more than the exchange has, so that every interval has some."""
 LOSS = """
 seed = 3
 
@@ -73,7 +75,7 @@ def test_a_lost_stretch_ends_in_an_amendment_and_its_finding_is_closed(
 ) -> None:
     script = tmp_path / "faults.toml"
     script.write_text(LOSS, encoding="utf-8")
-    market = ["--symbols", "4", "--rate", "60", "--speed", str(SPEED), "--faults", str(script), "--seed", "7"]
+    market = ["--symbols", "4", "--rate", "60", "--speed", str(SPEED), "--faults", str(script), "--seed", "7", *EDGES]
     database = migrated(database_url)
     with stack(
         tmp_path,
@@ -132,7 +134,7 @@ def test_a_lost_stretch_ends_in_an_amendment_and_its_finding_is_closed(
 def test_where_nothing_is_lost_nothing_is_said(tmp_path: Path, redis_url: str, database_url: str) -> None:
     """A quarter of an hour with quiet symbols, whose bars wait long for their proof: every minute is compared."""
     speed, symbols, minutes = 30, 10, 15
-    market = ["--symbols", str(symbols), "--rate", "40", "--speed", str(speed), "--seed", "11"]
+    market = ["--symbols", str(symbols), "--rate", "40", "--speed", str(speed), "--seed", "11", *EDGES]
     database = migrated(database_url)
     with stack(
         tmp_path,

@@ -5,8 +5,10 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from klagg.kline import NINE_VALUES, SUMS, Difference, Values, differences
+from klagg.kline import NINE_VALUES, SUMS, Difference, Values, differences, float_sum_error
 
 OURS: Values = {
     "open": Decimal("1.10"),
@@ -51,19 +53,30 @@ def test_what_a_side_does_not_have_is_not_compared() -> None:
 
 
 @pytest.mark.parametrize("name", sorted(SUMS))
-def test_sums_of_floats_are_compared_to_twelve_digits(name: str) -> None:
+@pytest.mark.parametrize("terms", [1, 60, 10_080])
+def test_sums_of_floats_are_compared_to_what_such_a_sum_can_hold(name: str, terms: int) -> None:
     value = Decimal(OURS[name] or 0)
-    near, far = value * (1 + Decimal("0.9E-12")), value * (1 + Decimal("1.1E-12"))
-    assert differences(OURS, {**OURS, name: near}, float_sums=True) == []
+    error = (terms + 1) * Decimal(2) ** -53
+    near, far = value * (1 + error * Decimal("0.9")), value * (1 + error * Decimal("1.1") + Decimal("1E-15"))
+    assert differences(OURS, {**OURS, name: near}, float_terms={name: terms}) == []
     assert [each.name for each in differences(OURS, {**OURS, name: near})] == [name]
-    assert [each.name for each in differences(OURS, {**OURS, name: far}, float_sums=True)] == [name]
+    assert [each.name for each in differences(OURS, {**OURS, name: far}, float_terms={name: terms})] == [name]
+
+
+@given(st.lists(st.decimals(0, 10**9, places=8), min_size=1, max_size=300))
+def test_a_float_sum_of_any_terms_is_within_its_error(terms: list[Decimal]) -> None:
+    exact = sum(terms, Decimal(0))
+    for text in (repr(sum(map(float, terms), 0.0)), f"{sum(map(float, terms), 0.0):.15g}"):
+        assert abs(Decimal(text) - exact) <= float_sum_error(Decimal(text), len(terms)) or not exact
 
 
 @pytest.mark.parametrize("name", sorted(set(NINE_VALUES) - SUMS))
 def test_prices_and_counts_are_exact_even_beside_sums_of_floats(name: str) -> None:
-    other = Decimal(OURS[name] or 0) * (1 + Decimal("1E-13"))
-    assert [each.name for each in differences(OURS, {**OURS, name: other}, float_sums=True)] == [name]
+    other = Decimal(OURS[name] or 0) * (1 + Decimal("1E-15"))
+    terms = dict.fromkeys(SUMS, 10_080)
+    assert [each.name for each in differences(OURS, {**OURS, name: other}, float_terms=terms)] == [name]
 
 
 def test_a_sum_of_zero_is_only_zero() -> None:
-    assert differences({**OURS, "volume": Decimal("1E-30")}, {**OURS, "volume": Decimal(0)}, float_sums=True) != []
+    ours, theirs = {**OURS, "volume": Decimal("1E-30")}, {**OURS, "volume": Decimal(0)}
+    assert differences(ours, theirs, float_terms={"volume": 60}) != []

@@ -73,7 +73,7 @@ def listing(source: MarketSource, symbol: str, now_ms: int) -> ContractListing |
 
 
 def test_other_symbols_are_untouched() -> None:
-    plain, changing = SyntheticMarket(8, 400, seed=5), market()
+    plain, changing = SyntheticMarket(8, 400, seed=5, straddle_share=0.25), market()
     assert told(changing, "SOLUSDT") == told(plain, "SOLUSDT")
     assert changing.bar("SOLUSDT", START_MS, at(60) - 1, END_MS) == plain.bar("SOLUSDT", START_MS, at(60) - 1, END_MS)
     assert changing.describe()["changing"] == ["BTCUSDT", "ETHUSDT"]
@@ -118,7 +118,9 @@ def test_a_delisted_symbol_settles_and_goes_and_comes_back_anew() -> None:
 
 def test_prices_use_their_new_decimals() -> None:
     changing = market()
-    plain = {trade.time_ms: trade.price for trade in told(SyntheticMarket(8, 400, seed=5), "BTCUSDT")}
+    plain = {
+        trade.time_ms: trade.price for trade in told(SyntheticMarket(8, 400, seed=5, straddle_share=0.25), "BTCUSDT")
+    }
     digits = {}
     for trade in told(changing, "BTCUSDT"):
         digits[trade.time_ms] = len(trade.price.partition(".")[2])

@@ -173,6 +173,27 @@ def test_without_straddling_aggregates_fold_to_the_same_klines() -> None:
         assert fold(bar.open_ms, bar.close_ms, trades) == bar
 
 
+def edges(market: SyntheticMarket, symbol: str, minutes: int) -> int:
+    """Minutes at whose end an aggregate trade fills into the next one."""
+    end_ms = START_MS + minutes * MINUTE_MS
+    fills = {fill.id: fill.time_ms for fill in market.fills_between(symbol, START_MS, end_ms + 10, end_ms + 1_000)}
+    trades = market.aggregates_between(symbol, START_MS, end_ms - 1, 10**7, end_ms + 1_000, newest=False)
+    return sum(fills[each.last] // MINUTE_MS > each.time_ms // MINUTE_MS for each in trades)
+
+
+@pytest.mark.parametrize(("symbol", "minutes"), [("BTCUSDT", 1440), ("SOLUSDT", 4320)])
+def test_edges_are_a_few_a_day_unless_more_are_asked_for(symbol: str, minutes: int) -> None:
+    """However busy a symbol is: BTCUSDT has a trade in the last moment of most minutes."""
+    few = SyntheticMarket(4, 40, seed=5)
+    assert 1 <= edges(few, symbol, minutes) / (minutes / 1440) <= 8
+    assert edges(SyntheticMarket(4, 40, seed=5), symbol, minutes) == edges(few, symbol, minutes)
+    assert edges(SyntheticMarket(4, 40, seed=5, straddle_share=0), symbol, minutes // 4) == 0
+    many = SyntheticMarket(4, 40, seed=5, straddle_share=0.25)
+    assert edges(many, symbol, 240) == pytest.approx(60, abs=20)
+    assert many.describe()["edges"] == 0.25
+    assert "edges" not in few.describe()
+
+
 def test_nothing_is_told_before_its_time_or_its_listing() -> None:
     market = SyntheticMarket(2, 20, seed=5)
     assert market.listings(LISTED_MS - 1) == ()

@@ -51,6 +51,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--symbols", type=int, metavar="N", help=f"symbols of the simulated market ({SYMBOLS})")
     parser.add_argument("--rate", type=float, metavar="R", help=f"its trades a second in total ({RATE:g})")
     parser.add_argument("--seed", type=int, metavar="S", help=f"its seed ({SEED})")
+    parser.add_argument(
+        "--edges",
+        type=float,
+        metavar="P",
+        help="share of its minutes whose last aggTrade fills into the next one (0.002: about three a day and symbol)",
+    )
     parser.add_argument("--trades", nargs="+", metavar="FILE", help="play these recordings instead")
     parser.add_argument("--speed", type=float, metavar="K", help="exchange seconds a second of a simulator (1)")
     parser.add_argument(
@@ -62,7 +68,9 @@ def choose(args: argparse.Namespace, settings: Settings) -> Source:
     """The source that the options choose. Raises ConfigError, or ExchangeUnavailable if the live exchange is required
     and cannot be reached."""
     given = [
-        name for name in ("symbols", "rate", "seed", "trades", "speed", "faults") if getattr(args, name) is not None
+        name
+        for name in ("symbols", "rate", "seed", "edges", "trades", "speed", "faults")
+        if getattr(args, name) is not None
     ]
     if given and args.source == "live":
         raise ConfigError(f"--{given[0]} shapes a simulator: it goes with --source sim or auto")
@@ -102,6 +110,9 @@ def _synthetic(args: argparse.Namespace) -> Source:
     shape = (symbols, rate, seed, speed)
     folder = "sim" if shape == (SYMBOLS, RATE, SEED, SPEED) else f"sim-{symbols}-{rate:g}-{seed}-x{speed:g}"
     arguments = ("--symbols", str(symbols), "--rate", f"{rate:g}", "--seed", str(seed), "--speed", f"{speed:g}")
+    if args.edges is not None:
+        folder = f"{folder}-edges{args.edges:g}"
+        arguments = (*arguments, "--edges", f"{args.edges:g}")
     title = f"simulator: {symbols} invented symbols, {rate:g} trades/s, ×{speed:g}"
     return Source(folder, arguments, "THE MARKET IS SIMULATED: these are invented trades, not the exchange's", title)
 
@@ -113,7 +124,7 @@ def _given(value: Number | None, default: Number) -> Number:
 
 def _recorded(args: argparse.Namespace) -> Source:
     """Recordings keep a folder of their own: their time is not now, and their ids are not another market's."""
-    shaping = [name for name in ("symbols", "rate", "seed") if getattr(args, name) is not None]
+    shaping = [name for name in ("symbols", "rate", "seed", "edges") if getattr(args, name) is not None]
     if shaping:
         raise ConfigError(f"--{shaping[0]} shapes an invented market and cannot be given with --trades")
     files = [str(Path(each).resolve()) for each in args.trades]
