@@ -21,7 +21,8 @@ SHARE_MAX = 1 / 3
 def test_a_rollover_of_750_symbols_keeps_nobody_waiting(redis_server: RedisServer, redis_url: str) -> None:
     """The best of a few pairs, because this machine may do something else meanwhile."""
     outputs = rollover()
-    at_once, in_parts = [], []
+    at_once: list[float] = []
+    in_parts: list[float] = []
     for _ in range(20):
         for klines_max, commits, waits in ((10**9, 1, at_once), (KLINES_MAX, 13, in_parts)):
             redis_server.command("FLUSHALL")
