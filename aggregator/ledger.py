@@ -336,13 +336,13 @@ class Ledger:
             return taint
         for slot, rows in rows_by_slot(slots, np.isin(slots, [*self.gaps, *self.lost])):
             gaps = [*self.gaps.get(slot, ()), *self.lost.get(slot, ())]
-            befores = np.array([gap.before_time for gap in gaps], np.int64)
-            afters = np.array([gap.after_time for gap in gaps], np.int64)
+            befores_ms = np.array([gap.before_time for gap in gaps], np.int64)
+            afters_ms = np.array([gap.after_time for gap in gaps], np.int64)
             opening, closing = opens[rows, None], next_opens[rows, None]
             # [bars, gaps]: which overlap, and of those, which do so in official minutes alone.
-            overlap = (befores < closing) & (afters >= opening)
-            first_ms = np.maximum(befores, opening)[overlap]
-            last_ms = np.minimum(afters, closing - 1)[overlap]
+            overlap = (befores_ms < closing) & (afters_ms >= opening)
+            first_ms = np.maximum(befores_ms, opening)[overlap]
+            last_ms = np.minimum(afters_ms, closing - 1)[overlap]
             covered = self.coverage.holds(slot, first_ms - first_ms % MINUTE_MS, last_ms + 1)
             overlap[overlap] = ~covered
             taint[rows] = overlap.any(axis=1)
