@@ -4,7 +4,7 @@ import { get } from "./api.js";
 import { Bars, fromEvent } from "./bars.js";
 import { showBar } from "./details.js";
 import { byId, say } from "./dom.js";
-import { digits } from "./format.js";
+import { digits, unitOf } from "./format.js";
 import { klineStream } from "./socket.js";
 
 const FIRST_ROWS = 500;
@@ -248,7 +248,7 @@ export class Chart {
     const { newest } = this.bars;
     if (newest) {
       const precision = Math.max(digits(newest.open), digits(newest.high), digits(newest.low), digits(newest.close));
-      this.#candles.applyOptions({ priceFormat: { type: "price", precision, minMove: 10 ** -precision } });
+      this.#candles.applyOptions({ priceFormat: { type: "price", precision, minMove: unitOf(precision) } });
     }
     const seconds = /s$/.test(this.#interval);
     this.#chart.timeScale().applyOptions({ secondsVisible: seconds, timeVisible: !/[dwM]$/.test(this.#interval) });

@@ -54,5 +54,8 @@ export function span(ms) {
 /** How many digits stand behind the point. */
 export const digits = (text) => (String(text).split(".")[1] ?? "").length;
 
+/** The unit of so many decimals. A text is read to the nearest number; a power of ten is only computed near to it. */
+export const unitOf = (decimals) => Number(`1e-${decimals}`);
+
 /** Text for a sentence: one thing, several things. */
 export const count = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;
