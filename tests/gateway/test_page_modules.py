@@ -211,4 +211,5 @@ async def test_values_are_written_exactly_and_times_in_utc(page: Page) -> None:
         "2026-11-06 21:20:00.123",
         "2026-11-06 21:20:00",
         "1 234 567",
+        *("1", "0.00001", "0.000001", "1e-7"),
     ]
