@@ -77,12 +77,7 @@ def generate_minute(
     starts = np.cumsum(fills) - fills
     owner = np.repeat(np.arange(count), fills)
     position = np.arange(len(owner)) - starts[owner]
-    gaps = np.append(times[1:], MINUTE_MS) - times
-    spans = np.where(rng.random(count) < _SPREAD_OUT_SHARE, np.minimum(rng.integers(0, _SPAN_MS_MAX, count), gaps), 0)
-    if straddles:
-        spans[-1] = gaps[-1]
-    elif count:
-        spans[-1] = min(spans[-1], gaps[-1] - 1)
+    spans = _spans(rng, times, straddles=straddles)
     fill_times = times[owner] + position * spans[owner] // np.maximum(fills[owner] - 1, 1)
 
     makers = rng.random(count) < 0.5
@@ -135,6 +130,17 @@ def _fills_per_aggregate(rng: np.random.Generator, count: int, extra: int, *, st
         heavy = rng.integers(0, count, max(count // 3, 1))
         fills += np.bincount(heavy[rng.integers(0, len(heavy), extra)], minlength=count)
     return fills
+
+
+def _spans(rng: np.random.Generator, times: Ints, *, straddles: bool) -> Ints:
+    """How long (ms) the fills of each aggregate trade take, shape of `times`: at most until the next one, and over the
+    minute's end only if the last one straddles it."""
+    count = len(times)
+    gaps = np.append(times[1:], MINUTE_MS) - times
+    spans = np.where(rng.random(count) < _SPREAD_OUT_SHARE, np.minimum(rng.integers(0, _SPAN_MS_MAX, count), gaps), 0)
+    if count:
+        spans[-1] = gaps[-1] if straddles else min(spans[-1], gaps[-1] - 1)
+    return spans
 
 
 def _with_uncounted_fill(trades: MinuteTrades, after: int, model: SymbolModel) -> MinuteTrades:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import ujson
 
+from gateway.files import encoder
 from klagg.cli.main import main as klagg
+from klagg.cli.replay import newest_of
 from klagg.drivers.postgres import Database
-from klagg.intervals import MINUTE_MS
+from klagg.intervals import MINUTE, MINUTE_MS
 from klagg.kline import Values
+from klagg.recordings import open_trades
 from tests.aggregator.kit import T0
 from tests.auditors.test_classify import LASTING, folded, market, official
 from writers.kline_table import upsert
@@ -111,6 +115,37 @@ def test_recorded_trades_against_official_rows(realdata: Path, capsys: pytest.Ca
     counts = summary(capsys.readouterr().out)
     assert counts["exact"] == 7
     assert counts["exact"] + counts["local_gap"] == counts["bars"]
+
+
+RECORDED, OFFICIAL = "um_trade_btcusdt_2023-04-04_05.txt.gz", "official_um_klines_1m_btcusdt_2023-04-04_05.csv"
+ONE = ["--symbols", "BTCUSDT", "--intervals", "1m"]
+
+
+def test_klines_on_another_grid_are_one_sentence(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = (realdata / OFFICIAL).read_text(encoding="utf-8").splitlines()
+    cells = [line.split(",") for line in lines if line[0].isdigit()]
+    moved = tmp_path / "moved.csv"
+    rows = [",".join([str(int(each[0]) - 20_000), *each[1:6]]) for each in cells]
+    moved.write_text("\n".join(["open_time,open,high,low,close,volume", *rows]), encoding="utf-8")
+    assert klagg(["audit", "--trades", str(realdata / RECORDED), "--klines", str(moved), *ONE]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert "is on another grid: its 1m bars open 20 seconds earlier than klagg's" in err
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "arrow", "parquet"])
+def test_klaggs_own_klines_and_no_open_bar(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
+) -> None:
+    trades = realdata / RECORDED
+    klines = newest_of([open_trades(trades)], MINUTE, None)
+    file, path = encoder(name), tmp_path / f"klines.{name}"
+    path.write_bytes(file.page([*klines[:-1], replace(klines[-1], revision=0, volume="1.000")]) + file.end())
+    assert klagg(["audit", "--trades", str(trades), "--klines", str(path), *ONE]) == 0
+    counts = summary(capsys.readouterr().out)
+    assert (counts["bars"], counts["exact"]) == (7, 7), "the first minute is not complete, the last one was open"
 
 
 def test_a_capture_that_holds_trades_and_klines(realdata: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -230,7 +230,10 @@ def test_klaggs_own_files_and_their_open_bar(tmp_path: Path, capsys: pytest.Capt
     source = write_own(tmp_path / f"minutes.{name}", rows)
     assert main(["rollup", "--klines", source, "--to", "1h", "--json"]) == 0
     *bars, found = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()]
-    assert [(each["coverage"], Decimal(each["volume"])) for each in bars] == [("whole", 60), ("partial", 59)]
+    assert [(each["coverage"], Decimal(each["volume"])) for each in bars] == [
+        ("whole", Decimal(60)),
+        ("partial", Decimal(59)),
+    ]
     assert found == {"bars": 2, "exact": 0, "different": 0, "partial": 1}
 
 
@@ -238,7 +241,7 @@ def test_klaggs_own_files_and_their_open_bar(tmp_path: Path, capsys: pytest.Capt
 def test_klaggs_own_files_to_compare_with(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """A bar that is open, and one that klagg calls neither complete nor official, are held against nothing."""
     source = write_own(tmp_path / "minutes.csv", [own(at) for at in range(240)])
-    sums = {"volume": "60.000", "quote_volume": "3846006.00000", "taker_buy_volume": "30.000"}
+    sums: dict[str, Any] = {"volume": "60.000", "quote_volume": "3846006.00000", "taker_buy_volume": "30.000"}
     each = own(0)
     sums |= {"trades": each.trades * 60, "taker_buy_quote_volume": str(Decimal(each.taker_buy_quote_volume) * 60)}
     hourly = [

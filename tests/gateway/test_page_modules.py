@@ -34,11 +34,11 @@ async ([status, open, findings]) => {
 
 FORMAT = """
 async () => {
-  const { decimal, percent, short, span, utc, whole } = await import("/page/format.js");
+  const { decimal, percent, short, span, unitOf, utc, whole } = await import("/page/format.js");
   return [
     decimal("1234567.000100"), decimal("0.1"), decimal("-1234"), decimal(null),
     percent(-0.001), percent("1.005"), percent(null), short("1234567890"), span(950), span(119000), span(3600000),
-    utc(1794000000123), utc(1794000000000), whole(1234567),
+    utc(1794000000123), utc(1794000000000), whole(1234567), ...[0, 5, 6, 7].map((decimals) => String(unitOf(decimals))),
   ];
 }
 """
@@ -253,6 +253,7 @@ async def test_values_are_written_exactly_and_times_in_utc(page: Page) -> None:
         "2026-11-06 21:20:00.123",
         "2026-11-06 21:20:00",
         "1 234 567",
+        *("1", "0.00001", "0.000001", "1e-7"),
     ]
 
 

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from gateway.files import encoder
 from klagg.errors import RecordingError
 from klagg.intervals import INTERVALS
+from klagg.kline import Kline
 from klagg.recordings.klines import open_klines
+from tests.gateway.kit import kline
 from tests.writers.backfillkit import (
     CLOSED_MS,
     END_MS,
@@ -205,3 +210,24 @@ def test_real_dumps_are_read_fast_and_to_the_last_digit(realdata: Path, monkeypa
         for k in open_klines(str(part.path))
     ]
     assert found == [tuple(map(str, row)) for row in recorded]
+
+
+@pytest.mark.parametrize("name", ["csv", "json", "arrow", "parquet"])
+def test_klaggs_own_download_and_its_open_bar(tmp_path: Path, name: str) -> None:
+    """The last bar was open when the file was made: it is no bar of the exchange's history."""
+    day = START_MS // 86_400_000 * 86_400_000
+
+    def own(at: int, **other: Any) -> Kline:
+        opened = day + at * 60_000
+        return replace(kline(open_time=opened), **{"close_time": opened + 59_999, **other})
+
+    file, path = encoder(name), tmp_path / f"BTCUSDT-1m-2024-09.{name}"
+    bars = [*(own(at) for at in range(5)), own(5, revision=0, complete=0)]
+    path.write_bytes(file.page(bars) + file.end())
+    (part,) = find_dumps(tmp_path, 0, EVER_MS).parts
+    assert [int(row[0]) for row in read(part, EVER_MS)] == [day + at * 60_000 for at in range(5)]
+    file = encoder(name)
+    path.write_bytes(file.page([*bars[:2], own(2, complete=0)]) + file.end())
+    (part,) = find_dumps(tmp_path, 0, EVER_MS).parts
+    with pytest.raises(RecordingError, match="that it is not complete"):
+        read(part, EVER_MS)

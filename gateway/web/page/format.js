@@ -54,7 +54,7 @@ export function span(ms) {
 /** How the chart writes prices such as `texts`: all their digits, in steps of the exchange's tick if they are multiples of it. */
 export const priceFormat = (texts, tick) => {
   const precision = Math.max(0, ...texts.map(digits));
-  const unit = Number(`1e-${precision}`); // 10 ** -5 is not 0.00001
+  const unit = unitOf(precision);
   const step = BigInt(scaled(tick ?? "0", precision) ?? 0);
   const fits = step > 0n && texts.every((text) => BigInt(scaled(text, precision)) % step === 0n);
   return { type: "price", precision, minMove: fits ? Number(tick) : unit };
@@ -69,6 +69,9 @@ const scaled = (text, precision) => {
 
 /** How many digits stand behind the point. */
 export const digits = (text) => (String(text).split(".")[1] ?? "").length;
+
+/** The unit of so many decimals. A text is read to the nearest number; a power of ten is only computed near to it. */
+export const unitOf = (decimals) => Number(`1e-${decimals}`);
 
 /** Text for a sentence: one thing, several things. */
 export const count = (number, one, many = `${one}s`) => `${whole(number)} ${number === 1 ? one : many}`;

@@ -17,6 +17,7 @@ from klagg.cli import locate
 from klagg.cli.audit import rest, summary
 from klagg.cli.backfill.command import words
 from klagg.cli.comparison import values_of_official
+from klagg.cli.grid import check_grid
 from klagg.cli.replay import newest_of
 from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError
@@ -38,9 +39,10 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "audit",
         help="compare our klines with the exchange's own, and explain what differs",
         description="Compares the klines of the database (or those that recorded trades give, --trades) with official "
-        "ones: those of the exchange's REST API, a folder of dumps as at data.binance.vision, or one file. What "
-        "differs is EDGE_SHIFT (fills at a close, proven by the bars' edge evidence), EXCHANGE_GAP, LOCAL_GAP, LATE "
-        "or UNEXPLAINED. The last line is a JSON summary; the exit code is 1 if anything is unexplained.",
+        "ones: those of the exchange's REST API, a folder of dumps as at data.binance.vision, or one file (a dump, a "
+        "capture, or klagg's own CSV, JSON, Arrow or Parquet). A bar is exact, or it differs: EDGE_SHIFT (fills at a "
+        "close, proven by the bars' edge evidence), EXCHANGE_GAP, LOCAL_GAP, LATE or UNEXPLAINED. The last line is a "
+        "JSON summary; the exit code is 1 if anything is unexplained.",
     )
     parser.add_argument("--symbols", nargs="+", metavar="SYMBOL", default=[], help="default: all that there are")
     parser.add_argument("--intervals", nargs="+", metavar="INTERVAL", default=[], help="default: all that there are")
@@ -184,11 +186,9 @@ def _official(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[Of
         if wanted and part.path is not None:
             files.setdefault((part.symbol, part.interval), []).append(part.path)
     for (symbol, interval), paths in files.items():
-        theirs = {
-            row.open_time_ms: values_of_official(row)
-            for each in paths
-            for row in open_klines(each, symbol, interval.name)
-        }
+        theirs: dict[int, Values] = {}
+        for each in paths:
+            theirs |= _rows_of(each, symbol, interval)
         if theirs:
             yield OfficialSeries(symbol, interval, theirs)
 
@@ -206,5 +206,14 @@ def _of_file(path: Path, symbols: Sequence[str], intervals: Sequence[Interval]) 
     if not symbols or len(intervals) != 1:
         raise ConfigError(f"{path} is one file: say with --symbols and --intervals whose klines it holds")
     for symbol in symbols:
-        rows = open_klines(path, symbol, intervals[0].name)
-        yield OfficialSeries(symbol, intervals[0], {row.open_time_ms: values_of_official(row) for row in rows})
+        theirs = _rows_of(path, symbol, intervals[0])
+        if theirs:
+            yield OfficialSeries(symbol, intervals[0], theirs)
+
+
+def _rows_of(path: Path, symbol: str, interval: Interval) -> dict[int, Values]:
+    """The values of a file's bars by open time, without those that the file itself calls not complete. ConfigError if
+    they are on another grid."""
+    rows = list(open_klines(path, symbol, interval.name))
+    check_grid(rows, interval, str(path))
+    return {row.open_time_ms: values_of_official(row) for row in rows if row.whole}

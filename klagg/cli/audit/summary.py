@@ -50,15 +50,16 @@ def add_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--summary",
         action="store_true",
-        help=f"show what was audited, by day and for the worst symbols (default: of the last {DAYS} days)",
+        help=f"show what was audited and which share is exact, explained and unexplained, by day and for the worst "
+        f"symbols (default: of the last {DAYS} days)",
     )
 
 
 def show(
     url: str, *, from_ms: int | None, to_ms: int | None, symbols: Sequence[str], intervals: Sequence[str], as_json: bool
 ) -> int:
-    """Print the days that begin in [from, to), the worst symbols, and a JSON object with the sums; 1 if anything is
-    unexplained. Empty `symbols` and `intervals` are all. Errors of `Database`."""
+    """Print the days that begin in [from, to), the worst symbols, the shares, and a JSON object with the sums; 1 if
+    anything is unexplained. Empty `symbols` and `intervals` are all. Errors of `Database`."""
     until_ms = EVER_MS if to_ms is None else to_ms  # a simulated market may be ahead of this machine's clock
     since_ms = min(int(local_ms()), until_ms) - DAYS * DAY_MS if from_ms is None else from_ms
     first_ms, wanted = since_ms // DAY_MS * DAY_MS, intervals or list(INTERVALS)
@@ -77,6 +78,7 @@ def show(
         print("No day of this range was counted or audited yet.")
     else:
         print("\n".join([*_table("day", days), "", "The worst symbols:", *_table("symbol", worst)]))
+        print(f"\n{_truth(days)}")
         if elsewhere["findings"]:
             print(f"\nOpen findings about no single symbol: {elsewhere['findings']}")
     total = {name: sum(row[name] for row in days) for name in SUMS}
@@ -90,16 +92,43 @@ def _date(day_ms: int) -> str:
 
 
 def _table(first: str, rows: Sequence[Row]) -> list[str]:
-    """Lines in columns: what they are about, their sums, and how much is complete, official and confirmed."""
-    heads = [first, *_HEADS.values(), "complete %", "official %", "exact %"]
+    """Lines in columns: what they are about, their sums, and how much is complete, official, exact, explained and
+    unexplained."""
+    heads = [first, *_HEADS.values(), "complete %", "official %", "exact %", "explained %", "unexplained %"]
     lines = [heads]
     for row in rows:
         shares = [_percent(row[name], row["expected"]) for name in ("complete", "official")]
-        shares.append(_percent(row["exact"], row["audited"]))
+        shares += (_percent(row["exact"], row["audited"]), _percent(_explained(row), row["audited"]))
+        shares.append(_percent_up(row["unexplained"], row["audited"]))
         lines.append([row[first], *(str(row[name]) for name in SUMS), *shares])
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
     texts = [[text.rjust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
     return ["  ".join([line[0].ljust(widths[0]), *text[1:]]) for line, text in zip(lines, texts, strict=True)]
+
+
+def _explained(row: Row) -> int:
+    """Audited bars that differ from the exchange's own for a known reason, which lies with the exchange."""
+    return int(row["edge_shift"] + row["exchange_gap"])
+
+
+def _truth(rows: Sequence[Row]) -> str:
+    """How many of the audited bars are exact, and what is with the others, in a sentence."""
+    total = {name: sum(row[name] for row in rows) for name in SUMS}
+    audited = total["audited"]
+    if not audited:
+        return "No bar was audited yet."
+    return (
+        f"Of {audited:,} audited bars {_percent(total['exact'], audited)} % are exact, "
+        f"{_percent(_explained(total), audited)} % differ and are explained (edge shift {total['edge_shift']:,}, "
+        f"exchange gap {total['exchange_gap']:,}), {_percent_up(total['unexplained'], audited)} % are unexplained, and "
+        f"{total['local_gap'] + total['late']:,} are not settled (local gap {total['local_gap']:,}, "
+        f"late {total['late']:,})."
+    )
+
+
+def _percent_up(part: int, whole: int) -> str:
+    """Rounded up, so that only none is 0."""
+    return f"{-(-part * 10_000 // whole) / 100:.2f}" if whole else "–"
 
 
 def _percent(part: int, whole: int) -> str:

@@ -109,10 +109,10 @@ def _synthetic(args: argparse.Namespace) -> Source:
     seed, speed = _given(args.seed, SEED), _given(args.speed, SPEED)
     shape = (symbols, rate, seed, speed)
     folder = "sim" if shape == (SYMBOLS, RATE, SEED, SPEED) else f"sim-{symbols}-{rate:g}-{seed}-x{speed:g}"
-    arguments = ("--symbols", str(symbols), "--rate", f"{rate:g}", "--seed", str(seed), "--speed", f"{speed:g}")
+    edges: tuple[str, ...] = ()
     if args.edges is not None:
-        folder = f"{folder}-edges{args.edges:g}"
-        arguments = (*arguments, "--edges", f"{args.edges:g}")
+        folder, edges = f"{folder}-edges{args.edges:g}", ("--edges", f"{args.edges:g}")
+    arguments = ("--symbols", str(symbols), "--rate", f"{rate:g}", "--seed", str(seed), "--speed", f"{speed:g}", *edges)
     title = f"simulator: {symbols} invented symbols, {rate:g} trades/s, ×{speed:g}"
     return Source(folder, arguments, "THE MARKET IS SIMULATED: these are invented trades, not the exchange's", title)
 
