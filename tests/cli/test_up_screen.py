@@ -122,7 +122,7 @@ def test_a_wide_picture_shows_whole_klines() -> None:
         "1.7",
         "98765432109.876",
         "12345",
-        "yes",
+        "complete",
     ]
 
 
