@@ -109,7 +109,7 @@ async def test_a_choice_that_is_not_there_is_waited_for(
             assert "waiting" not in standing(context)
 
 
-@pytest.mark.parametrize("status", ["TRADING_HALT", "BREAK_2027", ""])
+@pytest.mark.parametrize("status", ["TRADING_HALT", "BREAK_2027", "", "PENDING_TRADING"])
 async def test_a_halted_symbol_stays_subscribed(streams: Streams, redis_url: str, status: str) -> None:
     async with SmallExchange().running() as exchange, Market(exchange, list(SYMBOLS)).running():
         context = a_context(exchange, redis_url, **hasty(), clock={"listings_s": 1})
@@ -122,7 +122,7 @@ async def test_a_halted_symbol_stays_subscribed(streams: Streams, redis_url: str
             assert marked(streams) == set(SYMBOLS)
         assert not exchange.messages, "nothing was unsubscribed from"
         assert words_of(context, "contract_type") == len(SYMBOLS)
-        assert words_of(context, "status") == (status != "TRADING_HALT")
+        assert words_of(context, "status") == (status in ("BREAK_2027", ""))
 
 
 def words_of(context: AsyncContext, kind: str) -> int:
