@@ -118,11 +118,17 @@ class Api:
         live = self.market.live_symbols()
         gone = sorted(self.market.stored.difference(live))
         rows = [self._symbol(symbol) for symbol in live]
-        rows += (_row_of_symbol(symbol, None, None) for symbol in gone)
+        rows += (_row_of_symbol(symbol, self._listed_as(symbol), None, None) for symbol in gone)
         return {"stale_for_ms": self.market.stale_for_ms(steady_ms()), "symbols": rows}
 
     def _symbol(self, symbol: str) -> dict[str, object]:
-        return _row_of_symbol(symbol, self.market.last(symbol), self.market.newest(symbol, DAY))
+        newest, day = self.market.last(symbol), self.market.newest(symbol, DAY)
+        return _row_of_symbol(symbol, self._listed_as(symbol), newest, day)
+
+    def _listed_as(self, symbol: str) -> str | None:
+        """The symbol's status as the exchange lists it; None where nothing is known."""
+        listed = self.market.listed.get(symbol)
+        return listed.status if listed is not None and listed.status else None
 
     async def _gaps(self, values: Values) -> object:
         return {"gaps": await self._stored().gaps(values["symbol"], values["open"], values["limit"])}
@@ -257,13 +263,14 @@ async def _with_database_problems(answer: Awaitable[Any]) -> Any:
         raise ApiProblem(503, "database_away", "the database cannot answer now; try again later") from away
 
 
-def _row_of_symbol(symbol: str, last: LiveBar | None, day: LiveBar | None) -> dict[str, object]:
+def _row_of_symbol(symbol: str, status: str | None, last: LiveBar | None, day: LiveBar | None) -> dict[str, object]:
     change = None
     if last is not None and day is not None and Decimal(day.open):
         change = str(round((Decimal(last.close) / Decimal(day.open) - 1) * 100, 2))
     return {
         "symbol": symbol,
         "live": last is not None,
+        "status": status,
         "time": last.at_ms if last else None,
         "price": last.close if last else None,
         "open": day.open if day else None,

@@ -112,7 +112,16 @@ def _schemas_of_bars() -> dict[str, Schema]:
         "Kline": _object({name: _kline_field(name) for name in KLINE_FIELDS}),
         "KlineRows": _list(_ref("Kline")),
         "Klines": _object({**series, "stale_for_ms": INTEGER, "klines": _list(_ref("Kline"))}),
-        "Symbol": _object({"symbol": TEXT, "live": BOOLEAN, "time": MAYBE_TIME, **price, "trades": MAYBE_INTEGER}),
+        "Symbol": _object(
+            {
+                "symbol": TEXT,
+                "live": BOOLEAN,
+                "status": MAYBE_TEXT,
+                "time": MAYBE_TIME,
+                **price,
+                "trades": MAYBE_INTEGER,
+            }
+        ),
         "Symbols": _object({"stale_for_ms": INTEGER, "symbols": _list(_ref("Symbol"))}),
     }
 

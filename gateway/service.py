@@ -36,6 +36,8 @@ from klagg.wire.keys import Keys
 
 SURVEY_S: Final = 2.0
 NAMES_S: Final = 60.0
+LISTED_S: Final = 5.0
+"""How often the listings in the table are read: a halt must soon be seen."""
 """How often the names in the table are read."""
 
 ALARM_HEADER: Final = "X-Klagg-Alarm"
@@ -200,14 +202,18 @@ class GatewayService:
                 shard.state.release(floor_ms(milliseconds_of(shard.position), kept_ms, unwritten))
 
     async def _read_names_repeatedly(self) -> None:
-        """Read the names in the table; symbols that are not traded any more have a history too."""
+        """Read the listings in the table, and less often its names: symbols that are not traded any more have a history
+        too."""
+        names_s = 0.0
         while self.store:
             try:
-                self.market.stored = await self.store.symbols()
+                if time.monotonic() >= names_s:
+                    self.market.stored = await self.store.symbols()
+                    names_s = time.monotonic() + NAMES_S
                 self.market.listed = await self.store.listings()
             except (DatabaseUnavailable, DatabaseRefused, StoreBusy) as away:
                 self._context.log.warning("the names in the table could not be read: %s", away)
-            if not await self._context.sleep(NAMES_S):
+            if not await self._context.sleep(LISTED_S):
                 return
 
 

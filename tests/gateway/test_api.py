@@ -98,9 +98,16 @@ async def test_symbols_have_prices_and_their_day(
 ) -> None:
     upsert(database, [kline("GONEUSDT")])
     teller.tell({BTC: {"close": "110.00"}, ("BTCUSDT", "1d"): {"open": "100.00", "quote_volume": "5.5"}})
+    listing = (
+        "INSERT INTO symbols (symbol, generation, price_scale, qty_scale, status, listed_at, last_seen) "
+        "VALUES ('BTCUSDT', 1, 2, 3, 'TRADING_HALT', now(), now())"
+    )
+    with database.transaction():
+        database.execute(listing)
     async with running(redis_url, database_url) as client:
-        await eventually(lambda: client.gateway.market.stored)
+        await eventually(lambda: client.gateway.market.stored and client.gateway.market.listed)
         btc, gone = (await described(client, "symbols"))["symbols"]
+        assert (btc["status"], gone["status"]) == ("TRADING_HALT", None)
         assert (btc["symbol"], btc["price"], btc["change_percent"], btc["quote_volume"], btc["live"]) == (
             "BTCUSDT",
             "110.00",
