@@ -83,6 +83,10 @@ class Service:
         self._checkpoint_s: float = context.arguments.checkpoint_s
         self._checkpoint_due = time.monotonic() + self._checkpoint_s
         self._blocks: list[str] = []
+        context.position = lambda: (
+            f"{self._keys.feed} was read up to {self._read_id} and committed up to {self._committed_id}; the next "
+            f"start reads on from the checkpoint at {self._checkpoint_id}"
+        )
         self._counted: dict[str, int] = {}
         """What the checkpoint had counted. The counters shown are those of this process alone: one that was a little
         lower after a restart would look to Prometheus as if it had begun at 0 and grown by all of that."""
@@ -100,9 +104,8 @@ class Service:
         self._core.epoch = position.epoch
         self._load_checkpoint()
         self._counted = self._counts()
-        self._context.stats.add(
-            "findings", 0, kind=FindingKind.DATA_LOSS
-        )  # Prometheus sees growth only in what it saw before
+        for kind in FindingKind:  # Prometheus sees growth only in what it saw before
+            self._context.stats.add("findings", 0, kind=kind)
         self._show()
         self._reading_from_start = self._read_id == START != self._committed_id
         self._stay_within_the_feed()
@@ -235,6 +238,16 @@ class Service:
         self._context.stats.add("commits")
         self._context.stats.show("commit_ms", round((time.perf_counter() - started) * 1000, 2))
         self._log(outputs)
+        self._context.log.debug(
+            "commit %d behind feed entry %s: %d klines, %d live, %d events, %d requests, %d findings",
+            self._committer.position.seq,
+            entry_id,
+            len(outputs.klines),
+            len(outputs.live),
+            len(outputs.events),
+            len(outputs.requests),
+            len(outputs.findings),
+        )
         self._context.beat()
 
     def _log(self, outputs: Outputs) -> None:

@@ -94,6 +94,12 @@ class ExchangeAuditor:
         count_from_zero(self._stats)
         for kind in VERDICTS:  # Prometheus sees growth only of a series that it has scraped before
             self._stats.add("verdicts", 0, verdict=kind)
+        self._last = "none"
+        """The last look, for the last line of the log."""
+        context.position = lambda: (
+            f"{self._stats.counters.get('looks', 0)} looks were taken, the last at {self._last}; "
+            f"{self._stats.gauges.get('open_findings', 0)} findings are open, and the next start goes on from the table"
+        )
 
     @property
     def now_ms(self) -> int:
@@ -179,6 +185,7 @@ class ExchangeAuditor:
     async def _look(self, look: Look) -> None:
         """One look, in the steps of the module's docstring."""
         now_ms = self.now_ms
+        self._last = f"{look.symbol} {look.interval.name} {look.start_ms}"
         try:
             answer = await self._rest.get(
                 KLINES_PATH,

@@ -104,7 +104,9 @@ def count(stats: Stats, findings: Iterable[Finding]) -> None:
 def count_from_zero(stats: Stats) -> None:
     """Show what can be counted before it is: Prometheus sees growth only in what it saw before."""
     for kind in FOUND_BY_AUDITORS:
-        stats.add("findings", 0, kind=kind, severity=Severity.ERROR)
+        for severity in Severity:
+            stats.add("findings", 0, kind=kind, severity=severity)
+            stats.add("closed", 0, kind=kind, severity=severity)
 
 
 def joined(findings: Iterable[Finding]) -> list[Finding]:

@@ -92,6 +92,12 @@ class ShardAuditor:
         """How far behind the newest event this auditor is (exchange ms)."""
         return self._lag.lag_ms
 
+    @property
+    def position(self) -> str:
+        """Up to where the streams were judged, and how many entries were read and are not settled."""
+        read = ", ".join(f"{key} up to {entry_id}" for key, entry_id in self._at.items())
+        return f"judged {read}; {sum(map(len, self._done.values()))} entries are left for the next start to judge again"
+
     def start(self) -> None:
         """Create the groups, restore the state, and read the entries that are pending."""
         self._consumer.ensure()
@@ -188,6 +194,7 @@ class ShardAuditor:
         self._consumer.acknowledge(self._done)
         self._done = {key: [] for key in self._names}
         self._count(found)
+        self._context.log.debug("settled %s, with %d findings", place, len(found))
 
     def _finding(self, finding: Finding) -> Append:
         self._numbers[self._keys.findings] += 1
@@ -242,6 +249,7 @@ class StreamAuditors:
         self._pauses = 100 / context.settings.audit.core_percent - 1
         self._summary_s = time.monotonic()
         count_from_zero(context.stats)
+        context.position = lambda: "; ".join(each.position for each in self._all)
 
     def run(self) -> None:
         """Audit until asked to stop. Errors of Redis end the process: the next start continues after the last

@@ -169,6 +169,7 @@ class ShardReader:
         self._seq = integer_of(newest[0].fields, "seq") if newest else None
         self._shard.position = position
         self._loaded = True
+        self._log.debug("%s is loaded up to %s: %d bars are others now", self._keys.live, position, len(changes))
         self._stats.add("loads")
         self._publish(changes)
 

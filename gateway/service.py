@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from typing import Final
 from urllib.parse import urlsplit
 
+import ujson
+
 from gateway.api import Api
 from gateway.fapi import Fapi, History
 from gateway.guards import SWEEP_S
@@ -28,11 +30,11 @@ from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, Red
 from klagg.intervals import ordered
 from klagg.process.alarms import AlarmKind
 from klagg.process.catalogue import processes
-from klagg.process.heartbeats import StatusReport, report, silent_after_ms
+from klagg.process.heartbeats import StatusReport, decoded, report, silent_after_ms
 from klagg.process.service import AsyncContext, run_async
 from klagg.process.silence import SilenceWatch
 from klagg.wire.entry_id import milliseconds_of
-from klagg.wire.keys import Keys
+from klagg.wire.keys import Keys, heartbeat_key
 
 SURVEY_S: Final = 2.0
 NAMES_S: Final = 60.0
@@ -80,6 +82,7 @@ class GatewayService:
             for number, shard in enumerate(self.market.shards)
         ]
         self.store = self._store()
+        context.position = self._position
         self.expected = [each.name for each in processes(settings)]
         self.sockets = WebSocketServer(self.hub, self.market, config, context.stats)
         history = History(self.market, self.store)
@@ -101,6 +104,13 @@ class GatewayService:
             context.log.warning("the page has no charts: their library is not installed (make page)")
         routes = [*self.sockets.routes(), *fapi.routes(), *api.routes(), *page.routes()]
         self.server = Server(config, routes, page.paths, self.alarm_headers)
+
+    def _position(self) -> str:
+        read = ", ".join(
+            f"{Keys(number).live} up to {shard.position or 'nothing'}"
+            for number, shard in enumerate(self.market.shards)
+        )
+        return f"read {read}; {len(self.hub.clients)} clients are left, which connect again"
 
     def _store(self) -> HistoryStore | None:
         settings = self._context.settings
@@ -177,11 +187,19 @@ class GatewayService:
             alarms.raise_(AlarmKind.NO_MARKET_DATA, sentence)
         else:
             alarms.clear(AlarmKind.NO_MARKET_DATA)
-        self.report = report(self.survey.beats, self.expected, local_ms(), silent_after_ms(service))
+        self.report = report(self._beats(), self.expected, local_ms(), silent_after_ms(service))
         for name in self.report.silent:
             sentence = f"{name} lost its heartbeat: it is dead or frozen (service.silent_s)"
             alarms.raise_(AlarmKind.PROCESS_SILENT, sentence, name)
         alarms.keep(AlarmKind.PROCESS_SILENT, self.report.silent)
+
+    def _beats(self) -> dict[str, str]:
+        """The heartbeats of the newest survey, this process's own with the alarms that stand now."""
+        beats, key = dict(self.survey.beats), heartbeat_key(self._context.process)
+        if own := decoded(beats.get(key, "")):
+            own["alarms"] = [each.to_json() for each in self._context.stats.alarms.standing]
+            beats[key] = ujson.dumps(own, ensure_ascii=False)
+        return beats
 
     def alarm_headers(self) -> dict[str, str]:
         """What every answer says of standing alarms: this process's own at once, others as of the last survey."""

@@ -95,10 +95,18 @@ class ClockJobs:
         self._written: dict[str, Listing] = {}
         self._malformed: frozenset[str] = frozenset()
         self._words = UnknownWords(self._stats, self._log, STATUS, CONTRACT_TYPE)
+        context.position = self._position
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A tick that is late is still the newest one; several that are late are one.
         self._scheduler = AsyncIOScheduler(
             timezone=UTC, job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": None}
+        )
+
+    def _position(self) -> str:
+        ticks, names = self._stats.counters.get("ticks", 0), len(self._universe.names)
+        return (
+            f"{ticks} ticks were written, the last of {self._tick_time.last_ms} (exchange ms); the last exchangeInfo "
+            f"lists {names} symbols, and nothing is left"
         )
 
     async def run(self) -> None:

@@ -59,6 +59,7 @@ class Connection:
         self._changed = asyncio.Event()
         self._due_s = 0.0
         self._why = ""
+        stats.add("hand_overs", 0, connection=name)
         for reason in REASONS:  # Prometheus sees growth only in what it saw before
             stats.add("reconnects", 0, connection=name, reason=reason)
 

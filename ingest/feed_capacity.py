@@ -73,6 +73,8 @@ class FeedCapacity:
         self._streams, self._settings, self._stats, self._now_ms = streams, settings, stats, now_ms
         self.findings = {Keys(shard).feed: Keys(shard).findings for shard in range(settings.shards)}
         """Where findings about a feed go, by feed."""
+        for feed in self.findings:
+            stats.add("feed_full", 0, stream=feed)
         self._marks = {feed: HighWaterMark() for feed in self.findings}
         self._due_ms = 0.0
         self.full: dict[str, FeedFull] = {}

@@ -88,6 +88,9 @@ class Listed:
             if now_s < due_s and not self._doubts.due(now_s):
                 self._follow()
                 continue
+            self._context.log.debug(
+                "exchangeInfo is requested: %s", "it is time" if now_s >= due_s else "there are doubts"
+            )
             try:
                 await self._request()
             except (ExchangeUnavailable, ExchangeRefused) as failure:

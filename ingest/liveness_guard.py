@@ -101,6 +101,7 @@ class LivenessGuard:
 
     def _heal(self, remedy: Remedy) -> None:
         connection = next(each for each in self._pool.connections if each.name == remedy.carrier)
+        self._log.debug("remedy for %s: %s", remedy.symbol or remedy.carrier, remedy.action.value)
         late = f"trades lag {remedy.late_ms / 1000:.1f} s behind their tickers"
         if remedy.action is Action.CUT:
             sentence = f"connection {remedy.carrier} is up and silent, {late}: {remedy.action.value}"

@@ -125,6 +125,10 @@ class Repair:
         self._wake = asyncio.Event()
         self._stats.add("unrepaired", 0)  # Prometheus sees growth only in what it saw before
         self._stats.show("waiting", 0)
+        context.position = lambda: (
+            f"{self._stats.counters.get('requests', 0)} requests were read and {self._stats.counters.get('served', 0)} "
+            f"served; {len(self._queue)} are left, which the next start reads again"
+        )
 
     def tasks(self) -> dict[str, Coroutine[Any, Any, None]]:
         """The background tasks by name; none of them ends by itself."""
@@ -200,6 +204,7 @@ class Repair:
             try:
                 await self._serve(job)
             except NotYet:
+                self._log.debug("the exchange does not show the end of %s yet", job.requests[0].request.symbol)
                 self._stats.add("answers")
                 rest_s = min(self._timings.not_yet_s_max, self._timings.not_yet_s * 2.0**job.early)
                 self._queue.postpone(job, steady_ms() + rest_s * 1000)
@@ -219,6 +224,7 @@ class Repair:
 
     def _postpone(self, job: Job, outage: Outage, trouble: KlaggError) -> None:
         outage.failed(trouble)
+        self._log.debug("%d requests are postponed: %s", len(job.requests), trouble)
         self._queue.postpone(job, steady_ms())
 
     async def _next_job(self) -> Job:
@@ -252,6 +258,7 @@ class Repair:
             await self._report(job, gone_finding(job.requests[0].request, job.pages.gone, self._now_ms()))
         await self._ack(job.requests)
         self._queue.done(job)
+        self._log.debug("%d requests of %s are served", len(job.requests), job.requests[0].request.symbol)
         self._stats.add("served", len(job.requests))
 
     async def _report(self, job: Job, *findings: Fields) -> None:

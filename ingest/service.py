@@ -76,6 +76,7 @@ async def ingest(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> N
         )
         line = Line(context, clock, sender, listed, timings)
         line.follow(symbols)
+        context.position = lambda: _position(context, line, sender)
         context.log.info(
             "line %s: %s of %d symbols over %d connections to %s (%s)",
             context.arguments.line,
@@ -87,8 +88,15 @@ async def ingest(context: AsyncContext, timings: Timings = DEFAULT_TIMINGS) -> N
         )
         await context.together({"receiving": _receive(context, line, sender, synchroniser), "sender": sender.run()})
     await streams.close()
+
+
+def _position(context: AsyncContext, line: Line, sender: Sender) -> str:
     counted = context.stats.counters
-    context.log.info("ended with %d trades in %d entries", counted.get("trades", 0), counted.get("entries", 0))
+    newest_ms = max((each[0] for each in line.intake.latest.values()), default=0)
+    return (
+        f"ended with {counted.get('trades', 0)} trades in {counted.get('entries', 0)} entries, the newest trade is of "
+        f"{newest_ms} (exchange ms); {len(sender.outbox)} entries are left unwritten"
+    )
 
 
 def _line_name(text: str) -> str:

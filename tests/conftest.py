@@ -57,6 +57,7 @@ LONGEST_FIRST = (
     "endtoend/test_holding.py",
     "endtoend/test_synthetic.py",
     "endtoend/test_skew.py",
+    "endtoend/test_silence.py",
     "endtoend/test_quiet.py",
     "endtoend/test_browser.py",
     "endtoend/test_gateway.py",

@@ -73,6 +73,14 @@ class FinalWriter:
         self._sequence = KlinesSequence()
         self._usable = False
         self._reading_ahead = False
+        self._left: int | None = None
+        context.position = self._position
+
+    def _position(self) -> str:
+        stats = self._context.stats
+        read, last = stats.counters.get("entries", 0), stats.gauges.get("last", "none")
+        left = "how many entries are left is not known" if self._left is None else f"{self._left} entries are left"
+        return f"{read} entries were read, the last kline stored is {last}; {left} in Redis"
 
     def _new_batch(self) -> KlineBatch:
         persistence = self._context.settings.persistence
@@ -87,7 +95,7 @@ class FinalWriter:
         if self._usable:
             self._drain()
         self._consumer.ensure()
-        left = self._consumer.unsettled()
+        left = self._left = self._consumer.unsettled()
         if left:
             self._context.log.warning("%d entries are left unwritten; they are still in Redis", left)
         return left
@@ -213,6 +221,12 @@ class FinalWriter:
         if settlement is None:
             return False
         rows = stats.counters.get("rows", 0) - rows_before
+        self._context.log.debug(
+            "settled %d entries: %d rows changed the table, %d values were refused",
+            len(batch.accepted),
+            rows,
+            len(settlement.poison),
+        )
         stats.add("duplicates", len(batch.accepted) - len(settlement.poison) - rows)
         self._consumer.bury([*batch.rejected, *settlement.poison])
         self._consumer.acknowledge(batch.ids())

@@ -66,6 +66,12 @@ class SnapshotWriter:
         self._dropping: Iterator[Step] = iter(())
         self._triggers = Triggers()
         self._clock_id = BEFORE_FIRST
+        self._left: int | None = None
+        context.position = self._position
+
+    def _position(self) -> str:
+        left = "how many entries are left is not known" if self._left is None else f"{self._left} entries are left"
+        return f"triggers were read up to {self._clock_id}; of the history {left} in Redis"
 
     def run(self) -> int:
         """Work until asked to stop, then write what history there is; how many of its entries nobody has settled.
@@ -126,6 +132,7 @@ class SnapshotWriter:
         retention_ms = triggers.due(TRIGGER_RETENTION)
         if retention_ms is not None:
             triggers.done(TRIGGER_RETENTION)
+            self._context.log.debug("retention is due at exchange time %d", retention_ms)
             self._dropping = self._retention.steps(min(retention_ms, int(local_ms())))
         days_ms = triggers.due(TRIGGER_DAYS)
         if days_ms is not None:
@@ -135,7 +142,9 @@ class SnapshotWriter:
             return
         if not self._context.settings.persistence.snapshots:
             triggers.done(TRIGGER_SNAPSHOT)
-        elif not self._snapshots.finals_wait():
+        elif self._snapshots.finals_wait():
+            self._context.log.debug("the snapshot waits: writer-final is behind")
+        else:
             self._snapshots.write()
             triggers.done(TRIGGER_SNAPSHOT)
 
@@ -155,7 +164,7 @@ class SnapshotWriter:
                 pass
         except DatabaseUnavailable as away:
             self._context.log.warning("%s", away)
-        left = self._history.left()
+        left = self._left = self._history.left()
         if left:
             self._context.log.warning("%d entries of history are left unwritten; they are still in Redis", left)
         self._database.close()

@@ -123,6 +123,15 @@ def silent_after_ms(service: Service) -> int:
     return max(3 * service.heartbeat_ms, 1000 * service.silent_s)
 
 
+def decoded(text: str) -> dict[str, Any]:
+    """A heartbeat; {} if it cannot be read."""
+    try:
+        found = ujson.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def report(beats: Mapping[str, str], expected: Sequence[str], now_ms: float, silent_ms: int) -> StatusReport:
     """The report from heartbeats (JSON by key) at the local time `now_ms`."""
     by_name = {key.removeprefix(heartbeat_key("")): text for key, text in beats.items()}
@@ -143,9 +152,14 @@ def _seen(name: str, text: str, expected: bool, now_ms: float, silent_ms: int) -
     return ProcessStatus(name, SILENT if age_ms > silent_ms else state, expected, uptime_s, age_ms, beat)
 
 
-def sentences(found: StatusReport) -> list[str]:
-    """What a person should know of it: whether market data come first, the conclusion last."""
+def alarm_sentences(found: StatusReport) -> list[str]:
+    """The alarms that stand; that no market data come is said first."""
     told = [found.market] if found.market else []
-    told += [f"ALARM {each.process}: {each.kind}: {each.reason}" for each in found.alarms]
+    return told + [f"ALARM {each.process}: {each.kind}: {each.reason}" for each in found.alarms]
+
+
+def sentences(found: StatusReport) -> list[str]:
+    """What a person should know of it, the conclusion last."""
+    told = alarm_sentences(found)
     told += [f"missing: {', '.join(found.missing)}"] if found.missing else []
     return told or [f"all {len(found.seen)} processes are alive, and no alarm stands"]

@@ -10,10 +10,12 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import signal
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
+from xmlrpc.client import Fault
 
 from supervisor import childutils
 from supervisor.states import ProcessStates
@@ -38,13 +40,26 @@ def pids_of(programs: Sequence[Mapping[str, Any]]) -> dict[str, int]:
     }
 
 
+def _programs(supervisord: Any) -> Sequence[Mapping[str, Any]]:
+    """All programs; none while supervisord shuts down, when it answers nothing (Supervisor docs, SHUTDOWN_STATE)."""
+    try:
+        found: Sequence[Mapping[str, Any]] = supervisord.getAllProcessInfo()
+    except (Fault, OSError) as refused:
+        logging.getLogger(PROCESS).info("supervisord does not name its programs: %s", refused)
+        return []
+    return found
+
+
 def listen(streams: Streams, watch: freeze.FreezeWatch) -> None:
     """Answer events until supervisord closes the input, which ends the process as its shutdown does."""
     supervisord = childutils.getRPCInterface(os.environ).supervisor
     said = logging.getLogger(PROCESS)
     away = False
     while True:
-        childutils.listener.wait(sys.stdin, sys.stdout)
+        try:
+            childutils.listener.wait(sys.stdin, sys.stdout)
+        except KeyError:  # no header: the input is closed, so supervisord has gone
+            return
         try:
             beats = streams.values_like(HEARTBEAT_PATTERN)
         except (RedisUnavailable, RedisRefused) as lost:
@@ -53,7 +68,7 @@ def listen(streams: Streams, watch: freeze.FreezeWatch) -> None:
             away = True
         else:
             away = False
-            frozen = watch.look(beats, pids_of(supervisord.getAllProcessInfo()), time.monotonic() * 1000)
+            frozen = watch.look(beats, pids_of(_programs(supervisord)), time.monotonic() * 1000)
             for name, pid in frozen.items():
                 said.error("%s (pid %d) lost its heartbeat and is frozen (service.freeze_s): it is ended", name, pid)
             freeze.end(frozen.values())
@@ -68,6 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--config", help="TOML file with settings (see config/klagg.toml)")
     arguments = parser.parse_args(argv)
     log.set_up(PROCESS)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         settings = load(arguments.config)
         log.set_up(PROCESS, settings.service.log_level)

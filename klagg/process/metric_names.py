@@ -220,3 +220,13 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_writer_snapshots_total": "Snapshots written.",
 }
 """What each metric means. A metric that is not named here has its statistic's name as its help text."""
+
+
+def counters_of(process: str) -> list[str]:
+    """The statistics that a process may count, from the names of its metrics."""
+    prefix = family_of(process, "")[0]
+    return [
+        name.removeprefix(prefix).removesuffix("_total")
+        for name in METRICS
+        if name.startswith(prefix) and name.endswith("_total")
+    ]

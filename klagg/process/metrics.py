@@ -19,7 +19,7 @@ from prometheus_client.registry import Collector
 
 from klagg.errors import ConfigError
 from klagg.process.alarms import AlarmKind
-from klagg.process.metric_names import METRICS, family_of
+from klagg.process.metric_names import METRICS, counters_of, family_of
 from klagg.process.stats import Labels, Stats
 
 HOST: Final = "127.0.0.1"
@@ -75,6 +75,7 @@ class StatsCollector(Collector):
     def __init__(self, process: str, stats: Stats, state: Callable[[], str], started_ms: float) -> None:
         self._process, self._stats, self._state = process, stats, state
         self._started_s = started_ms / 1000
+        self._counters = counters_of(process)
 
     def collect(self) -> Iterator[Metric]:
         """All families, each with one set of label names."""
@@ -92,7 +93,8 @@ class StatsCollector(Collector):
         by_name: dict[str, list[tuple[Labels, float]]] = {}
         for (name, labels), amount in list(stats.labelled_counters.items()):
             by_name.setdefault(name, []).append((labels, amount))
-        for name, total in sorted(dict(stats.counters).items()):
+        # What was not counted yet is there at 0: increase() sees growth only in what was scraped before.
+        for name, total in sorted((dict.fromkeys(self._counters, 0) | dict(stats.counters)).items()):
             series = by_name.get(name, [])
             rest = total - sum(amount for _, amount in series)
             if rest > 0 or not series:

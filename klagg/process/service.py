@@ -9,11 +9,13 @@ from __future__ import annotations
 import argparse
 import asyncio
 import logging
+import os
 import signal
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any
 
+import klagg
 from klagg import log
 from klagg.clock import local_ms
 from klagg.drivers.redis_streams import AsyncStreams, Streams
@@ -59,12 +61,19 @@ class _Shell:
         self.metrics = MetricsServer(collector, port_of(process, settings.metrics.port_base))
         self.writer = f"{process}@{int(local_ms())}"
         """Names this run of this process in every entry that it writes."""
-        self.watchdog = Watchdog(process, settings.service.freeze_s, lambda: self.ending)
+        self.position: Callable[[], str] = lambda: "nothing was read"
+        """A sentence of what was read last and what is left, for the last line of the log. It does no I/O."""
+        self._began_s = time.monotonic()
 
-    @property
-    def ending(self) -> bool:
-        """Whether the process ends, which has a deadline of its own."""
-        raise NotImplementedError
+    def say_beginning(self) -> None:
+        """The first line of a run."""
+        config = self.arguments.config or "the defaults and the environment"
+        self.log.info("begins: klagg %s, pid %d, settings of %s", klagg.__version__, os.getpid(), config)
+
+    def say_end(self) -> None:
+        """The last line of a run, whatever ended it."""
+        passed_s = time.monotonic() - self._began_s
+        self.log.info("ends after %.0f s: %s", passed_s, self.position())
 
     def _lost(self, lost: KlaggError) -> None:
         """Warn only: at maxmemory Redis refuses a heartbeat, and a reader that died of it could free no memory."""
@@ -77,6 +86,7 @@ class Context(_Shell):
     def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, flow: Flow | None) -> None:
         super().__init__(process, settings, arguments, flow)
         self._stop_requested = False
+        self.watchdog = Watchdog(process, settings.service.freeze_s, lambda: self._stop_requested)
         self._stop_deadline: Deadline | None = None
         self._heart = self.connect()
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -97,8 +107,6 @@ class Context(_Shell):
     def stopping(self) -> bool:
         """Whether a signal or `stop` ends this process."""
         return self._stop_requested
-
-    ending = stopping
 
     @property
     def stop_deadline(self) -> Deadline:
@@ -148,6 +156,7 @@ class AsyncContext(_Shell):
     def __init__(self, process: str, settings: Settings, arguments: argparse.Namespace, flow: Flow | None) -> None:
         super().__init__(process, settings, arguments, flow)
         self.stopping = asyncio.Event()
+        self.watchdog = Watchdog(process, settings.service.freeze_s, self.stopping.is_set)
         self._heart = self.connect()
 
     def connect(self) -> AsyncStreams:
@@ -161,11 +170,6 @@ class AsyncContext(_Shell):
         except TimeoutError:
             return True
         return False
-
-    @property
-    def ending(self) -> bool:
-        """Whether the process ends, which has a deadline of its own."""
-        return self.stopping.is_set()
 
     async def feed_for_ever(self) -> None:
         """The task that tells the watchdog that the event loop turns."""
@@ -271,8 +275,12 @@ def run(
         settings = load(arguments.config)
         log.set_up(process, settings.service.log_level)
         context = Context(process, settings, arguments, flow)
-        with context.metrics, context.watchdog:
-            body(context)
+        context.say_beginning()
+        try:
+            with context.metrics, context.watchdog:
+                body(context)
+        finally:
+            context.say_end()
         context.farewell()
 
     return _guarded(process, shell)
@@ -305,12 +313,14 @@ def run_async(
             await body(context)
             context.stopping.set()
 
+        context.say_beginning()
         feeder = asyncio.create_task(context.feed_for_ever(), name="watchdog")
-        with context.metrics, context.watchdog:
-            try:
+        try:
+            with context.metrics, context.watchdog:
                 await context.together({process: main(), "heartbeat": context.beat_for_ever()})
-            finally:
-                feeder.cancel()
+        finally:
+            feeder.cancel()
+            context.say_end()
         await context.farewell()
 
     return _guarded(process, lambda: asyncio.run(shell()))

@@ -22,7 +22,7 @@ from klagg.cli.main import main as klagg
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Streams
 from klagg.kline import Kline
-from klagg.settings import Audit, Settings, to_toml
+from klagg.settings import Audit, Service, Settings, to_toml
 from klagg.wire.fields import texts_of
 from klagg.wire.keys import GROUP_WRITERS, Keys
 from tests.endtoend.kit import ROOT, Stack, stack, table
@@ -60,7 +60,9 @@ def programs() -> dict[str, configparser.SectionProxy]:
 
 
 def test_every_service_of_the_project_has_a_program_and_a_script() -> None:
-    called = {section["command"].split()[0].rpartition("/")[2] for section in programs().values()}
+    parser = parsed()
+    sections = [*programs().values(), parser["eventlistener:klagg-listener"]]
+    called = {section["command"].split()[0].rpartition("/")[2] for section in sections}
     assert called == set(SCRIPTS) - {"klagg"}
 
 
@@ -145,11 +147,12 @@ class Supervisor:
 
 
 @contextmanager
-def supervised(running: Stack, folder: Path) -> Iterator[Supervisor]:
+def supervised(running: Stack, folder: Path, service: Service | None = None) -> Iterator[Supervisor]:
     """supervisord with the configuration of the project, on the servers and the exchange of `running`."""
     logs, config = folder / "logs", folder / "klagg.toml"
     logs.mkdir()
-    config.write_text(to_toml(replace(running.settings, audit=Audit())), encoding="utf-8")
+    settings = replace(running.settings, audit=Audit(), service=service or running.settings.service)
+    config.write_text(to_toml(settings), encoding="utf-8")
     variables = {"KLAGG_BIN": bin_folder(folder / "bin"), "KLAGG_CONFIG": config, "KLAGG_LOGS": logs}
     supervisor = Supervisor({**os.environ, **{name: str(value) for name, value in variables.items()}}, logs)
     try:
@@ -209,6 +212,41 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
     assert ended == [(each.rpartition(":")[2], "exit status 0") for each in reversed(NAMES)]
     assert "killing" not in said
     assert said.count("exited: ") == 1, "only the killed aggregator ended by itself"
+
+
+FROZEN = (AGGREGATOR, "klagg-writer-final", "klagg-ingest-A")
+
+
+@pytest.mark.endtoend
+@pytest.mark.servers
+def test_a_stopped_process_is_ended_by_the_listener_and_comes_back(
+    tmp_path: Path, redis_url: str, database_url: str
+) -> None:
+    market = ["--symbols", "4", "--rate", "50", "--floor", "5"]
+    with stack(tmp_path, redis_url, database_url, market, gateway={"port": 0}) as running:
+        config = tmp_path / "migrate.toml"
+        config.write_text(to_toml(replace(running.settings, audit=Audit())), encoding="utf-8")
+        assert klagg(["migrate", "--config", str(config)]) == 0
+        with supervised(running, tmp_path, Service(silent_s=3, freeze_s=10)) as supervisor:
+            before = eventually(supervisor.pids, 60, 0.2)
+            streams = running.streams()
+            eventually(lambda: len(streams.values_like("heartbeat:*")) == len(NAMES), 60, 0.2)
+            for name in FROZEN:
+                os.kill(before[name], signal.SIGSTOP)
+            told = tmp_path / "logs" / "listener.log"
+            eventually(lambda: told.read_text(encoding="utf-8").count("is frozen (service.freeze_s)") == 3, 60, 0.2)
+
+            def back() -> bool:
+                after = supervisor.pids()
+                return bool(after) and all(after[name] != before[name] for name in FROZEN)
+
+            eventually(back, 60, 0.2)
+            after = supervisor.pids()
+            assert {name for name in NAMES if after[name] != before[name]} == set(FROZEN)
+            eventually(lambda: klagg(["status", "--config", str(tmp_path / "klagg.toml")]) == 0, 60, 0.5)
+            streams.close()
+            assert "Shut down" in supervisor.control("shutdown")
+            assert supervisor.process.wait(90) == 0
 
 
 @pytest.mark.endtoend

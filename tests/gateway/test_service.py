@@ -17,6 +17,7 @@ from klagg.wire.entries import AGG_IDS, REST_LINE, TradeRow, tick_entry, trades_
 from klagg.wire.fields import stamp
 from klagg.wire.keys import Keys, heartbeat_key
 from tests.gateway.kit import BTC, FINAL, NOW_MS, Teller, running
+from tests.ingest.kit import standing
 from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
@@ -31,6 +32,7 @@ async def test_a_stalled_redis_is_served_from_the_last_good_state_and_caught_up(
         redis_server.command("CLIENT", "PAUSE", "2500", "ALL")
         health = client.gateway.market.shards[0].health
         await eventually(lambda: health.alarmed)
+        assert AlarmKind.LIVE_STALLED in standing(client.gateway._context.stats)
         status, headers, rows = await client.ask("/fapi/v1/klines", symbol="BTCUSDT", interval="1m")
         assert (status, rows[0][8]) == (200, 1)
         assert int(headers["X-Klagg-Stale-Ms"]) >= 500
@@ -44,6 +46,7 @@ async def test_a_stalled_redis_is_served_from_the_last_good_state_and_caught_up(
             seen.append((event["n"], event["x"]))
         assert seen[-1] == (4, True)
         await eventually(lambda: not health.alarmed)
+        assert standing(client.gateway._context.stats) == set()
         _, headers, _ = await client.ask("/fapi/v1/ping")
         assert "X-Klagg-Stale-Ms" not in headers
 
@@ -92,7 +95,7 @@ def trades_of(line: str) -> dict[str, str]:
     return trades_entry_of_rows([row], line=line, ids=AGG_IDS, recv_ms=NOW_MS)
 
 
-async def test_a_market_that_is_silent_is_said_first_whatever_else_goes_on(redis_url: str, teller: Teller) -> None:
+async def test_a_silent_market_is_said_first(redis_url: str, teller: Teller) -> None:
     """Ticks come and the aggregator commits, but no line brings a trade; what repair fetches is no market."""
     streams, feed, number = teller.streams, Keys(0).feed, 0
     teller.tell({BTC: {"trades": 1}})
@@ -119,7 +122,7 @@ async def test_a_market_that_is_silent_is_said_first_whatever_else_goes_on(redis
         async with client.socket("/ws/btcusdt@kline_1m") as socket:
             assert socket._response.headers["X-Klagg-Alarm"] == alarmed
         await eventually(lambda: client.gateway.report.seen == [])
-        beat = Pulse("gateway", client.gateway._context.stats, Service(), 0.0).due(local_ms()).heartbeat
+        beat = Pulse("gateway", client.gateway._context.stats, Service(), 0.0).due(local_ms() + 600_000).heartbeat
         await asyncio.to_thread(streams.set_with_ttl, heartbeat_key("gateway"), beat, 60)
 
         async def status() -> bool:
@@ -143,7 +146,7 @@ async def test_a_market_that_is_silent_is_said_first_whatever_else_goes_on(redis
 async def test_a_process_that_lost_its_heartbeat_is_silent_and_an_alarm(redis_url: str, teller: Teller) -> None:
     teller.tell({BTC: {"trades": 1}})
     now_ms = local_ms()
-    for name, age_ms in (("clock", 11_000), ("repair", 0)):
+    for name, age_ms in (("clock", 11_000), ("repair", -600_000)):
         beat = Pulse(name, Stats(), Service(), 0.0).due(now_ms - age_ms).heartbeat
         teller.streams.set_with_ttl(heartbeat_key(name), beat, 60)
     async with running(redis_url) as client:
@@ -153,4 +156,7 @@ async def test_a_process_that_lost_its_heartbeat_is_silent_and_an_alarm(redis_ur
         states = {each["process"]: each["state"] for each in status["processes"]}
         assert states == {"repair": "starting", "clock": "silent"}
         assert status["silent"] == ["clock"]
-        assert (await client.ask("/fapi/v1/ping"))[1]["X-Klagg-Alarm"] == "process_silent"
+        assert (await client.ask("/fapi/v1/ping"))[1]["X-Klagg-Alarm"] == AlarmKind.PROCESS_SILENT
+        again = Pulse("clock", Stats(), Service(), 0.0).due(local_ms() + 600_000).heartbeat
+        await asyncio.to_thread(teller.streams.set_with_ttl, heartbeat_key("clock"), again, 60)
+        await eventually(lambda: standing(client.gateway._context.stats) == set())

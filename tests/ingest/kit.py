@@ -105,6 +105,11 @@ def mini_ticker(symbol: str, time_ms: int, volume: int, close: str = "85266.00")
     }
 
 
+def standing(stats: Stats) -> set[AlarmKind]:
+    """The kinds of alarms that stand."""
+    return {each.kind for each in stats.alarms.standing}
+
+
 def alarms_of(stats: Stats, kind: str) -> int:
     """How many alarms of a kind there were."""
     return stats.alarms.raised[AlarmKind(kind)]

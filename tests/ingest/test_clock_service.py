@@ -20,12 +20,13 @@ from ingest.timings import Timings
 from klagg.binance.weight_account import report_weight
 from klagg.clock import local_ms
 from klagg.drivers.redis_streams import AsyncStreams, Entry, Streams
+from klagg.process.alarms import AlarmKind
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
 from klagg.wire.entries import TRIGGER_DAYS, TRIGGER_RETENTION, TRIGGER_SNAPSHOT, listings_of, trigger_of
 from klagg.wire.fields import VERSION
 from klagg.wire.keys import CLOCK_KEY, WEIGHTS_KEY, shard_of
-from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, contract_news, feed_of
+from tests.ingest.kit import NOW_MS, SYMBOLS, Relay, SmallExchange, contract_news, feed_of, standing
 from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
@@ -105,8 +106,10 @@ async def test_ticks_stand_still_while_the_exchanges_time_is_back(
             await eventually(lambda: len(feed_of(streams, "tick")) >= count + 20)
             assert set(times_of(feed_of(streams, "tick"))[count:]) == {held_ms}
             assert 3_590_000 < float(stats.gauges["ticks_held_ms"]) <= 3_600_000
+            assert AlarmKind.TIME_WENT_BACK in standing(stats)
             exchange.offset_ms += 3_600_000
             await eventually(lambda: times_of(feed_of(streams, "tick"))[-1] > held_ms + 200)
+            assert AlarmKind.TIME_WENT_BACK not in standing(stats)
         times = times_of(feed_of(streams, "tick"))
     assert times == sorted(times)
     said = [record.getMessage() for record in caplog.records]
@@ -324,7 +327,7 @@ async def test_an_unexpected_error_of_a_job_ends_the_process(redis_url: str, mon
             await asyncio.wait_for(clock(a_context(exchange, redis_url), SHORT), 20)
 
 
-def standing(context: AsyncContext) -> dict[str, str]:
+def told_by(context: AsyncContext) -> dict[str, str]:
     """The alarms that stand, by kind."""
     return {str(each.kind): each.sentence for each in context.stats.alarms.standing}
 
@@ -341,10 +344,10 @@ async def test_a_halt_is_written_at_once_and_an_alarm_that_ends(
             exchange.statuses["ETHUSDT"] = status
             await eventually(lambda: len(feed_of(streams, "listing")) == 2)
             sentence = f"the exchange lists ETHUSDT as {status}: it stays as it is, and its bars go on without trades"
-            assert standing(context) == {"halted": sentence}
+            assert told_by(context) == {"halted": sentence}
             exchange.statuses.clear()
             await eventually(lambda: len(feed_of(streams, "listing")) == 3)
-            assert standing(context) == {}
+            assert told_by(context) == {}
     assert [statuses(entry) for entry in feed_of(streams, "listing")[1:]] == [
         {"ETHUSDT": status},
         {"ETHUSDT": "TRADING"},
@@ -361,10 +364,10 @@ async def test_a_choice_that_is_not_there_is_waited_for(streams: Streams, redis_
             await eventually(lambda: context.stats.counters.get("listings", 0) >= 2)
             assert not task.done()
             why = "exchange.symbols names 'SOLUSDT', which the exchange does not list"
-            assert standing(context)["waiting"].startswith(f"{why}: klagg waits")
+            assert told_by(context)["waiting"].startswith(f"{why}: klagg waits")
             exchange.symbols.append("SOLUSDT")
             await eventually(lambda: feed_of(streams, "listing"))
-            await eventually(lambda: not standing(context))
+            await eventually(lambda: not told_by(context))
             exchange.rows = {"contractType": "DELIVERING"}
             exchange.statuses["SOLUSDT"] = "SETTLING"
             await eventually(lambda: statuses(feed_of(streams, "listing")[-1]) == {"SOLUSDT": "SETTLING"})

@@ -17,9 +17,10 @@ from websockets.protocol import State
 from klagg.binance.endpoints import stream_name
 from klagg.binance.serving.limits import Limits
 from klagg.clock import ExchangeClock
+from klagg.process.alarms import AlarmKind
 from klagg.simulator import Simulator, SyntheticMarket
 from tests.ingest.connectionkit import SHORT, STREAMS, Receiver
-from tests.ingest.kit import SmallExchange, agg_trade, alarms_of, frame_of
+from tests.ingest.kit import SmallExchange, agg_trade, alarms_of, frame_of, standing
 from tests.kit import eventually_async as eventually
 from tests.simulator.kit import running
 
@@ -63,8 +64,10 @@ async def test_the_new_session_must_deliver_before_the_old_one_ends(caplog: pyte
             # The old one delivers, the new ones do not.
             await sending(lambda: old, until=lambda: alarms_of(receiver.stats, "hand_over") > 0)
             assert old.state is State.OPEN
-            assert "hand_overs" not in receiver.stats.counters
-            await sending(lambda: exchange.connections[-1], until=lambda: "hand_overs" in receiver.stats.counters)
+            assert not receiver.stats.counters["hand_overs"]
+            assert standing(receiver.stats) == {AlarmKind.HAND_OVER}
+            await sending(lambda: exchange.connections[-1], until=lambda: receiver.stats.counters["hand_overs"] > 0)
+            assert standing(receiver.stats) == set(), "the alarm is over"
             await old.wait_closed()
             assert receiver.connection.is_up
     assert "A1 is replaced: the test wants it" in caplog.text

@@ -8,8 +8,10 @@ import pytest
 
 from ingest.feed_capacity import MEASURE_MS, FeedCapacity, HighWaterMark
 from klagg.drivers.redis_streams import Append, AsyncStreams
+from klagg.process.alarms import AlarmKind
 from klagg.process.stats import Stats
 from klagg.settings import from_tree
+from tests.ingest.kit import standing
 
 
 class Measured:
@@ -44,10 +46,12 @@ async def test_it_looks_now_and_then_and_says_what_changed(caplog: pytest.LogCap
     now[0] += MEASURE_MS
     await capacity.measure()
     assert list(capacity.full) == ["feed:{1}"]
+    assert standing(stats) == {AlarmKind.FEED_FULL}
     now[0] += MEASURE_MS
     redis.used["feed:{1}"] = 8 << 20
     await capacity.measure()
     assert capacity.full == {}
+    assert standing(stats) == set()
     assert [record.getMessage() for record in caplog.records] == [
         "ALARM: feed:{1} takes 10 MB of the 10 MB that streams.feed_percent allows: the aggregator falls behind; "
         "trades are held back meanwhile",

@@ -9,8 +9,19 @@ import pytest
 from ingest.service import ingest
 from klagg.drivers.redis_streams import Streams
 from klagg.errors import ExchangeRefused
+from klagg.process.alarms import AlarmKind
 from klagg.process.service import AsyncContext
-from tests.ingest.kit import SYMBOLS, SmallExchange, agg_trade, alarms_of, column_of, contract_news, feed_of, frame_of
+from tests.ingest.kit import (
+    SYMBOLS,
+    SmallExchange,
+    agg_trade,
+    alarms_of,
+    column_of,
+    contract_news,
+    feed_of,
+    frame_of,
+    standing,
+)
 from tests.ingest.linekit import SHORT, TIMINGS, Market, a_context, a_line, hasty, marked
 from tests.kit import eventually_async as eventually
 
@@ -52,6 +63,7 @@ async def test_a_symbol_that_ticks_and_is_not_carried_is_asked_about(
             exchange.symbols.append("NEWUSDT")
             await eventually(lambda: marked(streams) == {*SYMBOLS, "NEWUSDT"})
             assert alarms_of(context.stats, "not_carried") == 1
+            await eventually(lambda: AlarmKind.NOT_CARRIED not in standing(context.stats))
     assert "ALARM: NEWUSDT is traded or was announced, and exchangeInfo does not confirm it" in caplog.text
 
 
@@ -78,7 +90,7 @@ async def test_a_start_waits_for_an_exchange_that_comes_late(streams: Streams, r
             await eventually(lambda: context.stats.counters.get("syncs"))
 
 
-def standing(context: AsyncContext) -> dict[str, str]:
+def told_by(context: AsyncContext) -> dict[str, str]:
     """The alarms that stand, by kind."""
     return {str(each.kind): each.sentence for each in context.stats.alarms.standing}
 
@@ -101,12 +113,12 @@ async def test_a_choice_that_is_not_there_is_waited_for(
             await eventually(lambda: context.stats.counters.get("listings", 0) >= 3)
             assert not task.done()
             assert not exchange.connections
-            assert standing(context)["waiting"].startswith(f"{why}: this line waits")
+            assert told_by(context)["waiting"].startswith(f"{why}: this line waits")
             exchange.symbols, exchange.statuses = [BTC, ETH], {}
             await eventually(lambda: exchange.connections)
             await exchange.send(frame_of(agg_trade(1, s=ETH)))
             await eventually(lambda: marked(streams) == {ETH})
-            assert "waiting" not in standing(context)
+            assert "waiting" not in told_by(context)
 
 
 @pytest.mark.parametrize("status", ["TRADING_HALT", "BREAK_2027", "", "PENDING_TRADING"])
@@ -146,10 +158,10 @@ async def test_one_that_has_not_opened_is_carried_when_it_trades_whatever_exchan
             await eventually(lambda: context.stats.counters["listings"] > asked)
             await eventually(lambda: marked(streams) == {*SYMBOLS, new})
             assert new in column_of(feed_of(streams, "trades"), "symbol")
-            await eventually(lambda: "not_carried" in standing(context))
-            assert standing(context)["not_carried"].startswith(f"{new} is traded or was announced")
+            await eventually(lambda: "not_carried" in told_by(context))
+            assert told_by(context)["not_carried"].startswith(f"{new} is traded or was announced")
             exchange.statuses[new] = "TRADING"
-            await eventually(lambda: "not_carried" not in standing(context))
+            await eventually(lambda: "not_carried" not in told_by(context))
             assert marked(streams) == {*SYMBOLS, new}
 
 

@@ -6,7 +6,8 @@ import pytest
 from websockets.protocol import State
 
 from klagg.drivers.redis_streams import Streams
-from tests.ingest.kit import SYMBOLS, SmallExchange, alarms_of, column_of, feed_of
+from klagg.process.alarms import AlarmKind
+from tests.ingest.kit import SYMBOLS, SmallExchange, alarms_of, column_of, feed_of, standing
 from tests.ingest.linekit import TIMINGS, Market, a_context, a_line, hasty, marked
 from tests.kit import eventually_async as eventually
 
@@ -34,6 +35,7 @@ async def test_one_dead_symbol_is_unmarked_and_subscribed_to_anew(
             await eventually(lambda: exchange.messages and exchange.messages[-1]["method"] == "SUBSCRIBE")
             market.withheld = lambda *_: False
             await eventually(lambda: marked(streams) == set(SYMBOLS))
+            await eventually(lambda: AlarmKind.DEAD_SYMBOL not in standing(context.stats))
         assert [message["method"] for message in exchange.messages] == ["UNSUBSCRIBE", "SUBSCRIBE"]
         assert {name for message in exchange.messages for name in message["params"]} == {"ethusdt@aggTrade"}
         assert len(exchange.connections) == 1
@@ -72,6 +74,7 @@ async def test_a_connection_that_is_acknowledged_and_silent_is_made_anew(
             assert alarms_of(context.stats, "silent") == context.stats.counters["reconnects"] == 1
             reason = (("connection", "A1"), ("reason", "silent"))
             assert context.stats.labelled_counters["reconnects", reason] == 1
+            await eventually(lambda: AlarmKind.SILENT not in standing(context.stats))
     assert "ALARM: connection A1 is up and silent, trades lag 1." in caplog.text
 
 
@@ -92,6 +95,9 @@ async def test_a_silent_control_connection_is_told_by_trades(streams: Streams, r
             await eventually(lambda: len(exchange.controls) == 2)
             assert sum(context.stats.alarms.raised.values()) == 1
             assert marked(streams) == set(SYMBOLS)
+            assert standing(context.stats) == {AlarmKind.SILENT_CONTROL}
+            market.tickers = True
+            await eventually(lambda: standing(context.stats) == set())
 
 
 async def test_nothing_at_all_is_a_stale_route(streams: Streams, redis_url: str) -> None:
@@ -101,3 +107,6 @@ async def test_nothing_at_all_is_a_stale_route(streams: Streams, redis_url: str)
             await eventually(lambda: alarms_of(context.stats, "stale_route"), 15)
             await eventually(lambda: len(exchange.connections) == len(exchange.controls) == 2)
             assert feed_of(streams, "watermark") == []
+            await eventually(lambda: standing(context.stats) == {AlarmKind.STALE_ROUTE, AlarmKind.LINE_SILENT}, 15)
+            async with Market(exchange, [BTC]).running():
+                await eventually(lambda: standing(context.stats) == set())

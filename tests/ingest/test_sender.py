@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import random
 from collections.abc import AsyncIterator, Sequence
@@ -17,9 +18,11 @@ from ingest.timings import Timings
 from klagg.drivers.redis_streams import Append, AsyncStreams
 from klagg.embedded import RedisServer
 from klagg.errors import KlaggError, RedisRefused, RedisUnavailable
+from klagg.process.alarms import AlarmKind
 from klagg.process.stats import Stats
 from klagg.wire.entries import TradeRow, trades_entry_of_rows
 from klagg.wire.fields import Fields
+from tests.ingest.kit import standing
 from tests.kit import eventually_async as eventually
 from tests.kit import nearly_full
 
@@ -216,6 +219,7 @@ async def test_what_a_full_buffer_dropped_is_told_when_redis_is_back(caplog: pyt
     assert f", of {1000 + missing[0]} to {1000 + missing[-1]} ms: " in finding["evidence"]
     assert "Redis does not answer" in finding["evidence"]
     assert sender._stats.counters["dropped_trades"] == len(missing)
+    assert standing(sender._stats) == {AlarmKind.BUFFER_FULL}
     said = [record.getMessage() for record in caplog.records]
     assert len([each for each in said if each.startswith("ALARM: the buffer is full and drops")]) == 1
     assert len([each for each in said if "were dropped before they reached the feed" in each]) == 1
@@ -284,3 +288,21 @@ async def test_an_entry_refused_in_the_middle_lets_none_behind_it_pass(redis_ser
     assert [(int(each.fields[b"seq"]), len(each.fields[b"n"])) for each in entries] == list(enumerate(sizes, 1))
     sequences = FeedSequences()
     assert [sequences.note(each.id, each.fields, 0) for each in entries] == [None] * len(sizes)
+
+
+async def test_the_alarm_over_a_full_buffer_ends_when_nothing_was_dropped_for_a_while() -> None:
+    redis = Unreliable(["away"] * 20)
+    sender = a_sender(redis, bytes_max=20_000)
+    async with running(sender) as task:
+        for number in range(300):
+            sender.outbox.put("feed:{0}", trades(number))
+            await asyncio.sleep(0)
+        await eventually(lambda: standing(sender._stats) == {AlarmKind.BUFFER_FULL})
+        for number in itertools.count(300):  # as watermarks go on to come
+            sender.outbox.put("feed:{0}", trades(number))
+            await asyncio.sleep(0.05)
+            if not standing(sender._stats):
+                break
+            assert number < 1_000, "the alarm stands for ever"
+        sender.finish()
+        await task

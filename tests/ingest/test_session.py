@@ -14,9 +14,10 @@ from ingest.session import FRAME_BYTES_MAX, RateLimiter
 from klagg.binance.endpoints import Endpoint
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ConfigError
+from klagg.process.alarms import AlarmKind
 from klagg.simulator import Simulator, SyntheticMarket
 from tests.ingest.connectionkit import SHORT, STREAMS, Receiver
-from tests.ingest.kit import Relay, SmallExchange, agg_trade, alarms_of, frame_of
+from tests.ingest.kit import Relay, SmallExchange, agg_trade, alarms_of, frame_of, standing
 from tests.kit import eventually_async as eventually
 from tests.simulator.kit import running
 
@@ -126,8 +127,10 @@ async def test_a_stalled_socket_is_given_up(caplog: pytest.LogCaptureFixture) ->
             await eventually(lambda: receiver.connection.is_up)
             relay.deaf = True
             await eventually(lambda: alarms_of(receiver.stats, "stalled"))
+            assert standing(receiver.stats) == {AlarmKind.STALLED}
             relay.deaf = False
             await eventually(lambda: receiver.connection.is_up)
+            assert standing(receiver.stats) == set(), "the alarm is over"
     assert "ALARM: connection A1 is stalled: no sign of life for 0." in caplog.text
 
 

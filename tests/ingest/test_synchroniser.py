@@ -12,8 +12,9 @@ from ingest.timings import DEFAULT_TIMINGS
 from klagg.binance.rest_client import ExchangeRest
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.errors import ExchangeRefused, ExchangeUnavailable
+from klagg.process.alarms import AlarmKind
 from klagg.process.stats import Stats
-from tests.ingest.kit import NOW_MS
+from tests.ingest.kit import NOW_MS, standing
 
 
 class Answers(ExchangeRest):
@@ -98,6 +99,7 @@ async def test_a_clock_unread_for_long_is_an_alarm_and_time_goes_on(caplog: pyte
         await synchroniser.once()
         now[0] += synchroniser.wait_s * 1000
     assert stats.counters["sync_lost"] == 1
+    assert standing(stats) == {AlarmKind.CLOCK_LOST}
     assert float(stats.gauges["clock_age_s"]) >= 300
 
 
@@ -112,9 +114,22 @@ async def test_a_held_clock_is_looked_at_often() -> None:
 
 
 async def test_a_jump_is_an_alarm(caplog: pytest.LogCaptureFixture) -> None:
-    synchroniser, _, _ = a_synchroniser(Answers(NOW_MS, NOW_MS + 60_000, NOW_MS + 60_100))
-    for _ in range(3):
+    synchroniser, _, stats = a_synchroniser(Answers(NOW_MS, NOW_MS + 60_000, NOW_MS + 60_100))
+    for alarms in (set(), {AlarmKind.CLOCK_JUMPED}, set()):
         assert await synchroniser.once()
+        assert standing(stats) == alarms
     raised, over = (record.getMessage() for record in caplog.records)
     assert raised.startswith("ALARM: the exchange's clock jumped by ")
     assert over.startswith("the alarm clock_jumped is over")
+
+
+async def test_a_clock_that_is_read_again_ends_the_alarm() -> None:
+    now = [1_000_000.0]
+    rest = Answers(ExchangeUnavailable(), NOW_MS)
+    synchroniser, clock, stats = a_synchroniser(rest, lost_s=300, local_ms=lambda: now[0])
+    clock.observe(now[0], now[0], NOW_MS)
+    now[0] += 400_000
+    assert not await synchroniser.once()
+    assert standing(stats) == {AlarmKind.CLOCK_LOST}
+    assert await synchroniser.once()
+    assert AlarmKind.CLOCK_LOST not in standing(stats)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import sys
+import threading
 
 from klagg.drivers.redis_streams import Append
 from klagg.errors import ConfigError, ContractError
@@ -73,7 +74,45 @@ def stopping_itself(context: Context) -> None:
     assert not context.wait(60)
 
 
-BLOCKING = {each.__name__: each for each in (blocking, blocking_on_redis, unusable, broken, stopping_itself)}
+def blocking_that_freezes(context: Context) -> None:
+    """Its main loop stands still after a few turns, as in a lock that nobody opens."""
+    turns = 0
+    while context.running():
+        context.wait(0.05)
+        turns += 1
+        if turns == 5:
+            _stand_still()
+
+
+async def asynchronous_that_freezes(context: AsyncContext) -> None:
+    """A call that blocks the event loop for good."""
+    await context.sleep(0.5)
+    _stand_still()
+
+
+def _stand_still() -> None:
+    threading.Event().wait()
+
+
+def blocking_that_ends_slowly(context: Context) -> None:
+    """Its shutdown takes longer than service.freeze_s, in one step."""
+    while context.running():
+        context.wait(0.05)
+    threading.Event().wait(4)
+
+
+BLOCKING = {
+    each.__name__: each
+    for each in (
+        blocking,
+        blocking_on_redis,
+        unusable,
+        broken,
+        stopping_itself,
+        blocking_that_freezes,
+        blocking_that_ends_slowly,
+    )
+}
 ASYNCHRONOUS = {
     each.__name__: each
     for each in (
@@ -81,6 +120,7 @@ ASYNCHRONOUS = {
         asynchronous_with_a_dying_task,
         asynchronous_that_refuses,
         asynchronous_that_is_done,
+        asynchronous_that_freezes,
     )
 }
 

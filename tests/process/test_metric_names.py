@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from klagg.process.alarms import AlarmKind
 from klagg.process.metric_names import METRICS, family_of
 from klagg.process.metrics import PORTS, StatsCollector
 from klagg.process.stats import Stats
@@ -83,3 +84,40 @@ def test_a_scrape_shows_the_name_and_what_it_says() -> None:
     assert [sample.value for sample in lag.samples] == [1.5]
     assert verdicts.documentation == METRICS["klagg_auditor_verdicts_total"]
     assert [sample.name for sample in verdicts.samples] == ["klagg_auditor_verdicts_total"]
+
+
+@pytest.mark.parametrize("process", [*PORTS, "aggregator-1", "ingest-C"])
+def test_every_counter_of_a_process_is_there_at_0_from_the_first_scrape(process: str) -> None:
+    """`increase()` over a series that is born above 0 misses its first growth."""
+    families = {each.name: each for each in StatsCollector(process, Stats(), lambda: "starting", 0.0).collect()}
+    prefix = f"klagg_{process.partition('-')[0]}_"
+    owed = {name.removesuffix("_total") for name in METRICS if name.startswith(prefix) and name.endswith("_total")}
+    assert owed <= families.keys()
+    assert {sample.value for name in owed for sample in families[name].samples} == {0.0}
+    alarms = {sample.labels["kind"] for sample in families["klagg_process_alarm"].samples}
+    assert alarms == set(AlarmKind)
+    assert {sample.labels["kind"] for sample in families["klagg_process_alarms"].samples} == set(AlarmKind)
+
+
+def test_every_counter_that_a_rule_looks_at_by_a_label_is_there_with_its_labels() -> None:
+    """What a rule tells apart by a label has a series of each value before it grows: these are counted in the code."""
+    rules = (ROOT / "config/prometheus/klagg.rules.yml").read_text(encoding="utf-8")
+    looked_at = set(re.findall(r"increase\((klagg_\w+_total)", rules))
+    labelled = {
+        "klagg_ingest_rejected_total": "ingest/intake.py",
+        "klagg_ingest_reconnects_total": "ingest/connection.py",
+        "klagg_ingest_dropped_trades_total": "ingest/sender.py",
+        "klagg_aggregator_findings_total": "aggregator/service.py",
+        "klagg_auditor_findings_total": "auditors/findings.py",
+        "klagg_auditor_verdicts_total": "auditors/exchange_service.py",
+    }
+    flat = {
+        "klagg_ingest_messages_total",
+        "klagg_ingest_trades_total",
+        "klagg_repair_unrepaired_total",
+        "klagg_process_alarms_total",
+    }
+    assert looked_at == labelled.keys() | flat
+    for name, path in labelled.items():
+        statistic = name.removesuffix("_total").split("_", 2)[2]
+        assert re.search(rf'add\("{statistic}", 0, ', (ROOT / path).read_text(encoding="utf-8")), name

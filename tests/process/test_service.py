@@ -23,6 +23,8 @@ from tests.kit import eventually
 ROOT = Path(__file__).resolve().parent.parent.parent
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z (\w+) +([\w-]+): (.*)")
 
+FIRST_OR_LAST = re.compile(r"begins: |ends after ")
+
 pytestmark = pytest.mark.servers
 
 
@@ -50,10 +52,23 @@ def running(which: str, redis_url: str, *words: str, **more: str) -> Iterator[su
 
 
 def finished(which: str, redis_url: str, *words: str, **more: str) -> tuple[int, str, list[tuple[str, ...]]]:
+    """Exit code, standard output, and (level, process, sentence) per line of standard error between the first and the
+    last of a run."""
+    code, out, lines = everything(which, redis_url, *words, **more)
+    return code, out, [each for each in lines if not FIRST_OR_LAST.match(each[2])]
+
+
+def everything(which: str, redis_url: str, *words: str, **more: str) -> tuple[int, str, list[tuple[str, ...]]]:
     """Exit code, standard output, and (level, process, sentence) per line of standard error."""
     with running(which, redis_url, *words, **more) as process:
         out, said = process.communicate(timeout=30)
     return process.returncode, out, [match.groups() for match in map(LINE.fullmatch, said.splitlines()) if match]
+
+
+def begun(process: subprocess.Popen[str]) -> None:
+    """Read the first line of a run."""
+    assert process.stderr
+    assert " begins: klagg " in process.stderr.readline()
 
 
 def heartbeat(streams: Streams, name: str = "test-A") -> dict[str, object]:
@@ -98,6 +113,7 @@ def test_a_killed_process_leaves_a_heartbeat_that_ends(redis_url: str, streams: 
 @pytest.mark.parametrize("which", ["blocking", "asynchronous"])
 def test_the_statistics_line_is_logged(redis_url: str, streams: Streams, which: str) -> None:
     with running(which, redis_url, KLAGG_SERVICE__STATISTICS_S="1") as process:
+        begun(process)
         assert process.stderr
         line = process.stderr.readline().strip()
         match = LINE.fullmatch(line)
@@ -185,6 +201,7 @@ def test_without_redis_it_says_so_and_ends(which: str) -> None:
 def test_a_heart_that_cannot_beat_does_not_stop_the_work() -> None:
     """A process that has no need of Redis at the moment lives on and warns; it still ends when asked."""
     with running("asynchronous", f"redis://127.0.0.1:{closed_port()}/0") as process:
+        begun(process)
         assert process.stderr
         match = LINE.fullmatch(process.stderr.readline().strip())
         assert match
@@ -206,6 +223,7 @@ def test_a_heartbeat_that_redis_refuses_for_want_of_memory_does_not_stop_the_wor
         try:
             eventually(lambda: heartbeat(streams).get("state") == "running", 20)
             redis_server.command("CONFIG", "SET", "maxmemory", "1")
+            begun(process)
             assert process.stderr
             match = LINE.fullmatch(process.stderr.readline().strip())
             assert match
@@ -232,3 +250,12 @@ def test_a_deadline_passes_once_and_for_all() -> None:
     over = Deadline(0)
     assert over.passed
     assert over.remaining_s == 0
+
+
+@pytest.mark.parametrize("which", ["stopping_itself", "asynchronous_that_is_done", "broken"])
+def test_the_first_line_says_what_begins_and_the_last_what_was_read(redis_url: str, which: str) -> None:
+    _, _, lines = everything(which, redis_url)
+    said = [(level, sentence) for level, _, sentence in lines if level == "INFO"]
+    _, first = said[0]
+    assert re.fullmatch(r"begins: klagg \S+, pid \d+, settings of the defaults and the environment", first)
+    assert re.fullmatch(r"ends after \d+ s: nothing was read", said[-1][1])

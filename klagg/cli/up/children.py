@@ -20,6 +20,7 @@ from typing import Final
 import klagg
 from klagg.cli.up.signals import SIGNALS
 from klagg.errors import ConfigError, KlaggError
+from klagg.process.freeze import ABORT_S
 from klagg.process.service import Deadline
 
 LOG_BYTES = 8 << 20
@@ -93,6 +94,8 @@ class Child:
         self._say = say
         self._deaths: deque[float] = deque(maxlen=limits.deaths_max + 1)
         self._again_s = 0.0
+        self._kill_s = 0.0
+        """When it is killed if it has not ended yet; 0: it is not to be."""
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: threading.Thread | None = None
         self._log = logging.handlers.RotatingFileHandler(
@@ -133,8 +136,12 @@ class Child:
     def tend(self) -> None:
         """Start it again if it died; ChildFailed if it dies too often, ConfigError if it can never run."""
         now = time.monotonic()
+        if self._kill_s and now >= self._kill_s:
+            self._kill_s = 0.0
+            self.kill()
         if self._process is None or self._process.poll() is None:
             return
+        self._kill_s = 0.0
         if not self._again_s:
             self._finish_reading()
             code = self._process.returncode
@@ -163,6 +170,14 @@ class Child:
     def ask_to_end(self) -> None:
         if self._process and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
+
+    def end_frozen(self) -> None:
+        """End it although it cannot end itself: first with a word, SIGABRT, at which it writes its stacks into its log.
+        `tend` starts it again."""
+        if self._process and self._process.poll() is None and not self._kill_s:
+            self._say(f"{self.name} gives no sign of life and is frozen (service.freeze_s): it is ended")
+            self._process.send_signal(signal.SIGABRT)
+            self._kill_s = time.monotonic() + ABORT_S
 
     def kill(self) -> None:
         """End it hard, whatever it does."""

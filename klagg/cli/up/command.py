@@ -11,27 +11,31 @@ import os
 import sys
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-import ujson
 from rich.console import Console
 from rich.live import Live
 
 from klagg.cli import locate
 from klagg.cli.up import screen, source
 from klagg.cli.up.children import LOG_BYTES, LOG_FILES, NOT_AGAIN, Child, drain
+from klagg.cli.up.sign_of_life import SignOfLife
 from klagg.cli.up.signals import Interrupted, ShutdownRequests
+from klagg.clock import local_ms
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Streams
 from klagg.embedded import PostgresServer, RedisServer
 from klagg.embedded.account import make_folder
 from klagg.embedded.traces import can_listen, free_port, lock
-from klagg.errors import ConfigError, KlaggError
+from klagg.errors import ConfigError, KlaggError, RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.process.catalogue import processes
+from klagg.process.freeze import MARGIN_S, FreezeWatch
+from klagg.process.heartbeats import StatusReport, alarm_sentences, decoded, report, silent_after_ms
 from klagg.process.service import Deadline
+from klagg.process.silence import SilenceWatch
 from klagg.settings import Settings, load, to_toml
 from klagg.wire.fields import texts_of
 from klagg.wire.keys import HEARTBEAT_PATTERN, Keys, heartbeat_key
@@ -45,6 +49,7 @@ NEWEST = 500
 SERVERS_S = 8.0
 """The seconds of the shutdown's deadline that are reserved for the servers; of a shorter deadline half."""
 HURRY_S = 1.0
+FREEZE_LOOK_S = 1.0
 AHEAD_S = 2
 """Seconds before `klagg up` would kill a process at which the process itself gives up and logs what is left."""
 
@@ -129,6 +134,10 @@ class Up:
         self._server_lines: list[str] = []
         self._streams: Streams | None = None
         self._ending = False
+        self._freeze = FreezeWatch(settings.service)
+        self._exchange: SignOfLife | None = None
+        self._still = SilenceWatch((settings.service.freeze_s + MARGIN_S) * 1000)
+        self._look_s = 0.0
         self._plain = args.plain or not sys.stdout.isatty()
         self._trades = (0.0, 0, 0)
         self._trades_per_s = 0.0
@@ -272,6 +281,7 @@ class Up:
             time.sleep(0.05)
         rest_url, socket_url = line.split()[3], line.split()[4].strip("()")
         self._settings = source.simulator_settings(self._settings, rest_url, socket_url, self._args.trades)
+        self._exchange = SignOfLife(rest_url)
         self._step(f"the simulator runs at {rest_url}")
 
     def watch(self) -> None:
@@ -291,6 +301,7 @@ class Up:
         while not self._shutdown.count:
             for child in filter(None, (self._simulator, *self._children.values())):
                 child.tend()
+            self._end_frozen()
             for server in self._servers:
                 if not server.is_running():
                     raise KlaggError(f"a server ended by itself: see {server.log_file}")
@@ -299,11 +310,38 @@ class Up:
                 due = time.monotonic() + every_s
             time.sleep(0.1)
 
+    def _end_frozen(self) -> None:
+        """End the children whose heartbeat is lost for long, and a simulator that does not answer for as long. While
+        Redis is away no heartbeat is judged."""
+        now = time.monotonic()
+        if now < self._look_s or self._streams is None:
+            return
+        self._look_s = now + FREEZE_LOOK_S
+        if self._exchange and self._simulator and self._still.check(self._exchange.seen_s, now * 1000):
+            self._exchange.seen_s = now  # what is started anew gets its time
+            self._simulator.end_frozen()
+        pids = {name: child.pid for name, child in self._children.items() if child.pid is not None}
+        try:
+            beats = self._streams.values_like(HEARTBEAT_PATTERN)
+        except (RedisUnavailable, RedisRefused):
+            return
+        for name in self._freeze.look(beats, pids, time.monotonic() * 1000):
+            self._children[name].end_frozen()
+
+    def _heard(self, texts: Mapping[str, str]) -> StatusReport:
+        """What the heartbeats of the children that run now say; one of an earlier run says nothing of them."""
+        own = {
+            heartbeat_key(name): text
+            for name, child in self._children.items()
+            if decoded(text := texts.get(heartbeat_key(name), "")).get("pid") == child.pid is not None
+        }
+        return report(own, list(self._children), local_ms(), silent_after_ms(self._settings.service))
+
     def _snapshot(self) -> screen.ScreenState:
-        beats, klines = {}, []
+        texts, klines = {}, []
         try:
             assert self._streams is not None
-            beats = {key: ujson.loads(text) for key, text in self._streams.values_like(HEARTBEAT_PATTERN).items()}
+            texts = self._streams.values_like(HEARTBEAT_PATTERN)
             for shard in range(self._settings.shards):
                 klines += [
                     Kline.from_fields(texts_of(each.fields))
@@ -313,19 +351,26 @@ class Up:
             self._messages.append(str(trouble))
         best = {kline.key: kline for kline in sorted(klines, key=lambda kline: kline.version)}
         klines = sorted(best.values(), key=lambda kline: (-kline.close_time, -kline.trades))
-        now = time.monotonic()
+        now, found = time.monotonic(), self._heard(texts)
+        beats = {each.name: dict(each.beat) for each in found.seen}
         lines = [
             screen.ProcessLine(
-                each.name, each.pid, each.restarts, now - each.started_s, beats.get(heartbeat_key(each.name))
+                each.name,
+                each.pid,
+                each.restarts,
+                now - each.started_s,
+                beats.get(each.name),
+                each.name in found.silent,
             )
             for each in self._children.values()
         ]
         if self._simulator:
-            silent = {"state": "running"}  # the simulator is no process of klagg's pipeline and has no heartbeat
-            pid, restarts = self._simulator.pid, self._simulator.restarts
-            lines.append(screen.ProcessLine("exchange", pid, restarts, now - self._simulator.started_s, silent))
-        gauges = [beat["gauges"].get("exchange_ms", 0) for beat in beats.values()]
-        lines_beats = (beats.get(heartbeat_key(f"ingest-{line}"), {}) for line in self._settings.ingest.lines)
+            without = {"state": "running"}  # the simulator is no process of klagg's pipeline and has no heartbeat
+            pid, restarts, up_s = self._simulator.pid, self._simulator.restarts, now - self._simulator.started_s
+            silent = self._exchange is not None and self._exchange.silent_s > self._settings.service.silent_s
+            lines.append(screen.ProcessLine("exchange", pid, restarts, up_s, without, silent))
+        gauges = [beat.get("gauges", {}).get("exchange_ms", 0) for beat in beats.values()]
+        lines_beats = (beats.get(f"ingest-{line}", {}) for line in self._settings.ingest.lines)
         self._measure(next(filter(None, lines_beats), {}), now)
         return screen.ScreenState(
             self._source.banner,
@@ -336,6 +381,7 @@ class Up:
             klines,
             self._server_lines,
             tuple(self._messages),
+            tuple(alarm_sentences(found)),
         )
 
     def _measure(self, beat: dict[str, object], now: float) -> None:
@@ -357,6 +403,8 @@ class Up:
         Processes that write a stream end before those that read it, so that the readers can finish all entries.
         """
         self._ending = True
+        if self._exchange:
+            self._exchange.close()
         requests_before = max(1, self._shutdown.count)
         processes_s, servers_s = self._shutdown_s
         deadline = Deadline(processes_s)

@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from klagg.kline import Kline
+from klagg.process.heartbeats import SILENT
 
 RATES = (
     ("trades", "trades"),
@@ -40,23 +41,28 @@ GAUGES = (
 )
 WIDE = 110
 MESSAGES = 3
+ALARMS = 4
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessLine:
-    """One process: what its child says and what its heartbeat says (`beat` None: none)."""
+    """One process: what its child says and what its heartbeat says (`beat` None: none yet). `silent`: it had a
+    heartbeat and lost it."""
 
     name: str
     pid: int | None
     restarts: int
     uptime_s: float
     beat: dict[str, Any] | None
+    silent: bool = False
 
     @property
     def state(self) -> str:
-        """down, starting, ALARM, or the state in the heartbeat."""
+        """down, silent, starting, ALARM, or the state in the heartbeat."""
         if self.pid is None:
             return "down"
+        if self.silent:
+            return SILENT
         if self.beat is None:
             return "starting"
         return "ALARM" if self.beat.get("alarms") else str(self.beat.get("state", "?"))
@@ -74,6 +80,8 @@ class ScreenState:
     klines: Sequence[Kline]
     servers: Sequence[str]
     messages: Sequence[str] = field(default_factory=tuple)
+    alarms: Sequence[str] = field(default_factory=tuple)
+    """A sentence for each alarm that stands; the first one says so if no market data come."""
 
 
 def moment(time_ms: int) -> str:
@@ -106,9 +114,11 @@ def picture(snapshot: ScreenState, width: int, height: int) -> RenderableType:
     line = Text(no_wrap=True, overflow="ellipsis")
     line.append("klagg  ", style="bold cyan")
     line.append(snapshot.title)
-    parts += [line, _numbers(snapshot), _process_table(snapshot.processes, width)]
+    alarms = [Text(each, style="bold red", no_wrap=True, overflow="ellipsis") for each in snapshot.alarms[:ALARMS]]
+    parts += [line, _numbers(snapshot), *alarms, _process_table(snapshot.processes, width)]
     shown = snapshot.messages[-MESSAGES:]
-    around = len(snapshot.processes) + len(snapshot.servers) + len(shown) + 7 + (3 if snapshot.banner else 0)
+    around = len(snapshot.processes) + len(snapshot.servers) + len(shown) + len(alarms) + 7
+    around += 3 if snapshot.banner else 0
     parts.append(_kline_table(snapshot.klines[: max(1, height - around)], width))
     parts += [Text(each, style="dim", no_wrap=True, overflow="ellipsis") for each in snapshot.servers]
     parts += [Text(each, style="red", no_wrap=True, overflow="ellipsis") for each in shown]
@@ -172,6 +182,7 @@ def plain(snapshot: ScreenState) -> list[str]:
         f"exchange time {moment(snapshot.exchange_ms)}, {snapshot.trades_per_s:,.0f} trades/s; "
         + ", ".join(f"{each.name} {each.state}" for each in snapshot.processes)
     )
+    lines += snapshot.alarms
     if snapshot.klines:
         newest = snapshot.klines[0]
         lines.append(
