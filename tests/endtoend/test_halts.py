@@ -5,6 +5,7 @@ The simulator's exchangeInfo says what the script tells it to; `!contractInfo` t
 
 from __future__ import annotations
 
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,9 @@ pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(600
 
 SPEED = 4
 ETH, SOL, ADA, BTC = "ETHUSDT", "SOLUSDT", "ADAUSDT", "BTCUSDT"
-HALT_S, PAUSE_S = (100, 240), (110, 235)
-"""From when until when (exchange seconds since the start) exchangeInfo says that ETHUSDT is halted, and it pauses."""
+HALT_S, PAUSE_S, OPENS_S = (160, 400), (200, 340), 240
+"""From when until when (exchange seconds since the start) exchangeInfo says that ETHUSDT is halted, and it pauses; and
+when SOLUSDT begins to trade."""
 
 SCRIPT = f"""
 [[fault]]
@@ -52,8 +54,8 @@ word = "PENDING_TRADING"
 contract_type = ""
 [[fault]]
 kind = "pause"
-at_s = 1
-for_s = {HALT_S[0]}
+at_s = 0
+for_s = {OPENS_S}
 symbols = ["{SOL}"]
 """
 
@@ -87,13 +89,13 @@ def elapsed_s(running: Stack) -> float:
 
 
 def test_a_halt_an_opening_and_a_new_word_end_nothing(tmp_path: Path, redis_url: str, database_url: str) -> None:
-    market = ["--symbols", "8", "--rate", "80", "--seed", "5", "--speed", str(SPEED), *FLOOR, *script(tmp_path, SCRIPT)]
+    market = ["--symbols", "8", "--rate", "80", "--seed", "5", "--speed", str(SPEED), "--wait", *FLOOR]
     database = migrated(database_url)
     with stack(
         tmp_path,
         redis_url,
         database_url,
-        market,
+        [*market, *script(tmp_path, SCRIPT)],
         aggregator={"intervals": ("1m", "5m", "1h", "1d")},
         clock={"sync_s": 1, "statuses_s": 2},
         ingest={"dead_symbol_ms": 5000},
@@ -112,9 +114,9 @@ def test_a_halt_an_opening_and_a_new_word_end_nothing(tmp_path: Path, redis_url:
         )
         assert "TRADING_HALT" in halted() or "BREAK_2027" in halted()
         opened_s = running.wait_until(lambda: SOL in symbols(streams) and elapsed_s(running), 120, 0.2)
-        assert opened_s - HALT_S[0] <= 60 * SPEED, "within a minute of its first trade, though exchangeInfo is silent"
+        assert opened_s - OPENS_S <= 60 * SPEED, "within a minute of its first trade, though exchangeInfo is silent"
         running.wait_until(lambda: elapsed_s(running) > HALT_S[1] and not halted(), 120, 0.2)
-        last = (began + HALT_S[1] * 1000) // MINUTE_MS * MINUTE_MS + MINUTE_MS
+        last = (began + HALT_S[1] * 1000) // MINUTE_MS * MINUTE_MS - 1
         official = {
             (name, int(row[0])): row
             for name in (ETH, ADA, BTC)
@@ -132,8 +134,9 @@ def test_a_halt_an_opening_and_a_new_word_end_nothing(tmp_path: Path, redis_url:
         rows = running.wait_until(proven, 120, 0.5)
         for key, row in official.items():
             ours = rows[key]
-            assert [str(ours[name]) for name in ("open", "high", "low", "close")] == row[1:5], key
-            assert (ours["trades"], float(ours["volume"])) == (row[8], float(row[5])), key
+            names = ("open", "high", "low", "close", "volume", "quote_volume")
+            assert [ours[name] for name in names] == [Decimal(row[at]) for at in (1, 2, 3, 4, 5, 7)], key
+            assert ours["trades"] == row[8], key
         assert [row[8] for (name, _), row in official.items() if name == ETH].count(0) >= 1, "the pause has flat bars"
         for name, word in ((ETH, "TRADING_HALT"), (ADA, "BREAK_2027")):
             assert listed(streams, name) == [("listed", "TRADING"), ("listed", word), ("listed", "TRADING")]
@@ -174,8 +177,8 @@ def test_no_choice_of_symbols_ends_a_process(
     tmp_path: Path, redis_url: str, database_url: str, chosen: str, fault: str
 ) -> None:
     """It waits, says so, and goes on when the symbol comes; the one that never comes is waited for."""
-    text = f'[[fault]]\nkind = "pause"\nat_s = 1\nfor_s = 8\nsymbols = ["{ETH}"]\n'
-    text += f'[[fault]]\nkind = "status"\nfor_s = 12\n{fault}\n'
+    text = f'[[fault]]\nkind = "pause"\nat_s = 0\nfor_s = 50\nsymbols = ["{ETH}"]\n'
+    text += f'[[fault]]\nkind = "status"\nfor_s = 60\n{fault}\n'
     market = ["--symbols", "8", "--rate", "80", "--seed", "5", *FLOOR, *script(tmp_path, text)]
     with stack(
         tmp_path,
@@ -192,10 +195,10 @@ def test_no_choice_of_symbols_ends_a_process(
         sentence = running.wait_until(lambda: alarms(streams, "clock").get(kind, ""), 60, 0.2)
         assert chosen in sentence
         if chosen == ETH:
-            running.wait_until(lambda: symbols(streams) == {ETH}, 75, 0.2)
-            running.wait_until(lambda: kind not in alarms(streams, "clock"), 75, 0.2)
+            running.wait_until(lambda: symbols(streams) == {ETH}, 150, 0.2)
+            running.wait_until(lambda: kind not in alarms(streams, "clock"), 120, 0.2)
         else:
             running.wait_until(lambda: "waiting" in alarms(streams, "ingest-A"), 60, 0.2)
-            eventually(lambda: elapsed_s(running) > 20, 60, 0.2)
+            eventually(lambda: elapsed_s(running) > 30, 60, 0.2)
         assert set(running.stop("ingest", "repair", "clock", "aggregator").values()) == {0}
         streams.close()
