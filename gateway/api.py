@@ -21,7 +21,7 @@ from gateway.market import MarketState
 from gateway.openapi import openapi
 from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, findings_of
-from klagg.binance.serving.exchange_info import Steps
+from klagg.binance.serving.exchange_info import ListedSymbol
 from klagg.binance.serving.payloads import compact
 from klagg.clock import local_ms, steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
@@ -39,7 +39,7 @@ DOWNLOADS_MAX: Final = 2
 
 DAY: Final = "1d"
 
-NO_STEPS: Final = Steps(None, None)
+NOT_LISTED: Final = ListedSymbol(None, None, None)
 """A symbol that the exchange does not list now, or that klagg does not carry."""
 
 Values = dict[str, Any]
@@ -137,9 +137,9 @@ class Api:
         }
 
     def _symbol(self, symbol: str) -> dict[str, object]:
-        steps = self.market.carried.get(symbol, NO_STEPS)
-        row = _row_of_symbol(symbol, self.market.last(symbol), self.market.newest(symbol, DAY))
-        return {**row, "tick_size": steps.tick_size, "step_size": steps.step_size}
+        listed = self.market.carried.get(symbol, NOT_LISTED)
+        row = _row_of_symbol(symbol, listed.status, self.market.last(symbol), self.market.newest(symbol, DAY))
+        return {**row, "tick_size": listed.tick_size, "step_size": listed.step_size}
 
     async def _gaps(self, values: Values) -> object:
         return {"gaps": await self._stored().gaps(values["symbol"], values["open"], values["limit"])}
@@ -276,13 +276,14 @@ async def _with_database_problems(answer: Awaitable[Any]) -> Any:
         raise ApiProblem(503, "database_away", "the database cannot answer now; try again later") from away
 
 
-def _row_of_symbol(symbol: str, last: LiveBar | None, day: LiveBar | None) -> dict[str, object]:
+def _row_of_symbol(symbol: str, status: str | None, last: LiveBar | None, day: LiveBar | None) -> dict[str, object]:
     change = None
     if last is not None and day is not None and Decimal(day.open):
         change = str(round((Decimal(last.close) / Decimal(day.open) - 1) * 100, 2))
     return {
         "symbol": symbol,
         "live": last is not None,
+        "status": status,
         "time": last.at_ms if last else None,
         "price": last.close if last else None,
         "open": day.open if day else None,

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from gateway.health import Health
 from gateway.live import LiveBar, LiveState
-from klagg.binance.serving.exchange_info import ServedExchangeInfo, Steps
+from klagg.binance.serving.exchange_info import ListedSymbol, ServedExchangeInfo
 from klagg.intervals import Interval
 from klagg.wire.keys import shard_of
 
@@ -63,7 +63,7 @@ class MarketState:
         )
 
     @property
-    def carried(self) -> Mapping[str, Steps]:
+    def carried(self) -> Mapping[str, ListedSymbol]:
         """The symbols of the exchange's list that klagg carries, in the exchange's order."""
         return self.info.symbols if self.info else {}
 

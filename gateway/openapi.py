@@ -133,6 +133,7 @@ def _schemas_of_bars() -> dict[str, Schema]:
             {
                 "symbol": TEXT,
                 "live": BOOLEAN,
+                "status": MAYBE_TEXT,
                 "time": MAYBE_TIME,
                 **price,
                 "trades": MAYBE_INTEGER,

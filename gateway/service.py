@@ -31,8 +31,7 @@ from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, Red
 from klagg.intervals import ordered
 from klagg.process.alarms import AlarmKind
 from klagg.process.catalogue import processes
-from klagg.process.freeze import decoded
-from klagg.process.heartbeats import StatusReport, report, silent_after_ms
+from klagg.process.heartbeats import StatusReport, decoded, report, silent_after_ms
 from klagg.process.service import AsyncContext, run_async
 from klagg.process.silence import SilenceWatch
 from klagg.wire.entry_id import milliseconds_of

@@ -100,10 +100,10 @@ class ClockJobs:
             log=self._log,
         )
         self._listed = False
-        context.position = self._position
         self._written: dict[str, Listing] = {}
         self._malformed: frozenset[str] = frozenset()
         self._words = UnknownWords(self._stats, self._log, STATUS, CONTRACT_TYPE)
+        context.position = self._position
         self._failure: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # A tick that is late is still the newest one; several that are late are one.
         self._scheduler = AsyncIOScheduler(

@@ -20,7 +20,7 @@ from klagg.binance.endpoints import Endpoint
 from klagg.binance.payloads import is_coin_margined
 from klagg.decimals import checked
 from klagg.errors import BadDecimal
-from klagg.recordings.values import COUNTING_EXECUTIONS, LEFT_OUT_EXECUTIONS, counts_in_klines
+from klagg.recordings.values import counts_in_klines, is_new_execution, is_zero
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
 
 # Kinds of rejection.
@@ -263,10 +263,7 @@ def _trade(event: dict[str, Any], rules: Rules, now_ms: int, frame: bytes) -> Ro
         symbol, trade_id, price, qty, first, last, time_ms, maker = _values(event, rules.source)
     except KeyError as missing:
         return Rejection(MISSING_FIELD, f"the event lacks {missing}", frame)
-    kind = event.get("X", "MARKET")
-    counts = rules.source == "aggTrade" or counts_in_klines(kind)
-    if rules.source == "trade" and _is_new(kind) and _is_zero(price):
-        counts = False  # a fill of a new kind that has no price is none of a market
+    counts = rules.source == "aggTrade" or counts_in_klines(event.get("X"), price)
     if not isinstance(symbol, str) or symbol not in rules.symbols:
         name = symbol if isinstance(symbol, str) else ""
         return Rejection(BAD_SYMBOL, f"not a symbol of this line: {_shown(symbol)}", frame, name)
@@ -298,19 +295,9 @@ def _new_words(event: dict[str, Any], source: str) -> list[Word]:
     found = []
     if "st" in event and not (type(event["st"]) is int and event["st"] == 1):
         found.append((SYMBOL_TYPE, _shown(event["st"])))
-    if source == "trade" and "X" in event and _is_new(event["X"]):
+    if source == "trade" and "X" in event and is_new_execution(event["X"]):
         found.append((EXECUTION, _shown(event["X"])))
     return found
-
-
-def _is_new(execution: Any) -> bool:
-    """Whether nobody has seen this `X`."""
-    return not isinstance(execution, str) or execution not in COUNTING_EXECUTIONS | LEFT_OUT_EXECUTIONS
-
-
-def _is_zero(value: Any) -> bool:
-    """Whether a price is a text of nothing but zeros."""
-    return isinstance(value, str) and bool(value) and not value.strip("0.")
 
 
 def _decimal_problem(value: Any, *, above_zero: bool) -> str:
@@ -325,7 +312,7 @@ def _decimal_problem(value: Any, *, above_zero: bool) -> str:
         checked(value)
     except BadDecimal as bad:
         return str(bad)[:100]
-    return "zero" if above_zero and _is_zero(value) else ""
+    return "zero" if above_zero and is_zero(value) else ""
 
 
 def _layout_among(frames: Sequence[bytes], rules: Rules) -> Layout | None:

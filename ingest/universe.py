@@ -24,7 +24,6 @@ from klagg.binance.payloads import (
     left_out,
     not_listed,
     nothing_chosen,
-    subscribable,
 )
 from klagg.errors import ExchangeUnavailable
 from klagg.wire.entries import Listing
@@ -61,6 +60,8 @@ class Universe:
         self._contracts: Mapping[str, Contract] = {}
         self._known: dict[str, Listing] = {}
         self._absent_ms: dict[str, float] = {}
+        self._opened: dict[str, int] = {}
+        """The generations of the known symbols that have opened."""
         self.gone: dict[str, Listing] = {}
         self.unmet: list[str] = []
 
@@ -87,6 +88,8 @@ class Universe:
         for name in [*over, *ended]:
             del self._known[name], self._absent_ms[name]
         self._known |= {each.symbol: each for each in listings}
+        self._opened |= {each.symbol: each.generation for each in listings if is_open(each.status)}
+        self._opened = {name: generation for name, generation in self._opened.items() if name in self._known}
         self.gone = {name: each for name, each in self.gone.items() if name not in names}
         self.gone |= {name: replace(missing[name], status=VANISHED) for name in ended}
         self._names = names
@@ -148,17 +151,26 @@ class Universe:
     @property
     def carried(self) -> list[str]:
         """The symbols whose trades are worth a subscription."""
-        return subscribable(self._known.values())
+        return [name for name, each in self._known.items() if self._is_carried(each)]
+
+    def _is_carried(self, listing: Listing) -> bool:
+        """Whether the contract has opened and not ended: one that is pending again has opened all the same."""
+        opened = self._opened.get(listing.symbol) == listing.generation
+        return is_open(listing.status) or (opened and listing.status in PENDING)
 
     @property
     def halted(self) -> dict[str, str]:
         """The statuses of the chosen symbols that are halted, or have a status that nobody has seen."""
-        return {name: each.status for name, each in self._known.items() if is_halted(each.status)}
+        return {
+            name: each.status
+            for name, each in self._known.items()
+            if is_halted(each.status) or (each.status in PENDING and self._is_carried(each))
+        }
 
     @property
     def pending(self) -> list[str]:
         """The chosen symbols that have not opened."""
-        return [name for name, each in self._known.items() if each.status in PENDING]
+        return [name for name, each in self._known.items() if each.status in PENDING and not self._is_carried(each)]
 
     @property
     def doubtful(self) -> bool:
@@ -178,7 +190,7 @@ class Universe:
     def is_missed(self, symbol: str, exchange: settings.Exchange) -> bool:
         """Whether a symbol is not carried by its listing, and could be one of the choice: a trade of it is a doubt."""
         if symbol in self._known:
-            return not is_open(self._known[symbol].status)
+            return not self._is_carried(self._known[symbol])
         return symbol not in self._contracts and fits(symbol, exchange)
 
 

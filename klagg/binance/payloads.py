@@ -6,12 +6,12 @@ A row that is not as documented is left out and reported; an answer without anyt
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final, cast
 
 from klagg.arrays import INT64_MAX
-from klagg.binance.contracts import is_chosen, is_open, word_of
+from klagg.binance.contracts import is_chosen, word_of
 from klagg.decimals import DIGITS_MAX
 from klagg.errors import ConfigError, ExchangeUnavailable
 from klagg.wire.entries import Listing
@@ -159,11 +159,6 @@ def names_of(exchange_info: Any) -> frozenset[str]:
     if not isinstance(rows, list):
         return frozenset()
     return frozenset(row["symbol"] for row in rows if isinstance(row, dict) and isinstance(row.get("symbol"), str))
-
-
-def subscribable(listings: Iterable[Listing]) -> list[str]:
-    """The names whose trades are worth a subscription."""
-    return [each.symbol for each in listings if is_open(each.status)]
 
 
 def event_in(message: Any) -> Any:

@@ -10,10 +10,9 @@ import os
 import signal
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from typing import Final
 
-import ujson
-
+from klagg.process.heartbeats import decoded
 from klagg.process.silence import SilenceWatch
 from klagg.settings import Service
 from klagg.wire.keys import heartbeat_key
@@ -55,15 +54,6 @@ class FreezeWatch:
                 frozen[name] = pid
         self._watches = watches
         return frozen
-
-
-def decoded(text: str) -> dict[str, Any]:
-    """A heartbeat; {} if it cannot be read."""
-    try:
-        found = ujson.loads(text)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
 
 
 def end(pids: Iterable[int]) -> None:

@@ -123,6 +123,15 @@ def silent_after_ms(service: Service) -> int:
     return max(3 * service.heartbeat_ms, 1000 * service.silent_s)
 
 
+def decoded(text: str) -> dict[str, Any]:
+    """A heartbeat; {} if it cannot be read."""
+    try:
+        found = ujson.loads(text)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
 def report(beats: Mapping[str, str], expected: Sequence[str], now_ms: float, silent_ms: int) -> StatusReport:
     """The report from heartbeats (JSON by key) at the local time `now_ms`."""
     by_name = {key.removeprefix(heartbeat_key("")): text for key, text in beats.items()}

@@ -56,7 +56,10 @@ def listen(streams: Streams, watch: freeze.FreezeWatch) -> None:
     said = logging.getLogger(PROCESS)
     away = False
     while True:
-        childutils.listener.wait(sys.stdin, sys.stdout)
+        try:
+            childutils.listener.wait(sys.stdin, sys.stdout)
+        except KeyError:  # no header: the input is closed, so supervisord has gone
+            return
         try:
             beats = streams.values_like(HEARTBEAT_PATTERN)
         except (RedisUnavailable, RedisRefused) as lost:

@@ -56,8 +56,8 @@ def fill(fields: Mapping[str, Any], symbol: str, *, recv_ms: int | None = None, 
     execution = fields.get("X")
     if execution is not None and not isinstance(execution, str):
         raise BadValue(f"execution type {execution!r} is not a text")
-    counts = counts_in_klines(execution)
     price = decimal_text("price", _field(fields, "p"))
+    counts = counts_in_klines(execution, price)
     qty = decimal_text("quantity", _field(fields, "q"))
     if trade_id < 0:
         raise BadValue(f"trade id {trade_id} is negative")

@@ -101,6 +101,19 @@ def open_time_ms(value: object) -> int:
     return epoch_ms("open time", round(moment.timestamp() * 1000))
 
 
-def counts_in_klines(execution: object) -> bool:
-    """Whether a fill with this `X` counts; recordings older than the field (None) hold market trades only."""
-    return not isinstance(execution, str) or execution not in LEFT_OUT_EXECUTIONS
+def counts_in_klines(execution: object, price: object = "") -> bool:
+    """Whether a fill with this `X` and this price counts; recordings older than the field (None) hold market trades
+    only. A fill of a new kind that has no price (zeros) is none of a market."""
+    if isinstance(execution, str) and execution in LEFT_OUT_EXECUTIONS:
+        return False
+    return execution is None or not is_new_execution(execution) or not is_zero(price)
+
+
+def is_new_execution(execution: object) -> bool:
+    """Whether nobody has seen this `X`."""
+    return not isinstance(execution, str) or execution not in COUNTING_EXECUTIONS | LEFT_OUT_EXECUTIONS
+
+
+def is_zero(price: object) -> bool:
+    """Whether a price is a text of nothing but zeros."""
+    return isinstance(price, str) and bool(price) and not price.strip("0.")

@@ -1,4 +1,4 @@
-"""A synthetic market whose symbols come, go, come back and change their tick size, as a fault script says.
+"""A synthetic market whose symbols come, go, pause, come back and change their tick size, as a fault script says.
 
 A symbol's life is a row of phases, each with its own ids and decimals. Ids of a new generation begin at 1; a finer tick
 adds a constant to every price, so that the new decimals are used and klines stay exact without being folded anew.
@@ -29,6 +29,7 @@ class _Phase:
     """A stretch of a symbol's trades, of which `agg_offset` and `fill_offset` are the source's last ids before.
 
     `generation_ids` are what is taken off the source's ids; `listing` is as it stands in this phase.
+    A `paused` phase has no trades: those of the source are passed over, and later ids follow on the ones before it.
     """
 
     from_ms: int
@@ -38,6 +39,7 @@ class _Phase:
     listing: ContractListing
     rise: Decimal = Decimal(0)
     pending_ms: int = 0
+    paused: bool = False
 
     def price(self, text: str) -> str:
         """The price as this phase tells it."""
@@ -92,7 +94,23 @@ class _Generation:
             return None
         offset = (lambda phase: phase.fill_offset) if is_fill else (lambda phase: phase.agg_offset)
         place = bisect_right(self.phases, trade.id - 1, key=offset)
-        return self.phases[place - 1] if place else None
+        return self.phases[place - 1] if place and not self.phases[place - 1].paused else None
+
+    def source_id(self, agg_id: int) -> int:
+        """The source's id of an aggregate trade that is told under this one."""
+        trading = [phase for phase in self.phases if not phase.paused]
+        begun = [phase for phase in trading if phase.agg_offset + 1 - phase.generation_ids[0] <= agg_id]
+        return agg_id + (begun or trading)[-1 if begun else 0].generation_ids[0]
+
+    def trading(self, start_ms: int, end_ms: int) -> list[tuple[int, int]]:
+        """The parts of this time, both ends included, in which the symbol is not paused."""
+        ends = [*(phase.from_ms for phase in self.phases[1:]), _FAR_MS]
+        parts = [
+            (max(start_ms, phase.from_ms if number else start_ms), min(end_ms, to_ms - 1))
+            for number, (phase, to_ms) in enumerate(zip(self.phases, ends, strict=True))
+            if not phase.paused
+        ]
+        return [(from_ms, to_ms) for from_ms, to_ms in parts if from_ms <= to_ms]
 
     def trades(self, trades: Iterable[MarketTrade], *, is_fill: bool) -> list[MarketTrade]:
         """Those of the source's trades that are of this generation, as it tells them."""
@@ -157,8 +175,14 @@ class ChangingMarket:
         life = self._generation(symbol, now_ms)
         if life is None:
             return []
-        first = max(from_id, 1) + life.phases[0].generation_ids[0]
-        return life.trades(self._source.aggregates_from(symbol, first, limit, now_ms), is_fill=False)
+        first, found = life.source_id(max(from_id, 1)), list[MarketTrade]()
+        while len(found) < limit:
+            page = self._source.aggregates_from(symbol, first, limit, now_ms)
+            found += life.trades(page, is_fill=False)
+            if len(page) < limit:
+                break
+            first = page[-1].id + 1
+        return found[:limit]
 
     def aggregates_between(
         self, symbol: str, start_ms: int, end_ms: int, limit: int, now_ms: int, *, newest: bool
@@ -170,8 +194,14 @@ class ChangingMarket:
         life = self._generation(symbol, now_ms)
         if life is None:
             return []
-        start_ms, end_ms = max(start_ms, life.from_ms), min(end_ms, life.to_ms - 1)
-        return life.trades(read(symbol, start_ms, end_ms, limit, now_ms, newest=newest), is_fill=False)
+        parts = life.trading(max(start_ms, life.from_ms), min(end_ms, life.to_ms - 1))
+        found: list[MarketTrade] = []
+        for from_ms, to_ms in reversed(parts) if newest else parts:
+            trades = life.trades(read(symbol, from_ms, to_ms, limit - len(found), now_ms, newest=newest), is_fill=False)
+            found = [*trades, *found] if newest else [*found, *trades]
+            if len(found) >= limit:
+                break
+        return found
 
     def fills_between(self, symbol: str, start_ms: int, end_ms: int, now_ms: int) -> Sequence[MarketTrade]:
         """As `MarketSource`; of the generation of `now_ms`."""
@@ -222,7 +252,7 @@ class ChangingMarket:
         now_ms = min(now_ms, close_ms + 1 + AGG_DELAY_MS)
         phase = life.at(start_ms)
         if phase.from_ms + _SPILL_MS <= start_ms and life.at(close_ms) is phase and close_ms < life.to_ms:
-            whole = self._source.bar(symbol, start_ms, close_ms, now_ms)
+            whole = None if phase.paused else self._source.bar(symbol, start_ms, close_ms, now_ms)
             return phase.bar(whole) if whole is not None and whole.trades else None
         total: Bar | None = None
         fills = self._source.fills_between(symbol, start_ms, close_ms, now_ms)
@@ -260,7 +290,7 @@ class ChangingMarket:
             if generation.from_ms <= now_ms < generation.to_ms:
                 return generation.at(now_ms).listing
             if first.from_ms - first.pending_ms <= now_ms < first.from_ms:
-                return replace(first.listing, status="PENDING_TRADING")
+                return replace(first.listing, status="PENDING_TRADING", contract_type="")
             if generation.to_ms <= now_ms < generation.to_ms + generation.settle_ms:
                 return replace(generation.at(now_ms).listing, status="SETTLING", delivery_ms=generation.to_ms)
         return None
@@ -286,9 +316,24 @@ class ChangingMarket:
             raise FaultScriptError(_sentence(fault, f"{symbol} is delisted already"))
         if at_ms <= newest.phases[-1].from_ms:
             raise FaultScriptError(_sentence(fault, f"{symbol} must have traded before at_s"))
+        if fault.kind == "pause":
+            return (
+                *life[:-1],
+                replace(newest, phases=(*newest.phases, *self._pause(newest.phases[-1], fault, edge, at_ms))),
+            )
         if fault.kind == "delisting":
             return (*life[:-1], replace(newest, to_ms=at_ms, last_ids=edge, settle_ms=fault.settle_ms))
         return (*life[:-1], replace(newest, phases=(*newest.phases, _finer(newest.phases[-1], at_ms, edge, fault))))
+
+    def _pause(self, phase: _Phase, fault: Fault, edge: tuple[int, int], at_ms: int) -> tuple[_Phase, _Phase]:
+        """The phase without trades from `at_ms` on, and the one after it."""
+        to_ms = at_ms + (fault.for_ms or 0)
+        after = self._edge(phase.listing.symbol, to_ms)
+        aggs, fills = phase.generation_ids
+        ids = aggs + after[0] - edge[0], fills + after[1] - edge[1]
+        paused = replace(phase, from_ms=at_ms, agg_offset=edge[0], fill_offset=edge[1], paused=True)
+        resumed = replace(phase, from_ms=to_ms, agg_offset=after[0], fill_offset=after[1], generation_ids=ids)
+        return paused, resumed
 
     def _edge(self, symbol: str, at_ms: int) -> tuple[int, int]:
         """The source's last ids before a time: of aggregate trades that began before it, and of their fills."""

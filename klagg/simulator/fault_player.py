@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from random import Random
 
 from klagg.simulator.faults import REST_KINDS, Fault, FaultScript
 from klagg.simulator.faulty_hub import FaultyHub
+from klagg.simulator.market import ContractListing
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,17 @@ class FaultPlayer:
         skews = self._active({"clock_skew"})
         self._acted.update(fault.number for fault in skews)
         return sum(fault.jump_ms for fault in skews)
+
+    def listed(self, listings: Iterable[ContractListing]) -> list[ContractListing]:
+        """The listings as exchangeInfo has them: with the statuses of the faults that go on."""
+        told = list(listings)
+        for fault in self._active({"status"}):
+            for at, each in enumerate(told):
+                if each.symbol in (fault.symbols or ()):
+                    kind = each.contract_type if fault.contract_type is None else fault.contract_type
+                    told[at] = replace(each, status=fault.word, contract_type=kind)
+                    self._acted[fault.number] += 1
+        return told
 
     def state(self) -> list[dict[str, object]]:
         """Every fault of the script, whether it goes on, and how often it acted."""

@@ -61,6 +61,14 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         "connections are closed in order at the age of `age_s`", (*_TIME, *_WHOM, "age_s"), ("age_s",)
     ),
     "clock_skew": FaultKind("the server time that REST tells is off by `jump_ms`", (*_TIME, "jump_ms"), ("jump_ms",)),
+    "status": FaultKind(
+        "exchangeInfo lists `symbols` with the status `word`, and nothing else tells of it",
+        (*_TIME, "symbols", "word", "contract_type"),
+        ("symbols", "word"),
+    ),
+    "pause": FaultKind(
+        "`symbols` do not trade for `for_s`", ("at_s", "for_s", "symbols"), ("at_s", "for_s", "symbols")
+    ),
     "listing": FaultKind("`symbols` are not there before at_s", ("at_s", "symbols", "pending_s"), ("at_s", "symbols")),
     "delisting": FaultKind(
         "`symbols` trade no more and are gone after `settle_s`", ("at_s", "symbols", "settle_s"), ("at_s", "symbols")
@@ -70,7 +78,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     ),
     "tick_size": FaultKind("prices get `digits` more decimals", ("at_s", "symbols", "digits"), ("at_s", "symbols")),
 }
-MARKET_KINDS: Final = frozenset({"listing", "delisting", "relisting", "tick_size"})
+MARKET_KINDS: Final = frozenset({"pause", "listing", "delisting", "relisting", "tick_size"})
 REST_KINDS: Final = frozenset({"rest_429", "rest_418", "rest_down"})
 STREAM_KINDS: Final = frozenset(
     {
@@ -100,8 +108,9 @@ class Fault:
     """One fault. `number` counts the script's tables from 1; times in ms of exchange time since the exchange's start.
 
     `for_ms` None lasts for ever (a `disconnect`: is over at once); `every_ms` None happens once. `symbols` and `paths`
-    None are all. `connections` is a number of them, a tuple of their places in the order of arrival (from 1; among
-    those of `line` where that is given), or None for all. `share` is a probability. `status` None is a reset.
+    None are all, `contract_type` None is the symbol's own. `connections` is a number of them, a tuple of their places
+    in the order of arrival (from 1; among those of `line` where that is given), or None for all. `share` is a
+    probability. `status` None is a reset.
     """
 
     number: int
@@ -124,6 +133,8 @@ class Fault:
     pending_ms: int = 0
     settle_ms: int = 60_000
     digits: int = 1
+    word: str = ""
+    contract_type: str | None = None
 
     def occurrence(self, elapsed_ms: int) -> int | None:
         """The number (from 0) of the occurrence that began last; None before the first."""
@@ -285,6 +296,12 @@ def _symbols(value: object) -> frozenset[str]:
     return symbols
 
 
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise ValueError("a text")
+    return value
+
+
 def _line(value: object) -> str:
     if not isinstance(value, str) or not LINE.fullmatch(f"klagg-ingest-{value}"):
         raise ValueError("the name of a line, such as A")
@@ -332,4 +349,6 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "pending_s": ("pending_ms", _milliseconds(0)),
     "settle_s": ("settle_ms", _milliseconds(0)),
     "digits": ("digits", _integer(1, 4)),
+    "word": ("word", _text),
+    "contract_type": ("contract_type", _text),
 }

@@ -122,7 +122,10 @@ class RestApi:
 
     async def _exchange_info(self, _: Mapping[str, str]) -> object:
         now_ms = self.now_ms()
-        return exchange_info(self._source.listings(now_ms), self.reported_ms(), self._limits.weight_per_minute)
+        listings = self._source.listings(now_ms)
+        if self._faults is not None:
+            listings = self._faults.listed(listings)
+        return exchange_info(listings, self.reported_ms(), self._limits.weight_per_minute)
 
     async def _klines(self, query: Mapping[str, str]) -> object:
         request = klines_request(query, self._symbols(self.now_ms()), KLINE_INTERVALS, self._limits.klines_rows)

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from klagg.binance.contracts import is_halted, is_open
 from klagg.binance.payloads import (
     ContractNews,
     ServerTime,
@@ -22,7 +23,6 @@ from klagg.binance.payloads import (
     listings_of,
     names_of,
     server_time_of,
-    subscribable,
     tickers_of,
 )
 from klagg.errors import ConfigError, ExchangeUnavailable
@@ -118,7 +118,10 @@ def test_what_has_opened_and_not_ended_is_subscribed_to_whatever_its_status() ->
     alive = ("TRADING", "TRADING_HALT", "TRADING_CANCEL_ONLY", "BREAK_2027", "PRE_SETTLE", "PRE_DELIVERING")
     rows = [row(f"{status.replace('_', '')}USDT", status=status) for status in (*over, *alive)]
     names = [f"{status.replace('_', '')}USDT" for status in alive]
-    assert subscribable(listings_of({"symbols": rows}, QUOTES, TYPES).listings) == sorted(names)
+    chosen = listings_of({"symbols": rows}, QUOTES, TYPES).listings
+    assert [each.symbol for each in chosen if is_open(each.status)] == sorted(names)
+    halted = ("TRADING_HALT", "TRADING_CANCEL_ONLY", "BREAK_2027")
+    assert {each.status for each in chosen if is_halted(each.status)} == set(halted)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +138,7 @@ def test_what_has_opened_and_not_ended_is_subscribed_to_whatever_its_status() ->
 def test_a_status_of_any_kind_leaves_the_row_usable(status: object, word: str) -> None:
     chosen = listings_of({"symbols": [row(status=status)]}, QUOTES, TYPES)
     assert ([each.status for each in chosen.listings], chosen.malformed) == ([word], [])
-    assert subscribable(chosen.listings) == ["BTCUSDT"]
+    assert is_halted(chosen.listings[0].status)
 
 
 FAR, NEAR = 4_133_404_800_000, 1_800_000_000_000
@@ -169,7 +172,9 @@ def test_recorded_exchange_information(realdata: Path) -> None:
     info, _ = json.JSONDecoder().raw_decode(text, text.index("{"))
     chosen = listings_of(info, QUOTES, TYPES)
     assert chosen.malformed == []
-    assert len(chosen.listings) == 117
+    assert len(chosen.listings) == 118
+    pending = Listing("BTCSTUSDT", 1614754800000, 3, 1, "PENDING_TRADING", 4133404800000)
+    assert [each for each in chosen.listings if each.status != "TRADING"] == [pending]
     assert Listing("BTCUSDT", 1569398400000, 2, 3, "TRADING", 4133404800000) in chosen.listings
 
 

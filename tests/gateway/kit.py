@@ -90,10 +90,10 @@ def row_of(symbol: str, **changes: Any) -> dict[str, Any]:
     return row | changes
 
 
-def info_of(*symbols: str) -> str:
-    """An answer of exchangeInfo as text."""
+def info_of(*symbols: str | dict[str, Any]) -> str:
+    """An answer of exchangeInfo as text, of symbols or of their rows."""
     limit = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1, "limit": 2400}
-    rows = [row_of(symbol) for symbol in symbols]
+    rows = [row_of(each) if isinstance(each, str) else each for each in symbols]
     return ujson.dumps({"timezone": "UTC", "serverTime": 1, "rateLimits": [limit], "symbols": rows}, ensure_ascii=False)
 
 

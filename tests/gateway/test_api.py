@@ -19,7 +19,7 @@ from klagg.intervals import DAY_MS
 from klagg.wire.fields import stamp
 from klagg.wire.findings import FindingKind, Severity, finding_entry
 from klagg.wire.keys import Keys
-from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, kline, running
+from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Client, Teller, info_of, keep_info, kline, row_of, running
 from tests.kit import eventually_async as eventually
 from writers.history_findings import FindingRow, finding_of
 from writers.history_table import keep
@@ -100,9 +100,11 @@ async def test_symbols_have_prices_and_their_day(
 ) -> None:
     upsert(database, [kline("GONEUSDT")])
     teller.tell({BTC: {"close": "110.00"}, ("BTCUSDT", "1d"): {"open": "100.00", "quote_volume": "5.5"}})
-    async with running(redis_url, database_url) as client:
-        await eventually(lambda: client.gateway.market.stored)
+    keep_info(teller.streams, info_of(row_of("BTCUSDT", status="TRADING_HALT")), ["BTCUSDT"])
+    async with running(redis_url, database_url, info=()) as client:
+        await eventually(lambda: client.gateway.market.stored and client.gateway.market.carried)
         btc, gone = (await described(client, "symbols"))["symbols"]
+        assert (btc["status"], gone["status"]) == ("TRADING_HALT", None)
         assert (btc["symbol"], btc["price"], btc["change_percent"], btc["quote_volume"], btc["live"]) == (
             "BTCUSDT",
             "110.00",

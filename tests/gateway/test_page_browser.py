@@ -13,7 +13,8 @@ from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Streams
 from klagg.wire.keys import GROUP_WRITERS, Keys, heartbeat_key
 from tests.gateway.browser import bring_charts, visiting
-from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, kline, running
+from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, info_of, keep_info, kline, row_of, running
+from tests.kit import eventually_async as eventually
 from writers.kline_table import upsert
 
 pytestmark = pytest.mark.servers
@@ -240,6 +241,27 @@ async def test_a_market_that_is_not_the_exchanges_is_marked(redis_url: str, tell
                 assert "127.0.0.1:9" in (await source.get_attribute("title") or "")
             else:
                 await expect(source).to_be_hidden()
+
+
+async def test_a_halted_symbol_has_its_status_in_the_list_and_beside_its_chart(
+    redis_url: str, database_url: str, teller: Teller, browser: Browser
+) -> None:
+    halted_row = row_of("BTCUSDT", status="TRADING_HALT")
+    keep_info(teller.streams, info_of(halted_row, "ETHUSDT"), ["BTCUSDT", "ETHUSDT"])
+    teller.tell({(name, interval): {} for name in ("BTCUSDT", "ETHUSDT") for interval in ("1m", "1d")})
+    async with running(redis_url, database_url, info=(), stale_ms=60_000) as client:
+        await eventually(lambda: client.gateway.market.carried)
+        async with visiting(browser, f"{client.url}/#/BTCUSDT/1m") as (page, _):
+            halted = page.locator('.row[data-symbol="BTCUSDT"]')
+            await expect(halted.locator(".name")).to_have_attribute("data-status", "TRADING_HALT")
+            await expect(halted).to_have_attribute(
+                "title", "The exchange lists BTCUSDT as TRADING_HALT; its bars go on."
+            )
+            await expect(page.locator("#symbol-status")).to_have_text("TRADING_HALT")
+            plain = page.locator('.row[data-symbol="ETHUSDT"]')
+            await expect(plain.locator(".name")).to_have_attribute("data-status", "")
+            await plain.click()
+            await expect(page.locator("#symbol-status")).to_have_text("")
 
 
 async def test_an_unreachable_gateway_is_said(redis_url: str, teller: Teller, browser: Browser) -> None:

@@ -122,7 +122,7 @@ async def test_a_silent_market_is_said_first(redis_url: str, teller: Teller) -> 
         async with client.socket("/ws/btcusdt@kline_1m") as socket:
             assert socket._response.headers["X-Klagg-Alarm"] == alarmed
         await eventually(lambda: client.gateway.report.seen == [])
-        beat = Pulse("gateway", client.gateway._context.stats, Service(), 0.0).due(local_ms()).heartbeat
+        beat = Pulse("gateway", client.gateway._context.stats, Service(), 0.0).due(local_ms() + 600_000).heartbeat
         await asyncio.to_thread(streams.set_with_ttl, heartbeat_key("gateway"), beat, 60)
 
         async def status() -> bool:
@@ -146,7 +146,7 @@ async def test_a_silent_market_is_said_first(redis_url: str, teller: Teller) -> 
 async def test_a_process_that_lost_its_heartbeat_is_silent_and_an_alarm(redis_url: str, teller: Teller) -> None:
     teller.tell({BTC: {"trades": 1}})
     now_ms = local_ms()
-    for name, age_ms in (("clock", 11_000), ("repair", 0)):
+    for name, age_ms in (("clock", 11_000), ("repair", -600_000)):
         beat = Pulse(name, Stats(), Service(), 0.0).due(now_ms - age_ms).heartbeat
         teller.streams.set_with_ttl(heartbeat_key(name), beat, 60)
     async with running(redis_url) as client:
@@ -157,6 +157,6 @@ async def test_a_process_that_lost_its_heartbeat_is_silent_and_an_alarm(redis_ur
         assert states == {"repair": "starting", "clock": "silent"}
         assert status["silent"] == ["clock"]
         assert (await client.ask("/fapi/v1/ping"))[1]["X-Klagg-Alarm"] == AlarmKind.PROCESS_SILENT
-        again = Pulse("clock", Stats(), Service(), 0.0).due(local_ms()).heartbeat
+        again = Pulse("clock", Stats(), Service(), 0.0).due(local_ms() + 600_000).heartbeat
         await asyncio.to_thread(teller.streams.set_with_ttl, heartbeat_key("clock"), again, 60)
         await eventually(lambda: standing(client.gateway._context.stats) == set())

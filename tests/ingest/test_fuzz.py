@@ -302,7 +302,7 @@ def oracle(frame: bytes, rules: Rules) -> tuple[Any, ...]:
     need({"s", "p", "q", "T", "m", *names} <= set(message))
     left_out = ["INSURANCE_FUND", "ADL", "NA"]
     counts = rules.source == "aggTrade" or message.get("X") not in left_out
-    is_new = rules.source == "trade" and "X" in message and message["X"] not in ["MARKET", "RPI", *left_out]
+    is_new = rules.source == "trade" and message.get("X") not in [None, "MARKET", "RPI", *left_out]
     whole = [message[name] for name in (*names, "T")]
     need(all(type(each) is int and 0 <= each < 2**63 for each in whole))
     trade_id, first, last, time_ms = whole

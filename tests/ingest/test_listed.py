@@ -90,7 +90,7 @@ async def test_a_start_waits_for_an_exchange_that_comes_late(streams: Streams, r
             await eventually(lambda: context.stats.counters.get("syncs"))
 
 
-def sentences(context: AsyncContext) -> dict[str, str]:
+def told_by(context: AsyncContext) -> dict[str, str]:
     """The alarms that stand, by kind."""
     return {str(each.kind): each.sentence for each in context.stats.alarms.standing}
 
@@ -113,15 +113,15 @@ async def test_a_choice_that_is_not_there_is_waited_for(
             await eventually(lambda: context.stats.counters.get("listings", 0) >= 3)
             assert not task.done()
             assert not exchange.connections
-            assert sentences(context)["waiting"].startswith(f"{why}: this line waits")
+            assert told_by(context)["waiting"].startswith(f"{why}: this line waits")
             exchange.symbols, exchange.statuses = [BTC, ETH], {}
             await eventually(lambda: exchange.connections)
             await exchange.send(frame_of(agg_trade(1, s=ETH)))
             await eventually(lambda: marked(streams) == {ETH})
-            assert "waiting" not in sentences(context)
+            assert "waiting" not in told_by(context)
 
 
-@pytest.mark.parametrize("status", ["TRADING_HALT", "BREAK_2027", ""])
+@pytest.mark.parametrize("status", ["TRADING_HALT", "BREAK_2027", "", "PENDING_TRADING"])
 async def test_a_halted_symbol_stays_subscribed(streams: Streams, redis_url: str, status: str) -> None:
     async with SmallExchange().running() as exchange, Market(exchange, list(SYMBOLS)).running():
         context = a_context(exchange, redis_url, **hasty(), clock={"listings_s": 1})
@@ -134,7 +134,7 @@ async def test_a_halted_symbol_stays_subscribed(streams: Streams, redis_url: str
             assert marked(streams) == set(SYMBOLS)
         assert not exchange.messages, "nothing was unsubscribed from"
         assert words_of(context, "contract_type") == len(SYMBOLS)
-        assert words_of(context, "status") == (status != "TRADING_HALT")
+        assert words_of(context, "status") == (status in ("BREAK_2027", ""))
 
 
 def words_of(context: AsyncContext, kind: str) -> int:
@@ -158,10 +158,10 @@ async def test_one_that_has_not_opened_is_carried_when_it_trades_whatever_exchan
             await eventually(lambda: context.stats.counters["listings"] > asked)
             await eventually(lambda: marked(streams) == {*SYMBOLS, new})
             assert new in column_of(feed_of(streams, "trades"), "symbol")
-            await eventually(lambda: "not_carried" in sentences(context))
-            assert sentences(context)["not_carried"].startswith(f"{new} is traded or was announced")
+            await eventually(lambda: "not_carried" in told_by(context))
+            assert told_by(context)["not_carried"].startswith(f"{new} is traded or was announced")
             exchange.statuses[new] = "TRADING"
-            await eventually(lambda: "not_carried" not in sentences(context))
+            await eventually(lambda: "not_carried" not in told_by(context))
             assert marked(streams) == {*SYMBOLS, new}
 
 

@@ -42,6 +42,10 @@ def test_toml_round_trip(tmp_path: Path) -> None:
         ({"rest": {"share_backfill_percent": 1}}, "rest.share_backfill_percent is 1: it must be between 2 and 90"),
         ({"exchange": {"source": "trades"}}, "exchange.source is 'trades'"),
         ({"exchange": 5}, "exchange must be a section"),
+        ({"exchange": {"symbols": ["btcusdt"]}}, "exchange.symbols names 'btcusdt': a symbol is written in capitals"),
+        ({"exchange": {"symbols": ["BTCUSDT", ""]}}, "exchange.symbols names ''"),
+        ({"exchange": {"symbols": ["BTC,ETH"]}}, "exchange.symbols names 'BTC,ETH'"),
+        ({"clock": {"statuses_s": 0}}, "clock.statuses_s"),
     ],
 )
 def test_mistakes_are_named(tree: dict[str, object], sentence: str) -> None:

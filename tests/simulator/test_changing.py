@@ -253,3 +253,119 @@ async def test_streams_rest_and_contract_info_follow() -> None:
     old = [trade_id for symbol, trade_id, time_ms in trades if symbol == "BTCUSDT" and time_ms < at(371)]
     assert old == [trade["id"] for trade in record if trade["id"] >= old[0]]
     assert next(item for item in trades if item[0] == "ETHUSDT")[1] == 1
+
+
+PAUSED = """
+[[fault]]
+kind = "pause"
+at_s = 95
+for_s = 150
+symbols = ["BTCUSDT"]
+[[fault]]
+kind = "tick_size"
+at_s = 300
+symbols = ["BTCUSDT"]
+[[fault]]
+kind = "pause"
+at_s = 360.5
+for_s = 20
+symbols = ["BTCUSDT"]
+"""
+
+
+@pytest.mark.parametrize("fills", [False, True])
+def test_a_pause_leaves_trades_out_and_no_id(fills: bool) -> None:
+    plain, paused = SyntheticMarket(8, 400, seed=5), market(PAUSED)
+    every, left = told(plain, "BTCUSDT", fills=fills), told(paused, "BTCUSDT", fills=fills)
+    assert {each.id for each in left} == set(range(left[0].id, left[-1].id + 1)), "the ids go on without a gap"
+    pauses = ((at(95), at(245)), (at(360.5), at(380.5)))
+    kept = [each for each in every if not any(from_ms <= each.time_ms < to_ms for from_ms, to_ms in pauses)]
+    edge = sum(any(from_ms <= each.time_ms < from_ms + 100 for from_ms, _ in pauses) for each in every)
+    assert len(kept) <= len(left) <= len(kept) + edge, "fills of a trade that began before are its own"
+    assert not [each for each in left if at(95.1) <= each.time_ms < at(245)]
+    assert any(each.time_ms >= at(245) for each in left)
+
+
+def test_rest_tells_the_same_of_a_paused_symbol() -> None:
+    paused = market(PAUSED)
+    every = told(paused, "BTCUSDT")
+    known = [each for each in every if each.time_ms <= END_MS - SECOND_MS]
+    first, last = known[0].time_ms, known[-1].time_ms
+    between = paused.aggregates_between("BTCUSDT", first, last, 1 << 40, END_MS, newest=False)
+    assert list(between) == [each for each in every if first <= each.time_ms <= last]
+    for limit in (1, 7, 500):
+        read = paused.aggregates_between("BTCUSDT", first, last, limit, END_MS, newest=True)
+        assert list(read) == list(between)[-limit:]
+        assert list(paused.aggregates_between("BTCUSDT", first, last, limit, END_MS, newest=False)) == list(
+            between[:limit]
+        )
+        for from_id in (between[0].id, between[len(between) // 3].id, between[-limit].id):
+            page = paused.aggregates_from("BTCUSDT", from_id, limit, END_MS)
+            assert [each.id for each in page] == list(range(from_id, from_id + len(page)))
+            assert len(page) == limit or page[-1].id >= between[-1].id
+
+
+def test_the_minutes_of_a_pause_are_flat_and_the_others_are_their_trades() -> None:
+    paused = market(PAUSED)
+    fills = [each for each in told(paused, "BTCUSDT", fills=True) if each.counts]
+    price = next(each.price for each in reversed(fills) if each.time_ms < at(95.1))
+    for minute in range(1, 8):
+        opens, closes = at(60 * minute), at(60 * (minute + 1)) - 1
+        bar = paused.bar("BTCUSDT", opens, closes, END_MS)
+        own = [each for each in fills if opens <= each.time_ms <= closes]
+        assert bar is not None
+        if own:
+            assert bar.trades == len(own)
+            assert bar.volume == sum(Decimal(each.qty) for each in own)
+        else:
+            assert (bar.open, bar.high, bar.low, bar.close, bar.trades, bar.volume) == (*[price] * 4, 0, 0)
+        assert bool(own) != (minute in (2, 3))
+
+
+def test_one_that_has_not_opened_has_no_contract_type() -> None:
+    pending = listing(market(), "ETHUSDT", at(90))
+    assert pending is not None
+    assert (pending.status, pending.contract_type) == ("PENDING_TRADING", "")
+
+
+STATUS = """
+[[fault]]
+kind = "status"
+at_s = 0
+for_s = 3600
+symbols = ["ETHUSDT", "NOSUCHUSDT"]
+word = "TRADING_HALT"
+[[fault]]
+kind = "status"
+at_s = 0
+for_s = 3600
+symbols = ["SOLUSDT"]
+word = "BREAK, 2027"
+contract_type = "NEW"
+[[fault]]
+kind = "status"
+at_s = 86000
+symbols = ["BTCUSDT"]
+word = "CLOSE"
+"""
+
+
+async def test_a_status_is_told_by_exchangeinfo_alone() -> None:
+    exchange = Simulator(SyntheticMarket(8, 400, seed=5), faults=script(STATUS), start_ms=START_MS)
+    async with running(exchange), aiohttp.ClientSession() as session:
+        async with session.get(f"{exchange.rest_url}/fapi/v1/exchangeInfo") as answer:
+            rows = {each["symbol"]: each for each in (await answer.json())["symbols"]}
+        assert [(rows[name]["status"], rows[name]["contractType"]) for name in ("BTCUSDT", "ETHUSDT", "SOLUSDT")] == [
+            ("TRADING", "PERPETUAL"),
+            ("TRADING_HALT", "PERPETUAL"),
+            ("BREAK, 2027", "NEW"),
+        ]
+        assert exchange.faults is not None
+        assert [(each["active"], each["acted"]) for each in exchange.faults.state()] == [
+            (True, 1),
+            (True, 1),
+            (False, 0),
+        ]
+    assert listing(exchange.source, "ETHUSDT", START_MS) == listing(
+        SyntheticMarket(8, 400, seed=5), "ETHUSDT", START_MS
+    )

@@ -6,7 +6,7 @@ import { byId, make, say } from "./dom.js";
 import { decimal, direction, percent, span } from "./format.js";
 import { Pipeline } from "./pipeline.js";
 import { Socket } from "./socket.js";
-import { Symbols } from "./symbols.js";
+import { Symbols, unusual } from "./symbols.js";
 import { Truth } from "./truth.js";
 
 const STATUS_EVERY_MS = 1000;
@@ -142,6 +142,7 @@ function liveness() {
 function showLive() {
   const [kind, word, sentence] = liveness();
   const pill = byId("live");
+  say(byId("symbol-status"), unusual(symbols.data(shown.symbol)));
   pill.className = `pill ${kind}`;
   say(pill, word);
   const banner = byId("banner");

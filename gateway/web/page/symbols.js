@@ -17,6 +17,9 @@ const ORDERS = {
   volume: (a, b) => Number(b.quote_volume ?? -1) - Number(a.quote_volume ?? -1),
 };
 
+/** The status of a symbol that is live and does not simply trade, as the exchange lists it; "" if it trades. */
+export const unusual = (data) => (data?.live && data.status && data.status !== "TRADING" ? data.status : "");
+
 export class Symbols {
   #rows = new Map(); // symbol → { data, element, … }
   #shown = [];
@@ -105,12 +108,15 @@ export class Symbols {
 
   #draw({ data, element, cells: [name, price, change, volume] }) {
     say(name, data.symbol);
+    const halted = unusual(data);
+    name.dataset.status = halted;
     say(price, data.price === null ? "–" : decimal(data.price));
     say(change, percent(data.change_percent));
     change.className = `change ${direction(data.change_percent)}`;
     say(volume, data.quote_volume === null ? "" : short(data.quote_volume));
     element.classList.toggle("gone", !data.live);
-    element.title = data.live ? data.symbol : `No trades of ${data.symbol} come now; its history is shown where there is some.`;
+    element.title = !data.live ? `No trades of ${data.symbol} come now; its history is shown where there is some.`
+      : halted ? `The exchange lists ${data.symbol} as ${halted}; its bars go on.` : data.symbol;
   }
 
   #hear(stream, event) {

@@ -23,9 +23,10 @@ _SPACE: Final = re.compile(r"[ \t\r\n]*")
 _WEIGHT: Final = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "intervalNum": 1}
 
 
-class Steps(NamedTuple):
-    """tickSize and stepSize of a symbol as the exchange writes them; None where it names none."""
+class ListedSymbol(NamedTuple):
+    """status, tickSize and stepSize of a symbol as the exchange writes them; None where it names none."""
 
+    status: str | None
     tick_size: str | None
     step_size: str | None
 
@@ -36,7 +37,7 @@ class ServedExchangeInfo:
     was `kept`."""
 
     kept: KeptExchangeInfo
-    symbols: Mapping[str, Steps]
+    symbols: Mapping[str, ListedSymbol]
     left_out: int
     before: str
     after: str
@@ -44,6 +45,11 @@ class ServedExchangeInfo:
     def body(self, server_ms: int) -> str:
         """The JSON of the answer at this exchange time."""
         return f'{self.before}"serverTime":{server_ms}{self.after}'
+
+
+def _status_of(row: Mapping[str, Any]) -> str | None:
+    status = row.get("status")
+    return status if isinstance(status, str) and status else None
 
 
 def served_exchange_info(kept: KeptExchangeInfo, weight_per_minute: int) -> ServedExchangeInfo:
@@ -56,7 +62,7 @@ def served_exchange_info(kept: KeptExchangeInfo, weight_per_minute: int) -> Serv
     names = [each.name for each in document.members]
     if names.count("symbols") != 1:
         raise ValueError("the answer has no list of symbols, or two")
-    symbols: dict[str, Steps] = {}
+    symbols: dict[str, ListedSymbol] = {}
     left_out = 0
     parts = []
     for each in document.members:
@@ -65,7 +71,7 @@ def served_exchange_info(kept: KeptExchangeInfo, weight_per_minute: int) -> Serv
             for row, row_text in document.elements(each):
                 symbol = row.get("symbol") if isinstance(row, dict) else None
                 if isinstance(symbol, str) and symbol in carried and symbol not in symbols:
-                    symbols[symbol] = Steps(*steps_of(row))
+                    symbols[symbol] = ListedSymbol(_status_of(row), *steps_of(row))
                     rows.append(row_text)
                 else:
                     left_out += 1

@@ -32,8 +32,8 @@ from klagg.embedded.traces import can_listen, free_port, lock
 from klagg.errors import ConfigError, KlaggError, RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.process.catalogue import processes
-from klagg.process.freeze import MARGIN_S, FreezeWatch, decoded
-from klagg.process.heartbeats import StatusReport, alarm_sentences, report, silent_after_ms
+from klagg.process.freeze import MARGIN_S, FreezeWatch
+from klagg.process.heartbeats import StatusReport, alarm_sentences, decoded, report, silent_after_ms
 from klagg.process.service import Deadline
 from klagg.process.silence import SilenceWatch
 from klagg.settings import Settings, load, to_toml

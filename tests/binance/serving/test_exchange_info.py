@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from klagg.binance.serving.exchange_info import Steps, served_exchange_info
+from klagg.binance.serving.exchange_info import ListedSymbol, served_exchange_info
 from klagg.wire.exchange_info import KeptExchangeInfo
 
 
@@ -21,7 +21,7 @@ def served(body: str, *carried: str, weight: int = 2400) -> Any:
 
 def test_no_digit_and_no_field_changes() -> None:
     tick = '{"filterType":"PRICE_FILTER","tickSize":"0.10"}'
-    row = f'{{"symbol":"币USDT","new":[1.10, 1e5,{{"x":"\\u0041"}}],"filters":[5,{tick}]}}'
+    row = f'{{"symbol":"币USDT","status":"BREAK_2027","new":[1.10, 1e5,{{"x":"\\u0041"}}],"filters":[5,{tick}]}}'
     body = f' {{"odd" : 1.50 ,"serverTime":7,\n"symbols":[ {row} , {{"symbol":"B"}}, 5],"last":null}} '
     info = served(body, "币USDT", "C")
     text = info.body(99)
@@ -30,7 +30,7 @@ def test_no_digit_and_no_field_changes() -> None:
     assert '"odd" : 1.50,"serverTime":99,"symbols":[' in text
     assert text.endswith(',"last":null}')
     assert (list(info.symbols), info.left_out) == (["币USDT"], 2)
-    assert info.symbols["币USDT"] == Steps("0.10", None)
+    assert info.symbols["币USDT"] == ListedSymbol("BREAK_2027", "0.10", None)
 
 
 def test_the_recorded_answer_comes_out_as_it_went_in(realdata: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_tick_size_that_cannot_be_read_is_none(filters: Any, tick: Any) -> Non
         filters = [{**filters[0], "tickSize": tick}]
     usable = filters == [{"filterType": "PRICE_FILTER", "tickSize": "0.1"}]
     body = json.dumps({"symbols": [{"symbol": "A", "filters": filters}]})
-    assert served(body, "A").symbols["A"] == Steps("0.1" if usable else None, None)
+    assert served(body, "A").symbols["A"] == ListedSymbol(None, "0.1" if usable else None, None)
 
 
 PLAIN = st.recursive(
