@@ -54,21 +54,16 @@ def test_what_is_followed_is_bounded() -> None:
 def test_a_bar_that_comes_again_settles_what_its_absence_raised() -> None:
     """A minute is not in the stream; ten minutes later the aggregator publishes it again."""
     said = list(clean_hour())
-    at = next(
-        place
-        for place, each in enumerate(said)
-        if each.stream == "klines"
-        and (each.fields["symbol"], each.fields["interval"]) == ("AAAUSDT", "1m")
-        and int(each.fields["open_time"]) >= BEGIN + 20 * MINUTE_MS
-    )
-    lost = said.pop(at)
+    lost = {"symbol": "AAAUSDT", "interval": "1m", "open_time": str(BEGIN + 20 * MINUTE_MS)}
+    versions = [each for each in said if each.stream == "klines" and lost.items() <= each.fields.items()]
+    said = [each for each in said if each not in versions]
+    again = Said("klines", {**versions[-1].fields, AGAIN_FIELD: "1"})
     behind = next(
         place
         for place, each in enumerate(said)
-        if each.stream == "klines" and int(each.fields["open_time"]) >= int(lost.fields["open_time"]) + 10 * MINUTE_MS
+        if each.stream == "klines" and int(each.fields["open_time"]) >= int(lost["open_time"]) + 10 * MINUTE_MS
     )
-    said.insert(behind, Said("klines", {**lost.fields, AGAIN_FIELD: "1"}))
-    said.insert(behind + 1, Said("klines", {**lost.fields, AGAIN_FIELD: "1"}))
+    said[behind:behind] = [again, again]
     judge, found = Completeness(SETTINGS), []
     for stream, entry_id, raw in numbered(said):
         judge.receive(stream, entry_id, raw)
