@@ -148,7 +148,25 @@ class ShardAuditor:
         self._judge()
         if self._due:
             self.settle()
+        self._release_strays()
         self._look()
+
+    def _release_strays(self) -> None:
+        """Entries that another consumer of the group was given. This auditor has passed them and reported them as lost
+        (DATA_LOSS); they are acknowledged, because a stream is not trimmed beyond what a group holds."""
+        if self._consumer.gone_due:
+            deque(self._consumer.gone_elsewhere(), maxlen=0)
+        if not self._consumer.reclaim_due:
+            return
+        for page in self._consumer.idle():
+            at, held = EntryId.of(self._at[page.stream]), {*self._done[page.stream], *self._waiting(page.stream)}
+            strays = [each.id for each in page.entries if each.id not in held and EntryId.of(each.id) <= at]
+            self._consumer.acknowledge({page.stream: strays})
+
+    def _waiting(self, key: str) -> set[str]:
+        """The ids of the entries of a stream that were read and not judged."""
+        held = self._merge.klines if self._names[key] == "klines" else self._merge.events
+        return {each.id for each in held}
 
     def _judge(self) -> None:
         stats, keys = self._context.stats, {name: key for key, name in self._names.items()}

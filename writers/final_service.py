@@ -28,7 +28,7 @@ from klagg.process import service
 from klagg.process.group_consumer import PAGE_ENTRIES, GroupConsumer, Rejected
 from klagg.process.service import Context
 from klagg.process.stats import Flow
-from klagg.wire.entry_id import next_id
+from klagg.wire.entry_id import BEFORE_FIRST, next_id
 from klagg.wire.keys import GROUP_WRITERS, Keys
 from writers.batch import Accepted, KlineBatch
 from writers.kline_entries import kline_of
@@ -77,6 +77,8 @@ class FinalWriter:
         self._sequence = KlinesSequence()
         self._lost = LostKlines(context, self._streams, self._store, {keys.klines: keys for keys in shards})
         self._begun = False
+        self._resumed: dict[str, str] = {}
+        """By stream, the id that the group was given last, where nothing is left of the stream up to it."""
         self._usable = False
         self._reading_ahead = False
         self._left: int | None = None
@@ -148,6 +150,8 @@ class FinalWriter:
         asked = max(1, min(PAGE_ENTRIES, batch.room // len(self._consumer.streams)))
         found = self._consumer.read(count=asked, block_ms=block_ms)
         for stream, entries in found.items():
+            if entries and (delivered := self._resumed.pop(stream, None)) is not None:
+                self._lost.lost_unread(stream, delivered, entries[0].id)
             for gap in self._sequence.note(stream, entries):
                 self._examine(stream, gap)
             self._take(batch, stream, entries)
@@ -177,7 +181,10 @@ class FinalWriter:
         """Compare the newest entries that the group was given with the table, once: a consumer that left the group with
         entries in its hands, while this process was away, has left no other trace."""
         for stream in self._consumer.streams:
-            tail = self._lost.begin(stream, self._streams.delivered_id(stream, GROUP_WRITERS))
+            delivered = self._streams.delivered_id(stream, GROUP_WRITERS)
+            tail = self._lost.begin(stream, delivered)
+            if not tail and delivered != BEFORE_FIRST:
+                self._resumed[stream] = delivered
             for gap in self._sequence.note(stream, tail):
                 self._examine(stream, gap)
             if strays := self._lost.unstored(stream, tail):

@@ -80,6 +80,8 @@ class Span:
     last: str
     due_s: float
     gap: SequenceGap | None = None
+    counted: bool = True
+    """Whether what is lost here was counted before; else what the table lacks is."""
 
 
 @dataclass(slots=True)
@@ -132,10 +134,23 @@ class LostKlines:
         """Entries between these two ids are lost."""
         low, high = EntryId.of(after).ms - AROUND_MS, EntryId.of(before).ms + AROUND_MS
         last = self._losses[-1] if self._losses else None
-        if last is not None and last.stream == stream and EntryId.of(last.last).ms >= low:  # mostly many in a row
+        if (
+            last is not None and last.counted and last.stream == stream and EntryId.of(last.last).ms >= low
+        ):  # mostly many in a row
             last.last = f"{max(high, EntryId.of(last.last).ms)}-{2**64 - 1}"
             return
         span = Span(stream, f"{max(0, low)}-0", f"{high}-{2**64 - 1}", time.monotonic() + LOOK_AFTER_S)
+        self._note_loss(span)
+
+    def lost_unread(self, stream: str, delivered: str, first: str) -> None:
+        """Nothing is left of the stream up to the id that the group was given last, and `first` is the first entry
+        behind it: what was between, if anything was, is in no number that this process has seen."""
+        low, high = EntryId.of(delivered).ms - AROUND_MS, EntryId.of(first).ms - 1
+        if low <= high:
+            due_s = time.monotonic() + LOOK_AFTER_S
+            self._note_loss(Span(stream, f"{max(0, low)}-0", f"{high}-{2**64 - 1}", due_s, counted=False))
+
+    def _note_loss(self, span: Span) -> None:
         self._losses.append(span)
         if len(self._losses) > SPANS_MAX:
             passed = self._losses.popleft()
@@ -176,6 +191,9 @@ class LostKlines:
         lacking = self._store.lacking(list(wanted.values()))
         if lacking is None:
             return
+        if lacking and not span.counted:
+            self._context.stats.add("lost", len(lacking))
+            self._context.log.error("%d entries of %s were gone before they were read", len(lacking), span.stream)
         self._ask([Awaited(each, 0, 0.0) for each in lacking])
         if len(entries) < PAGE:
             self._losses.popleft()

@@ -15,7 +15,7 @@ from auditors.schedule import Look, SeriesKey
 from klagg.intervals import INTERVALS, MINUTE_MS
 from klagg.kline import Kline, Values
 from klagg.settings import Aggregator, Settings
-from klagg.wire.entries import Listing, Request
+from klagg.wire.entries import BarKey, Listing, Request
 from klagg.wire.findings import FindingKind
 from tests.aggregator.kit import T0
 from tests.auditors.test_classify import LASTING, folded, market, official
@@ -41,6 +41,7 @@ class World:
     findings: list[Finding] = field(default_factory=list)
     lags: list[Finding] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
+    again: list[BarKey] = field(default_factory=list)
     day_counts: dict[SeriesKey, DayCounts] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
     settings: Settings = SETTINGS
@@ -87,6 +88,7 @@ class World:
         self.findings += [each for each in outcome.findings if each.kind != FindingKind.LAGGING]
         self.lags += [each for each in outcome.findings if each.kind == FindingKind.LAGGING]
         self.requests += outcome.requests
+        self.again += outcome.again
         self.record(look, outcome.judged)
 
     def record(self, look: Look, judged: Sequence[JudgedBar]) -> None:

@@ -81,3 +81,26 @@ def test_what_no_aggregator_can_amend_is_not_asked_for() -> None:
     assert found.kind == FindingKind.LOCAL_GAP
     assert "klagg backfill" in found.evidence
     assert world.requests == []
+
+
+def test_a_missing_bar_is_asked_for_again_in_every_interval() -> None:
+    """The aggregator may hold it proven: then the exchange's rows would change nothing."""
+    world = clean(edges=False)
+    at = busy(world)
+    del world.ours[NAME, "1m"][at]
+    (found,) = world.lap(SOUND_MS)
+    assert found.kind == FindingKind.LOCAL_GAP
+    assert world.again == [(NAME, "1m", at)]
+    assert len(world.requests) == 1, "and from the exchange, in case it does not"
+
+
+def test_what_stays_away_ends_with_the_command() -> None:
+    world = clean(edges=False)
+    at = busy(world)
+    del world.ours[NAME, "1m"][at]
+    found = [each for number in range(60) for each in world.lap(SOUND_MS + number * 3 * MINUTE_MS)]
+    last = found[-1]
+    assert {each.id for each in found} == {last.id}
+    assert len(world.again) == REQUESTS_PER_FINDING_MAX
+    assert f"asked for {REQUESTS_PER_FINDING_MAX} times and not healed: klagg backfill --from " in last.evidence
+    assert f"--symbols {NAME} --intervals 1m --again" in last.evidence

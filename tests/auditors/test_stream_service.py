@@ -20,6 +20,7 @@ from auditors.stream_service import AuditorKind, ShardAuditor
 from klagg import settings
 from klagg.drivers.redis_streams import Append, Streams
 from klagg.errors import CommitConflict, RedisUnavailable
+from klagg.process import group_consumer
 from klagg.process.stats import Stats
 from klagg.settings import Settings, to_toml
 from klagg.wire.fields import texts_of
@@ -284,3 +285,22 @@ def test_an_auditor_that_is_switched_off_rests_and_nothing_is_kept_for_it(
             process.kill()
             process.wait()
     assert process.returncode == 0, said.decode()
+
+
+@KINDS
+def test_what_another_consumer_was_given_is_let_go(
+    streams: Streams, kind: AuditorKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds back the trimming of the stream; the auditor has passed it and said so."""
+    monkeypatch.setattr(group_consumer, "IDLE_MS", 0)
+    monkeypatch.setattr(group_consumer, "RECLAIM_EVERY_S", 0.0)
+    put(streams, list(clean_hour()), 0, 3_000)
+    streams.ensure_group(KEYS.events, kind.group)
+    streams.read_group([KEYS.events], kind.group, "gone", count=20)
+    one = auditor(streams, kind)
+    put(streams, list(clean_hour()), 3_000)
+    drain(one)
+    one.settle()
+    drain(one)
+    assert streams.pending_of_others(KEYS.events, kind.group, f"auditor-{kind.name}", count=100) == []
+    assert streams.pending_count(KEYS.events, kind.group) == 0

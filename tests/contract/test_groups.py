@@ -218,3 +218,31 @@ def test_a_group_tells_when_somebody_last_read_for_it(streams: Streams) -> None:
     idle_ms = eventually(lambda: streams.consumers_idle_ms(KLINES, GROUP_WRITERS))
     assert idle_ms is not None
     assert idle_ms < 10_000
+
+
+def test_what_others_hold_is_named_and_what_of_it_is_gone(streams: Streams, other: Streams) -> None:
+    ids = streams.write([Append(KLINES, {"n": str(number)}) for number in range(4)])
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    assert streams.delivered_id(KLINES, GROUP_WRITERS) == "0-0"
+    assert streams.pending_of_others(KLINES, GROUP_WRITERS, "mine", count=10) == []
+    streams.read_group([KLINES], GROUP_WRITERS, "mine", count=1)
+    other.read_group([KLINES], GROUP_WRITERS, "theirs", count=2)
+    assert streams.delivered_id(KLINES, GROUP_WRITERS) == ids[2]
+    assert streams.pending_of_others(KLINES, GROUP_WRITERS, "mine", count=10) == ids[1:3]
+    assert streams.pending_of_others(KLINES, GROUP_WRITERS, "mine", count=1) == ids[1:2]
+    assert streams.absent(KLINES, ids) == []
+    trim_before(streams, KLINES, ids[2])
+    assert streams.absent(KLINES, ids) == ids[:2]
+
+
+def test_only_consumers_that_hold_nothing_and_are_idle_are_removed(streams: Streams, other: Streams) -> None:
+    streams.write([Append(KLINES, {"n": str(number)}) for number in range(3)])
+    streams.ensure_group(KLINES, GROUP_WRITERS)
+    for name in ("mine", "busy", "done"):
+        (entry,) = other.read_group([KLINES], GROUP_WRITERS, name, count=1)[KLINES]
+        if name != "busy":
+            other.ack(KLINES, GROUP_WRITERS, [entry.id])
+    assert streams.drop_consumers(KLINES, GROUP_WRITERS, "mine", 60_000) == []
+    assert streams.drop_consumers(KLINES, GROUP_WRITERS, "mine", 0) == ["done"]
+    assert streams.drop_consumers(KLINES, GROUP_WRITERS, "mine", 0) == []
+    assert streams.pending_count(KLINES, GROUP_WRITERS) == 1

@@ -32,6 +32,7 @@ def test_a_kline_deleted_while_another_consumer_holds_it_comes_again(
         running.start("clock", "repair", "aggregator", "writer", "ingest")
         running.wait_until(lambda: len(table(database)) > 8, 60)
         running.stop("writer")
+        del running.children["writer"]
         streams = running.streams()
         running.wait_until(lambda: (streams.group_lag(KEYS.klines, GROUP_WRITERS) or 0) >= 12, 60)
         held = streams.read_group([KEYS.klines], GROUP_WRITERS, GHOST, count=8)[KEYS.klines]

@@ -164,3 +164,43 @@ async def test_the_asyncio_consumer_does_the_same(
     await one.acknowledge({FIRST: ids})
     assert [entry.fields[b"seq"] for entry in streams.range(SHARDS[FIRST].dead)] == [b"1", b"2"]
     assert streams.pending_count(FIRST, GROUP_REPAIR) == 0
+
+
+def test_what_was_cut_while_another_held_it_is_named_once_and_at_once(streams: Streams) -> None:
+    """Without waiting for the other consumer to be idle, and not again when its entries are taken over."""
+    ids = fill(streams, 4)
+    consumer(streams, "dead").read()
+    alive = consumer(streams, idle_ms=0)
+    due_before = alive.gone_due
+    assert list(alive.gone_elsewhere()) == []
+    assert (due_before, alive.gone_due) == (True, False)
+    trim_before(streams, FIRST, ids[2])
+    assert [(page.stream, page.entries, page.gone) for page in alive.gone_elsewhere()] == [(FIRST, [], ids[:2])]
+    assert list(alive.gone_elsewhere()) == []
+    assert [page.gone for page in alive.idle()] == [[]]
+
+
+def test_what_is_gone_is_counted(streams: Streams) -> None:
+    ids = fill(streams, 4)
+    consumer(streams).read()
+    trim_before(streams, FIRST, ids[3])
+    shell = FakeShell()
+    one = GroupConsumer(shell, streams, GROUP_REPAIR, SHARDS)
+    assert shell.stats.counters["lost"] == 0
+    for _ in one.pending():
+        pass
+    assert shell.stats.counters["lost"] == 3
+
+
+def test_a_consumer_that_holds_nothing_leaves_after_a_while(streams: Streams, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(streams, 4)
+    consumer(streams, "busy").read(count=1)
+    consumer(streams, "done").acknowledge({FIRST: ids_of(consumer(streams, "done").read(count=1)[FIRST])})
+    alive = consumer(streams, "alive")
+    alive.read(count=1)
+    list(alive.idle())
+    assert streams.drop_consumers(FIRST, GROUP_REPAIR, "alive", 3_600_000) == []
+    monkeypatch.setattr(group_consumer, "DEAD_CONSUMER_S", 0)
+    list(alive.idle())
+    assert streams.drop_consumers(FIRST, GROUP_REPAIR, "alive", 0) == [], "it has left, and who holds something stays"
+    assert streams.pending_of_others(FIRST, GROUP_REPAIR, "alive", count=10) != []
