@@ -116,6 +116,7 @@ export class Truth {
     const { days } = this.#board;
     if (!days.length) return [...head, make("p", { class: "state", text: this.#nothing() })];
     const total = totalOf(days);
+    total.open_findings += (this.#open ?? []).filter((each) => !each.symbol).length; // the scoreboard has those of symbols
     const when = (ms) => (ms ? `${utc(ms).slice(0, 19)} UTC` : "never");
     return [
       ...head, verdict("board-verdict", ...boardVerdict(total)), tiles(total), ...this.#tables(),
