@@ -81,10 +81,10 @@ function gaps(status, found) {
   const title = "Gaps";
   const open = Math.max(openGaps(status), found?.length ?? 0);
   if (open) return { level: "warn", title, text: `${count(open, "gap is", "gaps are")} open; bars with a gap are not marked complete or official.` };
-  const quiet = names(status, /^aggregator/).filter((name) => !knowsGaps(status, name));
-  if (quiet.length || !names(status, /^aggregator/).length) {
-    return { level: "warn", title, text: `${quiet.join(", ") || "No aggregator"} does not say now whether trades are missing.` };
-  }
+  const aggregators = names(status, /^aggregator/);
+  const quiet = aggregators.filter((name) => !knowsGaps(status, name));
+  if (!aggregators.length) return { level: "warn", title, text: "No aggregator says now whether trades are missing." };
+  if (quiet.length) return { level: "warn", title, text: `${quiet.join(", ")} ${quiet.length === 1 ? "does" : "do"} not say now whether trades are missing.` };
   return { level: "good", title, text: "No trade is known to be missing." };
 }
 
@@ -175,7 +175,7 @@ export function boardVerdict(total) {
   const waiting = unsettled(total);
   if (waiting || total.audited < total.expected) {
     const title = told ? "Nothing is missing, confirmed as far as audited" : "Complete, confirmed as far as audited";
-    const but = waiting ? ` but ${whole(waiting)}, which the exchange may still change` : "";
+    const but = waiting ? ` but ${whole(waiting)}, which the exchange may still change,` : "";
     return ["good", title, `Every bar is there; ${part(total.audited, total.expected)} are audited, and all of these${but} are the exchange's own or explained.${told}`];
   }
   const title = told ? "Nothing is missing, confirmed" : "Complete and confirmed";
