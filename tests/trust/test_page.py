@@ -309,7 +309,8 @@ PURE = [
         "only a part is audited",
         board(),
         board(**IN_PART),
-        "Complete, confirmed as far as audited: Every bar is there; 75.00 % are audited, and all of these are the",
+        "Complete, confirmed as far as audited: Every bar is there; 75.00 % are audited, and all of these are the "
+        "exchange's own or explained.",
     ),
     scoreboard(
         "every one is the exchange's own or explained",
@@ -319,7 +320,8 @@ PURE = [
         "all of these but 1, which the exchange may still change, are the exchange's own or explained.",
     ),
     scoreboard(
-        "Complete, confirmed as far as audited",
+        "Complete, confirmed as far as audited: Every bar is there; 75.00 % are audited, and all of these are the "
+        "exchange's own or explained.",
         "an audited bar is different",
         board(**IN_PART),
         board(audited=5, exact=4, unexplained=1),

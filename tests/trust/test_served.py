@@ -221,12 +221,12 @@ async def said_by_status(client: Client) -> str:
 async def said_by_header(name: str, client: Client, path: str = "/fapi/v1/klines?symbol=BTCUSDT&interval=1m") -> str:
     """A header of an answer on Binance's path, and whether there is one."""
     status, headers, _ = await client.ask(path)
-    return f"{status}: {name} {headers.get(name, 'is absent')}"
+    return f"{status}: {name}: {headers[name]}" if name in headers else f"{status}: {name} is absent"
 
 
 async def said_by_klines(client: Client) -> str:
     found = await client.get("/api/klines", symbol="BTCUSDT", interval="1m")
-    return f"stale for {found['stale_for_ms']} ms"
+    return f"stale_for_ms {'counts' if found['stale_for_ms'] else 0}"
 
 
 async def a_missing_process(world: World) -> None:
@@ -298,13 +298,13 @@ SERVED = [
     served("/api/status", OK, no_commit, "ok False; stale True"),
     served("/api/status", OK, no_trades, "market [no market data comes: no trade of any symbol has come for "),
     served("/api/status", OK, a_look_that_redis_refuses, "states ['silent']"),
-    served("X-Klagg-Alarm", NO_ALARM, an_alarm, "X-Klagg-Alarm no_output", says_alarms),
-    served("X-Klagg-Alarm", NO_ALARM, a_frozen_process, "X-Klagg-Alarm process_silent", says_alarms),
-    served("X-Klagg-Alarm", NO_ALARM, no_trades, "X-Klagg-Alarm no_market_data", says_alarms),
-    served("X-Klagg-Alarm", NO_ALARM, a_look_that_redis_refuses, "X-Klagg-Alarm process_silent", says_alarms),
-    served("X-Klagg-Stale-Ms", FRESH, no_commit, "200: X-Klagg-Stale-Ms ", says_age),
+    served("X-Klagg-Alarm", NO_ALARM, an_alarm, "X-Klagg-Alarm: no_output", says_alarms),
+    served("X-Klagg-Alarm", NO_ALARM, a_frozen_process, "X-Klagg-Alarm: process_silent", says_alarms),
+    served("X-Klagg-Alarm", NO_ALARM, no_trades, "X-Klagg-Alarm: no_market_data", says_alarms),
+    served("X-Klagg-Alarm", NO_ALARM, a_look_that_redis_refuses, "X-Klagg-Alarm: process_silent", says_alarms),
+    served("X-Klagg-Stale-Ms", FRESH, no_commit, "200: X-Klagg-Stale-Ms: ", says_age),
     served("/fapi/v1/klines", "200: ", no_table, "503: ", says_age),
-    served("/api/klines", "stale for 0 ms", no_commit, "stale for ", said_by_klines),
+    served("/api/klines", "stale_for_ms 0", no_commit, "stale_for_ms counts", said_by_klines),
 ]
 
 
