@@ -19,13 +19,18 @@ from tests.trust import test_served as served
 from tests.trust.catalogue import Sentence
 
 CATALOGUE: list[Sentence] = [
-    *(each.sentence for each in (*page.PURE, *page.SEEN)),
+    *(each.sentence for each in page.PURE),
+    *(each.sentence for each in page.SEEN),
     *page.LIVE,
-    *(each.sentence for each in (*processes.STATUS, *processes.LINES)),
-    *(each.sentence for each in (*served.BARS, *served.SERVED)),
-    *(sentence for sentence, _ in (*served.STORED, *served.BOARD)),
+    *(each.sentence for each in processes.STATUS),
+    *(each.sentence for each in processes.LINES),
+    *(each.sentence for each in served.BARS),
+    *(each.sentence for each in served.SERVED),
+    *(sentence for sentence, _ in served.STORED),
+    *(sentence for sentence, _ in served.BOARD),
     *(served.EVENT, served.FIRST_LOOK, served.UNREADY),
-    *(each.sentence for each in (*commands.REPLAYED, *commands.ROLLED_UP)),
+    *(each.sentence for each in commands.REPLAYED),
+    *(each.sentence for each in commands.ROLLED_UP),
     *(sentence for sentence, _ in commands.SUMMARY),
 ]
 

@@ -28,6 +28,7 @@ SAY = """
 async ([view, told]) => {
   const { boardVerdict, checks, totalOf, verdictOf, worst } = await import("/page/trust.js");
   const { standing } = await import("/page/details.js");
+  if (view === "old board") return boardVerdict(totalOf(told[0]), told[1]).slice(1).join(": ");
   if (view === "board") return boardVerdict(totalOf(told)).slice(1).join(": ");
   if (view === "bar") { const { word, why } = standing(told); return `${word}: ${why}`; }
   const [status, open, findings] = told;
@@ -401,7 +402,25 @@ PURE = [
     ),
 ]
 
-AUDITED_ONE_OF_NONE = [
+TWO_HOURS_MS = 7_200_000
+NOT_SINCE = "Nothing was counted for 2 h: what came since then, or did not come, is not in it."
+OLD_BOARDS = [
+    Told(
+        "old board",
+        Sentence("page: Truth", "Complete and confirmed", "nobody counts", f"True as of the last count: {NOT_SINCE}"),
+        [[board()], 60_000],
+        [[board()], TWO_HOURS_MS],
+    ),
+    Told(
+        "old board",
+        Sentence("page: Truth", "1 bar is missing.", "nobody counts", f"2 bars are missing. {NOT_SINCE}"),
+        [[board(bars=9, complete=9, missing=1)], 60_000],
+        [[board(bars=8, complete=8, missing=2)], TWO_HOURS_MS],
+    ),
+]
+PURE += OLD_BOARDS
+
+UNAUDITED = [
     scoreboard(said, "bars are missing", well, faulty, "True as far as it goes")._replace(well=[well], faulty=[faulty])
     for said, well, faulty in (
         (
@@ -422,7 +441,7 @@ AUDITED_ONE_OF_NONE = [
         ),
     )
 ]
-PURE += AUDITED_ONE_OF_NONE
+PURE += UNAUDITED
 
 
 @pytest.fixture
@@ -512,6 +531,10 @@ def a_finding_about_no_symbol(world: World) -> None:
     found(world.database, Severity.ERROR)
 
 
+def nobody_counts(world: World) -> None:
+    world.database.execute("UPDATE symbol_days SET counted_at = counted_at - INTERVAL '2 hours'")
+
+
 def no_aggregator(world: World) -> None:
     world.streams.delete(heartbeat_key("aggregator-0"))
 
@@ -543,6 +566,7 @@ SEEN = [
     on_page("pipeline", "#view-pipeline", "No gap is recorded.", an_open_gap, "5 … 9"),
     on_page("pipeline", "#view-pipeline", "No finding is recorded.", a_finding_about_no_symbol, "DATA_LOSS"),
     on_page("truth", "#board-verdict", "Complete and confirmed", a_finding_about_no_symbol, "1 finding stands."),
+    on_page("truth", "#board-verdict", "Complete and confirmed", nobody_counts, "True as of the last count"),
     on_page("truth", "#view-truth", "No finding stands.", a_finding_about_no_symbol, "DATA_LOSS"),
 ]
 

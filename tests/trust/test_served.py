@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -148,7 +148,7 @@ async def test_the_words_of_a_bar_are_true(redis_url: str, redis_server: RedisSe
         publish(streams, outputs)
         streams.close()
         async with running(redis_url, stale_ms=60_000) as client:
-            await eventually(lambda client=client: client.gateway.market.newest("BTCUSDT", "1m"))
+            await eventually(partial(client.gateway.market.newest, "BTCUSDT", "1m"))
             said.append(await row.say(client))
     assert row.sentence.wrong(*said) == []
 
@@ -184,7 +184,7 @@ STORED = [
 async def test_the_words_of_a_stored_bar_are_true(
     redis_url: str, database_url: str, database: Database, teller: Teller, sentence: Sentence, changes: dict[str, int]
 ) -> None:
-    def stored(**changes: int | str) -> Kline:
+    def stored(**changes: Any) -> Kline:
         return kline(open_time=T0, **changes)
 
     upsert(database, [stored()])
@@ -314,8 +314,8 @@ async def test_the_words_of_the_gateway_are_true(
 ) -> None:
     teller.tell({BTC: FINAL})
     silent_s = 5 if row.plant is no_trades else 600
-    options = {"stale_ms": 60_000, "pull_timeout_ms": 60_000}
-    async with running(redis_url, database_url, silent_s=silent_s, **options) as client:
+    options: dict[str, Any] = {"silent_s": silent_s, "stale_ms": 60_000, "pull_timeout_ms": 60_000}
+    async with running(redis_url, database_url, **options) as client:
         for name in client.gateway.expected:
             streams.set_with_ttl(heartbeat_key(name), beat(name, age_ms=-600_000), 60)
         await eventually(lambda: len(client.gateway.report.seen) == len(client.gateway.expected))

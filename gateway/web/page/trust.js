@@ -7,6 +7,7 @@ import { count, part, span, whole } from "./format.js";
 const BEHIND_WARN_MS = 60_000;
 const BEHIND_BAD_MS = 600_000;
 const RECENT_MS = 86_400_000;
+const COUNTED_LATE_MS = 3_600_000; // days are counted every ten minutes
 
 const WORST = ["good", "warn", "bad"];
 
@@ -151,8 +152,9 @@ export function levelOf(row) {
 /** How many audited bars are neither the exchange's own, nor explained, nor counted as wrong. */
 const unsettled = (total) => Math.max(0, total.audited - total.exact - total.edge_shift - total.exchange_gap - total.local_gap - total.unexplained);
 
-/** The level of the whole scoreboard, its title, and a sentence. */
-export function boardVerdict(total) {
+/** The level of the whole scoreboard, its title, and a sentence; it was counted `age` ms ago (0: that says nothing). */
+export function boardVerdict(total, age = 0) {
+  const old = age > COUNTED_LATE_MS ? `Nothing was counted for ${span(age)}: what came since then, or did not come, is not in it.` : "";
   if (total.unexplained) {
     return ["bad", "Something is unexplained", `${count(total.unexplained, "bar differs", "bars differ")} from the exchange's own, and nothing explains it.`];
   }
@@ -164,8 +166,9 @@ export function boardVerdict(total) {
       total.local_gap && count(total.local_gap, "bar waits for repair", "bars wait for repair"),
       total.open_findings && count(total.open_findings, "finding stands", "findings stand"),
     ].filter(Boolean);
-    return ["warn", "True as far as it goes", `${parts.join(", ")}.`];
+    return ["warn", "True as far as it goes", `${parts.join(", ")}.${old && ` ${old}`}`];
   }
+  if (old) return ["warn", "True as of the last count", old];
   if (!total.expected) return ["off", "Not counted yet", "What is audited is the exchange's own or explained; how many bars should be there is counted every few minutes."];
   const told = total.official ? ` ${count(total.official, "bar is", "bars are")} official: no trade id proves ${total.official === 1 ? "it" : "them"}, the exchange's own klines do.` : "";
   if (!total.audited) {
