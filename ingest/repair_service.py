@@ -189,7 +189,7 @@ class Repair:
                 request = request_of(upgraded(entry.fields))
                 if request.kind == REQUEST_TRADES and not self._agg_ids:
                     raise ContractError("trades are requested by aggregate ids, which exchange.source = trade has not")
-                queued = queued_request(shard, entry.id, entry.fields, request)
+                queued = queued_request(shard, entry.id, entry.fields, request, steady_ms() + self._timings.kept_ms)
             except (ContractError, UnknownInterval) as bad:
                 await self._bury([Rejected(stream, entry.id, entry.fields, str(bad))])
                 continue
@@ -247,7 +247,7 @@ class Repair:
         """All calls of a job that are left, each answer into the feed; then its requests are acknowledged."""
         await self._deliver(job)
         while call := job.pages.call(self._now_ms()):
-            if job.deadline_ms < self._now_ms():
+            if job.is_late(self._now_ms(), steady_ms()):
                 await self._expire(job.requests)
                 self._queue.done(job)
                 return
@@ -302,7 +302,7 @@ class Repair:
         await self._consumer.acknowledge({stream: [each.entry_id for each in requests]})
 
     async def _expire(self, requests: Sequence[QueuedRequest]) -> None:
-        """Acknowledge requests past their deadline: whoever still misses something requests it again."""
+        """Acknowledge requests that are late: whoever still misses something requests it again."""
         for each in requests:
             await self._ack([each])
         self._stats.add("expired", len(requests))
@@ -324,10 +324,10 @@ class Repair:
         await self._consumer.acknowledge({rejected[0].stream: [each.id for each in rejected]})
 
     async def _sweep(self) -> None:
-        """Drop requests past their deadline, and show how many wait."""
+        """Drop requests that are late, and show how many wait."""
         while True:
             await asyncio.sleep(self._timings.sweep_s)
-            if self._clock.synced and (late := self._queue.expire(self._now_ms())):
+            if self._clock.synced and (late := self._queue.expire(self._now_ms(), steady_ms())):
                 try:
                     await self._expire(late)
                 except (RedisUnavailable, RedisRefused) as lost:
