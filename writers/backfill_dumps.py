@@ -1,7 +1,7 @@
 """Files of official klines, fast: a good dump in a standard form is read by one pass of a regular expression.
 
 Whatever is not such a dump to the last character is read row by row through klagg.recordings, which knows more formats
-and names the line that is bad.
+and names the line that is bad. A bad row costs itself alone.
 """
 
 from __future__ import annotations
@@ -10,20 +10,21 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass
-from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from klagg.arrays import Ints
-from klagg.errors import RecordingError
+from klagg.decimals import parse_column, parse_integers
+from klagg.errors import ContractError, RecordingError
 from klagg.intervals import Interval
-from klagg.kline import DECIMAL_FIELDS
+from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
 from klagg.recordings.files import open_bytes
 from klagg.recordings.klines import open_klines
-from klagg.recordings.model import OfficialKline
-from writers.backfill_parts import HistoryRows, OfficialRow, Part, is_other_kind, part_of_file
+from klagg.recordings.model import OfficialKline, RefusedRow
+from klagg.row_rules import kline_problem, possible_klines
+from writers.backfill_parts import Failure, HistoryRows, OfficialRow, Part, is_other_kind, part_of_file
 
 BATCH_ROWS: Final = 10_000
 _OWN_FILES: Final = (".json", ".arrow", ".parquet")
@@ -40,6 +41,12 @@ _LINE: Final = re.compile(
     rf"{_NUMBER},{_NUMBER}(?:,[^,\n]*)?\r?$",
     re.ASCII | re.MULTILINE,
 )
+_PLACES: Final = dict(zip(DECIMAL_FIELDS, (1, 2, 3, 4, 5, 7, 9, 10), strict=True))
+"""The columns of the decimals by name."""
+
+REFUSED_MAX: Final = 20
+"""How many refused rows of a file are named; it says how many more there are."""
+
 _PLAIN: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 
 
@@ -70,16 +77,21 @@ def find_dumps(folder: Path, from_ms: int, to_ms: int) -> Found:
     return Found(parts, passed_over)
 
 
-def read_dump(part: Part, closed_ms: int) -> Iterator[HistoryRows]:
+def read_dump(part: Part, closed_ms: int) -> Iterator[HistoryRows | Failure]:
     """The rows of a part from its `start_ms` on, some thousand at once; at least one batch, the last to the part's end.
 
-    A bar that closes at `closed_ms` or later may still change: it is left, and the part is loaded up to there.
-    RecordingError names the line that is bad; rows well before it have been given.
+    A bar that closes at `closed_ms` or later may still change: it is left, and the part is loaded up to there. A row
+    that cannot be right is a Failure by itself, and the others come. RecordingError if the file cannot be read on; rows
+    well before that have been given.
     """
     least = max(part.start_ms, part.from_ms)
     end_ms = max(least, min(part.to_ms, part.interval.open_time(closed_ms)))
     waiting: list[OfficialRow] = []
-    for opens, rows in _blocks(part):
+    for block in _blocks(part):
+        if isinstance(block, Failure):
+            yield block
+            continue
+        opens, rows = block
         first, last = (int(at) for at in np.searchsorted(opens, (least, end_ms)))
         if waiting:
             yield HistoryRows(part, waiting, int(waiting[-1][0]) + 1)
@@ -95,7 +107,7 @@ class _NotStandard(Exception):
     """The file is not a standard dump, or not a good one."""
 
 
-def _blocks(part: Part) -> Iterator[Block]:
+def _blocks(part: Part) -> Iterator[Block | Failure]:
     after_ms = -1
     try:
         with closing(_fast_blocks(part)) as blocks:
@@ -133,42 +145,55 @@ def _checked(lines: bytes, part: Part) -> Block:
     rows: list[OfficialRow] = _LINE.findall(lines.decode("latin-1"))
     if len(rows) != lines.count(b"\n") + (not lines.endswith(b"\n")):
         raise _NotStandard
-    columns = list(zip(*rows, strict=True))
-    opens, closes = (np.fromiter(map(int, columns[at]), np.int64, len(rows)) for at in (0, 6))
-    # Reading decimals as floats keeps their order; equal floats of different decimals pass, which does no harm.
-    opened, high, low, close = (np.fromiter(map(float, columns[at]), np.float64, len(rows)) for at in (1, 2, 3, 4))
+    columns = [",".join(column).encode() for column in zip(*rows, strict=True)]
+    try:
+        opens, closes, trades = (parse_integers(columns[at], len(rows)) for at in (0, 6, 8))
+        decimals = {name: parse_column(columns[at], len(rows)) for name, at in _PLACES.items()}
+    except ContractError:
+        raise _NotStandard from None
     buckets = part.interval.buckets_of(opens)
     good = (
         (part.interval.opens_of(buckets) == opens)
         & (part.interval.opens_of(buckets + 1) - 1 == closes)
         & (opens >= part.span[0])
         & (opens < part.span[1])
-        & (low > 0)
-        & (low <= np.minimum(opened, close))
-        & (np.maximum(opened, close) <= high)
+        & possible_klines(decimals, trades)
     )
     if not good.all() or (np.diff(opens) <= 0).any():
         raise _NotStandard
     return opens, rows
 
 
-def _slow_blocks(part: Part, after_ms: int) -> Iterator[Block]:
-    """What opens after `after_ms`; RecordingError at the first row that cannot be right."""
+def _slow_blocks(part: Part, after_ms: int) -> Iterator[Block | Failure]:
+    """What opens after `after_ms`; each row that cannot be right is a Failure, at most REFUSED_MAX of them by name."""
     assert part.path is not None
     rows: list[OfficialRow] = []
-    before_ms = -1
-    for number, kline in open_klines(part.path, part.symbol, part.interval.name).numbered():
+    refused: list[RefusedRow] = []
+    count, before_ms = 0, -1
+    for number, kline in open_klines(part.path, part.symbol, part.interval.name).numbered(refused.append):
         trouble = problem(kline, part, before_ms)
         if trouble:
-            raise RecordingError(str(part.path), number, trouble)
-        before_ms = kline.open_time_ms
-        if before_ms > after_ms:
-            rows.append(_row_of(kline, part.interval))
+            refused.append(RefusedRow(str(part.path), number, trouble))
+        else:
+            before_ms = kline.open_time_ms
+            if before_ms > after_ms:
+                rows.append(_row_of(kline, part.interval))
+        yield from (_failure(part, each) for each in refused[: max(0, REFUSED_MAX - count)])
+        count, refused[:] = count + len(refused), []
         if len(rows) == BATCH_ROWS:
             yield _block_of(rows)
             rows = []
+    yield from (_failure(part, each) for each in refused[: max(0, REFUSED_MAX - count)])
+    count += len(refused)
+    if count > REFUSED_MAX:
+        more = f"{count - REFUSED_MAX:,} more rows are refused, {count:,} in all"
+        yield Failure(part, f"{part.path}: {more}", row=True)
     if rows:
         yield _block_of(rows)
+
+
+def _failure(part: Part, refused: RefusedRow) -> Failure:
+    return Failure(part, str(RecordingError(refused.path, refused.number, refused.reason)), row=True)
 
 
 def _block_of(rows: list[OfficialRow]) -> Block:
@@ -193,13 +218,9 @@ def _row_of(kline: OfficialKline, bars: Interval) -> OfficialRow:
 
 def problem(kline: OfficialKline, part: Part, before_ms: int) -> str:
     """Why a row, behind one that opened at `before_ms`, cannot be of a part; empty if it can."""
-    bars, opened = part.interval, kline.open_time_ms
-    if bars.open_time(opened) != opened:
-        return f"open time {opened} is not where a bar of {bars.name} opens"
+    opened = kline.open_time_ms
     if not kline.whole:
         return f"the file itself says of the bar that opens at {opened} that it is not complete"
-    if kline.close_time_ms not in {None, bars.close_time(opened)}:
-        return f"close time {kline.close_time_ms} is not that of a bar of {bars.name} which opens at {opened}"
     if not part.span[0] <= opened < part.span[1]:
         return f"open time {opened} is not of the time that the name of the file says"
     if opened <= before_ms:
@@ -210,9 +231,7 @@ def problem(kline: OfficialKline, part: Part, before_ms: int) -> str:
     for name in DECIMAL_FIELDS:
         if not _PLAIN.fullmatch(getattr(kline, name)):
             return f"{name.replace('_', ' ')} {getattr(kline, name)!r} is not written as the exchange writes decimals"
-    if kline.trades is not None and not 0 <= kline.trades < 10**18:
+    if kline.trades is not None and kline.trades >= 10**18:
         return f"trade count {kline.trades} cannot be"
-    prices = Decimal(kline.open), Decimal(kline.close)
-    if not 0 < Decimal(kline.low) <= min(prices) <= max(prices) <= Decimal(kline.high):
-        return f"open {kline.open}, high {kline.high}, low {kline.low}, close {kline.close} cannot be prices of one bar"
-    return ""
+    values = {name: getattr(kline, name) for name in NINE_VALUES}
+    return kline_problem(values, bars=part.interval, open_ms=opened, close_ms=kline.close_time_ms)

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ from klagg.intervals import INTERVALS
 from klagg.kline import Kline
 from klagg.recordings.klines import open_klines
 from tests.gateway.kit import kline
+from tests.rows import ROW_CASES, RowCase
 from tests.writers.backfillkit import (
     CLOSED_MS,
     END_MS,
@@ -28,14 +29,25 @@ from tests.writers.backfillkit import (
 )
 from writers import backfill_dumps
 from writers.backfill_dumps import find_dumps, read_dump
-from writers.backfill_parts import OfficialRow, Part
+from writers.backfill_parts import Failure, HistoryRows, OfficialRow, Part
 
 
-def read(part: Part, closed_ms: int = CLOSED_MS) -> list[OfficialRow]:
+def batches_of(part: Part, closed_ms: int = CLOSED_MS, refused: list[Failure] | None = None) -> Iterator[HistoryRows]:
+    """The batches of a part; rows that are refused go to `refused`, and fail the test without it."""
+    for item in read_dump(part, closed_ms):
+        if isinstance(item, Failure):
+            assert refused is not None, item.reason
+            assert item.row
+            refused.append(item)
+        else:
+            yield item
+
+
+def read(part: Part, closed_ms: int = CLOSED_MS, refused: list[Failure] | None = None) -> list[OfficialRow]:
     """All rows of a part, whose batches must fit together."""
     found: list[OfficialRow] = []
     until_ms = 0
-    for batch in read_dump(part, closed_ms):
+    for batch in batches_of(part, closed_ms, refused):
         assert batch.until_ms > until_ms
         assert all(until_ms <= int(row[0]) < batch.until_ms for row in batch.rows)
         until_ms = batch.until_ms
@@ -67,7 +79,7 @@ def test_only_what_is_asked_for_and_not_yet_loaded(tmp_path: Path) -> None:
     path = write_dump(tmp_path, rows(100))
     part = part_of(path, minute(10), minute(20))
     assert read(part) == rows(10, first=10)
-    (batch,) = read_dump(part, CLOSED_MS)
+    (batch,) = batches_of(part, CLOSED_MS)
     assert batch.until_ms == minute(20)
     left = Part(part.symbol, part.interval, part.name, part.from_ms, part.to_ms, path, "", part.span, minute(15))
     assert read(left) == rows(5, first=15)
@@ -75,7 +87,7 @@ def test_only_what_is_asked_for_and_not_yet_loaded(tmp_path: Path) -> None:
 
 def test_a_bar_that_may_still_change_is_left(tmp_path: Path) -> None:
     path = write_dump(tmp_path, rows(10))
-    *_, last = read_dump(part_of(path), minute(7) + 59_999)
+    *_, last = batches_of(part_of(path), minute(7) + 59_999)
     assert [row[0] for row in last.rows] == [row[0] for row in rows(7)]
     assert last.until_ms == minute(7)
 
@@ -89,7 +101,7 @@ def test_every_interval(tmp_path: Path, interval: str) -> None:
 
 
 def test_a_dump_without_rows(tmp_path: Path) -> None:
-    (batch,) = read_dump(part_of(write_dump(tmp_path, HEADER + "\n")), CLOSED_MS)
+    (batch,) = batches_of(part_of(write_dump(tmp_path, HEADER + "\n")), CLOSED_MS)
     assert (batch.rows, batch.until_ms) == ([], END_MS)
 
 
@@ -104,7 +116,7 @@ def changed(**cells: str) -> OfficialRow:
 BAD = [
     (changed(open="abc"), "open 'abc' is not a decimal"),
     (changed(volume="NaN"), "volume 'NaN' is not a decimal"),
-    (changed(quote_volume="1e5"), "is not written as the exchange writes decimals"),
+    (changed(quote_volume="675e-2"), "is not written as the exchange writes decimals"),
     (changed(open_time=str(minute(3) + 1)), "is not where a bar of 1m opens"),
     (changed(close_time=str(minute(5))), "is not that of a bar of 1m"),
     (changed(low="1.45"), "cannot be prices of one bar"),
@@ -118,21 +130,42 @@ BAD = [
 
 @pytest.mark.parametrize(("row", "reason"), BAD)
 @pytest.mark.parametrize("header", [True, False])
-def test_a_bad_line_is_named(tmp_path: Path, row: OfficialRow, reason: str, header: bool) -> None:
-    path = write_dump(tmp_path, [*rows(3), row, *rows(3, first=4)], header=header)
-    with pytest.raises(RecordingError, match=re.escape(reason)) as error:
-        read(part_of(path))
-    assert (error.value.path, error.value.where) == (str(path), 4 + header)
+def test_a_bad_line_is_named_and_costs_itself_alone(
+    tmp_path: Path, row: OfficialRow, reason: str, header: bool
+) -> None:
+    path = write_dump(tmp_path, [*rows(3), row, *rows(1436, first=4)], header=header)
+    refused: list[Failure] = []
+    assert read(part_of(path), refused=refused) == [*rows(3), *rows(1436, first=4)]
+    (failure,) = refused
+    assert failure.reason.startswith(f"{path}, line or item {4 + header}: ")
+    assert reason in failure.reason
+
+
+@pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_row_of_each_kind_is_taken_or_refused(tmp_path: Path, case: RowCase, fast: bool) -> None:
+    cells = {"count" if name == "trades" else name: str(value) for name, value in case.row.items()}
+    text = csv_text([*rows(3), changed(**cells), *rows(3, first=4)])
+    refused: list[Failure] = []
+    found = read(part_of(write_dump(tmp_path, text if fast else text.replace("\n", "\n\n"))), refused=refused)
+    assert [row[0] for row in found] == [official(at)[0] for at in range(7) if at != 3 or case.taken]
+    assert len(refused) == (not case.taken)
+
+
+def test_many_bad_lines_are_counted_and_the_first_of_them_named(tmp_path: Path) -> None:
+    path = write_dump(tmp_path, [*rows(3), *(changed(low="0.00") for _ in range(50)), *rows(3, first=4)])
+    refused: list[Failure] = []
+    assert len(read(part_of(path), refused=refused)) == 6
+    assert len(refused) == backfill_dumps.REFUSED_MAX + 1
+    assert refused[-1].reason.endswith("30 more rows are refused, 50 in all")
 
 
 def test_rows_before_a_bad_line_are_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backfill_dumps, "_READ_BYTES", 1000)
     path = write_dump(tmp_path, [*rows(100), changed(open="abc"), *rows(3, first=101)])
-    found: list[OfficialRow] = []
-    with pytest.raises(RecordingError, match="line or item 102"):
-        found.extend(row for batch in read_dump(part_of(path), CLOSED_MS) for row in batch.rows)
-    assert 50 < len(found) <= 100
-    assert found == rows(len(found))
+    refused: list[Failure] = []
+    assert read(part_of(path), refused=refused) == [*rows(100), *rows(3, first=101)]
+    assert "line or item 102" in refused[0].reason
 
 
 @pytest.mark.parametrize(
@@ -140,7 +173,6 @@ def test_rows_before_a_bad_line_are_given_once(tmp_path: Path, monkeypatch: pyte
     [
         ("", "is empty"),
         ("hello,world\n", "no known format"),
-        ("timestamp,open,high,low,close,volume\n1725148800000,1,1,1,1,1\n", "there is no quote volume"),
         ("agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n", "of trades"),
     ],
 )
@@ -164,7 +196,7 @@ def test_other_forms_are_read_slowly(tmp_path: Path) -> None:
     one = official(0)
     line = ",".join((one[4], *one[1:4], one[5], one[0] + "000", *one[7:]))
     assert read(part_of(write_dump(tmp_path, f"{head}\n{line}\n"))) == [one]
-    long = changed(volume="123456789012345678901234.5")
+    long = changed(volume="123456789012345678901234.5", quote_volume="185185184185185184518518.5")
     assert read(part_of(write_dump(tmp_path, [*rows(3), long]))) == [*rows(3), long]
 
 
