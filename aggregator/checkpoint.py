@@ -23,9 +23,12 @@ from aggregator.official_rows import OfficialRows
 from aggregator.ring import BAR_FLAGS, BAR_INTEGERS, NO_BUCKET, NO_ID
 from klagg.errors import KlaggError
 
-FORMAT = 6
+FORMAT = 7
 FORMAT_OF_VERSION_1 = 5
-"""The format that the contract's version 1 wrote: the same values, some of them under other names."""
+"""The format that the contract's version 1 wrote: the values of version 2's, some of them under other names."""
+FORMAT_OF_VERSION_2 = 6
+"""The format that the contract's version 2 wrote, whose blocks lack the flag `covered`."""
+FORMATS = (FORMAT, FORMAT_OF_VERSION_1, FORMAT_OF_VERSION_2)
 
 BLOCK_SYMBOLS = 24
 """About 0.8 MB raw and far less compressed with the default intervals."""
@@ -165,8 +168,12 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     core.counts = type(core.counts)(**state["counts"])
     core.bar_folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]
+    arrays = _arrays_of(state["layout"])
     for number, block in enumerate(blocks[:symbol_blocks]):
-        _restore_block(core, number, zlib.decompress(block))
+        _restore_block(core, number, zlib.decompress(block), arrays)
+    if "covered" not in arrays:
+        for slot, (starts, ends) in ledger.coverage.ranges.items():
+            ring.cover(slot, starts, ends)
     for block in blocks[symbol_blocks:]:
         core.listings.parking.load(ujson.loads(zlib.decompress(block)))
     if len(core.listings.parking.rows) != parked:
@@ -211,18 +218,24 @@ def _ranges_out(coverage: Coverage) -> list[list[Any]]:
 
 def fits(core: Core, header: str) -> bool:
     """Whether the checkpoint was made with the intervals and window that this core has; not if it is no checkpoint."""
-    layouts = (f"{each}/{_layout_behind_format(core)}" for each in (FORMAT, FORMAT_OF_VERSION_1))
+    layouts = (f"{each}/{_layout_behind_format(core)}" for each in FORMATS)
     try:
         return ujson.loads(header)["layout"] in layouts
     except (ValueError, KeyError, TypeError):
         return False
 
 
-def _restore_block(core: Core, number: int, data: bytes) -> None:
+def _arrays_of(layout: str) -> tuple[str, ...]:
+    """The arrays of the ring in the blocks of a checkpoint with this layout, in their order."""
+    flags = BAR_FLAGS if layout.startswith(f"{FORMAT}/") else tuple(name for name in BAR_FLAGS if name != "covered")
+    return (*_BY_SYMBOL, *BAR_INTEGERS, *flags)
+
+
+def _restore_block(core: Core, number: int, data: bytes, arrays: Sequence[str]) -> None:
     first = number * BLOCK_SYMBOLS
     columns = slice(first, min(first + BLOCK_SYMBOLS, core.symbols.count))
     width, at = columns.stop - columns.start, 0
-    for name in (*_BY_SYMBOL, *BAR_INTEGERS, *BAR_FLAGS):
+    for name in arrays:
         array = getattr(core.ring, name)
         size = len(array) * width * array.itemsize
         array[:, columns] = np.frombuffer(data, array.dtype, len(array) * width, at).reshape(len(array), width)

@@ -41,7 +41,8 @@ class Snapshot:
 
     `slots` and `buckets` are int64 [n]. `values` is int64 [field, n], fields in the order of BAR_INTEGERS; prices,
     volumes and quote volumes are mantissas at the symbol's `price_scale`, at its `qty_scale` (both [n]) and at the sum
-    of both. `waiting` and `agg` are boolean [n], `sources` one of OWN, EXCHANGE and MIXED a bar. `names` are all
+    of both. `waiting`, `agg` and `by_exchange` (official rows stand for the bar or for a part of it) are boolean [n],
+    `sources` one of OWN, EXCHANGE and MIXED a bar. `names` are all
     symbols' names by slot, as the symbol table holds them: they are valid until the tick is over.
     """
 
@@ -52,6 +53,7 @@ class Snapshot:
     values: Ints
     waiting: Bools
     agg: Bools
+    by_exchange: Bools
     sources: list[str]
     price_scale: Ints
     qty_scale: Ints
@@ -75,10 +77,22 @@ class Snapshot:
         return self.interval.opens_of(self.buckets + 1)
 
     @property
-    def complete(self) -> Bools:
-        """Which bars are published and proven."""
+    def whole(self) -> Bools:
+        """Which bars are published and lack nothing."""
         done: Bools = (self.field("revision") > 0) & ~self.waiting
         return done
+
+    @property
+    def complete(self) -> Bools:
+        """Which bars are whole, as own ids prove."""
+        proven: Bools = self.whole & ~self.by_exchange
+        return proven
+
+    @property
+    def official(self) -> Bools:
+        """Which bars are whole on the word of the exchange."""
+        told: Bools = self.whole & self.by_exchange
+        return told
 
     @property
     def empty(self) -> Bools:
@@ -111,12 +125,14 @@ class Snapshot:
         """
         revision = self.field("revision")
         opens = self.open_time.tolist()
-        flags = [column.astype(np.int64).tolist() for column in (revision > 0, revision, self.complete)]
+        flags = [column.astype(np.int64).tolist() for column in (revision > 0, revision, self.complete, self.official)]
         rest = [self.field("first_trade_id").tolist(), self.field("last_trade_id").tolist(), *flags]
         if nine_values is not None:
             return [
-                f"{opening},{','.join(nine)},{first},{last},{closed},{version},{complete}"
-                for opening, nine, first, last, closed, version, complete in zip(opens, nine_values, *rest, strict=True)
+                f"{opening},{','.join(nine)},{first},{last},{closed},{version},{complete},{official}"
+                for opening, nine, first, last, closed, version, complete, official in zip(
+                    opens, nine_values, *rest, strict=True
+                )
             ]
         columns: list[list[int]] = [opens]
         for name, scales in self._decimal_columns():
@@ -152,14 +168,14 @@ class Snapshot:
             *agg_ids,
             self.field("first_trade_id").tolist(),
             self.field("last_trade_id").tolist(),
-            self.complete.tolist(),
+            zip(self.complete.tolist(), self.official.tolist(), strict=True),
             self.field("revision").tolist(),
             self.sources,
             edges,
             strict=True,
         )
         entries = []
-        for slot, opening, next_open, nine, first_agg, last_agg, first, last, complete, revision, source, edge in rest:
+        for slot, opening, next_open, nine, first_agg, last_agg, first, last, whose, revision, source, edge in rest:
             open_, high, low, close, volume, quote, trades, taker, taker_quote = nine
             entries.append(
                 {
@@ -180,7 +196,8 @@ class Snapshot:
                     "last_agg_id": str(last_agg),
                     "first_trade_id": str(first),
                     "last_trade_id": str(last),
-                    "complete": "1" if complete else "0",
+                    "complete": "1" if whose[0] else "0",
+                    "official": "1" if whose[1] else "0",
                     "epoch": str(epoch),
                     "revision": str(revision),
                     "source": source,
@@ -200,6 +217,7 @@ def snapshot(ring: Ring, symbols: SymbolTable, interval: int, rows: Ints, slots:
         np.take(ring.state, rows * ring.capacity + slots, axis=0).T,
         ring.waiting[rows, slots],
         ring.agg[rows, slots],
+        ring.official[rows, slots] | ring.covered[rows, slots],
         _sources(ring, interval, rows, slots),
         symbols.price_scale[slots],
         symbols.qty_scale[slots],
@@ -207,8 +225,9 @@ def snapshot(ring: Ring, symbols: SymbolTable, interval: int, rows: Ints, slots:
 
 
 def _sources(ring: Ring, interval: int, rows: Ints, slots: Ints) -> list[str]:
-    """`source` of each bar. An official minute is the exchange's as a whole."""
-    sources = [OWN] * len(rows)
+    """`source` of each bar. An official minute is the exchange's as a whole; a bar of own trades for whose values
+    official rows stand is of both."""
+    sources = [MIXED if covered else OWN for covered in ring.covered[rows, slots].tolist()]
     for number in np.flatnonzero(ring.official[rows, slots]).tolist():
         row, slot = int(rows[number]), int(slots[number])
         borrowed = ring.borrowed.get((interval, int(ring.row_bucket[row]), slot), 0)
@@ -235,4 +254,4 @@ def _live_template(price_scale: int, qty_scale: int) -> str:
     """The format of the live value of a bar whose symbol has these scales."""
     price, qty, quote = map(_decimal_format, (price_scale, qty_scale, price_scale + qty_scale))
     values = ",".join([*[price] * 4, qty, quote, "%d", qty, quote])
-    return f"%d,{values},%d,%d,%d,%d,%d"
+    return f"%d,{values},%d,%d,%d,%d,%d,%d"

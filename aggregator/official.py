@@ -336,6 +336,7 @@ class Official:
     def _cover(self, rows: OfficialRows) -> None:
         for slot, own in _by_slot(rows):
             self._ledger.coverage.add(slot, own.open_time, own.end)
+            self._ring.cover(slot, own.open_time, own.end)
 
     def _seen_live_from(self, slot: int) -> int:
         """`live_from`, looked at before anything lowers the start time."""

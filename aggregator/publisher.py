@@ -318,7 +318,7 @@ def _events_of(group: Published, bars: Snapshot) -> tuple[str, list[tuple[object
         bars.open_time.tolist(),
         bars.field("revision").tolist(),
         bars.empty.tolist(),
-        bars.complete.tolist(),
+        bars.whole.tolist(),
         group.was_waiting.tolist(),
         bars.sources,
         strict=True,
@@ -326,8 +326,8 @@ def _events_of(group: Published, bars: Snapshot) -> tuple[str, list[tuple[object
     if group.reason in (AMENDED, CONFIRMED):
         kind = EVENT_AMENDED if group.reason == AMENDED else EVENT_CONFIRMED
         return kind, [
-            (names[slot], interval, opening, revision, "waiting" if waited else "final", _after(complete))
-            for slot, opening, revision, _, complete, waited, _ in states
+            (names[slot], interval, opening, revision, "waiting" if waited else "final", _after(whole))
+            for slot, opening, revision, _, whole, waited, _ in states
         ]
     return EVENT_CLOSE, [
         (
@@ -338,15 +338,15 @@ def _events_of(group: Published, bars: Snapshot) -> tuple[str, list[tuple[object
             int(empty),
             revision,
             "none" if empty else "open",
-            _after(complete),
+            _after(whole),
             source,
         )
-        for slot, opening, revision, empty, complete, _, source in states
+        for slot, opening, revision, empty, whole, _, source in states
     ]
 
 
-def _after(complete: bool) -> str:
-    return "final" if complete else "waiting"
+def _after(whole: bool) -> str:
+    return "final" if whole else "waiting"
 
 
 def evidence_of(gaps: Sequence[Gap]) -> str:

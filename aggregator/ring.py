@@ -53,10 +53,11 @@ BAR_INTEGERS: dict[str, int] = {
 }
 """Every integer field of a bar and its value in an empty one. `open_id`/`close_id` are the ids of the first and last
 trade by (minute, id); `revision` is 0 while the bar is in progress."""
-BAR_FLAGS = ("agg", "waiting", "changed", "live_changed", "broken", "official")
+BAR_FLAGS = ("agg", "waiting", "changed", "live_changed", "broken", "official", "covered")
 """`agg`: its ids are aggTrade ids. `waiting`: published, not yet proven. `changed`: by a trade since it was last
 published as final. `live_changed`: since it last went to `live`. `broken`: a sum would not fit; it stands at its limit,
-and the bar is never complete. `official`: it has parts that are the exchange's own klines."""
+and the bar is never whole. `official`: it has parts that are the exchange's own klines. `covered`: official rows stand
+for a part of it, also one of the same values, which changed nothing."""
 EMPTY_BAR: Ints = np.array([*BAR_INTEGERS.values()])
 FIELD = {name: at for at, name in enumerate(BAR_INTEGERS)}
 """The column of each integer field in `Ring.state`."""
@@ -95,6 +96,7 @@ class Ring:
     live_changed: Bools
     broken: Bools
     official: Bools
+    covered: Bools
 
     def __init__(self, intervals: Sequence[Interval], window_ms: int, capacity: int) -> None:
         self.intervals = tuple(intervals)
@@ -234,12 +236,23 @@ class Ring:
             self.in_progress[int(self.row_interval[cells[0] // self.capacity])].append(cells)
 
     def break_bars(self, cells: Ints) -> None:
-        """Mark bars (flat cells [n] of one interval) with a sum that would not fit: they are never complete."""
+        """Mark bars (flat cells [n] of one interval) with a sum that would not fit: they are never whole."""
         flags = self.broken.reshape(-1)
         fresh = cells[~flags[cells]]
         flags[fresh] = True
         rows, slots = np.divmod(fresh, self.capacity)
         self.broke += zip(self.row_interval[rows].tolist(), self.row_bucket[rows].tolist(), slots.tolist(), strict=True)
+
+    def cover(self, slot: int, starts: Ints, ends: Ints) -> None:
+        """Note that official rows stand for these times (int64 [n] each, exchange ms, ends exclusive) of a symbol, in
+        all of its bars that the ring holds and that are not shorter than a minute."""
+        for at, kind in enumerate(self.intervals):
+            if kind.shortest_ms < MINUTE_MS or self.head[at] == NO_BUCKET:
+                continue
+            firsts = np.maximum(kind.buckets_of(starts), self.oldest(at))
+            counts = np.maximum(np.minimum(kind.buckets_of(ends - 1), self.head[at]) - firsts + 1, 0)
+            within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+            self.covered[self.rows_of(at, np.repeat(firsts, counts) + within), slot] = True
 
     def find_touched(self) -> None:
         """Look for touched cells by their flags, after a restart."""

@@ -18,12 +18,12 @@ SPAN_BARS: Final = CHEAP_ROWS - AGAIN_LEAD - AGAIN_TAIL
 @dataclass(frozen=True, slots=True)
 class Amendment:
     """A row of the table of amendments: a later version of a bar. `open_time` is exchange ms, `stored_ms` is ms by the
-    database's clock, `version` is (epoch, revision, complete)."""
+    database's clock, `version` is (epoch, revision, complete, official)."""
 
     symbol: str
     interval: str
     open_time: int
-    version: tuple[int, int, int]
+    version: tuple[int, int, int, int]
     stored_ms: int
 
 

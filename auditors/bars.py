@@ -12,6 +12,8 @@ from klagg.kline import Kline
 from klagg.wire.findings import FindingKind
 
 OWN, EXCHANGE, MIXED = "own", "exchange", "mixed"
+_WHOSE_WORD: Final = frozenset({(0, 0), (1, 0), (0, 1)})
+"""What `complete` and `official` may be together."""
 _EXACT: Final = Context(prec=120)
 """Products of two values of 38 digits are exact in it."""
 
@@ -19,6 +21,7 @@ KEPT: Final = (
     "epoch",
     "revision",
     "complete",
+    "official",
     "open",
     "high",
     "low",
@@ -34,8 +37,19 @@ KEPT: Final = (
     "last_trade_id",
     "source",
 )
+_COMPLETE: Final = KEPT.index("complete")
 _NUMBERS: Final = frozenset(
-    {"epoch", "revision", "complete", "trades", "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id"}
+    {
+        "epoch",
+        "revision",
+        "complete",
+        "official",
+        "trades",
+        "first_agg_id",
+        "last_agg_id",
+        "first_trade_id",
+        "last_trade_id",
+    }
 )
 
 
@@ -47,6 +61,7 @@ class BarValues:
     epoch: int
     revision: int
     complete: int
+    official: int
     open: Decimal
     high: Decimal
     low: Decimal
@@ -63,9 +78,14 @@ class BarValues:
     source: str
 
     @property
-    def version(self) -> tuple[int, int, int]:
-        """(epoch, revision, complete); a later version is higher."""
-        return self.epoch, self.revision, self.complete
+    def version(self) -> tuple[int, int, int, int]:
+        """(epoch, revision, complete, official); a later version is higher."""
+        return self.epoch, self.revision, self.complete, self.official
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing, as own ids prove or the exchange's klines say."""
+        return self.complete == 1 or self.official == 1
 
     @property
     def empty(self) -> bool:
@@ -74,8 +94,12 @@ class BarValues:
 
     @classmethod
     def of_text(cls, text: str) -> BarValues:
-        """The values in a text that `text_of_kline` wrote."""
+        """The values in a text that `text_of_kline` wrote, today or before bars were called official: then `complete`
+        was 1 as well where `source` tells that the exchange's klines made the bar whole."""
         values: list[Any] = text.split(",")
+        if len(values) == len(KEPT) - 1:
+            told = values[_COMPLETE] == "1" and values[-1] != OWN
+            values[_COMPLETE : _COMPLETE + 1] = ("0", "1") if told else (values[_COMPLETE], "0")
         for at, name in enumerate(KEPT[:-1]):
             values[at] = int(values[at]) if name in _NUMBERS else Decimal(values[at])
         return cls(*values)
@@ -97,10 +121,17 @@ def faults_of(kline: Kline, bar: BarValues) -> Iterator[tuple[FindingKind, str]]
         yield FindingKind.ALIGNMENT, f"{kline.interval} bars open at {opening}, not at {kline.open_time}"
     elif kline.close_time != kind.close_time(opening):
         yield FindingKind.ALIGNMENT, f"closes at {kline.close_time} instead of {kind.close_time(opening)}"
-    if kline.complete not in (0, 1) or kline.revision < 1 or kline.source not in (OWN, EXCHANGE, MIXED):
+    flags = (kline.complete, kline.official)
+    if flags not in _WHOSE_WORD or kline.revision < 1 or kline.source not in (OWN, EXCHANGE, MIXED):
         yield (
             FindingKind.MALFORMED,
-            f"complete {kline.complete}, revision {kline.revision}, source {kline.source!r} mean nothing",
+            f"complete {kline.complete}, official {kline.official}, revision {kline.revision}, source "
+            f"{kline.source!r} mean nothing",
+        )
+    elif kline.whole and (kline.source == OWN) != (kline.complete == 1):
+        yield (
+            FindingKind.INVARIANT,
+            f"complete {kline.complete}, official {kline.official} and source {kline.source} contradict each other",
         )
     yield from ((FindingKind.SCALE, why) for why in _scale_faults(kline))
     yield from ((FindingKind.INVARIANT, why) for why in _value_faults(bar))

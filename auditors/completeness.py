@@ -72,7 +72,7 @@ class Completeness(Judge):
             self.report(
                 kind,
                 kline.symbol,
-                f"{place}/{kline.epoch}.{kline.revision}.{kline.complete}",
+                f"{place}/{kline.epoch}.{kline.revision}.{kline.complete}.{kline.official}",
                 f"{kline.interval} {kline.open_time}: {why}",
             )
         interval = self.expected.intervals.get(kline.interval)
@@ -128,7 +128,7 @@ class Completeness(Judge):
                 f"{kline.interval} {kline.open_time}: {now} after {was}",
             )
             return False
-        confirmed = now == (was[0], was[1], 1)
+        confirmed = now[:2] == was[:2]
         if now[0] == was[0] and not confirmed and now[1] != was[1] + 1:
             self.report(
                 FindingKind.VERSION,

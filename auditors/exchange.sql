@@ -21,6 +21,7 @@ SELECT
     first_trade_id,
     last_trade_id,
     complete::integer AS complete,
+    official::integer AS official,
     epoch,
     revision,
     source,
@@ -72,6 +73,7 @@ SELECT
     epoch,
     revision,
     complete::integer AS complete,
+    official::integer AS official,
     (extract(epoch FROM stored_at) * 1000)::bigint AS stored_ms
 FROM amendments
 WHERE

@@ -89,7 +89,7 @@ class ExchangeStore:
                 row["symbol"],
                 row["interval"],
                 row["open_ms"],
-                (row["epoch"], row["revision"], row["complete"]),
+                (row["epoch"], row["revision"], row["complete"], row["official"]),
                 row["stored_ms"],
             )
             for row in rows

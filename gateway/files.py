@@ -39,7 +39,7 @@ def fields_of(kline: Kline) -> dict[str, Any]:
     """A kline for an answer: KLINE_FIELDS in their order, None where a value is not known. Times are exchange ms,
     prices and volumes decimal texts."""
     found: dict[str, Any] = {name: getattr(kline, name) for name in KLINE_FIELDS if name != "closed"}
-    found["complete"] = kline.complete == 1
+    found["complete"], found["official"] = kline.complete == 1, kline.official == 1
     for name in NULLABLE_IDS:
         found[name] = None if found[name] == -1 else found[name]
     if not kline.source:  # from live state
@@ -170,6 +170,7 @@ def _schema(arrow: Any) -> Any:
         "close_time": arrow.timestamp("ms", "UTC"),
         "closed": arrow.bool_(),
         "complete": arrow.bool_(),
+        "official": arrow.bool_(),
         "source": arrow.string(),
         "edge": arrow.string(),
         **dict.fromkeys(DECIMAL_FIELDS, arrow.decimal128(38, 18)),

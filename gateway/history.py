@@ -33,14 +33,14 @@ def joined(
     """The wanted bars, by open time: rows of the table (the wanted ones of it) and bars of live state.
 
     Live state must be read before the table is queried. Of two versions of a bar the higher one is used: a final is
-    higher than a bar in progress, finals are ordered by (revision, complete), and of two bars in progress the one of
-    live state is newer.
+    higher than a bar in progress, finals are ordered by (revision, complete, official), and of two bars in progress the
+    one of live state is newer.
     """
     bars = {kline.open_time: kline for kline in stored}
     for bar in live:
         if wanted.holds(bar.open_time):
             kept = bars.get(bar.open_time)
-            if kept is None or not kept.revision or bar.version > (kept.revision, kept.complete):
+            if kept is None or not kept.revision or bar.version > kept.version[1:]:
                 bars[bar.open_time] = kline_of(bar, symbol, interval)
     times = sorted(bars)
     chosen = times[-wanted.limit :] if wanted.start_ms is None else times[: wanted.limit]
@@ -69,6 +69,7 @@ def kline_of(bar: LiveBar, symbol: str, interval: Interval) -> Kline:
         bar.first_trade_id,
         bar.last_trade_id,
         bar.complete,
+        bar.official,
         0,
         bar.revision,
         "",

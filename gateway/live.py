@@ -14,19 +14,17 @@ from klagg.binance.serving.payloads import WireKline
 from klagg.errors import ContractError
 from klagg.intervals import INTERVALS, Interval
 from klagg.kline import Kline
-from klagg.wire.entries import BARS_POSITION, LIVE_META, LIVE_VALUE
+from klagg.wire.entries import BARS_POSITION, LIVE_META, live_parts_of
 
 SeriesName = tuple[str, str]
 """Symbol and name of the interval."""
-
-_PARTS = len(LIVE_VALUE)
 
 
 class LiveBar(NamedTuple):
     """A bar as `live` carries it: decimals as texts, times exchange ms.
 
-    `closed` says that it is final; versions of a final are ordered by (revision, complete). `at_ms` is the exchange
-    time of its tick, `redis_ms` the time of its entry by the clock of Redis (ms)."""
+    `closed` says that it is final; versions of a final are ordered by (revision, complete, official). `at_ms` is the
+    exchange time of its tick, `redis_ms` the time of its entry by the clock of Redis (ms)."""
 
     open_time: int
     open: str
@@ -43,13 +41,14 @@ class LiveBar(NamedTuple):
     closed: bool
     revision: int
     complete: int
+    official: int
     at_ms: int
     redis_ms: int
 
     @property
-    def version(self) -> tuple[int, int]:
-        """(revision, complete); a later version of a final is higher."""
-        return self.revision, self.complete
+    def version(self) -> tuple[int, int, int]:
+        """(revision, complete, official); a later version of a final is higher."""
+        return self.revision, self.complete, self.official
 
     def wire(self, interval: Interval) -> WireKline:
         """The values in the form of Binance's payloads."""
@@ -71,10 +70,7 @@ class Change(NamedTuple):
 
 def bar_of(text: str, at_ms: int, redis_ms: int) -> LiveBar:
     """The bar in a live value (klagg.wire.entries.LIVE_VALUE). Raises ContractError."""
-    parts = text.split(",")
-    if len(parts) != _PARTS:
-        raise ContractError(f"a live value has {len(parts)} parts instead of {_PARTS}")
-    opening, open_, high, low, close, volume, quote, trades, taker, taker_quote, *rest = parts
+    opening, open_, high, low, close, volume, quote, trades, taker, taker_quote, *rest = live_parts_of(text)
     try:
         return LiveBar(
             int(opening),
@@ -92,6 +88,7 @@ def bar_of(text: str, at_ms: int, redis_ms: int) -> LiveBar:
             rest[2] == "1",
             int(rest[3]),
             int(rest[4]),
+            int(rest[5]),
             at_ms,
             redis_ms,
         )
@@ -117,6 +114,7 @@ def bar_of_kline(kline: Kline, redis_ms: int) -> LiveBar:
         True,
         kline.revision,
         kline.complete,
+        kline.official,
         kline.close_time + 1,
         redis_ms,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 import klagg
 from gateway.endpoints import ApiEndpoint
@@ -39,12 +39,21 @@ KLINE_FIELDS = (
     "last_trade_id",
     "closed",
     "complete",
+    "official",
     "epoch",
     "revision",
     "source",
     "edge",
 )
 """The fields of a kline in an answer, in their order."""
+
+
+BOOLEANS: Final = {
+    "closed": "Whether the bar is final.",
+    "complete": "Whether klagg's own trade ids prove that every trade of the bar is in it.",
+    "official": "Whether nothing is missing on the word of the exchange, whose own klines stand for the bar or a part.",
+}
+"""The fields of a kline that are true or false, and what they say. Never are `complete` and `official` both true."""
 
 
 def _object(properties: Mapping[str, Schema], *optional: str) -> Schema:
@@ -71,7 +80,11 @@ BOARD: Schema = {
     for name, text in (
         ("expected", "Bars that should exist."),
         ("bars", "Finals in the table."),
-        ("complete", "Finals that are proven to contain every trade."),
+        ("complete", "Finals that klagg's own trade ids prove to contain every trade."),
+        (
+            "official",
+            "Finals that lack nothing on the exchange's word: its klines stand for them or a part.",
+        ),
         ("amended", "Finals that were amended."),
         ("missing", "Bars that should exist and do not."),
         ("audited", "Bars that were compared with the exchange's own."),
@@ -93,8 +106,8 @@ def _kline_field(name: str) -> Schema:
         return DECIMAL
     if name in NULLABLE_IDS:
         return MAYBE_INTEGER
-    if name in ("closed", "complete"):
-        return BOOLEAN
+    if name in BOOLEANS:
+        return {**BOOLEAN, "description": BOOLEANS[name]}
     if name in INTEGER_FIELDS:
         return INTEGER
     return MAYBE_TEXT

@@ -8,7 +8,8 @@ SELECT
     (extract(epoch FROM close_time) * 1000)::bigint AS close_time,
     open::text, high::text, low::text, close::text, volume::text, quote_volume::text, trades,
     taker_buy_volume::text, taker_buy_quote_volume::text,
-    first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete::integer, epoch, revision, source, edge
+    first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete::integer,
+    official::integer, epoch, revision, source, edge
 FROM klines
 WHERE symbol = %(symbol)s
     AND "interval" = %(interval)s
@@ -25,7 +26,8 @@ SELECT
     (extract(epoch FROM close_time) * 1000)::bigint AS close_time,
     open::text, high::text, low::text, close::text, volume::text, quote_volume::text, trades,
     taker_buy_volume::text, taker_buy_quote_volume::text,
-    first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete::integer, epoch, revision, source, edge
+    first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete::integer,
+    official::integer, epoch, revision, source, edge
 FROM klines
 WHERE symbol = %(symbol)s
     AND "interval" = %(interval)s

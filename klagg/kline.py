@@ -17,8 +17,10 @@ from klagg.errors import ContractError
 class Kline:
     """One version of one kline (an entry of `klines:{n}`): field names are the names on the wire and in the table.
 
-    Times are UTC ms; `close_time` is the last millisecond of the bar. `complete` is 1 once every trade of the bar is
-    proven to be in it. Versions of a bar order by (epoch, revision, complete). `source` is own, exchange or mixed.
+    Times are UTC ms; `close_time` is the last millisecond of the bar. `complete` is 1 once klagg's own trade ids prove
+    that every trade of the bar is in it. `official` is 1 once nothing is missing, but on the exchange's word: its own
+    klines stand for the bar or for a part of it. Never both. Versions of a bar order by (epoch, revision, complete,
+    official). `source` is own, exchange or mixed: own where `complete` is 1, one of the others where `official` is 1.
     `edge` lists aggTrades with more than one fill within 100 ms of the close.
     """
 
@@ -40,6 +42,7 @@ class Kline:
     first_trade_id: int
     last_trade_id: int
     complete: int
+    official: int
     epoch: int
     revision: int
     source: str
@@ -51,9 +54,14 @@ class Kline:
         return self.symbol, self.interval, self.open_time
 
     @property
-    def version(self) -> tuple[int, int, int]:
-        """Which version of the bar it is, (epoch, revision, complete): the higher one wins."""
-        return self.epoch, self.revision, self.complete
+    def version(self) -> tuple[int, int, int, int]:
+        """Which version of the bar it is, (epoch, revision, complete, official): the higher one wins."""
+        return self.epoch, self.revision, self.complete, self.official
+
+    @property
+    def whole(self) -> bool:
+        """Whether nothing is missing: own ids prove it (`complete`), or the exchange's klines do (`official`)."""
+        return self.complete == 1 or self.official == 1
 
     def to_fields(self) -> dict[str, str]:
         """The record as stream fields, one per value."""

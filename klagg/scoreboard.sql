@@ -1,4 +1,4 @@
--- The view `scoreboard` (writers/migrations/0014_scoreboard.sql and 0016_gaps.sql) summed up.
+-- The view `scoreboard` (writers/migrations/0014_scoreboard.sql, 0016_gaps.sql and 0017_official.sql) summed up.
 
 -- name: board
 -- Days in [first, end), the newest first, with all their symbols and intervals together; then symbols, the worst first,
@@ -7,7 +7,7 @@ SELECT
     (extract(epoch FROM day) * 1000)::bigint AS day, symbol,
     count(DISTINCT day) AS days, count(DISTINCT symbol) AS symbols,
     sum(expected)::bigint AS expected, sum(bars)::bigint AS bars, sum(complete)::bigint AS complete,
-    sum(amended)::bigint AS amended, sum(missing)::bigint AS missing, sum(audited)::bigint AS audited,
+    sum(official)::bigint AS official, sum(amended)::bigint AS amended, sum(missing)::bigint AS missing, sum(audited)::bigint AS audited,
     sum(exact)::bigint AS exact, sum(edge_shift)::bigint AS edge_shift, sum(exchange_gap)::bigint AS exchange_gap,
     sum(local_gap)::bigint AS local_gap, sum(late)::bigint AS late, sum(unexplained)::bigint AS unexplained,
     sum(open_findings)::bigint AS open_findings,
@@ -22,4 +22,4 @@ GROUP BY GROUPING SETS ((scoreboard.day), (symbol))
 ORDER BY
     scoreboard.day DESC NULLS LAST,
     sum(unexplained) DESC, sum(open_findings) DESC, sum(local_gap) DESC, sum(missing) DESC,
-    sum(expected) - sum(complete) DESC, symbol;
+    sum(expected) - sum(complete) - sum(official) DESC, symbol;

@@ -1,6 +1,7 @@
 -- The klines tables as `klagg backfill` sees them: rows of the exchange's own history. klines_of_class stands for the
 -- table of the interval's class (writers/kline_classes.py).
--- They are version (0, 1, complete): epochs of aggregators are times, so every final that one publishes is higher.
+-- They are version (0, 1), official: epochs of aggregators are times, so every final that one publishes is higher. No
+-- own id proves them, so none is complete.
 
 -- name: create_official
 -- Takes rows of one symbol and interval as the exchange writes them: everything is text, which the server converts.
@@ -39,8 +40,8 @@ SELECT EXISTS (
 -- Notes which bars of klagg's own the upsert below is going to replace, and what they were; and locks them until it has.
 -- They are old, so that hardly anybody else wants them: their locks come before those of other rows of lower keys.
 INSERT INTO amendments AS noted (
-    symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
-    replaced_complete, was, became
+    symbol, "interval", open_time, epoch, revision, complete, official, source, replaced_epoch, replaced_revision,
+    replaced_complete, replaced_official, was, became
 )
 SELECT
     kept.symbol,
@@ -48,11 +49,13 @@ SELECT
     kept.open_time,
     0,
     1,
+    false,
     true,
     'exchange',
     kept.epoch,
     kept.revision,
     kept.complete,
+    kept.official,
     kept.was,
     kept.became
 FROM (
@@ -63,6 +66,7 @@ FROM (
         kept.epoch,
         kept.revision,
         kept.complete,
+        kept.official,
         changed.was,
         changed.became
     FROM klines_of_class AS kept
@@ -100,7 +104,7 @@ FROM (
         AND kept.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
         AND kept.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
         AND kept.epoch > 0
-        AND NOT kept.complete
+        AND NOT (kept.complete OR kept.official)
         AND (
             kept.revision <= 0
             OR kept.close_time < timestamptz 'epoch' + %(settled_ms)s * interval '1 millisecond'
@@ -109,10 +113,11 @@ FROM (
     ORDER BY kept.open_time
     FOR UPDATE OF kept
 ) AS kept
-ON CONFLICT (symbol, "interval", open_time, epoch, revision, complete) DO UPDATE SET
+ON CONFLICT (symbol, "interval", open_time, epoch, revision, complete, official) DO UPDATE SET
     replaced_epoch    = excluded.replaced_epoch,
     replaced_revision = excluded.replaced_revision,
     replaced_complete = excluded.replaced_complete,
+    replaced_official = excluded.replaced_official,
     was               = excluded.was,
     became            = excluded.became,
     stored_at         = excluded.stored_at;
@@ -122,8 +127,8 @@ ON CONFLICT (symbol, "interval", open_time, epoch, revision, complete) DO UPDATE
 -- somewhere else makes it fail, and then the upsert decides.
 INSERT INTO klines_of_class (
     symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
-    taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
-    edge
+    taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, official, epoch, revision,
+    source, edge
 )
 SELECT
     %(symbol)s,
@@ -143,6 +148,7 @@ SELECT
     -1,
     -1,
     -1,
+    false,
     true,
     0,
     1,
@@ -152,14 +158,14 @@ FROM official_klines
 ORDER BY opened;
 
 -- name: upsert
--- A bar of klagg's own stays, unless it is incomplete and never was final, or so old that no aggregator will complete
--- it; and even then a row without trades does not replace trades that were seen. An earlier official row is corrected if
--- it differs.
+-- A bar of klagg's own stays, unless it is not whole and never was final, or so old that no aggregator will make
+-- it whole; and even then a row without trades does not replace trades that were seen. An earlier official row is
+-- corrected if it differs.
 -- Rows are locked in the order of the key, as all writers do, so that they cannot deadlock.
 INSERT INTO klines_of_class AS kept (
     symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
-    taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
-    edge
+    taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, official, epoch, revision,
+    source, edge
 )
 SELECT
     %(symbol)s,
@@ -179,6 +185,7 @@ SELECT
     -1,
     -1,
     -1,
+    false,
     true,
     0,
     1,
@@ -202,6 +209,7 @@ ON CONFLICT (symbol, "interval", open_time) DO UPDATE SET
     first_trade_id         = excluded.first_trade_id,
     last_trade_id          = excluded.last_trade_id,
     complete               = excluded.complete,
+    official               = excluded.official,
     epoch                  = excluded.epoch,
     revision               = excluded.revision,
     source                 = excluded.source,
@@ -216,7 +224,7 @@ WHERE
             excluded.trades, excluded.taker_buy_volume, excluded.taker_buy_quote_volume
         )
     ELSE
-        NOT kept.complete
+        NOT (kept.complete OR kept.official)
         AND (
             kept.revision <= 0
             OR kept.close_time < timestamptz 'epoch' + %(settled_ms)s * interval '1 millisecond'
@@ -229,6 +237,7 @@ WHERE
 SELECT
     (extract(epoch FROM kept.open_time) * 1000)::bigint AS open_time,
     kept.complete,
+    kept.official,
     kept.epoch,
     kept.revision,
     kept.source,

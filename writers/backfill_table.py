@@ -20,7 +20,7 @@ from writers.backfill_parts import HistoryRows, Loaded
 from writers.kline_classes import CLASSES, for_table, table_of
 
 DIFFERENT: Final = "DIFFERENT"
-"""A complete bar of klagg's own and the official row differ in a value."""
+"""A whole bar of klagg's own and the official row differ in a value."""
 
 UNIQUE_VIOLATION: Final = "23505"
 
@@ -38,7 +38,7 @@ class Disagreement:
 
     `kind` is EXCHANGE_GAP (the official row is flat, with no trades, where klagg saw trades) or DIFFERENT. `own` and
     `official` hold the nine values, decimals as texts; `fields` names those that differ. `version` is (epoch, revision,
-    complete) of the own bar, `source` and `edge` are its own.
+    complete, official) of the own bar, `source` and `edge` are its own.
     """
 
     kind: str
@@ -48,7 +48,7 @@ class Disagreement:
     fields: tuple[str, ...]
     own: Mapping[str, str | int]
     official: Mapping[str, str | int]
-    version: tuple[int, int, int]
+    version: tuple[int, int, int, int]
     source: str
     edge: str
 
@@ -154,18 +154,18 @@ class HistoryTable:
         stored.own = len(own)
         stored.known = stored.rows - stored.written - stored.own
         for row in own:
-            stored.incomplete += not row["complete"]
+            stored.incomplete += not (row["complete"] or row["official"])
             found = judged(row, batch.part.symbol, batch.part.interval.name)
             if found:
                 stored.disagreements.append(found)
 
 
 def judged(row: Mapping[str, Any], symbol: str, interval: str) -> Disagreement | None:
-    """What a row of the query `own` says; None if the two agree, or the own bar is incomplete and says nothing yet."""
+    """What a row of the query `own` says; None if the two agree, or the own bar may lack trades."""
     own: dict[str, str | int] = {name: row[f"own_{name}"] for name in NINE_VALUES}
     official: dict[str, str | int] = {name: row[f"official_{name}"] for name in NINE_VALUES}
     gap = official["trades"] == 0 and int(own["trades"]) > 0
-    if not gap and not row["complete"]:
+    if not gap and not (row["complete"] or row["official"]):
         return None
     unlike = tuple(each.name for each in differences(_numbers(own), _numbers(official)))
     if not unlike:
@@ -178,7 +178,7 @@ def judged(row: Mapping[str, Any], symbol: str, interval: str) -> Disagreement |
         unlike,
         own,
         official,
-        (row["epoch"], row["revision"], int(row["complete"])),
+        (row["epoch"], row["revision"], int(row["complete"]), int(row["official"])),
         row["source"],
         row["edge"],
     )

@@ -69,8 +69,8 @@ def rank_of(kline: Kline) -> tuple[int, ...]:
     only grows, so within an epoch the one that holds the later trade is newer, or the one that holds more of them.
     """
     if kline.revision > 0:
-        return 1, kline.epoch, kline.revision, kline.complete
-    return 0, kline.epoch, kline.revision, kline.complete, kline.last_trade_id, kline.trades
+        return 1, *kline.version
+    return 0, *kline.version, kline.last_trade_id, kline.trades
 
 
 def resolve(entries: Iterable[Accepted]) -> list[Accepted]:

@@ -26,6 +26,7 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_klines (
     first_trade_id          bigint,
     last_trade_id           bigint,
     complete                bigint,
+    official                bigint,
     epoch                   bigint,
     revision                bigint,
     source                  text,
@@ -35,8 +36,8 @@ CREATE TEMPORARY TABLE IF NOT EXISTS incoming_klines (
 -- name: copy_incoming
 COPY incoming_klines (
     part, symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
-    taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
-    edge
+    taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, official, epoch,
+    revision, source, edge
 ) FROM STDIN (FORMAT BINARY);
 
 -- name: store
@@ -53,7 +54,7 @@ WITH stored AS (
     INSERT INTO klines_of_class AS kept (
         symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades,
         taker_buy_volume, taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete,
-        epoch, revision, source, edge
+        official, epoch, revision, source, edge
     )
     SELECT
         symbol,
@@ -74,6 +75,7 @@ WITH stored AS (
         first_trade_id,
         last_trade_id,
         complete = 1,
+        official = 1,
         epoch,
         revision::integer,
         source,
@@ -97,6 +99,7 @@ WITH stored AS (
         first_trade_id         = excluded.first_trade_id,
         last_trade_id          = excluded.last_trade_id,
         complete               = excluded.complete,
+        official               = excluded.official,
         epoch                  = excluded.epoch,
         revision               = excluded.revision,
         source                 = excluded.source,
@@ -104,14 +107,15 @@ WITH stored AS (
     WHERE (kept.revision <= 0 OR %(over_finals)s)
         -- The one guard of the table: only a higher version wins, in whatever order versions arrive and however often.
         -- A final (revision above 0) is above every bar in progress, whichever epoch either is of, and finals order by
-        -- (epoch, revision, complete). A bar in progress keeps its revision and only grows: of two of one epoch the
-        -- newer is the one with the later trade, or with more trades where a late one came in. rank_of in batch.py
-        -- says the same.
+        -- (epoch, revision, complete, official). A bar in progress keeps its revision and only grows: of two of one
+        -- epoch the newer is the one with the later trade, or with more trades where a late one came in. rank_of in
+        -- batch.py says the same.
         AND (
             excluded.revision > 0,
             excluded.epoch,
             excluded.revision,
             excluded.complete,
+            excluded.official,
             CASE WHEN excluded.revision <= 0 THEN excluded.last_trade_id ELSE 0 END,
             CASE WHEN excluded.revision <= 0 THEN excluded.trades ELSE 0 END
         ) > (
@@ -119,22 +123,24 @@ WITH stored AS (
             kept.epoch,
             kept.revision,
             kept.complete,
+            kept.official,
             CASE WHEN kept.revision <= 0 THEN kept.last_trade_id ELSE 0 END,
             CASE WHEN kept.revision <= 0 THEN kept.trades ELSE 0 END
         )
     RETURNING
-        kept.symbol, kept."interval", kept.open_time, kept.epoch, kept.revision, kept.complete, kept.source,
+        kept.symbol, kept."interval", kept.open_time, kept.epoch, kept.revision, kept.complete, kept.official,
+        kept.source,
         -- Only where it is needed: 5,000 wide rows in memory cost a tenth of the rate.
         CASE WHEN %(over_finals)s THEN to_jsonb(kept) END AS "values"
 ),
 noted AS (
     INSERT INTO amendments (
-        symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
-        replaced_complete, was, became
+        symbol, "interval", open_time, epoch, revision, complete, official, source, replaced_epoch,
+        replaced_revision, replaced_complete, replaced_official, was, became
     )
     SELECT
         stored.symbol, stored."interval", stored.open_time, stored.epoch, stored.revision, stored.complete,
-        stored.source, replaced.epoch, replaced.revision, replaced.complete,
+        stored.official, stored.source, replaced.epoch, replaced.revision, replaced.complete, replaced.official,
         coalesce(changed.was, '{}'), coalesce(changed.became, '{}')
     FROM stored
     LEFT JOIN LATERAL (
@@ -153,7 +159,7 @@ noted AS (
         SELECT jsonb_object_agg(old.key, old.value) AS was, jsonb_object_agg(old.key, new.value) AS became
         FROM jsonb_each(to_jsonb(replaced)) AS old
         JOIN jsonb_each(stored."values") AS new USING (key)
-        WHERE old.value <> new.value AND old.key NOT IN ('epoch', 'revision', 'complete')
+        WHERE old.value <> new.value AND old.key NOT IN ('epoch', 'revision', 'complete', 'official')
     ) AS changed ON true
     -- An amendment that nothing stood before is one too: what it amended was lost, or fell to a higher version.
     WHERE stored.revision > 1 OR replaced.revision > 0

@@ -101,6 +101,7 @@ def _kline_of(name: bytes, value: bytes, epoch: int) -> Kline | None:
         "interval": called,
         "close_time": str(close_time),
         "complete": "0",
+        "official": "0",
         "epoch": str(epoch),
         "first_agg_id": str(NO_ID),
         "last_agg_id": str(NO_ID),

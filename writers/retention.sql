@@ -48,8 +48,8 @@ WHERE
 -- name: delete_amendments
 -- There are few of them: a look at all costs less than one for each symbol.
 DELETE FROM amendments
-WHERE (symbol, "interval", open_time, epoch, revision, complete) IN (
-    SELECT symbol, "interval", open_time, epoch, revision, complete
+WHERE (symbol, "interval", open_time, epoch, revision, complete, official) IN (
+    SELECT symbol, "interval", open_time, epoch, revision, complete, official
     FROM amendments
     WHERE open_time < timestamptz 'epoch' + %(cut_ms)s * interval '1 millisecond'
     LIMIT %(rows)s

@@ -115,7 +115,7 @@ def _line(symbol: str, cells: list[str]) -> str:
     opened, closed = (
         datetime.fromtimestamp(int(cells[at]) / 1000, UTC).isoformat(timespec="milliseconds") for at in (0, 6)
     )
-    values = (*cells[1:6], *cells[7:11], "-1", "-1", "-1", "-1", "t", "0", "1", "exchange", "")
+    values = (*cells[1:6], *cells[7:11], "-1", "-1", "-1", "-1", "f", "t", "0", "1", "exchange", "")
     return "\t".join((symbol, "1m", opened, closed, *values)) + "\n"
 
 

@@ -13,16 +13,16 @@ SELECT symbol, extract(epoch FROM %(since)s::timestamptz - INTERVAL '90 days') *
 FROM made_symbols;
 
 -- name: klines_minutes
--- A day at a time, as it comes from the market: bar by bar of all symbols. One in a hundred was amended, one in five
--- hundred is not proven complete. Every sixth hour the aggregator began anew.
+-- A day at a time, as it comes from the market: bar by bar of all symbols. One in a hundred was amended, one in
+-- two hundred is official, one in five hundred is not proven. Every sixth hour the aggregator began anew.
 INSERT INTO klines_minutes
 SELECT
     symbol, '1m', at, at + INTERVAL '1 minute - 1 millisecond',
     price, price + 3.10, price - 2.90, price + (mixed %% 100 - 50) / 100.0, mixed %% 999983 / 1000.0,
     price * (mixed %% 999983) / 1000.0, mixed %% 5000, mixed %% 499979 / 1000.0, price * (mixed %% 499979) / 1000.0,
-    mixed, mixed + 400, mixed + 7, mixed + 900, mixed %% 500 <> 0,
+    mixed, mixed + 400, mixed + 7, mixed + 900, mixed %% 500 <> 0 AND mixed %% 200 <> 0,
     floor(extract(epoch FROM at) / 21600)::bigint * 21600000, CASE WHEN mixed %% 100 = 0 THEN 2 ELSE 1 END,
-    CASE WHEN mixed %% 200 = 0 THEN 'mixed' ELSE 'own' END, ''
+    CASE WHEN mixed %% 200 = 0 THEN 'mixed' ELSE 'own' END, '', mixed %% 500 <> 0 AND mixed %% 200 = 0
 FROM (
     SELECT
         symbol, at,
@@ -41,7 +41,8 @@ SELECT
     symbol, '1h', date_trunc('hour', open_time, 'UTC'), date_trunc('hour', open_time, 'UTC') + INTERVAL '1 hour - 1 millisecond',
     (array_agg(open ORDER BY open_time))[1], max(high), min(low), (array_agg(close ORDER BY open_time))[count(*)],
     sum(volume), sum(quote_volume), sum(trades), sum(taker_buy_volume), sum(taker_buy_quote_volume), min(first_agg_id),
-    max(last_agg_id), min(first_trade_id), max(last_trade_id), bool_and(complete), max(epoch), max(revision), 'own', ''
+    max(last_agg_id), min(first_trade_id), max(last_trade_id), bool_and(complete), max(epoch), max(revision),
+    CASE WHEN bool_or(official) THEN 'mixed' ELSE 'own' END, '', bool_and(complete OR official) AND bool_or(official)
 FROM klines_minutes
 WHERE "interval" = '1m' AND open_time >= %(since)s AND open_time < %(until)s
 GROUP BY symbol, date_trunc('hour', open_time, 'UTC')
@@ -53,7 +54,8 @@ SELECT
     symbol, '1d', date_trunc('day', open_time, 'UTC'), date_trunc('day', open_time, 'UTC') + INTERVAL '1 day - 1 millisecond',
     (array_agg(open ORDER BY open_time))[1], max(high), min(low), (array_agg(close ORDER BY open_time))[count(*)],
     sum(volume), sum(quote_volume), sum(trades), sum(taker_buy_volume), sum(taker_buy_quote_volume), min(first_agg_id),
-    max(last_agg_id), min(first_trade_id), max(last_trade_id), bool_and(complete), max(epoch), max(revision), 'own', ''
+    max(last_agg_id), min(first_trade_id), max(last_trade_id), bool_and(complete), max(epoch), max(revision),
+    CASE WHEN bool_or(official) THEN 'mixed' ELSE 'own' END, '', bool_and(complete OR official) AND bool_or(official)
 FROM klines_hours
 WHERE "interval" = '1h' AND open_time >= %(since)s AND open_time < %(until)s
 GROUP BY symbol, date_trunc('day', open_time, 'UTC')
@@ -62,20 +64,20 @@ ORDER BY 3, 1;
 -- name: confirmations
 -- One bar in ten was closed by the clock and confirmed by the next trade: only the version changed.
 INSERT INTO amendments (
-    symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
-    replaced_complete, stored_at
+    symbol, "interval", open_time, epoch, revision, complete, official, source, replaced_epoch, replaced_revision,
+    replaced_complete, replaced_official, stored_at
 )
-SELECT symbol, "interval", open_time, epoch, 1, true, source, epoch, 1, false, close_time + INTERVAL '9 seconds'
+SELECT symbol, "interval", open_time, epoch, 1, NOT official, official, source, epoch, 1, false, false, close_time + INTERVAL '9 seconds'
 FROM klines_minutes
 WHERE "interval" = '1m' AND open_time >= %(since)s AND open_time < %(until)s AND first_agg_id %% 10 = 3;
 
 -- name: amendments
 INSERT INTO amendments (
-    symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
-    replaced_complete, was, became, stored_at
+    symbol, "interval", open_time, epoch, revision, complete, official, source, replaced_epoch, replaced_revision,
+    replaced_complete, replaced_official, was, became, stored_at
 )
 SELECT
-    symbol, "interval", open_time, epoch, 2, complete, source, epoch, 1, false,
+    symbol, "interval", open_time, epoch, 2, complete, official, source, epoch, 1, false, false,
     jsonb_build_object('trades', trades, 'volume', volume, 'source', 'own'),
     jsonb_build_object('trades', trades + 3, 'volume', volume + 0.120)
         || CASE source WHEN 'own' THEN '{"source": "own"}' ELSE '{"source": "mixed"}' END::jsonb,

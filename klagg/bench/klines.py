@@ -54,6 +54,7 @@ def _bar(symbol: str, name: str, open_time: int, seed: int) -> Kline:
         first_trade_id=mixed + 1,
         last_trade_id=mixed + 1 + traded % 5000,
         complete=1,
+        official=0,
         epoch=1_767_000_000_000,
         revision=1,
         source="own",

@@ -283,8 +283,12 @@ LIVE_VALUE: Final = (
     "closed",
     "revision",
     "complete",
+    "official",
 )
 """Parts of a live value, comma-separated; `closed` is 1 when the bar is final (x of a kline event)."""
+
+LIVE_VALUE_OF_VERSION_2: Final = LIVE_VALUE[:-1]
+"""Versions 1 and 2 had no `official`, and `complete` was 1 also where the exchange's own klines stood for a bar."""
 
 LIVE_META: Final = frozenset({"v", "writer", "seq", "time"})
 """Fields of a `live` entry that are not bars."""
@@ -298,12 +302,23 @@ def live_field(symbol: str, interval: str) -> str:
     return f"{symbol}:{interval}"
 
 
-def live_value_of(text: str) -> dict[str, str]:
-    """A live value by the names of LIVE_VALUE; ContractError if its parts do not match."""
+def live_parts_of(text: str) -> list[str]:
+    """The parts of a live value in the order of LIVE_VALUE; ContractError if their number does not match.
+
+    In a value of version 1 or 2 nothing tells whose word made a final whole, so it says neither `complete` nor
+    `official`; the kline's own entry does.
+    """
     parts = text.split(",")
+    if len(parts) == len(LIVE_VALUE_OF_VERSION_2):
+        parts = [*parts[:-1], "0", "0"]
     if len(parts) != len(LIVE_VALUE):
         raise ContractError(f"a live value has {len(parts)} parts instead of {len(LIVE_VALUE)}")
-    return dict(zip(LIVE_VALUE, parts, strict=True))
+    return parts
+
+
+def live_value_of(text: str) -> dict[str, str]:
+    """A live value by the names of LIVE_VALUE; ContractError as of `live_parts_of`."""
+    return dict(zip(LIVE_VALUE, live_parts_of(text), strict=True))
 
 
 EVENT_TICK: Final = "tick"

@@ -9,7 +9,7 @@ from typing import Final
 from klagg.arrays import INT64_MAX, INT64_MIN
 from klagg.errors import ContractError
 
-VERSION: Final = 2
+VERSION: Final = 3
 """`v` of every entry. A reader refuses a version that it does not know."""
 
 Fields = dict[str, str]
@@ -24,6 +24,9 @@ _KINDS_OF_VERSION_1: Final[Mapping[bytes, bytes]] = {
     b"EXCHANGE_HOLE": b"EXCHANGE_GAP",
 }
 """The kinds of entries that version 1 called otherwise, with their names since version 2. No other field differs."""
+
+_NOT_COMPLETE: Final[Mapping[bytes, bytes]] = {b"complete": b"0", b"official": b"1"}
+_NOT_OFFICIAL: Final[Mapping[bytes, bytes]] = {b"official": b"0"}
 
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}\Z", re.ASCII)
 
@@ -63,15 +66,28 @@ def texts_of(raw: RawFields) -> Fields:
 
 
 def upgraded(raw: RawFields) -> RawFields:
-    """The entry in the words of this VERSION; ContractError if its version is neither this one nor 1.
+    """The entry in the words of this VERSION; ContractError if its version is neither this one nor 1 or 2.
 
-    An entry of this version is returned as it is. So nothing that version 1 left in Redis is lost on an upgrade, and
-    every reader behind this function knows one set of kinds.
+    An entry of this version is returned as it is. So nothing that an older version left in Redis is lost on an
+    upgrade, and every reader behind this function knows one set of kinds and fields.
     """
     version = raw.get(b"v")
     if version == _VERSION_FIELD:
         return raw
-    if version != b"1":
-        raise ContractError(f"an entry has contract version {version!r}, this process reads 1 and {VERSION}")
-    kind = _KINDS_OF_VERSION_1.get(raw.get(b"kind", b""))
-    return raw if kind is None else {**raw, b"kind": kind}
+    if version not in (b"1", b"2"):
+        raise ContractError(f"an entry has contract version {version!r}, this process reads 1, 2 and {VERSION}")
+    kind = _KINDS_OF_VERSION_1.get(raw.get(b"kind", b"")) if version == b"1" else None
+    named = raw if kind is None else {**raw, b"kind": kind}
+    return _with_official(named)
+
+
+def _with_official(raw: RawFields) -> RawFields:
+    """An entry of version 1 or 2 with the field `official`, if it is a kline.
+
+    These versions called every bar complete of which nothing was missing; `source` tells those that the exchange's
+    own klines made so.
+    """
+    if b"complete" not in raw or b"source" not in raw:
+        return raw
+    by_exchange = raw[b"complete"] == b"1" and raw[b"source"] != b"own"
+    return {**raw, **(_NOT_COMPLETE if by_exchange else _NOT_OFFICIAL)}

@@ -38,7 +38,7 @@ from tests.kit import eventually
 
 CJK = "币安人生USDT"
 T = 1_800_000_000_000  # 2027-01-15 08:00:00 UTC
-LIVE = "1800000000000,1.0,2.0,0.5,1.5,10,15.00,7,4,6.00,100,106,{closed},1,{complete}"
+LIVE = "1800000000000,1.0,2.0,0.5,1.5,10,15.00,7,4,6.00,100,106,{closed},1,{complete},{official}"
 
 
 def trade(symbol: str, number: int, *, maker: bool = False, counts: bool = True) -> TradeRow:
@@ -69,6 +69,7 @@ def kline(symbol: str, interval: str = "1m", open_time: int = T, **changed: Any)
         "first_trade_id": 100,
         "last_trade_id": 106,
         "complete": 1,
+        "official": 0,
         "epoch": 1,
         "revision": 1,
         "source": "own",

@@ -36,6 +36,7 @@ def kline(symbol: str, interval: str = "1m") -> Kline:
         first_trade_id=1,
         last_trade_id=2,
         complete=1,
+        official=0,
         epoch=1,
         revision=1,
         source="own",

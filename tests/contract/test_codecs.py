@@ -118,7 +118,7 @@ def test_an_entry_of_trades_is_plain_text() -> None:
     ]
     entry = trades_entry_of_rows(rows, line="A", ids="agg", recv_ms=1700000000009)
     assert stamp(entry, "w@1", 3) == {
-        "v": "2",
+        "v": "3",
         "writer": "w@1",
         "seq": "3",
         "kind": "trades",
@@ -259,20 +259,21 @@ def test_ticks_watermarks_and_triggers() -> None:
 
 
 def test_a_live_value_by_name() -> None:
-    text = "1700000000000,1.0,1.2,0.9,1.1,10,11,7,4,4.4,100,106,1,2,0"
+    text = "1700000000000,1.0,1.2,0.9,1.1,10,11,7,4,4.4,100,106,1,2,0,1"
     value = live_value_of(text)
     assert tuple(value) == LIVE_VALUE
     assert ",".join(value.values()) == text
-    assert (value["open_time"], value["closed"], value["revision"], value["complete"]) == (
+    assert [value[name] for name in ("open_time", "closed", "revision", "complete", "official")] == [
         "1700000000000",
         "1",
         "2",
         "0",
-    )
+        "1",
+    ]
     assert live_field("币安人生USDT", "1m") == "币安人生USDT:1m"
     assert not LIVE_META & {live_field("A", "1m"), BARS_POSITION}
-    for damaged in ("", text + ",", text[: text.rindex(",")]):
-        with pytest.raises(ContractError, match="parts instead of 15"):
+    for damaged in ("", text + ",", text.rsplit(",", 2)[0]):
+        with pytest.raises(ContractError, match="parts instead of 16"):
             live_value_of(damaged)
 
 

@@ -44,6 +44,7 @@ PLAIN = {
     "closed": 0,
     "revision": 0,
     "complete": 0,
+    "official": 0,
 }
 """A live value of BTCUSDT; prices have two decimals, quantities three."""
 

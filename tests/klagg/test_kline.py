@@ -26,6 +26,7 @@ ENTRY = {
     "first_trade_id": "20",
     "last_trade_id": "24",
     "complete": "1",
+    "official": "0",
     "epoch": "3",
     "revision": "2",
     "source": "own",
@@ -36,8 +37,8 @@ ENTRY = {
 def test_the_fields_on_the_wire_are_the_contract_s_in_its_order() -> None:
     assert " ".join(FIELDS) == (
         "symbol interval open_time close_time open high low close volume quote_volume trades taker_buy_volume "
-        "taker_buy_quote_volume first_agg_id last_agg_id first_trade_id last_trade_id complete epoch revision source "
-        "edge"
+        "taker_buy_quote_volume first_agg_id last_agg_id first_trade_id last_trade_id complete official epoch revision "
+        "source edge"
     )
 
 
@@ -60,9 +61,16 @@ def test_integers_are_integers_and_decimals_stay_texts() -> None:
 def test_its_key_and_the_order_of_versions() -> None:
     kline = Kline.from_fields(ENTRY)
     assert kline.key == ("币安人生USDT", "1m", 1700000040000)
-    assert kline.version == (3, 2, 1)
-    older = [{"complete": "0"}, {"revision": "1", "complete": "1"}, {"epoch": "2", "revision": "9"}]
+    assert kline.version == (3, 2, 1, 0)
+    waiting, official = {"complete": "0"}, {"complete": "0", "official": "1", "source": "mixed"}
+    older = [waiting, official, {"revision": "1", "complete": "1"}, {"epoch": "2", "revision": "9"}]
     assert all(Kline.from_fields({**ENTRY, **changes}).version < kline.version for changes in older)
+    assert Kline.from_fields({**ENTRY, **waiting}).version < Kline.from_fields({**ENTRY, **official}).version
+
+
+@pytest.mark.parametrize(("complete", "official", "whole"), [("0", "0", False), ("1", "0", True), ("0", "1", True)])
+def test_a_kline_is_whole_on_own_proof_or_on_the_exchange_s_word(complete: str, official: str, whole: bool) -> None:
+    assert Kline.from_fields({**ENTRY, "complete": complete, "official": official}).whole == whole
 
 
 def test_what_travels_along_is_not_part_of_the_record() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -32,6 +33,7 @@ KLINE = Kline(
     first_trade_id=-1,
     last_trade_id=-1,
     complete=1,
+    official=0,
     epoch=3,
     revision=2,
     source="own",
@@ -48,7 +50,17 @@ ENTRY = raw(stamp(KLINE.to_fields(), "aggregator-0@1", 7))
 
 def test_an_entry_is_its_kline() -> None:
     assert kline_of(ENTRY) == KLINE == Kline.from_fields(KLINE.to_fields())
-    assert kline_of({**ENTRY, b"v": b"1"}) == KLINE, "version 1 has the same fields"
+
+
+@pytest.mark.parametrize("version", [b"1", b"2"])
+@pytest.mark.parametrize("complete", [0, 1])
+@pytest.mark.parametrize("source", ["own", "exchange", "mixed"])
+def test_an_older_version_called_complete_what_is_official(version: bytes, complete: int, source: str) -> None:
+    old = {name: value for name, value in ENTRY.items() if name != b"official"}
+    told = complete == 1 and source != "own"
+    entry = {**old, b"v": version, b"complete": str(complete).encode(), b"source": source.encode()}
+    wanted = replace(KLINE, complete=int(complete == 1 and not told), official=int(told), source=source)
+    assert kline_of(entry) == wanted
 
 
 @pytest.mark.parametrize("name", DECIMAL_FIELDS)

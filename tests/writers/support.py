@@ -43,6 +43,7 @@ PLAIN: dict[str, Any] = {
     "first_trade_id": 100,
     "last_trade_id": 420,
     "complete": 1,
+    "official": 0,
     "epoch": 1,
     "revision": 1,
     "source": "own",
@@ -85,6 +86,7 @@ SELECT = ", ".join(
         "open_time": "(extract(epoch FROM open_time) * 1000)::bigint AS open_time",
         "close_time": "(extract(epoch FROM close_time) * 1000)::bigint AS close_time",
         "complete": "complete::integer",
+        "official": "official::integer",
     }.get(name, f'"{name}"::text' if name in DECIMAL_FIELDS else f'"{name}"')
     for name in FIELDS
 )
@@ -104,13 +106,15 @@ def heartbeat(streams: Streams, process: str = "writer-final") -> dict[str, Any]
 
 AMENDMENTS = """
     SELECT symbol, interval, (extract(epoch FROM open_time) * 1000)::bigint AS open_time, epoch, revision,
-        complete::integer AS complete, source, replaced_epoch, replaced_revision,
-        replaced_complete::integer AS replaced_complete, was::text AS was, became::text AS became
+        complete::integer AS complete, official::integer AS official, source, replaced_epoch, replaced_revision,
+        replaced_complete::integer AS replaced_complete, replaced_official::integer AS replaced_official,
+        was::text AS was, became::text AS became
     FROM amendments
-    ORDER BY symbol, interval, amendments.open_time, epoch, revision, amendments.complete
+    ORDER BY symbol, interval, amendments.open_time, epoch, revision, amendments.complete,
+        amendments.official
 """
 
-Version = tuple[int, int, int]
+Version = tuple[int, int, int, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,10 +134,10 @@ def amendments(database: Database) -> list[Amendment]:
     return [
         Amendment(
             (row["symbol"], row["interval"], row["open_time"]),
-            (row["epoch"], row["revision"], row["complete"]),
+            (row["epoch"], row["revision"], row["complete"], row["official"]),
             None
             if row["replaced_epoch"] is None
-            else (row["replaced_epoch"], row["replaced_revision"], row["replaced_complete"]),
+            else tuple(row[f"replaced_{name}"] for name in ("epoch", "revision", "complete", "official")),
             row["source"],
             json.loads(row["was"], parse_float=str, parse_int=str),
             json.loads(row["became"], parse_float=str, parse_int=str),

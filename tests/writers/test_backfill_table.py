@@ -52,6 +52,7 @@ def kline_of(row: OfficialRow, **changes: Any) -> Kline:
         "first_trade_id": -1,
         "last_trade_id": -1,
         "complete": 1,
+        "official": 0,
         "epoch": 0,
         "revision": 1,
         "source": "exchange",

@@ -37,6 +37,7 @@ COLUMNS: Final = (
     "epoch",
     "revision",
     "complete",
+    "official",
     "source",
     "edge",
 )
@@ -85,7 +86,7 @@ def row_of(each: Disagreement) -> dict[str, Any]:
     """A disagreement as a row of the report."""
     values = {f"own_{name}": value for name, value in each.own.items()}
     values |= {f"official_{name}": value for name, value in each.official.items()}
-    epoch, revision, complete = each.version
+    epoch, revision, complete, official = each.version
     return {
         "kind": each.kind,
         "symbol": each.symbol,
@@ -97,6 +98,7 @@ def row_of(each: Disagreement) -> dict[str, Any]:
         "epoch": epoch,
         "revision": revision,
         "complete": complete,
+        "official": official,
         "source": each.source,
         "edge": each.edge,
     }
@@ -201,7 +203,7 @@ def summary(totals: Totals, problems: Sequence[str], notes: Sequence[str], took_
         if more:
             lines.append(f"  … and {more:,} more: --report FILE writes all of them")
     elif totals.own:
-        lines.append("no complete bar of klagg's own differs from its official row")
+        lines.append("no whole bar of klagg's own differs from its official row")
     lines += [f"note: {note}" for note in notes]
     if problems:
         lines.append(f"{len(problems)} could not be loaded:")
