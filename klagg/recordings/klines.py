@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,9 @@ from klagg.recordings.layouts import Content, RecordingLayout, detect
 from klagg.recordings.model import OfficialKline
 from klagg.recordings.rows import KLINE_COLUMNS, kline_row
 from klagg.recordings.values import BadValue
+
+PassOver = Callable[[int, str], None]
+"""Receives the number of a line or item that is no kline, and why."""
 
 _KLINE_CONTENTS = frozenset({Content.REST_KLINES, Content.CSV_KLINES, Content.CAPTURE})
 
@@ -31,15 +34,18 @@ class KlineRecording:
     def __iter__(self) -> Iterator[OfficialKline]:
         return (kline for _, kline in self.numbered())
 
-    def numbered(self) -> Iterator[tuple[int, OfficialKline]]:
-        """Each row with the number of its line or item, from 1, for whoever finds fault with it."""
+    def numbered(self, pass_over: PassOver | None = None) -> Iterator[tuple[int, OfficialKline]]:
+        """Each row with the number of its line or item, from 1, for whoever finds fault with it.
+
+        `pass_over` receives the rows of a table or array that cannot be read, which otherwise are a RecordingError.
+        """
         match self.layout.content:
             case Content.CAPTURE:
                 return enumerate(self._from_capture(), 1)
             case Content.REST_KLINES:
-                return self._from_json_array()
+                return self._from_json_array(pass_over)
             case _:
-                return self._from_table()
+                return self._from_table(pass_over)
 
     def _from_capture(self) -> Iterator[OfficialKline]:
         series: tuple[str, str] | None = None
@@ -53,20 +59,21 @@ class KlineRecording:
         if series is None:
             raise RecordingError(str(self.path), 0, "holds no closed kline events of what was asked for")
 
-    def _from_json_array(self) -> Iterator[tuple[int, OfficialKline]]:
-        position = 0
+    def _from_json_array(self, pass_over: PassOver | None) -> Iterator[tuple[int, OfficialKline]]:
         try:
             for number, item in array_items(text_chunks(self.path)):
-                position = number
-                if not isinstance(item, list):
-                    raise BadValue("is no kline")
-                yield number, kline_row(item, KLINE_COLUMNS)
-        except BadValue as error:
-            raise RecordingError(str(self.path), position, str(error)) from error
+                try:
+                    if not isinstance(item, list):
+                        raise BadValue("is no kline")
+                    kline = kline_row(item, KLINE_COLUMNS)
+                except BadValue as error:
+                    self._bad(number, error, pass_over)
+                    continue
+                yield number, kline
         except ArrayError as error:
             raise RecordingError(str(self.path), 0, str(error)) from error
 
-    def _from_table(self) -> Iterator[tuple[int, OfficialKline]]:
+    def _from_table(self, pass_over: PassOver | None) -> Iterator[tuple[int, OfficialKline]]:
         columns = self.layout.columns or KLINE_COLUMNS
         numbers_and_lines = text_lines(self.path)
         if self.layout.header:
@@ -76,9 +83,16 @@ class KlineRecording:
             if not cells:
                 continue
             try:
-                yield number, kline_row(cells, columns)
+                kline = kline_row(cells, columns)
             except BadValue as error:
-                raise RecordingError(str(self.path), number, str(error)) from error
+                self._bad(number, error, pass_over)
+                continue
+            yield number, kline
+
+    def _bad(self, number: int, error: BadValue, pass_over: PassOver | None) -> None:
+        if pass_over is None:
+            raise RecordingError(str(self.path), number, str(error)) from error
+        pass_over(number, str(error))
 
 
 def open_klines(path: str | Path, symbol: str | None = None, interval: str | None = None) -> KlineRecording:
