@@ -206,7 +206,7 @@ class Comparison:
             if leaving is None:
                 why = why or f"no aggTrade at its close can have taken {_words(gone)} with it"
             if why or leaving is None:
-                if verdicts and not self._ours[at].complete:
+                if verdicts and not self._ours[at].whole:
                     return [*verdicts, self._unexplained(at, why)]
                 return [self._unexplained(opening, why)]
             moved = [(came, source, "in from the bar before"), (gone, leaving, "out to the next bar")]
@@ -294,8 +294,8 @@ class Comparison:
         trade of a quiet symbol; that it is not is known when it differs by more than a shift."""
         wrong = differences(values_of(self._ours[opening]), self._theirs[opening])
         said = "; ".join(f"{each.name} {each.ours} instead of {each.theirs}" for each in wrong)
-        if not self._ours[opening].complete:
-            return Verdict(opening, FindingKind.LOCAL_GAP, f"our bar is not complete: {said}")
+        if not self._ours[opening].whole:
+            return Verdict(opening, FindingKind.LOCAL_GAP, f"our bar may lack trades: {said}")
         return Verdict(opening, FindingKind.UNEXPLAINED, f"{said}; {why}")
 
 

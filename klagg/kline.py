@@ -63,6 +63,13 @@ class Kline:
         """Whether nothing is missing: own ids prove it (`complete`), or the exchange's klines do (`official`)."""
         return self.complete == 1 or self.official == 1
 
+    @property
+    def standing(self) -> str:
+        """How far it can be trusted, in a word: in progress, waiting (it may lack trades), complete or official."""
+        if not self.revision:
+            return "in progress"
+        return "complete" if self.complete == 1 else "official" if self.official == 1 else "waiting"
+
     def to_fields(self) -> dict[str, str]:
         """The record as stream fields, one per value."""
         return {name: str(getattr(self, name)) for name in FIELDS}

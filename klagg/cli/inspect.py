@@ -97,15 +97,17 @@ def trade_line(trade: Record) -> str:
 
 
 def kline_line(kline: Record) -> str:
-    """A version of a kline; `waiting` says that its trades are not all proven to be in."""
-    state = "complete" if kline["complete"] else "waiting "
+    """A version of a kline; `waiting` says that it may lack trades, `official` that it lacks none as the exchange's own
+    klines say."""
+    state = "complete" if kline["complete"] else "official" if kline["official"] else "waiting "
     source = "" if kline["source"] == "own" else f"  source {kline['source']}"
     return f"{_bar(kline)}  {state} revision {kline['revision']}{source}"
 
 
 def live_line(bar: Record) -> str:
-    """A bar as it was at a tick: open, closed (published, not yet proven) or final."""
-    state = "final" if bar["complete"] else "closed" if bar["closed"] else "open"
+    """A bar as it was at a tick: open, closed (published, may lack trades), final (proven) or official (the exchange's
+    own klines stand for it or for a part)."""
+    state = "final" if bar["complete"] else "official" if bar["official"] else "closed" if bar["closed"] else "open"
     return f"{_bar(bar)}  {state}"
 
 

@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     if args.klines is None:
         for kline in klines:
             print(ujson.dumps(kline.to_fields(), ensure_ascii=False) if args.json else _line(kline))
-        partial = sum(not kline.complete for kline in klines)
+        partial = sum(not kline.whole for kline in klines)
         print(ujson.dumps({"bars": len(klines), "exact": 0, "different": 0, "partial": partial}))
         return 0
     return _compare(klines, args, kind)
@@ -60,7 +60,7 @@ def _compare(klines: list[Kline], args: argparse.Namespace, kind: Interval) -> i
     for kline in klines:
         row = official.get(kline.open_time)
         theirs = None if row is None else values_of_official(row)
-        comparison.add(kline.symbol, kline.open_time, values_of_kline(kline), theirs, whole=bool(kline.complete))
+        comparison.add(kline.symbol, kline.open_time, values_of_kline(kline), theirs, whole=kline.whole)
     if klines:
         ours = {kline.open_time for kline in klines}
         for open_time, row in official.items():

@@ -112,7 +112,7 @@ class FindingKind(StrEnum):
     UNREACHABLE = "UNREACHABLE"
     """The exchange's REST API or the database cannot be asked. Restore the connection; audits go on by themselves."""
     LOCAL_GAP = "LOCAL_GAP"
-    """There is no bar here, or one that is not complete. It heals within the window; `klagg backfill`
+    """There is no bar here, or one that may lack trades. It heals within the window; `klagg backfill`
     heals what is older."""
     UNEXPLAINED = "UNEXPLAINED"
     """A bar differs from the exchange's own, and nothing explains it. Report it with the evidence: no difference may be

@@ -88,7 +88,7 @@ def test_each_take_over_is_a_higher_epoch_and_goes_on_where_the_last_stood(strea
         entries = streams.range(getattr(KEYS, name))
         assert [int(each.fields[b"seq"]) for each in entries] == list(range(1, 19)), name
         assert [each.fields[b"writer"] for each in entries[::6]] == [b"aggregator-0@%d" % at for at in (1, 2, 3)]
-        assert {each.fields[b"v"] for each in entries} == {b"2"}
+        assert {each.fields[b"v"] for each in entries} == {b"3"}
     held = Position.from_hash(streams.hash_of(KEYS.commit))
     assert held == committer.position
     assert held.seq == 3 + 18, "one for each take-over and each commit"

@@ -53,7 +53,7 @@ def snapshot_of(bars: list[tuple[int, int, list[int]]]) -> Snapshot:
     names = [f"S{at}USDT" for at in range(count)]
     price, qty = (np.array([bar[at] for bar in bars], np.int64) for at in (0, 1))
     opens = np.full(count, MINUTE.bucket_of(T0))
-    return Snapshot(MINUTE, np.arange(count), names, opens, values, never, never, ["own"] * count, price, qty)
+    return Snapshot(MINUTE, np.arange(count), names, opens, values, never, never, never, ["own"] * count, price, qty)
 
 
 @given(BARS)
@@ -76,5 +76,5 @@ def test_the_nine_values_are_exact_decimals_and_joined_they_are_the_live_value(
     for text, nine in zip(snapshot.live_values(), nine_values, strict=True):
         shown = live_value_of(text)
         assert tuple(shown[name] for name in NINE_VALUES) == nine
-        assert (shown["open_time"], shown["closed"], shown["complete"]) == (str(T0), "0", "0")
+        assert [shown[name] for name in ("open_time", "closed", "complete", "official")] == [str(T0), "0", "0", "0"]
     assert snapshot.live_fields() == [f"S{at}USDT:1m" for at in range(len(bars))]

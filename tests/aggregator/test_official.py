@@ -62,8 +62,8 @@ def healed_run(seed: int, minutes: int) -> tuple[dict[str, list[TradeRow]], int,
 
 def check_source(minutes: list[Kline], bar: Kline) -> None:
     """The source and fill ids of a longer bar, by its minutes."""
-    official = [each for each in minutes if each.source == "exchange"]
-    own = [each for each in minutes if each.source == "own" and each.trades]
+    official = [each for each in minutes if each.source != "own"]
+    own = [each for each in minutes if each.source != "exchange" and each.trades]
     assert bar.source == ("own" if not official else "mixed" if own else "exchange")
     assert bar.first_trade_id == min((each.first_trade_id for each in own), default=-1)
     assert bar.last_trade_id == max((each.last_trade_id for each in own), default=-1)
@@ -81,7 +81,7 @@ def test_after_all_official_minutes_every_bar_is_the_exchanges(seed: int, minute
             for row in closed:
                 kline = found[name, length, int(str(row[0]))]
                 assert nine(kline) == nine_of(row), kline
-                assert kline.complete == 1, kline
+                assert (kline.complete, kline.official) == ((1, 0) if kline.source == "own" else (0, 1)), kline
                 if length != "1m":
                     opens = range(max(kline.open_time, own[0].time // MINUTE * MINUTE), kline.close_time, MINUTE)
                     check_source([found[name, "1m", each] for each in opens], kline)
@@ -95,7 +95,7 @@ def test_a_complete_minute_is_never_replaced(seed: int, minutes: int) -> None:
     whole: dict[tuple[str, str, int], Kline] = {}
     for kline in klines(said):
         if kline.key in whole:
-            assert (kline.source, nine(kline)) == (whole[kline.key].source, nine(whole[kline.key]))
+            assert (kline.source, nine(kline)) == ("own", nine(whole[kline.key]))
         if kline.interval == "1m" and kline.complete and kline.trades:
             whole[kline.key] = kline
 
@@ -133,13 +133,13 @@ def test_a_gap_all_of_whose_minutes_are_official_ends_as_healed() -> None:
     outputs = tick(core, T0 + 400_250)
     closed = [row for each in outputs.events if each["kind"] == "gap_closed" for row in event_rows(each)]
     assert [(row["from_id"], row["to_id"], row["reason"]) for row in closed] == [("5", "6", "healed")]
-    said = [(each.interval, each.open_time - T0, each.complete, each.source) for each in klines(outputs)]
+    said = [(each.interval, each.open_time - T0, each.standing, each.source) for each in klines(outputs)]
     assert said == [
-        ("15s", 105_000, 0, "exchange"),
-        ("15s", 120_000, 0, "own"),
-        ("1m", MINUTE, 1, "exchange"),
-        ("1m", 2 * MINUTE, 1, "exchange"),
-        ("5m", 0, 1, "mixed"),
+        ("15s", 105_000, "waiting", "exchange"),
+        ("15s", 120_000, "waiting", "own"),
+        ("1m", MINUTE, "official", "exchange"),
+        ("1m", 2 * MINUTE, "official", "exchange"),
+        ("5m", 0, "official", "mixed"),
     ], "of 15s the minute's close alone, and what carries it"
     feed(core, rows[4:6])
     outputs = tick(core, T0 + 401_000)
@@ -155,10 +155,11 @@ def test_parts_of_an_official_minute_are_never_called_complete() -> None:
     send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + 3 * MINUTE))
     said += [tick(core, T0 + 400_250), tick(core, T0 + 401_000)]
     found = newest(klines(said))
-    complete = {key[2] - T0: each.complete for key, each in found.items() if key[1] == "15s"}
-    assert [complete[each] for each in (75_000, 90_000, 105_000, 120_000)] == [0, 0, 0, 0]
-    assert complete[180_000] == 1
-    assert {found["BTCUSDT", "1m", T0 + each * MINUTE].complete for each in range(6)} == {1}
+    said_of = {key[2] - T0: each.standing for key, each in found.items() if key[1] == "15s"}
+    assert [said_of[each] for each in (75_000, 90_000, 105_000, 120_000)] == ["waiting"] * 4
+    assert said_of[180_000] == "complete"
+    standings = [found["BTCUSDT", "1m", T0 + each * MINUTE].standing for each in range(6)]
+    assert standings == ["complete", "official", "official", "complete", "complete", "complete"]
 
 
 def test_a_trade_that_comes_after_its_official_minute_fills_its_gap_and_no_bar() -> None:
@@ -173,9 +174,9 @@ def test_a_trade_that_comes_after_its_official_minute_fills_its_gap_and_no_bar()
     outputs = tick(core, T0 + 400_500)
     assert (core.counts.covered, core.open_gaps, klines(outputs)) == (2, 1, [])
     feed(core, rows[5:7])
-    assert [(each.open_time - T0, each.complete, each.source) for each in klines(tick(core, T0 + 400_750))] == [
-        (2 * MINUTE, 1, "own"),
-        (0, 1, "mixed"),
+    assert [(each.open_time - T0, each.standing, each.source) for each in klines(tick(core, T0 + 400_750))] == [
+        (2 * MINUTE, "complete", "own"),
+        (0, "official", "mixed"),
     ]
 
 
@@ -193,24 +194,26 @@ def test_flat_official_rows_beside_own_trades_are_an_exchange_gap() -> None:
     send(core, "BTCUSDT", "1m", [(T0, "5", "5", "5", "5", "1", "5", 1, "0", "0")])
     outputs = tick(core, T0 + 80_500)
     assert not outputs.findings, "the exchange may count a fill of the minute's edge in the next one"
-    assert [(each.trades, each.close, each.complete, each.source) for each in klines(outputs)] == [
-        (1, "5", 1, "exchange")
+    assert [(each.trades, each.close, each.standing, each.source) for each in klines(outputs)] == [
+        (1, "5", "official", "exchange")
     ]
 
 
-def test_a_delisted_symbol_has_complete_empty_bars_by_flat_rows() -> None:
+def test_a_delisted_symbol_has_official_empty_bars_by_flat_rows() -> None:
     core = new_core("1m", "5m")
     rows = [trade(1, T0 + 1000, "5"), trade(2, T0 + 70_000, "6")]
     feed(core, rows)
     said = [tick(core, T0 + 10 * MINUTE)]
-    assert newest(klines(said))["BTCUSDT", "1m", T0 + 5 * MINUTE].complete == 0
+    assert newest(klines(said))["BTCUSDT", "1m", T0 + 5 * MINUTE].standing == "waiting"
     send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0 + 2 * MINUTE, T0 + 10 * MINUTE))
     said.append(tick(core, T0 + 10 * MINUTE + 250))
-    assert newest(klines(said))["BTCUSDT", "1m", T0 + 5 * MINUTE].complete == 0, "its last minute is not proven"
+    assert newest(klines(said))["BTCUSDT", "1m", T0 + 5 * MINUTE].standing == "waiting", "its last minute is not proven"
     send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0 + MINUTE, T0 + 2 * MINUTE))
     said.append(tick(core, T0 + 10 * MINUTE + 500))
     found = newest(klines(said))
-    assert {each.complete for each in found.values()} == {1}
+    first = found["BTCUSDT", "1m", T0]
+    assert first.standing == "complete"
+    assert {each.standing for each in found.values() if each is not first} == {"official"}
     assert {each.close for each in found.values() if each.open_time > T0} == {"6"}
     assert len(found) == 12
 
@@ -275,7 +278,7 @@ def test_recorded_trades_with_a_piece_cut_out_are_healed_by_the_exchanges_rows(r
     for at, row in enumerate(official[1:6], 1):
         kline = found["BTCUSDT", "1m", row.open_time_ms]
         assert not differences(values_of_kline(kline), values_of_official(row)), at
-        assert (kline.complete, kline.source) == (1, "exchange" if at in (2, 3, 4) else "own")
+        assert (kline.standing, kline.source) == (("official", "exchange") if at in (2, 3, 4) else ("complete", "own"))
     assert "healed" in [each.get("reason") for each in outputs.events]
 
 
@@ -299,9 +302,9 @@ def test_a_gap_at_the_front_of_the_ids_is_no_older_than_the_exchanges_first_row(
         send(core, "BTCUSDT", "1m", rows_of_exchange, T0, T0 + 3 * MINUTE)
     outputs = tick(core, T0 + 321_000)
     assert core.open_gaps == 0
-    said = {(each.interval, each.open_time - T0): (each.complete, each.trades) for each in klines(outputs)}
-    assert said["1m", 2 * MINUTE] == (1, 5)
-    assert said["5m", 0] == (1, 17)
+    said = {(each.interval, each.open_time - T0): (each.standing, each.trades) for each in klines(outputs)}
+    assert said["1m", 2 * MINUTE] == ("official", 5)
+    assert said["5m", 0] == ("official", 17)
 
 
 def test_a_listing_whose_first_trades_were_missed_begins_with_the_exchanges_first_trades() -> None:
@@ -325,6 +328,7 @@ def test_a_listing_whose_first_trades_were_missed_begins_with_the_exchanges_firs
     assert [key[2] - T0 for key in sorted(found)] == [minute * MINUTE for minute in (3, 4, 5, 6, 7)]
     for row in official:
         assert nine(found["BTCUSDT", "1m", int(str(row[0]))]) == nine_of(row)
-        assert found["BTCUSDT", "1m", int(str(row[0]))].complete
+    standings = [found[key].standing for key in sorted(found)]
+    assert standings == ["official", "official", "official", "complete", "complete"]
     five = newest(klines(said))["BTCUSDT", "5m", T0]
-    assert (five.trades, five.complete, five.source) == (3, 1, "exchange")
+    assert (five.trades, five.standing, five.source) == (3, "official", "exchange")

@@ -11,15 +11,16 @@ from tests.aggregator.kit import T0, feed, klines, new_core, newest, tick, trade
 from tests.aggregator.officialkit import MINUTE, exchange_rows, send
 
 
-def test_the_same_values_confirm_the_own_minute() -> None:
+def test_the_same_values_make_the_own_minute_official() -> None:
+    """Its ids stay, because its values do; but the id that is missing was not seen, so they do not prove it."""
     core = new_core("1m")
     rows = [trade(1, T0, "5"), trade(3, T0 + 1000, "6"), trade(4, T0 + MINUTE, "7")]
     feed(core, rows)
     tick(core, T0 + 80_000)
     send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + 2 * MINUTE))
     outputs = tick(core, T0 + 2 * MINUTE)
-    said = [(each.revision, each.complete, each.source, each.last_agg_id) for each in klines(outputs)]
-    assert said == [(1, 1, "own", 3), (1, 1, "own", 4)]
+    said = [(each.revision, each.standing, each.source, each.last_agg_id) for each in klines(outputs)]
+    assert said == [(1, "official", "mixed", 3), (1, "official", "mixed", 4)]
     assert "confirmed" in [each["kind"] for each in outputs.events]
 
 
@@ -52,7 +53,7 @@ def test_a_sum_beyond_64_bits_breaks_the_longer_bar() -> None:
     outputs = tick(core, T0 + 6 * MINUTE)
     assert not [each for each in outputs.findings if each["kind"] != "OVERFLOW"]
     (bar,) = [each for each in klines([outputs, tick(core, T0 + 7 * MINUTE)]) if each.interval == "5m"]
-    assert Decimal(bar.volume) == 5 * Decimal(big) or not bar.complete
+    assert Decimal(bar.volume) == 5 * Decimal(big) or not bar.whole
 
 
 @pytest.mark.parametrize("out_ms", [64_000, 90_000], ids=["before the empty bars are out", "after"])
@@ -79,8 +80,8 @@ def test_an_official_minute_gives_its_close_to_shorter_bars_behind_it(out_ms: in
     last, behind = found["BTCUSDT", "15s", T0 + 45_000], found["BTCUSDT", "15s", T0 + 60_000]
     assert (last.open, last.high, last.low, last.close, last.trades, last.complete) == ("11", "12", "11", "12", 1, 0)
     assert last.source == "mixed"
-    assert (behind.close, behind.trades, behind.complete, behind.source) == ("12", 0, 1, "own")
-    assert (found["BTCUSDT", "1m", T0].source, found["BTCUSDT", "1m", T0].complete) == ("exchange", 1)
+    assert (behind.close, behind.trades, behind.standing, behind.source) == ("12", 0, "complete", "own")
+    assert (found["BTCUSDT", "1m", T0].source, found["BTCUSDT", "1m", T0].standing) == ("exchange", "official")
 
 
 def test_an_official_part_of_a_longer_bar_does_not_prove_the_price_behind_a_gap_elsewhere_in_it() -> None:

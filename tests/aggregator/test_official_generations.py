@@ -34,8 +34,8 @@ def ended(core: Core) -> list[Outputs]:
     return [*said, tick(core, T0 + 150_000), tick(core, T0 + 170_000), *steps(core, T0 + HOUR_MS)]
 
 
-def brief(kline: Kline) -> tuple[int, str, str, str, str, int]:
-    return kline.trades, kline.open, kline.high, kline.low, kline.close, kline.complete
+def brief(kline: Kline) -> tuple[int, str, str, str, str, str]:
+    return kline.trades, kline.open, kline.high, kline.low, kline.close, kline.standing
 
 
 @pytest.mark.parametrize("when", range(3))
@@ -59,12 +59,12 @@ def test_rows_of_the_generation_before_change_its_bars_alone(when: int) -> None:
         if kline.trades
     }
     assert found == {
-        (0, "1m"): (3, "5.00", "5.00", "5.00", "5.00", 1),
-        (1, "1m"): (4, "9.00", "9.00", "9.00", "9.00", 1),
-        (0, "1h"): (7, "5.00", "9.00", "5.00", "9.00", 0),
-        (60, "1m"): (2, "7.00", "8.00", "7.00", "8.00", 1),
-        (61, "1m"): (1, "8.00", "8.00", "8.00", "8.00", 0),
-        (60, "1h"): (3, "7.00", "8.00", "7.00", "8.00", 0),
+        (0, "1m"): (3, "5.00", "5.00", "5.00", "5.00", "official"),
+        (1, "1m"): (4, "9.00", "9.00", "9.00", "9.00", "official"),
+        (0, "1h"): (7, "5.00", "9.00", "5.00", "9.00", "waiting"),
+        (60, "1m"): (2, "7.00", "8.00", "7.00", "8.00", "complete"),
+        (61, "1m"): (1, "8.00", "8.00", "8.00", "8.00", "waiting"),
+        (60, "1h"): (3, "7.00", "8.00", "7.00", "8.00", "waiting"),
     }
     # No bar in the time between the generations, and what is empty behind the new one's trades carries their price.
     empty = {
@@ -100,7 +100,7 @@ def test_missed_first_minutes_of_the_new_generation_begin_its_bars(early: bool) 
         said += [tick(core, T0 + 64 * MINUTE_MS + 4000), *steps(core, T0 + 2 * HOUR_MS + 3000)]
         found.append({key: (brief(kline), kline.source) for key, kline in newest(klines(said)).items()})
     assert found[0] == found[1]
-    assert found[0][NAME, "1m", T0 + 60 * MINUTE_MS] == ((2, "7.00", "7.00", "7.00", "7.00", 1), "exchange")
+    assert found[0][NAME, "1m", T0 + 60 * MINUTE_MS] == ((2, "7.00", "7.00", "7.00", "7.00", "official"), "exchange")
 
 
 def test_a_name_whose_slot_was_freed_is_marked_and_gets_official_rows_again_once_it_is_listed_anew() -> None:
@@ -125,4 +125,6 @@ def test_a_name_whose_slot_was_freed_is_marked_and_gets_official_rows_again_once
     assert core.finality.alive_until[0] == now + 62_000
     send(core, NAME, "1m", [(now, *official((0, "5", 3))[0][1:])])
     said = klines(tick(core, now + 63_000))
-    assert [(each.open_time, each.trades, each.source, each.complete) for each in said] == [(now, 3, "exchange", 1)]
+    assert [(each.open_time, each.trades, each.source, each.standing) for each in said] == [
+        (now, 3, "exchange", "official")
+    ]

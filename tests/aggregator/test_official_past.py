@@ -79,7 +79,8 @@ class ColdStart:
                 if end_ms + 15_000 < now_ms:
                     kline = found[NAME, name, int(str(row[0]))]
                     assert nine(kline) == nine_of(row), kline
-                    assert kline.complete == (end_ms <= rows[-1].time), kline
+                    assert kline.whole == (end_ms <= rows[-1].time), kline
+                    assert not kline.whole or (kline.complete == 1) == (kline.source == "own"), kline
                 elif end_ms > now_ms and row[7]:
                     shown = self.bars[f"{NAME}:{name}"]
                     assert shown["open_time"] == str(row[0])
@@ -214,12 +215,12 @@ def test_a_symbol_without_trades_begins_behind_its_official_rows() -> None:
     minutes = sorted(opening for name, opening in found if name == "1m")
     assert minutes == list(range(-19 * MINUTE, -10 * MINUTE, MINUTE))[: len(minutes)]
     assert {each.close for each in found.values()} == {"5"}
-    assert {each.complete for each in found.values()} == {0}
+    assert {each.standing for each in found.values()} == {"waiting"}
     rows = [(NEW_YEAR - each * MINUTE, "5", "5", "5", "5", "0", "0", 0, "0", "0") for each in range(19, 10, -1)]
     send(cold.core, NAME, "1m", rows)
     cold.tick(NEW_YEAR - 10 * MINUTE + 250)
     found = found_of(cold)
-    assert {found["1m", opening].complete for opening in minutes} == {1}
+    assert {found["1m", opening].standing for opening in minutes} == {"official"}
     assert {found["1m", opening].source for opening in minutes} == {"exchange"}
 
 
@@ -259,7 +260,7 @@ def test_a_late_answer_begins_a_symbol_without_trades_with_its_first_watermark(
     cold.tick(NEW_YEAR - 5 * MINUTE + 3000)
     found = {opening // MINUTE: each for (name, opening), each in found_of(cold).items() if name == "1m"}
     assert sorted(found) == list(range(begins, -5))
-    assert {(each.source, each.complete) for each in found.values()} == {("exchange", 1)}
+    assert {(each.source, each.standing) for each in found.values()} == {("exchange", "official")}
     assert [found[minute].close for minute in sorted(found)] == [str(-minute) for minute in sorted(found)]
     assert (found[-8].trades, found[-8].high) == (2, "9")
 
@@ -271,22 +272,22 @@ def test_the_first_trade_of_a_quiet_symbol_joins_up_with_its_official_past() -> 
     for minute in range(10, -1, -1):
         cold.tick(NEW_YEAR - minute * MINUTE + 1500)
     cold.tick(NEW_YEAR + 11_000)
-    assert found_of(cold)["1h", -HOUR].complete == 0
+    assert found_of(cold)["1h", -HOUR].standing == "waiting"
     flat = ("5", "5", "5", "5", "0", "0", 0, "0", "0")
     rows: list[Row] = [(NEW_YEAR - each * MINUTE, *flat) for each in range(60, 10, -1)]
     rows.append((NEW_YEAR - 10 * MINUTE, "7", "7.5", "7", "7.5", "3", "21.5", 2, "3", "21.5"))
     send(cold.core, NAME, "1m", rows)
     cold.tick(NEW_YEAR + 12_000)
     hour = found_of(cold)["1h", -HOUR]
-    assert (hour.open, hour.high, hour.close, hour.trades, hour.complete, hour.source) == (
+    assert (hour.open, hour.high, hour.close, hour.trades, hour.standing, hour.source) == (
         "7.0",
         "7.5",
         "7.5",
         2,
-        1,
+        "official",
         "exchange",
     )
-    assert found_of(cold)["4h", -4 * HOUR].complete == 0, "nothing is known of its first three hours"
+    assert found_of(cold)["4h", -4 * HOUR].standing == "waiting", "nothing is known of its first three hours"
 
 
 @pytest.mark.parametrize("answered", [True, False])
@@ -326,7 +327,7 @@ def test_a_symbol_without_trades_misses_no_minute_while_the_exchange_does_not_an
     minutes = [key[2] for key in found if key[1] == "1m"]
     assert minutes == list(range(first_ms, minutes[-1] + MINUTE, MINUTE))
     proven = [key for key in found if key[2] <= joined_ms + HOUR]
-    assert {(found[key].complete, found[key].close) for key in proven} == {(1, "6.50")}
+    assert {(found[key].whole, found[key].close) for key in proven} == {(True, "6.50")}
     assert {key[1] for key in proven} == {"1m", "1h"}
 
 
@@ -361,4 +362,4 @@ def test_what_happened_before_the_first_trade_that_is_known_is_asked_for(first_s
         assert len(rows) >= 1
         for row in rows:
             kline = found[NAME, name, int(str(row[0]))]
-            assert (kline.complete, nine(kline)) == (True, nine_of(row)), kline
+            assert (kline.whole, nine(kline)) == (True, nine_of(row)), kline

@@ -18,8 +18,8 @@ def test_scales_rise_as_a_row_needs_and_what_does_not_fit_is_refused() -> None:
     tick(core, T0 + 2 * MINUTE)
     send(core, "BTCUSDT", "1m", [(T0, "5.25", "6", "5", "6.0000", "3.5", "18.125", 3, "0", "0")])
     said = klines(tick(core, T0 + 2 * MINUTE + 250))
-    assert [(each.open, each.volume, each.quote_volume, each.complete) for each in said] == [
-        ("5.25", "3.5", "18.125", 1)
+    assert [(each.open, each.volume, each.quote_volume, each.standing) for each in said] == [
+        ("5.25", "3.5", "18.125", "official")
     ]
     send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "6", "6", "6", "6", "1", str(10**17), 1, "0", "0")])
     assert [each["kind"] for each in tick(core, T0 + 2 * MINUTE + 500).findings] == ["OVERFLOW"]
@@ -34,7 +34,9 @@ def test_a_quote_volume_may_need_more_decimals_than_its_volume() -> None:
     send(core, "BTCUSDT", "1m", exchange_rows(rows, "1m", T0, T0 + MINUTE))
     outputs = tick(core, T0 + 2 * MINUTE + 250)
     assert not outputs.findings
-    assert [(each.volume, each.quote_volume, each.complete) for each in klines(outputs)] == [("2.0", "11.5", 1)]
+    assert [(each.volume, each.quote_volume, each.standing) for each in klines(outputs)] == [
+        ("2.0", "11.5", "official")
+    ]
 
 
 GOOD = (T0, "5", "6", "4", "5.5", "2", "10", 2, "1", "5")

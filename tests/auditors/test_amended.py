@@ -18,7 +18,7 @@ def an_agenda() -> Schedule:
 
 
 def amendment(minute: int, symbol: str = "AUSDT", revision: int = 2) -> Amendment:
-    return Amendment(symbol, "1m", T0 + minute * MINUTE_MS, (1, revision, 1), 1000 + minute)
+    return Amendment(symbol, "1m", T0 + minute * MINUTE_MS, (1, revision, 1, 0), 1000 + minute)
 
 
 def test_each_version_is_looked_at_once_and_near_ones_together() -> None:

@@ -37,6 +37,7 @@ GOOD = Kline(
     50,
     53,
     1,
+    0,
     1,
     1,
     "own",
@@ -76,6 +77,10 @@ def test_a_good_bar_has_no_fault() -> None:
         ({"revision": 0}, "MALFORMED"),
         ({"source": "mine"}, "MALFORMED"),
         ({"complete": 2}, "MALFORMED"),
+        ({"official": 1}, "MALFORMED"),
+        ({"source": "mixed"}, "INVARIANT"),
+        ({"source": "exchange"}, "INVARIANT"),
+        ({"complete": 0, "official": 1}, "INVARIANT"),
     ],
 )
 def test_every_contradiction_is_seen(changes: dict[str, object], kind: str) -> None:
@@ -84,7 +89,7 @@ def test_every_contradiction_is_seen(changes: dict[str, object], kind: str) -> N
 
 def test_the_exchange_s_bars_have_no_ids() -> None:
     ids = dict.fromkeys(("first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id"), -1)
-    assert kinds(replace(GOOD, source="exchange", **ids)) == []  # type: ignore[arg-type]
+    assert kinds(replace(GOOD, source="exchange", complete=0, official=1, **ids)) == []  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("open_time", "good"), [("2024-07-01", True), ("2024-07-04", False), ("2024-06-30", False)])
@@ -116,7 +121,7 @@ def minutes(rng: random.Random, count: int) -> list[BarValues]:
         if rng.random() < 0.3:
             zero = Decimal(0)
             made.append(
-                BarValues(1, 1, 1, price, price, price, price, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
+                BarValues(1, 1, 1, 0, price, price, price, price, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
             )
             continue
         prices = [Decimal(rng.randrange(90, 110)) for _ in range(rng.randrange(1, 5))]
@@ -126,6 +131,7 @@ def minutes(rng: random.Random, count: int) -> list[BarValues]:
                 1,
                 1,
                 1,
+                0,
                 prices[0],
                 max(prices),
                 min(prices),
@@ -159,6 +165,7 @@ def at_once(bars: list[BarValues]) -> BarValues:
         1,
         1,
         1,
+        0,
         solid[0].open,
         max(bar.high for bar in solid),
         min(bar.low for bar in solid),
@@ -190,7 +197,7 @@ def test_a_fold_in_any_order_is_the_fold_at_once(seed: int) -> None:
         if rng.random() < 0.5 and not final.empty:
             zero = Decimal(0)
             price = final.open
-            before = BarValues(1, 1, 0, price, price, price, price, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
+            before = BarValues(1, 1, 0, 0, price, price, price, price, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
             fold.add(five + number * MINUTE_MS, None, before)
         fold = MinuteFold.of_json(json.loads(json.dumps(fold.to_json())))
         fold.add(five + number * MINUTE_MS, before, final)
@@ -209,6 +216,8 @@ def test_a_fold_whose_trades_vanish_is_not_known_any_more() -> None:
     fold = MinuteFold(T0)
     fold.add(T0, None, bar)
     zero = Decimal(0)
-    gone = BarValues(1, 2, 1, bar.open, bar.open, bar.open, bar.open, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own")
+    gone = BarValues(
+        1, 2, 1, 0, bar.open, bar.open, bar.open, bar.open, zero, zero, 0, zero, zero, -1, -1, -1, -1, "own"
+    )
     fold.add(T0, bar, gone)
     assert not fold.known

@@ -291,7 +291,7 @@ async def test_what_is_amended_after_it_was_compared_is_compared_again(streams: 
     async with auditing(world, redis_url) as (auditor, _, store):
         await until(lambda: auditor.audit.schedule.laps)
         put(world, NAME, at, high="999.00", revision=2)
-        store.changed = [Amendment(NAME, "1m", at, (1, 2, 1), 5)]
+        store.changed = [Amendment(NAME, "1m", at, (1, 2, 1, 0), 5)]
         await until(lambda: entries(streams, "findings:{0}") and world.counts["unexplained"])
         asked = len(auditor.audit.amended)
     (found,) = entries(streams, "findings:{0}")

@@ -68,7 +68,7 @@ def test_the_store_reads_and_writes_the_real_database(database: Database, databa
     assert store.amended([MINUTE], first, 0) == []
     database.execute(AMEND, {"symbol": NAME, "at_ms": first})
     (amended,) = store.amended([MINUTE], first, 0)
-    assert (amended.symbol, amended.interval, amended.open_time, amended.version) == (NAME, "1m", first, (1, 2, 1))
+    assert (amended.symbol, amended.interval, amended.open_time, amended.version) == (NAME, "1m", first, (1, 2, 1, 0))
     assert store.amended([MINUTE], first, amended.stored_ms) == [amended]
     assert store.amended([MINUTE], first + 1, 0) == []
     assert store.amended([MINUTE], first, amended.stored_ms + 3 * MINUTE_MS) == []

@@ -30,7 +30,7 @@ VALUES = (
 
 _WINDOW = f"""
 SELECT symbol, "interval" AS name, (extract(epoch FROM open_time) * 1000)::bigint AS open_ms,
-       {", ".join(VALUES)}, complete
+       {", ".join(VALUES)}, complete, official
 FROM klines WHERE open_time >= to_timestamp(%(from_s)s) AND open_time < to_timestamp(%(to_s)s)
 """
 
@@ -46,10 +46,11 @@ class Key(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """What is compared: the nine values, the ids of the first and last aggregate trade, `complete`."""
+    """What is compared: the nine values, the ids of the first and last aggregate trade, `complete` and `official`."""
 
     values: tuple[str, ...]
     complete: bool
+    official: bool
 
 
 Table = dict[Key, Bar]
@@ -63,7 +64,7 @@ def window_of(database: Database, shape: Shape) -> Table:
     for row in rows:
         key = Key(row["symbol"], row["name"], row["open_ms"])
         if _is_inside(key, shape):
-            bars[key] = Bar(tuple(_text(row[name]) for name in VALUES), row["complete"])
+            bars[key] = Bar(tuple(_text(row[name]) for name in VALUES), row["complete"], row["official"])
     return bars
 
 
@@ -77,7 +78,8 @@ def last_ids(database: Database) -> dict[str, int]:
 def recomputed(shape: Shape) -> tuple[Table, int]:
     """The bars of the window by the slow oracle, and the trades of the whole market.
 
-    A bar is complete when a trade behind its close has happened; all of them lie behind the symbol's first trade.
+    A bar is complete when a trade behind its close has happened; all of them lie behind the symbol's first trade. None
+    is official: nothing is missing that the exchange's klines would have to stand for.
     """
     bars: Table = {}
     trades = 0
@@ -91,7 +93,7 @@ def recomputed(shape: Shape) -> tuple[Table, int]:
         for found, values in fold(rows, INTERVALS, shape.window_to_ms).items():
             key = Key(*found)
             if _is_inside(key, shape):
-                bars[key] = Bar(tuple(map(_text, values[: len(VALUES)])), last_ms > _close_ms(key))
+                bars[key] = Bar(tuple(map(_text, values[: len(VALUES)])), last_ms > _close_ms(key), False)
     return bars, trades
 
 
@@ -121,7 +123,9 @@ def _is_inside(key: Key, shape: Shape) -> bool:
 def _line(key: Key, bar: Bar | None) -> str:
     if bar is None:
         return f"{'|'.join(map(str, key))} is missing"
-    return "|".join([*map(str, key), *bar.values, "complete" if bar.complete else "incomplete"])
+    return "|".join(
+        [*map(str, key), *bar.values, "complete" if bar.complete else "official" if bar.official else "waiting"]
+    )
 
 
 def _text(value: Decimal | int) -> str:

@@ -203,9 +203,11 @@ def test_a_tail_is_cut_to_a_known_length(tmp_path: Path) -> None:
 
 
 def test_a_digest_knows_every_value() -> None:
-    bars = {Key("A", "1m", 0): Bar(("1", "2"), True), Key("B", "1m", 0): Bar(("1", "3"), True)}
-    other = {**bars, Key("B", "1m", 0): Bar(("1", "3"), False)}
+    bars = {Key("A", "1m", 0): Bar(("1", "2"), True, False), Key("B", "1m", 0): Bar(("1", "3"), True, False)}
+    other = {**bars, Key("B", "1m", 0): Bar(("1", "3"), False, False)}
+    told = {**bars, Key("B", "1m", 0): Bar(("1", "3"), False, True)}
     assert digest(bars) == digest(dict(reversed(bars.items())))
-    assert digest(bars) != digest(other)
-    assert list(differences(bars, other)) == [("B|1m|0|1|3|complete", "B|1m|0|1|3|incomplete")]
+    assert len({digest(each) for each in (bars, other, told)}) == 3
+    assert list(differences(bars, other)) == [("B|1m|0|1|3|complete", "B|1m|0|1|3|waiting")]
+    assert list(differences(other, told)) == [("B|1m|0|1|3|waiting", "B|1m|0|1|3|official")]
     assert len(list(differences(bars, {}))) == 2

@@ -20,9 +20,10 @@ TODAY_MS = int(local_ms()) // DAY_MS * DAY_MS
 RANGE = ["--from", "2026-03-01", "--to", "2026-03-02"]
 
 DAYS = (
-    'INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own) VALUES'
-    " ('AUSDT', '1m', '2026-03-01Z', 1440, 1440, 1440, 3, 1440), ('AUSDT', '1h', '2026-03-01Z', 24, 24, 24, 0, 24),"
-    " ('BUSDT', '1m', '2026-03-01Z', 1440, 1430, 1420, 0, 1420), ('BUSDT', '1m', '2026-03-02Z', 1440, 1440, 1440, 0, 9)"
+    'INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own, official) VALUES'
+    " ('AUSDT', '1m', '2026-03-01Z', 1440, 1440, 1440, 3, 1440, 0), ('AUSDT', '1h', '2026-03-01Z', 24, 24, 24, 0, 24, 0),"
+    " ('BUSDT', '1m', '2026-03-01Z', 1440, 1430, 1420, 0, 1420, 0),"
+    " ('BUSDT', '1m', '2026-03-02Z', 1440, 1440, 9, 0, 9, 1431)"
 )
 AUDITS = (
     "INSERT INTO audits VALUES"
@@ -60,7 +61,8 @@ def test_days_then_the_worst_symbols_then_the_sums(database: Database, capsys: p
         "days": 2,
         "expected": 4344,
         "bars": 4334,
-        "complete": 4324,
+        "complete": 2893,
+        "official": 1431,
         "amended": 3,
         "missing": 10,
         "audited": 2880,
@@ -75,8 +77,8 @@ def test_days_then_the_worst_symbols_then_the_sums(database: Database, capsys: p
     table = [line.split() for line in lines]
     heads = ["day", "2026-03-01", "2026-03-02", "The", "symbol", "BUSDT", "AUSDT", "Open"]
     assert [row[0] for row in table if row] == heads
-    assert table[1][-2:] == ["99.31", "99.79"]
-    assert " ".join(table[6]) == "BUSDT 2880 2870 2860 0 10 1440 1435 2 1 0 1 1 2 99.30 99.65"
+    assert table[1][-3:] == ["99.31", "0.00", "99.79"]
+    assert " ".join(table[6]) == "BUSDT 2880 2870 1429 1431 0 10 1440 1435 2 1 0 1 1 2 49.61 49.68 99.65"
     assert lines[-1] == "Open findings about no single symbol: 1"
 
 

@@ -77,13 +77,14 @@ def counted(database: Database) -> dict[tuple[str, str], int]:
 
 
 def days_of(database: Database, symbol: str, interval: str) -> list[tuple[int, int]]:
-    """(expected, complete) of each day of a series, as the table symbol_days has them."""
+    """(expected, official) of each day of a series, as the table symbol_days has them; no bar of it is complete."""
     found = database.query(
-        'SELECT expected, complete FROM symbol_days WHERE symbol = %(symbol)s AND "interval" = %(interval)s'
+        'SELECT expected, complete, official FROM symbol_days WHERE symbol = %(symbol)s AND "interval" = %(interval)s'
         " ORDER BY day",
         {"symbol": symbol, "interval": interval},
     )
-    return [(row["expected"], row["complete"]) for row in found]
+    assert not any(row["complete"] for row in found)
+    return [(row["expected"], row["official"]) for row in found]
 
 
 def test_what_is_loaded_is_counted_by_day_and_nothing_else_is(
@@ -103,12 +104,12 @@ def test_recorded_dumps_of_a_quarter(database: Database, realdata: Path, capsys:
     assert (found["rows"], found["written"], found["problems"]) == (132_480, 132_480, [])
     assert counted(database) == {("FILUSDT", "1m"): (31 + 30 + 31) * 1440}
     ends = database.query(
-        "SELECT sum(quote_volume)::text AS quote, sum(trades)::bigint AS trades, bool_and(complete) AS complete, "
+        "SELECT sum(quote_volume)::text AS quote, sum(trades)::bigint AS trades, bool_and(official) AS official, "
         "max(epoch) AS epoch, min(source) AS source FROM klines WHERE open_time < '2023-09-01'"
     )[0]
     with_text = _sums(folder / "FILUSDT-1m-2023-08.csv.gz")
     assert (ends["quote"], ends["trades"]) == with_text
-    assert (ends["complete"], ends["epoch"], ends["source"]) == (True, 0, "exchange")
+    assert (ends["official"], ends["epoch"], ends["source"]) == (True, 0, "exchange")
     again = run_json(capsys, "--dir", folder, "--from", "2023-08", "--to", "2023-10")
     assert (again["rows"], again["notes"][-1]) == (0, "all of it had been loaded before: --again loads it anew")
     anew = run_json(capsys, "--dir", folder, "--from", "2023-09-01", "--to", "2023-09-02", "--again")
@@ -356,7 +357,9 @@ async def test_rest_loads_what_the_exchange_tells_and_goes_on_where_it_was(
                     for each in mine
                 ] == [bar_values(bar) for bar in told]
                 assert mine[-1].close_time < now_ms < mine[-1].close_time + 4 * MINUTE_MS + HOUR_MS
-    assert {(each.epoch, each.revision, each.complete, each.source) for each in found} == {(0, 1, 1, "exchange")}
+    assert {(each.epoch, each.revision, each.standing, each.source) for each in found} == {
+        (0, 1, "official", "exchange")
+    }
     account = {name.decode(): int(used) for name, used in Streams(exchange_settings).hash_of(WEIGHTS_KEY).items()}
     assert sum(used for name, used in account.items() if name.endswith(":backfill")) > 0
 

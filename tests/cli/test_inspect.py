@@ -120,9 +120,17 @@ def test_a_line_for_a_kline() -> None:
     assert line.endswith("waiting  revision 2  source mixed")
 
 
-@pytest.mark.parametrize(("closed", "complete", "state"), [(0, 0, "open"), (1, 0, "closed"), (1, 1, "final")])
-def test_a_line_for_each_live_bar(closed: int, complete: int, state: str) -> None:
-    value = LIVE.format(closed=closed, complete=complete)
+def test_a_line_says_that_the_exchange_s_klines_made_a_bar_whole() -> None:
+    (line,) = lines("klines", kline("BTCUSDT", complete=0, official=1, revision=2, source="mixed").to_fields())
+    assert line.endswith("official revision 2  source mixed")
+
+
+@pytest.mark.parametrize(
+    ("closed", "complete", "official", "state"),
+    [(0, 0, 0, "open"), (1, 0, 0, "closed"), (1, 1, 0, "final"), (1, 0, 1, "official")],
+)
+def test_a_line_for_each_live_bar(closed: int, complete: int, official: int, state: str) -> None:
+    value = LIVE.format(closed=closed, complete=complete, official=official)
     fields = {"time": str(T), live_field(CJK, "1m"): value, live_field("A", "1h"): value}
     first, second = lines("live", stamp(fields, "aggregator-0@1", 1))
     assert first == f"2027-01-15 08:00:00 {CJK}   1m  O 1.0 H 2.0 L 0.5 C 1.5  volume 10  trades 7  {state}"
@@ -219,7 +227,7 @@ def test_klines_live_and_events_of_a_symbol_with_a_chinese_name(streams: Streams
     for symbol in ("BTCUSDT", CJK):
         for name in ("1m", "1h"):
             streams.append(Keys(0).klines, stamp(kline(symbol, name).to_fields(), "w", 1))
-            value = LIVE.format(closed=0, complete=0)
+            value = LIVE.format(closed=0, complete=0, official=0)
             streams.append(Keys(0).live, stamp({"time": str(T), live_field(symbol, name): value}, "w", 1))
     rows = [("BTCUSDT", 1, "TRADING", 1, 3), (CJK, 2, "TRADING", 4, 0)]
     listed = events_entry(EVENT_LISTED, T, rows)

@@ -267,10 +267,13 @@ def test_completeness_agrees_with_the_bars(filled: Filled) -> None:
     (stat,) = filled.ask(question_of("Completeness of $interval"), since=filled.since)
     (counted,) = filled.reader.query(
         "SELECT count(*) AS bars, count(*) FILTER (WHERE complete) AS complete,"
+        " count(*) FILTER (WHERE official) AS official,"
         " count(*) FILTER (WHERE revision > 1) AS amended FROM klines_1m"
     )
     assert stat["symbol-days"] == SYMBOLS * (DAYS + 1)
-    assert stat["bars not proven"] == counted["bars"] - counted["complete"] > 0
+    assert stat["bars not proven"] == counted["bars"] - counted["complete"] - counted["official"] > 0
+    assert stat["complete"] > stat["official"] > 0
+    assert stat["whole"] == pytest.approx(stat["complete"] + stat["official"])
     assert stat["amended bars"] == counted["amended"] > 0
     assert stat["missing bars"] <= SYMBOLS  # the minute that closed while the table was filled
 

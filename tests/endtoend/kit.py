@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -144,6 +144,13 @@ def table(database: Database, interval: str = "1m") -> dict[tuple[str, int], dic
     with database.transaction():
         rows = database.query(TABLE, {"interval": interval})
     return {(row["symbol"], row["open_ms"]): row for row in rows}
+
+
+def is_whole(row: Mapping[str, Any]) -> bool:
+    """Whether nothing is missing in a row, and it says by its source whose word that is."""
+    assert row["complete"] <= (row["source"] == "own"), row
+    assert row["official"] <= (row["source"] != "own"), row
+    return bool(row["complete"] or row["official"])
 
 
 def migrated(database_url: str) -> Database:

@@ -20,7 +20,7 @@ from klagg.embedded import PostgresServer, RedisServer
 from klagg.intervals import MINUTE_MS
 from klagg.kline import NINE_VALUES
 from tests.aggregator.oracle import fold
-from tests.endtoend.kit import FLOOR, PROVEN_S, Stack, migrated, stack, table
+from tests.endtoend.kit import FLOOR, PROVEN_S, Stack, is_whole, migrated, stack, table
 from tests.kit import eventually
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(900)]
@@ -153,9 +153,9 @@ def season(redis_server: RedisServer, postgres_server: PostgresServer) -> Iterat
         def healed() -> dict[tuple[str, int], Row]:
             now_ms()
             rows = table(database)
-            lacking = [key for key in expected if not ((row := rows.get(key)) and row["complete"])]
+            lacking = [key for key in expected if not ((row := rows.get(key)) and is_whole(row))]
             if lacking:
-                bars = [(key, row["complete"], row["trades"]) for key in lacking[:5] if (row := rows.get(key))]
+                bars = [(key, row["source"], row["trades"]) for key in lacking[:5] if (row := rows.get(key))]
                 told = [each for each in texts(running, "events:{0}") if about(each, lacking[0][0])]
                 raise AssertionError(f"{len(lacking)} bars are not proven: {lacking[:5]}; in the table: {bars}; {told}")
             return rows
@@ -233,7 +233,7 @@ def test_listing_delisting_and_relisting_are_followed(season: Season) -> None:
     assert listed
     for key in listed:
         assert same(season, key), key
-        assert season.rows[key]["complete"], key
+        assert is_whole(season.rows[key]), key
 
 
 def test_a_finer_tick_is_taken_exactly(season: Season) -> None:

@@ -18,7 +18,7 @@ from klagg.simulator import SyntheticMarket
 from klagg.wire.entries import TradeRow
 from klagg.wire.keys import WEIGHTS_KEY
 from tests.aggregator.oracle import fold
-from tests.endtoend.kit import FLOOR, FLOOR_S, PROVEN_S, Stack, migrated, stack, table
+from tests.endtoend.kit import FLOOR, FLOOR_S, PROVEN_S, Stack, is_whole, migrated, stack, table
 from tests.kit import eventually
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.servers, pytest.mark.timeout(600)]
@@ -61,7 +61,7 @@ class Run:
         self.now_ms()
         rows = self.rows()
         bars = [(name, minute) for name in symbols for minute in minutes]
-        lacking = [bar for bar in bars if not ((row := rows.get(bar)) and row["complete"])]
+        lacking = [bar for bar in bars if not ((row := rows.get(bar)) and is_whole(row))]
         assert not lacking, f"{len(lacking)} of {len(bars)} bars are not proven: {lacking[:5]}"
         return True
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from klagg.intervals import MINUTE_MS
-from tests.endtoend.kit import PROVEN_S, SILENT_S, migrated, stack
+from tests.endtoend.kit import PROVEN_S, SILENT_S, is_whole, migrated, stack
 from tests.endtoend.test_losses import Run, compare, faults, own_values
 from tests.kit import eventually
 
@@ -41,7 +41,7 @@ def test_bars_of_quiet_symbols_wait_for_their_proof_and_get_it(
 
         def waiting_and_flat() -> set[tuple[str, int]]:
             run.now_ms()
-            bars = {key for key, row in run.rows().items() if row["trades"] == 0 and not row["complete"]}
+            bars = {key for key, row in run.rows().items() if row["trades"] == 0 and not is_whole(row)}
             return {bar for bar in bars if bar[1] in minutes}
 
         waited = eventually(waiting_and_flat, 60, 0.1)

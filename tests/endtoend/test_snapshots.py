@@ -12,7 +12,7 @@ from klagg.drivers.redis_streams import Streams
 from klagg.kline import Kline
 from klagg.wire.fields import texts_of
 from klagg.wire.keys import GROUP_HISTORY, Keys
-from tests.endtoend.kit import Stack, migrated, stack, table
+from tests.endtoend.kit import Stack, is_whole, migrated, stack, table
 from tests.kit import eventually
 
 pytestmark = [pytest.mark.endtoend, pytest.mark.servers]
@@ -50,7 +50,7 @@ def test_bars_grow_in_the_table_and_finals_take_their_place(tmp_path: Path, redi
             rows = rows_of(database, running)
             for key, row in rows.items():
                 if row["revision"] == 0:
-                    assert not row["complete"]
+                    assert not is_whole(row)
                     trades = seen.setdefault(key, [])
                     assert not trades or row["trades"] >= trades[-1]
                     if not trades or row["trades"] > trades[-1]:
@@ -70,7 +70,7 @@ def test_bars_grow_in_the_table_and_finals_take_their_place(tmp_path: Path, redi
     rows = {(symbol, name, at): row for name in INTERVALS for (symbol, at), row in table(database, name).items()}
     for key, kline in finals.items():
         row = rows[key]
-        assert (row["epoch"], row["revision"], int(row["complete"])) == kline.version, key
+        assert (row["epoch"], row["revision"], int(row["complete"]), int(row["official"])) == kline.version, key
         assert (str(row["close"]), row["trades"]) == (kline.close, kline.trades), key
     growing = {key: row for key, row in rows.items() if key not in finals}
     assert {row["revision"] for row in growing.values()} == {0}

@@ -72,17 +72,19 @@ def at(number: int) -> int:
 async def test_klines_come_with_their_provenance(
     redis_url: str, database_url: str, database: Database, teller: Teller
 ) -> None:
-    upsert(database, [kline(open_time=at(0)), kline(open_time=at(1), revision=2, source="mixed", complete=0)])
+    told_by_exchange = {"revision": 2, "source": "mixed", "complete": 0, "official": 1}
+    upsert(database, [kline(open_time=at(0)), kline(open_time=at(1), **told_by_exchange)])
     teller.tell({BTC: {"open_time": at(2), **FINAL}})
     teller.tell({BTC: {"open_time": at(3)}})
     async with running(redis_url, database_url) as client:
         found = await described(client, "klines", **SERIES)
-        told = [(each["revision"], each["complete"], each["source"], each["closed"]) for each in found["klines"]]
+        names = ("revision", "complete", "official", "source", "closed")
+        told = [tuple(each[name] for name in names) for each in found["klines"]]
         assert told == [
-            (1, True, "own", True),
-            (2, False, "mixed", True),
-            (1, True, None, True),
-            (0, False, None, False),
+            (1, True, False, "own", True),
+            (2, False, True, "mixed", True),
+            (1, True, False, None, True),
+            (0, False, False, None, False),
         ]
         assert (found["symbol"], found["interval"], found["stale_for_ms"]) == ("BTCUSDT", "1m", 0)
         part = await described(client, "klines", **SERIES, start=at(1), end=at(2), limit=1)
@@ -160,8 +162,8 @@ async def test_gaps_and_findings(redis_url: str, database_url: str, database: Da
 async def test_the_scoreboard(redis_url: str, database_url: str, database: Database, teller: Teller) -> None:
     day_ms = NOW_MS // DAY_MS * DAY_MS
     database.execute(
-        'INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own)'
-        " SELECT symbol, kind, to_timestamp(%(day_s)s) - ago * INTERVAL '1 day', 10, 9, 8, 1, 7"
+        'INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own, official)'
+        " SELECT symbol, kind, to_timestamp(%(day_s)s) - ago * INTERVAL '1 day', 10, 9, 6, 1, 7, 2"
         " FROM unnest(ARRAY['BTCUSDT', 'ETHUSDT']) AS symbol, unnest(ARRAY['1m', '1d', '15m']) AS kind,"
         " unnest(ARRAY[0, 1, 29, 30]) AS ago",
         {"day_s": day_ms // 1000},
@@ -178,6 +180,7 @@ async def test_the_scoreboard(redis_url: str, database_url: str, database: Datab
         assert "15m" not in found["intervals"], "only what klagg makes counts"
         today = found["days"][0]
         assert (today["symbols"], today["expected"], today["missing"], today["audited"]) == (2, 40, 4, 9)
+        assert (today["complete"], today["official"]) == (24, 8)
         assert (today["exact"], today["unexplained"], found["days"][1]["audited_at"]) == (6, 1, None)
         assert [(each["symbol"], each["days"], each["unexplained"]) for each in found["symbols"]] == [
             ("ETHUSDT", 3, 1),

@@ -30,8 +30,15 @@ def written(name: str, *pages: list[Kline]) -> bytes:
 def test_fields_have_their_order_and_what_is_not_known_is_none() -> None:
     stored, live = fields_of(ROWS[0]), fields_of(LIVE)
     assert tuple(stored) == tuple(live) == KLINE_FIELDS
-    assert (stored["closed"], stored["complete"], stored["source"], stored["edge"]) == (True, True, "own", "")
-    assert (live["closed"], live["complete"], live["revision"]) == (False, False, 0)
+    assert (stored["closed"], stored["complete"], stored["official"], stored["source"], stored["edge"]) == (
+        True,
+        True,
+        False,
+        "own",
+        "",
+    )
+    assert (live["closed"], live["complete"], live["official"], live["revision"]) == (False, False, False, 0)
+    assert fields_of(kline(complete=0, official=1, source="exchange"))["official"] is True
     for name in ("source", "edge", "epoch", "first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id"):
         assert live[name] is None, name
 

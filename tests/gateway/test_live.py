@@ -19,7 +19,7 @@ def entry(*values: tuple[str, str], time_ms: int = NOW_MS) -> dict[str, str]:
 def test_a_value_becomes_a_bar() -> None:
     found = bar(closed=1, revision=2, complete=1, at_ms=5, redis_ms=7)
     assert (found.open_time, found.close, found.trades, found.last_trade_id) == (NOW_MS, "64111.10", 321, 420)
-    assert (found.closed, found.version, found.at_ms, found.redis_ms) == (True, (2, 1), 5, 7)
+    assert (found.closed, found.version, found.at_ms, found.redis_ms) == (True, (2, 1, 0), 5, 7)
     wire = found.wire(INTERVALS["1m"])
     assert (wire.close_time, wire.taker_buy_quote_volume, wire.first_id) == (NOW_MS + 59_999, "384600.00000", 100)
 

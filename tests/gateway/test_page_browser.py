@@ -44,7 +44,8 @@ IN_ONE_TASK = """
 """
 """Keys that come faster than the browser tells the page that its address is another."""
 
-UP, DOWN, UNPROVEN = "0a8f6a", "d23f4f", "d69a1c"
+UP, DOWN, UNPROVEN, OFFICIAL = "0a8f6a", "d23f4f", "d69a1c", "7a5fc0"
+TOLD = {"source": "mixed", "complete": 0, "official": 1}
 """Colours of the light theme."""
 
 
@@ -117,7 +118,7 @@ async def test_the_list_fills_is_live_and_is_searched_by_keys(redis_url: str, te
 async def test_the_chart_draws_and_the_last_candle_is_live(
     redis_url: str, database_url: str, database: Database, teller: Teller, browser: Browser
 ) -> None:
-    rows = [kline(**rising(number, source="mixed" if number == 3 else "own")) for number in range(5)]
+    rows = [kline(**rising(number, **(TOLD if number == 3 else {}))) for number in range(5)]
     upsert(database, [*rows[:4], kline(**rising(4, complete=0))])
     teller.tell({BTC: rising(5)}, time_ms=at(5) + 250)
     async with (
@@ -129,6 +130,7 @@ async def test_the_chart_draws_and_the_last_candle_is_live(
         await expect(details).to_contain_text("in progress")
         assert await until(page, UP, 500)
         assert await until(page, UNPROVEN, 50)
+        assert await until(page, OFFICIAL, 50)
         red = await page.evaluate(PAINTED, DOWN)
         teller.tell({BTC: rising(5, close="64001.60", low="64001.50")}, time_ms=at(5) + 500)
         await expect(details).to_contain_text("64 001.60")
@@ -143,6 +145,7 @@ async def test_the_chart_draws_and_the_last_candle_is_live(
         await page.keyboard.press("ArrowLeft")
         await expect(details.locator(".stand")).to_contain_text("not proven complete")
         await page.keyboard.press("ArrowLeft")
+        await expect(details.locator(".stand b")).to_have_text("official")
         await expect(details).to_contain_text("own trades and the exchange's klines")
         await expect(details).to_contain_text("10 … 90")
         await page.keyboard.press("Escape")

@@ -150,7 +150,9 @@ async (rows) => {
 
 def board(**changes: Any) -> dict[str, Any]:
     """A row of the scoreboard with nothing wrong in it."""
-    zeros = dict.fromkeys(("amended", "missing", "edge_shift", "exchange_gap", "local_gap", "late", "unexplained"), 0)
+    zeros = dict.fromkeys(
+        ("official", "amended", "missing", "edge_shift", "exchange_gap", "local_gap", "late", "unexplained"), 0
+    )
     whole = dict.fromkeys(("expected", "bars", "complete", "audited", "exact"), 10)
     return {**zeros, **whole, "open_findings": 0, "counted_at": 5, "audited_at": None, **changes}
 
@@ -163,8 +165,20 @@ async def test_the_verdict_of_the_scoreboard(page: Page) -> None:
     row = board(bars=8, complete=7, missing=2, local_gap=1, open_findings=2)
     *_, told, _, text = await page.evaluate(BOARD, [row])
     assert told == "warn"
-    assert text == "2 bars are missing, 1 bar is not proven, 1 bar waits for repair, 2 findings stand."
+    assert text == "2 bars are missing, 1 bar may lack trades, 1 bar waits for repair, 2 findings stand."
     assert (await page.evaluate(BOARD, [board(audited=0, exact=0)]))[2] == "off"
+
+
+async def test_what_is_official_is_not_called_complete(page: Page) -> None:
+    """Nothing is missing, but for some bars that is the exchange's word; the verdict says so."""
+    *_, level, told, title, text = await page.evaluate(BOARD, [board(), board(complete=7, official=3)])
+    assert (level, told, title) == ("good", "good", "Nothing is missing, confirmed")
+    assert "3 bars are official: no trade id proves them, the exchange's own klines do." in text
+    *_, title, text = await page.evaluate(BOARD, [board(audited=0, exact=0, complete=9, official=1)])
+    assert title == "Nothing is missing, not audited"
+    assert text.endswith("1 bar is official: no trade id proves it, the exchange's own klines do.")
+    *_, told, title, text = await page.evaluate(BOARD, [board(complete=6, official=3)])
+    assert (told, title, text) == ("warn", "True as far as it goes", "1 bar may lack trades.")
 
 
 async def test_an_auditor_that_is_switched_off_is_no_trouble_and_no_check(page: Page) -> None:

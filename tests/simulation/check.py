@@ -86,22 +86,22 @@ def _spoken_from(world: World, name: str) -> int:
 
 
 def _check_table(world: World, truth: dict[Key, Values]) -> None:
-    """The highest versions are the oracle's, and complete; nothing else is there."""
+    """The highest versions are the oracle's, and whole; nothing else is there."""
     table = world.writer.table
     for key, wanted in _expected(world, truth):
         name, kind, open_ms = key
         whole = interval(kind).shortest_ms >= MINUTE_MS
         spoken_ms = _spoken_from(world, name) if whole else _begun(world, name, kind)
         if interval(kind).close_time(open_ms) < spoken_ms:
-            assert key not in table or values(table[key])[:9] == wanted[:9] or not table[key].complete
+            assert key not in table or values(table[key])[:9] == wanted[:9] or not table[key].whole
             continue
         assert key in table, f"{key} is missing"
         held = table[key]
-        if not whole and world.official and not held.complete:
+        if not whole and world.official and not held.whole:
             continue  # its minute was official, which says nothing of its parts
         size = 13 if held.source == "own" else 9
         assert values(held)[:size] == wanted[:size], f"{held} instead of {wanted}"
-        assert held.complete == 1, f"not complete: {held}"
+        assert held.whole, f"it may lack trades: {held}"
         world.seen["bar right"] += 1
         world.seen[f"bar right, {held.source}"] += 1
     for key in table:
@@ -120,14 +120,16 @@ def _begun(world: World, name: str, kind: str) -> int:
 
 
 def _check_versions(world: World, truth: dict[Key, Values]) -> None:
-    """All that was ever said, also what Redis lost again: versions rise, and what is said to be complete is right."""
-    versions: dict[Key, tuple[int, int, int]] = {}
+    """All that was ever said, also what Redis lost again: versions rise, what is said to be whole is right, and
+    only what is from own trades alone is said to be complete."""
+    versions: dict[Key, tuple[int, int, int, int]] = {}
     for fields in world.redis.ever.get(KEYS.klines, ()):
         kline = Kline.from_fields(texts_of(fields))
-        assert kline.version > versions.get(kline.key, (0, 0, 0)), f"goes back: {kline}"
+        assert kline.version > versions.get(kline.key, (0, 0, 0, 0)), f"goes back: {kline}"
         versions[kline.key] = kline.version
-        if kline.complete:
-            assert values(kline)[:9] == truth[kline.key][:9], f"complete and wrong: {kline}"
+        if kline.whole:
+            assert values(kline)[:9] == truth[kline.key][:9], f"whole and wrong: {kline}"
+            assert (kline.complete, kline.official) == ((1, 0) if kline.source == "own" else (0, 1)), kline
         world.seen["kline amended"] += kline.revision > 1
 
 
@@ -153,7 +155,7 @@ def _check_undisturbed(world: World) -> None:
         held = world.writer.table.get(key)
         if held is None or held.source != "own" or not wanted.complete or key[2] <= _known_from(world, key[0]):
             continue
-        if not held.complete and world.official and interval(key[1]).shortest_ms < MINUTE_MS:
+        if not held.whole and world.official and interval(key[1]).shortest_ms < MINUTE_MS:
             continue
         assert (values(held), held.complete) == (values(wanted), 1), f"{held}; undisturbed {wanted}"
 

@@ -171,7 +171,7 @@ class Soak:
             nonlocal lacking
             running.alive()
             rows = self._rows(database)
-            lacking = [key for key in lacking if not ((row := rows.get(key)) and row["complete"])]
+            lacking = [key for key in lacking if not ((row := rows.get(key)) and (row["complete"] or row["official"]))]
             return not lacking
 
         with suppress(AssertionError):  # what is lacking then is told by name
@@ -205,14 +205,11 @@ class Soak:
                 official: dict[int, Nine] | None = None
                 for key in [each for each in found.bars if each[:2] == (symbol, name) and each[2] >= first_ms]:
                     row = rows.get(key)
-                    if row is None or not row["complete"]:
+                    if row is None or not (row["complete"] or row["official"]):
                         continue  # told already, or not to be known yet: its symbol has not traded again
                     want, length_ms = found.bars[key], interval(name).length_ms or 0
                     minutes = range(key[2], key[2] + length_ms, MINUTE_MS)
-                    # A lost trade and a fill behind the close may be equal by chance: then the exchange's row finds the
-                    # own minute right as it is, and that heals the gap.
-                    by_chance = _nine(row) != want and any((symbol, at) in self.healed for at in minutes)
-                    theirs = row["source"] != "own" or by_chance
+                    theirs = row["official"]
                     if theirs and name == "1m":
                         official = official or _official(running, symbol, first_ms, end_ms)
                         want = official[key[2]]

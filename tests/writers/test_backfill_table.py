@@ -51,8 +51,8 @@ def kline_of(row: OfficialRow, **changes: Any) -> Kline:
         "last_agg_id": -1,
         "first_trade_id": -1,
         "last_trade_id": -1,
-        "complete": 1,
-        "official": 0,
+        "complete": 0,
+        "official": 1,
         "epoch": 0,
         "revision": 1,
         "source": "exchange",
@@ -64,6 +64,7 @@ def kline_of(row: OfficialRow, **changes: Any) -> Kline:
 def own(at: int, **changes: Any) -> Kline:
     """A complete bar of klagg's own with the official values, unless changed."""
     live = {"epoch": LIVE_EPOCH, "source": "own", "first_agg_id": 5, "last_agg_id": 6, "first_trade_id": 7}
+    live |= {"complete": 1, "official": 0}
     return kline_of(official(at), **{**live, "last_trade_id": 8, **changes})
 
 
@@ -101,7 +102,7 @@ def test_complete_bars_stay_and_are_compared(database: Database, part: Part) -> 
     assert (difference.own["volume"], difference.official["volume"]) == ("4.6000", "4.500")
     assert (difference.own["trades"], difference.official["trades"]) == (8, 7)
     assert set(difference.own) == set(difference.official) == set(NINE_VALUES)
-    assert (difference.version, difference.source, difference.edge) == ((LIVE_EPOCH, 1, 1), "own", "17:3:5")
+    assert (difference.version, difference.source, difference.edge) == ((LIVE_EPOCH, 1, 1, 0), "own", "17:3:5")
 
 
 def test_every_value_is_compared(database: Database, part: Part) -> None:
@@ -140,10 +141,9 @@ def test_what_is_replaced_is_noted_among_the_amendments(database: Database, part
     put(database, part, rows(10))
     noted = database.query("SELECT * FROM amendments WHERE epoch = 0 ORDER BY open_time")
     assert [(row["symbol"], row["interval"], row["source"]) for row in noted] == [("BTCUSDT", "1m", "exchange")] * 2
-    assert [(row["epoch"], row["revision"], row["complete"]) for row in noted] == [(0, 1, True)] * 2
-    assert [(row["replaced_epoch"], row["replaced_revision"], row["replaced_complete"]) for row in noted] == [
-        (LIVE_EPOCH, 1, False)
-    ] * 2
+    version = ("epoch", "revision", "complete", "official")
+    assert [tuple(row[name] for name in version) for row in noted] == [(0, 1, False, True)] * 2
+    assert [tuple(row[f"replaced_{name}"] for name in version) for row in noted] == [(LIVE_EPOCH, 1, False, False)] * 2
     ids = {"first_agg_id": 5, "last_agg_id": 6, "first_trade_id": 7, "last_trade_id": 8}
     assert noted[1]["was"] == {**ids, "source": "own"}
     assert noted[1]["became"] == {**dict.fromkeys(ids, -1), "source": "exchange"}

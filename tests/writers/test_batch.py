@@ -53,12 +53,13 @@ def test_rejected_entries_count_and_are_acknowledged_too() -> None:
 
 
 versions = st.builds(
-    lambda symbol, minute, epoch, revision, complete, last, trades: kline(
+    lambda symbol, minute, epoch, revision, whole, last, trades: kline(
         symbol=symbol,
         open_time=OPEN_TIME + minute,
         epoch=epoch,
         revision=revision,
-        complete=complete,
+        complete=int(whole == "own"),
+        official=int(whole == "exchange"),
         last_trade_id=last,
         trades=trades,
     ),
@@ -66,7 +67,7 @@ versions = st.builds(
     st.integers(0, 2),
     st.integers(1, 2),
     st.integers(0, 3),
-    st.integers(0, 1),
+    st.sampled_from(["", "own", "exchange"]),
     st.integers(-1, 2),
     st.integers(0, 2),
 )

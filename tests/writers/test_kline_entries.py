@@ -29,6 +29,8 @@ def test_a_value_that_is_no_plain_decimal_is_refused_by_name(name: str, text: st
     ("changes", "says"),
     [
         ({"complete": 2}, "complete=2"),
+        ({"complete": 0, "official": 2}, "official=2"),
+        ({"official": 1}, "complete=1 and official=1"),
         ({"interval": "7m"}, "unknown interval '7m'"),
         ({"trades": 2**63}, "64 bits"),
         ({"first_agg_id": -(2**63) - 1}, "64 bits"),

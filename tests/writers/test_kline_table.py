@@ -51,8 +51,8 @@ def test_any_decimal_and_any_millisecond_come_back(database: Database, texts: li
 
 
 VERSIONS = [
-    kline(epoch=epoch, revision=revision, complete=complete, trades=1 + n)
-    for n, (epoch, revision, complete) in enumerate(itertools.product((1, 2), (1, 2), (0, 1)))
+    kline(epoch=epoch, revision=revision, complete=int(whole == "own"), official=int(whole == "exchange"), trades=1 + n)
+    for n, (epoch, revision, whole) in enumerate(itertools.product((1, 2), (1, 2), ("", "own", "exchange")))
 ]
 
 
@@ -69,18 +69,19 @@ def test_the_highest_version_wins_in_any_order(database: Database, order: list[K
 
 
 any_version = st.builds(
-    lambda symbol, epoch, revision, complete, last, trades: kline(
+    lambda symbol, epoch, revision, whole, last, trades: kline(
         symbol=symbol,
         epoch=epoch,
         revision=revision,
-        complete=complete if revision else 0,
+        complete=int(revision > 0 and whole == "own"),
+        official=int(revision > 0 and whole == "exchange"),
         last_trade_id=last,
         trades=trades,
     ),
     st.sampled_from(["A", "B"]),
     st.integers(1, 2),
     st.integers(0, 3),
-    st.integers(0, 1),
+    st.sampled_from(["", "own", "exchange"]),
     st.integers(-1, 2),
     st.integers(0, 3),
 )
@@ -93,7 +94,7 @@ def test_table_and_history_are_what_a_slow_oracle_says(database: Database, batch
     """Finals, amendments, confirmations and snapshots of several epochs, in batches of any order; all of it twice."""
     database.execute("TRUNCATE klines_minutes, amendments")
     table: dict[tuple[str, str, int], Kline] = {}
-    history: dict[tuple[object, ...], tuple[int, int, int] | None] = {}
+    history: dict[tuple[object, ...], tuple[int, int, int, int] | None] = {}
     for batch in batches:
         written = 0
         rows = [entry.kline for entry in resolve(accepted(batch))]
@@ -116,13 +117,13 @@ def test_table_and_history_are_what_a_slow_oracle_says(database: Database, batch
 def test_the_history_tells_what_changed_to_the_last_digit(database: Database) -> None:
     first = kline(complete=0, close="64111.10", trades=321)
     confirmed = kline(complete=1, close="64111.10", trades=321)
-    amended = kline(revision=2, close="64112.00", high="64120.00", trades=322, source="mixed")
+    amended = kline(revision=2, close="64112.00", high="64120.00", trades=322, source="mixed", complete=0, official=1)
     assert upsert(database, [first, confirmed]) == 2
     assert upsert(database, [confirmed, amended]) == 1
     confirmation, amendment = amendments(database)
-    assert (confirmation.version, confirmation.replaced) == ((1, 1, 1), (1, 1, 0))
+    assert (confirmation.version, confirmation.replaced) == ((1, 1, 1, 0), (1, 1, 0, 0))
     assert confirmation.was == confirmation.became == {}
-    assert (amendment.version, amendment.replaced, amendment.source) == ((1, 2, 1), (1, 1, 1), "mixed")
+    assert (amendment.version, amendment.replaced, amendment.source) == ((1, 2, 0, 1), (1, 1, 1, 0), "mixed")
     assert amendment.was == {"close": "64111.10", "trades": "321", "source": "own"}
     assert amendment.became == {"close": "64112.00", "trades": "322", "source": "mixed"}
 

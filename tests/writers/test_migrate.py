@@ -223,7 +223,7 @@ def test_rows_of_earlier_schemas_move_and_all_installations_end_the_same(empty: 
     migrate(empty, migrations[:before])
     empty.execute(OLD_INSERT, {"names": list(INTERVALS)})
     rows = "SELECT * FROM klines ORDER BY symbol, interval, open_time"
-    old = empty.query(rows)
+    old = [{**row, "official": False} for row in empty.query(rows)]
     migrate(empty)
     assert len(old) == 60 * len(INTERVALS)
     assert empty.query(rows) == old
@@ -256,7 +256,7 @@ def test_what_version_1_of_the_contract_stored_gets_the_names_of_this_one(empty:
         'INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own)'
         " VALUES ('AUSDT', '1m', '2026-03-09Z', 12, 10, 9, 0, 10)"
     )
-    assert [each.label for each in migrate(empty).applied] == ["0016_gaps"]
+    assert [each.label for each in migrate(empty, load_migrations()[:16]).applied] == ["0016_gaps"]
     kinds = empty.query("SELECT id, kind, closed_at IS NULL AS open FROM findings ORDER BY id")
     assert [tuple(row.values()) for row in kinds] == [
         ("0:a", "MISSING_KLINE", True),
@@ -279,6 +279,96 @@ def test_what_version_1_of_the_contract_stored_gets_the_names_of_this_one(empty:
     words = " ".join(str(text) for row in comments for text in row.values()).lower()
     assert "gap_opened" in words
     assert "hole" not in words.replace("whole", "")
+
+
+VERSION_2_KLINES = """
+INSERT INTO {table} (
+    symbol, "interval", open_time, close_time, open, high, low, close, volume, quote_volume, trades, taker_buy_volume,
+    taker_buy_quote_volume, first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete, epoch, revision, source,
+    edge
+)
+SELECT 'AUSDT', '{interval}', at, at + INTERVAL '1 second', 1, 2, 1, 1, 3, 4, 5, 1, 1, -1, -1, -1, -1, complete, 9,
+    revision, source, ''
+FROM (VALUES
+    ('2026-03-09T00:00Z'::timestamptz, true, 1, 'own'), ('2026-03-09T01:00Z', true, 2, 'exchange'),
+    ('2026-03-09T02:00Z', true, 1, 'mixed'), ('2026-03-09T03:00Z', false, 1, 'mixed'),
+    ('2026-03-09T04:00Z', false, 1, 'own'), ('2026-03-09T05:00Z', false, 0, 'own')
+) AS bars (at, complete, revision, source)
+"""
+VERSION_2_DAYS = """
+INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own) VALUES
+    ('AUSDT', '1h', '2026-03-09Z', 24, 5, 3, 1, 2),
+    ('AUSDT', '1h', '2026-03-01Z', 24, 24, 20, 0, 21),
+    ('AUSDT', '1h', '2026-03-02Z', 24, 24, 24, 0, 24),
+    ('AUSDT', '1h', '2026-03-03Z', 24, 24, 24, 0, 0)
+"""
+VERSION_2_AMENDMENTS = """
+INSERT INTO amendments (
+    symbol, "interval", open_time, epoch, revision, complete, source, replaced_epoch, replaced_revision,
+    replaced_complete, was, became
+) VALUES
+    ('AUSDT', '1h', '2026-03-09T00:00Z', 9, 1, true, 'own', 9, 1, false, '{}', '{}'),
+    ('AUSDT', '1h', '2026-03-09T01:00Z', 9, 2, true, 'exchange', 9, 1, true, '{"source": "own"}',
+        '{"source": "exchange"}'),
+    ('AUSDT', '1h', '2026-03-09T02:00Z', 9, 2, true, 'mixed', 9, 1, true, '{"trades": 1}', '{"trades": 2}'),
+    ('AUSDT', '1h', '2026-03-09T03:00Z', 9, 2, false, 'mixed', NULL, NULL, NULL, '{}', '{}')
+"""
+
+
+def test_what_the_exchange_made_whole_under_version_2_becomes_official(empty: Database) -> None:
+    migrate(empty, load_migrations()[:16])
+    for table, interval in (("klines_minutes", "1m"), ("klines_hours", "1h"), ("klines_seconds", "1s")):
+        empty.execute(VERSION_2_KLINES.format(table=table, interval=interval))
+    empty.execute(VERSION_2_DAYS)
+    empty.execute(VERSION_2_AMENDMENTS)
+    assert [each.label for each in migrate(empty, load_migrations()[:17]).applied] == ["0017_official"]
+    rows = empty.query('SELECT "interval" AS name, complete, official, source FROM klines ORDER BY open_time')
+    for name in ("1s", "1m", "1h"):
+        assert [tuple(row.values())[1:] for row in rows if row["name"] == name] == [
+            (True, False, "own"),
+            (False, True, "exchange"),
+            (False, True, "mixed"),
+            (False, False, "mixed"),
+            (False, False, "own"),
+            (False, False, "own"),
+        ]
+    days = empty.query("SELECT extract(day FROM day)::int AS day, bars, complete, official FROM symbol_days ORDER BY 1")
+    assert [tuple(row.values()) for row in days] == [
+        (1, 24, 17, 3),  # its klines are gone: 20 were called complete, and 3 of the 24 were not from trades alone
+        (2, 24, 24, 0),
+        (3, 24, 0, 24),
+        (9, 5, 1, 2),
+    ]
+    noted = empty.query(
+        "SELECT complete, official, replaced_complete AS one, replaced_official AS two FROM amendments"
+        " ORDER BY open_time"
+    )
+    assert [tuple(row.values()) for row in noted] == [
+        (True, False, False, False),
+        (False, True, True, False),
+        (False, True, False, True),
+        (False, False, None, None),
+    ]
+    (counted,) = empty.query("SELECT complete, official, missing FROM scoreboard WHERE day = '2026-03-09Z'")
+    assert tuple(counted.values()) == (1, 2, 19)
+    (why, _) = empty.query("SELECT why FROM klines_amended ORDER BY open_time LIMIT 2")
+    assert why == {"why": "official rows took the place of missing trades"}
+
+
+def test_the_columns_say_what_complete_and_official_mean(empty: Database) -> None:
+    migrate(empty)
+    said = empty.query(
+        "SELECT class.relname AS name, column_.attname AS column, col_description(class.oid, column_.attnum) AS text"
+        " FROM pg_class AS class JOIN pg_attribute AS column_ ON column_.attrelid = class.oid"
+        " WHERE column_.attname IN ('complete', 'official')"
+        " AND class.relname IN ('klines', 'klines_seconds', 'klines_minutes', 'klines_hours', 'klines_days',"
+        " 'symbol_days', 'scoreboard', 'klines_completeness')"
+    )
+    assert len(said) == 16
+    for row in said:
+        assert ("exchange''s word" if row["column"] == "official" else "own trade ids").replace("''", "'") in row[
+            "text"
+        ]
 
 
 def test_a_row_that_no_class_would_take_stops_the_move_and_stays(empty: Database) -> None:

@@ -47,7 +47,7 @@ def test_a_closed_bar_is_over(closed: int, revision: int, complete: int) -> None
     [
         (b"BTCUSDT:7m", VALUE, "7m"),
         (b"BTCUSDT", VALUE, "BTCUSDT"),
-        (b"BTCUSDT:1m", b"1,2,3", "3 parts instead of 15"),
+        (b"BTCUSDT:1m", b"1,2,3", "3 parts instead of 16"),
         (b"BTCUSDT:1m", VALUE.replace(b"2.0", b"NaN"), "not a plain decimal"),
         (b"BTCUSDT:1m", VALUE.replace(b"1721329440000", b"soon"), "open time"),
         (b"BTCUSDT:1M", VALUE.replace(b"1721329440000", b"9" * 30), "open time"),

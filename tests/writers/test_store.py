@@ -121,7 +121,7 @@ def test_restarts_in_the_middle_of_the_work_lose_and_double_nothing(
         eventually(lambda: settled(streams), 60)
         assert writer.stop() == 0
     assert stored(database) == minutes(1500)
-    assert [each.replaced for each in amendments(database)] == [(1, 1, 0)] * 1500
+    assert [each.replaced for each in amendments(database)] == [(1, 1, 0, 0)] * 1500
 
 
 @contextmanager

@@ -32,7 +32,7 @@ def bars(interval: str, numbers: Sequence[int], **changes: Any) -> list[Kline]:
 
 
 def counted(database: Database, source: str, where: str = "true") -> dict[tuple[str, str, int], tuple[int, ...]]:
-    """(symbol, interval, days after DAY) → expected, bars, complete, amended, own."""
+    """(symbol, interval, days after DAY) → expected, bars, complete, amended, own, official."""
     rows = database.query(f"SELECT * FROM {source} WHERE {where}")
     return {
         (row["symbol"], row["interval"], (row["day"] - DAY).days): (
@@ -41,6 +41,7 @@ def counted(database: Database, source: str, where: str = "true") -> dict[tuple[
             row["complete"],
             row["amended"],
             row["own"],
+            row["official"],
         )
         for row in rows
     }
@@ -81,10 +82,10 @@ def test_no_bar_at_all_has_no_latest_one(database: Database) -> None:
 def test_completeness_counts_what_is_there(database: Database) -> None:
     upsert(database, bars("1h", range(20)))
     upsert(database, bars("1h", [20, 21], complete=0))
-    upsert(database, bars("1h", [22], revision=2, source="mixed"))
+    upsert(database, bars("1h", [22], revision=2, source="mixed", complete=0, official=1))
     upsert(database, bars("1h", [23], revision=0, complete=0))
     upsert(database, bars("1d", [0]))
-    expected = {("BTCUSDT", "1h", 0): (24, 23, 21, 1, 22), ("BTCUSDT", "1d", 0): (1, 1, 1, 0, 1)}
+    expected = {("BTCUSDT", "1h", 0): (24, 23, 20, 1, 22, 1), ("BTCUSDT", "1d", 0): (1, 1, 1, 0, 1, 0)}
     assert counted(database, "klines_completeness") == expected
     assert counted(database, "completeness('2026-03-02Z', '2026-03-03Z')") == expected
     assert counted(database, "completeness('2026-03-03Z', '2026-03-04Z')") == {}
@@ -170,7 +171,7 @@ def test_symbol_days_go_on_for_a_series_that_fell_silent(database: Database) -> 
 
 
 def test_the_scoreboard_sets_what_is_there_beside_what_was_audited(database: Database) -> None:
-    upsert(database, bars("1h", range(22)))
+    upsert(database, [*bars("1h", range(20)), *bars("1h", [20, 21], source="exchange", complete=0, official=1)])
     database.query("SELECT refresh_symbol_days(%(day)s, %(day)s)", {"day": DAY + timedelta(hours=1)})
     database.execute("INSERT INTO audits VALUES ('BTCUSDT', %(day)s, '1h', 22, 19, 1, 1, 1, 0, 0, now())", {"day": DAY})
     database.execute("INSERT INTO audits VALUES ('GONEUSDT', %(day)s, '1h', 2, 0, 0, 0, 0, 1, 1, now())", {"day": DAY})
@@ -187,6 +188,7 @@ def test_the_scoreboard_sets_what_is_there_beside_what_was_audited(database: Dat
         "expected",
         "bars",
         "complete",
+        "official",
         "missing",
         "audited",
         "exact",
@@ -201,8 +203,8 @@ def test_the_scoreboard_sets_what_is_there_beside_what_was_audited(database: Dat
         "SELECT * FROM scoreboard WHERE \"interval\" = '1h' AND day = %(day)s ORDER BY symbol", {"day": DAY}
     )
     assert [tuple(row[name] for name in names) for row in rows] == [
-        ("BTCUSDT", 24, 22, 22, 2, 22, 19, 1, 1, 1, 0, 0, 1),
-        ("GONEUSDT", 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 1, 0),
+        ("BTCUSDT", 24, 22, 20, 2, 2, 22, 19, 1, 1, 1, 0, 0, 1),
+        ("GONEUSDT", 0, 0, 0, 0, 0, 2, 0, 0, 0, 0, 1, 1, 0),
     ]
 
 
@@ -293,7 +295,7 @@ def test_times_of_a_bar_are_utc_days_whatever_the_session_says(database: Databas
     upsert(database, bars("1h", range(24)))
     with database.transaction():
         database.execute("SET LOCAL TimeZone = 'Asia/Tokyo'")
-        assert counted(database, "klines_completeness") == {("BTCUSDT", "1h", 0): (24, 24, 24, 0, 24)}
+        assert counted(database, "klines_completeness") == {("BTCUSDT", "1h", 0): (24, 24, 24, 0, 24, 0)}
 
 
 def test_a_bar_of_another_class_is_refused(database: Database) -> None:

@@ -1,7 +1,7 @@
 // The bars of one series as the page knows them, by open time. Pure: rows of the API and events go in.
 //
-// A bar is an object with the fields of the API. What an event does not tell (complete, source, ids of aggTrades) is
-// undefined until the API is asked.
+// A bar is an object with the fields of the API. What an event does not tell (complete, official, source, ids of
+// aggTrades) is undefined until the API is asked.
 
 /** Whether `fresh` may take the place of `known`. */
 function supersedes(fresh, known) {

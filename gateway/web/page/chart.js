@@ -213,7 +213,7 @@ export class Chart {
   #colors = {};
 
   #paint() {
-    for (const name of ["up", "down", "unproven", "line", "ink-2", "up-soft", "down-soft"]) this.#colors[name] = this.#color(name);
+    for (const name of ["up", "down", "unproven", "official", "line", "ink-2", "up-soft", "down-soft"]) this.#colors[name] = this.#color(name);
     if (!this.#chart) return;
     const { up, down, line } = this.#colors;
     this.#chart.applyOptions({
@@ -230,7 +230,8 @@ export class Chart {
     const time = bar.open_time / 1000;
     if (bar.missing) return { time };
     const candle = { time, open: Number(bar.open), high: Number(bar.high), low: Number(bar.low), close: Number(bar.close) };
-    if (bar.closed && bar.complete === false) candle.color = candle.wickColor = this.#colors.unproven;
+    if (bar.closed && bar.official) candle.color = candle.wickColor = this.#colors.official;
+    else if (bar.closed && bar.complete === false) candle.color = candle.wickColor = this.#colors.unproven;
     return candle;
   }
 

@@ -3,15 +3,20 @@
 import { byId, make } from "./dom.js";
 import { decimal, direction, percent, utc, whole } from "./format.js";
 
+const revised = (bar) => (bar.revision > 1 ? ` · revision ${bar.revision}` : "");
+
 /** How far a bar can be trusted, in a word, and why in a sentence. */
 export function standing(bar) {
   if (!bar.closed) return { kind: "open", word: "in progress", why: "Its values change until it closes." };
   if (bar.complete === undefined) return { kind: "open", word: "just closed", why: "Its provenance is being requested." };
+  if (bar.official) {
+    return { kind: "official", word: `official${revised(bar)}`, why: "Nothing is missing, on the exchange's word: its own klines stand for the bar or for a part of it. No trade id proves it." };
+  }
   if (!bar.complete) {
     return { kind: "unproven", word: "not proven complete", why: "It closed by the clock, or trades in it are missing." };
   }
   if (bar.revision > 1) {
-    return { kind: "good", word: `complete · revision ${bar.revision}`, why: "Late trades changed it after its first final." };
+    return { kind: "good", word: `complete${revised(bar)}`, why: "Late trades changed it after its first final." };
   }
   return { kind: "good", word: "complete", why: "The ids of its trades prove that none is missing." };
 }
@@ -29,9 +34,12 @@ function values(bar) {
   ];
 }
 
+const answer = (bar, told) => (bar.closed ? (told === undefined ? "…" : told ? "yes" : "no") : "not yet");
+
 function provenance(bar) {
   return [
-    ["Complete", bar.closed ? (bar.complete === undefined ? "…" : bar.complete ? "yes" : "no") : "not yet"],
+    ["Complete", answer(bar, bar.complete)],
+    ["Official", answer(bar, bar.official)],
     ["Revision", String(bar.revision)],
     ["Source", SOURCES[bar.source] ?? (bar.source || "live state")],
     ["Trade ids", ids(bar.first_trade_id, bar.last_trade_id)],

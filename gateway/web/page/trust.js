@@ -54,7 +54,7 @@ export const openGaps = (status) =>
 function gaps(status, found) {
   const title = "Gaps";
   const open = Math.max(openGaps(status), found?.length ?? 0);
-  if (open) return { level: "warn", title, text: `${count(open, "gap is", "gaps are")} open; bars with a gap are not marked complete.` };
+  if (open) return { level: "warn", title, text: `${count(open, "gap is", "gaps are")} open; bars with a gap are not marked complete or official.` };
   return { level: "good", title, text: "No trade is known to be missing." };
 }
 
@@ -87,14 +87,14 @@ export function checks(status, gapsOpen, found) {
 
 export const VERDICTS = {
   good: ["The data can be trusted", "Everything runs, nothing is missing, and no error was found."],
-  warn: ["Trust with reservations", "Bars that are marked complete are right; see below what is missing."],
+  warn: ["Trust with reservations", "Bars that are marked complete lack no trade; see below what is missing."],
   bad: ["Do not rely on this now", "The data may be old or wrong; see below why."],
 };
 
 // ---- the scoreboard
 
 const SUMS = [
-  "expected", "bars", "complete", "amended", "missing", "audited", "exact", "edge_shift", "exchange_gap", "local_gap", "late",
+  "expected", "bars", "complete", "official", "amended", "missing", "audited", "exact", "edge_shift", "exchange_gap", "local_gap", "late",
   "unexplained", "open_findings",
 ];
 
@@ -108,7 +108,7 @@ export function totalOf(rows) {
 /** How bad a row of the scoreboard is. */
 export function levelOf(row) {
   if (row.unexplained) return "bad";
-  return row.open_findings || row.local_gap || row.complete < row.expected ? "warn" : "good";
+  return row.open_findings || row.local_gap || row.complete + row.official < row.expected ? "warn" : "good";
 }
 
 /** The level of the whole scoreboard, its title, and a sentence. */
@@ -117,16 +117,21 @@ export function boardVerdict(total) {
     return ["bad", "Something is unexplained", `${count(total.unexplained, "bar differs", "bars differ")} from the exchange's own, and nothing explains it.`];
   }
   if (levelOf(total) === "warn") {
-    const unproven = total.expected - total.complete - total.missing;
+    const unproven = total.expected - total.complete - total.official - total.missing;
     const parts = [
       total.missing && count(total.missing, "bar is missing", "bars are missing"),
-      unproven > 0 && count(unproven, "bar is not proven", "bars are not proven"),
+      unproven > 0 && count(unproven, "bar may lack trades", "bars may lack trades"),
       total.local_gap && count(total.local_gap, "bar waits for repair", "bars wait for repair"),
       total.open_findings && count(total.open_findings, "finding stands", "findings stand"),
     ].filter(Boolean);
-    return ["warn", "True as far as it is complete", `${parts.join(", ")}.`];
+    return ["warn", "True as far as it goes", `${parts.join(", ")}.`];
   }
   if (!total.expected) return ["off", "Not counted yet", "What is audited is the exchange's own or explained; how many bars should be there is counted every few minutes."];
-  if (!total.audited) return ["off", "Complete, but not audited", "Every bar is there; none was compared with the exchange's own yet."];
-  return ["good", "Complete and confirmed", "Every bar is there, and every audited one is the exchange's own or explained."];
+  const told = total.official ? ` ${count(total.official, "bar is", "bars are")} official: no trade id proves ${total.official === 1 ? "it" : "them"}, the exchange's own klines do.` : "";
+  if (!total.audited) {
+    const title = told ? "Nothing is missing, not audited" : "Complete, but not audited";
+    return ["off", title, `Every bar is there; none was compared with the exchange's own yet.${told}`];
+  }
+  const title = told ? "Nothing is missing, confirmed" : "Complete and confirmed";
+  return ["good", title, `Every bar is there, and every audited one is the exchange's own or explained.${told}`];
 }

@@ -12,6 +12,7 @@ const ALL = "all";
 
 const COLUMNS = [
   ["Expected", (row) => whole(row.expected)], ["Complete", (row) => part(row.complete, row.expected)],
+  ["Official", (row) => part(row.official, row.expected)],
   ["Missing", (row) => whole(row.missing)], ["Audited", (row) => part(row.audited, row.expected)],
   ["Exact", (row) => part(row.exact, row.audited)], ["Unexplained", (row) => whole(row.unexplained)],
   ["Open", (row) => whole(row.open_findings)], ["Local gap", (row) => whole(row.local_gap)],
@@ -157,7 +158,8 @@ const line = (row, ...first) => ({
 });
 
 const tiles = (total) => tileList([
-  ["Bars expected", whole(total.expected)], ["Complete", part(total.complete, total.expected)], ["Missing", whole(total.missing)],
+  ["Bars expected", whole(total.expected)], ["Complete", part(total.complete, total.expected)],
+  ["Official", part(total.official, total.expected)], ["Missing", whole(total.missing)],
   ["Audited", part(total.audited, total.expected)], ["Exact", part(total.exact, total.audited)],
   ["Explained", whole(total.edge_shift + total.exchange_gap)], ["Unexplained", whole(total.unexplained)],
   ["Open findings", whole(total.open_findings)],

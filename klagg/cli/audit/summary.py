@@ -27,6 +27,7 @@ SUMS: Final = (
     "expected",
     "bars",
     "complete",
+    "official",
     "amended",
     "missing",
     "audited",
@@ -89,12 +90,13 @@ def _date(day_ms: int) -> str:
 
 
 def _table(first: str, rows: Sequence[Row]) -> list[str]:
-    """Lines in columns: what they are about, their sums, and how much is complete and confirmed."""
-    heads = [first, *_HEADS.values(), "complete %", "exact %"]
+    """Lines in columns: what they are about, their sums, and how much is complete, official and confirmed."""
+    heads = [first, *_HEADS.values(), "complete %", "official %", "exact %"]
     lines = [heads]
     for row in rows:
-        parts = (_percent(row["complete"], row["expected"]), _percent(row["exact"], row["audited"]))
-        lines.append([row[first], *(str(row[name]) for name in SUMS), *parts])
+        shares = [_percent(row[name], row["expected"]) for name in ("complete", "official")]
+        shares.append(_percent(row["exact"], row["audited"]))
+        lines.append([row[first], *(str(row[name]) for name in SUMS), *shares])
     widths = [max(len(line[at]) for line in lines) for at in range(len(heads))]
     texts = [[text.rjust(width) for text, width in zip(line, widths, strict=True)] for line in lines]
     return ["  ".join([line[0].ljust(widths[0]), *text[1:]]) for line, text in zip(lines, texts, strict=True)]

@@ -147,9 +147,9 @@ def _process_table(processes: Sequence[ProcessLine], width: int) -> Table:
 
 
 def _kline_table(klines: Sequence[Kline], width: int) -> Table:
-    columns = ["symbol", "interval", "open time", "open", "high", "low", "close", "volume", "trades", "complete"]
+    columns = ["symbol", "interval", "open time", "open", "high", "low", "close", "volume", "trades", "standing"]
     if width < WIDE:
-        columns = ["symbol", "interval", "open time", "close", "volume", "trades", "complete"]
+        columns = ["symbol", "interval", "open time", "close", "volume", "trades", "standing"]
     table = Table(
         expand=True, box=None, padding=(0, 1), header_style="bold", title="latest finals", title_justify="left"
     )
@@ -158,7 +158,7 @@ def _kline_table(klines: Sequence[Kline], width: int) -> Table:
         table.add_column(name, justify="right" if right else "left", no_wrap=True, overflow="ellipsis")
     for kline in klines:
         opened = moment(kline.open_time)[0 if width >= WIDE else len("2026-") : -len(":00")]
-        cells = {"open time": opened, "complete": "yes" if kline.complete else "no"}
+        cells = {"open time": opened}
         table.add_row(*(cells.get(name) or str(getattr(kline, name)) for name in columns))
     if not klines:
         table.add_row("none yet: the first bars close at the end of this minute")
@@ -176,6 +176,6 @@ def plain(snapshot: ScreenState) -> list[str]:
         newest = snapshot.klines[0]
         lines.append(
             f"last kline {newest.symbol} {newest.interval} {moment(newest.open_time)} close {newest.close} "
-            f"volume {newest.volume} trades {newest.trades} complete {newest.complete}"
+            f"volume {newest.volume} trades {newest.trades} {newest.standing}"
         )
     return lines
