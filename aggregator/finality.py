@@ -1,8 +1,9 @@
 """Finality: which bars are published at a tick, and as what.
 
-A bar is *proven* when a trade at or after the next bar's open has been seen and no gap taints it; a proven bar is
-final with complete=1. Otherwise it is *closed by the clock* after a grace, with complete=0, and *confirmed* under the
-same revision once it is proven. A late or repaired trade *amends*: one revision more, and a changed close is carried on
+A bar is *whole* when a trade at or after the next bar's open has been seen and no gap taints it, or official rows stand
+for what is missing; a whole bar is final with complete=1, or with official=1 where official rows stand for a part
+(`aggregator.encoding`). Otherwise it is *closed by the clock* after a grace, with neither, and *confirmed* under the
+same revision once it is whole. A late or repaired trade *amends*: one revision more, and a changed close is carried on
 into the empty bars that follow. All of this is decided over arrays, for all symbols of an interval at once.
 """
 
@@ -29,14 +30,14 @@ AMENDED = "amended"
 class Published:
     """N bars of one interval that go out at this tick for one reason: rows and slots of the ring.
 
-    `complete` is their state now, `was_waiting` whether an unproven version was out before.
+    `whole` is their state now, `was_waiting` whether a version that may lack trades was out before.
     """
 
     reason: str
     interval: int
     rows: Ints
     slots: Ints
-    complete: Bools
+    whole: Bools
     was_waiting: Bools
 
 

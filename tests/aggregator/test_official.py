@@ -329,6 +329,6 @@ def test_a_listing_whose_first_trades_were_missed_begins_with_the_exchanges_firs
     for row in official:
         assert nine(found["BTCUSDT", "1m", int(str(row[0]))]) == nine_of(row)
     standings = [found[key].standing for key in sorted(found)]
-    assert standings == ["official", "official", "official", "complete", "complete"]
+    assert standings == ["official", "official", "official", "official", "complete"], "in the fourth the gap ends"
     five = newest(klines(said))["BTCUSDT", "5m", T0]
     assert (five.trades, five.standing, five.source) == (3, "official", "exchange")

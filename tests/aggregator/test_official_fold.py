@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import pytest
 
+from klagg.intervals import HOUR_MS, interval
 from tests.aggregator.kit import T0, feed, klines, new_core, newest, tick, trade
 from tests.aggregator.officialkit import MINUTE, exchange_rows, send
 
@@ -103,3 +104,30 @@ def test_an_official_part_of_a_longer_bar_does_not_prove_the_price_behind_a_gap_
     feed(core, [rows[2]], ids="trade")
     said.append(tick(core, T0 + 10 * MINUTE + 21_000))
     assert (newest(klines(said))[empty].close, newest(klines(said))[empty].complete) == ("6", 1)
+
+
+@pytest.mark.parametrize("missing_counts", [False, True], ids=["the same values", "a trade more"])
+def test_a_longer_bar_stays_official_when_its_covered_minute_is_forgotten(missing_counts: bool) -> None:
+    """Covered minutes are forgotten behind the window; the hour that holds one is no own proof all the same."""
+    hour = interval("1h")
+    start = hour.open_time(T0) + HOUR_MS
+    core = new_core("1m", "1h", window_minutes=10)
+    rows = [trade(each, start + (each - 2) * 20_000, str(each)) for each in range(1, 370)]
+    seen = [row for row in rows if row.id != 6]
+    said = []
+    for minute in range(123):
+        time_ms = start + minute * MINUTE
+        feed(core, [row for row in seen if time_ms - MINUTE <= row.time < time_ms])
+        said.append(tick(core, time_ms))
+        if minute == 3:
+            official = exchange_rows(rows if missing_counts else seen, "1m", start + MINUTE, start + 2 * MINUTE)
+            send(core, "BTCUSDT", "1m", official)
+        if minute == 50:
+            assert not core.ledger.coverage.ranges, "it is older than the window"
+    found = newest(klines(said))
+    first, second = (found["BTCUSDT", "1h", start + at * HOUR_MS] for at in (0, 1))
+    assert (first.standing, first.source, first.trades) == ("official", "mixed", 179 + missing_counts)
+    assert (second.standing, second.source) == ("complete", "own")
+    minutes = {(found["BTCUSDT", "1m", start + at * MINUTE].standing, at) for at in range(60)}
+    assert {at for standing, at in minutes if standing == "official"} == {1}
+    assert found["BTCUSDT", "1m", start + MINUTE].source == ("exchange" if missing_counts else "mixed")

@@ -72,7 +72,7 @@ def at(number: int) -> int:
 async def test_klines_come_with_their_provenance(
     redis_url: str, database_url: str, database: Database, teller: Teller
 ) -> None:
-    told_by_exchange = {"revision": 2, "source": "mixed", "complete": 0, "official": 1}
+    told_by_exchange: dict[str, Any] = {"revision": 2, "source": "mixed", "complete": 0, "official": 1}
     upsert(database, [kline(open_time=at(0)), kline(open_time=at(1), **told_by_exchange)])
     teller.tell({BTC: {"open_time": at(2), **FINAL}})
     teller.tell({BTC: {"open_time": at(3)}})

@@ -7,6 +7,7 @@ import importlib.util
 import io
 import json
 from decimal import Decimal
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,7 @@ from gateway.history import kline_of
 from gateway.openapi import KLINE_FIELDS
 from klagg.intervals import INTERVALS
 from klagg.kline import Kline
+from klagg.recordings import open_klines
 from tests.gateway.kit import MINUTE_MS, NOW_MS, bar, kline
 
 ROWS = [kline(open_time=NOW_MS + number * MINUTE_MS, trades=number) for number in range(5)]
@@ -86,3 +88,17 @@ def test_arrow_and_parquet_hold_the_same_rows(name: str) -> None:
 
 def test_every_format_has_its_type() -> None:
     assert set(MEDIA) == {"csv", "json", "arrow", "parquet"}
+
+
+def test_a_file_with_and_one_without_official_are_read_alike(tmp_path: Path) -> None:
+    """Files that an older klagg wrote lack the column."""
+    told = kline(open_time=NOW_MS + 5 * MINUTE_MS, complete=0, official=1, source="exchange")
+    lines = written("csv", [*ROWS, told]).decode().splitlines()
+    at = lines[0].split(",").index("official")
+    new, old = tmp_path / "new.csv", tmp_path / "old.csv"
+    new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    cells = [line.split(",") for line in lines]
+    old.write_text("".join(f"{','.join([*row[:at], *row[at + 1 :]])}\n" for row in cells), encoding="utf-8")
+    found = [list(open_klines(str(path), "BTCUSDT", "1m")) for path in (new, old)]
+    assert found[0] == found[1]
+    assert len(found[0]) == 6

@@ -154,7 +154,7 @@ def board(**changes: Any) -> dict[str, Any]:
         ("official", "amended", "missing", "edge_shift", "exchange_gap", "local_gap", "late", "unexplained"), 0
     )
     whole = dict.fromkeys(("expected", "bars", "complete", "audited", "exact"), 10)
-    return {**zeros, **whole, "open_findings": 0, "counted_at": 5, "audited_at": None, **changes}
+    return {**zeros, **whole, "official": 0, "open_findings": 0, "counted_at": 5, "audited_at": None, **changes}
 
 
 async def test_the_verdict_of_the_scoreboard(page: Page) -> None:

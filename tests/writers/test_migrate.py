@@ -430,7 +430,9 @@ def test_the_schema_on_the_community_edition() -> None:
     assert found["chunks_compressed"] >= 3
     assert found["bars"] == found["bars_after"] > 50_000
     assert found["amended"] == 50
-    assert found["rolled_up"] == {"days": 18, "bars": 18 * 1440}
+    assert found["rolled_up"] == {"days": 18, "bars": 18 * 1440, "official": 18 * 24}
+    assert found["told"]["official"] > 900
+    assert sum(found["told"].values()) == found["bars"]
 
 
 def test_a_role_that_may_not_create_roles_is_told_that_there_is_no_reader(plain: PlainPostgres) -> None:
