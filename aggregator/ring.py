@@ -290,9 +290,9 @@ class Ring:
             prices[rows, slots] = closes
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
-        """Multiply one symbol's prices and quantities by ten to these powers.
+        """Multiply one symbol's prices and quantities by ten to these powers, which may be negative.
 
-        ArithmeticOverflow, and nothing is changed, if a value does not fit.
+        ArithmeticOverflow, and nothing is changed, if a value does not fit, or would lose a decimal.
         """
         sums = {"volume": qty_decimals, "taker_buy_volume": qty_decimals}
         quotes = dict.fromkeys(("quote_volume", "taker_buy_quote_volume"), price_decimals + qty_decimals)
@@ -304,15 +304,19 @@ class Ring:
 
 
 def check_multiply(columns: Iterable[tuple[Ints, int]]) -> None:
-    """ArithmeticOverflow unless every column's values times ten to its power fit 62 bits."""
+    """ArithmeticOverflow unless every column's values times ten to its power are integers of at most 62 bits."""
     for values, decimals in columns:
-        if int(values.max(initial=0)) * 10**decimals > SUM_MAX:
+        if decimals < 0 and (values % 10**-decimals).any():
+            raise ArithmeticOverflow(f"a bar's value needs all its decimals: {-decimals} of them cannot go")
+        if decimals > 0 and int(values.max(initial=0)) * 10**decimals > SUM_MAX:
             raise ArithmeticOverflow(f"a bar's value times 10^{decimals} does not fit 62 bits: no scale can be raised")
 
 
 def multiply(values: Ints, decimals: int) -> None:
     """Checked values times ten to a power, in place; the power itself may be beyond 64 bits where all are zero."""
-    if values.any():
+    if values.any() and decimals < 0:
+        values //= 10**-decimals
+    elif values.any():
         values *= 10**decimals
 
 

@@ -14,10 +14,8 @@ from operator import gt, itemgetter
 from typing import Any, Final, NoReturn
 
 from ingest.layout import Layout, layout_of
-from klagg.arrays import INT64_MAX
 from klagg.binance.endpoints import Endpoint
-from klagg.decimals import checked
-from klagg.errors import BadDecimal
+from klagg.row_rules import NUMBER, PRICE, QUANTITY, shown, trade_counts, trade_problem
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
 
 # Kinds of rejection.
@@ -60,6 +58,7 @@ Columns = tuple[Sequence[str], ...]
 
 _AGG_FIELDS = itemgetter("e", "s", "a", "p", "q", "f", "l", "T", "m")
 _TRADE_FIELDS = itemgetter("e", "s", "t", "p", "q", "T", "m")
+_BY_PROBLEM: Final = {PRICE: BAD_PRICE, QUANTITY: BAD_QTY, NUMBER: BAD_NUMBER}
 _BITS: Final = {"true": "1", "false": "0"}
 _TIME: Final = TRADE_COLUMNS.index("time")
 
@@ -218,49 +217,34 @@ def _no_constant(name: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
 
 
-def _shown(value: Any) -> str:
-    """A value for a sentence: short, and without a look into what may be nested deeply."""
-    if value is None or isinstance(value, str | int | float):
-        return repr(value)[:40]
-    return "an object" if isinstance(value, dict) else "an array"
-
-
 def _reply(message: dict[str, Any]) -> Reply | None:
     """The reply to a client message: `{"result": null, "id": 1}`, or one of the exchange's two shapes of error."""
     if message.get("result", ...) is None and "id" in message:
         return Reply("")
     error = message.get("error", message)
     if isinstance(error, dict) and "code" in error and "msg" in error:
-        return Reply(f"code {_shown(error['code'])}: {_shown(error['msg'])}")
+        return Reply(f"code {shown(error['code'])}: {shown(error['msg'])}")
     return None
 
 
 def _trade(event: dict[str, Any], rules: Rules, now_ms: int, frame: bytes) -> Row | Rejection:
     """The trade that an event is, or the first thing that is wrong with it."""
     if event.get("e") != rules.source:
-        return Rejection(UNKNOWN_EVENT, f"the event is {_shown(event.get('e'))}, not {rules.source}", frame)
+        return Rejection(UNKNOWN_EVENT, f"the event is {shown(event.get('e'))}, not {rules.source}", frame)
     if not _is_one(event.get("st", 1)):
         return Rejection(COIN_MARGINED, "st is not 1", frame)
     try:
         symbol, trade_id, price, qty, first, last, time_ms, maker = _values(event, rules.source)
     except KeyError as missing:
         return Rejection(MISSING_FIELD, f"the event lacks {missing}", frame)
-    counts = rules.source == "aggTrade" or _is_counted(event.get("X", "MARKET"))
+    counted = rules.source == "aggTrade" or _is_counted(event.get("X", "MARKET"))
     if not isinstance(symbol, str) or symbol not in rules.symbols:
-        return Rejection(BAD_SYMBOL, f"not a symbol of this line: {_shown(symbol)}", frame)
-    if reason := _decimal_problem(price, above_zero=counts):
-        return Rejection(BAD_PRICE, reason, frame)
-    if reason := _decimal_problem(qty, above_zero=False):
-        return Rejection(BAD_QTY, reason, frame)
-    if any(type(value) is not int or not 0 <= value <= INT64_MAX for value in (trade_id, first, last, time_ms)):
-        return Rejection(BAD_NUMBER, "an id or the time is not a whole number from 0 to 2^63 - 1", frame)
-    if type(maker) is not bool:
-        return Rejection(BAD_NUMBER, "m is neither true nor false", frame)
-    if first > last:
-        return Rejection(BAD_NUMBER, "f is above l", frame)
+        return Rejection(BAD_SYMBOL, f"not a symbol of this line: {shown(symbol)}", frame)
+    if problem := trade_problem(trade_id, price, qty, first, last, time_ms, maker, counted_kind=counted):
+        return Rejection(_BY_PROBLEM[problem.what], problem.reason, frame)
     if time_ms > now_ms + rules.future_ms_max:
         return Rejection(FUTURE, f"T is {time_ms - now_ms} ms ahead of the exchange's clock", frame)
-    return symbol, trade_id, price, qty, first, last, time_ms, maker, counts
+    return symbol, trade_id, price, qty, first, last, time_ms, maker, trade_counts(qty, counted_kind=counted)
 
 
 def _values(event: dict[str, Any], source: str) -> tuple[Any, ...]:
@@ -279,21 +263,6 @@ def _is_one(value: Any) -> bool:
 def _is_counted(kind: Any) -> bool:
     """Whether klines count a fill of this `X`; older recordings have none, and there all fills count."""
     return isinstance(kind, str) and kind in COUNTED
-
-
-def _decimal_problem(value: Any, *, above_zero: bool) -> str:
-    """Why a price or quantity is unusable, "" if it is usable.
-
-    A price of 0 is refused where klines count the fill: it would be the low of its bar. Binance writes 0 for fills of
-    kind NA, and those are not counted. A quantity of 0 adds nothing and keeps the ids contiguous, so it may pass.
-    """
-    if not isinstance(value, str):
-        return f"not a text: {_shown(value)}"
-    try:
-        checked(value)
-    except BadDecimal as bad:
-        return str(bad)[:100]
-    return "zero" if above_zero and not value.strip("0.") else ""
 
 
 def _layout_among(frames: Sequence[bytes], rules: Rules) -> Layout | None:

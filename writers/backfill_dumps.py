@@ -11,19 +11,20 @@ import re
 from collections.abc import Generator, Iterator
 from contextlib import closing
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from klagg.arrays import Ints
-from klagg.errors import KlaggError, RecordingError
+from klagg.decimals import parse_column, parse_integers
+from klagg.errors import ContractError, KlaggError, RecordingError
 from klagg.intervals import EVER_MS, Interval
-from klagg.kline import DECIMAL_FIELDS
+from klagg.kline import DECIMAL_FIELDS, NINE_VALUES
 from klagg.recordings.files import open_bytes
 from klagg.recordings.klines import open_klines
-from klagg.recordings.model import OfficialKline
+from klagg.recordings.model import OfficialKline, RefusedRow
+from klagg.row_rules import kline_problem, possible_klines
 from writers.backfill_parts import (
     BAD_KEPT_MAX,
     OTHER_KINDS,
@@ -50,6 +51,9 @@ _LINE: Final = re.compile(
     rf"{_NUMBER},{_NUMBER}(?:,[^,\n]*)?\r?$",
     re.ASCII | re.MULTILINE,
 )
+_PLACES: Final = dict(zip(DECIMAL_FIELDS, (1, 2, 3, 4, 5, 7, 9, 10), strict=True))
+"""The columns of the decimals by name."""
+
 _PLAIN: Final = re.compile(r"[0-9]+(?:\.[0-9]+)?", re.ASCII)
 
 
@@ -211,19 +215,19 @@ def _checked(lines: bytes, part: Part) -> Block:
     rows: list[OfficialRow] = _LINE.findall(lines.decode("latin-1"))
     if len(rows) != lines.count(b"\n") + (not lines.endswith(b"\n")):
         raise _NotStandard
-    columns = list(zip(*rows, strict=True))
-    opens, closes = (np.fromiter(map(int, columns[at]), np.int64, len(rows)) for at in (0, 6))
-    # Reading decimals as floats keeps their order; equal floats of different decimals pass, which does no harm.
-    opened, high, low, close = (np.fromiter(map(float, columns[at]), np.float64, len(rows)) for at in (1, 2, 3, 4))
+    columns = [",".join(column).encode() for column in zip(*rows, strict=True)]
+    try:
+        opens, closes, trades = (parse_integers(columns[at], len(rows)) for at in (0, 6, 8))
+        decimals = {name: parse_column(columns[at], len(rows)) for name, at in _PLACES.items()}
+    except ContractError:
+        raise _NotStandard from None
     buckets = part.interval.buckets_of(opens)
     good = (
         (part.interval.opens_of(buckets) == opens)
         & (part.interval.opens_of(buckets + 1) - 1 == closes)
         & (opens >= part.span[0])
         & (opens < part.span[1])
-        & (low > 0)
-        & (low <= np.minimum(opened, close))
-        & (np.maximum(opened, close) <= high)
+        & possible_klines(decimals, trades)
     )
     if not good.all() or (np.diff(opens) <= 0).any():
         raise _NotStandard
@@ -260,10 +264,10 @@ def _good_rows(part: Part, faults: Faults) -> Iterator[OfficialKline]:
     assert part.path is not None
     before_ms = -1
     waiting: tuple[int, OfficialKline] | None = None
-    bad: list[tuple[int, str]] = []
+    refused: list[RefusedRow] = []
 
     def given() -> Iterator[tuple[int, OfficialKline] | None]:
-        yield from open_klines(part.path or "", part.symbol, part.interval.name).numbered(lambda *row: bad.append(row))
+        yield from open_klines(part.path or "", part.symbol, part.interval.name).numbered(refused.append)
         yield None
 
     for row in given():
@@ -278,9 +282,9 @@ def _good_rows(part: Part, faults: Faults) -> Iterator[OfficialKline]:
             else:
                 yield kline
                 before_ms = opened
-        for line, why in bad:
-            faults.add(line, why, -1, before_ms)
-        bad.clear()
+        for each in refused:
+            faults.add(each.number, each.reason, -1 if each.open_ms is None else each.open_ms, before_ms)
+        refused.clear()
         waiting = row
 
 
@@ -306,11 +310,7 @@ def _row_of(kline: OfficialKline, bars: Interval) -> OfficialRow:
 
 def problem(kline: OfficialKline, part: Part, before_ms: int) -> str:
     """Why a row, behind one that opened at `before_ms`, cannot be of a part; empty if it can."""
-    bars, opened = part.interval, kline.open_time_ms
-    if bars.open_time(opened) != opened:
-        return f"open time {opened} is not where a bar of {bars.name} opens"
-    if kline.close_time_ms not in {None, bars.close_time(opened)}:
-        return f"close time {kline.close_time_ms} is not that of a bar of {bars.name} which opens at {opened}"
+    opened = kline.open_time_ms
     if not part.span[0] <= opened < part.span[1]:
         return f"open time {opened} is not of the time that the name of the file says"
     if opened <= before_ms:
@@ -321,9 +321,7 @@ def problem(kline: OfficialKline, part: Part, before_ms: int) -> str:
     for name in DECIMAL_FIELDS:
         if not _PLAIN.fullmatch(getattr(kline, name)):
             return f"{name.replace('_', ' ')} {getattr(kline, name)!r} is not written as the exchange writes decimals"
-    if kline.trades is not None and not 0 <= kline.trades < 10**18:
+    if kline.trades is not None and kline.trades >= 10**18:
         return f"trade count {kline.trades} cannot be"
-    prices = Decimal(kline.open), Decimal(kline.close)
-    if not 0 < Decimal(kline.low) <= min(prices) <= max(prices) <= Decimal(kline.high):
-        return f"open {kline.open}, high {kline.high}, low {kline.low}, close {kline.close} cannot be prices of one bar"
-    return ""
+    values = {name: getattr(kline, name) for name in NINE_VALUES}
+    return kline_problem(values, bars=part.interval, open_ms=opened, close_ms=kline.close_time_ms)

@@ -103,10 +103,12 @@ class HistoryRows:
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A part that could not be loaded to its end, and why, in one sentence."""
+    """A part that could not be loaded to its end, and why, in one sentence; or, with `row`, one row of it that cannot
+    be a kline, while the others are loaded."""
 
     part: Part
     reason: str
+    row: bool = False
 
 
 @dataclass(frozen=True, slots=True)

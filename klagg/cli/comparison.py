@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal, InvalidOperation
+from typing import Final
 
 import ujson
 
 from klagg.errors import BadDecimal
 from klagg.kline import DECIMAL_FIELDS, NINE_VALUES, Kline, Values, differences
-from klagg.recordings import OfficialKline
+from klagg.recordings import OfficialKline, RefusedRow
+
+REFUSED_SHOWN: Final = 20
 
 
 def number(text: str) -> Decimal:
@@ -29,6 +33,30 @@ def values_of_official(row: OfficialKline) -> Values:
     """The nine values of an official row, None where its file has no such column."""
     values = {name: getattr(row, name) for name in NINE_VALUES}
     return {name: number(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+class RefusedRows:
+    """Rows of recordings that cannot be what they should: the first are named on standard error, all are counted.
+
+    `uncounted` counts trades that count in no kline: of quantity 0, struck out, of a kind that klines leave out.
+    """
+
+    def __init__(self, command: str) -> None:
+        self._command = command
+        self.count = self.uncounted = 0
+
+    def __call__(self, row: RefusedRow) -> None:
+        """Refuse a row."""
+        self.count += 1
+        if self.count <= REFUSED_SHOWN:
+            print(f"klagg {self._command}: refused: {row}", file=sys.stderr)
+        elif self.count == REFUSED_SHOWN + 1:
+            print(f"klagg {self._command}: more rows are refused; the summary counts them", file=sys.stderr)
+
+    def summary(self) -> dict[str, int]:
+        """What a summary says of them: nothing where there are none."""
+        counts = {"refused": self.count, "uncounted": self.uncounted}
+        return {name: count for name, count in counts.items() if count}
 
 
 class ComparisonReport:
@@ -59,7 +87,7 @@ class ComparisonReport:
         elif verdict != "exact":
             print(f"{symbol} {open_time} {verdict}{': ' if fields else ''}{'; '.join(fields)}")
 
-    def conclude(self) -> int:
+    def conclude(self, refused: RefusedRows) -> int:
         """The summary as the last line; the exit code."""
-        print(ujson.dumps(self.counts))
-        return 1 if self.counts["different"] else 0
+        print(ujson.dumps({**self.counts, **refused.summary()}))
+        return 1 if self.counts["different"] or refused.count else 0

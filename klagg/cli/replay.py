@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import ujson
 
-from klagg.cli.comparison import ComparisonReport, values_of_kline, values_of_official
+from klagg.cli.comparison import ComparisonReport, RefusedRows, values_of_kline, values_of_official
 from klagg.errors import ConfigError
 from klagg.intervals import Interval, interval
 from klagg.kline import FIELDS, Kline
@@ -23,7 +23,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Folds recorded trades (WebSocket capture, REST JSON, dump CSV; gz or not) with the aggregator's "
         "own code. Without --klines the klines are printed; with it they are compared field by field, and the exit "
         "code is 1 if any differs. The last line is a JSON summary; `partial` counts bars that the trades do not fully "
-        "cover.",
+        "cover. A row that cannot be a trade or a kline is named, and the exit code is then 1; `uncounted` counts "
+        "trades that no kline counts (quantity 0, struck out, insurance fund).",
     )
     parser.add_argument("--trades", nargs="+", required=True, metavar="FILE", help="recordings, in order of time")
     parser.add_argument("--klines", metavar="FILE", help="official klines to compare with")
@@ -38,23 +39,26 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; the exit code."""
     kind = interval(args.interval)
     recordings = [open_trades(each, args.symbol, args.ids) for each in args.trades]
-    klines = newest_of(recordings, kind, args.symbol)
+    refused = RefusedRows("replay")
+    klines = newest_of(recordings, kind, args.symbol, refused)
     if args.klines is None:
         for kline in klines:
             print(ujson.dumps(kline.to_fields(), ensure_ascii=False) if args.json else _line(kline))
         partial = sum(not kline.whole for kline in klines)
-        print(ujson.dumps({"bars": len(klines), "exact": 0, "different": 0, "partial": partial}))
-        return 0
-    return _compare(klines, args, kind)
+        counts = {"bars": len(klines), "exact": 0, "different": 0, "partial": partial}
+        print(ujson.dumps({**counts, **refused.summary()}))
+        return 1 if refused.count else 0
+    return _compare(klines, args, kind, refused)
 
 
-def _compare(klines: list[Kline], args: argparse.Namespace, kind: Interval) -> int:
+def _compare(klines: list[Kline], args: argparse.Namespace, kind: Interval, refused: RefusedRows) -> int:
     symbols = sorted({kline.symbol for kline in klines})
     if len(symbols) > 1:
         raise ConfigError(
             f"the recordings hold {len(symbols)} symbols: choose one with --symbol ({' '.join(symbols[:8])} …)"
         )
-    official = {row.open_time_ms: row for row in open_klines(args.klines, symbols[0] if symbols else None, kind.name)}
+    rows = open_klines(args.klines, symbols[0] if symbols else None, kind.name)
+    official = {row.open_time_ms: row for row in rows.usable(refused)}
     _check_grid(official, kind, args.klines)
     comparison = ComparisonReport(args.json)
     for kline in klines:
@@ -66,7 +70,7 @@ def _compare(klines: list[Kline], args: argparse.Namespace, kind: Interval) -> i
         for open_time, row in official.items():
             if min(ours) < open_time < max(ours) and open_time not in ours:
                 comparison.add(symbols[0], open_time, None, values_of_official(row), whole=True)
-    return comparison.conclude()
+    return comparison.conclude(refused)
 
 
 def _check_grid(official: dict[int, OfficialKline], kind: Interval, path: str) -> None:
@@ -85,22 +89,26 @@ def _one_id_space(recordings: list[TradeRecording]) -> TradeIds:
     return spaces.pop()
 
 
-def newest_of(recordings: list[TradeRecording], kind: Interval, symbol: str | None) -> list[Kline]:
-    """The highest version of every kline that the recordings give, by symbol and time."""
+def newest_of(
+    recordings: list[TradeRecording], kind: Interval, symbol: str | None, refused: RefusedRows
+) -> list[Kline]:
+    """The highest version of every kline that the recordings give, by symbol and time; `refused` gets rows that cannot
+    be trades, whose ids are then missing."""
     from aggregator.replay import replay
 
     newest: dict[tuple[str, str, int], Kline] = {}
-    for kline in replay(_rows(recordings, symbol), _one_id_space(recordings), kind):
+    for kline in replay(_rows(recordings, symbol, refused), _one_id_space(recordings), kind):
         held = newest.get(kline.key)
         if held is None or kline.version > held.version:
             newest[kline.key] = kline
     return [newest[key] for key in sorted(newest)]
 
 
-def _rows(recordings: list[TradeRecording], symbol: str | None) -> Iterator[TradeRow]:
+def _rows(recordings: list[TradeRecording], symbol: str | None, refused: RefusedRows) -> Iterator[TradeRow]:
     for recording in recordings:
-        for trade in recording:
+        for trade in recording.usable(refused):
             if symbol is None or trade.symbol == symbol:
+                refused.uncounted += not trade.counts
                 yield TradeRow(
                     trade.symbol,
                     trade.id,

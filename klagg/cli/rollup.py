@@ -8,7 +8,7 @@ import itertools
 import ujson
 
 from aggregator.rollup import SourceBar, roll_up
-from klagg.cli.comparison import ComparisonReport, values_of_official
+from klagg.cli.comparison import ComparisonReport, RefusedRows, values_of_official
 from klagg.errors import ConfigError
 from klagg.intervals import INTERVALS, Interval, interval
 from klagg.kline import NINE_VALUES, Values
@@ -23,7 +23,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="klines folded into longer klines: print or compare",
         description="Folds klines into those of a longer interval with the aggregator's own kernel. Without --compare "
         "they are printed; with it they are compared field by field with the exchange's own, and the exit code is 1 if "
-        "any differs. The last line is a JSON summary; `partial` counts bars that the klines do not fully cover.",
+        "any differs. The last line is a JSON summary; `partial` counts bars that the klines do not fully cover. A "
+        "row that cannot be a kline is named, and the exit code is then 1.",
     )
     parser.add_argument("--klines", nargs="+", required=True, metavar="FILE", help="klines of one symbol and interval")
     parser.add_argument("--to", required=True, metavar="INTERVAL", help="the longer interval")
@@ -37,7 +38,8 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; the exit code."""
     to = interval(args.to)
     sources = [open_klines(each, args.symbol) for each in args.klines]
-    rows = [row for source in sources for row in source]
+    refused = RefusedRows("rollup")
+    rows = [row for source in sources for row in source.usable(refused)]
     step = _step(rows, to, args.klines[0])
     rolled = roll_up([_source(row) for row in rows], to, args.klines[0])
     ours = {bar.open_time: _official(bar) for bar in rolled}
@@ -46,18 +48,19 @@ def run(args: argparse.Namespace) -> int:
             values = {name: getattr(bar, name) for name in NINE_VALUES}
             print(ujson.dumps({"open_time": open_time, **values}) if args.json else _line(open_time, values))
         partial = sum(not _covered(open_time, rows, step, to) for open_time in ours)
-        print(ujson.dumps({"bars": len(ours), "exact": 0, "different": 0, "partial": partial}))
-        return 0
+        counts = {"bars": len(ours), "exact": 0, "different": 0, "partial": partial}
+        print(ujson.dumps({**counts, **refused.summary()}))
+        return 1 if refused.count else 0
     official = open_klines(args.compare, args.symbol, to.name)
     comparison = ComparisonReport(args.json, float_sums=any(_float_sums(each) for each in (*sources, official)))
-    theirs = {row.open_time_ms: row for row in official}
+    theirs = {row.open_time_ms: row for row in official.usable(refused)}
     first, last = min(ours), max(ours)
     for open_time in sorted(set(ours) | {each for each in theirs if first <= each <= last}):
         whole = _covered(open_time, rows, step, to)
         comparison.add(
             args.symbol or "", open_time, _values(ours.get(open_time)), _values(theirs.get(open_time)), whole=whole
         )
-    return comparison.conclude()
+    return comparison.conclude(refused)
 
 
 def _source(row: OfficialKline) -> SourceBar:

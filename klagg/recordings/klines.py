@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,12 +12,9 @@ from klagg.recordings import capture
 from klagg.recordings.files import text_chunks, text_head, text_lines
 from klagg.recordings.jsonarray import ArrayError, array_items
 from klagg.recordings.layouts import Content, RecordingLayout, detect
-from klagg.recordings.model import OfficialKline
-from klagg.recordings.rows import KLINE_COLUMNS, kline_row
+from klagg.recordings.model import OfficialKline, Refuse, RefusedRow
+from klagg.recordings.rows import KLINE_COLUMNS, BadKline, kline_row
 from klagg.recordings.values import BadValue
-
-PassOver = Callable[[int, str], None]
-"""Receives the number of a line or item that is no kline, and why."""
 
 _KLINE_CONTENTS = frozenset({Content.REST_KLINES, Content.CSV_KLINES, Content.CAPTURE})
 
@@ -34,22 +31,32 @@ class KlineRecording:
     def __iter__(self) -> Iterator[OfficialKline]:
         return (kline for _, kline in self.numbered())
 
-    def numbered(self, pass_over: PassOver | None = None) -> Iterator[tuple[int, OfficialKline]]:
+    def usable(self, refuse: Refuse) -> Iterator[OfficialKline]:
+        """The rows that can be klines; `refuse` gets each of the others."""
+        return (kline for _, kline in self.numbered(refuse))
+
+    def numbered(self, refuse: Refuse | None = None) -> Iterator[tuple[int, OfficialKline]]:
         """Each row with the number of its line or item, from 1, for whoever finds fault with it.
 
-        `pass_over` receives the rows of a table or array that cannot be read, which otherwise are a RecordingError.
+        A row that is not right goes to `refuse`, and the others come all the same; without it RecordingError.
         """
         match self.layout.content:
             case Content.CAPTURE:
-                return enumerate(self._from_capture(), 1)
+                return enumerate(self._from_capture(refuse), 1)
             case Content.REST_KLINES:
-                return self._from_json_array(pass_over)
+                return self._from_json_array(refuse)
             case _:
-                return self._from_table(pass_over)
+                return self._from_table(refuse)
 
-    def _from_capture(self) -> Iterator[OfficialKline]:
+    def _bad(self, number: int, error: BadValue, refuse: Refuse | None) -> None:
+        if refuse is None:
+            raise RecordingError(str(self.path), number, str(error)) from error
+        open_ms = error.open_ms if isinstance(error, BadKline) else None
+        refuse(RefusedRow(str(self.path), number, str(error), open_ms))
+
+    def _from_capture(self, refuse: Refuse | None) -> Iterator[OfficialKline]:
         series: tuple[str, str] | None = None
-        for symbol, interval, kline in capture.closed_klines(self.path):
+        for symbol, interval, kline in capture.closed_klines(self.path, refuse):
             if self.symbol not in {None, symbol} or self.interval not in {None, interval}:
                 continue
             if series not in {None, (symbol, interval)}:
@@ -59,7 +66,7 @@ class KlineRecording:
         if series is None:
             raise RecordingError(str(self.path), 0, "holds no closed kline events of what was asked for")
 
-    def _from_json_array(self, pass_over: PassOver | None) -> Iterator[tuple[int, OfficialKline]]:
+    def _from_json_array(self, refuse: Refuse | None) -> Iterator[tuple[int, OfficialKline]]:
         try:
             for number, item in array_items(text_chunks(self.path)):
                 try:
@@ -67,13 +74,13 @@ class KlineRecording:
                         raise BadValue("is no kline")
                     kline = kline_row(item, KLINE_COLUMNS)
                 except BadValue as error:
-                    self._bad(number, error, pass_over)
+                    self._bad(number, error, refuse)
                     continue
                 yield number, kline
         except ArrayError as error:
             raise RecordingError(str(self.path), 0, str(error)) from error
 
-    def _from_table(self, pass_over: PassOver | None) -> Iterator[tuple[int, OfficialKline]]:
+    def _from_table(self, refuse: Refuse | None) -> Iterator[tuple[int, OfficialKline]]:
         columns = self.layout.columns or KLINE_COLUMNS
         numbers_and_lines = text_lines(self.path)
         if self.layout.header:
@@ -85,14 +92,9 @@ class KlineRecording:
             try:
                 kline = kline_row(cells, columns)
             except BadValue as error:
-                self._bad(number, error, pass_over)
+                self._bad(number, error, refuse)
                 continue
             yield number, kline
-
-    def _bad(self, number: int, error: BadValue, pass_over: PassOver | None) -> None:
-        if pass_over is None:
-            raise RecordingError(str(self.path), number, str(error)) from error
-        pass_over(number, str(error))
 
 
 def open_klines(path: str | Path, symbol: str | None = None, interval: str | None = None) -> KlineRecording:

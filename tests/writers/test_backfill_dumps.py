@@ -7,6 +7,7 @@ import pytest
 from klagg.errors import RecordingError
 from klagg.intervals import INTERVALS
 from klagg.recordings.klines import open_klines
+from tests.rows import ROW_CASES, RowCase
 from tests.writers.backfillkit import (
     CLOSED_MS,
     END_MS,
@@ -98,7 +99,7 @@ def changed(**cells: str) -> OfficialRow:
 BAD = [
     (changed(open="abc"), "open 'abc' is not a decimal"),
     (changed(volume="NaN"), "volume 'NaN' is not a decimal"),
-    (changed(quote_volume="1e5"), "is not written as the exchange writes decimals"),
+    (changed(quote_volume="675e-2"), "is not written as the exchange writes decimals"),
     (changed(open_time=str(minute(3) + 1)), "is not where a bar of 1m opens"),
     (changed(close_time=str(minute(5))), "is not that of a bar of 1m"),
     (changed(low="1.45"), "cannot be prices of one bar"),
@@ -125,6 +126,16 @@ def test_a_bad_line_is_named_and_costs_only_itself(tmp_path: Path, row: Official
     (bad,) = bad_of(part)
     assert (bad.line, bad.open_time) == (4 + header, minute(3))
     assert reason in bad.why
+
+
+@pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_row_of_each_kind_is_taken_or_refused(tmp_path: Path, case: RowCase, fast: bool) -> None:
+    cells = {"count" if name == "trades" else name: str(value) for name, value in case.row.items()}
+    text = csv_text([*rows(3), changed(**cells), *rows(3, first=4)])
+    part = part_of(write_dump(tmp_path, text if fast else text.replace("\n", "\n\n")))
+    assert [row[0] for row in read(part)] == [official(at)[0] for at in range(7) if at != 3 or case.taken]
+    assert len(bad_of(part)) == (not case.taken)
 
 
 def test_a_row_that_runs_ahead_does_not_cost_those_behind_it(tmp_path: Path) -> None:

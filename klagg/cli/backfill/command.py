@@ -53,8 +53,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         help="load history from the exchange's own klines",
         description="Loads official klines into the database, from a folder of dumps as at data.binance.vision (or "
         "flat; .csv, .csv.gz, .zip) or over REST. What is loaded is official, not complete: no trade id proves it. "
-        "What klagg has computed itself stays: whole bars are never replaced, and where they differ that is said. Whose "
-        "klines a file holds is judged by the folders in which it really lies, by its name, and by what its rows "
+        "What klagg has computed itself stays: whole bars are never replaced, and where they differ that is said. "
+        "Whose klines a file holds is judged by the folders in which it really lies, by its name, and by what its rows "
         "betray: name a folder of data/futures/um/…/klines, or one above it, and no other market (spot, cm, option) or "
         "price (markPriceKlines, indexPriceKlines, premiumIndexKlines). Official rows that contradict each other (two "
         "files, a file and REST, a bar and its shorter ones) are told, and are not official until they agree. Ended in "

@@ -176,7 +176,7 @@ class Meter(AbstractContextManager["Meter"]):
         """An item is done with."""
         part = item.part
         left = self._left.get(part.key, 0)
-        step = left
+        step = 0 if isinstance(item, Failure) and item.row else left
         if isinstance(item, HistoryRows) and item.until_ms < part.to_ms:
             step = min(len(item.rows), left)
         self._left[part.key] = left - step

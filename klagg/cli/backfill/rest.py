@@ -13,7 +13,7 @@ from typing import Any, Final
 from ingest.repair_pages import SURE_MS
 from klagg import __version__
 from klagg.backoff import Backoff
-from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, klines_of
+from klagg.binance.kline_rows import KLINES_PATH, KlineAnswer, KlineRow, Malformed, klines_of
 from klagg.binance.limits import klines_weight
 from klagg.binance.payloads import listings_of
 from klagg.binance.rest_client import ExchangeRest
@@ -93,7 +93,7 @@ class RestHistory:
                         continue
                     for item in self._part(runner, rest, part):
                         yield item
-                        if isinstance(item, Failure):
+                        if isinstance(item, Failure) and not item.row:
                             refused.add(part.symbol)
             finally:
                 runner.run(stack.aclose())
@@ -102,18 +102,22 @@ class RestHistory:
         bars, next_ms = part.interval, max(part.start_ms, part.from_ms)
         while next_ms < part.to_ms:
             limit = min(PAGE_ROWS, bars.bucket_of(part.to_ms - 1) - bars.bucket_of(next_ms - 1))
-            rows: list[KlineRow] = []
+            found = KlineAnswer([], [])
             if limit:
                 try:
-                    rows = klines_of(runner.run(self._ask(rest, part, next_ms, limit)), bars, next_ms, limit)
+                    found = klines_of(runner.run(self._ask(rest, part, next_ms, limit)), bars, next_ms, limit)
                 except (ExchangeRefused, Malformed) as bad:
                     yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {bad}")
                     return
-            if rows and rows[-1][0] >= part.to_ms:
+            last_ms = found.last_ms
+            if last_ms is not None and last_ms >= part.to_ms:
                 yield Failure(part, f"{part.symbol} {bars.name} {part.name}: the answer goes beyond what was asked")
                 return
-            next_ms = bars.close_time(rows[-1][0]) + 1 if len(rows) == limit > 0 else part.to_ms
-            yield HistoryRows(part, [_official(row, bars) for row in rows], next_ms)
+            for each in found.refused:
+                said = f"the row of open time {each.open_ms} is refused: {each.reason}"
+                yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {said}", row=True)
+            next_ms = bars.close_time(last_ms) + 1 if last_ms is not None and found.count == limit else part.to_ms
+            yield HistoryRows(part, [_official(row, bars) for row in found.rows], next_ms)
 
     async def _ask(self, rest: ExchangeRest, part: Part, from_ms: int, limit: int) -> Any:
         """One page; temporary errors are retried, and the gate keeps the pauses that the exchange demands."""
