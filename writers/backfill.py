@@ -168,7 +168,7 @@ def load(
                         raise
                     failed.add(item.part.key)
                     totals.failures.append(Failure(item.part, f"{item.part.path or item.part.name}: {refused}"))
-            elif isinstance(item, Failure):
+            elif isinstance(item, Failure) and not item.row:
                 totals.failures.append(item)
             done(item)
     finally:

@@ -25,7 +25,7 @@ from klagg.bench.backfill import measure
 from klagg.binance.rest_client import ExchangeRest
 from klagg.cli.backfill import rest
 from klagg.cli.backfill.command import words
-from klagg.cli.backfill.report import COLUMNS, Meter
+from klagg.cli.backfill.report import COLUMNS, Meter, bad_rows
 from klagg.cli.backfill.rest import TRIES_MAX, RestHistory, Stopped, parts_of
 from klagg.cli.main import main as klagg
 from klagg.drivers.postgres import Database
@@ -446,6 +446,22 @@ def test_a_refusal_and_a_malformed_answer_fail_the_part() -> None:
     for answer in ({"code": 1}, [told(1), told(0)], [told(5)], [told(0)[:5]]):
         (failure,) = batches(Scripted(answer), PART)
         assert isinstance(failure, Failure)
+
+
+def test_a_bad_row_of_an_answer_costs_itself_and_is_remembered() -> None:
+    flawed = told(1)
+    flawed[3] = "0.00"
+    refused, found = batches(Scripted([told(0), flawed, told(2)]), PART)
+    assert isinstance(refused, Failure)
+    assert refused.row
+    assert isinstance(found, HistoryRows)
+    assert [row[0] for row in found.rows] == [str(minute(0)), str(minute(2))]
+    assert [(each.line, each.open_time) for each in found.bad] == [(0, minute(1))]
+    said = bad_rows(found.part, found.bad, found.bad_rows)
+    assert said.startswith(
+        "BTCUSDT 1m REST 2024-09: 1 of its rows cannot be klines and is left out (2024-09-01 00:01:00:"
+    )
+    assert said.endswith("--from 2024-09-01T00:01 --to 2024-09-01T00:02 --again")
 
 
 def test_bars_that_the_exchange_lacks_end_a_part() -> None:

@@ -30,7 +30,7 @@ def changed(row: OfficialRow, place: int, value: str) -> OfficialRow:
         (changed(bar(7), 3, "0.00"), "low 0.00"),
         (changed(bar(7), 0, str(minute(7) + 1)), f"open time {minute(7) + 1} is not where a bar of 1m opens"),
         (changed(bar(7), 2, "abc"), "high 'abc' is not a decimal"),
-        (changed(bar(7), 8, "0"), "0 trades"),
+        (changed(bar(7), 8, "0"), "there are 0 trades"),
         (changed(bar(7), 9, "2"), "taker buy volume 2"),
         (changed(bar(7), 7, "0.5"), "quote volume 0.5"),
     ],

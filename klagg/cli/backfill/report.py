@@ -251,14 +251,19 @@ def _contradictions(totals: Totals) -> list[str]:
 
 def bad_rows(part: Part, bad: Sequence[BadRow], count: int) -> str:
     """What is said of a part with rows that cannot be klines: which they are, and what to do."""
-    lines = "; ".join(f"line or item {each.line}: {each.why}" for each in bad[:BAD_SHOWN])
+    lines = "; ".join(
+        f"line or item {each.line}: {each.why}" if part.path else f"{moment(each.open_time)}: {each.why}"
+        for each in bad[:BAD_SHOWN]
+    )
     more = f"; and {count - BAD_SHOWN:,} more" if count > BAD_SHOWN else ""
     first, last = bad[0].open_time, part.interval.close_time(max(each.open_time for each in bad)) + 1
     since, until = (datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M") for at in (first, last))
+    asked = f"klagg backfill --symbols {part.symbol} --intervals {part.interval.name} --from {since} --to {until}"
+    todo = f"Get the file anew, which is then read by itself, or ask REST: {asked}"
     return (
-        f"{part.path or part.name}: {count:,} of its rows cannot be klines and {'is' if count == 1 else 'are'} left "
-        f"out ({lines}{more}); its other rows are loaded. Get the file anew, which is then read by itself, or ask "
-        f"REST: klagg backfill --symbols {part.symbol} --intervals {part.interval.name} --from {since} --to {until}"
+        f"{part.path or f'{part.symbol} {part.interval.name} {part.name}'}: {count:,} of its rows cannot be klines and "
+        f"{'is' if count == 1 else 'are'} left out ({lines}{more}); its other rows are loaded. "
+        f"{todo if part.path else f'Ask again later: {asked} --again'}"
     )
 
 
