@@ -35,6 +35,7 @@ from aggregator.official import Official
 from aggregator.publisher import Outputs, Publisher
 from aggregator.repair_requests import RepairRequests
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
+from aggregator.silences import Silences
 from aggregator.symbols import SymbolTable
 from klagg import settings
 from klagg.errors import ArithmeticOverflow, ConfigError, ContractError, KlaggError
@@ -112,6 +113,7 @@ class Core:
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self.bar_folder = BarFolder(self.ring, self.finality)
         self.official = Official(self.ring, self.ledger, self.finality, self.symbols, window_ms)
+        self.silences = Silences(self.ring, self.ledger, self.finality, self.symbols)
         self.listings = Listings(self.symbols, self.ring, self.ledger, self.finality)
         self._requests_repairs = requests_repairs
         self.repair_requests = RepairRequests(self.symbols, self.ledger, self.finality, intervals, config)
@@ -193,7 +195,9 @@ class Core:
         self.symbols.add_all([*marked, *(listing.symbol.encode() for listing in listed)])
         self.grow()
         self._pending.events += self.listings.apply(listed, time_ms)
-        self.agg_ids[self.listings.drain_begun()] = 0
+        for slot in self.listings.drain_begun():
+            self.agg_ids[slot] = 0
+            self.silences.clear_slot(slot)
         for listing in listed:
             slot = self.symbols.index[listing.symbol.encode()]
             self._raise_scales(slot, listing.price_scale, listing.qty_scale)
@@ -242,6 +246,7 @@ class Core:
             self.listings,
             self.official,
             self.repair_requests,
+            self.silences,
             self.symbols,
         ):
             part.clear_slot(slot)
@@ -323,6 +328,7 @@ class Core:
             self.bar_folder.settle()
             self.official.expire(step_ms - self._window_ms)
         self.ring.advance(step_ms)
+        self.silences.note(self.ring.drain_left())
         ahead = self._fold(trades, step_ms, outputs)
         due = outputs.last and step_ms >= self.live_long_due
         if due or self.bar_folder.pressing or self.official.pressing or self.listings.ending:
@@ -542,7 +548,10 @@ class Core:
         """What finality decides at this step, and the ledger's gap events."""
         floor_ms = step_ms - self._window_ms
         published = self.finality.close(step_ms)
+        confirmed = self.silences.confirm()
         self.ledger.expire(floor_ms, self.ring.oldest_ms, self.finality.price_settled)
+        self._publisher.publish_left(outputs, confirmed, self.epoch)
+        self.counts.finals += sum(len(group.slots) for group, _ in confirmed)
         self.edges.expire(floor_ms, step_ms - self.ring.span_ms)
         self._publisher.publish_finals(outputs, published, self.epoch)
         self.counts.finals += sum(len(group.slots) for group in published)

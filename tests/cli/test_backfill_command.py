@@ -443,9 +443,21 @@ def test_pauses_and_passing_troubles_are_waited_out(monkeypatch: pytest.MonkeyPa
 def test_a_refusal_and_a_malformed_answer_fail_the_part() -> None:
     refused = ExchangeRefused("Invalid symbol.", status=400, code=-1121)
     assert batches(Scripted(refused), PART) == [Failure(PART, "BTCUSDT 1m REST 2024-09: Invalid symbol.")]
-    for answer in ({"code": 1}, [told(1), told(0)], [told(5)], [told(0)[:5]]):
+    for answer in ({"code": 1}, [told(5)], [told(0)[:5]]):
         (failure,) = batches(Scripted(answer), PART)
         assert isinstance(failure, Failure)
+        assert not failure.row
+
+
+def test_a_row_that_cannot_be_fails_by_itself() -> None:
+    bad = told(1)
+    bad[3] = "0.00"
+    failure, found = batches(Scripted([told(0), bad, told(2)]), PART)
+    assert isinstance(failure, Failure)
+    assert failure.row
+    assert "low 0.00 is not above 0" in failure.reason
+    assert isinstance(found, HistoryRows)
+    assert [row[0] for row in found.rows] == [str(minute(0)), str(minute(2))]
 
 
 def test_a_bad_row_of_an_answer_costs_itself_and_is_remembered() -> None:

@@ -27,7 +27,8 @@ def test_replay_gives_every_covered_official_row(realdata: Path, capsys: pytest.
         realdata / f"official_um_klines_1m_btcusdt_{day}.csv",
     )
     assert main(["replay", "--trades", str(trades), "--klines", str(official)]) == 0
-    assert summary(capsys) == {"bars": 9, "exact": 7, "different": 0, "partial": 2}
+    uncounted = {"uncounted": 1} if day == "2023-04-04_05" else {}  # a fill of the insurance fund
+    assert summary(capsys) == {"bars": 9, "exact": 7, "different": 0, "partial": 2, **uncounted}
 
 
 def test_replay_tells_a_row_that_differs(realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -38,7 +39,7 @@ def test_replay_tells_a_row_that_differs(realdata: Path, tmp_path: Path, capsys:
     assert main(["replay", "--trades", str(trades), "--klines", str(wrong)]) == 1
     out = capsys.readouterr().out
     assert "different: volume 113.208 instead of 113.209" in out
-    assert ujson.loads(out.splitlines()[-1]) == {"bars": 9, "exact": 6, "different": 1, "partial": 2}
+    assert ujson.loads(out.splitlines()[-1]) == {"bars": 9, "exact": 6, "different": 1, "partial": 2, "uncounted": 1}
 
 
 def test_replay_fills_the_quiet_minutes(realdata: Path, capsys: pytest.CaptureFixture[str]) -> None:
