@@ -139,6 +139,7 @@ class Silences:
             values,
             no,
             np.repeat(np.array([run.agg for run in runs], np.bool_), counts),
+            no,
             [OWN] * len(buckets),
             np.repeat(np.array([run.price_scale for run in runs], np.int64), counts),
             np.repeat(np.array([run.qty_scale for run in runs], np.int64), counts),

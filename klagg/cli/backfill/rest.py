@@ -109,8 +109,8 @@ class RestHistory:
 
     def _part(self, runner: asyncio.Runner, rest: ExchangeRest, part: Part) -> Iterator[HistoryRows | Failure]:
         bars, next_ms = part.interval, max(part.start_ms, part.from_ms)
-        bad: list[BadRow] = []
-        bad_rows = 0
+        left_out: list[BadRow] = []
+        left_rows = 0
         while next_ms < part.to_ms:
             limit = min(PAGE_ROWS, bars.bucket_of(part.to_ms - 1) - bars.bucket_of(next_ms - 1))
             found = KlineAnswer([], [])
@@ -124,14 +124,14 @@ class RestHistory:
             if last_ms is not None and last_ms >= part.to_ms:
                 yield Failure(part, f"{part.symbol} {bars.name} {part.name}: the answer goes beyond what was asked")
                 return
-            bad_rows += len(found.refused)
+            left_rows += len(found.refused)
             for each in found.refused:
-                if len(bad) < BAD_KEPT_MAX:
-                    bad.append(BadRow(0, asked_ms if each.open_ms is None else each.open_ms, each.reason))
+                if len(left_out) < BAD_KEPT_MAX:
+                    left_out.append(BadRow(0, asked_ms if each.open_ms is None else each.open_ms, each.reason))
                 said = f"the row of open time {each.open_ms} is refused: {each.reason}"
                 yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {said}", row=True)
             next_ms = bars.close_time(last_ms) + 1 if last_ms is not None and found.count == limit else part.to_ms
-            yield HistoryRows(part, [_official(row, bars) for row in found.rows], next_ms, tuple(bad), bad_rows)
+            yield HistoryRows(part, [_official(row, bars) for row in found.rows], next_ms, tuple(left_out), left_rows)
 
     async def _ask(self, rest: ExchangeRest, part: Part, from_ms: int, limit: int) -> Any:
         """One page; temporary errors are retried, and the gate keeps the pauses that the exchange demands."""
