@@ -41,7 +41,8 @@ SELECT EXISTS (
 -- They are old, so that hardly anybody else wants them: their locks come before those of other rows of lower keys.
 INSERT INTO amendments AS noted (
     symbol, "interval", open_time, epoch, revision, complete, official, source, replaced_epoch, replaced_revision,
-    replaced_complete, replaced_official, was, became, why
+    replaced_complete, replaced_official, was, became, why,
+    said_by
 )
 SELECT
     kept.symbol,
@@ -58,7 +59,8 @@ SELECT
     kept.official,
     kept.was,
     kept.became,
-    'healed'
+    'healed',
+    format('epoch %%s', kept.epoch)
 FROM (
     SELECT
         kept.symbol,

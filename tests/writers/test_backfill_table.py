@@ -151,8 +151,9 @@ def test_what_is_replaced_is_noted_among_the_amendments(database: Database, part
     assert noted[0]["became"] == {**noted[1]["became"], "trades": 7, "volume": 2.5, "edge": ""}
     upsert(database, [own(1, epoch=LIVE_EPOCH + 1, complete=0)])
     put(database, part, rows(10))
-    (again, _) = database.query("SELECT * FROM amendments WHERE epoch = 0 ORDER BY open_time")
-    assert again["replaced_epoch"] == LIVE_EPOCH + 1
+    noted = database.query("SELECT * FROM amendments WHERE epoch = 0 ORDER BY open_time, replaced_epoch")
+    assert [each["replaced_epoch"] for each in noted] == [LIVE_EPOCH, LIVE_EPOCH + 1, LIVE_EPOCH]
+    assert {each["why"] for each in noted} == {"healed"}
 
 
 def test_a_later_official_row_corrects_an_earlier_one(database: Database, part: Part) -> None:

@@ -9,7 +9,7 @@ ALTER TABLE amendments
     ADD COLUMN settled_at timestamptz;
 
 -- Rows of klagg backfill are the only ones of epoch 0.
-UPDATE amendments SET why = 'healed' WHERE epoch = 0;
+UPDATE amendments SET why = 'healed', said_by = format('epoch %s', replaced_epoch) WHERE epoch = 0;
 
 ALTER TABLE amendments DROP CONSTRAINT amendments_pkey;
 ALTER TABLE amendments
@@ -20,7 +20,7 @@ COMMENT ON TABLE amendments IS
 COMMENT ON COLUMN amendments.why IS
     'amended: a higher version came; healed: an official row took the place of a bar that may lack trades; revised: the same source of official rows says otherwise now; replaced: an official row took the place of one of another source (said_by, was); contradicted: another source (said_by) says became, and the row stays; fold: the bar and those of the interval said_by contradict each other.';
 COMMENT ON COLUMN amendments.said_by IS
-    'The other side of a contradiction: the name of a dump file, REST and its month or year, or an interval. Empty otherwise.';
+    'The other side of a contradiction: the name of a dump file, REST and its month or year, or an interval. Of healed: the epoch of the bar that was replaced. Empty otherwise.';
 COMMENT ON COLUMN amendments.settled IS
     'How a contradiction ended. agreed: the sources say the same since; person: klagg backfill --settle; NULL while it stands.';
 COMMENT ON COLUMN amendments.was IS
