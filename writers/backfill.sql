@@ -446,16 +446,19 @@ sides AS (
     FROM compared
     WHERE %(note_longer)s
     UNION ALL
-    SELECT %(shorter)s, kept.open_time, kept.epoch, kept.revision, said, held, %(longer)s, held <> said
+    -- One look by the key for each contradicted bar: OFFSET keeps the planner from joining whole ranges.
+    SELECT %(shorter)s, kept.open_time, kept.epoch, kept.revision, said, held, %(longer)s, true
     FROM compared
-    JOIN klines_of_shorter AS kept
-        ON kept.open_time >= compared.open_time AND kept.open_time <= compared.close_time
-    WHERE %(note_shorter)s
-        AND held <> said
-        AND kept.symbol = %(symbol)s
-        AND kept."interval" = %(shorter)s
-        AND kept.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
-        AND kept.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
+    CROSS JOIN LATERAL (
+        SELECT parts.open_time, parts.epoch, parts.revision
+        FROM klines_of_shorter AS parts
+        WHERE parts.symbol = %(symbol)s
+            AND parts."interval" = %(shorter)s
+            AND parts.open_time >= compared.open_time
+            AND parts.open_time <= compared.close_time
+        OFFSET 0
+    ) AS kept
+    WHERE %(note_shorter)s AND held <> said
 ),
 noted AS (
     INSERT INTO amendments AS noted (
