@@ -212,7 +212,7 @@ def test_exact_sums_are_compared_to_the_last_digit(tmp_path: Path, capsys: pytes
 def own(minute: int, **other: Any) -> Kline:
     """A final minute as klagg serves it."""
     opened = T0 + minute * MINUTE_MS
-    values = {"volume": "1.000", "quote_volume": "64100.10000", "taker_buy_volume": "0.500"}
+    values: dict[str, Any] = {"volume": "1.000", "quote_volume": "64100.10000", "taker_buy_volume": "0.500"}
     values |= {"taker_buy_quote_volume": "32050.00000", **other}
     return replace(kline(open_time=opened), **{"close_time": opened + MINUTE_MS - 1, **values})
 

@@ -26,7 +26,7 @@ from klagg.kline import Kline, Values
 from klagg.recordings import KlineRecording, RefusedRow, open_klines, open_trades
 from klagg.settings import Settings, load
 from klagg.wire.findings import FindingKind
-from writers.backfill_dumps import find_dumps
+from writers.backfill_dumps import find_dumps, refuse_other_kind
 from writers.backfill_parts import span_of
 from writers.migrate import require_schema
 
@@ -186,6 +186,7 @@ def _official(args: argparse.Namespace, from_ms: int, to_ms: int, refused: Refus
     symbols, intervals = words([each.upper() for each in args.symbols]), ordered(tuple(words(args.intervals)))
     path = Path(args.klines)
     if not path.is_dir():
+        refuse_other_kind(path)
         yield from _of_file(path, symbols, intervals, refused)
         return
     files: dict[Key, list[Path]] = {}
