@@ -209,6 +209,18 @@ def test_exact_sums_are_compared_to_the_last_digit(tmp_path: Path, capsys: pytes
     assert summary(out) == {"bars": 2, "exact": 1, "different": 1, "partial": 0}
 
 
+def test_a_bad_row_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One row off the grid, and one that cannot be a kline, among the sixty of an hour."""
+    good = [dump_row(T0 + at * MINUTE_MS) for at in range(60)]
+    bad = [dump_row(T0 + 1_000), dump_row(T0 + 60 * MINUTE_MS, volume="0.000")]
+    source = write_lines(tmp_path / "1.csv", [HEADER, *good, *bad])
+    assert main(["rollup", "--klines", source, "--to", "1h"]) == 1
+    out, err = capsys.readouterr()
+    assert summary(out) == {"bars": 1, "exact": 0, "different": 0, "partial": 0, "refused": 2}
+    assert f"{source}:62: open time {T0 + 1_000} is not where a bar of 1m opens" in err
+    assert f"{source}:63: there are 3 trades and a volume of" in err
+
+
 def own(minute: int, **other: Any) -> Kline:
     """A final minute as klagg serves it."""
     opened = T0 + minute * MINUTE_MS
