@@ -28,7 +28,6 @@ NOT_IMPORTED = {
     "async-timeout": "redis imports it on Python before 3.11.3",
     "hiredis": "redis uses it where it is there",
     "python-socks": "websockets and aiohttp-socks use it to go through a SOCKS proxy",
-    "supervisor": "runs the processes in production, as a program",
 }
 """Declared dependencies that no module of the packages imports, and why they are declared."""
 

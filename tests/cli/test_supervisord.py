@@ -209,7 +209,7 @@ def test_a_killed_process_comes_back_and_shutdown_drains(tmp_path: Path, redis_u
         database.close()
 
     ended = re.findall(r"stopped: (\S+) \((.*?)\)", said)
-    assert ended == [(each.rpartition(":")[2], "exit status 0") for each in reversed(NAMES)]
+    assert ended == [(each.rpartition(":")[2], "exit status 0") for each in (*reversed(NAMES), "klagg-listener")]
     assert "killing" not in said
     assert said.count("exited: ") == 1, "only the killed aggregator ended by itself"
 

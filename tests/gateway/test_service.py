@@ -46,7 +46,7 @@ async def test_a_stalled_redis_is_served_from_the_last_good_state_and_caught_up(
             seen.append((event["n"], event["x"]))
         assert seen[-1] == (4, True)
         await eventually(lambda: not health.alarmed)
-        assert standing(client.gateway._context.stats) == set()
+        assert AlarmKind.LIVE_STALLED not in standing(client.gateway._context.stats)
         _, headers, _ = await client.ask("/fapi/v1/ping")
         assert "X-Klagg-Stale-Ms" not in headers
 
@@ -156,7 +156,7 @@ async def test_a_process_that_lost_its_heartbeat_is_silent_and_an_alarm(redis_ur
         states = {each["process"]: each["state"] for each in status["processes"]}
         assert states == {"repair": "starting", "clock": "silent"}
         assert status["silent"] == ["clock"]
-        assert (await client.ask("/fapi/v1/ping"))[1]["X-Klagg-Alarm"] == AlarmKind.PROCESS_SILENT
+        assert AlarmKind.PROCESS_SILENT in (await client.ask("/fapi/v1/ping"))[1]["X-Klagg-Alarm"].split(", ")
         again = Pulse("clock", Stats(), Service(), 0.0).due(local_ms() + 600_000).heartbeat
         await asyncio.to_thread(teller.streams.set_with_ttl, heartbeat_key("clock"), again, 60)
-        await eventually(lambda: standing(client.gateway._context.stats) == set())
+        await eventually(lambda: AlarmKind.PROCESS_SILENT not in standing(client.gateway._context.stats))

@@ -385,7 +385,7 @@ async def test_a_wall_clock_that_is_set_starts_all_jobs_anew(
             true_ms = local_ms
             monkeypatch.setattr(clock_service, "local_ms", lambda: true_ms() - 3_600_000)
             await eventually(lambda: context.stats.counters["syncs"] == 2)
-            await eventually(lambda: context.stats.counters["listings"] == 2)
+            await eventually(lambda: context.stats.counters["listings"] >= 2)
     assert len([each for each in caplog.records if "this machine's clock was set by -3600" in each.getMessage()]) == 1
     times = times_of(feed_of(streams, "tick"))
     assert times == sorted(times)

@@ -127,6 +127,7 @@ PIECES = (
     b'"a":1,',
     b'"data":{},',
     b'"st":1,',
+    b'"st":2,',
     b"/**/",
     b"//",
     b'{"result":null,"id":1}',

@@ -112,7 +112,7 @@ export const VERDICTS = {
 
 /** The headline and its sentence: that no market data come is said before everything else. */
 export const verdictOf = (level, status) =>
-  (status?.market ? ["No market data comes", sentence(status.market)] : VERDICTS[level]);
+  (status?.market ? ["No market data comes", sentence(status.market.replace(/^.*? comes: /, ""))] : VERDICTS[level]);
 
 // ---- the scoreboard
 
