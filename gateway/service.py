@@ -62,7 +62,8 @@ class GatewayService:
         )
         self.hub = Hub(config.client_buffer_kb * 1024)
         self.survey = Survey()
-        self.report = StatusReport([], [])
+        self.expected = [each.name for each in processes(settings)]
+        self.report = StatusReport([], self.expected)
         self._trades = SilenceWatch(settings.ingest.silent_s * 1000.0)
         url, timeout_ms = settings.redis.url, config.pull_timeout_ms
         self._blocking = Streams(url, timeout_ms=settings.redis.timeout_ms)
@@ -85,7 +86,6 @@ class GatewayService:
         )
         self.store = self._store()
         context.position = self._position
-        self.expected = [each.name for each in processes(settings)]
         self.sockets = WebSocketServer(self.hub, self.market, config, context.stats)
         history = History(self.market, self.store)
         fapi = Fapi(self.market, history, context.stats, config.weight_per_minute)
@@ -170,9 +170,9 @@ class GatewayService:
             try:
                 self.survey = await asyncio.to_thread(survey, self._blocking, shards, self.survey)
                 self._release()
-                self._judge()
             except (RedisUnavailable, RedisRefused):
                 stats.add("surveys_failed")  # the readers log why
+            self._judge()  # also without a new survey: the heartbeats of the old one grow old
             stats.show("clients", len(self.hub.clients))
             stats.show("streams", self.hub.streams)
             stats.show("frames_sent", self.hub.frames_sent)

@@ -288,7 +288,7 @@ async def test_the_pipeline_page_gives_its_verdict(
             verdict = page.locator("#verdict")
             await expect(verdict).to_contain_text("The data can be trusted")
             await expect(page.locator(".checks")).to_contain_text("check the result")
-            await expect(page.locator("#view-pipeline")).to_contain_text("No trade was ever missing.")
+            await expect(page.locator("#view-pipeline")).to_contain_text("No gap is recorded.")
             database.execute(
                 "INSERT INTO gaps (symbol, generation, ids, from_id, to_id, opened_at) VALUES"
                 " ('BTCUSDT', 0, 'agg', 5, 9, now())"

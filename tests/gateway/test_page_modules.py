@@ -10,6 +10,7 @@ from playwright.async_api import Page
 
 from tests.gateway.browser import browsing, visiting
 from tests.gateway.kit import Teller, running
+from tests.gateway.pagekit import ALARM, NOW_MS, board, finding, silent, status, without
 
 pytestmark = pytest.mark.servers
 
@@ -53,8 +54,6 @@ async () => {
   ];
 }
 """
-
-NOW_MS = 1_794_000_000_000
 
 
 @pytest.fixture
@@ -100,40 +99,6 @@ async def test_newer_versions_of_a_bar_supersede_older_ones(page: Page) -> None:
     assert (third["complete"], third["source"], third["close"]) == (False, "own", "1")
 
 
-def status(**changes: Any) -> dict[str, Any]:
-    names = ["aggregator-0", "ingest-A", "ingest-B", "clock", "auditor-completeness"]
-    good = {
-        "time": NOW_MS,
-        "stale": False,
-        "stale_for_ms": 0,
-        "database": True,
-        "expected": names,
-        "processes": [{"process": name, "state": "running", "alarms": [], "gauges": {}} for name in names],
-        "shards": [{"unwritten_ms": 0}],
-        "missing": [],
-        "silent": [],
-        "alarms": [],
-        "market": "",
-    }
-    return {**good, **changes}
-
-
-def without(name: str) -> dict[str, Any]:
-    return status(processes=[each for each in status()["processes"] if each["process"] != name])
-
-
-def silent(name: str) -> dict[str, Any]:
-    found = status()["processes"]
-    return status(processes=[{**each, "state": "silent"} if each["process"] == name else each for each in found])
-
-
-ALARM = {"process": "ingest-A", "kind": "dead_symbol", "reason": "ETHUSDT is silent", "since_ms": 1}
-
-
-def finding(severity: str, **changes: Any) -> dict[str, Any]:
-    return {"severity": severity, "kind": "K", "said_at": NOW_MS - 1000, "closed_at": None, **changes}
-
-
 TROUBLES: list[tuple[dict[str, Any], list[Any], list[Any], str, str]] = [
     (status(), [], [], "Live state", "good"),
     (status(time=0), [], [], "Live state", "bad"),
@@ -163,6 +128,8 @@ async def test_each_trouble_lowers_the_verdict(page: Page) -> None:
     for told, gaps, findings, title, level in TROUBLES:
         found = await page.evaluate(CHECKS, [told, gaps, findings])
         assert found["levels"].pop(title) == level, title
+        if told in (without("aggregator-0"), silent("aggregator-0")):
+            assert found["levels"].pop("Gaps") == "warn", "only an aggregator knows what is missing"
         assert set(found["levels"].values()) == {"good"}, title
         assert found["worst"] == level, title
 
@@ -174,15 +141,6 @@ async (rows) => {
   return [total, levelOf(total), ...boardVerdict(total)];
 }
 """
-
-
-def board(**changes: Any) -> dict[str, Any]:
-    """A row of the scoreboard with nothing wrong in it."""
-    zeros = dict.fromkeys(
-        ("official", "amended", "missing", "edge_shift", "exchange_gap", "local_gap", "late", "unexplained"), 0
-    )
-    whole = dict.fromkeys(("expected", "bars", "complete", "audited", "exact"), 10)
-    return {**zeros, **whole, "official": 0, "open_findings": 0, "counted_at": 5, "audited_at": None, **changes}
 
 
 async def test_the_verdict_of_the_scoreboard(page: Page) -> None:
@@ -232,9 +190,14 @@ async def test_an_auditor_that_is_switched_off_is_no_trouble_and_no_check(page: 
     assert (found["levels"]["Processes"], found["levels"]["Audits"], found["worst"]) == ("good", "off", "good")
 
 
-async def test_without_a_database_nobody_looks_but_nothing_is_wrong(page: Page) -> None:
-    found = await page.evaluate(CHECKS, [status(database=False), None, None])
-    assert (found["levels"]["Table"], found["levels"]["Findings"], found["worst"]) == ("off", "off", "good")
+async def test_without_a_database_there_is_no_history_and_findings_come_from_redis(page: Page) -> None:
+    found = await page.evaluate(CHECKS, [status(database=False), None, []])
+    assert (found["levels"]["Table"], found["levels"]["Findings"], found["worst"]) == ("off", "good", "good")
+
+
+async def test_findings_that_cannot_be_read_are_no_good_sign(page: Page) -> None:
+    found = await page.evaluate(CHECKS, [status(), None, None])
+    assert (found["levels"]["Findings"], found["headline"]) == ("warn", "Trust with reservations")
 
 
 async def test_values_are_written_exactly_and_times_in_utc(page: Page) -> None:

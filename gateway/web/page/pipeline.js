@@ -10,11 +10,15 @@ const STORED_EVERY_MS = 10_000;
 const RATES_SHOWN = 4;
 const SILENT = ["silent", "unreadable"];
 
+/** The newest findings, and those that are judged: many of little weight must not hide one of great weight. */
+const FINDINGS_ASKED = [{}, { severity: "error" }, { severity: "error", open: true }, { severity: "warning" }, { severity: "warning", open: true }];
+
 export class Pipeline {
   #status = null;
   #open = null;
   #gaps = null;
   #findings = null;
+  #judged = null;
   #why = "";
   #askedAt = 0;
   #shown = false;
@@ -23,10 +27,9 @@ export class Pipeline {
   /** Take in what the gateway says now (null: it cannot be reached). */
   take(status) {
     this.#status = status;
-    if (status && !status.database) this.#why = "klagg runs without a database, which stores them.";
-    else if (status && Date.now() - this.#askedAt > STORED_EVERY_MS) {
+    if (status && Date.now() - this.#askedAt > STORED_EVERY_MS) {
       this.#askedAt = Date.now();
-      this.#askStored();
+      this.#askStored(status.database);
     }
     this.#draw();
   }
@@ -37,21 +40,26 @@ export class Pipeline {
     if (shown) this.#draw();
   }
 
-  async #askStored() {
+  /** Without a database there is no list of gaps; findings come from Redis then. */
+  async #askStored(database) {
     try {
-      const [open, gaps, findings] = await Promise.all([
-        get("gaps", { open: true, limit: 1000 }), get("gaps", { limit: 30 }), get("findings", { limit: 100 }),
+      const [open, gaps, ...findings] = await Promise.all([
+        database ? get("gaps", { open: true, limit: 1000 }) : null, database ? get("gaps", { limit: 30 }) : null,
+        ...FINDINGS_ASKED.map((query) => get("findings", { limit: 100, ...query })),
       ]);
-      [this.#open, this.#gaps, this.#findings, this.#why] = [open.gaps, gaps.gaps, findings.findings, ""];
+      [this.#open, this.#gaps] = [open?.gaps ?? null, gaps?.gaps ?? null];
+      this.#findings = findings[0].findings;
+      this.#judged = [...new Map(findings.flatMap((each) => each.findings).map((each) => [each.id, each])).values()];
+      this.#why = database ? "" : "klagg runs without a database, which stores them.";
     } catch (problem) {
-      [this.#open, this.#gaps, this.#findings, this.#why] = [null, null, null, problem.message];
+      [this.#open, this.#gaps, this.#findings, this.#judged, this.#why] = [null, null, null, null, problem.message];
     }
     this.#draw();
   }
 
   #draw() {
     const found = this.#status
-      ? checks(this.#status, this.#open, this.#findings)
+      ? checks(this.#status, this.#open, this.#judged)
       : [{ level: "bad", title: "Gateway", text: "The gateway cannot be reached." }];
     const level = worst(found.map((each) => each.level));
     const [headline, sentence] = verdictOf(level, this.#status);
@@ -139,7 +147,7 @@ function gapTable(found) {
       utc(each.opened_at), each.ended_at ? `${each.reason ?? "ended"} after ${span(each.ended_at - each.opened_at)}` : "open",
     ],
   }));
-  return tableOf(["Symbol", "Missing ids", "How many", "Noticed", "End"], rows, "No trade was ever missing.");
+  return tableOf(["Symbol", "Missing ids", "How many", "Noticed", "End"], rows, "No gap is recorded.");
 }
 
 function findingTable(found) {
@@ -150,7 +158,7 @@ function findingTable(found) {
       each.open_time ? utc(each.open_time) : "", stateOf(each), each.evidence ?? "",
     ],
   }));
-  return tableOf(["Said", "Severity", "Kind", "Symbol", "Interval", "Open time", "State", "Evidence"], rows, "Nothing was found.");
+  return tableOf(["Said", "Severity", "Kind", "Symbol", "Interval", "Open time", "State", "Evidence"], rows, "No finding is recorded.");
 }
 
 /** One that was settled says when and by what; a notice has no state. */

@@ -116,11 +116,17 @@ export class Truth {
     const { days } = this.#board;
     if (!days.length) return [...head, make("p", { class: "state", text: this.#nothing() })];
     const total = totalOf(days);
+    total.open_findings += (this.#open ?? []).filter((each) => !each.symbol).length; // the scoreboard has those of symbols
     const when = (ms) => (ms ? `${utc(ms).slice(0, 19)} UTC` : "never");
     return [
-      ...head, verdict("board-verdict", ...boardVerdict(total)), tiles(total), ...this.#tables(),
+      ...head, verdict("board-verdict", ...boardVerdict(total, this.#age(total))), tiles(total), ...this.#tables(),
       make("p", { class: "quiet end", text: `Counted ${when(total.counted_at)}, audited ${when(total.audited_at)}.` }),
     ];
+  }
+
+  /** How long ago all was counted. A part of it may rightly not change for long: a symbol that has ended, days. */
+  #age(total) {
+    return this.#interval || this.#symbol || !total.counted_at ? 0 : Date.now() - total.counted_at;
   }
 
   #tables() {

@@ -141,6 +141,7 @@ class Up:
         self._plain = args.plain or not sys.stdout.isatty()
         self._trades = (0.0, 0, 0)
         self._trades_per_s = 0.0
+        self._beaten: dict[str, int] = {}  # the run of a process whose heartbeat was seen
 
     def _note(self, line: str) -> None:
         self._log.handle(logging.LogRecord("up", logging.INFO, "", 0, line, None, None))
@@ -353,6 +354,8 @@ class Up:
         klines = sorted(best.values(), key=lambda kline: (-kline.close_time, -kline.trades))
         now, found = time.monotonic(), self._heard(texts)
         beats = {each.name: dict(each.beat) for each in found.seen}
+        self._beaten |= {name: pid for name in beats if (pid := self._children[name].pid) is not None}
+        lost = {name for name, child in self._children.items() if self._beaten.get(name) == child.pid} - set(beats)
         lines = [
             screen.ProcessLine(
                 each.name,
@@ -360,7 +363,7 @@ class Up:
                 each.restarts,
                 now - each.started_s,
                 beats.get(each.name),
-                each.name in found.silent,
+                each.name in lost.union(found.silent),
             )
             for each in self._children.values()
         ]
@@ -388,6 +391,7 @@ class Up:
         """Trades a second from the counter of one run of ingest; its own rates change only every ten seconds."""
         counters, pid = beat.get("counters"), beat.get("pid")
         if not isinstance(counters, dict) or not isinstance(pid, int):
+            self._trades, self._trades_per_s = (0.0, 0, 0), 0.0  # no line says anything: an old rate is no rate
             return
         at, of, before = self._trades
         trades = int(counters.get("trades", 0))
