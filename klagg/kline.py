@@ -145,17 +145,17 @@ def differences(ours: Values, theirs: Values, *, float_terms: Mapping[str, int] 
 
 
 FLOAT_DIGITS_MIN, FLOAT_DIGITS_MAX = 15, 17
-"""Significant digits that float64 values are printed with where they are no short decimals (IEEE 754-2019, 5.12.2)."""
+"""Significant digits of a printed float64 (IEEE 754-2019, 5.12.2); zeros at their end may be left out."""
 _HALF_STEP = Decimal(2) ** -53
 """The most by which one rounding to float64 is wrong, relative to the value."""
 
 
 def float_sum_error(total: Decimal, terms: int) -> Decimal:
     """The most by which a sum of `terms` values ≥ 0 can be wrong that was made in float64, one after the other: each
-    term and each addition is rounded once. Where the total has as many digits as a float is printed with, half of its
-    last digit comes on top."""
+    term and each addition is rounded once. Half of the last digit that the total was printed with comes on top; a total
+    of fewer digits may have lost zeros at the end of FLOAT_DIGITS_MIN."""
+    if not total:
+        return total
     error = (terms + 1) * _HALF_STEP * abs(total)
-    digits, exponent = total.normalize().as_tuple()[1:]
-    if len(digits) >= FLOAT_DIGITS_MIN and isinstance(exponent, int):
-        error += Decimal(5).scaleb(exponent - 1)
-    return error
+    printed = min(max(len(total.normalize().as_tuple().digits), FLOAT_DIGITS_MIN), FLOAT_DIGITS_MAX)
+    return error + Decimal(5).scaleb(total.adjusted() - printed)

@@ -11,7 +11,7 @@ import pytest
 from klagg.drivers.redis_streams import Append, Delete, HashUpdate, Streams, Trim
 from klagg.errors import RedisRefused
 from klagg.wire.entries import tick_entry
-from klagg.wire.fields import stamp
+from klagg.wire.fields import VERSION, stamp
 from klagg.wire.keys import CLOCK_KEY, HEARTBEAT_PATTERN, Keys, heartbeat_key
 from tests.contract.conftest import Place
 from tests.contract.kit import Blocking
@@ -39,7 +39,7 @@ def test_entries_are_read_in_the_order_written_with_rising_ids(either: Any) -> N
     assert [entry.id for entry in read[key]] == ids
     assert [entry.fields[b"time"] for entry in read[key]] == [b"0", b"1", b"2", b"3", b"4"]
     assert read[key][3].fields == {
-        b"v": b"2",
+        b"v": str(VERSION).encode(),
         b"writer": b"clock@1",
         b"seq": b"3",
         b"kind": b"tick",

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from klagg.intervals import MINUTE_MS
+from klagg.process.alarms import AlarmKind
 from tests.endtoend.kit import FLOOR, PROVEN_S, migrated, stack
 from tests.endtoend.test_losses import SEED, Run, compare, own_values
 from tests.kit import eventually
@@ -53,7 +54,7 @@ def test_an_aggregator_that_stands_still_costs_no_trade(tmp_path: Path, redis_ur
         eventually(lambda: run.streams.length("findings:{0}"), 90, 0.1)
         eventually(lambda: run.now_ms() and run.weight_most, 60, 0.1)  # the account is of this minute only
         assert most < cap * 1.5, f"the feed took {most} bytes of its {cap}"
-        assert "has room again" in ingest.text()
+        assert f"the alarm {AlarmKind.FEED_FULL} is over" in ingest.text()
         findings = [
             {k.decode(): v.decode() for k, v in each.fields.items()} for each in run.streams.range("findings:{0}")
         ]

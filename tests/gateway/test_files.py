@@ -20,8 +20,8 @@ from klagg.kline import Kline
 from klagg.recordings import open_klines
 from tests.gateway.kit import MINUTE_MS, NOW_MS, bar, kline
 
-ROWS = [kline(open_time=NOW_MS + number * MINUTE_MS, trades=number) for number in range(5)]
-LIVE = kline_of(bar(open_time=NOW_MS + 5 * MINUTE_MS, first_trade_id=-1, last_trade_id=-1), "BTCUSDT", INTERVALS["1m"])
+ROWS = [kline(open_time=NOW_MS + number * MINUTE_MS, trades=number) for number in range(1, 6)]
+LIVE = kline_of(bar(open_time=NOW_MS + 6 * MINUTE_MS, first_trade_id=-1, last_trade_id=-1), "BTCUSDT", INTERVALS["1m"])
 
 
 def written(name: str, *pages: list[Kline]) -> bytes:
@@ -47,7 +47,7 @@ def test_fields_have_their_order_and_what_is_not_known_is_none() -> None:
 
 def test_csv_has_one_header_and_a_line_a_bar() -> None:
     found = list(csv.DictReader(io.StringIO(written("csv", ROWS[:2], ROWS[2:], [LIVE]).decode())))
-    assert [row["trades"] for row in found] == ["0", "1", "2", "3", "4", "321"]
+    assert [row["trades"] for row in found] == ["1", "2", "3", "4", "5", "321"]
     assert (found[0]["open"], found[0]["closed"], found[-1]["source"], found[-1]["closed"]) == (
         "64100.10",
         "true",
@@ -76,7 +76,7 @@ def test_arrow_and_parquet_hold_the_same_rows(name: str) -> None:
     data = written(name, ROWS[:2], ROWS[2:], [LIVE])
     table = arrow.ipc.open_stream(data).read_all() if name == "arrow" else parquet.read_table(io.BytesIO(data))
     found = table.to_pylist()
-    assert [row["trades"] for row in found] == [0, 1, 2, 3, 4, 321]
+    assert [row["trades"] for row in found] == [1, 2, 3, 4, 5, 321]
     assert found[0]["open"] == Decimal("64100.10")
     assert int(found[1]["open_time"].timestamp() * 1000) == NOW_MS + MINUTE_MS
     assert (found[0]["source"], found[-1]["source"], found[-1]["epoch"]) == ("own", None, None)
@@ -91,13 +91,14 @@ def test_every_format_has_its_type() -> None:
 
 
 def test_a_file_with_and_one_without_official_are_read_alike(tmp_path: Path) -> None:
-    """Files that an older klagg wrote lack the column."""
-    told = kline(open_time=NOW_MS + 5 * MINUTE_MS, complete=0, official=1, source="exchange")
+    """Files that an older klagg wrote lack the column, and call complete what is official now."""
+    told = kline(open_time=NOW_MS + 6 * MINUTE_MS, complete=0, official=1, source="exchange")
     lines = written("csv", [*ROWS, told]).decode().splitlines()
     at = lines[0].split(",").index("official")
     new, old = tmp_path / "new.csv", tmp_path / "old.csv"
     new.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     cells = [line.split(",") for line in lines]
+    cells[-1][cells[0].index("complete")] = cells[-1][at]
     old.write_text("".join(f"{','.join([*row[:at], *row[at + 1 :]])}\n" for row in cells), encoding="utf-8")
     found = [list(open_klines(str(path), "BTCUSDT", "1m")) for path in (new, old)]
     assert found[0] == found[1]

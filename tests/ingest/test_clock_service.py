@@ -327,9 +327,9 @@ async def test_an_unexpected_error_of_a_job_ends_the_process(redis_url: str, mon
             await asyncio.wait_for(clock(a_context(exchange, redis_url), SHORT), 20)
 
 
-def told_by(context: AsyncContext) -> dict[str, str]:
+def told_by(context: AsyncContext) -> dict[AlarmKind, str]:
     """The alarms that stand, by kind."""
-    return {str(each.kind): each.sentence for each in context.stats.alarms.standing}
+    return {each.kind: each.sentence for each in context.stats.alarms.standing}
 
 
 @pytest.mark.parametrize("status", ["TRADING_HALT", "BREAK_2027"])
@@ -344,7 +344,7 @@ async def test_a_halt_is_written_at_once_and_an_alarm_that_ends(
             exchange.statuses["ETHUSDT"] = status
             await eventually(lambda: len(feed_of(streams, "listing")) == 2)
             sentence = f"the exchange lists ETHUSDT as {status}: it stays as it is, and its bars go on without trades"
-            assert told_by(context) == {"halted": sentence}
+            assert told_by(context) == {AlarmKind.HALTED: sentence}
             exchange.statuses.clear()
             await eventually(lambda: len(feed_of(streams, "listing")) == 3)
             assert told_by(context) == {}
@@ -364,7 +364,7 @@ async def test_a_choice_that_is_not_there_is_waited_for(streams: Streams, redis_
             await eventually(lambda: context.stats.counters.get("listings", 0) >= 2)
             assert not task.done()
             why = "exchange.symbols names 'SOLUSDT', which the exchange does not list"
-            assert told_by(context)["waiting"].startswith(f"{why}: klagg waits")
+            assert told_by(context)[AlarmKind.WAITING].startswith(f"{why}: klagg waits")
             exchange.symbols.append("SOLUSDT")
             await eventually(lambda: feed_of(streams, "listing"))
             await eventually(lambda: not told_by(context))

@@ -12,6 +12,7 @@ from ingest.exchange_info import ExchangeInfoKeeper
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.drivers.redis_streams import AsyncStreams, HashUpdate, Streams
 from klagg.wire.exchange_info import KeptExchangeInfo, kept_exchange_info_of
+from klagg.wire.fields import VERSION
 from klagg.wire.keys import EXCHANGE_INFO_KEY
 from tests.ingest.kit import NOW_MS, SYMBOLS, SmallExchange
 from tests.ingest.test_clock_service import SHORT, a_clock, a_context
@@ -55,7 +56,7 @@ async def test_the_answer_is_kept_as_it_came_with_what_klagg_carries(streams: St
         assert '"novel" : 1.50' in kept.body
         assert list(kept.carried) == ["BTCUSDT", "币安人生USDT"]
         assert abs(kept.asked_ms - NOW_MS) < 60_000
-        assert streams.hash_of(EXCHANGE_INFO_KEY)[b"v"] == b"2"
+        assert streams.hash_of(EXCHANGE_INFO_KEY)[b"v"] == str(VERSION).encode()
 
 
 async def test_a_list_that_changes_replaces_the_one_before_and_one_that_is_not_believed_does_not(

@@ -10,7 +10,7 @@ import pytest
 from ingest.outbox import ENTRY_OVERHEAD_BYTES, Outbox
 from klagg.process.stats import Stats
 from klagg.wire.entries import TradeRow, trades_entry_of_rows, watermark_entry
-from klagg.wire.fields import Fields
+from klagg.wire.fields import VERSION, Fields
 
 FEED = "feed:{0}"
 
@@ -46,7 +46,7 @@ def test_entries_are_stamped_by_stream_and_leave_in_order() -> None:
     outbox = an_outbox()
     for key in ("feed:{0}", "feed:{1}", "feed:{0}"):
         outbox.put(key, {"kind": "tick"})
-    assert outbox.head(1, 1 << 20)[0][1] == {"v": "2", "writer": "ingest-A@5", "seq": "1", "kind": "tick"}
+    assert outbox.head(1, 1 << 20)[0][1] == {"v": str(VERSION), "writer": "ingest-A@5", "seq": "1", "kind": "tick"}
     assert [(key, fields["seq"]) for key, fields in outbox.head(10, 1 << 20)] == [
         ("feed:{0}", "1"),
         ("feed:{1}", "1"),

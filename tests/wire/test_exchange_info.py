@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from klagg.errors import ContractError
 from klagg.wire.exchange_info import KeptExchangeInfo, kept_exchange_info_of
-from klagg.wire.fields import stamp
+from klagg.wire.fields import VERSION, stamp
 
 NAMES = st.text(st.characters(codec="utf-8", exclude_characters=","), min_size=1)
 
@@ -36,7 +36,7 @@ def test_what_is_written_is_read_again(
 
 @pytest.mark.parametrize(
     "changes",
-    [{"v": "3"}, {"asked": "x"}, {"local": ""}, {"speed": "nan"}, {"speed": "-1"}, {"speed": "1e9"}],
+    [{"v": str(VERSION + 1)}, {"asked": "x"}, {"local": ""}, {"speed": "nan"}, {"speed": "-1"}, {"speed": "1e9"}],
 )
 def test_what_is_none_is_refused(changes: dict[str, str]) -> None:
     with pytest.raises(ContractError):

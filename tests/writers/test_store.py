@@ -278,7 +278,8 @@ def test_pending_entries_that_were_cut_are_said_and_let_go(start: Start, databas
     trim_before(streams, KLINES, ids[3])
     with start() as writer:
         eventually(lambda: settled(streams))
-        said = f"3 pending entries of {KLINES} were gone before they were stored, with ids from {ids[0]} to {ids[2]}"
+        gone = f"3 pending entries of {KLINES} were gone before the group writers processed them"
+        said = f"{gone}, with ids from {ids[0]} to {ids[2]}"
         assert said in writer.said()
         assert writer.stop() == 0
     assert stored(database) == minutes(10)[3:]
