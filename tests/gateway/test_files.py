@@ -78,7 +78,7 @@ def test_arrow_and_parquet_hold_the_same_rows(name: str) -> None:
     found = table.to_pylist()
     assert [row["trades"] for row in found] == [1, 2, 3, 4, 5, 321]
     assert found[0]["open"] == Decimal("64100.10")
-    assert int(found[1]["open_time"].timestamp() * 1000) == NOW_MS + MINUTE_MS
+    assert int(found[1]["open_time"].timestamp() * 1000) == NOW_MS + 2 * MINUTE_MS
     assert (found[0]["source"], found[-1]["source"], found[-1]["epoch"]) == ("own", None, None)
     assert table.column_names == list(KLINE_FIELDS)
     empty = written(name)
