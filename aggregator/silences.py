@@ -115,6 +115,10 @@ class Silences:
     def _proven(self, slot: int, at: int, runs: list[Run]) -> list[Run]:
         """Take the proven runs from the front: all bars of a run at once, because no trade came between them."""
         kind, taken = self._ring.intervals[at], 0
+        # As a rule the symbol is still silent, which is seen without arrays.
+        passed_ms = max(int(self._ledger.last_time[slot]), int(self._finality.official_until[slot]))
+        if runs and passed_ms < kind.open_of(runs[0].first + 1):
+            return []
         for run in runs:
             opens = kind.opens_of(np.array([run.first, run.first + run.count - 1], np.int64))
             nexts = kind.opens_of(np.array([run.first + 1, run.first + run.count], np.int64))
