@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator.checkpoint import Checkpoint, restore
@@ -95,9 +95,11 @@ def test_what_is_kept_is_bounded() -> None:
     assert len(runs) == 1, "equal bars are one run"
 
 
-@given(st.lists(st.tuples(st.integers(1, 260), st.integers(1, 9)), min_size=1, max_size=5))
+@settings(max_examples=50)
+@given(st.lists(st.tuples(st.integers(1, 40), st.integers(1, 9)), min_size=1, max_size=4))
 def test_any_silences_are_whole_and_equal_the_oracle(waits: list[tuple[int, int]]) -> None:
-    core, rows, minute, said = new_core("1m", "1h"), start(), 2, []
+    """Beside a window of 10 minutes."""
+    core, rows, minute, said = new_core("1m", "5m", window_minutes=10), start(), 2, []
     feed(core, rows)
     said += steps(core, T0 + 2 * MINUTE)
     for number, (wait, price) in enumerate(waits, 4):
@@ -107,7 +109,7 @@ def test_any_silences_are_whole_and_equal_the_oracle(waits: list[tuple[int, int]
         feed(core, rows[-1:])
         said += steps(core, T0 + minute * MINUTE + 200)
     found: dict[tuple[str, str, int], Kline] = newest(klines(said))
-    expected = fold(rows, ("1m", "1h"), T0 + minute * MINUTE)
+    expected = fold(rows, ("1m", "5m"), T0 + minute * MINUTE)
     for key, kline in found.items():
         if kline.close_time < T0 + minute * MINUTE:
             assert (values(kline), kline.complete) == (expected[key], 1), key
