@@ -372,7 +372,20 @@ WHERE EXISTS (
 -- of these are there, and notes on both sides where they contradict each other. Bars without trades repeat the close
 -- before them; whether such a price opens a longer bar, or is its extreme, is not said anywhere, so either is taken.
 -- `agreed`: bars that were contradicted by this fold and are not any more.
-WITH folded AS MATERIALIZED (
+-- One pass over both in the order of time and no join: of rows that were just written the server has no statistics, and
+-- would compare every bar with every fold.
+WITH both_sides AS (
+    SELECT
+        open_time AS opened, open_time, close_time, epoch, revision, complete, official, true AS is_longer, open, high,
+        low, close, volume, quote_volume, trades, taker_buy_volume, taker_buy_quote_volume
+    FROM klines_of_class
+    WHERE symbol = %(symbol)s
+        AND "interval" = %(longer)s
+        AND open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
+        AND open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
+        AND source = 'exchange'
+        AND revision > 0
+    UNION ALL
     SELECT
         CASE WHEN %(length_ms)s > 0 THEN
             date_bin(
@@ -382,20 +395,9 @@ WITH folded AS MATERIALIZED (
             )
         ELSE
             date_trunc('month', open_time, 'UTC')
-        END AS opened,
-        count(*) AS bars,
-        sum(trades)::bigint AS trades,
-        (array_agg(open ORDER BY open_time))[1] AS open,
-        (array_agg(open ORDER BY open_time) FILTER (WHERE trades > 0))[1] AS traded_open,
-        max(high) AS high,
-        max(high) FILTER (WHERE trades > 0) AS traded_high,
-        min(low) AS low,
-        min(low) FILTER (WHERE trades > 0) AS traded_low,
-        (array_agg(close ORDER BY open_time DESC))[1] AS close,
-        sum(volume) AS volume,
-        sum(quote_volume) AS quote_volume,
-        sum(taker_buy_volume) AS taker_buy_volume,
-        sum(taker_buy_quote_volume) AS taker_buy_quote_volume
+        END,
+        open_time, NULL, NULL, NULL, NULL, NULL, false, open, high, low, close, volume, quote_volume, trades,
+        taker_buy_volume, taker_buy_quote_volume
     FROM klines_of_shorter
     WHERE symbol = %(symbol)s
         AND "interval" = %(shorter)s
@@ -403,51 +405,90 @@ WITH folded AS MATERIALIZED (
         AND open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
         AND source = 'exchange'
         AND revision > 0
+),
+folded AS (
+    SELECT
+        opened AS open_time,
+        max(close_time) AS close_time,
+        max(epoch) AS epoch,
+        max(revision) AS revision,
+        bool_and(complete) AS complete,
+        bool_and(official) AS official,
+        max(open) FILTER (WHERE is_longer) AS kept_open,
+        max(high) FILTER (WHERE is_longer) AS kept_high,
+        max(low) FILTER (WHERE is_longer) AS kept_low,
+        max(close) FILTER (WHERE is_longer) AS kept_close,
+        max(volume) FILTER (WHERE is_longer) AS kept_volume,
+        max(quote_volume) FILTER (WHERE is_longer) AS kept_quote_volume,
+        max(trades) FILTER (WHERE is_longer) AS kept_trades,
+        max(taker_buy_volume) FILTER (WHERE is_longer) AS kept_taker_buy_volume,
+        max(taker_buy_quote_volume) FILTER (WHERE is_longer) AS kept_taker_buy_quote_volume,
+        (array_agg(open ORDER BY open_time) FILTER (WHERE NOT is_longer))[1] AS open,
+        (array_agg(open ORDER BY open_time) FILTER (WHERE NOT is_longer AND trades > 0))[1] AS traded_open,
+        max(high) FILTER (WHERE NOT is_longer) AS high,
+        max(high) FILTER (WHERE NOT is_longer AND trades > 0) AS traded_high,
+        min(low) FILTER (WHERE NOT is_longer) AS low,
+        min(low) FILTER (WHERE NOT is_longer AND trades > 0) AS traded_low,
+        (array_agg(close ORDER BY open_time) FILTER (WHERE NOT is_longer))[
+            count(*) FILTER (WHERE NOT is_longer)
+        ] AS close,
+        sum(volume) FILTER (WHERE NOT is_longer) AS volume,
+        sum(quote_volume) FILTER (WHERE NOT is_longer) AS quote_volume,
+        (sum(trades) FILTER (WHERE NOT is_longer))::bigint AS trades,
+        sum(taker_buy_volume) FILTER (WHERE NOT is_longer) AS taker_buy_volume,
+        sum(taker_buy_quote_volume) FILTER (WHERE NOT is_longer) AS taker_buy_quote_volume
+    FROM both_sides
     GROUP BY opened
+    HAVING max(close_time) - opened + interval '1 millisecond'
+        = count(*) FILTER (WHERE NOT is_longer) * (%(shorter_ms)s * interval '1 millisecond')
+),
+judged AS MATERIALIZED (
+    SELECT
+        *,
+        (
+            kept_open = open OR kept_open = coalesce(traded_open, open),
+            kept_high = high OR kept_high = coalesce(traded_high, high),
+            kept_low = low OR kept_low = coalesce(traded_low, low),
+            kept_close, kept_volume, kept_quote_volume, kept_trades, kept_taker_buy_volume, kept_taker_buy_quote_volume
+        ) IS DISTINCT FROM (
+            true, true, true, close, volume, quote_volume, trades, taker_buy_volume, taker_buy_quote_volume
+        ) AS unlike
+    FROM folded
 ),
 compared AS MATERIALIZED (
     SELECT
-        kept.open_time,
-        kept.close_time,
-        kept.epoch,
-        kept.revision,
-        kept.complete,
-        kept.official,
+        open_time,
+        close_time,
+        epoch,
+        revision,
+        complete,
+        official,
         jsonb_build_object(
-            'open', kept.open, 'high', kept.high, 'low', kept.low, 'close', kept.close, 'volume', kept.volume,
-            'quote_volume', kept.quote_volume, 'trades', kept.trades, 'taker_buy_volume', kept.taker_buy_volume,
-            'taker_buy_quote_volume', kept.taker_buy_quote_volume
+            'open', kept_open, 'high', kept_high, 'low', kept_low, 'close', kept_close, 'volume', kept_volume,
+            'quote_volume', kept_quote_volume, 'trades', kept_trades, 'taker_buy_volume', kept_taker_buy_volume,
+            'taker_buy_quote_volume', kept_taker_buy_quote_volume
         ) AS held,
         jsonb_build_object(
-            'open', CASE WHEN kept.open = folded.open THEN folded.open ELSE coalesce(traded_open, folded.open) END,
-            'high', CASE WHEN kept.high = folded.high THEN folded.high ELSE coalesce(traded_high, folded.high) END,
-            'low', CASE WHEN kept.low = folded.low THEN folded.low ELSE coalesce(traded_low, folded.low) END,
-            'close', folded.close,
-            'volume', folded.volume,
-            'quote_volume', folded.quote_volume,
-            'trades', folded.trades,
-            'taker_buy_volume', folded.taker_buy_volume,
-            'taker_buy_quote_volume', folded.taker_buy_quote_volume
+            'open', CASE WHEN kept_open = open THEN open ELSE coalesce(traded_open, open) END,
+            'high', CASE WHEN kept_high = high THEN high ELSE coalesce(traded_high, high) END,
+            'low', CASE WHEN kept_low = low THEN low ELSE coalesce(traded_low, low) END,
+            'close', close,
+            'volume', volume,
+            'quote_volume', quote_volume,
+            'trades', trades,
+            'taker_buy_volume', taker_buy_volume,
+            'taker_buy_quote_volume', taker_buy_quote_volume
         ) AS said
-    FROM klines_of_class AS kept
-    JOIN folded ON folded.opened = kept.open_time
-    WHERE kept.symbol = %(symbol)s
-        AND kept."interval" = %(longer)s
-        AND kept.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
-        AND kept.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
-        AND kept.source = 'exchange'
-        AND kept.revision > 0
-        AND folded.bars = round(
-            extract(epoch FROM kept.close_time - kept.open_time + interval '1 millisecond') * 1000 / %(shorter_ms)s
-        )
+    FROM judged
+    WHERE unlike
 ),
 sides AS (
-    SELECT %(longer)s AS "interval", open_time, epoch, revision, held, said, %(shorter)s AS said_by, held <> said AS unlike
+    SELECT %(longer)s AS "interval", open_time, epoch, revision, held, said, %(shorter)s AS said_by
     FROM compared
     WHERE %(note_longer)s
     UNION ALL
     -- One look by the key for each contradicted bar: OFFSET keeps the planner from joining whole ranges.
-    SELECT %(shorter)s, kept.open_time, kept.epoch, kept.revision, said, held, %(longer)s, true
+    SELECT %(shorter)s, kept.open_time, kept.epoch, kept.revision, said, held, %(longer)s
     FROM compared
     CROSS JOIN LATERAL (
         SELECT parts.open_time, parts.epoch, parts.revision
@@ -458,7 +499,7 @@ sides AS (
             AND parts.open_time <= compared.close_time
         OFFSET 0
     ) AS kept
-    WHERE %(note_shorter)s AND held <> said
+    WHERE %(note_shorter)s
 ),
 noted AS (
     INSERT INTO amendments AS noted (
@@ -466,7 +507,6 @@ noted AS (
     )
     SELECT %(symbol)s, "interval", open_time, epoch, revision, false, false, 'exchange', held, said, 'fold', said_by
     FROM sides
-    WHERE unlike
     ORDER BY "interval", open_time
     ON CONFLICT (symbol, "interval", open_time, epoch, revision, complete, official, why, said_by) DO UPDATE SET
         was        = excluded.was,
@@ -478,17 +518,17 @@ noted AS (
 ),
 agreed AS (
     UPDATE amendments AS noted SET settled = 'agreed', settled_at = now()
-    FROM compared
-    WHERE compared.held = compared.said
+    FROM judged
+    WHERE NOT judged.unlike
         AND noted.symbol = %(symbol)s
         AND noted.settled_at IS NULL
         AND noted.why = 'fold'
-        AND noted.open_time >= compared.open_time
-        AND noted.open_time <= compared.close_time
+        AND noted.open_time >= judged.open_time
+        AND noted.open_time <= judged.close_time
         AND noted.open_time >= timestamptz 'epoch' + %(first_ms)s * interval '1 millisecond'
         AND noted.open_time <= timestamptz 'epoch' + %(last_ms)s * interval '1 millisecond'
         AND (
-            (noted."interval" = %(longer)s AND noted.said_by = %(shorter)s AND noted.open_time = compared.open_time)
+            (noted."interval" = %(longer)s AND noted.said_by = %(shorter)s AND noted.open_time = judged.open_time)
             OR (noted."interval" = %(shorter)s AND noted.said_by = %(longer)s)
         )
     RETURNING noted.open_time
@@ -503,7 +543,6 @@ SELECT
     said::text AS said,
     false AS agreed
 FROM compared
-WHERE held <> said
 UNION ALL
 SELECT (extract(epoch FROM min(open_time)) * 1000)::bigint, 0, 0, false, false, '{}', '{}', true
 FROM agreed
