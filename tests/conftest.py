@@ -43,7 +43,6 @@ LONGEST_FIRST = (
     "simulation/test_simulation.py",
     "endtoend/test_faults.py",
     "endtoend/test_losses.py",
-    "cli/test_up.py",
     "cli/test_up_command.py",
     "endtoend/test_two_lines.py",
     "endtoend/test_halts.py",

@@ -13,6 +13,7 @@ import pytest
 
 from klagg import settings
 from klagg.wire.keys import CLOCK_KEY, EXCHANGE_INFO_KEY, WEIGHTS_KEY, Keys, heartbeat_key
+from tests.conftest import SLOW
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ("klagg", "ingest", "aggregator", "gateway", "writers", "auditors")
@@ -246,3 +247,7 @@ def test_continuous_integration_runs_make_test_and_nothing_else() -> None:
     assert lines[1] == "set -euo pipefail"
     assert lines[-1] == "make test"
     assert sum("make" in line for line in lines) == 1
+
+
+def test_every_file_that_is_said_to_take_long_is_there() -> None:
+    assert [name for name in SLOW if not (ROOT / "tests" / name).is_file()] == []
