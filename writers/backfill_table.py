@@ -34,7 +34,7 @@ REVISED: Final = "REVISED"
 SETTLED: Final = "SETTLED"
 """Two sources of the exchange's history told one bar differently, and a person said which is right."""
 
-FOLD: Final = "FOLD"
+FOLD: Final = FindingKind.FOLD.value
 """A bar of the exchange's history and the fold of its shorter bars differ."""
 
 UNIQUE_VIOLATION: Final = "23505"
