@@ -146,18 +146,16 @@ def _times(rng: random.Random, count: int, start_ms: int, end_ms: int) -> list[i
 
 def _trades(rng: random.Random, name: str, times: list[int], shape: Shape) -> list[TradeRow]:
     """Trades at these times. Ids are contiguous, those of fills within aggTrades may leave some out; from some trade on
-    prices may need more decimals, as many as values may add to what is listed."""
+    prices may need more decimals."""
     number = 1 if shape.born else rng.randrange(2, 10**9)
     fill = rng.randrange(1, 10**9)
     price_decimals, qty_decimals = rng.randrange(5), rng.randrange(4)
-    qty_decimals = min(qty_decimals, ROOM_SCALES - price_decimals)
     change = rng.randrange(2 * len(times))
     price = rng.randrange(10_000, 10_000_000)
     rows = []
     for at, time_ms in enumerate(times):
         if at == change:
-            more = min(2, max(0, ROOM_SCALES - price_decimals - qty_decimals))
-            price_decimals, price = price_decimals + more, price * 10**more
+            price_decimals, price = price_decimals + 2, price * 100
         price = max(1, price + rng.randrange(-price // 100 - 1, price // 100 + 2))
         fills, counts = (rng.choice((1, 1, 2, 5)), True) if shape.ids == AGG_IDS else (1, rng.random() > 0.05)
         fill = fill if shape.ids == AGG_IDS else number
