@@ -89,9 +89,9 @@ class Market:
             for place, value in enumerate((row.price, row.qty)):
                 decimals = -int(Decimal(value).as_tuple().exponent)
                 scales[row.symbol][place] = max(scales[row.symbol][place], decimals)
+        listed = {name: found if sum(found) > ROOM_SCALES else (0, 0) for name, found in scales.items()}
         return [
-            Listing(name, self.shape.generation, *(found if sum(found) > ROOM_SCALES else (0, 0)), "TRADING", 10**13)
-            for name, found in scales.items()
+            Listing(name, self.shape.generation, price, qty, "TRADING", 10**13) for name, (price, qty) in listed.items()
         ]
 
     def last_ids(self) -> dict[str, int]:
