@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from ingest.feed_capacity import FeedCapacity, FeedFull
-from ingest.repair_pages import Call, NotYet, given_up_finding, gone_finding
+from ingest.repair_pages import Call, NotYet, given_up_finding, gone_finding, refused_finding
 from ingest.repair_queue import Job, QueuedRequest, RepairQueue, queued_request
 from ingest.sequenced_writer import SequencedWriter
 from ingest.synchroniser import Synchroniser
@@ -123,6 +123,7 @@ class Repair:
         self._exchange_outage = Outage(context, "the exchange answers", timings)
         self._redis_outage = Outage(context, "Redis answers", timings)
         self._wake = asyncio.Event()
+        self._stats.add("rows_refused", 0)
         self._stats.add("unrepaired", 0)  # Prometheus sees growth only in what it saw before
         self._stats.show("waiting", 0)
         context.position = lambda: (
@@ -256,18 +257,21 @@ class Repair:
             await self._deliver(job)
         if job.pages.gone:
             await self._report(job, gone_finding(job.requests[0].request, job.pages.gone, self._now_ms()))
+        if job.pages.refused:
+            refused = refused_finding(job.requests[0].request, job.pages.refused, self._now_ms())
+            await self._report(job, refused, counter="rows_refused", count=len(job.pages.refused))
         await self._ack(job.requests)
         self._queue.done(job)
         self._log.debug("%d requests of %s are served", len(job.requests), job.requests[0].request.symbol)
         self._stats.add("served", len(job.requests))
 
-    async def _report(self, job: Job, *findings: Fields) -> None:
-        """Report what the exchange did not give: in the log, and as findings."""
+    async def _report(self, job: Job, *findings: Fields, counter: str = "unrepaired", count: int | None = None) -> None:
+        """Report what the exchange did not give, or what cannot be used: in the log, and as findings."""
         for each in findings:
             self._log.warning("%s: %s", each["symbol"], each["evidence"])
         key = Keys(job.requests[0].shard).findings
         await self._writer.write(lambda: [Append(key, each) for each in findings])
-        self._stats.add("unrepaired", len(findings))
+        self._stats.add(counter, len(findings) if count is None else count)
 
     def _read_answer(self, job: Job, answer: Any) -> list[Fields]:
         """The entries of an answer; what they hold is counted."""

@@ -16,7 +16,6 @@ from klagg.errors import RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.wire.entries import (
     REQUEST_KLINES,
-    Listing,
     Request,
     TradeRow,
     listing_entries,
@@ -160,12 +159,7 @@ class Clocks:
 
     def send_listings(self) -> None:
         """All symbols again, as at start and hourly."""
-        shape = self.world.market.shape
-        self.one.send(
-            listing_entries(
-                [Listing(name, shape.generation, 0, 0, "TRADING", 10**13) for name in self.world.market.names]
-            )
-        )
+        self.one.send(listing_entries(self.world.market.listings()))
 
 
 class Repair(Sender):
