@@ -61,8 +61,11 @@ def test_an_aggregator_that_stands_still_costs_no_trade(tmp_path: Path, redis_ur
                 {k.decode(): v.decode() for k, v in each.fields.items()} for each in run.streams.range("findings:{0}")
             ]
 
-        eventually(lambda: busy <= {each["symbol"] for each in told()}, 90, 0.1)
-        eventually(lambda: run.now_ms() and run.weight_most, 60, 0.1)  # the account is of this minute only
+        def asked() -> bool:
+            """That everything is told, and that repair has taken weight; the account is of this minute only."""
+            return bool(run.now_ms() and run.weight_most) and busy <= {each["symbol"] for each in told()}
+
+        eventually(asked, 150, 0.1)
         assert most < cap * 1.5, f"the feed took {most} bytes of its {cap}"
         assert f"the alarm {AlarmKind.FEED_FULL} is over" in ingest.text()
         findings = told()
