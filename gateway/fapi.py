@@ -69,6 +69,10 @@ class History:
         stored = await self.store.klines(symbol, interval, wanted) if self.store else []
         return joined(stored, live, symbol, INTERVALS[interval], wanted)
 
+    def live(self, symbol: str, interval: str, wanted: Range) -> list[Kline]:
+        """The wanted bars of live state alone, by open time."""
+        return joined([], self.market.bars(symbol, interval), symbol, INTERVALS[interval], wanted)
+
 
 @dataclass(slots=True)
 class Fapi:

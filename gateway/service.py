@@ -101,6 +101,7 @@ class GatewayService:
             expected=self.expected,
             report=lambda: self.report,
         )
+        self._downloads = api.downloads
         page = Page(read_files())
         if not page.has_charts:
             context.log.warning("the page has no charts: their library is not installed (make page)")
@@ -142,6 +143,7 @@ class GatewayService:
         finally:
             await self.sockets.close()
             await self.server.stop()
+            self._downloads.close()
             for streams in self._pulling:
                 await streams.close()
             if self.store:
