@@ -52,6 +52,9 @@ class Api:
     exchange: str
     """The host of the exchange that the trades come from."""
 
+    client_of: Callable[[web.Request], str] = lambda request: request.remote or "unknown"
+    """The address that a request comes from."""
+
     expected: Sequence[str] = ()
     """The processes that the configuration starts, by the names of their heartbeats."""
 
@@ -220,7 +223,7 @@ class Api:
             symbols = self.downloads.symbols_of(values)
             for symbol in symbols:
                 self._check_symbol(symbol)
-            client = request.remote or "unknown"
+            client = self.client_of(request)
             found: web.StreamResponse = await _with_database_problems(
                 self.downloads.answer(request, client, symbols, values)
             )
