@@ -15,7 +15,7 @@ from weakref import WeakValueDictionary
 
 from aiohttp import web
 
-from gateway.endpoints import SYMBOLS_MAX, ApiProblem, Decimals
+from gateway.endpoints import ApiProblem, Decimals
 from gateway.fapi import History
 from gateway.files import MEDIA, Digits, DigitsChanged, Encoder, FileLayout, encoder
 from gateway.history import Range
@@ -157,20 +157,11 @@ class Downloads:
     _making: WeakValueDictionary[Key, asyncio.Lock] = field(default_factory=WeakValueDictionary)
 
     def symbols_of(self, values: Values) -> list[str]:
-        """The symbols that a download is of. Raises ApiProblem (400)."""
-        one, many = values["symbol"], values["symbols"]
-        if (one is None) == (many is None):
-            raise ApiProblem(
-                400, "bad_parameter", "one of the parameters symbol and symbols must be there, and not both"
-            )
-        if one is not None:
-            return [one]
-        if many == "*":
+        """The symbols that a download is of."""
+        text = values["symbol"]
+        if text == "*":
             return self.history.market.names()
-        names = list(dict.fromkeys(name for name in many.split(",") if name))
-        if not 1 <= len(names) <= SYMBOLS_MAX:
-            raise ApiProblem(400, "bad_parameter", f"the parameter symbols must have 1 to {SYMBOLS_MAX} names, or be *")
-        return names
+        return list(dict.fromkeys(name for name in text.split(",") if name)) or [text]
 
     async def answer(
         self, request: web.Request, client: str, symbols: Sequence[str], values: Values
@@ -203,10 +194,9 @@ class Downloads:
     ) -> KeptFile | web.StreamResponse:
         """The whole file; one that is too long goes to the client as it is made, and its response comes back."""
         exact = values["decimals"] == Decimals.EXACT and values["format"] in {"arrow", "parquet"}
+        with_symbol = values["symbol"] == "*" or "," in values["symbol"]
         digits = await self._digits(symbols, values) if exact else Digits()
-        writer = encoder(
-            values["format"], FileLayout(digits, Decimals(values["decimals"]), values["symbols"] is not None)
-        )
+        writer = encoder(values["format"], FileLayout(digits, Decimals(values["decimals"]), with_symbol))
         file, kept = KeptFile(), False
         response: web.StreamResponse | None = None
         try:

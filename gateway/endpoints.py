@@ -23,9 +23,8 @@ SCOREBOARD_DAYS: Final = 30
 """Days of the scoreboard if the request names none."""
 SCOREBOARD_DAYS_MAX: Final = 366
 
-SYMBOLS_MAX: Final = 1000
 SYMBOLS_CHARS_MAX: Final = 32_000
-"""Of one download."""
+"""Of the names in one download, which are some 3,000."""
 
 JSON: Final = "application/json"
 
@@ -250,11 +249,11 @@ def _endpoints_of_bars(intervals: Sequence[str], formats: Mapping[str, str]) -> 
             "in ms, UTC, and ids are int64, null where they are not known.",
             "KlineRows",
             (
-                replace(series[0], required=False),
                 Parameter(
-                    "symbols",
-                    f"Instead of symbol: names with commas between them, at most {SYMBOLS_MAX}, or * for all. The file "
-                    "has the column symbol then, and the bars come symbol by symbol.",
+                    "symbol",
+                    "Name of the symbol, or several with commas between them, or * for all. A file of several has the "
+                    "column symbol, and the bars come symbol by symbol.",
+                    required=True,
                     chars_max=SYMBOLS_CHARS_MAX,
                 ),
                 series[1],
