@@ -72,19 +72,7 @@ class GatewayService:
         url, timeout_ms = settings.redis.url, config.pull_timeout_ms
         self._blocking = Streams(url, timeout_ms=settings.redis.timeout_ms)
         self._pulling = [AsyncStreams(url, timeout_ms=timeout_ms) for _ in self.market.shards]
-        self._readers = [
-            ShardReader(
-                shard,
-                Keys(number),
-                self._pulling[number],
-                self._blocking,
-                self._publish,
-                config.finals_kept_s * 1000,
-                context.stats,
-                context.log,
-            )
-            for number, shard in enumerate(self.market.shards)
-        ]
+        self._readers = [self._reader(number, shard) for number, shard in enumerate(self.market.shards)]
         self._exchange_info = ExchangeInfoReader(
             self.market, self._pulling[0], config.weight_per_minute, context.stats, context.log
         )
@@ -113,6 +101,18 @@ class GatewayService:
             context.log.warning("the page has no charts: their library is not installed (make page)")
         routes = [*self.sockets.routes(), *fapi.routes(), *api.routes(), *udf.routes(), *page.routes()]
         self.server = Server(config, routes, page.paths, self.alarm_headers)
+
+    def _reader(self, number: int, shard: Shard) -> ShardReader:
+        return ShardReader(
+            shard,
+            Keys(number),
+            self._pulling[number],
+            self._blocking,
+            self._publish,
+            self._config.finals_kept_s * 1000,
+            self._context.stats,
+            self._context.log,
+        )
 
     def _client_of(self, request: web.Request) -> str:
         return client_of(request.remote, request.headers.getall("X-Forwarded-For", []), self._proxies)
