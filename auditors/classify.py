@@ -112,10 +112,12 @@ class Comparison:
         theirs: Mapping[int, Values],
         now_ms: int | None = None,
         minutes: Mapping[int, Kline] | None = None,
+        refused: Mapping[int, str] | None = None,
     ) -> None:
-        """`minutes` are ours in longer bars, as far as they may be needed (`puzzling`)."""
+        """`minutes` are ours in longer bars, as far as they may be needed (`puzzling`); `refused` says by open time why
+        the exchange's row cannot be a kline, which is then none of `theirs`."""
         self._interval, self._ours, self._theirs, self._now_ms = interval, ours, theirs, now_ms
-        self._minutes = minutes or {}
+        self._minutes, self._refused = minutes or {}, refused or {}
         self._first_ms = min({*ours, *theirs}, default=0)
         self._lacking: set[int] = set()
         """Bars that may lack trades, and that differ by more than a shift: what left them is not known."""
@@ -151,7 +153,8 @@ class Comparison:
             what = "neither side has" if theirs is None else "the exchange has, with {trades} trades, and we have not"
             return Verdict(opening, FindingKind.LOCAL_GAP, f"a bar that {what.format(**theirs or {})}")
         if theirs is None:
-            what = f"the exchange has no row, we have {ours.trades} trades and the volume {ours.volume}"
+            row = f"has a row that cannot be ({self._refused[opening]})" if opening in self._refused else "has no row"
+            what = f"the exchange {row}, we have {ours.trades} trades and the volume {ours.volume}"
             return Verdict(opening, LATE if late else FindingKind.EXCHANGE_GAP, what)
         wrong = differences(values_of(ours), theirs)
         if not wrong:
