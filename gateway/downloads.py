@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 import secrets
 import tempfile
@@ -77,14 +78,16 @@ class KeptFile:
     """A file without a name on disk, with an entity tag of its own. It is closed when it is dropped and unread."""
 
     def __init__(self) -> None:
-        self._file = tempfile.TemporaryFile(prefix="klagg-download-")  # noqa: SIM115
+        self._file = tempfile.TemporaryFile(prefix="klagg-download-", buffering=0)  # noqa: SIM115
         self._readers, self._dropped = 0, False
         self.size, self.tag = 0, f'"{secrets.token_hex(12)}"'
         self.made_s = self.used_s = time.monotonic()
 
     def append(self, data: bytes) -> None:
         """Write bytes at the end. Raises OSError."""
-        self._file.write(data)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[self._file.write(rest) :]
         self.size += len(data)
 
     def drop(self) -> None:
@@ -107,8 +110,7 @@ class KeptFile:
                 self._file.close()
 
     def _read(self, at: int, length: int) -> bytes:
-        self._file.seek(at)
-        return self._file.read(length)
+        return os.pread(self._file.fileno(), length, at)  # several readers have one file
 
 
 @dataclass(slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from typing import Any
 
@@ -162,3 +163,15 @@ async def test_a_file_that_is_too_long_to_keep_is_sent_as_it_is_made(
         status, headers, body = await fetched(client, query, headers={"Range": "bytes=0-3"})
         assert (status, len(body.splitlines())) == (200, 62)
         assert "Content-Length" not in headers
+
+
+async def test_readers_of_one_file_do_not_disturb_each_other() -> None:
+    file, data = KeptFile(), bytes(range(256)) * 8192
+    file.append(data)
+
+    async def read(first: int, end: int) -> bool:
+        return b"".join([part async for part in file.parts(first, end)]) == data[first:end]
+
+    spans = [(at * 10_007, len(data) - at * 5_003) for at in range(16)]
+    assert all(await asyncio.gather(*(read(*span) for span in spans)))
+    file.drop()
