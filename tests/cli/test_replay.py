@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import ujson
 
-from gateway.files import encoder
+from gateway.files import Digits, FileLayout, encoder
 from klagg.cli.comparison import RefusedRows
 from klagg.cli.main import main
 from klagg.cli.replay import newest_of
@@ -114,12 +114,12 @@ def test_replay_reads_klaggs_own_klines_and_no_open_bar(
     """The recording ends within its last minute: klagg's file of it holds that bar as open, with what it had."""
     recording = str(realdata / RECORDED)
     klines = newest_of([open_trades(recording)], interval("1m"), None, RefusedRows("replay"))
-    file, path = encoder(name), tmp_path / f"klines.{name}"
+    file, path = encoder(name, FileLayout(Digits.of(klines))), tmp_path / f"klines.{name}"
     opened = replace(klines[-1], revision=0, volume="1.000")
     path.write_bytes(file.page([*klines[:-1], opened]) + file.end())
     assert main(["replay", "--trades", recording, "--klines", str(path)]) == 0
     assert summary(capsys) == {"bars": 9, "exact": 7, "different": 0, "partial": 2, "uncounted": 1}
-    file = encoder(name)
+    file = encoder(name, FileLayout(Digits.of(klines)))
     path.write_bytes(file.page([*klines[:4], replace(klines[4], volume="1.000"), *klines[5:]]) + file.end())
     assert main(["replay", "--trades", recording, "--klines", str(path)]) == 1
     assert summary(capsys)["different"] == 1

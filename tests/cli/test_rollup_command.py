@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ujson
 
-from gateway.files import MEDIA, encoder, fields_of
+from gateway.files import MEDIA, Digits, FileLayout, encoder, fields_of
 from klagg.binance.serving.payloads import compact
 from klagg.cli.main import main
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS, interval
@@ -236,7 +236,7 @@ def write_own(path: Path, rows: list[Kline]) -> str:
         answer = {"symbol": "BTCUSDT", "interval": "1m", "stale_for_ms": 0, "klines": list(map(fields_of, rows))}
         path.write_text(compact(answer), encoding="utf-8")
     else:
-        file = encoder(name)
+        file = encoder(name, FileLayout(Digits.of(rows)))
         path.write_bytes(file.page(rows[:7]) + file.page(rows[7:]) + file.end())
     return str(path)
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from aggregator.replay import replay
-from gateway.files import encoder
+from gateway.files import FileLayout, encoder
 from klagg.cli.main import main as klagg
 from klagg.drivers.postgres import Database
 from klagg.intervals import DAY_MS, MINUTE
@@ -44,7 +44,7 @@ def write_trades(path: Path, rows: Rows) -> str:
 
 
 def write_klines(path: Path, bars: Bars) -> str:
-    file = encoder("csv")
+    file = encoder("csv", FileLayout())
     path.write_bytes(file.page(list(bars)) + file.end())
     return str(path)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from gateway.files import encoder
+from gateway.files import Digits, FileLayout, encoder
 from klagg.errors import RecordingError
 from klagg.intervals import INTERVALS
 from klagg.kline import Kline
@@ -302,12 +302,13 @@ def test_klaggs_own_download_and_its_open_bar(tmp_path: Path, name: str) -> None
         opened = day + at * 60_000
         return replace(kline(open_time=opened), **{"close_time": opened + 59_999, **other})
 
-    file, path = encoder(name), tmp_path / f"BTCUSDT-1m-2024-09.{name}"
     bars = [*(own(at) for at in range(5)), own(5, revision=0, complete=0)]
+    layout = FileLayout(Digits.of(bars))
+    file, path = encoder(name, layout), tmp_path / f"BTCUSDT-1m-2024-09.{name}"
     path.write_bytes(file.page(bars) + file.end())
     (part,) = find_dumps(tmp_path, 0, EVER_MS).parts
     assert [int(row[0]) for row in read(part, EVER_MS)] == [day + at * 60_000 for at in range(5)]
-    file = encoder(name)
+    file = encoder(name, layout)
     path.write_bytes(file.page([*bars[:2], own(2, complete=0)]) + file.end())
     (part,) = find_dumps(tmp_path, 0, EVER_MS).parts
     assert [int(row[0]) for row in read(part, EVER_MS)] == [day, day + 60_000]
