@@ -184,7 +184,7 @@ class Comparison:
         if behind := self._behind_missing(opening):
             return behind
         if possible:
-            return possible[0]
+            return next(filter(self._goes_on_well, possible), possible[0])
         verdicts = self._walk(opening, dict(_NOTHING), [])
         if verdicts[0].kind == FindingKind.UNEXPLAINED and self._now_ms is not None and self._is_open_ended(opening):
             waits = "what came into it out of a healed bar is only known from the bars behind it"
@@ -212,6 +212,14 @@ class Comparison:
         """Whether no bar that differs follows right behind these."""
         following = self._interval.close_time(verdicts[-1].open_time) + 1
         return following not in self._ours or self._alone(following) is not None
+
+    def _goes_on_well(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether the bar behind these, if it differs, is explained by itself: fills of one price that came in and went
+        out may look like fewer that only came in, and then the next bar lacks what went out."""
+        following = self._interval.close_time(verdicts[-1].open_time) + 1
+        if self._ends_well(verdicts) or following not in self._theirs:
+            return True
+        return self._walk(following, dict(_NOTHING), [])[0].kind != FindingKind.UNEXPLAINED
 
     def _between_missing(self, opening: int) -> list[Verdict]:
         """The bars from this one on up to the next one that is not here, or to the end of what was compared: neither
