@@ -207,7 +207,9 @@ class Core:
             self.silences.clear_slot(slot)
         for listing in listed:
             slot = self.symbols.index[listing.symbol.encode()]
-            self._raise_scales(slot, listing.price_scale, listing.qty_scale)
+            if self._raise_scales(slot, listing.price_scale, listing.qty_scale):
+                # Trades may have come before the listing that makes room for them: they are requested now.
+                self.ledger.reopen(slot, max(time_ms - self._window_ms, int(self.symbols.generation[slot])))
             self._lower_scales(slot, listing.price_scale, listing.qty_scale)
         if marked:
             slots = self.symbols.slots_of(list(marked))
@@ -259,8 +261,8 @@ class Core:
             part.clear_slot(slot)
         self.agg_ids[slot] = 0
 
-    def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
-        """Raise a symbol's scales to at least these; existing values are multiplied exactly.
+    def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> bool:
+        """Raise a symbol's scales to at least these; existing values are multiplied exactly. Whether one was raised.
 
         Where a value would not fit, the scales stay, and a finding says so. Trades that need more decimals are then
         refused one by one, and the process goes on."""
@@ -268,7 +270,7 @@ class Core:
         price_more = max(0, price_scale - int(self.symbols.price_scale[slot]))
         qty_more = max(0, qty_scale - int(self.symbols.qty_scale[slot]))
         if not price_more and not qty_more:
-            return
+            return False
         try:
             self._rescale(slot, price_more, qty_more)
         except ArithmeticOverflow as beyond:
@@ -278,6 +280,8 @@ class Core:
                     FindingKind.OVERFLOW, Severity.ERROR, f"{needed}: {beyond}", symbol=name, time_ms=self.time_ms
                 )
             )
+            return False
+        return True
 
     def _lower_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
         """Take back, down to what the exchange lists, decimals that no bar in the ring needs any more: each by itself,

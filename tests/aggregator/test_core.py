@@ -12,10 +12,12 @@ from hypothesis import strategies as st
 from klagg.wire.entries import (
     EVENT_GAP_OPENED,
     EVENT_LISTED,
+    REQUEST_TRADES,
     Listing,
     TradeRow,
     listing_entries,
     live_value_of,
+    request_of,
     tick_entry,
     trades_entry_of_rows,
 )
@@ -376,6 +378,29 @@ def test_without_a_listing_the_scales_that_are_there_bound_it_too() -> None:
     feed(core, [trade(2, T0 + 500, "60000.1234567")])
     assert [each["kind"] for each in tick(core, T0 + 1000).findings] == ["OVERFLOW"]
     assert (int(core.symbols.price_scale[0]), int(core.symbols.qty_scale[0])) == (2, 3)
+
+
+def test_a_listing_that_makes_room_brings_back_the_trades_that_were_too_fine() -> None:
+    """The tick size became finer, and trades at it came before their listing: once it is here, they are requested."""
+    core = new_core("1m")
+    list_(core, Listing("SOLUSDT", T0 - 10**9, 4, 2, "TRADING", 10**13))
+    finer = [trade(each, T0 + each, "140.12345", "1.25", symbol="SOLUSDT") for each in (2, 3)]
+    feed(core, [trade(1, T0, "140.1234", "1.25", symbol="SOLUSDT"), *finer, trade(4, T0 + 9, "140", symbol="SOLUSDT")])
+    assert [each["kind"] for each in tick(core, T0 + 1000).findings] == ["OVERFLOW"]
+    feed(core, [trade(5, T0 + 60_000, "140", symbol="SOLUSDT")])
+    assert klines(tick(core, T0 + 60_000)) == []
+    list_(core, Listing("SOLUSDT", T0 - 10**9, 5, 2, "TRADING", 10**13))
+    opened = [each for each in tick(core, T0 + 61_000).events if each["kind"] == EVENT_GAP_OPENED]
+    assert [(each["from_id"], each["to_id"]) for each in opened] == [("2", "3")]
+    requests = [request_of(raw(each)) for each in tick(core, T0 + 65_000).requests]
+    assert [(each.kind, each.first, each.last) for each in requests if each.kind == REQUEST_TRADES] == [
+        (REQUEST_TRADES, 2, 3)
+    ]
+    feed(core, finer)
+    (kline,) = klines(tick(core, T0 + 66_000))
+    assert (kline.high, kline.volume, kline.trades, kline.complete) == ("140.12345", "4.75", 4, 1)
+    feed(core, finer)
+    assert klines(tick(core, T0 + 67_000)) == [], "a duplicate counts nothing"
 
 
 def test_scales_go_back_when_no_bar_needs_them() -> None:
