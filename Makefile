@@ -7,7 +7,8 @@
 # make check   lint, types, import contracts, the rules of tests/test_architecture.py, dead code, packaging
 # make test    setup, check and every test, the real servers included
 # make test-fast   what needs neither servers nor long, for people at work
-# make test-long   2,000 worlds of the simulation (SEEDS=2000) and two lines of 600 symbols at 5,000 trades/s under losses
+# make test-long   large table engines (they are installed), every process standing still for a minute, 2,000 worlds of the
+#              simulation (SEEDS=2000), and two lines of 600 symbols at 5,000 trades/s under losses
 # make coverage  which lines and branches the tests run, as a table and in htmlcov/; a figure, no bar that must be passed
 #              (ARGS="tests/aggregator" and the like are passed on)
 # make chaos   the real processes under 200 times kill -9 and other faults leave the table that they leave without; about
@@ -15,7 +16,7 @@
 # make soak    half an hour of 600 symbols at 5,000 trades/s under random faults: the table equals the exchange's record, and
 #              memory stays flat (SEED=1; ARGS="--minutes 10" and the like are passed on); ARGS="--two-lines": five minutes
 #              in which both lines lose a percent of their trades, and either dies; the last line says sound
-# make lock    writes requirements.lock anew from pyproject.toml
+# make lock    writes requirements.lock and requirements-long.lock anew from pyproject.toml
 # make clean   removes the environment and all caches in this folder, never data/
 #
 # Nothing needs to be activated or installed by hand: python3 (3.11 or newer) and make are enough. Where Debian's python3
@@ -115,8 +116,14 @@ test: check
 test-fast: setup
 	@$(BIN)/pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not endtoend and not servers and not slow" $(ARGS)
 
-test-long: setup
-	@KLAGG_SEEDS=$(SEEDS) $(BIN)/pytest -q -s tests/simulation/test_simulation.py
+.venv/long.stamp: .venv/packages.stamp requirements-long.lock
+	@$(PIP) install --no-deps -r requirements-long.lock
+	touch $@
+
+test-long: setup .venv/long.stamp
+	@$(BIN)/pytest -q tests/gateway/test_engines.py
+	KLAGG_LONG=1 $(BIN)/pytest -q -s tests/long
+	KLAGG_SEEDS=$(SEEDS) $(BIN)/pytest -q -s tests/simulation/test_simulation.py
 	$(BIN)/python -m tests.soak --seed $(SEED) --two-lines
 
 # In the processes that tests start too. Not in make test, which it would slow down.
@@ -147,7 +154,13 @@ lock:
 	  echo "# Every package of the environment, exactly. Written by make lock; make setup installs it."
 	  $$pip freeze --all --exclude klagg
 	} >"$$folder/requirements.lock"
+	$$pip install --no-build-isolation '.[test,test-long]'
+	{
+	  echo "# What make test-long needs beside requirements.lock, exactly. Written by make lock."
+	  $$pip freeze --all --exclude klagg | grep -vxFf "$$folder/requirements.lock"
+	} >"$$folder/requirements-long.lock"
 	mv "$$folder/requirements.lock" requirements.lock
+	mv "$$folder/requirements-long.lock" requirements-long.lock
 	rm -rf build klagg.egg-info
 	cat requirements.lock
 

@@ -114,6 +114,7 @@ def _header(core: Core) -> str:
             "edges": [[boundary, found.tolist()] for boundary, found in core.edges.found.items()],
             "held": {name: getattr(core.held, name).tolist() for name in TRADE_ARRAYS},
             "continuity": core.feed_sequences.to_rows(),
+            "silences": core.silences.to_rows(),
             "first_trades": core.bar_folder.first_trades,
             "asking": core.repair_requests.state(),
             "counts": asdict(core.counts),
@@ -165,6 +166,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     for name in TRADE_ARRAYS:
         setattr(core.held, name, np.array(state["held"][name], np.bool_ if name in TRADE_FLAGS else np.int64))
     core.feed_sequences.restore(state["continuity"])
+    core.silences.restore(state.get("silences", ()))
     core.repair_requests.put_back(state["asking"])
     core.counts = type(core.counts)(**state["counts"])
     core.bar_folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]

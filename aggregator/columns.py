@@ -13,6 +13,7 @@ import numpy as np
 from aggregator.arrays import Bools, Ints
 from klagg.decimals import DIGITS_MAX, POWERS, parse_column, parse_integers
 from klagg.errors import ContractError
+from klagg.row_rules import STRUCK_OUT
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
 from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 
@@ -125,15 +126,23 @@ def check_entry(raw: RawFields) -> int:
 
 
 def decode(entries: Sequence[RawFields]) -> DecodedTrades:
-    """The trades of checked entries, in order; ContractError if a value is not what its column holds."""
+    """The trades of checked entries, in order; ContractError if a value is not what its column holds.
+
+    Trades of quantity 0 count in no bar, whatever their entry says (`klagg.row_rules`)."""
     counts = [integer_of(raw, "n") for raw in entries]
     total = sum(counts)
     joined = {name: b",".join([raw[name] for raw in entries]) for name in _COLUMNS}
     price, price_decimals = parse_column(joined[b"price"], total)
     qty, qty_decimals = parse_column(joined[b"qty"], total)
     integers = {name: parse_integers(joined[name], total) for name in (b"id", b"first", b"last", b"time")}
-    if min(int(column.min()) for column in integers.values()) < 0:
+    counted = _flags(joined[b"counts"], total) & (qty > 0)
+    if (counted & (price == 0)).any():
+        raise ContractError("a trades entry holds a trade that counts at a price of 0")
+    if min(int(integers[name].min()) for name in (b"id", b"time")) < 0:
         raise ContractError("a trades entry holds a negative id or time")
+    struck_out = ~counted & (integers[b"first"] == STRUCK_OUT) & (integers[b"last"] == STRUCK_OUT)
+    if ((integers[b"first"] < 0) & ~struck_out).any():
+        raise ContractError("a trades entry holds a negative fill id")
     fills = integers[b"last"] - integers[b"first"]
     if int(fills.min()) < 0:
         raise ContractError("a trades entry holds a trade whose last fill id is before its first")
@@ -156,7 +165,7 @@ def decode(entries: Sequence[RawFields]) -> DecodedTrades:
         integers[b"last"],
         integers[b"time"],
         _flags(joined[b"maker"], total),
-        _flags(joined[b"counts"], total),
+        counted,
         agg,
     )
 

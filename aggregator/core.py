@@ -36,6 +36,7 @@ from aggregator.official import Official
 from aggregator.publisher import Outputs, Publisher
 from aggregator.repair_requests import RepairRequests
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
+from aggregator.silences import Silences
 from aggregator.symbols import SymbolTable
 from klagg import settings
 from klagg.errors import ArithmeticOverflow, ConfigError, ContractError, KlaggError
@@ -71,6 +72,8 @@ EACH_TURN_MS = 5 * MINUTE_MS
 LONG_A_TURN = 3
 """So many of the intervals that are longer go to `live` at a turn, in order; the others wait for theirs. So what a turn
 costs does not grow with the number of intervals, here, in Redis and in every reader."""
+
+TOO_FINE = "does not fit 64 bits at the symbol's scales, or is finer than these may become"
 
 STEP_MS_MAX = 300_000
 """A jump of the clock is processed in steps of at most this: five minutes of 600 symbols are about 4,000 klines."""
@@ -121,6 +124,7 @@ class Core:
         self.edges = Edges(min(finest_ms, MINUTE_MS))
         self.bar_folder = BarFolder(self.ring, self.finality)
         self.official = Official(self.ring, self.ledger, self.finality, self.symbols, window_ms)
+        self.silences = Silences(self.ring, self.ledger, self.finality, self.symbols)
         self.listings = Listings(self.symbols, self.ring, self.ledger, self.finality)
         self._requests_repairs = requests_repairs
         self.repair_requests = RepairRequests(self.symbols, self.ledger, self.finality, intervals, config)
@@ -211,9 +215,15 @@ class Core:
         self.symbols.add_all([*marked, *(listing.symbol.encode() for listing in listed)])
         self.grow()
         self._pending.events += self.listings.apply(listed, time_ms)
-        self.agg_ids[self.listings.drain_begun()] = 0
+        for slot in self.listings.drain_begun():
+            self.agg_ids[slot] = 0
+            self.silences.clear_slot(slot)
         for listing in listed:
-            self._raise_scales(self.symbols.index[listing.symbol.encode()], listing.price_scale, listing.qty_scale)
+            slot = self.symbols.index[listing.symbol.encode()]
+            if self._raise_scales(slot, listing.price_scale, listing.qty_scale):
+                # Trades may have come before the listing that makes room for them: they are requested now.
+                self.ledger.reopen(slot, max(time_ms - self._window_ms, int(self.symbols.generation[slot])))
+            self._lower_scales(slot, listing.price_scale, listing.qty_scale)
         if marked:
             slots = self.symbols.slots_of(list(marked))
             times = np.fromiter(marked.values(), np.int64, len(slots))
@@ -258,13 +268,14 @@ class Core:
             self.listings,
             self.official,
             self.repair_requests,
+            self.silences,
             self.symbols,
         ):
             part.clear_slot(slot)
         self.agg_ids[slot] = 0
 
-    def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
-        """Raise a symbol's scales to at least these. Scales only ever rise; existing values are multiplied exactly.
+    def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> bool:
+        """Raise a symbol's scales to at least these; existing values are multiplied exactly. Whether one was raised.
 
         Where a value would not fit, the scales stay, and a finding says so. Trades that need more decimals are then
         refused one by one, and the process goes on."""
@@ -272,12 +283,9 @@ class Core:
         price_more = max(0, price_scale - int(self.symbols.price_scale[slot]))
         qty_more = max(0, qty_scale - int(self.symbols.qty_scale[slot]))
         if not price_more and not qty_more:
-            return
-        own = self.held.slot == slot
-        held = [(self.held.price, price_more), (self.held.qty, qty_more), (self.held.quote, price_more + qty_more)]
+            return False
         try:
-            check_multiply([(values[own], more) for values, more in held])
-            self.ring.rescale(slot, price_more, qty_more)
+            self._rescale(slot, price_more, qty_more)
         except ArithmeticOverflow as beyond:
             name, needed = self.symbols.names[slot], f"{price_scale} and {qty_scale} decimals"
             self._pending.findings.append(
@@ -285,7 +293,31 @@ class Core:
                     FindingKind.OVERFLOW, Severity.ERROR, f"{needed}: {beyond}", symbol=name, time_ms=self.time_ms
                 )
             )
-            return
+            return False
+        return True
+
+    def _lower_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
+        """Take back, down to what the exchange lists, decimals that no bar in the ring needs any more: each by itself,
+        at every listing (exchangeInfo is read once an hour, and at a start)."""
+        self.bar_folder.settle()
+        price_less = max(0, int(self.symbols.price_scale[slot]) - price_scale)
+        qty_less = max(0, int(self.symbols.qty_scale[slot]) - qty_scale)
+        for price_step, qty_step in ((1, 0),) * price_less + ((0, 1),) * qty_less:
+            if not self.edges.divides(slot, price_step, qty_step):
+                continue
+            try:
+                self._rescale(slot, -price_step, -qty_step)
+            except ArithmeticOverflow:
+                continue
+
+    def _rescale(self, slot: int, price_more: int, qty_more: int) -> None:
+        """Multiply all values of a symbol by ten to these powers.
+
+        ArithmeticOverflow, and nothing is changed, if one does not fit or would lose a decimal."""
+        own = self.held.slot == slot
+        held = [(self.held.price, price_more), (self.held.qty, qty_more), (self.held.quote, price_more + qty_more)]
+        check_multiply([(values[own], more) for values, more in held])
+        self.ring.rescale(slot, price_more, qty_more)
         for values, more in held:
             part = values[own]
             multiply(part, more)
@@ -320,6 +352,7 @@ class Core:
             self.bar_folder.settle()
             self.official.expire(step_ms - self._window_ms)
         self.ring.advance(step_ms)
+        self.silences.note(self.ring.drain_left())
         ahead = self._fold(trades, step_ms, outputs)
         due = outputs.last and step_ms >= self.live_long_due
         if due or self.bar_folder.pressing or self.official.pressing or self.listings.ending:
@@ -422,7 +455,12 @@ class Core:
             trades = trades.select(trades.counts)
         if trades.unfit is not None and trades.unfit.any():
             lost = trades.select(trades.unfit)
-            self._refuse(FindingKind.OVERFLOW, "does not fit 64 bits at the symbol's scales", lost.slot, lost.id)
+            self._refuse(
+                FindingKind.OVERFLOW,
+                TOO_FINE,
+                lost.slot,
+                lost.id,
+            )
             self.ledger.lose(lost.slot, lost.id, lost.time)
             trades = trades.select(~trades.unfit)
         trades.counts = trades.unfit = None
@@ -430,18 +468,27 @@ class Core:
         return trades
 
     def _settle_scales(self, decoded: DecodedTrades, slots: Ints, current: Bools) -> None:
-        """Raise the symbols' scales to the significant decimals of their `current` trades."""
-        for values, decimals, scales, price in (
-            (decoded.price, decoded.price_decimals, self.symbols.price_scale, True),
-            (decoded.qty, decoded.qty_decimals, self.symbols.qty_scale, False),
-        ):
-            beyond = np.flatnonzero((decimals > scales[slots]) & current)
-            if not len(beyond):
-                continue
-            needed = significant_decimals(values[beyond], decimals[beyond])
-            for slot in np.unique(slots[beyond[needed > scales[slots[beyond]]]]).tolist():
-                most = int(needed[slots[beyond] == slot].max())
-                self._raise_scales(slot, most if price else 0, 0 if price else most)
+        """Raise the symbols' scales to the significant decimals of their `current` trades, as far as there is room.
+
+        A trade that is finer than the room allows raises nothing: it does not fit, and is refused by its id."""
+        symbols = self.symbols
+        beyond = (decoded.price_decimals > symbols.price_scale[slots]) | (
+            decoded.qty_decimals > symbols.qty_scale[slots]
+        )
+        rows = np.flatnonzero(beyond & current & decoded.counts)
+        if not len(rows):
+            return
+        owners = slots[rows]
+        price = np.maximum(
+            significant_decimals(decoded.price[rows], decoded.price_decimals[rows]), symbols.price_scale[owners]
+        )
+        qty = np.maximum(significant_decimals(decoded.qty[rows], decoded.qty_decimals[rows]), symbols.qty_scale[owners])
+        for slot in np.unique(owners).tolist():
+            room, own = symbols.room(slot), owners == slot
+            own &= price + qty <= room
+            if own.any():
+                qty_scale = int(qty[own].max())
+                self._raise_scales(slot, min(int(price[own].max()), room - qty_scale), qty_scale)
 
     def _claim_id_space(self, slots: Ints, spaces: Ints, current: Bools) -> None:
         """Slots whose id space is not known yet get that of their `current` trades."""
@@ -526,7 +573,10 @@ class Core:
         """What finality decides at this step, and the ledger's gap events."""
         floor_ms = step_ms - self._window_ms
         published = self.finality.close(step_ms)
+        confirmed = self.silences.confirm()
         self.ledger.expire(floor_ms, self.ring.oldest_ms, self.finality.price_settled)
+        self._publisher.publish_left(outputs, confirmed, self.epoch)
+        self.counts.finals += sum(len(group.slots) for group, _ in confirmed)
         self.edges.expire(floor_ms, step_ms - self.ring.span_ms)
         self._publisher.publish_finals(outputs, published, self.epoch)
         self.counts.finals += sum(len(group.slots) for group in published)

@@ -76,12 +76,24 @@ class Edges:
         self.found = {boundary: table for boundary, table in kept.items() if table.size}
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
-        """Multiply the symbol's prices and quantities by ten to these powers: its scales rose by so many decimals."""
+        """Multiply the symbol's prices and quantities by ten to these powers, by which its scales rose; negative ones
+        divide, and `divides` says whether that is exact."""
         for table in self.found.values():
             own = table[SLOT] == slot
             for part, decimals in ((PRICE, price_decimals), (QTY, qty_decimals)):
-                if decimals and own.any():
+                if decimals > 0 and own.any():
                     table[part, own] *= 10**decimals
+                elif decimals < 0:
+                    table[part, own] //= 10**-decimals
+
+    def divides(self, slot: int, price_decimals: int, qty_decimals: int) -> bool:
+        """Whether the symbol's prices and quantities need none of so many of their decimals."""
+        for table in self.found.values():
+            own = table[SLOT] == slot
+            for part, decimals in ((PRICE, price_decimals), (QTY, qty_decimals)):
+                if (table[part, own] % 10**decimals).any():
+                    return False
+        return True
 
 
 def _nearest(table: Ints) -> Ints:

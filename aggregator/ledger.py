@@ -22,7 +22,8 @@ GAPS_MAX = 1_000
 """Open gaps of one symbol; beyond it the oldest is given up as lost, which is an event and a finding."""
 
 LOST_MAX = 100
-"""Lost gaps of one symbol that are kept apart; beyond it the oldest two become one that taints what lies between."""
+"""Lost gaps of one symbol that are kept apart; beyond it the oldest two become one that taints what lies between, and
+that names no first id (NONE), because ids between the two were seen."""
 
 REPAIRED = "repaired"
 HEALED = "healed"
@@ -237,7 +238,7 @@ class Ledger:
             lost.insert(
                 0,
                 Gap(
-                    min(one.from_id, other.from_id),
+                    NONE,
                     max(one.to_id, other.to_id),
                     min(one.before_time, other.before_time),
                     max(one.after_time, other.after_time),
@@ -259,6 +260,19 @@ class Ledger:
                 gap = self._bracketed(slot, int(ids[run[0]]), int(ids[run[-1]]), int(during.min()), int(during.max()))
                 self.events.append(GapEvent(slot, gap, ""))
                 self._give_up(slot, gap)
+
+    def reopen(self, slot: int, since_ms: int) -> None:
+        """Open the symbol's lost gaps whose trades came at or after `since_ms` (exchange ms) again: something changed,
+        so that trades which could not be used may be usable now."""
+        kept = self.lost.pop(slot, [])
+        again = [gap for gap in kept if gap.from_id >= FIRST_ID and gap.before_time >= since_ms]
+        left = [gap for gap in kept if gap not in again]
+        if left:
+            self.lost[slot] = left
+        if again:
+            self.gaps[slot] = sorted([*self.gaps.get(slot, ()), *again], key=lambda gap: gap.from_id)
+            self.events += [GapEvent(slot, gap, "") for gap in again]
+            self._bound(slot)
 
     def _bracketed(self, slot: int, from_id: int, to_id: int, low_ms: int, high_ms: int) -> Gap:
         for event in self.events:

@@ -43,6 +43,9 @@ REACH_MS = 2 * MINUTE_MS
 """So near to the first whole minute since a symbol's first watermark its official rows must come to begin its bars."""
 
 
+TOO_FINE = "do not fit 64 bits at the symbol's scales, or are finer than these may become"
+
+
 class OfficialPilesUp(KlaggError):
     """Official rows pile up and no tick comes: the clock process does not run."""
 
@@ -110,13 +113,16 @@ class Official:
     def place(self, answers: Sequence[Answer]) -> list[tuple[int, int, int]]:
         """Give the rows of these answers, whose names have slots, to the next `apply`.
 
-        Returns (slot, price scale, quantity scale) of every symbol with new rows: the scales that these rows need. The
-        caller raises them before the tick's trades get theirs.
+        Returns (slot, price scale, quantity scale) of symbols with new rows: the scales that these rows need, as far as
+        there is room (`SymbolTable.room`); finer rows do not fit, and are refused. The caller raises them before the
+        tick's trades get theirs.
         """
         parts = [self._placed]
         for answer in answers:
             slot = self._symbols.index[answer.symbol.encode()]
             self._answered.add(slot)
+            if answer.refused:
+                self._find_impossible(slot, answer.refused)
             start, end = answer.nothing
             self._ledger.begin_later(slot, start, end)
             if start < end and start < self._seen_live_from(slot):
@@ -124,7 +130,14 @@ class Official:
             if len(answer.rows):
                 parts.append(answer.rows.of_slot(slot))
         self._placed = placed = OfficialRows.joined(parts)
-        return [(slot, *own.decimals_needed(int(self._symbols.price_scale[slot]))) for slot, own in _by_slot(placed)]
+        needed = []
+        for slot, own in _by_slot(placed):
+            scales = own.decimals_needed(int(self._symbols.price_scale[slot]), int(self._symbols.qty_scale[slot]))
+            fits = np.sum(scales, axis=0) <= self._symbols.room(slot)
+            if fits.any():
+                price_scale, qty_scale = (int(each[fits].max()) for each in scales)
+                needed.append((slot, min(price_scale, self._symbols.room(slot) - qty_scale), qty_scale))
+        return needed
 
     def uncovered(self, trades: Trades) -> Trades:
         """Those of the trades (at least one) that do not lie in covered minutes."""
@@ -202,9 +215,7 @@ class Official:
         values, unfit = self.waiting.at_scale(self._symbols)
         if unfit.any():
             for slot, lost in _by_slot(self.waiting.select(unfit)):
-                self._find(
-                    slot, FindingKind.OVERFLOW, Severity.ERROR, lost, "do not fit 64 bits at the symbol's scales"
-                )
+                self._find(slot, FindingKind.OVERFLOW, Severity.ERROR, lost, TOO_FINE)
             self.waiting, values = self.waiting.select(~unfit), values[:, ~unfit]
         scaled = _Scaled(self.waiting, values)
         self._begin(scaled, step_ms)
@@ -401,6 +412,12 @@ class Official:
             ours = f"{bar[FIELD['trades']]} trades, volume {volume}, close {close}"
             why = f"are flat where trades were seen, in the first of them {ours}"
             self._find(slot, FindingKind.EXCHANGE_GAP, Severity.WARNING, scaled.rows.select(own), why)
+
+    def _find_impossible(self, slot: int, refused: Sequence[tuple[int, str]]) -> None:
+        """One finding of a symbol for rows that cannot be klines, with the first one's reason."""
+        (open_ms, reason), count = refused[0], len(refused)
+        evidence = f"{count} official rows cannot be klines, the first, of open time {open_ms}, because {reason}"
+        self._findings.append((slot, FindingKind.OFFICIAL_REFUSED, Severity.WARNING, evidence))
 
     def _refuse(self, rows: OfficialRows, why: str) -> None:
         for slot, own in _by_slot(rows):

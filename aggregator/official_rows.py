@@ -9,7 +9,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from aggregator.arrays import Bools, Ints
 from aggregator.columns import at_scale, significant_decimals
@@ -17,6 +16,8 @@ from aggregator.symbols import SymbolTable
 from klagg.decimals import parse_column, parse_integers
 from klagg.errors import ContractError
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS
+from klagg.row_rules import kline_problem, possible_klines
+from klagg.wire.entries import Official as OfficialEntry
 from klagg.wire.entries import official_of
 from klagg.wire.fields import RawFields
 
@@ -97,16 +98,17 @@ class OfficialRows:
         keys = self.cells[:3]
         return self.select(np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)) if len(self) else self
 
-    def decimals_needed(self, price_scale: int) -> tuple[int, int]:
-        """The decimals that the prices and the quantities of one symbol need, whose prices have `price_scale` already.
+    def decimals_needed(self, price_scale: int, qty_scale: int) -> tuple[Ints, Ints]:
+        """The decimals that prices and quantities need for each row [n], of one symbol that has these scales already.
 
         Sums may need fewer than what was summed: 0.5 and 0.5 make 1, at prices 3 and 4 the quote volume is 3.5.
         """
         count = len(VALUES)
         mantissas, decimals = self.cells[4 : 4 + count], self.cells[4 + count :]
-        needed = [int(significant_decimals(*each).max(initial=0)) for each in zip(mantissas, decimals, strict=True)]
-        prices = max(price_scale, *needed[OPEN : CLOSE + 1])
-        return prices, max(needed[VOLUME], needed[TAKER], needed[QUOTE] - prices, needed[TAKER_QUOTE] - prices)
+        needed = [significant_decimals(*each) for each in zip(mantissas, decimals, strict=True)]
+        prices = np.maximum(price_scale, np.max(needed[OPEN : CLOSE + 1], axis=0))
+        sums = [needed[VOLUME], needed[TAKER], needed[QUOTE] - prices, needed[TAKER_QUOTE] - prices]
+        return prices, np.maximum(qty_scale, np.max(sums, axis=0))
 
     def at_scale(self, symbols: SymbolTable) -> tuple[Ints, Bools]:
         """The eight VALUES [8, n] as mantissas at their symbols' scales, and which rows [n] do not fit 62 bits."""
@@ -124,10 +126,12 @@ class Answer:
     symbol: str
     rows: OfficialRows
     nothing: tuple[int, int]
+    refused: Sequence[tuple[int, str]] = ()
+    """Open times (exchange ms) of rows that cannot be klines, with the reasons: none of `rows`."""
 
 
 def decode(raw: RawFields) -> Answer:
-    """The content of an entry; ContractError if it is not what a row of the exchange can be."""
+    """The content of an entry; ContractError if it is none. Rows of it that cannot be klines are refused one by one."""
     entry = official_of(raw)
     length = LENGTHS.get(entry.interval)
     if not entry.symbol or length is None:
@@ -139,29 +143,19 @@ def decode(raw: RawFields) -> Answer:
     opens, trades = (parse_integers(entry.columns[name], entry.count) for name in ("open_time", "trades"))
     if opens[0] < entry.from_ms or opens[-1] >= entry.to_ms or (np.diff(opens) <= 0).any() or (opens % length).any():
         raise ContractError(f"official rows of {entry.symbol} are not where their range and interval put them")
-    columns = [parse_column(entry.columns[name], entry.count) for name in VALUES]
-    _check(entry.symbol, trades, columns)
+    columns = {name: parse_column(entry.columns[name], entry.count) for name in VALUES}
+    good = possible_klines(columns, trades)
     head = np.stack([np.zeros(entry.count, np.int64), np.full(entry.count, length), opens, trades])
-    cells = np.concatenate([head, [mantissas for mantissas, _ in columns], [decimals for _, decimals in columns]])
-    return Answer(entry.symbol, OfficialRows(cells), (entry.from_ms, int(opens[0])))
+    mantissas, decimals = zip(*columns.values(), strict=True)
+    rows = OfficialRows(np.concatenate([head, mantissas, decimals]))
+    nothing = entry.from_ms, int(opens[0])
+    if good.all():
+        return Answer(entry.symbol, rows, nothing)
+    refused = [(int(opens[at]), _problem(entry, at)) for at in np.flatnonzero(~good).tolist()]
+    return Answer(entry.symbol, rows.select(good), nothing, refused)
 
 
-def _check(symbol: str, trades: Ints, columns: Sequence[tuple[Ints, Ints]]) -> None:
-    """ContractError unless every row can be a kline."""
-    open_, high, low, close = _aligned(columns[: CLOSE + 1])
-    volume, taker = _aligned([columns[VOLUME], columns[TAKER]])
-    quote, taker_quote = _aligned([columns[QUOTE], columns[TAKER_QUOTE]])
-    good = (high >= np.maximum(open_, close)) & (low <= np.minimum(open_, close))
-    good &= (taker <= volume) & (taker_quote <= quote) & (trades >= 0)
-    good &= (trades > 0) | ((high == low) & (volume == 0) & (quote == 0))
-    if not good.all():
-        raise ContractError(f"the official row {int(np.flatnonzero(~good)[0])} of {symbol} contradicts itself")
-
-
-def _aligned(columns: Sequence[tuple[Ints, Ints]]) -> list[npt.NDArray[np.int64] | npt.NDArray[np.object_]]:
-    """Decimals that can be compared: mantissas at one scale, as Python's integers where 64 bits are too few."""
-    scale = max(int(decimals.max()) for _, decimals in columns)
-    found = [at_scale(mantissas, decimals, np.full(len(decimals), scale)) for mantissas, decimals in columns]
-    if any(unfit.any() for _, unfit in found):
-        return [mantissas.astype(object) * 10 ** (scale - decimals.astype(object)) for mantissas, decimals in columns]
-    return [values for values, _ in found]
+def _problem(entry: OfficialEntry, at: int) -> str:
+    """Why the row of that number cannot be a kline."""
+    texts = {name: column.split(b",")[at].decode() for name, column in entry.columns.items()}
+    return kline_problem({name: int(text) if name == "trades" else text for name, text in texts.items()})

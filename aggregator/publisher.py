@@ -132,6 +132,12 @@ class Publisher:
             )
         )
 
+    def publish_left(self, outputs: Outputs, confirmed: list[tuple[Published, Snapshot]], epoch: int) -> None:
+        """Confirmations of bars that left the ring; their edge evidence left before them."""
+        if confirmed:
+            place, groups = len(outputs.events), [(group, bars, [""] * len(bars)) for group, bars in confirmed]
+            outputs.defer(lambda: _write_finals(outputs, place, groups, epoch))
+
     def _evidence(self, bars: Snapshot) -> list[str]:
         """Each bar's edge evidence as text."""
         if not self._edges.found:

@@ -8,6 +8,7 @@ fold over all intervals is one fancy-indexed operation.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -67,6 +68,17 @@ _BY_SYMBOL = {**dict.fromkeys(BAR_FLAGS, 0), "cursor": NO_BUCKET, "carry": 0, "s
 """The other arrays whose columns are slots, and what stands in one that is not used."""
 
 
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Bars of one interval and bucket that left the ring unproven: slots [n], integer fields [n, field], `agg` [n]."""
+
+    interval: int
+    bucket: int
+    slots: Ints
+    state: Ints
+    agg: Bools
+
+
 class Ring:
     """Bars of all symbols. Fields are int64 arrays of shape [rows, capacity], named as in `BAR_INTEGERS`, and flags.
 
@@ -124,6 +136,8 @@ class Ring:
         """Cells of bars in progress that were touched, by interval; the live outputs drain them."""
         self.broke: list[tuple[int, int, int]] = []
         """(interval, bucket, slot) of bars that broke and are not reported yet."""
+        self.left: list[Left] = []
+        """Own bars that left unproven since the last `drain_left`."""
         self.borrowed: dict[tuple[int, int, int], int] = {}
         """By (interval, bucket, slot), how many trades of an official bar longer than a minute are the exchange's."""
         self._lay_out(np.tile(EMPTY_BAR, (self.rows * capacity, 1)))
@@ -213,6 +227,10 @@ class Ring:
             np.copyto(self.carry[interval], self.close[row], where=held)
         for slot in np.flatnonzero(self.official[row]).tolist():
             self.borrowed.pop((interval, int(self.row_bucket[row]), slot), None)
+        waiting = np.flatnonzero(self.waiting[row] & ~self.broken[row] & ~self.official[row])
+        if len(waiting):
+            state = self.state[row * self.capacity + waiting]
+            self.left.append(Left(interval, int(self.row_bucket[row]), waiting, state, self.agg[row, waiting]))
         cells = slice(row * self.capacity, (row + 1) * self.capacity)
         self.state[cells] = EMPTY_BAR
         for name in BAR_FLAGS:
@@ -270,6 +288,11 @@ class Ring:
         owners = self.row_interval[cells // self.capacity]
         self.in_progress = [[cells[owners == at]] for at in range(len(self.intervals))]
 
+    def drain_left(self) -> list[Left]:
+        """The own bars that left unproven since the last call, oldest first in every interval."""
+        left, self.left = self.left, []
+        return left
+
     def drain_published(self) -> Ints:
         """Cells of published bars that changed since they were last published, ascending."""
         if not self.published:
@@ -299,9 +322,9 @@ class Ring:
             prices[rows, slots] = closes
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
-        """Multiply one symbol's prices and quantities by ten to these powers.
+        """Multiply one symbol's prices and quantities by ten to these powers, which may be negative.
 
-        ArithmeticOverflow, and nothing is changed, if a value does not fit.
+        ArithmeticOverflow, and nothing is changed, if a value does not fit, or would lose a decimal.
         """
         sums = {"volume": qty_decimals, "taker_buy_volume": qty_decimals}
         quotes = dict.fromkeys(("quote_volume", "taker_buy_quote_volume"), price_decimals + qty_decimals)
@@ -313,15 +336,19 @@ class Ring:
 
 
 def check_multiply(columns: Iterable[tuple[Ints, int]]) -> None:
-    """ArithmeticOverflow unless every column's values times ten to its power fit 62 bits."""
+    """ArithmeticOverflow unless every column's values times ten to its power are integers of at most 62 bits."""
     for values, decimals in columns:
-        if int(values.max(initial=0)) * 10**decimals > SUM_MAX:
+        if decimals < 0 and (values % 10**-decimals).any():
+            raise ArithmeticOverflow(f"a bar's value needs all its decimals: {-decimals} of them cannot go")
+        if decimals > 0 and int(values.max(initial=0)) * 10**decimals > SUM_MAX:
             raise ArithmeticOverflow(f"a bar's value times 10^{decimals} does not fit 62 bits: no scale can be raised")
 
 
 def multiply(values: Ints, decimals: int) -> None:
     """Checked values times ten to a power, in place; the power itself may be beyond 64 bits where all are zero."""
-    if values.any():
+    if values.any() and decimals < 0:
+        values //= 10**-decimals
+    elif values.any():
         values *= 10**decimals
 
 

@@ -14,6 +14,13 @@ import numpy as np
 from aggregator.arrays import Ints
 
 FIRST_CAPACITY = 64
+ROOM_SCALES = 6
+"""The most decimals, those of price and quantity together, to which values may raise a symbol's scales: 62 bits then
+still hold sums of 4.6 · 10^12 in the quote asset. What exchangeInfo lists is taken as it is."""
+
+UNLISTED_SCALES = 9
+"""The same for the first values of a name before its listing comes, which may list prices of eight decimals."""
+
 NO_STATUS = ""
 """Status of a provisional slot: trades came before their listing entry."""
 
@@ -41,6 +48,14 @@ class SymbolTable:
     def count(self) -> int:
         """Slots that are or were in use."""
         return len(self.names)
+
+    def room(self, slot: int) -> int:
+        """The most decimals of price and quantity together that values may give this symbol: ROOM_SCALES, or what the
+        exchange lists. The first values of a name that no listing told of yet decide for themselves, up to
+        UNLISTED_SCALES; its listing takes back what it does not need."""
+        if self.statuses[slot] == NO_STATUS and not self.price_scale[slot] and not self.qty_scale[slot]:
+            return UNLISTED_SCALES
+        return max(ROOM_SCALES, int(self.price_scale[slot] + self.qty_scale[slot]))
 
     def slots_of(self, names: list[bytes]) -> Ints:
         """The slots (int64 [n]) of a column of UTF-8 names; a new name gets a slot."""

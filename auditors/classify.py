@@ -112,10 +112,12 @@ class Comparison:
         theirs: Mapping[int, Values],
         now_ms: int | None = None,
         minutes: Mapping[int, Kline] | None = None,
+        refused: Mapping[int, str] | None = None,
     ) -> None:
-        """`minutes` are ours in longer bars, as far as they may be needed (`puzzling`)."""
+        """`minutes` are ours in longer bars, as far as they may be needed (`puzzling`); `refused` says by open time why
+        the exchange's row cannot be a kline, which is then none of `theirs`."""
         self._interval, self._ours, self._theirs, self._now_ms = interval, ours, theirs, now_ms
-        self._minutes = minutes or {}
+        self._minutes, self._refused = minutes or {}, refused or {}
         self._first_ms = min({*ours, *theirs}, default=0)
         self._lacking: set[int] = set()
         """Bars that may lack trades, and that differ by more than a shift: what left them is not known."""
@@ -151,7 +153,8 @@ class Comparison:
             what = "neither side has" if theirs is None else "the exchange has, with {trades} trades, and we have not"
             return Verdict(opening, FindingKind.LOCAL_GAP, f"a bar that {what.format(**theirs or {})}")
         if theirs is None:
-            what = f"the exchange has no row, we have {ours.trades} trades and the volume {ours.volume}"
+            row = f"has a row that cannot be ({self._refused[opening]})" if opening in self._refused else "has no row"
+            what = f"the exchange {row}, we have {ours.trades} trades and the volume {ours.volume}"
             return Verdict(opening, LATE if late else FindingKind.EXCHANGE_GAP, what)
         wrong = differences(values_of(ours), theirs)
         if not wrong:
@@ -181,7 +184,7 @@ class Comparison:
         if behind := self._behind_missing(opening):
             return behind
         if possible:
-            return possible[0]
+            return next(filter(self._goes_on_well, possible), possible[0])
         verdicts = self._walk(opening, dict(_NOTHING), [])
         if verdicts[0].kind == FindingKind.UNEXPLAINED and self._now_ms is not None and self._is_open_ended(opening):
             waits = "what came into it out of a healed bar is only known from the bars behind it"
@@ -209,6 +212,14 @@ class Comparison:
         """Whether no bar that differs follows right behind these."""
         following = self._interval.close_time(verdicts[-1].open_time) + 1
         return following not in self._ours or self._alone(following) is not None
+
+    def _goes_on_well(self, verdicts: Sequence[Verdict]) -> bool:
+        """Whether the bar behind these, if it differs, is explained by itself: fills of one price that came in and went
+        out may look like fewer that only came in, and then the next bar lacks what went out."""
+        following = self._interval.close_time(verdicts[-1].open_time) + 1
+        if self._ends_well(verdicts) or following not in self._theirs:
+            return True
+        return self._walk(following, dict(_NOTHING), [])[0].kind != FindingKind.UNEXPLAINED
 
     def _between_missing(self, opening: int) -> list[Verdict]:
         """The bars from this one on up to the next one that is not here, or to the end of what was compared: neither

@@ -189,11 +189,13 @@ class ExchangeAudit:
         theirs: Mapping[int, Values],
         now_ms: int,
         minutes: Mapping[int, Kline] | None = None,
+        refused: Mapping[int, str] | None = None,
     ) -> LookResult:
         """Judge the answer to a look, requested at `now_ms`. `ours` and `theirs` are bars by open time, `ours` from one
-        bar earlier on; `minutes` are our minutes in the bars that classify.puzzling names."""
+        bar earlier on; `minutes` are our minutes in the bars that classify.puzzling names; `refused` says why rows of
+        the answer are not among `theirs`."""
         try:
-            comparison = Comparison(look.interval, ours, theirs, now_ms, minutes)
+            comparison = Comparison(look.interval, ours, theirs, now_ms, minutes, refused)
             verdicts = comparison.verdicts(look.second_ms, look.end_ms)
         except ContractError as bad:
             return self._unreadable(look, str(bad), now_ms)

@@ -28,7 +28,7 @@ from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
 from auditors.schedule import Look
 from auditors.stream_service import wait_until_stopped_async
 from klagg.backoff import Backoff
-from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of, values_of_row
+from klagg.binance.kline_rows import KLINES_PATH, Malformed, RefusedRow, klines_of, values_of_row
 from klagg.binance.payloads import contracts_of
 from klagg.binance.rest_client import ExchangeRest
 from klagg.binance.weight_account import ROLE_AUDIT, PatientGate, audit_share
@@ -196,7 +196,7 @@ class ExchangeAuditor:
                 endTime=look.end_ms - 1,
                 limit=look.rows,
             )
-            rows = klines_of(answer, look.interval, look.start_ms, look.rows)
+            found = klines_of(answer, look.interval, look.start_ms, look.rows)
         except Malformed as bad:
             self._stats.add("malformed")
             self._refused(look, str(bad), unknown=False)
@@ -210,13 +210,21 @@ class ExchangeAuditor:
         self._stats.add("answers")
         await self._outages[EXCHANGE].worked()
         ours = await self._query(lambda: self._store.klines(look))
-        theirs = {row[0]: values_of_row(row) for row in rows}
+        theirs = {row[0]: values_of_row(row) for row in found.rows}
+        impossible = self._note_refused(look, found.refused)
         puzzles = puzzling(look.interval, ours, theirs)
         minutes = await self._query(lambda: self._store.minutes_of(look, puzzles)) if puzzles else None
-        outcome = self.audit.judge(look, ours, theirs, now_ms, minutes)
+        outcome = self.audit.judge(look, ours, theirs, now_ms, minutes, impossible)
         await self._write(outcome.findings, outcome.requests, outcome.again)
         await self._query(lambda: self._store.record(look, outcome.judged, now_ms))
         self._count(look, outcome)
+
+    def _note_refused(self, look: Look, rows: Sequence[RefusedRow]) -> dict[int, str]:
+        """Count and log rows that cannot be klines; why, by the open times (exchange ms) that are known."""
+        for each in rows:
+            self._stats.add("rows_refused")
+            self._context.log.warning("%s %s: a row of the exchange is refused: %s", *look.key, each.reason)
+        return {each.open_ms: each.reason for each in rows if each.open_ms is not None}
 
     def _refused(self, look: Look, why: str, *, unknown: bool) -> None:
         self._context.log.warning("%s %s is not compared for a while: %s", *look.key, why)

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
@@ -11,9 +10,10 @@ from typing import Any, Final
 from aiohttp import web
 
 import klagg
+from gateway.downloads import Downloads
 from gateway.endpoints import SCOREBOARD_DAYS, SCOREBOARD_DAYS_MAX, TIME_MAX, ApiEndpoint, ApiProblem, endpoints
 from gateway.fapi import History
-from gateway.files import MEDIA, encoder, fields_of, formats
+from gateway.files import MEDIA, DigitsChanged, fields_of, formats
 from gateway.history import Range
 from gateway.hub import Hub
 from gateway.live import LiveBar
@@ -26,16 +26,9 @@ from klagg.binance.serving.payloads import compact
 from klagg.clock import local_ms, steady_ms
 from klagg.errors import DatabaseRefused, DatabaseUnavailable
 from klagg.intervals import DAY_MS
-from klagg.kline import Kline
 from klagg.process.heartbeats import StatusReport
 from klagg.process.stats import Stats
 from klagg.wire.entry_id import milliseconds_of
-
-PAGE_ROWS: Final = 5000
-"""Rows of one download in memory at the same time."""
-
-DOWNLOADS_MAX: Final = 2
-"""Downloads at the same time: each of them uses a connection to the database."""
 
 DAY: Final = "1d"
 
@@ -59,6 +52,9 @@ class Api:
     exchange: str
     """The host of the exchange that the trades come from."""
 
+    client_of: Callable[[web.Request], str] = lambda request: request.remote or "unknown"
+    """The address that a request comes from."""
+
     expected: Sequence[str] = ()
     """The processes that the configuration starts, by the names of their heartbeats."""
 
@@ -66,12 +62,13 @@ class Api:
     """What the heartbeats of the latest survey say."""
 
     _endpoints: Mapping[str, ApiEndpoint] = field(init=False)
-    _downloads: int = 0
+    downloads: Downloads = field(init=False)
 
     def __post_init__(self) -> None:
         self._endpoints = endpoints(
             [interval.name for interval in self.market.intervals], {name: MEDIA[name] for name in formats()}
         )
+        self.downloads = Downloads(self.history, self.stats)
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of all endpoints."""
@@ -129,7 +126,7 @@ class Api:
     async def _symbols(self, _: Values) -> object:
         self._check_ready()
         live = self.market.live_symbols()
-        others = sorted(self.market.stored.union(self.market.carried).difference(live))
+        others = [each for each in self.market.names() if each not in set(live)]
         return {
             "stale_for_ms": self.market.stale_for_ms(steady_ms()),
             "names_read": self.market.names_read,
@@ -218,52 +215,21 @@ class Api:
         return _refused(ApiProblem(404, "unknown_path", f"there is no {request.path[:100]}; see /api/openapi.json"))
 
     async def _download(self, request: web.Request) -> web.StreamResponse:
-        """A range as a file, in pages. An error after the first bytes aborts the connection, so that the client sees
-        that the file is incomplete."""
+        """A range as a file."""
         self.stats.add("downloads")
         try:
             values = self._endpoints["download"].read(request.query.items())
-            self._check_download(values)
-            file = encoder(values["format"])
+            self._check_ready()
+            symbols = self.downloads.symbols_of(values)
+            for symbol in symbols:
+                self._check_symbol(symbol)
+            client = self.client_of(request)
+            found: web.StreamResponse = await _with_database_problems(
+                self.downloads.answer(request, client, symbols, values)
+            )
+            return found
         except ApiProblem as problem:
             return _refused(problem)
-        self._downloads += 1
-        try:
-            pages = self._pages(values)
-            first = await _with_database_problems(anext(pages, []))
-            response = _file_response(values)
-            await response.prepare(request)
-            await response.write(await asyncio.to_thread(file.page, first))
-            async for page in pages:
-                await response.write(await asyncio.to_thread(file.page, page))
-            await response.write(await asyncio.to_thread(file.end))
-            await response.write_eof()
-        except ApiProblem as problem:
-            return _refused(problem)
-        except (DatabaseUnavailable, DatabaseRefused, StoreBusy):
-            self.stats.add("downloads_failed")
-            if request.transport is not None:
-                request.transport.abort()
-        finally:
-            self._downloads -= 1
-        return response
-
-    def _check_download(self, values: Values) -> None:
-        self._check_symbol(values["symbol"])
-        if self._downloads >= DOWNLOADS_MAX:
-            raise ApiProblem(503, "busy", f"{DOWNLOADS_MAX} downloads run already; come again later")
-
-    async def _pages(self, values: Values) -> AsyncIterator[list[Kline]]:
-        """The bars of a range, oldest first."""
-        start_ms = values["start"]
-        while True:
-            wanted = Range(start_ms, values["end"], PAGE_ROWS)
-            page = await self.history.klines(values["symbol"], values["interval"], wanted)
-            if page:
-                yield page
-            if len(page) < PAGE_ROWS:
-                return
-            start_ms = page[-1].open_time + 1
 
 
 async def _with_database_problems(answer: Awaitable[Any]) -> Any:
@@ -272,6 +238,8 @@ async def _with_database_problems(answer: Awaitable[Any]) -> Any:
         return await answer
     except StoreBusy as busy:
         raise ApiProblem(503, "busy", str(busy)) from busy
+    except DigitsChanged as changed:
+        raise ApiProblem(503, "busy", str(changed)) from changed
     except (DatabaseUnavailable, DatabaseRefused) as away:
         raise ApiProblem(503, "database_away", "the database cannot answer now; try again later") from away
 
@@ -294,13 +262,6 @@ def _row_of_symbol(symbol: str, status: str | None, last: LiveBar | None, day: L
         "change_percent": change,
         "trades": day.trades if day else None,
     }
-
-
-def _file_response(values: Values) -> web.StreamResponse:
-    name = f"klines_{values['interval']}_{values['start']}.{values['format']}"
-    return web.StreamResponse(
-        headers={"Content-Type": MEDIA[values["format"]], "Content-Disposition": f'attachment; filename="{name}"'}
-    )
 
 
 def _refused(problem: ApiProblem) -> web.Response:

@@ -9,6 +9,7 @@ from typing import Final
 
 from aiohttp import web
 
+from gateway.addresses import is_loopback
 from gateway.history import Range, joined, wire_of
 from gateway.market import MarketState
 from gateway.store import HistoryStore, StoreBusy
@@ -69,6 +70,10 @@ class History:
         stored = await self.store.klines(symbol, interval, wanted) if self.store else []
         return joined(stored, live, symbol, INTERVALS[interval], wanted)
 
+    def live(self, symbol: str, interval: str, wanted: Range) -> list[Kline]:
+        """The wanted bars of live state alone, by open time."""
+        return joined([], self.market.bars(symbol, interval), symbol, INTERVALS[interval], wanted)
+
 
 @dataclass(slots=True)
 class Fapi:
@@ -78,6 +83,9 @@ class Fapi:
     history: History
     stats: Stats
     weight_per_minute: int
+    client_of: Callable[[web.Request], str]
+    """Whose weight a request is charged to."""
+
     _limits: Limits = field(init=False)
     _weights: WeightLimiter = field(init=False)
 
@@ -128,8 +136,9 @@ class Fapi:
 
         async def handle(request: web.Request) -> web.StreamResponse:
             self.stats.add("requests")
-            address = request.remote or "unknown"
-            verdict = self._weights.charge(address, weight(request.query), time.time_ns() // 1_000_000)
+            address = self.client_of(request)
+            now_ms, banned = time.time_ns() // 1_000_000, not is_loopback(address)
+            verdict = self._weights.charge(address, weight(request.query), now_ms, banned=banned)
             headers = {"X-MBX-USED-WEIGHT-1M": str(verdict.used_weight), **self._freshness()}
             if verdict.status != 200:
                 headers["Retry-After"] = str(verdict.retry_after_s)

@@ -56,6 +56,10 @@ class MarketState:
         """The symbols that live state has, sorted."""
         return sorted(set[str]().union(*(shard.state.symbols() for shard in self.shards)))
 
+    def names(self) -> list[str]:
+        """All symbols that klagg knows, sorted."""
+        return sorted(self.stored.union(self.carried, self.live_symbols()))
+
     def __contains__(self, symbol: object) -> bool:
         """Whether klagg knows the symbol: carried, live or in the table."""
         return isinstance(symbol, str) and (

@@ -117,6 +117,11 @@ def _kline_field(name: str) -> Schema:
     return MAYBE_TEXT
 
 
+def _file_field(name: str) -> Schema:
+    """A field of a JSON file, whose decimals are numbers on wish."""
+    return {**DECIMAL, "type": ["string", "number"]} if name in DECIMAL_FIELDS else _kline_field(name)
+
+
 def _schemas() -> dict[str, Schema]:
     return {**_schemas_of_bars(), **_schemas_of_records(), **_schemas_of_state(), "Anything": ANY_OBJECT}
 
@@ -127,7 +132,8 @@ def _schemas_of_bars() -> dict[str, Schema]:
     return {
         "Problem": _object({"error": TEXT, "message": TEXT}),
         "Kline": _object({name: _kline_field(name) for name in KLINE_FIELDS}),
-        "KlineRows": _list(_ref("Kline")),
+        "FileRow": _object({"symbol": TEXT, **{name: _file_field(name) for name in KLINE_FIELDS}}, "symbol"),
+        "KlineRows": _list(_ref("FileRow")),
         "Klines": _object({**series, "stale_for_ms": INTEGER, "klines": _list(_ref("Kline"))}),
         "Symbol": _object(
             {

@@ -10,7 +10,9 @@ from typing import Final
 from urllib.parse import urlsplit
 
 import ujson
+from aiohttp import web
 
+from gateway.addresses import client_of, networks_of
 from gateway.api import Api
 from gateway.exchange_info import ExchangeInfoReader
 from gateway.fapi import Fapi, History
@@ -24,6 +26,7 @@ from gateway.reader import ShardReader, floor_ms
 from gateway.server import Server
 from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, survey
+from gateway.udf import Udf
 from gateway.ws import WebSocketServer
 from klagg.clock import local_ms, steady_ms
 from klagg.drivers.redis_streams import AsyncStreams, Streams
@@ -54,6 +57,7 @@ class GatewayService:
     def __init__(self, context: AsyncContext) -> None:
         self._context, settings = context, context.settings
         config = self._config = settings.gateway
+        self._proxies = networks_of(config.trusted_proxies)
         health = [Health(config.pull_timeout_ms, config.stale_ms, steady_ms()) for _ in range(settings.shards)]
         self.market = MarketState(
             [Shard(LiveState(), each) for each in health],
@@ -68,19 +72,7 @@ class GatewayService:
         url, timeout_ms = settings.redis.url, config.pull_timeout_ms
         self._blocking = Streams(url, timeout_ms=settings.redis.timeout_ms)
         self._pulling = [AsyncStreams(url, timeout_ms=timeout_ms) for _ in self.market.shards]
-        self._readers = [
-            ShardReader(
-                shard,
-                Keys(number),
-                self._pulling[number],
-                self._blocking,
-                self._publish,
-                config.finals_kept_s * 1000,
-                context.stats,
-                context.log,
-            )
-            for number, shard in enumerate(self.market.shards)
-        ]
+        self._readers = [self._reader(number, shard) for number, shard in enumerate(self.market.shards)]
         self._exchange_info = ExchangeInfoReader(
             self.market, self._pulling[0], config.weight_per_minute, context.stats, context.log
         )
@@ -88,7 +80,7 @@ class GatewayService:
         context.position = self._position
         self.sockets = WebSocketServer(self.hub, self.market, config, context.stats)
         history = History(self.market, self.store)
-        fapi = Fapi(self.market, history, context.stats, config.weight_per_minute)
+        fapi = Fapi(self.market, history, context.stats, config.weight_per_minute, self._client_of)
         api = Api(
             self.market,
             history,
@@ -98,14 +90,32 @@ class GatewayService:
             context.stats,
             token=bool(config.token),
             exchange=urlsplit(context.settings.exchange.websocket_url).netloc.rpartition("@")[2],
+            client_of=self._client_of,
             expected=self.expected,
             report=lambda: self.report,
         )
+        udf = Udf(self.market, history, context.stats)
+        self._downloads = api.downloads
         page = Page(read_files())
         if not page.has_charts:
             context.log.warning("the page has no charts: their library is not installed (make page)")
-        routes = [*self.sockets.routes(), *fapi.routes(), *api.routes(), *page.routes()]
+        routes = [*self.sockets.routes(), *fapi.routes(), *api.routes(), *udf.routes(), *page.routes()]
         self.server = Server(config, routes, page.paths, self.alarm_headers)
+
+    def _reader(self, number: int, shard: Shard) -> ShardReader:
+        return ShardReader(
+            shard,
+            Keys(number),
+            self._pulling[number],
+            self._blocking,
+            self._publish,
+            self._config.finals_kept_s * 1000,
+            self._context.stats,
+            self._context.log,
+        )
+
+    def _client_of(self, request: web.Request) -> str:
+        return client_of(request.remote, request.headers.getall("X-Forwarded-For", []), self._proxies)
 
     def _position(self) -> str:
         read = ", ".join(
@@ -142,6 +152,7 @@ class GatewayService:
         finally:
             await self.sockets.close()
             await self.server.stop()
+            self._downloads.close()
             for streams in self._pulling:
                 await streams.close()
             if self.store:

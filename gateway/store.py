@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Final, TypeVar
 
+from gateway.files import Digits, Places
 from gateway.history import Range
 from klagg.drivers.postgres import Database, Row
 from klagg.drivers.statements import load_statements
@@ -23,6 +24,9 @@ TIME_MS_MAX: Final = 253_402_300_799_999
 
 WAITING_FOR_EACH: Final = 16
 """How many queries may wait for each connection."""
+
+DIGITS_ROWS: Final = 100_000
+"""Bars whose digits one query looks at, so that no query takes long."""
 
 T = TypeVar("T")
 Span = tuple[int, int]
@@ -82,6 +86,22 @@ class HistoryStore:
         else:
             found = await self._rows("klines_from", first_ms=min(wanted.start_ms, TIME_MS_MAX), **values)
         return [Kline(**row) for row in found]
+
+    async def digits(self, symbol: str, interval: str, start_ms: int, end_ms: int | None) -> Digits:
+        """The places that the decimals of a series between two times (exchange ms, both included) need."""
+        found = Digits()
+        last_ms = TIME_MS_MAX if end_ms is None else min(end_ms, TIME_MS_MAX)
+        while start_ms <= last_ms:
+            values = {"symbol": symbol, "interval": interval, "first_ms": start_ms, "last_ms": last_ms}
+            (row,) = await self._rows("digits", limit=DIGITS_ROWS, **values)
+            if not row["bars"]:
+                break
+            kinds = ("price", "volume", "quote")
+            found = found.joined(Digits(*(Places(row[f"{kind}_whole"], row[f"{kind}_fraction"]) for kind in kinds)))
+            start_ms = row["last_ms"] + 1
+            if row["bars"] < DIGITS_ROWS:
+                break
+        return found
 
     async def symbols(self) -> set[str]:
         """The names of all symbols in the table."""

@@ -35,6 +35,29 @@ WHERE symbol = %(symbol)s
 ORDER BY klines.open_time DESC
 LIMIT %(limit)s;
 
+-- name: digits
+-- How many digits the first bars of a series from a time on have before the dot and behind it; how many bars that are,
+-- and when the last of them opens.
+SELECT
+    count(*) AS bars,
+    (extract(epoch FROM max(open_time)) * 1000)::bigint AS last_ms,
+    length(trunc(max(greatest(open, high, low, close)))::text) AS price_whole,
+    max(greatest(scale(open), scale(high), scale(low), scale(close))) AS price_fraction,
+    length(trunc(max(greatest(volume, taker_buy_volume)))::text) AS volume_whole,
+    max(greatest(scale(volume), scale(taker_buy_volume))) AS volume_fraction,
+    length(trunc(max(greatest(quote_volume, taker_buy_quote_volume)))::text) AS quote_whole,
+    max(greatest(scale(quote_volume), scale(taker_buy_quote_volume))) AS quote_fraction
+FROM (
+    SELECT open_time, open, high, low, close, volume, taker_buy_volume, quote_volume, taker_buy_quote_volume
+    FROM klines
+    WHERE symbol = %(symbol)s
+        AND "interval" = %(interval)s
+        AND klines.open_time >= timestamptz 'epoch' + %(first_ms)s * INTERVAL '1 millisecond'
+        AND klines.open_time <= timestamptz 'epoch' + %(last_ms)s * INTERVAL '1 millisecond'
+    ORDER BY klines.open_time
+    LIMIT %(limit)s
+) AS bars;
+
 -- name: symbols
 -- The names in the table, found by jumping from one to the next in the primary key. Every symbol has minutes.
 WITH RECURSIVE found AS (

@@ -31,7 +31,7 @@ _DECIMAL: Final = r'(?=[0-9.]{1,18}+")[0-9]++(?:\.[0-9]++)?+'
 _VALUES: Final[Mapping[str, str]] = {
     "s": r'"([^"\\\x00-\x1f]++)"',
     "p": rf'"((?=[0.]*+[1-9]){_DECIMAL})"',
-    "q": rf'"({_DECIMAL})"',
+    "q": rf'"((?=[0.]*+[1-9]){_DECIMAL})"',
     "T": _WHOLE,
     "m": "(true|false)",
 }

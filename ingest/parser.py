@@ -15,12 +15,18 @@ from operator import gt, itemgetter
 from typing import Any, Final, NoReturn
 
 from ingest.layout import Layout, layout_of
-from klagg.arrays import INT64_MAX
 from klagg.binance.endpoints import Endpoint
 from klagg.binance.payloads import is_coin_margined
-from klagg.decimals import checked
-from klagg.errors import BadDecimal
-from klagg.recordings.values import counts_in_klines, is_new_execution, is_zero
+from klagg.row_rules import (
+    NUMBER,
+    PRICE,
+    QUANTITY,
+    is_counted_kind,
+    is_new_execution,
+    shown,
+    trade_counts,
+    trade_problem,
+)
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
 
 # Kinds of rejection.
@@ -54,7 +60,7 @@ SYMBOL_TYPE: Final = "symbol_type"
 EXECUTION: Final = "execution"
 WORDS: Final = (SYMBOL_TYPE, EXECUTION)
 """Kinds of words in a trade that may be new: `st`, of which only COIN-M is refused, and `X`, of which only what klines
-are known to leave out does not count (klagg.recordings.values). Another word changes nothing, and is told."""
+are known to leave out does not count (klagg.row_rules). Another word changes nothing, and is told."""
 
 Word = tuple[str, str]
 """A word that nobody has seen: its kind (one of WORDS), and itself."""
@@ -67,6 +73,7 @@ Columns = tuple[Sequence[str], ...]
 
 _AGG_FIELDS = itemgetter("e", "s", "a", "p", "q", "f", "l", "T", "m")
 _TRADE_FIELDS = itemgetter("e", "s", "t", "p", "q", "T", "m")
+_BY_PROBLEM: Final = {PRICE: BAD_PRICE, QUANTITY: BAD_QTY, NUMBER: BAD_NUMBER}
 _BITS: Final = {"true": "1", "false": "0"}
 _TIME: Final = TRADE_COLUMNS.index("time")
 
@@ -236,50 +243,35 @@ def _no_constant(name: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_once, parse_constant=_no_constant)
 
 
-def _shown(value: Any) -> str:
-    """A value for a sentence: short, and without a look into what may be nested deeply."""
-    if value is None or isinstance(value, str | int | float):
-        return repr(value)[:40]
-    return "an object" if isinstance(value, dict) else "an array"
-
-
 def _reply(message: dict[str, Any]) -> Reply | None:
     """The reply to a client message: `{"result": null, "id": 1}`, or one of the exchange's two shapes of error."""
     if message.get("result", ...) is None and "id" in message:
         return Reply("")
     error = message.get("error", message)
     if isinstance(error, dict) and "code" in error and "msg" in error:
-        return Reply(f"code {_shown(error['code'])}: {_shown(error['msg'])}")
+        return Reply(f"code {shown(error['code'])}: {shown(error['msg'])}")
     return None
 
 
 def _trade(event: dict[str, Any], rules: Rules, now_ms: int, frame: bytes) -> Row | Rejection:
     """The trade that an event is, or the first thing that is wrong with it."""
     if event.get("e") != rules.source:
-        return Rejection(UNKNOWN_EVENT, f"the event is {_shown(event.get('e'))}, not {rules.source}", frame)
+        return Rejection(UNKNOWN_EVENT, f"the event is {shown(event.get('e'))}, not {rules.source}", frame)
     if is_coin_margined(event):
         return Rejection(COIN_MARGINED, "st is 2", frame)
     try:
         symbol, trade_id, price, qty, first, last, time_ms, maker = _values(event, rules.source)
     except KeyError as missing:
         return Rejection(MISSING_FIELD, f"the event lacks {missing}", frame)
-    counts = rules.source == "aggTrade" or counts_in_klines(event.get("X"), price)
+    counted = rules.source == "aggTrade" or is_counted_kind(event.get("X"), price)
     if not isinstance(symbol, str) or symbol not in rules.symbols:
         name = symbol if isinstance(symbol, str) else ""
-        return Rejection(BAD_SYMBOL, f"not a symbol of this line: {_shown(symbol)}", frame, name)
-    if reason := _decimal_problem(price, above_zero=counts):
-        return Rejection(BAD_PRICE, reason, frame)
-    if reason := _decimal_problem(qty, above_zero=False):
-        return Rejection(BAD_QTY, reason, frame)
-    if any(type(value) is not int or not 0 <= value <= INT64_MAX for value in (trade_id, first, last, time_ms)):
-        return Rejection(BAD_NUMBER, "an id or the time is not a whole number from 0 to 2^63 - 1", frame)
-    if type(maker) is not bool:
-        return Rejection(BAD_NUMBER, "m is neither true nor false", frame)
-    if first > last:
-        return Rejection(BAD_NUMBER, "f is above l", frame)
+        return Rejection(BAD_SYMBOL, f"not a symbol of this line: {shown(symbol)}", frame, name)
+    if problem := trade_problem(trade_id, price, qty, first, last, time_ms, maker, counted_kind=counted):
+        return Rejection(_BY_PROBLEM[problem.what], problem.reason, frame)
     if time_ms > now_ms + rules.future_ms_max:
         return Rejection(FUTURE, f"T is {time_ms - now_ms} ms ahead of the exchange's clock", frame)
-    return symbol, trade_id, price, qty, first, last, time_ms, maker, counts
+    return symbol, trade_id, price, qty, first, last, time_ms, maker, trade_counts(qty, counted_kind=counted)
 
 
 def _values(event: dict[str, Any], source: str) -> tuple[Any, ...]:
@@ -294,25 +286,10 @@ def _new_words(event: dict[str, Any], source: str) -> list[Word]:
     """The words of a trade that nobody has seen."""
     found = []
     if "st" in event and not (type(event["st"]) is int and event["st"] == 1):
-        found.append((SYMBOL_TYPE, _shown(event["st"])))
+        found.append((SYMBOL_TYPE, shown(event["st"])))
     if source == "trade" and "X" in event and is_new_execution(event["X"]):
-        found.append((EXECUTION, _shown(event["X"])))
+        found.append((EXECUTION, shown(event["X"])))
     return found
-
-
-def _decimal_problem(value: Any, *, above_zero: bool) -> str:
-    """Why a price or quantity is unusable, "" if it is usable.
-
-    A price of 0 is refused where klines count the fill: it would be the low of its bar. Binance writes 0 for fills of
-    kind NA, and those are not counted. A quantity of 0 adds nothing and keeps the ids contiguous, so it may pass.
-    """
-    if not isinstance(value, str):
-        return f"not a text: {_shown(value)}"
-    try:
-        checked(value)
-    except BadDecimal as bad:
-        return str(bad)[:100]
-    return "zero" if above_zero and is_zero(value) else ""
 
 
 def _layout_among(frames: Sequence[bytes], rules: Rules) -> Layout | None:

@@ -1,13 +1,15 @@
 """The calls that serve a request, and the entries that their answers become: pure.
 
 A request becomes pages: they give the next call, receive its answer and return entries for the feed. Rows are checked
-strictly: one malformed row spoils its whole answer, because the rest cannot be trusted either. The calls are those of
+strictly, each by itself (`klagg.row_rules`): one that cannot be costs neither the rest of its answer nor the request,
+and is told. The calls are those of
 the Binance USDⓈ-M docs, "Compressed/Aggregate Trades List" (`GET /fapi/v1/aggTrades`: weight 20, at most 1,000 rows,
 `fromId` inclusive) and "Kline/Candlestick Data" (`GET /fapi/v1/klines`: at most 1,500 rows, weight by `limit`).
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -15,10 +17,11 @@ from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from klagg.arrays import INT64_MAX
-from klagg.binance.kline_rows import KLINES_PATH, Malformed, is_decimal, klines_of
+from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, RefusedRow, klines_of
 from klagg.binance.limits import AGG_TRADES_ROWS_MAX, AGG_TRADES_WEIGHT, KLINES_ROWS_MAX, klines_weight
 from klagg.errors import KlaggError
 from klagg.intervals import MINUTE_MS, Interval, interval
+from klagg.row_rules import trade_counts, trade_problem
 from klagg.wire.entries import (
     AGG_IDS,
     REQUEST_TRADES,
@@ -41,6 +44,11 @@ behind its streams. Then it counts as gone."""
 
 KLINES_PER_CALL: Final = KLINES_ROWS_MAX
 KLINES_PER_ENTRY: Final = 1000
+
+NO_ROW: Final = -1
+
+REFUSED_SHOWN: Final = 5
+"""How many refused rows a finding shows; it counts the others."""
 
 SURE_MS: Final = 2 * MINUTE_MS
 """A bar may appear in the exchange's answers seconds after its close. Up to this long (exchange ms) after the close,
@@ -72,6 +80,8 @@ class RepairPages(Protocol):
     """Counters: what went out, and how much of it the exchange did not have."""
     gone: list[tuple[int, int]]
     """Ids that the exchange no longer has, as ranges (both ends included)."""
+    refused: list[str]
+    """Rows that cannot be what they should, each with the reason."""
 
     def call(self, now_ms: int) -> Call | None:
         """The next call; None when everything is served."""
@@ -103,6 +113,7 @@ class TradePages:
     klines: int = 0
     missing: int = 0
     gone: list[tuple[int, int]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     _next: int = field(init=False)
     _behind: int = 0
     """How often an answer showed nothing of the end of the range."""
@@ -121,24 +132,27 @@ class TradePages:
         """As `RepairPages`. Ids that the exchange leaves out count as missing: it no longer has them. NotYet while it
         shows nothing at the end of the range."""
         rows_max = min(TRADES_PER_CALL, self.last - self._next + 1)
-        rows = trades_of(answer, self.symbol, self._next, rows_max)
-        if not rows and self._behind < BEHIND_TRIES:
+        found = trades_of(answer, self.symbol, self._next, rows_max)
+        if found.newest == NO_ROW and self._behind < BEHIND_TRIES:
             self._behind += 1
             raise NotYet(f"the exchange shows no trade of {self.symbol} from {self._next} on yet")
-        rows_inside = [row for row in rows if row.id <= self.last]
-        covered = min(rows[-1].id, self.last) if rows else self.last
-        self._note_gone([row.id for row in rows_inside], covered)
+        rows_inside = [row for row in found.rows if row.id <= self.last]
+        covered = min(found.newest, self.last) if found.newest != NO_ROW else self.last
+        self._note_gone([row.id for row in rows_inside], [each.between for each in found.refused], covered)
         self.trades += len(rows_inside)
+        self.refused += [f"aggTrade {each.said}" for each in found.refused]
         self._next = covered + 1
         return [
             trades_entry_of_rows(rows_inside[at : at + TRADES_PER_ENTRY], line=REST_LINE, ids=AGG_IDS, recv_ms=now_ms)
             for at in range(0, len(rows_inside), TRADES_PER_ENTRY)
         ]
 
-    def _note_gone(self, found: Sequence[int], covered: int) -> None:
-        """Note what is not in an answer that reaches from the next id up to `covered`; bounded by the answer's rows."""
+    def _note_gone(self, found: Sequence[int], refused: Sequence[tuple[int, int]], covered: int) -> None:
+        """Note what is not in an answer that reaches from the next id up to `covered`; bounded by the answer's rows.
+
+        Ids are not gone where a row was refused (`refused`, ranges with both ends): the exchange has them."""
         for left, right in pairwise([self._next - 1, *found, covered + 1]):
-            if right - left > 1:
+            if right - left > 1 and not any(low < right and high > left for low, high in refused):
                 self.missing += right - left - 1
                 self.gone.append((left + 1, right - 1))
 
@@ -152,6 +166,7 @@ class KlinePages:
     klines: int = 0
     missing: int = 0
     gone: list[tuple[int, int]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
     _bars: Interval = field(init=False)
     _next: int = field(init=False)
     _limit: int = 0
@@ -188,52 +203,106 @@ class KlinePages:
     def receive(self, answer: Any, now_ms: int) -> list[Fields]:
         """As `RepairPages`; NotYet while the exchange may still lack a bar at the end of the range."""
         request, bars = self.request, self._bars
-        rows = klines_of(answer, bars, self._next, self._limit)
-        inside = [row for row in rows if row[0] < request.last]
-        full = len(inside) == len(rows) == self._limit
-        to_ms = bars.close_time(inside[-1][0]) + 1 if full else request.last
-        if to_ms >= request.last:
-            to_ms = request.last
-            if self._proving and len(inside) == len(rows):
-                raise NotYet(f"the exchange shows no {bars.name} kline of {request.symbol} behind {request.last} yet")
+        found = klines_of(answer, bars, self._next, self._limit)
+        beyond = found.last_ms is not None and found.last_ms >= request.last
+        to_ms = request.last
+        if found.count == self._limit and found.last_ms is not None and not beyond:
+            to_ms = min(request.last, bars.close_time(found.last_ms) + 1)
+        if to_ms == request.last and self._proving and not beyond:
+            raise NotYet(f"the exchange shows no {bars.name} kline of {request.symbol} behind {request.last} yet")
+        self.refused += [_told(each, bars) for each in found.refused]
         entries = []
-        for at in range(0, max(len(inside), 1), KLINES_PER_ENTRY):
-            part = inside[at : at + KLINES_PER_ENTRY]
-            more = at + KLINES_PER_ENTRY < len(inside)
-            until_ms = inside[at + KLINES_PER_ENTRY][0] if more else to_ms
-            entries.append(official_entry(request.symbol, bars.name, self._next, until_ms, part, request.id))
-            self._next = until_ms
-        self.klines += len(inside)
+        refused_ms = [each.open_ms for each in found.refused]
+        for (first, run), end_ms in zip(found.runs, [*refused_ms, to_ms], strict=True):
+            inside = [row for row in run if row[0] < request.last]
+            # What lies between a row that was refused and the next one is not known to be nothing.
+            from_ms = self._next if first else inside[0][0] if inside else end_ms
+            until_ms = end_ms if end_ms is not None else bars.close_time(inside[-1][0]) + 1 if inside else from_ms
+            if from_ms is not None and until_ms is not None and from_ms < min(until_ms, to_ms):
+                entries += self._entries(from_ms, min(until_ms, to_ms), inside)
+                self.klines += len(inside)
+        self._next = to_ms
+        return entries
+
+    def _entries(self, from_ms: int, to_ms: int, rows: Sequence[KlineRow]) -> list[Fields]:
+        """The entries of rows that open in [from, to), in which the exchange has no other rows."""
+        entries = []
+        for at in range(0, max(len(rows), 1), KLINES_PER_ENTRY):
+            more = at + KLINES_PER_ENTRY < len(rows)
+            until_ms = rows[at + KLINES_PER_ENTRY][0] if more else to_ms
+            part = rows[at : at + KLINES_PER_ENTRY]
+            entries.append(
+                official_entry(self.request.symbol, self._bars.name, from_ms, until_ms, part, self.request.id)
+            )
+            from_ms = until_ms
         return entries
 
 
-def trades_of(answer: Any, symbol: str, from_id: int, rows_max: int) -> list[TradeRow]:
-    """The aggTrades of a decoded answer, ids ascending from `from_id` on; Malformed if anything is not as
-    documented."""
+def _told(refused: RefusedRow, bars: Interval) -> str:
+    if refused.open_ms is None:
+        return refused.reason
+    opened = datetime.fromtimestamp(refused.open_ms / 1000, UTC)
+    return f"the {bars.name} kline of {opened:%Y-%m-%d %H:%M}: {refused.reason}"
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedTrade:
+    """A row that cannot be an aggTrade: what is said of it, and between which ids (both included) it stands."""
+
+    said: str
+    between: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class TradeAnswer:
+    """The aggTrades of an answer, ids ascending, the rows that are refused, and the newest id of either (NO_ROW: there
+    is none)."""
+
+    rows: list[TradeRow]
+    refused: list[RefusedTrade]
+    newest: int
+
+
+def trades_of(answer: Any, symbol: str, from_id: int, rows_max: int) -> TradeAnswer:
+    """The aggTrades of a decoded answer, ids ascending from `from_id` on.
+
+    A row that cannot be one, or is out of order, is refused by itself. Malformed if the answer is no list of rows, or
+    none of its rows has an id.
+    """
     if not isinstance(answer, list) or len(answer) > rows_max:
         raise Malformed(f"aggTrades of {symbol}: not a list of at most {rows_max} rows: {str(answer)[:100]}")
-    found: list[TradeRow] = []
-    least = from_id
+    rows: list[TradeRow] = []
+    refused: list[tuple[str, int, int | None]] = []
+    least, newest = from_id, NO_ROW
     for row in answer:
-        trade = _trade_of(row, symbol)
-        if trade is None or trade.id < least:
-            raise Malformed(f"aggTrades of {symbol}: a row is malformed or out of order: {str(row)[:200]}")
-        least = trade.id + 1
-        found.append(trade)
-    return found
+        trade_id = row.get("a") if isinstance(row, dict) else None
+        if not isinstance(trade_id, int) or not least <= trade_id <= INT64_MAX:
+            refused.append((f"{str(row)[:200]}: it is malformed or out of order", least, None))
+            continue
+        least, newest = trade_id + 1, trade_id
+        found = _trade_of(row, symbol)
+        if isinstance(found, TradeRow):
+            rows.append(found)
+        else:
+            refused.append((f"{str(row)[:200]}: {found}", trade_id, trade_id))
+    if refused and newest == NO_ROW:
+        raise Malformed(f"aggTrades of {symbol}: {refused[0][0]}")
+    ids = [row.id for row in rows]
+    between = []
+    for said, low, trade_id in refused:
+        behind = ids[bisect_left(ids, low)] - 1 if low <= (ids[-1] if ids else 0) else INT64_MAX
+        between.append(RefusedTrade(said, (trade_id, trade_id) if trade_id is not None else (low, behind)))
+    return TradeAnswer(rows, between, newest)
 
 
-def _trade_of(row: Any, symbol: str) -> TradeRow | None:
-    if not isinstance(row, dict):
-        return None
-    values: list[Any] = [row.get(name) for name in "apqflTm"]
-    trade_id, price, qty, first, last, time_ms, maker = values
-    numbers = all(type(each) is int and 0 <= each <= INT64_MAX for each in (trade_id, first, last, time_ms))
-    if not numbers or type(maker) is not bool or first > last or not (is_decimal(price) and is_decimal(qty)):
-        return None
-    if not price.strip("0."):
-        return None  # it would be the low of its bar
-    return TradeRow(symbol, trade_id, price, qty, first, last, time_ms, maker)
+def _trade_of(row: dict[str, Any], symbol: str) -> TradeRow | str:
+    """The trade that a row is, or why it cannot be one."""
+    trade_id, price, qty, first, last, time_ms, maker = (row.get(name) for name in "apqflTm")
+    problem = trade_problem(trade_id, price, qty, first, last, time_ms, maker)
+    if problem is not None:
+        return f"{problem.what}: {problem.reason}"
+    assert isinstance(qty, str)
+    return TradeRow(symbol, trade_id, price, qty, first, last, time_ms, maker, trade_counts(qty))  # type: ignore[arg-type]
 
 
 def union_of(ranges: Sequence[tuple[int, int]], around: tuple[int, int]) -> tuple[int, int]:
@@ -261,6 +330,15 @@ def gone_finding(request: Request, ids: Sequence[tuple[int, int]], time_ms: int)
     named = ", ".join(_span(first, last) for first, last in ids)
     evidence = f"the exchange no longer has {count} trades: ids {named}"
     return finding_entry(FindingKind.UNREPAIRED, Severity.WARNING, evidence, symbol=request.symbol, time_ms=time_ms)
+
+
+def refused_finding(request: Request, refused: Sequence[str], time_ms: int) -> Fields:
+    """The finding that rows of the exchange's answer cannot be what they should; `time_ms` is exchange ms."""
+    trades = request.kind == REQUEST_TRADES
+    kind = FindingKind.MALFORMED if trades else FindingKind.OFFICIAL_REFUSED
+    more = f", and {len(refused) - REFUSED_SHOWN} more" if len(refused) > REFUSED_SHOWN else ""
+    evidence = f"refused of the exchange's answer: {'; '.join(refused[:REFUSED_SHOWN])}{more}"
+    return finding_entry(kind, Severity.WARNING, evidence, symbol=request.symbol, time_ms=time_ms)
 
 
 def _requested(request: Request) -> str:

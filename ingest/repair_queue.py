@@ -1,5 +1,8 @@
 """The queue of repair: requests that were read and are not served yet, and which job is next. Pure.
 
+A request waits until its deadline, and for a while after it was read at least: an aggregator that is behind takes its
+deadlines from its newest tick, so they pass before anybody reads them, and exactly then it needs what it requests.
+
 Requests come out oldest first, but those for trades newest first: where weight is short, recent trades matter most, and
 older ones are requested again. A request for klines waits until its range is closed on the exchange's clock. Requests
 for trades of one symbol that wait together, and overlap or touch, are one job.
@@ -25,6 +28,12 @@ class QueuedRequest:
     request: Request
     ready_ms: int
     """Exchange time (ms) before which it cannot be served."""
+    kept_until_ms: float
+    """Local time (ms) until which it waits, whatever its deadline."""
+
+    def is_late(self, now_ms: int, local_ms: float) -> bool:
+        """Whether nobody waits for it any more at `now_ms` (exchange ms) and `local_ms`."""
+        return self.request.deadline_ms < now_ms and self.kept_until_ms < local_ms
 
     @property
     def place(self) -> tuple[int, str]:
@@ -32,9 +41,9 @@ class QueuedRequest:
         return self.shard, self.entry_id
 
 
-def queued_request(shard: int, entry_id: str, raw: RawFields, request: Request) -> QueuedRequest:
+def queued_request(shard: int, entry_id: str, raw: RawFields, request: Request, kept_until_ms: float) -> QueuedRequest:
     """The request with the time from which on it can be served; UnknownInterval if it names no interval."""
-    return QueuedRequest(shard, entry_id, raw, request, closed_ms(request))
+    return QueuedRequest(shard, entry_id, raw, request, closed_ms(request), kept_until_ms)
 
 
 @dataclass(slots=True)
@@ -51,10 +60,9 @@ class Job:
     undelivered: list[Fields] = field(default_factory=list)
     early: int = 0
 
-    @property
-    def deadline_ms(self) -> int:
-        """Exchange time (ms) after which nobody waits for it any more."""
-        return max(each.request.deadline_ms for each in self.requests)
+    def is_late(self, now_ms: int, local_ms: float) -> bool:
+        """Whether nobody waits for it any more at `now_ms` (exchange ms) and `local_ms`."""
+        return all(each.is_late(now_ms, local_ms) for each in self.requests)
 
 
 class RepairQueue:
@@ -84,12 +92,12 @@ class RepairQueue:
             self._held.add(queued.place)
             self._waiting[queued.place] = queued
 
-    def expire(self, now_ms: int) -> list[QueuedRequest]:
-        """Remove the waiting requests past their deadline at `now_ms` (exchange ms); the result are those requests."""
-        late = [each for each in self._waiting.values() if each.request.deadline_ms < now_ms]
+    def expire(self, now_ms: int, local_ms: float) -> list[QueuedRequest]:
+        """Remove the waiting requests that are late at `now_ms` (exchange ms) and `local_ms`; the result are those."""
+        late = [each for each in self._waiting.values() if each.is_late(now_ms, local_ms)]
         for each in late:
             del self._waiting[each.place]
-        for job in [each for each in self._postponed if each.deadline_ms < now_ms]:
+        for job in [each for each in self._postponed if each.is_late(now_ms, local_ms)]:
             self._postponed.remove(job)
             late += job.requests
         self._release(late)

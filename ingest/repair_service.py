@@ -17,7 +17,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, Final
 
 from ingest.feed_capacity import FeedCapacity, FeedFull
-from ingest.repair_pages import Call, NotYet, given_up_finding, gone_finding
+from ingest.repair_pages import Call, NotYet, given_up_finding, gone_finding, refused_finding
 from ingest.repair_queue import Job, QueuedRequest, RepairQueue, queued_request
 from ingest.sequenced_writer import SequencedWriter
 from ingest.synchroniser import Synchroniser
@@ -123,6 +123,7 @@ class Repair:
         self._exchange_outage = Outage(context, "the exchange answers", timings)
         self._redis_outage = Outage(context, "Redis answers", timings)
         self._wake = asyncio.Event()
+        self._stats.add("rows_refused", 0)
         self._stats.add("unrepaired", 0)  # Prometheus sees growth only in what it saw before
         self._stats.show("waiting", 0)
         context.position = lambda: (
@@ -189,7 +190,7 @@ class Repair:
                 request = request_of(upgraded(entry.fields))
                 if request.kind == REQUEST_TRADES and not self._agg_ids:
                     raise ContractError("trades are requested by aggregate ids, which exchange.source = trade has not")
-                queued = queued_request(shard, entry.id, entry.fields, request)
+                queued = queued_request(shard, entry.id, entry.fields, request, steady_ms() + self._timings.kept_ms)
             except (ContractError, UnknownInterval) as bad:
                 await self._bury([Rejected(stream, entry.id, entry.fields, str(bad))])
                 continue
@@ -247,7 +248,7 @@ class Repair:
         """All calls of a job that are left, each answer into the feed; then its requests are acknowledged."""
         await self._deliver(job)
         while call := job.pages.call(self._now_ms()):
-            if job.deadline_ms < self._now_ms():
+            if job.is_late(self._now_ms(), steady_ms()):
                 await self._expire(job.requests)
                 self._queue.done(job)
                 return
@@ -256,18 +257,21 @@ class Repair:
             await self._deliver(job)
         if job.pages.gone:
             await self._report(job, gone_finding(job.requests[0].request, job.pages.gone, self._now_ms()))
+        if job.pages.refused:
+            refused = refused_finding(job.requests[0].request, job.pages.refused, self._now_ms())
+            await self._report(job, refused, counter="rows_refused", count=len(job.pages.refused))
         await self._ack(job.requests)
         self._queue.done(job)
         self._log.debug("%d requests of %s are served", len(job.requests), job.requests[0].request.symbol)
         self._stats.add("served", len(job.requests))
 
-    async def _report(self, job: Job, *findings: Fields) -> None:
-        """Report what the exchange did not give: in the log, and as findings."""
+    async def _report(self, job: Job, *findings: Fields, counter: str = "unrepaired", count: int | None = None) -> None:
+        """Report what the exchange did not give, or what cannot be used: in the log, and as findings."""
         for each in findings:
             self._log.warning("%s: %s", each["symbol"], each["evidence"])
         key = Keys(job.requests[0].shard).findings
         await self._writer.write(lambda: [Append(key, each) for each in findings])
-        self._stats.add("unrepaired", len(findings))
+        self._stats.add(counter, len(findings) if count is None else count)
 
     def _read_answer(self, job: Job, answer: Any) -> list[Fields]:
         """The entries of an answer; what they hold is counted."""
@@ -302,7 +306,7 @@ class Repair:
         await self._consumer.acknowledge({stream: [each.entry_id for each in requests]})
 
     async def _expire(self, requests: Sequence[QueuedRequest]) -> None:
-        """Acknowledge requests past their deadline: whoever still misses something requests it again."""
+        """Acknowledge requests that are late: whoever still misses something requests it again."""
         for each in requests:
             await self._ack([each])
         self._stats.add("expired", len(requests))
@@ -324,10 +328,10 @@ class Repair:
         await self._consumer.acknowledge({rejected[0].stream: [each.id for each in rejected]})
 
     async def _sweep(self) -> None:
-        """Drop requests past their deadline, and show how many wait."""
+        """Drop requests that are late, and show how many wait."""
         while True:
             await asyncio.sleep(self._timings.sweep_s)
-            if self._clock.synced and (late := self._queue.expire(self._now_ms())):
+            if self._clock.synced and (late := self._queue.expire(self._now_ms(), steady_ms())):
                 try:
                     await self._expire(late)
                 except (RedisUnavailable, RedisRefused) as lost:

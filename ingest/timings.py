@@ -96,6 +96,8 @@ class Timings:
     not_yet_s: float = 1.0
     not_yet_s_max: float = 16.0
     """After an answer that lacks the end of the range; twice as long each time."""
+    kept_ms: float = 30_000.0
+    """How long a request waits from when it was read at least: as long as the first deadline of a gap."""
     sweep_s: float = 0.25
     """How often requests past their deadline are looked for, and at the latest whether one is due."""
     full_s: float = 0.2

@@ -11,6 +11,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,7 @@ class Gateway:
     port: int = 8470
     token: str = ""
     cors_origins: tuple[str, ...] = ()
+    trusted_proxies: tuple[str, ...] = ()
     pull_ms: int = 50
     pull_timeout_ms: int = 1000
     stale_ms: int = 3000
@@ -256,6 +258,14 @@ class Gateway:
         for origin in self.cors_origins:
             if origin != "*" and not re.fullmatch(r"https?://[^/\s]+", origin):
                 raise ConfigError(f"gateway.cors_origins names {origin!r}: an origin is like https://host:port")
+        for proxy in self.trusted_proxies:
+            try:
+                ip_network(proxy)
+            except ValueError:
+                raise ConfigError(
+                    f"gateway.trusted_proxies names {proxy!r}: it takes addresses and networks such as 127.0.0.1 or "
+                    "10.0.0.0/8"
+                ) from None
         between("gateway.pull_ms", self.pull_ms, 5, 10_000)
         between("gateway.pull_timeout_ms", self.pull_timeout_ms, 100, 60_000)
         between("gateway.stale_ms", self.stale_ms, self.pull_timeout_ms, 600_000)

@@ -28,7 +28,8 @@ def eventually(condition: Callable[[], T], deadline_s: float = 30.0, every_s: fl
         except AssertionError as bad:
             failed = bad
         if time.monotonic() > deadline:
-            raise AssertionError(f"still not so after {deadline_s} s; the last value was {value!r}") from failed
+            last = failed or f"the last value was {value!r}"
+            raise AssertionError(f"still not so after {deadline_s} s; {last}") from failed
         time.sleep(every_s)
 
 

@@ -205,20 +205,25 @@ def test_every_declared_dependency_is_used() -> None:
     assert set(NOT_IMPORTED) & used == set()
 
 
-def locked() -> dict[str, str]:
-    """The versions of requirements.lock by normal name; every line is `name==version` or a comment."""
+def locked(file: str = "requirements.lock") -> dict[str, str]:
+    """The versions of a lock by normal name; every line is `name==version` or a comment."""
     versions: dict[str, str] = {}
-    for line in (ROOT / "requirements.lock").read_text(encoding="utf-8").splitlines():
+    for line in (ROOT / file).read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             match = re.fullmatch(r"([A-Za-z0-9._-]+)==([0-9][A-Za-z0-9.+!]*)", line)
-            assert match, f"requirements.lock: {line!r} is no exact version"
+            assert match, f"{file}: {line!r} is no exact version"
             versions[canonicalize_name(match[1])] = match[2]
     return versions
 
 
 def test_the_lock_pins_every_declared_dependency_as_declared() -> None:
-    versions = locked()
-    wanted = requirements(*PYPROJECT["project"]["optional-dependencies"])
+    versions, long = locked(), locked("requirements-long.lock")
+    assert versions.keys().isdisjoint(long)
+    extras = set(PYPROJECT["project"]["optional-dependencies"])
+    for name in requirements("test-long").keys() - requirements(*(extras - {"test-long"})).keys():
+        assert name in long, f"requirements-long.lock lacks {name}"
+        assert requirements("test-long")[name].specifier.contains(long[name]), name
+    wanted = requirements(*(extras - {"test-long"}))
     wanted |= {canonicalize_name(each.name): each for each in map(Requirement, PYPROJECT["build-system"]["requires"])}
     for name, requirement in wanted.items():
         assert name in versions, f"requirements.lock lacks {name}"

@@ -6,8 +6,9 @@ import queue
 import random
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final, Generic, TypeVar
 
 from klagg.backoff import Backoff
@@ -15,7 +16,7 @@ from klagg.errors import DatabaseRefused, DatabaseUnavailable, KlaggError, Recor
 from klagg.wire.findings import FindingKind
 from writers.backfill_dumps import read_dump
 from writers.backfill_parts import Failure, HistoryRows, Part
-from writers.backfill_table import Disagreement, HistoryTable, Report, Stored
+from writers.backfill_table import CONTRADICTIONS, SETTLED, Disagreement, HistoryTable, Report, Stored
 from writers.kline_table import value_is_to_blame
 
 AHEAD_MAX: Final = 2
@@ -33,27 +34,45 @@ T = TypeVar("T")
 
 @dataclass(slots=True)
 class Totals:
-    """What a run did. The counters are those of `Stored`; `gaps` are EXCHANGE_GAP, `different` all others."""
+    """What a run did. The counters are those of `Stored`; of differences from bars of klagg's own `gaps` are
+    EXCHANGE_GAP and `different` all others, `examples` the first ones. `contradictions` counts those among official
+    rows by symbol, interval and kind, `contradicted` holds the first ones. `bad` has the last batch of each part with
+    bad rows, by its key."""
 
     rows: int = 0
     written: int = 0
     healed: int = 0
     known: int = 0
+    refused: int = 0
     own: int = 0
     incomplete: int = 0
     different: int = 0
     gaps: int = 0
     examples: list[Disagreement] = field(default_factory=list)
+    contradictions: Counter[tuple[str, str, str]] = field(default_factory=Counter)
+    contradicted: list[Disagreement] = field(default_factory=list)
+    bad: dict[tuple[str, str, str], HistoryRows] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
 
-    def add(self, stored: Stored) -> None:
+    @property
+    def contradictory(self) -> bool:
+        """Whether official rows contradict each other, and nobody says which are right."""
+        return any(kind != SETTLED for *_, kind in self.contradictions)
+
+    def add(self, batch: HistoryRows, stored: Stored) -> None:
         """Count a batch in."""
-        for name in ("rows", "written", "healed", "known", "own", "incomplete"):
+        for name in ("rows", "written", "healed", "known", "refused", "own", "incomplete"):
             setattr(self, name, getattr(self, name) + getattr(stored, name))
-        gaps = sum(each.kind == FindingKind.EXCHANGE_GAP for each in stored.disagreements)
+        official = [each for each in stored.disagreements if each.kind in CONTRADICTIONS]
+        own = [each for each in stored.disagreements if each.kind not in CONTRADICTIONS]
+        self.contradictions.update((each.symbol, each.interval, each.kind) for each in official)
+        self.contradicted += official[: EXAMPLES_MAX - len(self.contradicted)]
+        gaps = sum(each.kind == FindingKind.EXCHANGE_GAP for each in own)
         self.gaps += gaps
-        self.different += len(stored.disagreements) - gaps
-        self.examples += stored.disagreements[: EXAMPLES_MAX - len(self.examples)]
+        self.different += len(own) - gaps
+        self.examples += own[: EXAMPLES_MAX - len(self.examples)]
+        if batch.bad_rows:
+            self.bad[batch.part.key] = replace(batch, rows=())
 
 
 class ReaderDied(KlaggError):
@@ -143,13 +162,13 @@ def load(
         for item in ahead:
             if isinstance(item, HistoryRows) and item.part.key not in failed:
                 try:
-                    totals.add(_patiently(table, item, report))
+                    totals.add(item, _patiently(table, item, report))
                 except DatabaseRefused as refused:
                     if not value_is_to_blame(refused):
                         raise
                     failed.add(item.part.key)
                     totals.failures.append(Failure(item.part, f"{item.part.path or item.part.name}: {refused}"))
-            elif isinstance(item, Failure):
+            elif isinstance(item, Failure) and not item.row:
                 totals.failures.append(item)
             done(item)
     finally:

@@ -25,8 +25,23 @@ _DUMP: Final = re.compile(
 )
 _DATE: Final = re.compile(r"([0-9]{4})(?:-([0-9]{1,2})(?:-([0-9]{1,2}))?)?")
 
-OTHER_KINDS: Final = frozenset({"spot", "cm", "option", "markPriceKlines", "indexPriceKlines", "premiumIndexKlines"})
-"""Folders of the exchange's archive with files of the very same names that hold something else."""
+OTHER_KINDS: Final = {
+    "spot": "of the spot market",
+    "cm": "of the COIN-M futures",
+    "option": "of options",
+    "markpriceklines": "of mark prices",
+    "indexpriceklines": "of index prices",
+    "premiumindexklines": "of the premium index",
+}
+"""Folders of the exchange's archive with files of the very same names that hold something else, in small letters, and
+what that is (binance-public-data, README: data/spot, data/futures/um, data/futures/cm, data/option)."""
+
+OWN_MARKET: Final = "um"
+"""The folder of the USDⓈ-M futures in the exchange's archive: what lies above it says nothing of its files."""
+
+_COIN_MARGINED: Final = re.compile(r"\w+USD_(?:PERP|[0-9]{6})", re.IGNORECASE)
+"""Contracts of the COIN-M futures, like BTCUSD_PERP and BTCUSD_240628 (Binance COIN-M docs, "Exchange Information").
+BTCUSDT_240628, which ends in its quote asset, is one of the USDⓈ-M futures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,29 +75,52 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class BadRow:
+    """A row that cannot be a kline and was left out: its line or item, why, and the bar that it lacks (UTC ms)."""
+
+    line: int
+    open_time: int
+    why: str
+
+
+BAD_KEPT_MAX: Final = 100
+"""So many bad rows of a part are remembered; the others are counted."""
+
+
+@dataclass(frozen=True, slots=True)
 class HistoryRows:
-    """Rows of a part, open times ascending; with them everything of it that opens before `until_ms` is loaded."""
+    """Rows of a part, open times ascending; with them everything of it that opens before `until_ms` is loaded.
+
+    `bad` holds the first BAD_KEPT_MAX of the `bad_rows` bad rows of the part until there.
+    """
 
     part: Part
     rows: Sequence[OfficialRow]
     until_ms: int
+    bad: tuple[BadRow, ...] = ()
+    bad_rows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A part that could not be loaded to its end, and why, in one sentence."""
+    """A part that could not be loaded to its end, and why, in one sentence; or, with `row`, one row of it that cannot
+    be a kline, while the others are loaded."""
 
     part: Part
     reason: str
+    row: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What an earlier run has loaded of a part: bars that open in [from_ms, until_ms)."""
+    """What an earlier run has loaded of a part: bars that open in [from_ms, until_ms), without `bad_rows` bad rows, of
+    which `bad` holds the first."""
 
     mark: str
     from_ms: int
     until_ms: int
+    bad: tuple[BadRow, ...] = ()
+    bad_rows: int = 0
 
 
 def span_of(text: str) -> tuple[int, int]:
@@ -109,9 +147,20 @@ def _ms(year: int, month: int, day: int) -> int:
     return round(datetime(year, month, day, tzinfo=UTC).timestamp() * 1000)
 
 
-def is_other_kind(path: PurePath) -> bool:
-    """Whether a path inside the dumps' folder says that it is not of klines of the USDⓈ-M futures."""
-    return not OTHER_KINDS.isdisjoint(path.parts[:-1])
+def other_kind(folder: PurePath) -> str:
+    """What the files of a folder are of, by its path, if not of the trades of USDⓈ-M futures; empty if they may be.
+
+    What lies above a folder `um` does not count: a person's own folders may be named anything.
+    """
+    parts = [each.casefold() for each in folder.parts]
+    if OWN_MARKET in parts:
+        parts = parts[len(parts) - parts[::-1].index(OWN_MARKET) :]
+    return next((OTHER_KINDS[each] for each in parts if each in OTHER_KINDS), "")
+
+
+def is_coin_margined(symbol: str) -> bool:
+    """Whether a name is that of a contract of the COIN-M futures."""
+    return _COIN_MARGINED.fullmatch(symbol) is not None
 
 
 def part_of_file(path: Path, from_ms: int, to_ms: int, mark: str = "") -> Part | None:

@@ -1,11 +1,14 @@
 """REST klines as the exchange answers them: rows that are checked strictly. Pure.
 
-A malformed row spoils its whole answer, because nothing proves that its other rows are right.
+A row that cannot be a kline costs itself alone: it is refused with the reason, and the other rows of its answer are
+used.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any, Final
 
 from klagg.arrays import INT64_MAX
@@ -13,6 +16,7 @@ from klagg.decimals import checked
 from klagg.errors import BadDecimal, KlaggError
 from klagg.intervals import MINUTE, Interval
 from klagg.kline import Values
+from klagg.row_rules import kline_problem
 from klagg.wire.entries import OFFICIAL_COLUMNS
 
 KLINES_PATH: Final = "/fapi/v1/klines"
@@ -27,35 +31,86 @@ KlineRow = tuple[int, str, str, str, str, str, str, int, str, str]
 """A kline in the order of contract.OFFICIAL_COLUMNS."""
 
 
-def klines_of(answer: Any, bars: Interval, from_ms: int, rows_max: int) -> list[KlineRow]:
-    """The klines of an answer, open times ascending from `from_ms` on; Malformed if anything is not as documented."""
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row of an answer that cannot be a kline: its place among the rows, its open time (exchange ms; None where it
+    has none that can be read), and why."""
+
+    place: int
+    open_ms: int | None
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class KlineAnswer:
+    """The klines of an answer, open times ascending, and the rows that are refused, in their order."""
+
+    rows: list[KlineRow]
+    refused: list[RefusedRow]
+
+    @property
+    def count(self) -> int:
+        """How many rows the answer had."""
+        return len(self.rows) + len(self.refused)
+
+    @property
+    def last_ms(self) -> int | None:
+        """The newest open time (exchange ms) that the answer tells, that of a refused row included."""
+        opens = [*(row[0] for row in self.rows), *(each.open_ms for each in self.refused if each.open_ms is not None)]
+        return max(opens, default=None)
+
+    @property
+    def runs(self) -> list[tuple[bool, list[KlineRow]]]:
+        """The rows in runs between refused ones, with whether a run is the first of the answer. A run may be empty."""
+        places = [each.place - at for at, each in enumerate(self.refused)]
+        cuts = [0, *places, len(self.rows)]
+        return [(at == 0, self.rows[low:high]) for at, (low, high) in enumerate(pairwise(cuts))]
+
+
+def klines_of(answer: Any, bars: Interval, from_ms: int, rows_max: int) -> KlineAnswer:
+    """The klines of an answer, open times ascending from `from_ms` on.
+
+    A row that cannot be a kline (`klagg.row_rules`), or is not where it belongs, is refused by itself. Malformed if the
+    answer is no list of rows, or if no row of it says when it opens.
+    """
     if not isinstance(answer, list) or len(answer) > rows_max:
         raise Malformed(f"klines: not a list of at most {rows_max} rows: {str(answer)[:100]}")
-    found: list[KlineRow] = []
+    found = KlineAnswer([], [])
     least = from_ms
-    for row in answer:
-        kline = _kline_of(row, bars)
-        if kline is None or kline[0] < least:
-            raise Malformed(f"klines {bars.name}: a row is malformed or out of order: {str(row)[:200]}")
-        least = kline[0] + 1
-        found.append(kline)
+    for place, row in enumerate(answer):
+        open_ms, reason = _open_of(row, bars, least), ""
+        if open_ms is None:
+            reason = f"a {bars.name} row is malformed or out of order: {str(row)[:200]}"
+        else:
+            least = open_ms + 1
+            reason = _problem(row, bars)
+        if reason:
+            found.refused.append(RefusedRow(place, open_ms, reason))
+        else:
+            opened, open_, high, low, close, volume, _, quote, count, taker, taker_quote, _ = row
+            found.rows.append((opened, open_, high, low, close, volume, quote, count, taker, taker_quote))
+    if found.refused and found.last_ms is None:
+        raise Malformed(f"klines {bars.name}: {found.refused[0].reason}")
     return found
 
 
-def _kline_of(row: Any, bars: Interval) -> KlineRow | None:
-    if not isinstance(row, list) or len(row) != KLINE_VALUES:
+def _open_of(row: Any, bars: Interval, least: int) -> int | None:
+    """The open time of a row that has the form of a kline, on the grid and not before `least`; else None."""
+    if not isinstance(row, list) or len(row) != KLINE_VALUES or type(row[0]) is not int:
         return None
+    open_ms: int = row[0]
+    return open_ms if least <= open_ms <= INT64_MAX and bars.open_time(open_ms) == open_ms else None
+
+
+def _problem(row: list[Any], bars: Interval) -> str:
     open_ms, opened, high, low, close, volume, close_ms, quote, count, taker, taker_quote, _ = row
-    if not all(type(each) is int and 0 <= each <= INT64_MAX for each in (open_ms, close_ms, count)):
-        return None
-    if bars.open_time(open_ms) != open_ms or bars.close_time(open_ms) != close_ms:
-        return None
+    if type(close_ms) is not int:
+        return f"close time {str(close_ms)[:40]!r} is not a whole number"
     if not all(map(is_decimal, (opened, high, low, close, volume, quote, taker, taker_quote))):
-        return None
-    prices = Decimal(opened), Decimal(close)
-    if not Decimal(low) <= min(prices) <= max(prices) <= Decimal(high):
-        return None
-    return open_ms, opened, high, low, close, volume, quote, count, taker, taker_quote
+        return f"a value is not a decimal as the exchange writes them: {str(row)[:200]}"
+    values = (opened, high, low, close, volume, quote, count, taker, taker_quote)
+    named = dict(zip(OFFICIAL_COLUMNS[1:], values, strict=True))
+    return kline_problem(named, bars=bars, open_ms=open_ms, close_ms=close_ms)
 
 
 def is_decimal(value: Any) -> bool:

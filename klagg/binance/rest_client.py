@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -17,7 +18,7 @@ from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, Prox
 
 from klagg.binance.limits import BAN_S_MAX, EXCHANGE_INFO_WEIGHT, TIME_WEIGHT
 from klagg.binance.payloads import ServerTime, server_time_of
-from klagg.clock import ExchangeClock, steady_ms
+from klagg.clock import ExchangeClock, local_ms, steady_ms
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
 
 ANSWER_BYTES_MAX: Final = 32 << 20
@@ -32,10 +33,17 @@ USED_WEIGHT: Final = "X-MBX-USED-WEIGHT-1M"
 """The header with what this address has used of the minute's weight."""
 
 PAUSE_S: Final = 60.0
-"""After a 429 or 418 that names no time."""
+"""After a 429 or 418 that names no time, neither in its header nor in its sentence."""
+
+_BANNED_UNTIL: Final = re.compile(rb"banned until ([0-9]{13})\b")
+"""In the sentence of a refusal, exchange ms: "Way too many requests; IP(…) banned until 1795953000000." A proxy may
+have cut the header Retry-After, which Binance documents (USDⓈ-M docs, "General Info", "IP Limits")."""
 
 PAUSE_S_MAX: Final = float(BAN_S_MAX)
 """The exchange's longest ban."""
+
+DATE_S: Final = 60.0
+"""By so much the clocks of a header and of a ban may differ."""
 
 _COUNT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -174,11 +182,14 @@ class ExchangeRest:
 
     async def _judged(self, path: str, minute: int, status: int, headers: Mapping[str, str], body: bytes) -> Any:
         """The decoded JSON of an answer, once the gate was given the weight that the answer reports."""
-        pause_s = (_seconds(headers.get("Retry-After", "")) or PAUSE_S) if status in (429, 418) else 0.0
+        retry_s = _seconds(headers.get("Retry-After", ""))
+        if status in (429, 418):
+            retry_s = retry_s or _ban_s(headers.get("Date", ""), body)
+        pause_s = (retry_s or PAUSE_S) if status in (429, 418) else 0.0
         used = headers.get(USED_WEIGHT, "")
         await self._gate.leave(minute, int(used) if _COUNT.fullmatch(used) else 0, min(pause_s, PAUSE_S_MAX))
         if status != 200:
-            raise _refusal(path, status, headers.get("Retry-After", ""), body)
+            raise _refusal(path, status, retry_s, body)
         try:
             return ujson.loads(body)
         except ValueError:
@@ -209,7 +220,7 @@ def _connector_for(proxy: str) -> tuple[aiohttp.TCPConnector, str | None]:
         raise ConfigError(f"exchange.proxy cannot be used: {bad}") from None
 
 
-def _refusal(path: str, status: int, retry_after: str, body: bytes) -> ExchangeRefused:
+def _refusal(path: str, status: int, retry_after_s: float, body: bytes) -> ExchangeRefused:
     """The refusal with Binance's own code and sentence where the body holds them: `{"code": -1121, "msg": "…"}`."""
     code, reason = 0, body[:100].decode(errors="replace")
     try:
@@ -223,8 +234,24 @@ def _refusal(path: str, status: int, retry_after: str, body: bytes) -> ExchangeR
         f"the exchange refused {path} with HTTP {status}, code {code}: {reason}",
         status=status,
         code=code,
-        retry_after_s=_seconds(retry_after),
+        retry_after_s=retry_after_s,
     )
+
+
+def _ban_s(date: str, body: bytes) -> float:
+    """How long a ban still lasts (s) by the sentence of a refusal.
+
+    0 if it names no time, or none that can be: one in the past, or beyond the exchange's longest ban. `date` is the
+    answer's header Date, the exchange's clock; without it this machine's clock counts."""
+    found = _BANNED_UNTIL.search(body)
+    if found is None:
+        return 0.0
+    try:
+        now_ms = parsedate_to_datetime(date).timestamp() * 1000
+    except ValueError:
+        now_ms = local_ms()
+    left_s = (int(found[1]) - now_ms) / 1000
+    return left_s if 0 < left_s <= PAUSE_S_MAX + DATE_S else 0.0
 
 
 def _seconds(text: str) -> float:

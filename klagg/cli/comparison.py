@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
 from typing import Final
@@ -22,7 +23,7 @@ from klagg.kline import (
     differences,
     float_sum_error,
 )
-from klagg.recordings import KlineRecording, OfficialKline
+from klagg.recordings import KlineRecording, OfficialKline, RefusedRow
 
 COUNTS: Final = ("bars", "exact", "different", "partial", "gap", "unmatched", "missing", "float_sums")
 """The numbers of a summary: bars, and of these how many are what; ids or klines that are missing; bars of which a sum
@@ -30,12 +31,17 @@ is equal to the digits of a float sum only."""
 ALWAYS_COUNTED: Final = frozenset({"bars", "exact", "different", "partial"})
 """Those that stand in a summary also if they are 0."""
 
+REFUSED_SHOWN: Final = 20
+"""Refused rows that are named."""
+
 SUMMARY_HELP: Final = (
     "The last line is a JSON summary; beside bars, exact, different and partial it has these counts where they are not "
     "0. `partial`: the first or the last bar, which the source does not cover; `gap`: a bar between them of which the "
     "source lacks something; `unmatched`: a bar that the official file does not hold; `missing`: what the source lacks "
     "in the middle, which is named by range. The exit code is 1 if a bar is different or a gap, if anything is missing "
-    "that equal bars do not prove to be nothing, or if nothing could be compared."
+    "that equal bars do not prove to be nothing, or if nothing could be compared. `refused`: a row that cannot be what "
+    "its file holds; it is named, the others count, and the exit code is 1. `uncounted`: a trade that no kline counts "
+    "(quantity 0, struck out, insurance fund)."
 )
 
 
@@ -88,6 +94,33 @@ def _decimals(value: Decimal) -> int:
     return max(0, -exponent) if isinstance(exponent, int) else 0
 
 
+class RefusedRows:
+    """Rows of recordings that cannot be what they should: the first are named on standard error, all are counted.
+
+    `uncounted` counts trades that count in no kline: of quantity 0, struck out, of a kind that klines leave out.
+    """
+
+    def __init__(self, command: str, *, quiet: bool = False) -> None:
+        """`quiet` names none: whoever reads a file again has named them before."""
+        self._command, self._quiet = command, quiet
+        self.count = self.uncounted = 0
+
+    def __call__(self, row: RefusedRow) -> None:
+        """Refuse a row."""
+        self.count += 1
+        if self._quiet:
+            return
+        if self.count <= REFUSED_SHOWN:
+            print(f"klagg {self._command}: refused: {row}", file=sys.stderr)
+        elif self.count == REFUSED_SHOWN + 1:
+            print(f"klagg {self._command}: more rows are refused; the summary counts them", file=sys.stderr)
+
+    def summary(self) -> dict[str, int]:
+        """What a summary says of them: nothing where there are none."""
+        counts = {"refused": self.count, "uncounted": self.uncounted}
+        return {name: count for name, count in counts.items() if count}
+
+
 class ComparisonReport:
     """Counts and prints.
 
@@ -96,8 +129,10 @@ class ComparisonReport:
     official row is `unmatched` if the source covers it.
     """
 
-    def __init__(self, as_json: bool, floats: frozenset[str] = frozenset()) -> None:
+    def __init__(self, as_json: bool, refused: RefusedRows, floats: frozenset[str] = frozenset()) -> None:
+        """`refused` has the rows that were passed over, `floats` names the sums that a side made in floats."""
         self._json = as_json
+        self._refused = refused
         self._floats = floats
         self._wrong = False
         self._compared = 0
@@ -196,12 +231,13 @@ class ComparisonReport:
         summary: dict[str, object] = {
             name: count for name, count in self.counts.items() if count or name in ALWAYS_COUNTED
         }
+        summary |= self._refused.summary()
         if self._json and self._ranges:
             summary["missing_ranges"] = self._ranges
         if nothing:
             summary["nothing_compared"] = True
         print(ujson.dumps(summary, ensure_ascii=False))
-        return 1 if self._wrong or nothing else 0
+        return 1 if self._wrong or nothing or self._refused.count else 0
 
     def _of_float_sums(self) -> str:
         digits = round(-math.log10(self._loosest)) if self._loosest else FLOAT_DIGITS_MIN

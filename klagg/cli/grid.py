@@ -10,37 +10,78 @@ from typing import Final
 from klagg.cli.missing import moment
 from klagg.errors import ConfigError
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS, MINUTE_MS, SECOND_MS, Interval
-from klagg.recordings import OfficialKline
+from klagg.recordings import KlineRecording, OfficialKline, Refuse, RefusedRow
 
 _ENOUGH_ROWS: Final = 4
 """From so many rows on the distance of the closest two tells the interval; fewer may be what gaps have left."""
 
 
+def on_grid(recording: KlineRecording, kind: Interval, refused: Refuse) -> list[OfficialKline]:
+    """The rows of a file that can be klines of `kind`; `refused` gets each of the others.
+
+    ConfigError, in one sentence, if the file as a whole is on another grid.
+    """
+    numbered = list(recording.numbered(refused))
+    check_grid([row for _, row in numbered], kind, str(recording.path))
+    return kept(numbered, kind, str(recording.path), refused)
+
+
+def to_compare(recording: KlineRecording, kind: Interval, refused: Refuse) -> list[OfficialKline]:
+    """The rows of a file to compare with: those of `on_grid`, and those that `refused` got as impossible on the grid.
+    They are compared all the same, because whoever asks wants to know in what such a row differs."""
+    impossible: list[OfficialKline] = []
+
+    def refuse(row: RefusedRow) -> None:
+        refused(row)
+        if row.kline is not None and not _off_grid(row.kline, kind):
+            impossible.append(row.kline)
+
+    rows = on_grid(recording, kind, refuse)
+    return [*impossible, *rows]
+
+
+def kept(
+    numbered: Sequence[tuple[int, OfficialKline]], kind: Interval, path: str, refused: Refuse
+) -> list[OfficialKline]:
+    """Those of a file's rows (each with its number) that are on the grid of `kind`; `refused` gets the others."""
+    rows = []
+    for number, row in numbered:
+        if why := _off_grid(row, kind):
+            refused(RefusedRow(path, number, why))
+        else:
+            rows.append(row)
+    return rows
+
+
 def check_grid(rows: Sequence[OfficialKline], kind: Interval, path: str) -> None:
-    """ConfigError, in one sentence, if the rows are not klines of `kind` that open where klagg's do."""
+    """ConfigError, in one sentence, if a file is not one of klines of `kind` that open where klagg's do: most of its
+    rows do not. Single rows that do not are bad rows (`kept`)."""
     times = sorted(row.open_time_ms for row in rows)
     off = [each for each in times if kind.open_time(each) != each]
     length = _usual_length(rows)
     other = _other_by_distance(times, kind) if length is None else None if _is_of(length, kind) else length
     if other is not None:
         raise ConfigError(f"{path} does not hold {kind.name} klines: its bars are {spell(other)} long")
-    if off and len(off) == len(times):
+    if 2 * len(off) > len(times):
         shifts = [_shift(each, kind) for each in off]
         least, most = min(shifts), max(shifts)
         by = _side(least) if least == most else f"between {_side(least)} and {_side(most)}"
+        never = ", so that no bar of one is a bar of the other" if len(off) == len(times) else ""
         raise ConfigError(
             f"{path} is on another grid: its {kind.name} bars open {by} than klagg's (the first at {moment(off[0])}, "
-            f"klagg's at {moment(off[0] - shifts[0])}), so that no bar of one is a bar of the other"
+            f"klagg's at {moment(off[0] - shifts[0])}){never}"
         )
-    if off:
-        raise ConfigError(f"{path}: no {kind.name} bar opens at {moment(off[0])}, as its row of {off[0]} says")
-    for row in rows:
-        # Those a little shorter or longer are the exchange's own: its spot dumps have bars that an outage cut.
-        if row.close_time_ms is not None and row.close_time_ms >= row.open_time_ms + 2 * kind.shortest_ms - 1:
-            raise ConfigError(
-                f"{path}: the row that opens at {moment(row.open_time_ms)} is longer than a {kind.name} bar: it closes "
-                f"at {moment(row.close_time_ms)}"
-            )
+
+
+def _off_grid(row: OfficialKline, kind: Interval) -> str:
+    """Why a row is no bar of `kind`, as a clause of a sentence; empty if it is one."""
+    opened, closed = row.open_time_ms, row.close_time_ms
+    if kind.open_time(opened) != opened:
+        return f"open time {opened} is not where a bar of {kind.name} opens"
+    # Those a little shorter or longer are the exchange's own: its spot dumps have bars that an outage cut.
+    if closed is not None and closed >= opened + 2 * kind.shortest_ms - 1:
+        return f"the row that opens at {opened} is longer than a {kind.name} bar: it closes at {closed}"
+    return ""
 
 
 def step_of(rows: Sequence[OfficialKline], path: str) -> Interval:

@@ -6,13 +6,20 @@ import argparse
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
 
-from klagg.cli.comparison import SUMMARY_HELP, ComparisonReport, float_columns, values_of_kline, values_of_official
-from klagg.cli.grid import check_grid
+from klagg.cli.comparison import (
+    SUMMARY_HELP,
+    ComparisonReport,
+    RefusedRows,
+    float_columns,
+    values_of_kline,
+    values_of_official,
+)
+from klagg.cli.grid import to_compare
 from klagg.cli.missing import Coverage, MissingIds, SeenIds
 from klagg.errors import ConfigError
 from klagg.intervals import Interval, interval
 from klagg.kline import FIELDS, Kline
-from klagg.recordings import Trade, TradeIds, TradeRecording, open_klines, open_trades
+from klagg.recordings import Refuse, RefusedRow, Trade, TradeIds, TradeRecording, open_klines, open_trades
 from klagg.wire.entries import TradeRow
 
 
@@ -40,16 +47,16 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; the exit code."""
     kind = interval(args.interval)
     recordings = [open_trades(each, args.symbol, args.ids) for each in args.trades]
-    seen = SeenIds()
-    klines = newest_of(recordings, kind, args.symbol, seen)
+    seen, refused = SeenIds(), RefusedRows("replay")
+    klines = newest_of(recordings, kind, args.symbol, refused, seen)
     symbols = sorted({kline.symbol for kline in klines})
     covered = {
         symbol: CoveredBars([each for each in klines if each.symbol == symbol], kind, seen.missing(symbol))
         for symbol in symbols
     }
     if args.klines is not None:
-        return _compare(klines, covered, args, kind)
-    report = ComparisonReport(args.json)
+        return _compare(klines, covered, args, kind, refused)
+    report = ComparisonReport(args.json, refused)
     for kline in klines:
         report.show(_line(kline), kline.to_fields(), *covered[kline.symbol].of(kline.open_time))
     report.tell_missing([missing for symbol in symbols for missing in covered[symbol].missing])
@@ -74,7 +81,13 @@ class CoveredBars:
         return Coverage.PARTIAL if open_time in self._ends else Coverage.GAP, lacks
 
 
-def _compare(klines: list[Kline], covered: Mapping[str, CoveredBars], args: argparse.Namespace, kind: Interval) -> int:
+def _compare(
+    klines: list[Kline],
+    covered: Mapping[str, CoveredBars],
+    args: argparse.Namespace,
+    kind: Interval,
+    refused: RefusedRows,
+) -> int:
     symbols = list(covered)
     if len(symbols) > 1:
         raise ConfigError(
@@ -84,12 +97,11 @@ def _compare(klines: list[Kline], covered: Mapping[str, CoveredBars], args: argp
         raise ConfigError("the recordings hold no trades" + (f" of {args.symbol}" if args.symbol else ""))
     (symbol,) = symbols
     official = open_klines(args.klines, symbol, kind.name)
-    rows = list(official)
-    check_grid(rows, kind, args.klines)
+    rows = to_compare(official, kind, refused)
     theirs = {row.open_time_ms: values_of_official(row) for row in rows if row.whole}
     ours = {kline.open_time: kline for kline in klines}
     values = {open_time: values_of_kline(kline) for open_time, kline in ours.items()}
-    report = ComparisonReport(args.json, float_columns(official, rows, values.values()))
+    report = ComparisonReport(args.json, refused, float_columns(official, rows, values.values()))
     first, last = min(ours), max(ours)
     for open_time in sorted(set(ours) | {each for each in theirs if first < each < last}):
         coverage, lacks = covered[symbol].of(open_time)
@@ -115,22 +127,30 @@ def _one_id_space(recordings: Sequence[TradeRecording]) -> TradeIds:
 
 
 def newest_of(
-    recordings: Sequence[TradeRecording], kind: Interval, symbol: str | None, seen: SeenIds | None = None
+    recordings: Sequence[TradeRecording],
+    kind: Interval,
+    symbol: str | None,
+    refused: RefusedRows,
+    seen: SeenIds | None = None,
 ) -> list[Kline]:
-    """The highest version of every kline that the recordings give, by symbol and time; `seen` is told the ids."""
+    """The highest version of every kline that the recordings give, by symbol and time. `refused` gets rows that cannot
+    be trades, whose ids are then missing; `seen` is told the ids."""
     from aggregator.replay import replay
 
     newest: dict[tuple[str, str, int], Kline] = {}
-    for kline in replay(_rows(recordings, symbol, seen), _one_id_space(recordings), kind):
+    for kline in replay(_rows(recordings, symbol, refused, seen), _one_id_space(recordings), kind):
         held = newest.get(kline.key)
         if held is None or kline.version > held.version:
             newest[kline.key] = kline
     return [newest[key] for key in sorted(newest)]
 
 
-def _rows(recordings: Sequence[TradeRecording], symbol: str | None, seen: SeenIds | None) -> Iterator[TradeRow]:
-    for trade in in_order_of_time(recordings):
+def _rows(
+    recordings: Sequence[TradeRecording], symbol: str | None, refused: RefusedRows, seen: SeenIds | None
+) -> Iterator[TradeRow]:
+    for trade in in_order_of_time(recordings, refused):
         if symbol is None or trade.symbol == symbol:
+            refused.uncounted += not trade.counts
             if seen is not None:
                 seen.add(trade.symbol, trade.id, trade.time_ms)
             yield TradeRow(
@@ -146,20 +166,26 @@ def _rows(recordings: Sequence[TradeRecording], symbol: str | None, seen: SeenId
             )
 
 
-def in_order_of_time(recordings: Sequence[TradeRecording]) -> Iterator[Trade]:
-    """The trades of all recordings, whatever the order of these; the trades of each keep theirs.
+def in_order_of_time(recordings: Sequence[TradeRecording], refuse: Refuse) -> Iterator[Trade]:
+    """The trades of all recordings, whatever the order of these; the trades of each keep theirs. `refuse` gets each row
+    that cannot be a trade, once.
 
     A recording is open only while the time is between its first and its last trade.
     """
-    waiting = sorted(
-        ((first.time_ms, at) for at, each in enumerate(recordings) if (first := next(iter(each), None)) is not None),
-        reverse=True,
-    )
+    waiting = []
+    for at, recording in enumerate(recordings):
+        passed_over: list[RefusedRow] = []
+        first = next(recording.usable(passed_over.append), None)
+        if first is not None:
+            waiting.append((first.time_ms, at))
+        for row in passed_over if first is None else ():
+            refuse(row)
+    waiting.sort(reverse=True)
     running: list[tuple[int, int, Trade, Iterator[Trade]]] = []
     while waiting or running:
         while waiting and (not running or waiting[-1][0] <= running[0][0]):
             time_ms, at = waiting.pop()
-            trades = iter(recordings[at])
+            trades = recordings[at].usable(refuse)
             heapq.heappush(running, (time_ms, at, next(trades), trades))
         _, at, trade, trades = running[0]
         yield trade

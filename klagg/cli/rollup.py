@@ -7,8 +7,15 @@ import itertools
 from collections.abc import Mapping, Sequence
 
 from aggregator.rollup import SourceBar, roll_up
-from klagg.cli.comparison import SUMMARY_HELP, ComparisonReport, float_columns, number, values_of_official
-from klagg.cli.grid import check_grid, step_of
+from klagg.cli.comparison import (
+    SUMMARY_HELP,
+    ComparisonReport,
+    RefusedRows,
+    float_columns,
+    number,
+    values_of_official,
+)
+from klagg.cli.grid import kept, step_of, to_compare
 from klagg.cli.missing import CoveredKlines, moment
 from klagg.errors import ConfigError
 from klagg.intervals import MINUTE_MS, Interval, interval
@@ -42,10 +49,12 @@ def run(args: argparse.Namespace) -> int:
     """Runs the command; the exit code."""
     to = interval(args.to)
     sources = [open_klines(each, args.symbol) for each in args.klines]
-    read = [list(source) for source in sources]
-    rows = sorted(itertools.chain.from_iterable(read), key=lambda row: row.open_time_ms)
+    refused = RefusedRows("rollup")
+    numbered = [list(source.numbered(refused)) for source in sources]
     origin = args.klines[0] if len(sources) == 1 else f"{args.klines[0]} and {len(sources) - 1} more"
-    step = step_of(rows, origin)
+    step = step_of([row for each in numbered for _, row in each], origin)
+    read = [kept(each, step, str(source.path), refused) for source, each in zip(sources, numbered, strict=True)]
+    rows = sorted(itertools.chain.from_iterable(read), key=lambda row: row.open_time_ms)
     _check_nesting(rows, step, to, origin)
     covered = CoveredKlines(
         step, (row.open_time_ms for row in rows), (row.open_time_ms for row in rows if not row.whole)
@@ -53,13 +62,13 @@ def run(args: argparse.Namespace) -> int:
     rolled = roll_up([_source(row) for row in rows], to, origin)
     ours = {bar.open_time: _official(bar) for bar in rolled}
     if args.compare is None:
-        report = ComparisonReport(args.json)
+        report = ComparisonReport(args.json, refused)
         for open_time, bar in ours.items():
             values = {name: getattr(bar, name) for name in NINE_VALUES}
             report.show(_line(open_time, values), {"open_time": open_time, **values}, *covered.of(to, open_time))
         report.tell_missing(covered.missing)
         return report.conclude()
-    return _compare(ours, covered, list(zip(sources, read, strict=True)), to, args)
+    return _compare(ours, covered, list(zip(sources, read, strict=True)), to, args, refused)
 
 
 def _compare(
@@ -68,16 +77,16 @@ def _compare(
     sources: Sequence[tuple[KlineRecording, list[OfficialKline]]],
     to: Interval,
     args: argparse.Namespace,
+    refused: RefusedRows,
 ) -> int:
     official = open_klines(args.compare, args.symbol, to.name)
-    rows = list(official)
-    check_grid(rows, to, args.compare)
+    rows = to_compare(official, to, refused)
     theirs = {row.open_time_ms: values_of_official(row) for row in rows if row.whole}
     values = {open_time: values_of_official(bar) for open_time, bar in ours.items()}
     floats = float_columns(official, rows, values.values()).union(
         *(float_columns(recording, part, theirs.values()) for recording, part in sources)
     )
-    report = ComparisonReport(args.json, floats)
+    report = ComparisonReport(args.json, refused, floats)
     first, last = min(ours), max(ours)
     for open_time in sorted(set(ours) | {each for each in theirs if first <= each <= last}):
         coverage, lacks = covered.of(to, open_time)

@@ -5,6 +5,7 @@
 #   timescaledb   PostgreSQL 17 with TimescaleDB, from trixie
 #   redis         redis-server 8, from trixie
 #   prometheus    prometheus and promtool, from bookworm, for the tests of the alert rules
+#   nginx         nginx, from trixie, for the tests of the gateway behind a proxy
 #   chromium      a headless Chromium from the host's own suite, for the tests of the web page
 #   pip           pip's wheel from the host's own suite, for a python3 that lacks ensurepip
 #
@@ -44,7 +45,7 @@ host_suite() {
 # Sets what to bring in: `suite`, `packages`, `title`; `programs` are the folders whose ELF files get wrappers, and `linked`
 # the shared objects that a program loads later and that must find their libraries too.
 choose_recipe() {
-  suite=trixie programs=() linked=() own_loader=yes
+  suite=trixie programs=() linked=() own_loader=yes version_flag=--version
   case $recipe in
     timescaledb)
       title="PostgreSQL 17 with TimescaleDB"
@@ -63,6 +64,12 @@ choose_recipe() {
       suite=bookworm # trixie's package comes without promtool
       programs=(usr/bin)
       ;;
+    nginx)
+      title="nginx"
+      packages=(nginx)
+      programs=(usr/sbin)
+      version_flag=-v
+      ;;
     chromium)
       title="Chromium"
       packages=(chromium-headless-shell chromium-common fonts-dejavu-core fontconfig-config)
@@ -74,7 +81,7 @@ choose_recipe() {
       packages=(python3-pip-whl)
       host_suite
       ;;
-    *) fail "Unknown recipe '$recipe': use timescaledb, redis, prometheus, chromium or pip." ;;
+    *) fail "Unknown recipe '$recipe': use timescaledb, redis, prometheus, nginx, chromium or pip." ;;
   esac
 }
 
@@ -188,7 +195,7 @@ choose_packages() {
   printf '%s\n' "${packages[@]}"
   [ "${#programs[@]}" -gt 0 ] || [ "$own_loader" = no ] || return 0
   awk '/^Inst / {print $2}' "$work/plan" | grep -E '^(lib|zlib1g)' |
-    grep -vE '^lib(llvm|z3|perl|.*-perl$|c-bin|c-l10n|debconf|pam-modules|semanage|sepol|audit-common|proc2)'
+    grep -vE '^lib(llvm|z3|perl|.*-perl$|c-bin|c-l10n|cap2-bin|debconf|pam-modules|semanage|sepol|audit-common|proc2)'
 }
 
 download() {
@@ -256,7 +263,7 @@ exec $(quote "$dest/${loader#"$made/"}") --argv0 $(quote "$dest/$path") --librar
 WRAPPER
       chmod 755 "$file"
       ln -s "../$path" "$made/bin/"
-      quietly "$loader" --library-path "$libraries" "$file.elf" --version ||
+      quietly "$loader" --library-path "$libraries" "$file.elf" "$version_flag" ||
         fail_with_log "$(basename "$file") of $title does not run on this machine."
     done
   done
@@ -285,7 +292,7 @@ WRAPPER
 }
 
 main() {
-  [ $# -eq 2 ] || fail "Usage: debian-prefix.sh timescaledb|redis|prometheus|chromium|pip CACHE"
+  [ $# -eq 2 ] || fail "Usage: debian-prefix.sh timescaledb|redis|prometheus|nginx|chromium|pip CACHE"
   recipe=$1
   choose_recipe
   choose_architecture

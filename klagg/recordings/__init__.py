@@ -4,12 +4,14 @@
 """
 
 from klagg.recordings.klines import KlineRecording, open_klines
-from klagg.recordings.model import OfficialKline, Trade, TradeIds
+from klagg.recordings.model import OfficialKline, Refuse, RefusedRow, Trade, TradeIds
 from klagg.recordings.trades import TradeRecording, open_trades
 
 __all__ = [
     "KlineRecording",
     "OfficialKline",
+    "Refuse",
+    "RefusedRow",
     "Trade",
     "TradeIds",
     "TradeRecording",

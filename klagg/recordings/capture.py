@@ -11,8 +11,8 @@ from klagg.errors import RecordingError
 from klagg.recordings.files import text_lines
 from klagg.recordings.jsonarray import DECODER
 from klagg.recordings.layouts import CAPTURE_PREFIX, SOCKET_URL
-from klagg.recordings.model import OfficialKline, Trade, TradeIds
-from klagg.recordings.rows import agg_trade, closed_kline_event, fill
+from klagg.recordings.model import OfficialKline, Refuse, RefusedRow, Trade, TradeIds
+from klagg.recordings.rows import BadKline, agg_trade, closed_kline_event, fill
 from klagg.recordings.values import BadValue, epoch_ms, received_ms
 
 _LOOK_AHEAD_CHARACTERS = 16 * 1024 * 1024
@@ -41,28 +41,39 @@ def trade_ids(path: Path) -> TradeIds:
     return "agg"
 
 
-def trades(path: Path, ids: TradeIds) -> Iterator[Trade]:
-    """The trades of one id space in the order recorded. Raises RecordingError."""
+def trades(path: Path, ids: TradeIds, refuse: Refuse | None = None) -> Iterator[Trade]:
+    """The trades of one id space in the order recorded; `refuse` gets those that cannot be. Raises RecordingError."""
     wanted = "aggTrade" if ids == "agg" else "trade"
     build = agg_trade if ids == "agg" else fill
     for number, recv_ms, event in _events(path):
         if event.get("e") != wanted:
             continue
         try:
-            yield build(event, _symbol(event), recv_ms=recv_ms, event_ms=epoch_ms("event time", event.get("E")))
+            trade = build(event, _symbol(event), recv_ms=recv_ms, event_ms=epoch_ms("event time", event.get("E")))
         except BadValue as error:
-            raise RecordingError(str(path), number, str(error)) from error
+            if refuse is None:
+                raise RecordingError(str(path), number, str(error)) from error
+            refuse(RefusedRow(str(path), number, str(error)))
+            continue
+        yield trade
 
 
-def closed_klines(path: Path) -> Iterator[tuple[str, str, OfficialKline]]:
-    """(symbol, interval, kline) of every closed kline event: rows as official as the exchange's REST answers."""
+def closed_klines(path: Path, refuse: Refuse | None = None) -> Iterator[tuple[str, str, OfficialKline]]:
+    """(symbol, interval, kline) of every closed kline event: rows as official as the exchange's REST answers.
+
+    `refuse` gets those that cannot be klines.
+    """
     for number, _, event in _events(path):
         if event.get("e") != "kline":
             continue
         try:
             closed = closed_kline_event(event)
         except BadValue as error:
-            raise RecordingError(str(path), number, str(error)) from error
+            if refuse is None:
+                raise RecordingError(str(path), number, str(error)) from error
+            kline = error.kline if isinstance(error, BadKline) else None
+            refuse(RefusedRow(str(path), number, str(error), kline))
+            continue
         if closed is not None:
             yield closed
 

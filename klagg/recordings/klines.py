@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,8 +14,8 @@ from klagg.recordings import capture, columnar
 from klagg.recordings.files import text_chunks, text_head, text_lines
 from klagg.recordings.jsonarray import DECODER, ArrayError, array_items
 from klagg.recordings.layouts import Content, RecordingLayout, detect, klines_by_name
-from klagg.recordings.model import OfficialKline
-from klagg.recordings.rows import KLINE_COLUMNS, is_closed, kline_row
+from klagg.recordings.model import OfficialKline, Refuse, RefusedRow
+from klagg.recordings.rows import KLINE_COLUMNS, BadKline, is_closed, kline_row
 from klagg.recordings.values import BadValue
 
 _KLINE_CONTENTS = frozenset(
@@ -49,23 +49,36 @@ class KlineRecording:
     def __iter__(self) -> Iterator[OfficialKline]:
         return (kline for _, kline in self.numbered())
 
-    def numbered(self) -> Iterator[tuple[int, OfficialKline]]:
-        """Each row with the number of its line or item, from 1, for whoever finds fault with it."""
+    def usable(self, refuse: Refuse) -> Iterator[OfficialKline]:
+        """The rows that can be klines; `refuse` gets each of the others."""
+        return (kline for _, kline in self.numbered(refuse))
+
+    def numbered(self, refuse: Refuse | None = None) -> Iterator[tuple[int, OfficialKline]]:
+        """Each row with the number of its line or item, from 1, for whoever finds fault with it.
+
+        A row that is not right goes to `refuse`, and the others come all the same; without it RecordingError.
+        """
         match self.layout.content:
             case Content.CAPTURE:
-                return enumerate(self._from_capture(), 1)
+                return enumerate(self._from_capture(refuse), 1)
             case Content.REST_KLINES | Content.JSON_KLINES:
-                return self._from_json_array()
+                return self._from_json_array(refuse)
             case Content.ANSWER_KLINES:
-                return self._from_answer()
+                return self._from_answer(refuse)
             case Content.ARROW_KLINES | Content.PARQUET_KLINES:
-                return self._built(columnar.rows(self.path, self.layout))
+                return self._built(columnar.rows(self.path, self.layout), refuse)
             case _:
-                return self._from_table()
+                return self._from_table(refuse)
 
-    def _from_capture(self) -> Iterator[OfficialKline]:
+    def _bad(self, number: int, error: BadValue, refuse: Refuse | None) -> None:
+        if refuse is None:
+            raise RecordingError(str(self.path), number, str(error)) from error
+        kline = error.kline if isinstance(error, BadKline) else None
+        refuse(RefusedRow(str(self.path), number, str(error), kline))
+
+    def _from_capture(self, refuse: Refuse | None) -> Iterator[OfficialKline]:
         series: tuple[str, str] | None = None
-        for symbol, interval, kline in capture.closed_klines(self.path):
+        for symbol, interval, kline in capture.closed_klines(self.path, refuse):
             if self.symbol not in {None, symbol} or self.interval not in {None, interval}:
                 continue
             if series not in {None, (symbol, interval)}:
@@ -75,13 +88,13 @@ class KlineRecording:
         if series is None:
             raise RecordingError(str(self.path), 0, "holds no closed kline events of what was asked for")
 
-    def _from_json_array(self) -> Iterator[tuple[int, OfficialKline]]:
+    def _from_json_array(self, refuse: Refuse | None) -> Iterator[tuple[int, OfficialKline]]:
         try:
-            yield from self._built(self._cells(array_items(text_chunks(self.path)), self.layout))
+            yield from self._built(array_items(text_chunks(self.path)), refuse)
         except ArrayError as error:
             raise RecordingError(str(self.path), 0, str(error)) from error
 
-    def _from_answer(self) -> Iterator[tuple[int, OfficialKline]]:
+    def _from_answer(self, refuse: Refuse | None) -> Iterator[tuple[int, OfficialKline]]:
         answer = _answer(self.path)
         for name, wanted in (("symbol", self.symbol), ("interval", self.interval)):
             if None not in {wanted, answer.get(name)} and answer[name] != wanted:
@@ -89,39 +102,44 @@ class KlineRecording:
         items = answer["klines"]
         if not items:
             return
-        layout = klines_by_name(list(items[0]), self.layout.content) if isinstance(items[0], dict) else None
+        layouts = (klines_by_name(list(each), self.layout.content) for each in items if isinstance(each, dict))
+        layout = next(filter(None, layouts), None)
         if layout is None:
             raise RecordingError(str(self.path), 1, "is no kline")
-        yield from self._built(self._cells(enumerate(items, 1), layout), layout)
+        yield from self._built(enumerate(items, 1), refuse, layout)
 
-    def _cells(self, items: Iterable[tuple[int, Any]], layout: RecordingLayout) -> Iterator[tuple[int, list[Any]]]:
-        """The values of each item in the order of the layout's columns."""
-        for number, item in items:
-            if layout.names and isinstance(item, dict):
-                yield number, [item.get(name) for name in layout.names]
-            elif not layout.names and isinstance(item, list):
-                yield number, item
-            else:
-                raise RecordingError(str(self.path), number, "is no kline")
-
-    def _from_table(self) -> Iterator[tuple[int, OfficialKline]]:
+    def _from_table(self, refuse: Refuse | None) -> Iterator[tuple[int, OfficialKline]]:
         numbers_and_lines = text_lines(self.path)
         if self.layout.header:
             next(numbers_and_lines)
         lines = ((number, next(csv.reader((line,)), [])) for number, line in numbers_and_lines)
-        return self._built((number, cells) for number, cells in lines if cells)
+        return self._built(((number, cells) for number, cells in lines if cells), refuse)
 
     def _built(
-        self, rows: Iterable[tuple[int, list[Any]]], layout: RecordingLayout | None = None
+        self, rows: Iterable[tuple[int, Any]], refuse: Refuse | None, layout: RecordingLayout | None = None
     ) -> Iterator[tuple[int, OfficialKline]]:
-        """The klines of the bars that are over, each with the number of its row."""
-        columns = (layout or self.layout).columns or KLINE_COLUMNS
+        """The klines of the bars that are over, each with the number of its row; `refuse` gets what can be none."""
+        layout = layout or self.layout
+        columns = layout.columns or KLINE_COLUMNS
         for number, row in rows:
             try:
-                if is_closed(row, columns):
-                    yield number, kline_row(row, columns)
+                cells = _cells(row, layout)
+                kline = kline_row(cells, columns) if is_closed(cells, columns) else None
             except BadValue as error:
-                raise RecordingError(str(self.path), number, str(error)) from error
+                self._bad(number, error, refuse)
+                continue
+            if kline is not None:
+                yield number, kline
+
+
+def _cells(row: Any, layout: RecordingLayout) -> Sequence[Any]:
+    """The values of a row in the order of the layout's columns; BadValue if it is no row of that layout."""
+    if isinstance(row, list):
+        if layout.content not in {Content.JSON_KLINES, Content.ANSWER_KLINES}:
+            return row
+    elif layout.names and isinstance(row, dict):
+        return [row.get(name) for name in layout.names]
+    raise BadValue("is no kline")
 
 
 def _answer(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,8 +15,9 @@ class Trade:
     """One recorded aggregate trade or fill; prices and quantities stay the exchange's own strings.
 
     `first`/`last` are fill ids (both equal `id` for a fill). `maker` is the exchange's `m`: the buyer was the maker.
-    `counts` is False for what klines leave out (insurance fund, ADL, NA). `recv_ms` is when the recorder received it,
-    `event_ms` the exchange's `E`, `execution` its `X`; each None where the format has none.
+    `counts` is False for what klines leave out (insurance fund, ADL, NA, quantity 0, aggregates that were struck out).
+    `recv_ms` is when the recorder received it, `event_ms` the exchange's `E`, `execution` its `X`; each None where the
+    format has none.
     """
 
     symbol: str
@@ -52,3 +54,29 @@ class OfficialKline:
     taker_buy_volume: str | None = None
     taker_buy_quote_volume: str | None = None
     whole: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row of a recording that cannot be what its file holds, and is passed over.
+
+    `number` is that of its line or item, from 1; `kline` is what a row of klines says, though it cannot be one (None:
+    not even values).
+    """
+
+    path: str
+    number: int
+    reason: str
+    kline: OfficialKline | None = None
+
+    @property
+    def open_ms(self) -> int | None:
+        """When a kline opens (UTC ms); None if it is not known."""
+        return None if self.kline is None else self.kline.open_time_ms
+
+    def __str__(self) -> str:
+        return f"{self.path}:{self.number}: {self.reason}"
+
+
+Refuse = Callable[[RefusedRow], None]
+"""What to do with a row that is refused. Without it the first such row is an error, and reading ends."""

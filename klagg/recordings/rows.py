@@ -5,45 +5,30 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from klagg.kline import NINE_VALUES
 from klagg.recordings.model import OfficialKline, Trade
 from klagg.recordings.values import (
     BadValue,
     boolean,
-    counts_in_klines,
     decimal_text,
     epoch_ms,
     integer,
     kline_decimal_text,
     open_time_ms,
 )
-
-_ZERO_DIGITS = frozenset("0.")
+from klagg.row_rules import is_counted_kind, kline_problem, trade_counts, trade_problem
 
 
 def agg_trade(
     fields: Mapping[str, Any], symbol: str, *, recv_ms: int | None = None, event_ms: int | None = None
 ) -> Trade:
     """An aggregate trade from the exchange's short keys `a p q f l T m` (`nq` is ignored: klines count `q`)."""
-    agg_id = integer("aggregate trade id", _field(fields, "a"))
-    first = integer("first trade id", _field(fields, "f"))
-    last = integer("last trade id", _field(fields, "l"))
-    price = decimal_text("price", _field(fields, "p"))
-    qty = decimal_text("quantity", _field(fields, "q"))
-    # Binance's own placeholder for an aggregate that it struck out: no fills, price and quantity zero.
-    struck_out = first == last == -1 and _is_zero(price) and _is_zero(qty)
-    if agg_id < 0 or last < first or (first < 0 and not struck_out):
-        raise BadValue(f"ids {agg_id}, {first}, {last} are not ids of an aggregate trade")
-    _check_positive(price, qty, counts=not struck_out)
-    return Trade(
+    return _trade(
         symbol,
-        agg_id,
-        price,
-        qty,
-        first,
-        last,
-        epoch_ms("trade time", _field(fields, "T")),
-        boolean("buyer-is-maker flag", _field(fields, "m")),
-        not struck_out,
+        integer("aggregate trade id", _field(fields, "a")),
+        fields,
+        integer("first trade id", _field(fields, "f")),
+        integer("last trade id", _field(fields, "l")),
         recv_ms,
         event_ms,
         None,
@@ -52,30 +37,34 @@ def agg_trade(
 
 def fill(fields: Mapping[str, Any], symbol: str, *, recv_ms: int | None = None, event_ms: int | None = None) -> Trade:
     """A single fill from the exchange's short keys `t p q T m` and, where recorded, `X`."""
-    trade_id = integer("trade id", _field(fields, "t"))
     execution = fields.get("X")
     if execution is not None and not isinstance(execution, str):
         raise BadValue(f"execution type {execution!r} is not a text")
+    trade_id = integer("trade id", _field(fields, "t"))
+    return _trade(symbol, trade_id, fields, trade_id, trade_id, recv_ms, event_ms, execution)
+
+
+def _trade(
+    symbol: str,
+    trade_id: int,
+    fields: Mapping[str, Any],
+    first: int,
+    last: int,
+    recv_ms: int | None,
+    event_ms: int | None,
+    execution: str | None,
+) -> Trade:
+    """A trade that keeps the rule of klagg.row_rules; what cannot count in a kline has `counts` False."""
     price = decimal_text("price", _field(fields, "p"))
-    counts = counts_in_klines(execution, price)
     qty = decimal_text("quantity", _field(fields, "q"))
-    if trade_id < 0:
-        raise BadValue(f"trade id {trade_id} is negative")
-    _check_positive(price, qty, counts=counts)
-    return Trade(
-        symbol,
-        trade_id,
-        price,
-        qty,
-        trade_id,
-        trade_id,
-        epoch_ms("trade time", _field(fields, "T")),
-        boolean("buyer-is-maker flag", _field(fields, "m")),
-        counts,
-        recv_ms,
-        event_ms,
-        execution,
-    )
+    time_ms = epoch_ms("trade time", _field(fields, "T"))
+    maker = boolean("buyer-is-maker flag", _field(fields, "m"))
+    counted = is_counted_kind(execution, price)
+    problem = trade_problem(trade_id, price, qty, first, last, time_ms, maker, counted_kind=counted)
+    if problem is not None:
+        raise BadValue(f"{problem.what} of the trade {trade_id}: {problem.reason}")
+    counts = trade_counts(qty, counted_kind=counted)
+    return Trade(symbol, trade_id, price, qty, first, last, time_ms, maker, counts, recv_ms, event_ms, execution)
 
 
 def rest_fill(fields: Mapping[str, Any], symbol: str) -> Trade:
@@ -111,7 +100,7 @@ def kline_row(row: Sequence[Any], columns: Mapping[str, int]) -> OfficialKline:
 
     close_time = cell("close_time_ms")
     trades = cell("trades")
-    return OfficialKline(
+    kline = OfficialKline(
         open_time_ms=open_time_ms(cell("open_time_ms")),
         close_time_ms=None if close_time is None else epoch_ms("close time", close_time),
         open=kline_decimal_text("open", cell("open")),
@@ -125,6 +114,18 @@ def kline_row(row: Sequence[Any], columns: Mapping[str, int]) -> OfficialKline:
         taker_buy_quote_volume=optional("taker_buy_quote_volume"),
         whole="complete" not in columns or proven("complete") or proven("official"),
     )
+    problem = kline_problem({name: getattr(kline, name) for name in NINE_VALUES})
+    if problem:
+        raise BadKline(problem, kline)
+    return kline
+
+
+class BadKline(BadValue):
+    """A row of a recording that cannot be a kline, and what it says."""
+
+    def __init__(self, reason: str, kline: OfficialKline) -> None:
+        super().__init__(reason)
+        self.kline = kline
 
 
 def is_closed(row: Sequence[Any], columns: Mapping[str, int]) -> bool:
@@ -172,17 +173,3 @@ def _field(fields: Mapping[str, Any], key: str) -> Any:
         return fields[key]
     except KeyError:
         raise BadValue(f"the field {key!r} is missing") from None
-
-
-def _is_zero(text: str) -> bool:
-    return _ZERO_DIGITS.issuperset(text)
-
-
-def _check_positive(price: str, qty: str, *, counts: bool) -> None:
-    """The exchange writes zeros into fills that count nowhere, but a trade has a price and a quantity."""
-    if not counts:
-        return
-    if _is_zero(price):
-        raise BadValue(f"price {price!r} is zero")
-    if _is_zero(qty):
-        raise BadValue(f"quantity {qty!r} is zero")

@@ -13,7 +13,7 @@ from klagg.recordings import capture
 from klagg.recordings.files import text_chunks, text_head, text_lines
 from klagg.recordings.jsonarray import ArrayError, array_items
 from klagg.recordings.layouts import Content, RecordingLayout, detect, unwrapped
-from klagg.recordings.model import Trade, TradeIds
+from klagg.recordings.model import Refuse, RefusedRow, Trade, TradeIds
 from klagg.recordings.rows import agg_trade, rest_fill
 from klagg.recordings.symbols import symbol_from_ccxt, symbol_from_name
 from klagg.recordings.values import BadValue
@@ -32,7 +32,8 @@ class TradeRecording:
     """A recording of trades; iterating reads the file anew and streams its trades in the order recorded.
 
     `ids` is the id space of all its trades. `symbol` is the symbol given to rows that name none (None for captures,
-    whose messages name theirs). Iterating raises RecordingError at the first row that is not right.
+    whose messages name theirs). Iterating raises RecordingError at the first row that is not right; `usable` passes it
+    over.
     """
 
     path: Path
@@ -41,35 +42,48 @@ class TradeRecording:
     symbol: str | None
 
     def __iter__(self) -> Iterator[Trade]:
+        return self._trades(None)
+
+    def usable(self, refuse: Refuse) -> Iterator[Trade]:
+        """The rows that can be trades; `refuse` gets each of the others, whose ids are then missing."""
+        return self._trades(refuse)
+
+    def _trades(self, refuse: Refuse | None) -> Iterator[Trade]:
         match self.layout.content:
             case Content.CAPTURE:
-                return capture.trades(self.path, self.ids)
+                return capture.trades(self.path, self.ids, refuse)
             case Content.REST_AGG_TRADES | Content.REST_TRADES:
-                return self._from_json_array()
+                return self._from_json_array(refuse)
             case _:
-                return self._from_table()
+                return self._from_table(refuse)
 
-    def _from_json_array(self) -> Iterator[Trade]:
+    def _bad(self, number: int, error: BadValue, refuse: Refuse | None) -> None:
+        if refuse is None:
+            raise RecordingError(str(self.path), number, str(error)) from error
+        refuse(RefusedRow(str(self.path), number, str(error)))
+
+    def _from_json_array(self, refuse: Refuse | None) -> Iterator[Trade]:
         build: Callable[[Mapping[str, Any], str], Trade] = agg_trade if self.ids == "agg" else rest_fill
-        position = 0
         try:
             for number, item in array_items(text_chunks(self.path)):
-                position = number
-                if not isinstance(item, dict):
-                    raise BadValue("is no trade")
-                yield build(unwrapped(item), self._symbol_of(item))
-        except BadValue as error:
-            raise RecordingError(str(self.path), position, str(error)) from error
+                try:
+                    if not isinstance(item, dict):
+                        raise BadValue("is no trade")
+                    trade = build(unwrapped(item), self._symbol_of(item))
+                except BadValue as error:
+                    self._bad(number, error, refuse)
+                    continue
+                yield trade
         except ArrayError as error:
             raise RecordingError(str(self.path), 0, str(error)) from error
 
     def _symbol_of(self, item: Mapping[str, Any]) -> str:
         symbol = symbol_from_ccxt(item.get("symbol")) or self.symbol
         if symbol is None:
-            raise BadValue(_NO_SYMBOL)
+            raise RecordingError(str(self.path), 1, _NO_SYMBOL)
         return symbol
 
-    def _from_table(self) -> Iterator[Trade]:
+    def _from_table(self, refuse: Refuse | None) -> Iterator[Trade]:
         if self.symbol is None:
             raise RecordingError(str(self.path), 0, _NO_SYMBOL)
         build: Callable[[Mapping[str, Any], str], Trade] = agg_trade if self.ids == "agg" else rest_fill
@@ -85,9 +99,11 @@ class TradeRecording:
             try:
                 if len(cells) < width:
                     raise BadValue(f"the row has {len(cells)} columns where {width} are expected")
-                yield build({name: cells[place] for name, place in columns.items()}, self.symbol)
+                trade = build({name: cells[place] for name, place in columns.items()}, self.symbol)
             except BadValue as error:
-                raise RecordingError(str(self.path), number, str(error)) from error
+                self._bad(number, error, refuse)
+                continue
+            yield trade
 
 
 def open_trades(path: str | Path, symbol: str | None = None, ids: TradeIds | None = None) -> TradeRecording:

@@ -5,12 +5,6 @@ from __future__ import annotations
 import re
 from datetime import UTC, datetime
 
-COUNTING_EXECUTIONS = frozenset({"MARKET", "RPI"})
-"""Values of `X` whose fills the exchange counts in klines, as measured on recorded fills and klines."""
-LEFT_OUT_EXECUTIONS = frozenset({"INSURANCE_FUND", "ADL", "NA"})
-"""Those that it leaves out: they are no market trades (Binance USDⓈ-M docs, "Aggregate Trade Streams": insurance fund
-and ADL trades are not aggregated). A word that is in neither set counts: to leave out what is new would lose trades."""
-
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?")
 _ANY_DECIMAL = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][-+]?[0-9]{1,2})?")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
@@ -99,21 +93,3 @@ def open_time_ms(value: object) -> int:
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)
     return epoch_ms("open time", round(moment.timestamp() * 1000))
-
-
-def counts_in_klines(execution: object, price: object = "") -> bool:
-    """Whether a fill with this `X` and this price counts; recordings older than the field (None) hold market trades
-    only. A fill of a new kind that has no price (zeros) is none of a market."""
-    if isinstance(execution, str) and execution in LEFT_OUT_EXECUTIONS:
-        return False
-    return execution is None or not is_new_execution(execution) or not is_zero(price)
-
-
-def is_new_execution(execution: object) -> bool:
-    """Whether nobody has seen this `X`."""
-    return not isinstance(execution, str) or execution not in COUNTING_EXECUTIONS | LEFT_OUT_EXECUTIONS
-
-
-def is_zero(price: object) -> bool:
-    """Whether a price is a text of nothing but zeros."""
-    return isinstance(price, str) and bool(price) and not price.strip("0.")

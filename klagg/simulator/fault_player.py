@@ -14,10 +14,12 @@ from klagg.simulator.market import ContractListing
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """How a request is turned away: with this HTTP status (None: its connection is reset)."""
+    """How a request is turned away: with this HTTP status (None: its connection is reset), and with or without the
+    header Retry-After."""
 
     status: int | None
     retry_after_s: int = 0
+    header: bool = True
 
 
 class FaultPlayer:
@@ -49,7 +51,7 @@ class FaultPlayer:
             if (fault.paths is None or endpoint in fault.paths) and self._strikes(fault):
                 if fault.kind == "rest_down":
                     return Refusal(fault.status)
-                return Refusal(429 if fault.kind == "rest_429" else 418, fault.retry_after_s)
+                return Refusal(429 if fault.kind == "rest_429" else 418, fault.retry_after_s, fault.header)
         return None
 
     def skew_ms(self) -> int:

@@ -54,8 +54,8 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "truncated": FaultKind("frames end too early", (*_TIME, *_WHOM, "symbols", "share")),
     "wrong_wrapper": FaultKind("raw instead of combined frames, or the reverse", (*_TIME, *_WHOM, "symbols", "share")),
     "huge_frame": FaultKind("frames are padded to `size_bytes`", (*_TIME, *_WHOM, "symbols", "share", "size_bytes")),
-    "rest_429": FaultKind("REST answers 429 with Retry-After", (*_TIME, "paths", "share", "retry_after_s")),
-    "rest_418": FaultKind("REST answers 418 with Retry-After", (*_TIME, "paths", "share", "retry_after_s")),
+    "rest_429": FaultKind("REST answers 429 with Retry-After", (*_TIME, "paths", "share", "retry_after_s", "header")),
+    "rest_418": FaultKind("REST answers 418 with Retry-After", (*_TIME, "paths", "share", "retry_after_s", "header")),
     "rest_down": FaultKind("REST answers HTTP `status`, resets without it", (*_TIME, "paths", "share", "status")),
     "cut_24h": FaultKind(
         "connections are closed in order at the age of `age_s`", (*_TIME, *_WHOM, "age_s"), ("age_s",)
@@ -111,6 +111,7 @@ class Fault:
     None are all, `contract_type` None is the symbol's own. `connections` is a number of them, a tuple of their places
     in the order of arrival (from 1; among those of `line` where that is given), or None for all. `share` is a
     probability. `status` None is a reset.
+    `header` False: a refusal has no Retry-After, and its sentence alone says until when.
     """
 
     number: int
@@ -126,6 +127,7 @@ class Fault:
     paths: frozenset[str] | None = None
     status: int | None = None
     retry_after_s: int = 60
+    header: bool = True
     within_ms: int = 1_000
     size_bytes: int = 100_000
     age_ms: int = 0
@@ -324,6 +326,12 @@ def _reach(value: object) -> Reach:
     raise ValueError('"open", "new" or "all"')
 
 
+def _flag(value: object) -> bool:
+    if type(value) is not bool:
+        raise ValueError("true or false")
+    return value
+
+
 def _jump(value: object) -> int:
     if type(value) is not int or value == 0 or abs(value) > DAY_MS:
         raise ValueError("an integer other than 0, at most a day")
@@ -342,6 +350,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "paths": ("paths", _texts("names of endpoints such as aggTrades")),
     "status": ("status", _integer(400, 599)),
     "retry_after_s": ("retry_after_s", _integer(1, 259_200)),
+    "header": ("header", _flag),
     "within_ms": ("within_ms", _integer(1, 1_000)),
     "size_bytes": ("size_bytes", _integer(65_537, 16_777_216)),
     "age_s": ("age_ms", _milliseconds(1)),

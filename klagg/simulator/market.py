@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 from klagg.intervals import INTERVALS, MINUTE_MS
-from klagg.recordings.values import counts_in_klines
+from klagg.row_rules import is_counted_kind
 from klagg.simulator.bars import Bar
 
 KLINE_INTERVALS = {name: each for name, each in INTERVALS.items() if each.shortest_ms >= MINUTE_MS}
@@ -36,7 +36,7 @@ class MarketTrade(NamedTuple):
     @property
     def counts(self) -> bool:
         """Whether klines count it."""
-        return counts_in_klines(self.execution)
+        return is_counted_kind(self.execution)
 
 
 @dataclass(frozen=True, slots=True)

@@ -217,7 +217,10 @@ def refused(request: web.Request, refusal: Refusal) -> web.Response:
         return web.Response(status=503)  # nobody is there any more to read it
     address, weight_per_minute = request.remote or "unknown", Limits().weight_per_minute
     error = errors.turned_away(address, refusal.status, refusal.retry_after_s, weight_per_minute, time.time())
-    headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s else {}
+    if not refusal.header:
+        told = errors.banned(address, int(time.time() + refusal.retry_after_s) * 1000)
+        return _json(told.body(), refusal.status, {})
+    headers = {"Retry-After": str(refusal.retry_after_s)} if refusal.retry_after_s and refusal.header else {}
     return _json(error.body(), error.status, headers)
 
 

@@ -42,11 +42,11 @@ class FindingKind(StrEnum):
     EXCHANGE_GAP = "EXCHANGE_GAP"
     """The exchange has no row, or a flat one, where trades were seen. Nothing can be done: klagg keeps its own bar."""
     OFFICIAL_REFUSED = "OFFICIAL_REFUSED"
-    """Rows of the exchange came that the aggregator cannot use; the evidence says why. Nothing can be done for those
-    rows; `klagg backfill` loads what is older than the window."""
+    """Rows of the exchange came that cannot be klines, or that the aggregator cannot use; the evidence says why.
+    Nothing can be done for those rows; `klagg backfill` loads what is older than the window."""
     OVERFLOW = "OVERFLOW"
-    """A value does not fit 64 bits at its symbol's scale, and its trades are not in the bars. Report the symbol: its
-    scales are wider than klagg can hold."""
+    """A value does not fit 64 bits at its symbol's scale, or has more decimals than that may get. Its trades are not in
+    the bars. Look at the trade that the evidence names, and report the symbol if it happens again."""
     ID_SPACE = "ID_SPACE"
     """Trades came whose ids are of the other kind (aggTrades, fills) than the symbol's. Make `exchange.source` the same
     in all lines."""

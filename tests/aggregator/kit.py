@@ -27,7 +27,14 @@ def new_core(*intervals: str, **changes: int) -> Core:
 
 
 def trade(
-    number: int, time_ms: int, price: str = "1", qty: str = "1", *, symbol: str = "BTCUSDT", **more: int
+    number: int,
+    time_ms: int,
+    price: str = "1",
+    qty: str = "1",
+    *,
+    symbol: str = "BTCUSDT",
+    counts: bool = True,
+    **more: int,
 ) -> TradeRow:
     """An aggTrade of one fill whose fill id is its id."""
     return TradeRow(
@@ -39,6 +46,7 @@ def trade(
         more.get("last", number),
         time_ms,
         bool(more.get("maker")),
+        counts,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from decimal import Decimal
 
 import numpy as np
@@ -20,18 +21,18 @@ from klagg.wire.entries import (
     trades_entry_of_rows,
     watermark_entry,
 )
-from tests.aggregator.kit import T0, new_core, raw, tick, trade
+from tests.aggregator.kit import T0, klines, new_core, raw, tick, trade
 
 INT64_MAX = 2**63 - 1
 NAMES = st.sampled_from(["BTCUSDT", "ETHUSDT", "币安人生USDT", "1000SHIBUSDT"])
 
 
 @st.composite
-def decimals(draw: st.DrawFn) -> str:
+def decimals(draw: st.DrawFn, above_zero: bool = False) -> str:
     """A plain decimal of at most 18 digits, with leading and trailing zeros."""
     digits = draw(st.integers(1, 18))
     fraction = draw(st.integers(0, min(17, digits - 1)))
-    text = str(draw(st.integers(0, 10**digits - 1))).rjust(digits, "0")
+    text = str(draw(st.integers(int(above_zero), 10**digits - 1))).rjust(digits, "0")
     return f"{text[: digits - fraction]}.{text[digits - fraction :]}" if fraction else text
 
 
@@ -41,7 +42,7 @@ def trade_rows(draw: st.DrawFn) -> TradeRow:
     return TradeRow(
         draw(NAMES),
         draw(st.integers(0, INT64_MAX - 1)),
-        draw(decimals()),
+        draw(decimals(above_zero=True)),
         draw(decimals()),
         first,
         first + draw(st.integers(0, FILLS_MAX - 1)),
@@ -81,7 +82,7 @@ def test_decoding_gives_back_what_was_written(batches: list[tuple[list[TradeRow]
         assert (price, qty) == (Decimal(row.price), Decimal(row.qty))
         integers = [int(getattr(found, name)[at]) for name in ("id", "first", "last", "time")]
         assert integers == [row.id, row.first, row.last, row.time]
-        assert (bool(found.maker[at]), bool(found.counts[at])) == (row.maker, row.counts)
+        assert (bool(found.maker[at]), bool(found.counts[at])) == (row.maker, row.counts and Decimal(row.qty) > 0)
         assert bool(found.agg[at]) == (ids == "agg")
 
 
@@ -150,7 +151,7 @@ def test_a_symbol_that_is_no_utf8_and_fills_without_end_are_refused() -> None:
 
 @given(st.lists(decimals(), min_size=1, max_size=20))
 def test_significant_decimals_drops_trailing_zeros_only(texts: list[str]) -> None:
-    found = decode([entry([trade(at, T0, text) for at, text in enumerate(texts)])])
+    found = decode([entry([trade(at, T0, text, counts=False) for at, text in enumerate(texts)])])
     needed = significant_decimals(found.price, found.price_decimals)
     expected = [len(text.partition(".")[2].rstrip("0")) for text in texts]
     assert needed.tolist() == [0 if Decimal(text) == 0 else most for text, most in zip(texts, expected, strict=True)]
@@ -158,7 +159,7 @@ def test_significant_decimals_drops_trailing_zeros_only(texts: list[str]) -> Non
 
 @given(st.lists(st.tuples(decimals(), st.integers(0, 17)), min_size=1, max_size=20))
 def test_at_scale_is_exact_or_says_that_it_does_not_fit(values: list[tuple[str, int]]) -> None:
-    found = decode([entry([trade(at, T0, text) for at, (text, _) in enumerate(values)])])
+    found = decode([entry([trade(at, T0, text, counts=False) for at, (text, _) in enumerate(values)])])
     scales = np.array([scale for _, scale in values], np.int64)
     mantissas, unfit = at_scale(found.price, found.price_decimals, scales)
     for at, (text, scale) in enumerate(values):
@@ -205,3 +206,32 @@ def test_a_watermark_without_symbols_makes_none() -> None:
     core.apply("1-1", raw(watermark_entry("A", (), T0)))
     assert not tick(core, T0).dead
     assert core.symbols.count == 0
+
+
+def test_what_cannot_count_keeps_the_ids_contiguous_and_counts_in_no_bar() -> None:
+    """Quantity 0, and an aggTrade that was struck out: whatever their entries say of them."""
+    core = new_core("1m")
+    rows = [
+        trade(1, T0, "5"),
+        trade(2, T0 + 1000, "900", "0.000"),
+        replace(trade(3, T0 + 2000, "0", "0"), first=-1, last=-1),
+        trade(4, T0 + 60_000, "6"),
+    ]
+    core.apply("1-1", entry(rows))
+    (kline,) = klines(tick(core, T0 + 60_000))
+    assert (kline.high, kline.trades, kline.volume, kline.complete) == ("5", 1, "1", 1)
+    assert core.open_gaps == 0
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        trade(1, T0, "0.00", "1"),
+        replace(trade(1, T0, "0", "1"), first=-1, last=-1),
+        replace(trade(1, T0, "5", "0"), first=-1, last=0),
+        replace(trade(1, T0, "5", "1"), first=-2, last=-1),
+    ],
+)
+def test_what_cannot_be_a_trade_is_refused(row: TradeRow) -> None:
+    with pytest.raises(ContractError):
+        decode([entry([row])])

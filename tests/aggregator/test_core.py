@@ -12,14 +12,18 @@ from hypothesis import strategies as st
 from klagg.wire.entries import (
     EVENT_GAP_OPENED,
     EVENT_LISTED,
+    REQUEST_TRADES,
     Listing,
     TradeRow,
     listing_entries,
     live_value_of,
+    request_of,
     tick_entry,
     trades_entry_of_rows,
 )
 from tests.aggregator.kit import T0, feed, klines, new_core, newest, raw, tick, trade, values, watermark
+from tests.aggregator.listingkit import list_, listed
+from tests.aggregator.officialkit import send
 from tests.aggregator.oracle import fold
 
 INTERVALS = ("1m", "5m", "1h", "1d", "1w", "1M")
@@ -29,7 +33,7 @@ def market(seed: int, symbols: int, count: int, spread_ms: int) -> list[TradeRow
     """Trades of several symbols in order of time; ids and fill ids contiguous per symbol."""
     rng = random.Random(seed)
     numbers = {f"S{each}USDT": (rng.randrange(2, 10**9), rng.randrange(10**9)) for each in range(symbols)}
-    decimals = {name: (rng.randrange(5), rng.randrange(4)) for name in numbers}
+    decimals = {name: (rng.randrange(4), rng.randrange(4)) for name in numbers}
     rows = []
     for time_ms in sorted(rng.randrange(spread_ms) for _ in range(count)):
         name = rng.choice(list(numbers))
@@ -348,3 +352,85 @@ def test_outputs_are_encoded_before_the_core_goes_on_or_never() -> None:
     with pytest.raises(AssertionError, match="encoded"):
         outputs.encode()
     assert tick(core, T0 + 60_250).encode().encoded, "a second time is harmless"
+
+
+def test_a_price_finer_than_listed_spoils_no_symbol() -> None:
+    """BTCUSDT at scales 2 and 3, one trade at 60000.1234567: it is refused by its id, and all else is as before."""
+    core = new_core("1m", "1h")
+    list_(core, listed())
+    feed(core, [trade(1, T0, "60000.10", "1.000"), trade(2, T0 + 1, "60000.1234567"), trade(3, T0 + 2, "60000.20")])
+    outputs = tick(core, T0 + 1000)
+    assert (int(core.symbols.price_scale[0]), int(core.symbols.qty_scale[0])) == (2, 3)
+    (finding,) = [each for each in outputs.findings if each["kind"] == "OVERFLOW"]
+    assert finding["symbol"] == "BTCUSDT"
+    assert finding["evidence"].startswith("1 trades, ids 2 to 2: ")
+    feed(core, [trade(4, T0 + 3, "60000", "9000000"), trade(5, T0 + 60_000, "60000"), trade(6, T0 + 120_000, "60000")])
+    found = newest(klines([tick(core, T0 + 120_000), tick(core, T0 + 180_000)]))
+    first = found["BTCUSDT", "1m", T0]
+    assert (first.quote_volume, first.trades, first.complete) == ("540000120000.30000", 3, 0)
+    assert found["BTCUSDT", "1m", T0 + 60_000].complete == 1
+
+
+def test_without_a_listing_the_scales_that_are_there_bound_it_too() -> None:
+    core = new_core("1m")
+    feed(core, [trade(1, T0, "60000.25", "1.125")])
+    tick(core, T0 + 250)
+    feed(core, [trade(2, T0 + 500, "60000.1234567")])
+    assert [each["kind"] for each in tick(core, T0 + 1000).findings] == ["OVERFLOW"]
+    assert (int(core.symbols.price_scale[0]), int(core.symbols.qty_scale[0])) == (2, 3)
+
+
+def test_a_listing_that_makes_room_brings_back_the_trades_that_were_too_fine() -> None:
+    """The tick size became finer, and trades at it came before their listing: once it is here, they are requested."""
+    core = new_core("1m")
+    list_(core, Listing("SOLUSDT", T0 - 10**9, 4, 2, "TRADING", 10**13))
+    finer = [trade(each, T0 + each, "140.12345", "1.25", symbol="SOLUSDT") for each in (2, 3)]
+    feed(core, [trade(1, T0, "140.1234", "1.25", symbol="SOLUSDT"), *finer, trade(4, T0 + 9, "140", symbol="SOLUSDT")])
+    assert [each["kind"] for each in tick(core, T0 + 1000).findings] == ["OVERFLOW"]
+    feed(core, [trade(5, T0 + 60_000, "140", symbol="SOLUSDT")])
+    assert klines(tick(core, T0 + 60_000)) == []
+    list_(core, Listing("SOLUSDT", T0 - 10**9, 5, 2, "TRADING", 10**13))
+    opened = [each for each in tick(core, T0 + 61_000).events if each["kind"] == EVENT_GAP_OPENED]
+    assert [(each["from_id"], each["to_id"]) for each in opened] == [("2", "3")]
+    requests = [request_of(raw(each)) for each in tick(core, T0 + 65_000).requests]
+    assert [(each.kind, each.first, each.last) for each in requests if each.kind == REQUEST_TRADES] == [
+        (REQUEST_TRADES, 2, 3)
+    ]
+    feed(core, finer)
+    (kline,) = klines(tick(core, T0 + 66_000))
+    assert (kline.high, kline.volume, kline.trades, kline.complete) == ("140.12345", "4.75", 4, 1)
+    feed(core, finer)
+    assert klines(tick(core, T0 + 67_000)) == [], "a duplicate counts nothing"
+
+
+def test_scales_go_back_when_no_bar_needs_them() -> None:
+    """A quantity of one decimal more is taken, there is room; at the listing after its bars left it is taken back."""
+    core = new_core("1m", window_minutes=3)
+    list_(core, listed())
+    feed(core, [trade(1, T0, "5.25", "1.0001")])
+    tick(core, T0 + 1000)
+    assert int(core.symbols.qty_scale[0]) == 4
+    list_(core, listed())
+    feed(core, [trade(2, T0 + 60_000, "5.5", "2")])
+    assert [each.volume for each in klines(tick(core, T0 + 60_000))] == ["1.0001"]
+    assert int(core.symbols.qty_scale[0]) == 4, "a bar still needs it"
+    for minute in range(2, 9):
+        feed(core, [trade(minute + 1, T0 + minute * 60_000, "6", "3")])
+        tick(core, T0 + minute * 60_000)
+    list_(core, listed())
+    feed(core, [trade(10, T0 + 9 * 60_000, "7", "4")])
+    assert [(each.close, each.volume) for each in klines(tick(core, T0 + 9 * 60_000))] == [("6.00", "3.000")]
+    assert (int(core.symbols.price_scale[0]), int(core.symbols.qty_scale[0])) == (2, 3)
+
+
+def test_an_official_row_finer_than_listed_is_refused_and_changes_no_scale() -> None:
+    core = new_core("1m")
+    list_(core, listed())
+    feed(core, [trade(1, T0, "100.10"), trade(3, T0 + 1000, "100.30"), trade(9, T0 + 2 * 60_000, "100.20")])
+    tick(core, T0 + 3 * 60_000)
+    row = (T0, "100.10", "100.30", "100.00", "100.20", "9.000", "900.1000000000001", 9, "1.000", "100.00000")
+    send(core, "BTCUSDT", "1m", [row, (T0 + 60_000, *["100.20"] * 4, "0", "0", 0, "0", "0")])
+    outputs = tick(core, T0 + 3 * 60_000 + 250)
+    assert [each["kind"] for each in outputs.findings] == ["OVERFLOW"]
+    assert (int(core.symbols.price_scale[0]), int(core.symbols.qty_scale[0])) == (2, 3)
+    assert core.ledger.coverage.ranges[0].tolist() == [[T0 + 60_000], [T0 + 120_000]]

@@ -19,7 +19,7 @@ AGAIN = T0 + HOUR_MS + 500
 def official(*minutes: tuple[int, str, int]) -> list[Row]:
     """Rows of one price: minutes since T0, price, number of trades."""
     return [
-        (T0 + minute * MINUTE_MS, price, price, price, price, f"{count}", f"{count}", count, "0", "0")
+        (T0 + minute * MINUTE_MS, price, price, price, price, f"{count}", f"{count * int(price)}", count, "0", "0")
         for minute, price, count in minutes
     ]
 

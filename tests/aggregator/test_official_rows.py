@@ -7,9 +7,11 @@ import pytest
 
 from aggregator.official_rows import VALUES, OfficialRows, decode
 from aggregator.symbols import SymbolTable
+from klagg.kline import NINE_VALUES
 from klagg.wire.entries import official_entry
 from tests.aggregator.kit import T0, feed, klines, new_core, raw, tick, trade
 from tests.aggregator.officialkit import MINUTE, exchange_rows, send
+from tests.rows import ROW_CASES, RowCase
 
 
 def test_scales_rise_as_a_row_needs_and_what_does_not_fit_is_refused() -> None:
@@ -21,7 +23,7 @@ def test_scales_rise_as_a_row_needs_and_what_does_not_fit_is_refused() -> None:
     assert [(each.open, each.volume, each.quote_volume, each.standing) for each in said] == [
         ("5.25", "3.5", "18.125", "official")
     ]
-    send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "6", "6", "6", "6", "1", str(10**17), 1, "0", "0")])
+    send(core, "BTCUSDT", "1m", [(T0 + MINUTE, "6", "6", "6", "6", str(10**17), str(6 * 10**17), 1, "0", "0")])
     assert [each["kind"] for each in tick(core, T0 + 2 * MINUTE + 500).findings] == ["OVERFLOW"]
 
 
@@ -48,12 +50,6 @@ GOOD = (T0, "5", "6", "4", "5.5", "2", "10", 2, "1", "5")
         {0: T0 + 1},
         {0: T0 - MINUTE},
         {0: T0 + MINUTE},
-        {2: "5.2"},
-        {3: "5.1"},
-        {8: "2.1"},
-        {9: "10.5"},
-        {7: -1},
-        {7: 0},
         {1: "x"},
         {5: "-1"},
         {6: "1" * 19},
@@ -69,6 +65,34 @@ def test_a_bad_row_kills_its_entry_alone(change: dict[int, object]) -> None:
     assert [each["id"] for each in outputs.dead] == ["7-1"]
     assert len(core.official.waiting) == 0
     assert core.finality.begun[0] == (T0 + MINUTE) // MINUTE
+
+
+@pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: case.name)
+def test_a_row_that_cannot_be_a_kline_heals_nothing_and_is_told(case: RowCase) -> None:
+    """A minute with a gap, whose official row is of each kind, and the minute behind it, whose row is right."""
+    core = new_core("1m")
+    feed(core, [trade(1, T0, "100.00", "0.001"), trade(3, T0 + 1000, "100.30"), trade(9, T0 + 2 * MINUTE, "100.20")])
+    tick(core, T0 + 3 * MINUTE)
+    good = (T0 + MINUTE, "100.20", "100.20", "100.20", "100.20", "0.000", "0.00000", 0, "0.000", "0.00000")
+    send(core, "BTCUSDT", "1m", [(T0, *(case.row[name] for name in NINE_VALUES)), good])
+    outputs = tick(core, T0 + 3 * MINUTE + 250)
+    covered = core.ledger.coverage.ranges[0].tolist()
+    # A flat row does not replace trades that were seen, and one that is finer than the scales may become does not fit.
+    used = case.taken and case.name not in {"empty", "finer_quote"}
+    assert covered == ([[T0], [T0 + 2 * MINUTE]] if used else [[T0 + MINUTE], [T0 + 2 * MINUTE]])
+    assert not outputs.dead
+    told = [each for each in outputs.findings if each["kind"] == "OFFICIAL_REFUSED"]
+    assert len(told) == (not case.taken)
+    if not case.taken:
+        assert f"1 official rows cannot be klines, the first, of open time {T0}, because " in told[0]["evidence"]
+
+
+@pytest.mark.parametrize("change", [{2: "5.2"}, {3: "5.1"}, {8: "2.1"}, {9: "10.5"}, {7: -1}, {7: 0}])
+def test_a_refused_row_proves_nothing_before_the_next_one(change: dict[int, object]) -> None:
+    row, other = [change.get(at, each) for at, each in enumerate(GOOD)], (T0 + MINUTE, *GOOD[1:])
+    answer = decode(raw(official_entry("BTCUSDT", "1m", T0 - MINUTE, T0 + 2 * MINUTE, [row, other])))
+    assert (answer.nothing, answer.rows.open_time.tolist()) == ((T0 - MINUTE, T0), [T0 + MINUTE])
+    assert [at for at, _ in answer.refused] == [T0]
 
 
 def test_rows_of_other_intervals_and_cores_without_minutes_refuse_the_entry() -> None:

@@ -135,10 +135,10 @@ def test_rescaling_is_exact_or_changes_nothing(price: int, qty: int, price_more:
 
 def test_many_decimals_of_a_new_symbol_are_no_overflow() -> None:
     core = new_core("1m")
-    feed(core, [trade(1, T0, "0.0000000012", "0.00000000007"), trade(2, T0 + 60_000)])
+    feed(core, [trade(1, T0, "0.00000012", "0.7"), trade(2, T0 + 60_000)])
     outputs = tick(core, T0 + 75_000)
     (kline,) = klines(outputs)
-    assert (kline.open, kline.volume) == ("0.0000000012", "0.00000000007")
+    assert (kline.open, kline.volume) == ("0.00000012", "0.7")
 
 
 def test_a_scale_that_cannot_be_raised_costs_a_trade_and_not_the_process() -> None:

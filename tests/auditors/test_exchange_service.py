@@ -264,15 +264,17 @@ async def test_a_symbol_that_is_refused_holds_up_no_other(streams: Streams, redi
     assert rest.asked.count(NAME) == 1
 
 
-async def test_an_answer_that_is_none_is_left(streams: Streams, redis_url: str) -> None:
+async def test_a_row_that_cannot_be_is_told_and_the_others_are_compared(streams: Streams, redis_url: str) -> None:
     world = clean(edges=False)
     at = busy(world)
     world.theirs[NAME, "1m"][at] = {**world.theirs[NAME, "1m"][at], "volume": "much"}  # type: ignore[dict-item]
-    async with auditing(world, redis_url) as (auditor, rest, _):
-        await until(lambda: len(world.day_counts) == len(NAMES) - 1)
-        await until(lambda: NAME in rest.asked)
+    async with auditing(world, redis_url) as (auditor, _, _):
+        await until(lambda: len(world.day_counts) == len(NAMES))
+        await until(lambda: any(each["kind"] == "EXCHANGE_GAP" for each in entries(streams, "findings:{0}")))
         assert auditor.audit.bars > 0
-    behind(entries(streams, "findings:{0}"))
+    (found,) = [each for each in entries(streams, "findings:{0}") if each["kind"] == "EXCHANGE_GAP"]
+    assert (found["symbol"], found["open_time"]) == (NAME, str(at))
+    assert "the exchange has a row that cannot be (a value is not a decimal" in found["evidence"]
 
 
 async def test_what_stood_about_itself_before_a_restart_is_settled(streams: Streams, redis_url: str) -> None:

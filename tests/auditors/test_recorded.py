@@ -15,7 +15,7 @@ import pytest
 
 from aggregator.replay import replay
 from auditors.classify import EXACT, Comparison
-from klagg.cli.comparison import values_of_official
+from klagg.cli.comparison import RefusedRows, values_of_official
 from klagg.cli.replay import newest_of
 from klagg.intervals import MINUTE, MINUTE_MS
 from klagg.kline import Values
@@ -88,7 +88,7 @@ of the capture, and those that do not."""
 def test_recorded_days_go_through_a_lap(realdata: Path, day: str, fault: bool) -> None:
     """Seven whole minutes each, equal to the official rows; what is not whole is a gap; a lost fill is found."""
     recording = open_trades(realdata / f"um_trade_btcusdt_{day}.txt.gz", "BTCUSDT", None)
-    ours = {each.open_time: each for each in newest_of([recording], MINUTE, "BTCUSDT")}
+    ours = {each.open_time: each for each in newest_of([recording], MINUTE, "BTCUSDT", RefusedRows("audit"))}
     rows = open_klines(realdata / f"official_um_klines_1m_btcusdt_{day}.csv", "BTCUSDT", "1m")
     theirs = {row.open_time_ms: values_of_official(row) for row in rows}
     first, last = min(theirs), max(theirs)

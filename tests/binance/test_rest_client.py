@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 from typing import Any
 
 import pytest
 from aiohttp import web
 
 from klagg.binance.rest_client import ExchangeRest
-from klagg.clock import ExchangeClock
+from klagg.clock import ExchangeClock, local_ms
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
 from tests.webkit import serving
 
@@ -197,3 +198,38 @@ async def test_a_connection_that_breaks_off_is_an_error() -> None:
 def test_what_is_no_url_is_a_configuration_error() -> None:
     with pytest.raises(ConfigError, match=r"exchange\.rest_url is 'fapi'"):
         ExchangeRest("fapi")
+
+
+@pytest.mark.parametrize("status", [418, 429])
+@pytest.mark.parametrize("dated", [True, False])
+async def test_without_the_header_the_sentence_says_until_when_nobody_asks(status: int, dated: bool) -> None:
+    """By the exchange's own clock, where the answer tells it."""
+    until_ms = 1_795_953_000_000 if dated else int(local_ms()) + 1_800_000
+    date = formatdate((until_ms - 1_800_000) // 1000, usegmt=True) if dated else "soon"
+
+    async def answer(_: web.Request) -> web.Response:
+        message = f"Way too many requests; IP(1.2.3.4) banned until {until_ms}. Use the websocket for live updates."
+        return web.json_response({"code": -1003, "msg": message}, status=status, headers={"Date": date})
+
+    gate = Porter()
+    async with answering(answer, gate=gate) as rest:
+        with pytest.raises(ExchangeRefused) as refused:
+            await rest.get("/fapi/v1/klines", 5)
+    (_, _, pause_s) = gate.left[0]
+    assert 1_790 <= pause_s <= 1_800
+    assert refused.value.retry_after_s == pause_s
+
+
+@pytest.mark.parametrize("left_s", [-1, 0, 4 * 86_400, 10**6])
+async def test_a_time_that_cannot_be_is_none(left_s: int) -> None:
+    date = formatdate(1_795_953_000, usegmt=True)
+
+    async def answer(_: web.Request) -> web.Response:
+        text = f"banned until {1_795_953_000_000 + left_s * 1000}."
+        return web.Response(text=text, status=418, headers={"Date": date})
+
+    gate = Porter()
+    async with answering(answer, gate=gate) as rest:
+        with pytest.raises(ExchangeRefused):
+            await rest.get("/fapi/v1/klines", 5)
+    assert gate.left[0][2] == 60

@@ -14,9 +14,9 @@ HEADER = (
 )
 
 
-def dump_row(open_time: int, length_ms: int = MINUTE_MS, volume: str = "1.000", bars: int = 1) -> str:
+def dump_row(open_time: int, length_ms: int = MINUTE_MS, volume: str = "1.000", bars: int = 1, quote: str = "") -> str:
     """A line of a dump: a bar that is made of `bars` like ones."""
-    sums = f"{10.05 * bars:.2f},{3 * bars},{0.5 * bars:.3f},{5.03 * bars:.2f}"
+    sums = f"{quote or f'{10.05 * bars:.2f}'},{3 * bars},{0.5 * bars:.3f},{5.03 * bars:.2f}"
     return f"{open_time},10.0,10.2,9.9,10.1,{volume},{open_time + length_ms - 1},{sums},0"
 
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import ujson
 
-from gateway.files import encoder
+from gateway.files import Digits, FileLayout, encoder
+from klagg.cli.comparison import RefusedRows
 from klagg.cli.main import main as klagg
 from klagg.cli.replay import newest_of
 from klagg.drivers.postgres import Database
@@ -140,8 +141,8 @@ def test_klaggs_own_klines_and_no_open_bar(
     realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str
 ) -> None:
     trades = realdata / RECORDED
-    klines = newest_of([open_trades(trades)], MINUTE, None)
-    file, path = encoder(name), tmp_path / f"klines.{name}"
+    klines = newest_of([open_trades(trades)], MINUTE, None, RefusedRows("audit"))
+    file, path = encoder(name, FileLayout(Digits.of(klines))), tmp_path / f"klines.{name}"
     path.write_bytes(file.page([*klines[:-1], replace(klines[-1], revision=0, volume="1.000")]) + file.end())
     assert klagg(["audit", "--trades", str(trades), "--klines", str(path), *ONE]) == 0
     counts = summary(capsys.readouterr().out)

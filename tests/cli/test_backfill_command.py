@@ -25,7 +25,7 @@ from klagg.bench.backfill import measure
 from klagg.binance.rest_client import ExchangeRest
 from klagg.cli.backfill import rest
 from klagg.cli.backfill.command import words
-from klagg.cli.backfill.report import COLUMNS, Meter
+from klagg.cli.backfill.report import COLUMNS, Meter, bad_rows
 from klagg.cli.backfill.rest import TRIES_MAX, RestHistory, Stopped, parts_of
 from klagg.cli.main import main as klagg
 from klagg.drivers.postgres import Database
@@ -157,16 +157,18 @@ def test_bad_files_are_listed_and_the_rest_is_loaded(
     database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     bad = write_dump(tmp_path, [*rows(5), official(3)], "AUSDT-1m-2024-09.csv")
+    other = write_dump(tmp_path / "data/spot", rows(5), "DUSDT-1m-2024-09.csv")
     cut = write_dump(tmp_path, rows(9000), "BUSDT-1m-2024-09.csv.gz")
     cut.write_bytes(cut.read_bytes()[:-100])
     write_dump(tmp_path, rows(6), "CUSDT-1m-2024-09.csv")
     write_dump(tmp_path, rows(6), "CUSDT-aggTrades-2024-09.csv")
     said = run(capsys, "--dir", tmp_path, code=1)
-    assert "2 could not be loaded:" in said
-    assert f"{bad}, line or item 7: open time {minute(3)} does not come after {minute(4)}" in said
+    assert "2 could not be loaded, or not wholly:" in said
+    assert f"{bad}: 1 of its rows cannot be klines and is left out (line or item 7: open time {minute(3)}" in said
     assert f"{cut}: the compressed file is cut off before its end" in said
-    assert "passed over" in said
-    assert "CUSDT-aggTrades-2024-09.csv" in said
+    assert "1 passed over, because their names are not those of dumps of klines: CUSDT-aggTrades-2024-09.csv" in said
+    assert "1 passed over, because they are of another market or price than the trades of the USDⓈ-M futures: " in said
+    assert str(other.relative_to(tmp_path)) in said
     assert counted(database)["CUSDT", "1m"] == 6
     write_dump(tmp_path, rows(7), "AUSDT-1m-2024-09.csv")
     write_dump(tmp_path, rows(9000), "BUSDT-1m-2024-09.csv.gz")
@@ -175,12 +177,16 @@ def test_bad_files_are_listed_and_the_rest_is_loaded(
     assert counted(database) == {("AUSDT", "1m"): 7, ("BUSDT", "1m"): 9000, ("CUSDT", "1m"): 6}
 
 
+MADE_UP_FROM = {"1m": 0, "1h": 10, "2h": 20}
+"""Bars of different times, since made-up ones of one time contradict each other."""
+
+
 def test_only_the_symbols_and_intervals_asked_for(
     database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for symbol in ("AUSDT", "BUSDT", "CUSDT"):
         for interval in ("1m", "1h", "2h"):
-            write_dump(tmp_path, rows(3, interval), f"{symbol}-{interval}-2024-09.csv")
+            write_dump(tmp_path, rows(3, interval, MADE_UP_FROM[interval]), f"{symbol}-{interval}-2024-09.csv")
     run(capsys, "--dir", tmp_path, "--symbols", "ausdt,BUSDT", "--intervals", "1h", "2h")
     assert set(counted(database)) == {(symbol, each) for symbol in ("AUSDT", "BUSDT") for each in ("1h", "2h")}
     said = run(capsys, "--dir", tmp_path)
@@ -437,9 +443,37 @@ def test_pauses_and_passing_troubles_are_waited_out(monkeypatch: pytest.MonkeyPa
 def test_a_refusal_and_a_malformed_answer_fail_the_part() -> None:
     refused = ExchangeRefused("Invalid symbol.", status=400, code=-1121)
     assert batches(Scripted(refused), PART) == [Failure(PART, "BTCUSDT 1m REST 2024-09: Invalid symbol.")]
-    for answer in ({"code": 1}, [told(1), told(0)], [told(5)], [told(0)[:5]]):
+    for answer in ({"code": 1}, [told(5)], [told(0)[:5]]):
         (failure,) = batches(Scripted(answer), PART)
         assert isinstance(failure, Failure)
+        assert not failure.row
+
+
+def test_a_row_that_cannot_be_fails_by_itself() -> None:
+    bad = told(1)
+    bad[3] = "0.00"
+    failure, found = batches(Scripted([told(0), bad, told(2)]), PART)
+    assert isinstance(failure, Failure)
+    assert failure.row
+    assert "low 0.00 is not above 0" in failure.reason
+    assert isinstance(found, HistoryRows)
+    assert [row[0] for row in found.rows] == [str(minute(0)), str(minute(2))]
+
+
+def test_a_bad_row_of_an_answer_costs_itself_and_is_remembered() -> None:
+    flawed = told(1)
+    flawed[3] = "0.00"
+    refused, found = batches(Scripted([told(0), flawed, told(2)]), PART)
+    assert isinstance(refused, Failure)
+    assert refused.row
+    assert isinstance(found, HistoryRows)
+    assert [row[0] for row in found.rows] == [str(minute(0)), str(minute(2))]
+    assert [(each.line, each.open_time) for each in found.bad] == [(0, minute(1))]
+    said = bad_rows(found.part, found.bad, found.bad_rows)
+    assert said.startswith(
+        "BTCUSDT 1m REST 2024-09: 1 of its rows cannot be klines and is left out (2024-09-01 00:01:00:"
+    )
+    assert said.endswith("--from 2024-09-01T00:01 --to 2024-09-01T00:02 --again")
 
 
 def test_bars_that_the_exchange_lacks_end_a_part() -> None:

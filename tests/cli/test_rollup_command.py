@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import ujson
 
-from gateway.files import MEDIA, encoder, fields_of
+from gateway.files import MEDIA, Digits, FileLayout, encoder, fields_of
 from klagg.binance.serving.payloads import compact
 from klagg.cli.main import main
 from klagg.intervals import DAY_MS, HOUR_MS, MINUTE_MS, interval
@@ -41,9 +41,12 @@ def test_the_order_of_the_files_does_not_matter(hours: tuple[str, str, str], tur
     files = (second, first) if turned else (first, second)
     command = [sys.executable, "-m", "klagg", "rollup", "--klines", *files, "--to", "1h", "--compare", official]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stderr) == (1, "")
+    assert done.returncode == 1
+    assert done.stderr == (
+        f"klagg rollup: refused: {official}:3: quote volume 603.00 is not low 9.9 to high 10.2 times volume 999.000\n"
+    )
     assert f"{T0 + HOUR_MS} different: volume 60 instead of 999.000" in done.stdout
-    assert summary(done.stdout) == {"bars": 2, "exact": 1, "different": 1, "partial": 0}
+    assert summary(done.stdout) == {"bars": 2, "exact": 1, "different": 1, "partial": 0, "refused": 1}
 
 
 def test_an_only_hour_with_a_hole_is_partial_and_names_the_minutes(
@@ -193,19 +196,36 @@ def test_sums_of_floats_are_compared_to_what_they_can_hold(
 
 def test_exact_sums_are_compared_to_the_last_digit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The exchange's own dumps write all values of a column at one scale."""
-    minutes = [dump_row(T0 + at * MINUTE_MS, volume="111111111111.111") for at in range(120)]
+    minutes = [dump_row(T0 + at * MINUTE_MS, volume="111111111111.111", quote="1116666666666.66") for at in range(120)]
     source = write_lines(tmp_path / "1.csv", [HEADER, *minutes])
-    official = write_hours(tmp_path / "hours.csv", ["6666666666666.660", "6666666666666.661"])
+    hours = [
+        dump_row(T0 + at * HOUR_MS, HOUR_MS, volume, 60, quote="66999999999999.60")
+        for at, volume in enumerate(["6666666666666.660", "6666666666666.661"])
+    ]
+    official = write_lines(tmp_path / "hours.csv", [HEADER, *hours])
     assert main(["rollup", "--klines", source, "--to", "1h", "--compare", official]) == 1
     out = capsys.readouterr().out
     assert "different: volume 6666666666666.660 instead of 6666666666666.661" in out
     assert summary(out) == {"bars": 2, "exact": 1, "different": 1, "partial": 0}
 
 
+def test_a_bad_row_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """One row off the grid, and one that cannot be a kline, among the sixty of an hour."""
+    good = [dump_row(T0 + at * MINUTE_MS) for at in range(60)]
+    bad = [dump_row(T0 + 1_000), dump_row(T0 + 60 * MINUTE_MS, volume="0.000")]
+    source = write_lines(tmp_path / "1.csv", [HEADER, *good, *bad])
+    assert main(["rollup", "--klines", source, "--to", "1h"]) == 1
+    out, err = capsys.readouterr()
+    assert summary(out) == {"bars": 1, "exact": 0, "different": 0, "partial": 0, "refused": 2}
+    assert f"{source}:62: open time {T0 + 1_000} is not where a bar of 1m opens" in err
+    assert f"{source}:63: there are 3 trades and a volume of" in err
+
+
 def own(minute: int, **other: Any) -> Kline:
     """A final minute as klagg serves it."""
     opened = T0 + minute * MINUTE_MS
-    values = {"volume": "1.000", "quote_volume": "64100.10000", "taker_buy_volume": "0.500", **other}
+    values: dict[str, Any] = {"volume": "1.000", "quote_volume": "64100.10000", "taker_buy_volume": "0.500"}
+    values |= {"taker_buy_quote_volume": "32050.00000", **other}
     return replace(kline(open_time=opened), **{"close_time": opened + MINUTE_MS - 1, **values})
 
 
@@ -216,7 +236,7 @@ def write_own(path: Path, rows: list[Kline]) -> str:
         answer = {"symbol": "BTCUSDT", "interval": "1m", "stale_for_ms": 0, "klines": list(map(fields_of, rows))}
         path.write_text(compact(answer), encoding="utf-8")
     else:
-        file = encoder(name)
+        file = encoder(name, FileLayout(Digits.of(rows)))
         path.write_bytes(file.page(rows[:7]) + file.page(rows[7:]) + file.end())
     return str(path)
 
@@ -246,8 +266,8 @@ def test_klaggs_own_files_to_compare_with(tmp_path: Path, capsys: pytest.Capture
     sums |= {"trades": each.trades * 60, "taker_buy_quote_volume": str(Decimal(each.taker_buy_quote_volume) * 60)}
     hourly = [
         own(0, close_time=T0 + HOUR_MS - 1, **sums),
-        own(60, close_time=T0 + 2 * HOUR_MS - 1, **{**sums, "volume": "59.000"}, complete=0),
-        own(120, close_time=T0 + 3 * HOUR_MS - 1, **{**sums, "volume": "59.000"}),
+        own(60, close_time=T0 + 2 * HOUR_MS - 1, **{**sums, "volume": "59.990"}, complete=0),
+        own(120, close_time=T0 + 3 * HOUR_MS - 1, **{**sums, "volume": "59.990"}),
         own(180, close_time=T0 + 4 * HOUR_MS - 1, **{**sums, "volume": "1.000"}, complete=0, revision=0),
     ]
     path = tmp_path / f"hours.{name}"

@@ -68,17 +68,9 @@ big = st.integers(0, INT64_MAX)
 def trade_rows(draw: st.DrawFn) -> TradeRow:
     first = draw(big)
     last = draw(st.integers(first, min(INT64_MAX, first + FILLS_MAX - 1)))
-    return TradeRow(
-        draw(names),
-        draw(big),
-        draw(decimals),
-        draw(decimals),
-        first,
-        last,
-        draw(big),
-        draw(st.booleans()),
-        draw(st.booleans()),
-    )
+    price, qty = draw(decimals), draw(decimals)
+    counts = draw(st.booleans()) and Decimal(price) > 0 and Decimal(qty) > 0
+    return TradeRow(draw(names), draw(big), price, qty, first, last, draw(big), draw(st.booleans()), counts)
 
 
 @given(st.lists(st.tuples(st.sampled_from(["agg", "trade"]), st.lists(trade_rows(), min_size=1)), min_size=1))

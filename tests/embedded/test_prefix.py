@@ -121,9 +121,8 @@ def test_a_host_without_a_debian_mirror_is_one_sentence(tmp_path: Path, monkeypa
 
 
 def test_an_unknown_recipe_is_one_sentence(tmp_path: Path) -> None:
-    with pytest.raises(
-        PrefixUnavailable, match=r"^Unknown recipe 'mysql': use timescaledb, redis, prometheus, chromium or pip\.$"
-    ):
+    said = r"^Unknown recipe 'mysql': use timescaledb, redis, prometheus, nginx, chromium or pip\.$"
+    with pytest.raises(PrefixUnavailable, match=said):
         bring_prefix("mysql", tmp_path)
 
 

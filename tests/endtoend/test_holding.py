@@ -51,21 +51,28 @@ def test_an_aggregator_that_stands_still_costs_no_trade(tmp_path: Path, redis_ur
         stopped_ms = run.now_ms()
         eventually(lambda: dropping() and run.now_ms() > stopped_ms + 3_000, 20, 0.05)
         aggregator.process.send_signal(signal.SIGCONT)
-        eventually(lambda: run.streams.length("findings:{0}"), 90, 0.1)
-        eventually(lambda: run.now_ms() and run.weight_most, 60, 0.1)  # the account is of this minute only
+        minute = stopped_ms // MINUTE_MS * MINUTE_MS
+        expected = own_values(symbols, rate, [minute])
+        busy = {name for (name, _), bar in expected.items() if bar[6] > 20}
+        assert len(busy) > 0.6 * symbols
+
+        def told() -> list[dict[str, str]]:
+            return [
+                {k.decode(): v.decode() for k, v in each.fields.items()} for each in run.streams.range("findings:{0}")
+            ]
+
+        def asked() -> bool:
+            """That everything is told, and that repair has taken weight; the account is of this minute only."""
+            return bool(run.now_ms() and run.weight_most) and busy <= {each["symbol"] for each in told()}
+
+        eventually(asked, 150, 0.1)
         assert most < cap * 1.5, f"the feed took {most} bytes of its {cap}"
         assert f"the alarm {AlarmKind.FEED_FULL} is over" in ingest.text()
-        findings = [
-            {k.decode(): v.decode() for k, v in each.fields.items()} for each in run.streams.range("findings:{0}")
-        ]
+        findings = told()
         assert {each["kind"] for each in findings} == {"INGEST_DROPPED"}, findings
         names = sorted({each["symbol"] for each in findings})
         assert "OOM" not in ingest.text()
-        minute = stopped_ms // MINUTE_MS * MINUTE_MS
-        expected = own_values(symbols, rate, [minute])
-        often = [name for name in names if expected[name, minute][6] > 20]
-        assert len(often) > 0.6 * symbols
-        eventually(lambda: run.whole(often, [minute]), 240, 0.5)
+        eventually(lambda: run.whole(sorted(busy), [minute]), 240, 0.5)
         eventually(lambda: run.whole(names, [minute]), PROVEN_S, 0.5)
         sources = compare(run, names, [minute], expected)
         kinds = {each.fields[b"kind"] for each in run.streams.range("findings:{0}")}

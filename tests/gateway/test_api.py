@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from gateway import api
+from gateway import downloads
 from gateway.endpoints import TIME_MAX
 from gateway.store import HistoryStore
 from klagg.drivers.postgres import Database
@@ -227,7 +227,7 @@ async def test_the_status_shows_processes_streams_and_shards(redis_url: str, tel
 async def test_a_range_is_downloaded_in_pages(
     redis_url: str, database_url: str, database: Database, teller: Teller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "PAGE_ROWS", 10)
+    monkeypatch.setattr(downloads, "PAGE_ROWS", 10)
     upsert(database, [kline(open_time=at(number), trades=number) for number in range(30)])
     teller.tell({BTC: {"open_time": at(30), "trades": 30}}, time_ms=at(31))
     async with running(redis_url, database_url) as client:
@@ -237,7 +237,7 @@ async def test_a_range_is_downloaded_in_pages(
         async with client.session.get(url, params={**SERIES, "start": at(5), "end": at(14)}) as response:
             lines = (await response.text()).splitlines()
             assert (response.content_type, len(lines)) == ("text/csv", 11)
-            assert "klines_1m_" in response.headers["Content-Disposition"]
+            assert "klines_BTCUSDT_1m_" in response.headers["Content-Disposition"]
         assert (await client.get("/api/download", **SERIES, start=at(90), end=at(80), format="json")) == []
         everything = await client.get("/api/download", **SERIES, start=0, format="json")
         assert [each["trades"] for each in everything] == list(range(31))
@@ -246,7 +246,8 @@ async def test_a_range_is_downloaded_in_pages(
 async def test_what_goes_wrong_in_a_download_is_told_before_it_begins_and_cuts_it_after(
     redis_url: str, database_url: str, database: Database, teller: Teller, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(api, "PAGE_ROWS", 10)
+    monkeypatch.setattr(downloads, "PAGE_ROWS", 10)
+    monkeypatch.setattr(downloads, "FILE_BYTES_MAX", 1000)
     upsert(database, [kline(open_time=at(number)) for number in range(30)])
     teller.tell({BTC: {"open_time": at(30)}}, time_ms=at(31))
     async with running(redis_url, database_url) as client:

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from gateway import files
-from gateway.files import MEDIA, encoder, fields_of
+from gateway.endpoints import Decimals
+from gateway.files import MEDIA, Digits, DigitsChanged, FileLayout, Places, decimal_types, encoder, fields_of
 from gateway.history import kline_of
 from gateway.openapi import KLINE_FIELDS
 from klagg.intervals import INTERVALS
@@ -24,8 +25,8 @@ ROWS = [kline(open_time=NOW_MS + number * MINUTE_MS, trades=number) for number i
 LIVE = kline_of(bar(open_time=NOW_MS + 6 * MINUTE_MS, first_trade_id=-1, last_trade_id=-1), "BTCUSDT", INTERVALS["1m"])
 
 
-def written(name: str, *pages: list[Kline]) -> bytes:
-    file = encoder(name)
+def written(name: str, *pages: list[Kline], layout: FileLayout | None = None) -> bytes:
+    file = encoder(name, layout or FileLayout(Digits.of(each for page in pages for each in page)))
     return b"".join(map(file.page, pages)) + file.end()
 
 
@@ -84,6 +85,58 @@ def test_arrow_and_parquet_hold_the_same_rows(name: str) -> None:
     empty = written(name)
     again = arrow.ipc.open_stream(empty).read_all() if name == "arrow" else parquet.read_table(io.BytesIO(empty))
     assert again.num_rows == 0
+
+
+def test_the_types_of_decimals_leave_room_for_a_product_that_every_engine_gets_right() -> None:
+    """Prices with two decimals and quantities with three: the product has five, and polars keeps the larger scale."""
+    digits = Digits.of(ROWS)
+    assert digits == Digits(Places(5, 2), Places(2, 3), Places(6, 5))
+    kinds = decimal_types(digits)
+    assert (kinds["close"], kinds["volume"], kinds["taker_buy_quote_volume"]) == ((18, 2), (19, 5), (18, 5))
+    cheap = decimal_types(Digits(Places(1, 7), Places(13, 0), Places(9, 7)))
+    assert (cheap["high"], cheap["volume"], cheap["quote_volume"]) == ((18, 7), (19, 0), (18, 7))
+    huge = decimal_types(Digits(Places(12, 8), Places(17, 3), Places(15, 8)))
+    assert (huge["open"], huge["taker_buy_volume"], huge["quote_volume"]) == ((38, 8), (38, 3), (38, 8))
+
+
+@pytest.mark.parametrize("name", ["arrow", "parquet"])
+def test_a_bar_with_more_digits_than_the_file_has_places_for_is_refused(name: str) -> None:
+    pytest.importorskip("pyarrow", reason="pyarrow is optional and not installed here")
+    with pytest.raises(DigitsChanged):
+        written(name, ROWS, [kline(close="64100.125")], layout=FileLayout(Digits.of(ROWS)))
+
+
+def test_decimals_are_texts_or_floats_on_wish() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional and not installed here")
+
+    def column(decimals: Decimals) -> tuple[str, object]:
+        table = parquet.read_table(io.BytesIO(written("parquet", ROWS, layout=FileLayout(decimals=decimals))))
+        return str(table.schema.field("close").type), table["close"][0].as_py()
+
+    assert column(Decimals.TEXT) == ("string", "64111.10")
+    assert column(Decimals.FLOAT) == ("double", 64111.1)
+    rows = json.loads(written("json", ROWS, layout=FileLayout(decimals=Decimals.FLOAT)))
+    assert (rows[0]["close"], rows[0]["quote_volume"]) == (64111.1, 791234.5678)
+    assert written("csv", ROWS, layout=FileLayout(decimals=Decimals.FLOAT)) == written("csv", ROWS)
+
+
+def test_a_file_of_many_symbols_begins_with_the_symbol() -> None:
+    pages = [kline("BTCUSDT")], [kline("ETHUSDT")]
+    layout = FileLayout(Digits.of([*pages[0], *pages[1]]), with_symbol=True)
+    found = list(csv.DictReader(io.StringIO(written("csv", *pages, layout=layout).decode())))
+    assert [row["symbol"] for row in found] == ["BTCUSDT", "ETHUSDT"]
+    assert next(iter(found[0])) == "symbol"
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional and not installed here")
+    table = parquet.read_table(io.BytesIO(written("parquet", *pages, layout=layout)))
+    assert table["symbol"].to_pylist() == ["BTCUSDT", "ETHUSDT"]
+
+
+def test_ids_that_are_not_known_are_null_and_never_minus_one() -> None:
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is optional and not installed here")
+    table = parquet.read_table(io.BytesIO(written("parquet", ROWS[:1], [LIVE])))
+    for name in ("first_agg_id", "last_agg_id", "first_trade_id", "last_trade_id"):
+        assert str(table.schema.field(name).type) == "int64", name
+        assert table[name].to_pylist()[-1] is None, name
 
 
 def test_every_format_has_its_type() -> None:

@@ -306,13 +306,15 @@ def oracle(frame: bytes, rules: Rules) -> tuple[Any, ...]:
     counts = rules.source == "aggTrade" or message.get("X") not in left_out
     is_new = rules.source == "trade" and message.get("X") not in [None, "MARKET", "RPI", *left_out]
     whole = [message[name] for name in (*names, "T")]
-    need(all(type(each) is int and 0 <= each < 2**63 for each in whole))
+    need(all(type(each) is int and -1 <= each < 2**63 for each in whole))
     trade_id, first, last, time_ms = whole
+    need(trade_id >= 0 and time_ms >= 0)
     need(first <= last and time_ms <= NOW_MS + rules.future_ms_max)
     need(isinstance(message["s"], str) and message["s"] in SYMBOLS and type(message["m"]) is bool)
     price, qty = (amount_of(message[name]) for name in ("p", "q"))
-    counts = counts and (price > 0 or not is_new)
+    counts = counts and (price > 0 or not is_new) and qty > 0
     need(price > 0 or not counts)
+    need((first >= 0 and last >= 0) or (first == last == -1 and not counts))
     return message["s"], trade_id, price, qty, first, last, time_ms, message["m"], counts
 
 

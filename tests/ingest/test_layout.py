@@ -23,12 +23,12 @@ def layout_like(event: dict[str, Any], source: str = "aggTrade", *, wrapped: boo
 @pytest.mark.parametrize("endpoint", list(Endpoint))
 def test_frames_become_columns_of_their_texts(endpoint: Endpoint) -> None:
     layout = layout_like(agg_trade(), wrapped=endpoint is Endpoint.COMBINED)
-    trades = [agg_trade(7), agg_trade(8, s="币安人生USDT", p="0.10", q="0", m=True)]
+    trades = [agg_trade(7), agg_trade(8, s="币安人生USDT", p="0.10", q="7", m=True)]
     assert layout.columns([frame_of(each, endpoint) for each in trades]) == (
         ("BTCUSDT", "币安人生USDT"),
         ("7", "8"),
         ("85266.00", "0.10"),
-        ("0.158", "0"),
+        ("0.158", "7"),
         ("21", "24"),
         ("23", "26"),
         (str(NOW_MS - 200),) * 2,
@@ -59,6 +59,7 @@ def test_it_follows_the_fields_as_they_come_and_go() -> None:
         {"e": "trade"},
         {"st": 2},
         {"p": "0.00"},
+        {"q": "0.000"},
         {"p": "1e5"},
         {"p": 85266},
         {"p": "1234567890.1234567890"},

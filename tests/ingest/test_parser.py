@@ -164,8 +164,13 @@ def test_a_price_of_zero_is_refused_where_it_would_count(value: str) -> None:
     assert isinstance(parse(frame_of(fill(p=value, q="0", X="NA")), rules(source="trade"), NOW_MS), tuple)
 
 
-def test_a_quantity_of_zero_passes() -> None:
-    assert isinstance(parse(frame_of(agg_trade(q="0.000")), rules(), NOW_MS), tuple)
+@pytest.mark.parametrize("change", [{"q": "0.000"}, {"p": "0", "q": "0"}, {"p": "0", "q": "0", "f": -1, "l": -1}])
+def test_a_trade_that_cannot_count_keeps_its_id_and_counts_in_no_bar(change: dict[str, Any]) -> None:
+    row = parse(frame_of(agg_trade(**change)), rules(), NOW_MS)
+    assert isinstance(row, tuple)
+    assert row[-1] is False
+    frames = [frame_of(agg_trade(each)) for each in (1, 2)] + [frame_of(agg_trade(3, **change))]
+    assert parse_frames(frames, rules(), NOW_MS).columns[-1] == ("1", "1", "0")
 
 
 @pytest.mark.parametrize("value", [-1, 2**63, 10**40, 1.5, "5", True, None, [], float("inf")])

@@ -19,14 +19,17 @@ from ingest.repair_pages import (
     closed_ms,
     given_up_finding,
     gone_finding,
+    refused_finding,
     trades_of,
     union_of,
 )
 from klagg.binance.kline_rows import KLINES_PATH, Malformed, klines_of
 from klagg.errors import UnknownInterval
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS, MINUTE_MS
+from klagg.kline import NINE_VALUES
 from klagg.wire.entries import REQUEST_KLINES, REQUEST_TRADES, Request
 from klagg.wire.fields import Fields
+from tests.rows import ROW_CASES, RowCase
 
 T = 1_767_268_800_000
 """2026-01-01 12:00 UTC."""
@@ -129,14 +132,40 @@ def test_trades_behind_the_range_stay_out() -> None:
         trade(4),
     ],
 )
-def test_a_malformed_trade_spoils_its_answer(row: Any) -> None:
-    assert len(trades_of([trade(5), trade(6)], "AUSDT", 5, 10)) == 2
-    with pytest.raises(Malformed, match="aggTrades of AUSDT"):
-        trades_of([trade(5), trade(6), row], "AUSDT", 5, 10)
+def test_a_row_that_cannot_be_a_trade_costs_itself_alone(row: Any) -> None:
+    """The other 999 of a page are taken, and the id is neither there nor gone."""
+    page = [trade(each) for each in range(1, 1001)]
+    page[6] = row
+    pages = TradePages("AUSDT", 1, 1000)
+    assert pages.call(T)
+    assert ids_of(pages.receive(page, T)) == [each for each in range(1, 1001) if each != 7]
+    assert (pages.call(T), pages.trades, pages.missing, pages.gone) == (None, 999, 0, [])
+    (said,) = pages.refused
+    assert said.startswith("aggTrade ")
 
 
-@pytest.mark.parametrize("answer", [{}, None, "x", [trade(5), trade(5)], [trade(6), trade(5)], [trade(4)]])
-def test_an_answer_that_is_no_ascending_list_is_malformed(answer: Any) -> None:
+@pytest.mark.parametrize("row", [trade(7, q="0.000"), trade(7, p="0", q="0", f=-1, l=-1)])
+def test_a_trade_that_counts_in_no_bar_keeps_the_ids_contiguous(row: Any) -> None:
+    pages = TradePages("AUSDT", 6, 8)
+    (entry,) = pages.receive([trade(6), row, trade(8)], T)
+    assert (entry["id"], entry["counts"], pages.refused, pages.gone) == ("6,7,8", "1,0,1", [], [])
+
+
+def test_a_refused_row_at_the_end_of_a_page_is_not_requested_again() -> None:
+    pages = TradePages("AUSDT", 5, 6)
+    assert ids_of(pages.receive([trade(5), trade(6, p="0")], T)) == [5]
+    assert (pages.call(T), pages.gone) == (None, [])
+
+
+def test_a_row_without_an_id_leaves_what_is_around_it_unknown() -> None:
+    pages = TradePages("AUSDT", 5, 12)
+    assert ids_of(pages.receive([trade(5), 7, trade(8), trade(10)], T)) == [5, 8, 10]
+    assert pages.gone == [(9, 9)]
+    assert asked(pages.call(T))["fromId"] == 11
+
+
+@pytest.mark.parametrize("answer", [{}, None, "x", [trade(4)], [None, {}]])
+def test_an_answer_that_is_no_list_of_trades_is_malformed(answer: Any) -> None:
     with pytest.raises(Malformed):
         trades_of(answer, "AUSDT", 5, 10)
 
@@ -258,28 +287,64 @@ def test_when_a_request_is_closed() -> None:
         None,
         {},
         [],
-        kline(T)[:11],
-        kline(T, _0=str(T)),
-        kline(T, _0=T + 1),
-        kline(T, _6=T),
-        kline(T, _8=-1),
-        kline(T, _8=1.5),
-        kline(T, _1=1.5),
-        kline(T, _1=""),
-        kline(T, _5="-1"),
-        kline(T, _9="1e5"),
-        kline(T, _2="1.4"),
-        kline(T, _3="1.3"),
-        kline(T, _0=True),
+        kline(T + 2 * MINUTE_MS)[:11],
+        kline(T + 2 * MINUTE_MS, _0=str(T)),
+        kline(T + 2 * MINUTE_MS, _0=T + 2 * MINUTE_MS + 1),
+        kline(T + 2 * MINUTE_MS, _6=T),
+        kline(T + 2 * MINUTE_MS, _8=-1),
+        kline(T + 2 * MINUTE_MS, _8=1.5),
+        kline(T + 2 * MINUTE_MS, _1=1.5),
+        kline(T + 2 * MINUTE_MS, _1=""),
+        kline(T + 2 * MINUTE_MS, _5="-1"),
+        kline(T + 2 * MINUTE_MS, _9="1e5"),
+        kline(T + 2 * MINUTE_MS, _2="1.4"),
+        kline(T + 2 * MINUTE_MS, _3="1.3"),
+        kline(T + 2 * MINUTE_MS, _0=True),
         kline(T - MINUTE_MS),
     ],
 )
-def test_a_malformed_kline_spoils_its_answer(row: Any) -> None:
+def test_a_row_that_cannot_be_a_kline_costs_itself_alone(row: Any) -> None:
     bars = INTERVALS["1m"]
-    assert len(klines_of(minutes(T, 2), bars, T, 9)) == 2
-    for answer in ([row], [*minutes(T, 2), row]):
-        with pytest.raises(Malformed):
-            klines_of(answer, bars, T, 9)
+    found = klines_of([*minutes(T, 2), row, kline(T + 3 * MINUTE_MS)], bars, T, 9)
+    assert [each[0] for each in found.rows] == [T, T + MINUTE_MS, T + 3 * MINUTE_MS]
+    assert [each.place for each in found.refused] == [2]
+    pages = KlinePages(a_request(T, T + 4 * MINUTE_MS))
+    assert pages.call(LATER)
+    entries = pages.receive([*minutes(T, 2), row, kline(T + 3 * MINUTE_MS)], LATER)
+    assert [entry["open_time"] for entry in entries] == [f"{T},{T + MINUTE_MS}", f"{T + 3 * MINUTE_MS}"]
+    assert int(entries[1]["from"]) == T + 3 * MINUTE_MS, "nothing is said of the minute of the refused row"
+    assert len(pages.refused) == 1
+
+
+@pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("first", [True, False])
+def test_a_row_of_each_kind_is_taken_or_refused(case: RowCase, first: bool) -> None:
+    nine = [case.row[name] for name in NINE_VALUES]
+    row = kline(T if first else T + MINUTE_MS, _1=nine[0], _2=nine[1], _3=nine[2], _4=nine[3], _5=nine[4], _7=nine[5])
+    row[8:11] = nine[6:]
+    other = kline(T + MINUTE_MS if first else T)
+    pages = KlinePages(a_request(T, T + 2 * MINUTE_MS))
+    assert pages.call(LATER)
+    entries = pages.receive([row, other] if first else [other, row], LATER)
+    wanted = [T, T + MINUTE_MS] if case.taken else [other[0]]
+    assert [int(each) for entry in entries for each in entry["open_time"].split(",")] == wanted
+    assert int(entries[0]["from"]) == wanted[0]
+    assert (pages.call(LATER), len(pages.refused)) == (None, 0 if case.taken else 1)
+    if not case.taken:
+        finding = refused_finding(a_request(T, LATER), pages.refused, LATER)
+        assert (finding["kind"], finding["severity"]) == ("OFFICIAL_REFUSED", "warning")
+
+
+def test_an_answer_without_any_row_that_says_when_it_opens_is_malformed() -> None:
+    with pytest.raises(Malformed):
+        klines_of([5, None], INTERVALS["1m"], T, 9)
+
+
+def test_many_refused_rows_are_one_finding_that_counts_them() -> None:
+    trades = Request(REQUEST_TRADES, "t", "AUSDT", "", 5, 9, T)
+    finding = refused_finding(trades, [f"row {each}" for each in range(7)], T)
+    assert finding["kind"] == "MALFORMED"
+    assert finding["evidence"].endswith("row 0; row 1; row 2; row 3; row 4, and 2 more")
 
 
 def slow_union(ranges: list[tuple[int, int]], around: tuple[int, int]) -> tuple[int, int]:

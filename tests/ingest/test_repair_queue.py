@@ -12,15 +12,22 @@ DEADLINE = T + 30_000
 
 
 def trades(
-    number: int, first: int, last: int, symbol: str = "AUSDT", *, shard: int = 0, deadline_ms: int = DEADLINE
+    number: int,
+    first: int,
+    last: int,
+    symbol: str = "AUSDT",
+    *,
+    shard: int = 0,
+    deadline_ms: int = DEADLINE,
+    kept_until_ms: float = 0,
 ) -> QueuedRequest:
     request = Request(REQUEST_TRADES, f"r{number}", symbol, "", first, last, deadline_ms)
-    return queued_request(shard, f"{number}-0", {}, request)
+    return queued_request(shard, f"{number}-0", {}, request, kept_until_ms)
 
 
 def klines(number: int, last: int, symbol: str = "AUSDT") -> QueuedRequest:
     request = Request(REQUEST_KLINES, f"r{number}", symbol, "1m", T - 10 * MINUTE_MS, last, T + 10 * MINUTE_MS)
-    return queued_request(0, f"{number}-0", {}, request)
+    return queued_request(0, f"{number}-0", {}, request, 0)
 
 
 def queue_of(*requests: QueuedRequest, size: int = 100) -> RepairQueue:
@@ -92,10 +99,20 @@ def test_klines_wait_until_their_range_is_closed() -> None:
 
 def test_those_past_their_deadline_leave() -> None:
     queue = queue_of(trades(1, 1, 2), trades(2, 8, 9, deadline_ms=DEADLINE + 1))
-    assert queue.expire(DEADLINE) == []
-    assert [each.request.id for each in queue.expire(DEADLINE + 1)] == ["r1"]
+    assert queue.expire(DEADLINE, 1) == []
+    assert [each.request.id for each in queue.expire(DEADLINE + 1, 1)] == ["r1"]
     assert len(queue) == 1
     assert ids_of(queue.next(T, 0)) == ["r2"]
+
+
+def test_a_deadline_that_had_passed_when_it_was_read_leaves_a_while() -> None:
+    """An aggregator that is behind requests with the time of its newest tick."""
+    queue = queue_of(trades(1, 1, 2, kept_until_ms=5_000), trades(2, 8, 9))
+    assert [each.request.id for each in queue.expire(DEADLINE + 60_000, 5_000)] == ["r2"]
+    assert ids_of(job := queue.next(DEADLINE + 60_000, 5_000)) == ["r1"]
+    assert job
+    assert not job.is_late(DEADLINE + 60_000, 5_000)
+    assert job.is_late(DEADLINE + 60_000, 5_001)
 
 
 def test_a_job_that_rests_comes_again_first_or_expires_with_its_last_deadline() -> None:
@@ -105,8 +122,8 @@ def test_a_job_that_rests_comes_again_first_or_expires_with_its_last_deadline() 
     queue.postpone(job, 1000.0)
     assert ids_of(queue.next(T, 999)) == ["r3"]
     assert queue.next(T, 999) is None
-    assert queue.expire(DEADLINE + 5) == []
+    assert queue.expire(DEADLINE + 5, 1) == []
     assert queue.next(T, 1000) is job
     queue.postpone(job, 0.0)
-    assert {each.request.id for each in queue.expire(DEADLINE + 6)} == {"r1", "r2"}
+    assert {each.request.id for each in queue.expire(DEADLINE + 6, 1)} == {"r1", "r2"}
     assert queue.next(T, 2000) is None

@@ -197,10 +197,20 @@ async def test_by_fill_ids_trades_cannot_be_had(streams: Streams, redis_url: str
 
 async def test_a_request_past_its_deadline_is_acknowledged_unserved(streams: Streams, redis_url: str) -> None:
     ask(streams, trades_request(1, 5, 9, deadline_ms=NOW_MS - 1))
-    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+    at_once = replace(SHORT, kept_ms=-1.0)
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url), at_once) as context:
         await eventually(settled(streams, 1))
     assert (count(context, "expired"), count(context, "calls")) == (1, 0)
     assert feed_of(streams, "trades") == []
+
+
+async def test_an_aggregator_that_is_minutes_behind_gets_what_it_requests(streams: Streams, redis_url: str) -> None:
+    """Its deadlines have passed before anybody reads them: they come from its newest tick."""
+    ask(streams, trades_request(1, 5, 9, deadline_ms=NOW_MS - 10 * MINUTE_MS))
+    async with running(local()) as exchange, repairing(a_context(exchange.rest_url, redis_url)) as context:
+        await eventually(settled(streams, 1))
+    assert (count(context, "expired"), count(context, "served")) == (0, 1)
+    assert column_of(feed_of(streams, "trades"), "id") == ["5", "6", "7", "8", "9"]
 
 
 async def test_what_an_earlier_run_or_a_dead_consumer_left_is_served(streams: Streams, redis_url: str) -> None:

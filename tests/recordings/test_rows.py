@@ -4,8 +4,9 @@ from typing import Any
 
 import pytest
 
-from klagg.recordings.rows import KLINE_COLUMNS, agg_trade, closed_kline_event, fill, kline_row, rest_fill
+from klagg.recordings.rows import KLINE_COLUMNS, BadKline, agg_trade, closed_kline_event, fill, kline_row, rest_fill
 from klagg.recordings.values import BadValue
+from tests.rows import OPEN_TIME, ROW_CASES, RowCase
 
 AGG = {"a": 7, "p": "1.50", "q": "3", "nq": "1", "f": 20, "l": 22, "T": 1_700_000_000_000, "m": True}
 FILL = {"t": 9, "p": "1.50", "q": "3", "T": 1_700_000_000_000, "X": "MARKET", "m": False}
@@ -22,11 +23,11 @@ def test_an_aggregate_trade_keeps_strings_and_ignores_nq() -> None:
     [
         ({"p": "abc"}, "price 'abc' is not a decimal"),
         ({"q": "-1"}, "quantity '-1' is negative"),
-        ({"q": "0.000"}, "quantity '0.000' is zero"),
-        ({"p": "0"}, "price '0' is zero"),
-        ({"l": 19}, "are not ids"),
-        ({"a": -1}, "are not ids"),
-        ({"f": -1, "l": -1}, "are not ids"),
+        ({"q": "5.5e-17"}, "quantity '5.5e-17' is not a decimal"),
+        ({"p": "0"}, "price of the trade 7: zero"),
+        ({"l": 19}, "number of the trade 7: f is above l"),
+        ({"a": -1}, "number of the trade -1: an id or the time"),
+        ({"f": -1, "l": -1}, "number of the trade 7: an id or the time"),
         ({"a": "x"}, "aggregate trade id 'x' is not a whole number"),
         ({"m": "maybe"}, "neither true nor false"),
         ({"T": 12}, "not a plausible time"),
@@ -43,8 +44,24 @@ def test_a_missing_field_is_named(key: str) -> None:
         agg_trade({name: value for name, value in AGG.items() if name != key}, "BTCUSDT")
 
 
-def test_a_struck_out_aggregate_does_not_count() -> None:
+def test_a_struck_out_aggregate_and_one_of_quantity_0_do_not_count() -> None:
     assert not agg_trade(AGG | {"f": -1, "l": -1, "p": "0.00", "q": "0"}, "BTCUSDT").counts
+    assert not agg_trade(AGG | {"q": "0.000"}, "BTCUSDT").counts
+
+
+@pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: case.name)
+def test_a_row_of_each_kind_is_a_kline_or_refused(case: RowCase) -> None:
+    cells = {name: case.row.get(name, "") for name in KLINE_COLUMNS} | {
+        "open_time_ms": str(OPEN_TIME),
+        "close_time_ms": str(OPEN_TIME + 59_999),
+        "trades": str(case.row["trades"]),
+    }
+    if case.taken:
+        assert kline_row(list(cells.values()), KLINE_COLUMNS).low == case.row["low"]
+        return
+    with pytest.raises(BadKline) as refused:
+        kline_row(list(cells.values()), KLINE_COLUMNS)
+    assert refused.value.kline.open_time_ms == OPEN_TIME
 
 
 def test_a_fill_is_its_own_first_and_last() -> None:

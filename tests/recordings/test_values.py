@@ -84,12 +84,6 @@ def test_an_open_time_that_is_none_is_named() -> None:
         values.open_time_ms("yesterday")
 
 
-def test_all_fills_count_but_those_that_are_known_to_be_left_out() -> None:
-    assert [values.counts_in_klines(x) for x in (None, "MARKET", "RPI", "BLOCK_2027", "")] == [True] * 5
-    assert [values.counts_in_klines(x) for x in ("NA", "INSURANCE_FUND", "ADL")] == [False] * 3
-    assert [values.counts_in_klines(x, "0.00") for x in (None, "MARKET", "BLOCK_2027")] == [True, True, False]
-
-
 def test_booleans() -> None:
     assert [values.boolean("m", x) for x in (True, "true", "True", "1")] == [True] * 4
     assert [values.boolean("m", x) for x in (False, "false", "False", "0")] == [False] * 4

@@ -16,7 +16,6 @@ from klagg.errors import RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.wire.entries import (
     REQUEST_KLINES,
-    Listing,
     Request,
     TradeRow,
     listing_entries,
@@ -40,6 +39,7 @@ WITHIN_MS = 1_000
 WAITING_MAX = 20
 """Requests that repair holds at once."""
 RETRY_MS = 2_000
+KEPT_MS = 5_000
 AWAY = (RedisUnavailable, RedisRefused)
 
 
@@ -159,12 +159,7 @@ class Clocks:
 
     def send_listings(self) -> None:
         """All symbols again, as at start and hourly."""
-        shape = self.world.market.shape
-        self.one.send(
-            listing_entries(
-                [Listing(name, shape.generation, 0, 0, "TRADING", 10**13) for name in self.world.market.names]
-            )
-        )
+        self.one.send(listing_entries(self.world.market.listings()))
 
 
 class Repair(Sender):
@@ -187,11 +182,11 @@ class Repair(Sender):
                     KEYS.requests, "repair", "repair", after="0-0", count=WAITING_MAX
                 ).entries
                 self.recovered = not pending
-                self._take(pending)
+                self._take(pending, now_ms)
             elif self.queue.free:
                 found = self.streams.read_group([KEYS.requests], "repair", "repair", count=self.queue.free)
-                self._take(found.get(KEYS.requests, ()))
-            late = [each.entry_id for each in self.queue.expire(now_ms)]
+                self._take(found.get(KEYS.requests, ()), now_ms)
+            late = [each.entry_id for each in self.queue.expire(now_ms, now_ms)]
             world.seen["request too late"] += len(late)
             self._ack(late)
             while job := self.queue.next(now_ms, now_ms):
@@ -205,10 +200,11 @@ class Repair(Sender):
         except AWAY:
             self.recovered = False
 
-    def _take(self, entries: Iterable[object]) -> None:
+    def _take(self, entries: Iterable[object], now_ms: int) -> None:
         for entry in entries:
             request = request_of(entry.fields)  # type: ignore[attr-defined]
-            self.queue.add(queued_request(0, entry.id, entry.fields, request))  # type: ignore[attr-defined]
+            queued = queued_request(0, entry.id, entry.fields, request, now_ms + KEPT_MS)  # type: ignore[attr-defined]
+            self.queue.add(queued)
 
     def _ack(self, ids: Iterable[str]) -> None:
         self.streams.ack(KEYS.requests, "repair", list(ids))

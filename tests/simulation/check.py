@@ -18,7 +18,6 @@ from klagg.wire.entries import (
     EVENT_TICK,
     TICK,
     TRADE_IDS,
-    Listing,
     event_rows,
     listing_entries,
     tick_entry,
@@ -139,9 +138,7 @@ def _check_undisturbed(world: World) -> None:
     core, said, at = Core(config, 1, requests_repairs=False), [], 0
     rows = [row for row in world.market.rows if row.time >= world.shape.begun_ms]
     entries: list[Fields] = [tick_entry(world.shape.begun_ms)]
-    entries += listing_entries(
-        [Listing(name, world.shape.generation, 0, 0, "TRADING", 10**13) for name in world.market.names]
-    )
+    entries += listing_entries(world.market.listings())
     for time_ms in range(world.shape.begun_ms, rows[-1].time + UNDISTURBED_STEP_MS, UNDISTURBED_STEP_MS):
         first = at
         while at < len(rows) and rows[at].time <= time_ms:

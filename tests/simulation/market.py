@@ -12,10 +12,11 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import Any
 
+from aggregator.symbols import ROOM_SCALES
 from ingest.repair_pages import TRADES_PATH, Call
 from klagg.binance.kline_rows import KLINES_PATH
 from klagg.intervals import MINUTE_MS, interval
-from klagg.wire.entries import AGG_IDS, TRADE_IDS, TradeRow
+from klagg.wire.entries import AGG_IDS, TRADE_IDS, Listing, TradeRow
 from tests.aggregator.kit import T0
 
 HISTORY_MS = 1_000_000
@@ -79,6 +80,19 @@ class Market:
     @property
     def names(self) -> list[str]:
         return sorted({row.symbol for row in self.rows})
+
+    def listings(self) -> list[Listing]:
+        """What the exchange lists: no decimals, as far as values may teach them; otherwise all that a symbol trades
+        with. No exchange trades with finer prices or quantities than it lists, and nobody may believe them."""
+        scales = {name: [0, 0] for name in self.names}
+        for row in self.rows:
+            for place, value in enumerate((row.price, row.qty)):
+                decimals = -int(Decimal(value).as_tuple().exponent)
+                scales[row.symbol][place] = max(scales[row.symbol][place], decimals)
+        listed = {name: found if sum(found) > ROOM_SCALES else (0, 0) for name, found in scales.items()}
+        return [
+            Listing(name, self.shape.generation, price, qty, "TRADING", 10**13) for name, (price, qty) in listed.items()
+        ]
 
     def last_ids(self) -> dict[str, int]:
         """The highest id of every symbol."""

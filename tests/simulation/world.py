@@ -35,6 +35,8 @@ from tests.simulation.virtualredis import Crash, State, VirtualRedis, VirtualStr
 CALM_STEP_MS = 5_000
 CALM_MS_MAX = 2_400_000
 RESTARTS_MAX = 200
+START_MS = 1
+"""The least time that a start takes, so that no two have one epoch (docs/adr/0008-epochs-by-time.md)."""
 UNREAD_MAX = 4
 
 FAULTS = (
@@ -125,6 +127,7 @@ class World:
         self.calm = False
         self.aggregators: list[Service] = []
         self.started = 0
+        self._started_ms = 0.0
         self.start_fuse: int | None = None
         self.dead_until_ms = self.slow_until_ms = 0
         self.lines = [Line(self, name, rng.choice((0, 0, 0, 7_000))) for name in ("A", "B")[: rng.choice((1, 1, 2))]]
@@ -207,6 +210,8 @@ class World:
 
     def _start(self) -> None:
         self.started += 1
+        self.clock.now_ms = max(self.clock.now_ms, self._started_ms + START_MS)
+        self._started_ms = self.clock.now_ms
         if self.started > RESTARTS_MAX:
             raise AssertionError("the aggregator starts and ends for ever")
         service = Service(Context(self, self.started), 0)  # type: ignore[arg-type]

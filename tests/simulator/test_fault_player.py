@@ -24,6 +24,8 @@ def test_requests_are_refused_by_endpoint_in_the_scripts_order() -> None:
     faults = play('kind = "rest_418"\npaths = ["klines"]\nretry_after_s = 9', 'kind = "rest_429"', 'kind = "rest_down"')
     assert faults.request("/fapi/v1/klines") == Refusal(418, 9)
     assert faults.request("/fapi/v1/aggTrades") == Refusal(429, 60)
+    silent = play('kind = "rest_418"\nheader = false')
+    assert silent.request("/fapi/v1/klines") == Refusal(418, 60, header=False)
     assert [row["acted"] for row in faults.state()] == [1, 1, 0]
     assert play('kind = "rest_down"').request("/fapi/v1/time") == Refusal(None)
 

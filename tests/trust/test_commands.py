@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from aggregator.replay import replay
-from gateway.files import encoder
+from gateway.files import FileLayout, encoder
 from klagg.cli.main import main as klagg
 from klagg.drivers.postgres import Database
 from klagg.intervals import DAY_MS, MINUTE
@@ -44,7 +44,7 @@ def write_trades(path: Path, rows: Rows) -> str:
 
 
 def write_klines(path: Path, bars: Bars) -> str:
-    file = encoder("csv")
+    file = encoder("csv", FileLayout())
     path.write_bytes(file.page(list(bars)) + file.end())
     return str(path)
 
@@ -74,7 +74,7 @@ REPLAYED = [
         trades=lambda rows: [each for each in rows if not 50 <= each.id < 65],
     ),
     Replayed(
-        replayed("a volume is another one", '"exact":8,"different":1,"partial":1}\nexit code 1'),
+        replayed("a volume is another one", '"exact":8,"different":1,"partial":1,"refused":1}\nexit code 1'),
         klines=lambda bars: [*bars[:4], replace(bars[4], volume="13.000"), *bars[5:]],
     ),
     Replayed(
@@ -142,7 +142,7 @@ ROLLED_UP = [
     ),
     RolledUp(rolled_up("the end is missing", '"exact":2,"different":0,"partial":1}\nexit code 0'), minutes=range(150)),
     RolledUp(
-        rolled_up("an hour is another one", '"exact":2,"different":1,"partial":0}\nexit code 1'),
+        rolled_up("an hour is another one", '"exact":2,"different":1,"partial":0,"refused":1}\nexit code 1'),
         hours=("60.000", "61.000", "60.000"),
     ),
     RolledUp(

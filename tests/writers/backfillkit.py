@@ -35,7 +35,7 @@ def official(at: int, interval: str = "1m", trades: int = 7) -> OfficialRow:
         "1.50",
         f"{at + 1}.500",
         str(bars.close_time(opened)),
-        f"{at + 1}.75000",
+        f"{at * 1.5 + 2.25:.5f}",
         str(trades),
         "0.500",
         "0.75000",

@@ -1,18 +1,18 @@
 from __future__ import annotations
 
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gateway.files import encoder
+from gateway.files import Digits, FileLayout, encoder
 from klagg.errors import RecordingError
 from klagg.intervals import INTERVALS
 from klagg.kline import Kline
 from klagg.recordings.klines import open_klines
 from tests.gateway.kit import kline
+from tests.rows import ROW_CASES, RowCase
 from tests.writers.backfillkit import (
     CLOSED_MS,
     END_MS,
@@ -27,8 +27,8 @@ from tests.writers.backfillkit import (
     write_dump,
 )
 from writers import backfill_dumps
-from writers.backfill_dumps import find_dumps, read_dump
-from writers.backfill_parts import OfficialRow, Part
+from writers.backfill_dumps import OtherKind, find_dumps, read_dump
+from writers.backfill_parts import BAD_KEPT_MAX, BadRow, OfficialRow, Part
 
 
 def read(part: Part, closed_ms: int = CLOSED_MS) -> list[OfficialRow]:
@@ -104,7 +104,7 @@ def changed(**cells: str) -> OfficialRow:
 BAD = [
     (changed(open="abc"), "open 'abc' is not a decimal"),
     (changed(volume="NaN"), "volume 'NaN' is not a decimal"),
-    (changed(quote_volume="1e5"), "is not written as the exchange writes decimals"),
+    (changed(quote_volume="675e-2"), "is not written as the exchange writes decimals"),
     (changed(open_time=str(minute(3) + 1)), "is not where a bar of 1m opens"),
     (changed(close_time=str(minute(5))), "is not that of a bar of 1m"),
     (changed(low="1.45"), "cannot be prices of one bar"),
@@ -116,23 +116,63 @@ BAD = [
 ]
 
 
+def bad_of(part: Part) -> list[BadRow]:
+    """The bad rows of a part, as its last batch names them."""
+    *_, last = read_dump(part, CLOSED_MS)
+    assert last.bad_rows == len(last.bad)
+    return list(last.bad)
+
+
 @pytest.mark.parametrize(("row", "reason"), BAD)
 @pytest.mark.parametrize("header", [True, False])
-def test_a_bad_line_is_named(tmp_path: Path, row: OfficialRow, reason: str, header: bool) -> None:
-    path = write_dump(tmp_path, [*rows(3), row, *rows(3, first=4)], header=header)
-    with pytest.raises(RecordingError, match=re.escape(reason)) as error:
+def test_a_bad_line_is_named_and_costs_only_itself(tmp_path: Path, row: OfficialRow, reason: str, header: bool) -> None:
+    part = part_of(write_dump(tmp_path, [*rows(3), row, *rows(3, first=4)], header=header))
+    assert read(part) == [*rows(3), *rows(3, first=4)]
+    (bad,) = bad_of(part)
+    assert (bad.line, bad.open_time) == (4 + header, minute(3))
+    assert reason in bad.why
+
+
+@pytest.mark.parametrize("case", ROW_CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_row_of_each_kind_is_taken_or_refused(tmp_path: Path, case: RowCase, fast: bool) -> None:
+    cells = {"count" if name == "trades" else name: str(value) for name, value in case.row.items()}
+    text = csv_text([*rows(3), changed(**cells), *rows(3, first=4)])
+    part = part_of(write_dump(tmp_path, text if fast else text.replace("\n", "\n\n")))
+    assert [row[0] for row in read(part)] == [official(at)[0] for at in range(7) if at != 3 or case.taken]
+    assert len(bad_of(part)) == (not case.taken)
+
+
+def test_a_row_that_runs_ahead_does_not_cost_those_behind_it(tmp_path: Path) -> None:
+    part = part_of(write_dump(tmp_path, [*rows(3), official(900), *rows(3, first=4)]))
+    assert read(part) == [*rows(3), *rows(3, first=4)]
+    (bad,) = bad_of(part)
+    assert (bad.line, bad.why) == (5, f"open time {minute(900)} is followed by {minute(4)}, that of the row after")
+
+
+def test_bad_rows_of_what_is_not_asked_for_are_not_told(tmp_path: Path) -> None:
+    path = write_dump(tmp_path, [*rows(3), changed(open="abc"), *rows(16, first=4)])
+    assert [each.open_time for each in bad_of(part_of(path, minute(0), minute(4)))] == [minute(3)]
+    assert bad_of(part_of(path, minute(4), minute(9))) == []
+
+
+def test_what_is_remembered_of_bad_rows_is_bounded(tmp_path: Path) -> None:
+    given = [changed(open="abc") if at % 2 else official(at) for at in range(2 * BAD_KEPT_MAX + 20)]
+    *_, last = read_dump(part_of(write_dump(tmp_path, [*given, *rows(50, first=len(given))])), CLOSED_MS)
+    assert (last.bad_rows, len(last.bad)) == (BAD_KEPT_MAX + 10, BAD_KEPT_MAX)
+
+
+def test_a_file_whose_rows_are_mostly_bad_is_of_something_else(tmp_path: Path) -> None:
+    path = write_dump(tmp_path, [*rows(3), *(changed(low="-0.0003") for _ in range(4))])
+    with pytest.raises(RecordingError, match=r"line or item 5: .*; so are 3 others of its 7 rows, so none"):
         read(part_of(path))
-    assert (error.value.path, error.value.where) == (str(path), 4 + header)
 
 
-def test_rows_before_a_bad_line_are_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_before_and_behind_a_bad_line_are_given_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(backfill_dumps, "_READ_BYTES", 1000)
     path = write_dump(tmp_path, [*rows(100), changed(open="abc"), *rows(3, first=101)])
-    found: list[OfficialRow] = []
-    with pytest.raises(RecordingError, match="line or item 102"):
-        found.extend(row for batch in read_dump(part_of(path), CLOSED_MS) for row in batch.rows)
-    assert 50 < len(found) <= 100
-    assert found == rows(len(found))
+    assert read(part_of(path)) == [*rows(100), *rows(3, first=101)]
+    assert [each.line for each in bad_of(part_of(path))] == [102]
 
 
 @pytest.mark.parametrize(
@@ -164,7 +204,7 @@ def test_other_forms_are_read_slowly(tmp_path: Path) -> None:
     one = official(0)
     line = ",".join((one[4], *one[1:4], one[5], one[0] + "000", *one[7:]))
     assert read(part_of(write_dump(tmp_path, f"{head}\n{line}\n"))) == [one]
-    long = changed(volume="123456789012345678901234.5")
+    long = changed(volume="123456789012345678901234.5", quote_volume="185185185185185184518518.5")
     assert read(part_of(write_dump(tmp_path, [*rows(3), long]))) == [*rows(3), long]
 
 
@@ -181,10 +221,51 @@ def test_the_dumps_of_a_folder(tmp_path: Path) -> None:
         "BTCUSDT-1m-2024-10-01.zip",
         "ETHUSDT-1h-2024-09.csv.gz",
     ]
-    assert found.passed_over == [f"{um}/monthly/indexPriceKlines/BTCUSDT/1m/BTCUSDT-1m-2024-09.zip"]
+    assert found.other == [f"{um}/monthly/indexPriceKlines/BTCUSDT/1m/BTCUSDT-1m-2024-09.zip"]
     assert [part.name for part in find_dumps(tmp_path, END_MS, EVER_MS).parts] == ["BTCUSDT-1m-2024-10-01.zip"]
     with pytest.raises(RecordingError, match="is no folder"):
         find_dumps(tmp_path / "nowhere", 0, EVER_MS)
+
+
+@pytest.mark.parametrize(
+    ("folder", "kind"),
+    [
+        ("data/spot", "of the spot market"),
+        ("data/spot/daily/klines/BTCUSDT/1m", "of the spot market"),
+        ("data/futures/cm/monthly", "of the COIN-M futures"),
+        ("data/futures/um/daily/markPriceKlines", "of mark prices"),
+        ("data/futures/um/monthly/indexPriceKlines/BTCUSDT/1m", "of index prices"),
+        ("data/futures/um/monthly/premiumIndexKlines/BTCUSDT", "of the premium index"),
+        ("data/option", "of options"),
+    ],
+)
+def test_a_folder_of_another_market_or_price_is_refused_however_it_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, kind: str
+) -> None:
+    inside = tmp_path / folder
+    write_dump(inside, rows(1))
+    (tmp_path / "link").symlink_to(inside)
+    monkeypatch.chdir(inside)
+    (inside / "deeper").mkdir()
+    for named in (inside, tmp_path / "link", Path("."), inside / "deeper" / "..", inside / "deeper"):
+        with pytest.raises(OtherKind, match=f"its klines are {kind}"):
+            find_dumps(named, 0, EVER_MS)
+    assert find_dumps(tmp_path, 0, EVER_MS).parts == []
+
+
+def test_files_are_judged_by_where_they_really_lie_and_by_their_names(tmp_path: Path) -> None:
+    spot = write_dump(tmp_path / "data/spot/daily", rows(1))
+    ours = write_dump(tmp_path / "data/futures/um/daily/klines", rows(1), "ETHUSDT-1m-2024-09.csv")
+    stored = write_dump(tmp_path / "store", rows(1), "0a1b2c")
+    mixed = tmp_path / "mixed"
+    write_dump(mixed, rows(1), "BTCUSD_PERP-1m-2024-09.csv")
+    write_dump(mixed, rows(1), "BTCUSDT_240927-1m-2024-09.csv")
+    (mixed / "BTCUSDT-1m-2024-09.csv").symlink_to(spot)
+    (mixed / "ETHUSDT-1m-2024-09.csv").symlink_to(ours)
+    (mixed / "SOLUSDT-1m-2024-09.csv").symlink_to(stored)
+    found = find_dumps(mixed, 0, EVER_MS)
+    assert sorted(part.symbol for part in found.parts) == ["BTCUSDT_240927", "ETHUSDT", "SOLUSDT"]
+    assert found.other == ["BTCUSDT-1m-2024-09.csv", "BTCUSD_PERP-1m-2024-09.csv"]
 
 
 def test_real_dumps_are_read_fast_and_to_the_last_digit(realdata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -221,13 +302,15 @@ def test_klaggs_own_download_and_its_open_bar(tmp_path: Path, name: str) -> None
         opened = day + at * 60_000
         return replace(kline(open_time=opened), **{"close_time": opened + 59_999, **other})
 
-    file, path = encoder(name), tmp_path / f"BTCUSDT-1m-2024-09.{name}"
     bars = [*(own(at) for at in range(5)), own(5, revision=0, complete=0)]
+    layout = FileLayout(Digits.of(bars))
+    file, path = encoder(name, layout), tmp_path / f"BTCUSDT-1m-2024-09.{name}"
     path.write_bytes(file.page(bars) + file.end())
     (part,) = find_dumps(tmp_path, 0, EVER_MS).parts
     assert [int(row[0]) for row in read(part, EVER_MS)] == [day + at * 60_000 for at in range(5)]
-    file = encoder(name)
+    file = encoder(name, layout)
     path.write_bytes(file.page([*bars[:2], own(2, complete=0)]) + file.end())
     (part,) = find_dumps(tmp_path, 0, EVER_MS).parts
-    with pytest.raises(RecordingError, match="that it is not complete"):
-        read(part, EVER_MS)
+    assert [int(row[0]) for row in read(part, EVER_MS)] == [day, day + 60_000]
+    (bad,) = bad_of(part)
+    assert (bad.open_time, "that it is not complete" in bad.why) == (day + 120_000, True)

@@ -12,7 +12,8 @@ from writers.backfill_parts import (
     Loaded,
     Part,
     in_order,
-    is_other_kind,
+    is_coin_margined,
+    other_kind,
     part_of_file,
     parts_of_range,
     resumed,
@@ -84,17 +85,40 @@ def test_a_file_holds_no_more_than_is_asked_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "other"),
+    ("folder", "kind"),
     [
-        ("data/futures/um/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-09.zip", False),
-        ("BTCUSDT-1m-2024-09.zip", False),
-        ("data/spot/monthly/klines/BTCUSDT/1m/BTCUSDT-1m-2024-09.zip", True),
-        ("data/futures/cm/monthly/klines/BTCUSD_PERP/1m/BTCUSD_PERP-1m-2024-09.zip", True),
-        ("data/futures/um/monthly/markPriceKlines/BTCUSDT/1m/BTCUSDT-1m-2024-09.zip", True),
+        ("data/futures/um/monthly/klines/BTCUSDT/1m", ""),
+        ("", ""),
+        ("data/spot", "of the spot market"),
+        ("data/spot/monthly/klines/BTCUSDT/1m", "of the spot market"),
+        ("Data/Spot/daily", "of the spot market"),
+        ("data/futures/cm", "of the COIN-M futures"),
+        ("data/futures/cm/monthly/klines/BTCUSD_PERP/1m", "of the COIN-M futures"),
+        ("data/option/daily", "of options"),
+        ("data/futures/um/monthly/markPriceKlines/BTCUSDT/1m", "of mark prices"),
+        ("data/futures/um/daily/indexPriceKlines", "of index prices"),
+        ("futures/um/daily/premiumIndexKlines/BTCUSDT", "of the premium index"),
+        ("home/spot/data/futures/um/monthly/klines/BTCUSDT/1m", ""),
+        ("home/um/data/spot/monthly", "of the spot market"),
     ],
 )
-def test_the_archive_has_other_files_of_the_same_names(path: str, other: bool) -> None:
-    assert is_other_kind(PurePath(path)) is other
+def test_the_archive_has_other_files_of_the_same_names(folder: str, kind: str) -> None:
+    assert other_kind(PurePath("/", folder)) == kind
+
+
+@pytest.mark.parametrize(
+    ("symbol", "coin"),
+    [
+        ("BTCUSD_PERP", True),
+        ("ETHUSD_240628", True),
+        ("BTCUSDT_240628", False),
+        ("BTCUSDT", False),
+        ("BTCUSDC_240628", False),
+        ("币安人生USDT", False),
+    ],
+)
+def test_names_of_contracts_that_are_margined_in_coins(symbol: str, coin: bool) -> None:
+    assert is_coin_margined(symbol) is coin
 
 
 def test_rest_asks_by_the_month_and_for_long_bars_by_the_year() -> None:

@@ -17,7 +17,7 @@ from klagg.wire.findings import FindingKind
 from tests.writers.backfillkit import CLOSED_MS, START_MS, minute, official, part_of, rows, write_dump
 from tests.writers.support import stored
 from writers.backfill_parts import HistoryRows, OfficialRow, Part
-from writers.backfill_table import DIFFERENT, Disagreement, HistoryTable, Stored
+from writers.backfill_table import DIFFERENT, REVISED, Disagreement, HistoryTable, Stored
 from writers.kline_table import upsert
 
 pytestmark = pytest.mark.servers
@@ -151,13 +151,16 @@ def test_what_is_replaced_is_noted_among_the_amendments(database: Database, part
     assert noted[0]["became"] == {**noted[1]["became"], "trades": 7, "volume": 2.5, "edge": ""}
     upsert(database, [own(1, epoch=LIVE_EPOCH + 1, complete=0)])
     put(database, part, rows(10))
-    (again, _) = database.query("SELECT * FROM amendments WHERE epoch = 0 ORDER BY open_time")
-    assert again["replaced_epoch"] == LIVE_EPOCH + 1
+    noted = database.query("SELECT * FROM amendments WHERE epoch = 0 ORDER BY open_time, replaced_epoch")
+    assert [each["replaced_epoch"] for each in noted] == [LIVE_EPOCH, LIVE_EPOCH + 1, LIVE_EPOCH]
+    assert {each["why"] for each in noted} == {"healed"}
 
 
 def test_a_later_official_row_corrects_an_earlier_one(database: Database, part: Part) -> None:
     put(database, part, [official(0), official(1, trades=0), official(2)])
-    assert put(database, part, rows(3)) == Stored(rows=3, written=1, known=2)
+    found = put(database, part, rows(3))
+    assert (found.rows, found.written, found.known) == (3, 1, 2)
+    assert [(each.kind, each.open_time) for each in found.disagreements] == [(REVISED, minute(1))]
     assert stored(database) == [kline_of(row) for row in rows(3)]
 
 

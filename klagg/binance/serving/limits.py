@@ -67,8 +67,11 @@ class WeightLimiter:
     limits: Limits
     _addresses: dict[str, _Address] = field(default_factory=dict)
 
-    def charge(self, address: str, weight: int, now_ms: int) -> WeightVerdict:
-        """Charge `weight` to `address` at `now_ms` (real time, ms); whether its request is served."""
+    def charge(self, address: str, weight: int, now_ms: int, *, banned: bool = True) -> WeightVerdict:
+        """Charge `weight` to `address` at `now_ms` (real time, ms); whether its request is served.
+
+        An address that may not be `banned` gets 429 until the minute ends, however often it asks.
+        """
         minute = now_ms // 60_000
         state = self._addresses.get(address)
         if state is None:
@@ -82,7 +85,7 @@ class WeightLimiter:
         if state.used <= self.limits.weight_per_minute:
             return WeightVerdict(200, state.used)
         state.refusals += 1
-        if state.refusals > self.limits.refusals_until_ban:
+        if banned and state.refusals > self.limits.refusals_until_ban:
             state.banned_until_ms = now_ms + min(self.limits.ban_s * 1000 * 2**state.bans, BAN_S_MAX * 1000)
             state.bans += 1
             return self._banned(state, now_ms)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -16,17 +16,17 @@ from auditors.exchange_store import finals_of
 from klagg.cli import locate
 from klagg.cli.audit import rest, summary
 from klagg.cli.backfill.command import words
-from klagg.cli.comparison import values_of_official
-from klagg.cli.grid import check_grid
+from klagg.cli.comparison import RefusedRows, values_of_official
+from klagg.cli.grid import on_grid
 from klagg.cli.replay import newest_of
 from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError
 from klagg.intervals import EVER_MS, MINUTE, Interval, ordered
 from klagg.kline import Kline, Values
-from klagg.recordings import open_klines, open_trades
+from klagg.recordings import KlineRecording, RefusedRow, open_klines, open_trades
 from klagg.settings import Settings, load
 from klagg.wire.findings import FindingKind
-from writers.backfill_dumps import find_dumps
+from writers.backfill_dumps import find_dumps, refuse_other_kind
 from writers.backfill_parts import span_of
 from writers.migrate import require_schema
 
@@ -70,6 +70,8 @@ class OfficialSeries:
     theirs: dict[int, Values]
     from_ms: int = 0
     """Bars that open before it are only used as evidence for later ones."""
+    refused: Mapping[int, str] = field(default_factory=dict)
+    """Why rows of the exchange cannot be klines, by open time (UTC ms): none of `theirs`."""
 
 
 def run(args: argparse.Namespace) -> int:
@@ -88,16 +90,20 @@ def run(args: argparse.Namespace) -> int:
             as_json=args.json,
         )
     counts: Counter[str] = Counter(dict.fromkeys(VERDICTS, 0))
-    source = _Recorded(args.trades) if args.trades else _Stored(args)
+    refused = RefusedRows("audit")
+    source = _Recorded(args.trades, refused) if args.trades else _Stored(args)
+    official = _official(args, from_ms, to_ms, refused) if args.klines else _of_rest(args, from_ms, to_ms, refused)
     try:
-        for series in _official(args, from_ms, to_ms) if args.klines else _of_rest(args, from_ms, to_ms):
+        for series in official:
             _audit(series, source, from_ms, to_ms, counts, as_json=args.json)
     finally:
         source.close()
     if not counts.total():
         raise ConfigError(f"{args.klines or 'the exchange'} holds no klines of what is asked for")
-    print(ujson.dumps({"bars": counts.total(), **{kind.lower(): counts[kind] for kind in VERDICTS}}))
-    return 1 if counts[FindingKind.UNEXPLAINED] else 0
+    verdicts = {kind.lower(): counts[kind] for kind in VERDICTS}
+    of_rows = {"refused": refused.count} if refused.count else {}
+    print(ujson.dumps({"bars": counts.total(), **verdicts, **of_rows}))
+    return 1 if counts[FindingKind.UNEXPLAINED] or refused.count else 0
 
 
 def _audit(
@@ -117,7 +123,8 @@ def _audit(
     minutes: dict[int, Kline] = {}
     for opening in puzzling(interval, ours, theirs):
         minutes |= source.klines(series.symbol, MINUTE, opening, interval.close_time(opening) + 1)
-    for each in Comparison(interval, ours, theirs, minutes=minutes).verdicts(first_ms, last_ms):
+    comparison = Comparison(interval, ours, theirs, minutes=minutes, refused=series.refused)
+    for each in comparison.verdicts(first_ms, last_ms):
         counts[each.kind] += 1
         told = {
             "symbol": series.symbol,
@@ -151,15 +158,16 @@ class _Stored:
 class _Recorded:
     """Our klines as recorded trades give them, by the aggregator's own code."""
 
-    def __init__(self, files: Sequence[str]) -> None:
-        self._files = files
+    def __init__(self, files: Sequence[str], refused: RefusedRows) -> None:
+        self._files, self._refused = files, refused
 
     def klines(self, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> dict[int, Kline]:
-        """The newest versions with open times in [from, to)."""
+        """The newest versions with open times in [from, to). The first reading of the files tells what is refused."""
         recordings = [open_trades(each, symbol, None) for each in self._files]
+        refused, self._refused = self._refused, RefusedRows("audit", quiet=True)
         return {
             kline.open_time: kline
-            for kline in newest_of(recordings, interval, symbol)
+            for kline in newest_of(recordings, interval, symbol, refused)
             if kline.symbol == symbol and from_ms <= kline.open_time < to_ms
         }
 
@@ -173,12 +181,13 @@ def _settings(args: argparse.Namespace) -> Settings:
     return settings if settings.database.url and args.data_dir is None else locate.running_settings(args)
 
 
-def _official(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[OfficialSeries]:
+def _official(args: argparse.Namespace, from_ms: int, to_ms: int, refused: RefusedRows) -> Iterator[OfficialSeries]:
     """The requested klines in the files, one symbol and interval at a time."""
     symbols, intervals = words([each.upper() for each in args.symbols]), ordered(tuple(words(args.intervals)))
     path = Path(args.klines)
     if not path.is_dir():
-        yield from _of_file(path, symbols, intervals)
+        refuse_other_kind(path)
+        yield from _of_file(path, symbols, intervals, refused)
         return
     files: dict[Key, list[Path]] = {}
     for part in find_dumps(path, from_ms, to_ms).parts:
@@ -186,34 +195,47 @@ def _official(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[Of
         if wanted and part.path is not None:
             files.setdefault((part.symbol, part.interval), []).append(part.path)
     for (symbol, interval), paths in files.items():
-        theirs: dict[int, Values] = {}
-        for each in paths:
-            theirs |= _rows_of(each, symbol, interval)
-        if theirs:
-            yield OfficialSeries(symbol, interval, theirs)
+        series = _usable([open_klines(each, symbol, interval.name) for each in paths], symbol, interval, refused)
+        if series.theirs:
+            yield series
 
 
-def _of_rest(args: argparse.Namespace, from_ms: int, to_ms: int) -> Iterator[OfficialSeries]:
+def _usable(files: Sequence[KlineRecording], symbol: str, interval: Interval, refused: RefusedRows) -> OfficialSeries:
+    """The rows of files that can be klines of the interval, without those that a file itself calls neither complete nor
+    official; `refused` gets what can be no kline. ConfigError for a file on another grid."""
+    reasons: dict[int, str] = {}
+
+    def refuse(row: RefusedRow) -> None:
+        refused(row)
+        if row.open_ms is not None:
+            reasons[row.open_ms] = row.reason
+
+    theirs = {
+        row.open_time_ms: values_of_official(row)
+        for each in files
+        for row in on_grid(each, interval, refuse)
+        if row.whole
+    }
+    return OfficialSeries(symbol, interval, theirs, refused=reasons)
+
+
+def _of_rest(args: argparse.Namespace, from_ms: int, to_ms: int, refused: RefusedRows) -> Iterator[OfficialSeries]:
     """The requested klines from the exchange, of bars that are certainly closed."""
     symbols, intervals = words([each.upper() for each in args.symbols]), ordered(tuple(words(args.intervals)))
     since_ms, until_ms = from_ms if args.start else None, to_ms if args.end else None
-    for symbol, interval, first_ms, theirs in rest.official(_settings(args), symbols, intervals, since_ms, until_ms):
+    for symbol, interval, first_ms, theirs in rest.official(
+        _settings(args), symbols, intervals, since_ms, until_ms, refused
+    ):
         yield OfficialSeries(symbol, interval, theirs, first_ms)
 
 
-def _of_file(path: Path, symbols: Sequence[str], intervals: Sequence[Interval]) -> Iterator[OfficialSeries]:
+def _of_file(
+    path: Path, symbols: Sequence[str], intervals: Sequence[Interval], refused: RefusedRows
+) -> Iterator[OfficialSeries]:
     """The klines of one file; a file with several symbols (a capture) needs the options that name them."""
     if not symbols or len(intervals) != 1:
         raise ConfigError(f"{path} is one file: say with --symbols and --intervals whose klines it holds")
     for symbol in symbols:
-        theirs = _rows_of(path, symbol, intervals[0])
-        if theirs:
-            yield OfficialSeries(symbol, intervals[0], theirs)
-
-
-def _rows_of(path: Path, symbol: str, interval: Interval) -> dict[int, Values]:
-    """The values of a file's bars by open time, without those that the file itself calls not complete. ConfigError if
-    they are on another grid."""
-    rows = list(open_klines(path, symbol, interval.name))
-    check_grid(rows, interval, str(path))
-    return {row.open_time_ms: values_of_official(row) for row in rows if row.whole}
+        series = _usable([open_klines(path, symbol, intervals[0].name)], symbol, intervals[0], refused)
+        if series.theirs:
+            yield series

@@ -15,6 +15,7 @@ from klagg.errors import ConfigError, KlaggError
 from klagg.intervals import HOUR_MS, Interval, ordered
 from klagg.kline import Values
 from klagg.process.stats import Stats
+from klagg.recordings import Refuse, RefusedRow
 from klagg.settings import Settings
 from klagg.wire.entries import OFFICIAL_COLUMNS
 from writers.backfill_parts import Failure, OfficialRow, Part
@@ -28,11 +29,18 @@ class NoAnswer(KlaggError):
 
 
 def official(
-    settings: Settings, symbols: Sequence[str], intervals: Sequence[Interval], from_ms: int | None, to_ms: int | None
+    settings: Settings,
+    symbols: Sequence[str],
+    intervals: Sequence[Interval],
+    from_ms: int | None,
+    to_ms: int | None,
+    refuse: Refuse,
 ) -> Iterator[tuple[str, Interval, int, dict[int, Values]]]:
     """The exchange's rows of the symbols (none: all that are carried) and intervals (none: all that it has), by open
     time, in parts of a month or a year: with the open time from which on they are to be compared; the row before it is
     there to prove shifts. Without times the last hour, whose bars are closed for certain.
+
+    `refuse` gets rows that cannot be klines.
 
     ConfigError for unknown symbols; NoAnswer, ExchangeUnavailable or RedisUnavailable if the exchange cannot be asked.
     """
@@ -50,6 +58,9 @@ def official(
     for part, batches in groupby(history.batches(first_ms), key=lambda each: each.part):
         rows: dict[int, Values] = {}
         for each in batches:
+            if isinstance(each, Failure) and each.row:
+                refuse(RefusedRow("REST", 0, each.reason))
+                continue
             if isinstance(each, Failure):
                 raise NoAnswer(each.reason)
             rows.update(map(_values, each.rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from typing import Final
 from klagg.binance.kline_rows import told_by_rest
 from klagg.cli import locate
 from klagg.cli.backfill import rest
-from klagg.cli.backfill.report import Meter, ReportFile, summary, to_json
+from klagg.cli.backfill.report import Meter, ReportFile, bad_rows, summary, to_json
 from klagg.clock import local_ms
 from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError, KlaggError
@@ -23,12 +23,13 @@ from klagg.process.stats import Stats
 from klagg.settings import Settings, load
 from writers.backfill import Totals, from_dumps
 from writers.backfill import load as load_history
-from writers.backfill_dumps import find_dumps
-from writers.backfill_parts import Failure, HistoryRows, Part, in_order, resumed, span_of
+from writers.backfill_dumps import Found, find_dumps
+from writers.backfill_parts import Failure, HistoryRows, Loaded, Part, in_order, resumed, span_of
 from writers.backfill_table import HistoryTable
 from writers.migrate import require_schema
 
 PASSED_OVER_SHOWN: Final = 5
+STANDING_SHOWN: Final = 10
 
 
 class NothingFound(KlaggError):
@@ -53,8 +54,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         description="Loads official klines into the database, from a folder of dumps as at data.binance.vision (or "
         "flat; .csv, .csv.gz, .zip) or over REST. What is loaded is official, not complete: no trade id proves it. "
         "What klagg has computed itself stays: whole bars are never replaced, and where they differ that is said. "
-        "Ended in the middle, the same command goes on where it was. The exit code is 1 if something could not be "
-        "loaded; the rest is.",
+        "Whose klines a file holds is judged by the folders in which it really lies, by its name, and by what its rows "
+        "betray: name a folder of data/futures/um/…/klines, or one above it, and no other market (spot, cm, option) or "
+        "price (markPriceKlines, indexPriceKlines, premiumIndexKlines). Official rows that contradict each other (two "
+        "files, a file and REST, a bar and its shorter ones) are told, and are not official until they agree. Ended in "
+        "the middle, the same command goes on where it was. The exit code is 1 if something could not be loaded or "
+        "official rows contradict each other; the rest is loaded.",
     )
     parser.add_argument(
         "--from", dest="start", metavar="TIME", help="2023, 2023-04, 2023-04-30 or 2023-04-30T12:00, UTC"
@@ -67,6 +72,12 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     parser.add_argument("--dir", metavar="DUMPS", help="the folder of dumps; without it REST is asked")
     parser.add_argument("--report", metavar="FILE", help="append every difference to FILE: .csv, else JSON lines")
     parser.add_argument("--again", action="store_true", help="load also what an earlier run has loaded")
+    parser.add_argument(
+        "--settle",
+        action="store_true",
+        help="the rows of this run are right: they settle contradictions with others, but where others alone have "
+        "trades; mostly with --again",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object instead of sentences")
     locate.add_arguments(parser)
     parser.set_defaults(run=run)
@@ -82,19 +93,23 @@ def run(args: argparse.Namespace) -> int:
     database = Database(settings.database.url, application="klagg-backfill")
     try:
         require_schema(database)
-        table = HistoryTable(database, int(local_ms()) - settings.aggregator.window_minutes * MINUTE_MS)
-        resume = partial(resumed, loaded={} if args.again else table.loaded())
+        settled_ms = int(local_ms()) - settings.aggregator.window_minutes * MINUTE_MS
+        table = HistoryTable(database, settled_ms, settle=args.settle)
+        loaded = {} if args.again else table.loaded()
+        resume = partial(resumed, loaded=loaded)
         if args.dir is not None:
             plan = _plan_dumps(args, intervals, start_ms, end_ms)
-            plan.parts = resume(plan.parts)
+            asked, plan.parts = plan.parts, resume(plan.parts)
             plan.source = from_dumps(plan.parts, int(local_ms()))
         else:
             plan = _plan_rest(args, settings, intervals, start_ms, end_ms)
-            plan.parts = resume(plan.parts)
+            asked, plan.parts = plan.parts, resume(plan.parts)
             plan.source = rest.RestHistory(settings, stats, stopping).batches(plan.parts)
         if not plan.parts:
             plan.notes.append("all of it had been loaded before: --again loads it anew")
         ended = _load(args, table, plan, totals, stats, stopping)
+        if not ended:
+            _look_back(table, plan, asked, loaded, totals)
     finally:
         database.close()
     plan.problems += [failure.reason for failure in totals.failures]
@@ -103,7 +118,34 @@ def run(args: argparse.Namespace) -> int:
     took_s = time.monotonic() - began_s
     told = to_json(totals, plan.problems, plan.notes, took_s) if args.json else None
     print(told or "\n".join(summary(totals, plan.problems, plan.notes, took_s)))
-    return 130 if ended else 1 if plan.problems else 0
+    return 130 if ended else 1 if plan.problems or totals.contradictory else 0
+
+
+def _look_back(
+    table: HistoryTable,
+    plan: Plan,
+    asked: Sequence[Part],
+    loaded: Mapping[tuple[str, str, str], Loaded],
+    totals: Totals,
+) -> None:
+    """Tell the bad rows of this run, those of earlier runs whose bars still lack, and contradictions that stand."""
+    read = {part.key for part in plan.parts}
+    for batch in totals.bad.values():
+        plan.problems.append(bad_rows(batch.part, batch.bad, batch.bad_rows))
+    for part in asked:
+        known = loaded.get(part.key)
+        if part.key in read or not known or not known.bad:
+            continue
+        if known.bad_rows > len(known.bad) or table.lacking(part, [each.open_time for each in known.bad]):
+            plan.problems.append(bad_rows(part, known.bad, known.bad_rows))
+    standing = table.standing({part.symbol for part in asked}, {part.interval.name for part in asked})
+    if standing:
+        shown = ", ".join(f"{each.symbol} {each.interval} {each.bars:,}" for each in standing[:STANDING_SHOWN])
+        more = f" and {len(standing) - STANDING_SHOWN:,} more" if len(standing) > STANDING_SHOWN else ""
+        plan.notes.append(
+            f"bars that sources of the exchange tell differently, and that are not official: {shown}{more} (see the "
+            "view klines_contradicted); load the right file with --again --settle"
+        )
 
 
 def _load(
@@ -157,7 +199,7 @@ def _plan_dumps(args: argparse.Namespace, intervals: Sequence[Interval], start_m
         others = f", though {len(found.parts)} others" if found.parts else ""
         raise NothingFound(
             f"{folder} holds no dumps of what is asked for{others}: their files are named like "
-            "BTCUSDT-1m-2024-09.zip (.csv, .csv.gz)"
+            "BTCUSDT-1m-2024-09.zip (.csv, .csv.gz)" + "".join(f"; {note}" for note in _passed_over(found))
         )
     plan = Plan(in_order(parts))
     for symbol in symbols:
@@ -170,14 +212,21 @@ def _plan_dumps(args: argparse.Namespace, intervals: Sequence[Interval], start_m
             plan.problems.append(said)
         else:
             plan.notes.append(f"{said}: without --dir REST is asked for them")
-    if found.passed_over:
-        shown = ", ".join(found.passed_over[:PASSED_OVER_SHOWN])
-        more = len(found.passed_over) - PASSED_OVER_SHOWN
-        plan.notes.append(
-            f"passed over, because path and name are not those of a dump of the futures' klines: {shown}"
-            + (f" and {more} more" if more > 0 else "")
-        )
+    plan.notes += _passed_over(found)
     return plan
+
+
+def _passed_over(found: Found) -> list[str]:
+    """A sentence for each kind of files that were left."""
+    return [
+        f"{len(names):,} passed over, because {reason}: {', '.join(names[:PASSED_OVER_SHOWN])}"
+        + (f" and {len(names) - PASSED_OVER_SHOWN:,} more" if len(names) > PASSED_OVER_SHOWN else "")
+        for reason, names in (
+            ("they are of another market or price than the trades of the USDⓈ-M futures", found.other),
+            ("their names are not those of dumps of klines", found.unnamed),
+        )
+        if names
+    ]
 
 
 def _plan_rest(

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, TextIO
@@ -20,8 +21,14 @@ from klagg.cli.up.screen import moment
 from klagg.errors import ConfigError
 from klagg.kline import NINE_VALUES
 from writers.backfill import Totals
-from writers.backfill_parts import Failure, HistoryRows, Part
-from writers.backfill_table import Disagreement
+from writers.backfill_parts import BadRow, Failure, HistoryRows, Part
+from writers.backfill_table import CONTRADICTIONS, Disagreement
+
+SERIES_MAX: Final = 20
+"""So many symbols and intervals with contradictions are told."""
+
+BAD_SHOWN: Final = 3
+"""So many bad rows of a file are told."""
 
 PLAIN_S: Final = 10.0
 """How often progress is told where no terminal shows a bar."""
@@ -40,6 +47,8 @@ COLUMNS: Final = (
     "official",
     "source",
     "edge",
+    "own_side",
+    "official_side",
 )
 
 
@@ -101,11 +110,17 @@ def row_of(each: Disagreement) -> dict[str, Any]:
         "official": official,
         "source": each.source,
         "edge": each.edge,
+        "own_side": each.sides[0],
+        "official_side": each.sides[1],
     }
 
 
 def sentence_of(each: Disagreement) -> str:
     """A disagreement for people."""
+    if each.kind in CONTRADICTIONS:
+        said = ", ".join(f"{name} {each.own[name]} against {each.official[name]}" for name in each.fields)
+        sides = " against ".join(each.sides)
+        return f"{each.kind} {each.symbol} {each.interval} {moment(each.open_time)}, {sides}: {said}"
     said = ", ".join(f"{name} {each.own[name]} (official {each.official[name]})" for name in each.fields)
     edge = f"; trades at the edge: {each.edge}" if each.edge else ""
     return f"{each.kind} {each.symbol} {each.interval} {moment(each.open_time)} {each.source}: {said}{edge}"
@@ -161,7 +176,7 @@ class Meter(AbstractContextManager["Meter"]):
         """An item is done with."""
         part = item.part
         left = self._left.get(part.key, 0)
-        step = left
+        step = 0 if isinstance(item, Failure) and item.row else left
         if isinstance(item, HistoryRows) and item.until_ms < part.to_ms:
             step = min(len(item.rows), left)
         self._left[part.key] = left - step
@@ -188,6 +203,7 @@ def summary(totals: Totals, problems: Sequence[str], notes: Sequence[str], took_
     lines = [
         f"{totals.rows:,} official rows in {took_s:.1f} s{rate}: {totals.written:,} written, "
         f"{totals.known:,} were there already, {totals.own:,} stand back behind klagg's own bars"
+        + (f", {totals.refused:,} contradict official rows that stay" if totals.refused else "")
     ]
     if totals.healed:
         lines.append(f"{totals.healed:,} of the written ones replace incomplete bars of klagg's own")
@@ -204,22 +220,69 @@ def summary(totals: Totals, problems: Sequence[str], notes: Sequence[str], took_
             lines.append(f"  … and {more:,} more: --report FILE writes all of them")
     elif totals.own:
         lines.append("no whole bar of klagg's own differs from its official row")
+    lines += _contradictions(totals)
     lines += [f"note: {note}" for note in notes]
     if problems:
-        lines.append(f"{len(problems)} could not be loaded:")
+        lines.append(f"{len(problems)} could not be loaded, or not wholly:")
         lines += [f"  {problem}" for problem in problems]
     return lines
 
 
+def _contradictions(totals: Totals) -> list[str]:
+    """What official rows say against each other, by symbol and interval, and the first bars."""
+    if not totals.contradictions:
+        return []
+    count = totals.contradictions.total()
+    lines = [
+        f"the exchange contradicts itself in {count:,} cases (CONTRADICTED: two sources of one bar; FOLD: a bar and "
+        "its shorter ones; REVISED: a source says otherwise than before; SETTLED: by --settle). Trades that were seen "
+        "stay; contradicted bars are not official until the sources agree, or until --settle says which is right; "
+        "both sides are in the table amendments"
+    ]
+    series = sorted(totals.contradictions.items())
+    lines += [f"  {symbol} {interval} {kind}: {bars:,}" for (symbol, interval, kind), bars in series[:SERIES_MAX]]
+    if len(series) > SERIES_MAX:
+        lines.append(f"  … and {len(series) - SERIES_MAX:,} more symbols and intervals")
+    lines += [f"  {sentence_of(each)}" for each in totals.contradicted]
+    if count > len(totals.contradicted):
+        lines.append(f"  … and {count - len(totals.contradicted):,} more: --report FILE writes all of them")
+    return lines
+
+
+def bad_rows(part: Part, bad: Sequence[BadRow], count: int) -> str:
+    """What is said of a part with rows that cannot be klines: which they are, and what to do."""
+    lines = "; ".join(
+        f"line or item {each.line}: {each.why}" if part.path else f"{moment(each.open_time)}: {each.why}"
+        for each in bad[:BAD_SHOWN]
+    )
+    more = f"; and {count - BAD_SHOWN:,} more" if count > BAD_SHOWN else ""
+    first, last = bad[0].open_time, part.interval.close_time(max(each.open_time for each in bad)) + 1
+    since, until = (datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%dT%H:%M") for at in (first, last))
+    asked = f"klagg backfill --symbols {part.symbol} --intervals {part.interval.name} --from {since} --to {until}"
+    todo = f"Get the file anew, which is then read by itself, or ask REST: {asked}"
+    return (
+        f"{part.path or f'{part.symbol} {part.interval.name} {part.name}'}: {count:,} of its rows cannot be klines and "
+        f"{'is' if count == 1 else 'are'} left out ({lines}{more}); its other rows are loaded. "
+        f"{todo if part.path else f'Ask again later: {asked} --again'}"
+    )
+
+
 def to_json(totals: Totals, problems: Sequence[str], notes: Sequence[str], took_s: float) -> str:
     """The same for programs: one JSON object."""
-    counters = ("rows", "written", "healed", "known", "own", "incomplete", "different", "gaps")
+    counters = ("rows", "written", "healed", "known", "refused", "own", "incomplete", "different", "gaps")
     return ujson.dumps(
         {
             **{name: getattr(totals, name) for name in counters},
             "took_s": round(took_s, 3),
             "rows_per_s": int(totals.rows / took_s) if took_s else 0,
             "examples": [row_of(each) for each in totals.examples],
+            "contradictions": totals.contradictions.total(),
+            "contradictions_by_series": {
+                f"{symbol} {interval} {kind}": bars
+                for (symbol, interval, kind), bars in sorted(totals.contradictions.items())[:SERIES_MAX]
+            },
+            "contradicted": [row_of(each) for each in totals.contradicted],
+            "bad_rows": sum(each.bad_rows for each in totals.bad.values()),
             "notes": list(notes),
             "problems": list(problems),
         },

@@ -13,7 +13,7 @@ from typing import Any, Final
 from ingest.repair_pages import SURE_MS
 from klagg import __version__
 from klagg.backoff import Backoff
-from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, klines_of
+from klagg.binance.kline_rows import KLINES_PATH, KlineAnswer, KlineRow, Malformed, klines_of
 from klagg.binance.limits import klines_weight
 from klagg.binance.payloads import listings_of
 from klagg.binance.rest_client import ExchangeRest
@@ -23,7 +23,16 @@ from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable, Klag
 from klagg.intervals import Interval
 from klagg.process.stats import Stats
 from klagg.settings import Settings
-from writers.backfill_parts import Failure, HistoryRows, OfficialRow, Part, in_order, parts_of_range
+from writers.backfill_parts import (
+    BAD_KEPT_MAX,
+    BadRow,
+    Failure,
+    HistoryRows,
+    OfficialRow,
+    Part,
+    in_order,
+    parts_of_range,
+)
 
 PAGE_ROWS: Final = 499
 """The most rows of a page that weighs 2: no other page has more rows for its weight."""
@@ -93,27 +102,36 @@ class RestHistory:
                         continue
                     for item in self._part(runner, rest, part):
                         yield item
-                        if isinstance(item, Failure):
+                        if isinstance(item, Failure) and not item.row:
                             refused.add(part.symbol)
             finally:
                 runner.run(stack.aclose())
 
     def _part(self, runner: asyncio.Runner, rest: ExchangeRest, part: Part) -> Iterator[HistoryRows | Failure]:
         bars, next_ms = part.interval, max(part.start_ms, part.from_ms)
+        left_out: list[BadRow] = []
+        left_rows = 0
         while next_ms < part.to_ms:
             limit = min(PAGE_ROWS, bars.bucket_of(part.to_ms - 1) - bars.bucket_of(next_ms - 1))
-            rows: list[KlineRow] = []
+            found = KlineAnswer([], [])
             if limit:
                 try:
-                    rows = klines_of(runner.run(self._ask(rest, part, next_ms, limit)), bars, next_ms, limit)
+                    found = klines_of(runner.run(self._ask(rest, part, next_ms, limit)), bars, next_ms, limit)
                 except (ExchangeRefused, Malformed) as bad:
                     yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {bad}")
                     return
-            if rows and rows[-1][0] >= part.to_ms:
+            last_ms, asked_ms = found.last_ms, next_ms
+            if last_ms is not None and last_ms >= part.to_ms:
                 yield Failure(part, f"{part.symbol} {bars.name} {part.name}: the answer goes beyond what was asked")
                 return
-            next_ms = bars.close_time(rows[-1][0]) + 1 if len(rows) == limit > 0 else part.to_ms
-            yield HistoryRows(part, [_official(row, bars) for row in rows], next_ms)
+            left_rows += len(found.refused)
+            for each in found.refused:
+                if len(left_out) < BAD_KEPT_MAX:
+                    left_out.append(BadRow(0, asked_ms if each.open_ms is None else each.open_ms, each.reason))
+                said = f"the row of open time {each.open_ms} is refused: {each.reason}"
+                yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {said}", row=True)
+            next_ms = bars.close_time(last_ms) + 1 if last_ms is not None and found.count == limit else part.to_ms
+            yield HistoryRows(part, [_official(row, bars) for row in found.rows], next_ms, tuple(left_out), left_rows)
 
     async def _ask(self, rest: ExchangeRest, part: Part, from_ms: int, limit: int) -> Any:
         """One page; temporary errors are retried, and the gate keeps the pauses that the exchange demands."""

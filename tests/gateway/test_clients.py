@@ -1,0 +1,113 @@
+"""Unmodified clients against a gateway on a real Redis: history and live bars. README's snippet runs as it is printed.
+
+`tests/endtoend/test_clients.py` compares ccxt and python-binance with the table of a whole pipeline.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.gateway.kit import FINAL, Client, Teller, at, info_of, keep_info, row_of, running
+from tests.kit import eventually_async as eventually
+
+pytestmark = pytest.mark.servers
+
+README = Path(__file__).parents[2] / "README.md"
+BTC = ("BTCUSDT", "1m")
+SERIES = {"symbol": "BTCUSDT", "interval": "1m"}
+
+
+def tell(teller: Teller) -> None:
+    """A closed bar and an open one."""
+    teller.tell({BTC: {"open_time": at(0), **FINAL}})
+    teller.tell({BTC: {"open_time": at(1)}}, time_ms=at(1) + 1000)
+
+
+def snippet(client: Client) -> str:
+    """README's snippet for ccxt with the address of this gateway."""
+    (code,) = re.findall(r"```python\n(import ccxt\.pro.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    assert code.count("127.0.0.1:8470") == 1
+    return str(code).replace("127.0.0.1:8470", client.gateway.server.address)
+
+
+async def test_readmes_snippet_redirects_rest_and_websocket(redis_url: str, teller: Teller) -> None:
+    pytest.importorskip("ccxt.pro", reason="ccxt is not installed here")
+    tell(teller)
+    assets = {"baseAsset": "BTC", "quoteAsset": "USDT", "marginAsset": "USDT", "contractType": "PERPETUAL"}
+    keep_info(teller.streams, info_of(row_of("BTCUSDT", pair="BTCUSDT", **assets)), ["BTCUSDT"])
+    async with running(redis_url, info=()) as client:
+        await eventually(lambda: client.gateway.market.info)
+        names: dict[str, Any] = {}
+        exec(compile(snippet(client), "README.md", "exec"), names)
+        exchange = names["exchange"]
+        try:
+            rows = await exchange.fetch_ohlcv("BTC/USDT:USDT", "1m")
+            assert [row[0] for row in rows] == [at(0), at(1)]
+            assert rows[0][1:] == [64100.1, 64120.0, 64090.9, 64111.1, 12.345]
+            watching = asyncio.create_task(exchange.watch_ohlcv("BTC/USDT:USDT", "1m"))
+            await eventually(lambda: client.gateway.hub.clients)
+
+            async def tell_until_heard() -> None:
+                number = 0
+                while not watching.done():
+                    number += 1
+                    teller.tell({BTC: {"open_time": at(1), "trades": number}}, time_ms=at(1) + 2000)
+                    await asyncio.wait([watching], timeout=0.1)
+
+            await asyncio.wait_for(tell_until_heard(), 30)
+            assert watching.result()[-1][0] == at(1)
+            hosts = {urlsplit(url).netloc for name, url in exchange.urls["api"].items() if name.startswith("fapi")}
+            assert hosts == {client.gateway.server.address}
+        finally:
+            await exchange.close()
+
+
+async def test_the_official_sdk_gets_klines(redis_url: str, teller: Teller) -> None:
+    name = "binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures"
+    sdk = pytest.importorskip(name, reason="the official SDK is not installed here")
+    tell(teller)
+    async with running(redis_url) as client:
+        config = sdk.ConfigurationRestAPI(api_key="", api_secret="", base_path=client.url)
+        rest = sdk.DerivativesTradingUsdsFutures(config_rest_api=config).rest_api
+
+        def ask() -> tuple[Any, Any]:
+            rows = rest.kline_candlestick_data(symbol="BTCUSDT", interval="1m", limit=2).data()
+            return rows, rest.check_server_time().data().server_time
+
+        rows, server_ms = await asyncio.to_thread(ask)
+        assert [int(row[0]) for row in rows] == [at(0), at(1)]
+        assert rows[0][4] == "64111.10"
+        assert server_ms >= at(1)
+
+
+async def test_unicorn_hears_live_bars(redis_url: str, teller: Teller) -> None:
+    unicorn = pytest.importorskip("unicorn_binance_websocket_api", reason="unicorn is not installed here")
+    tell(teller)
+    async with running(redis_url) as client:
+
+        def listen() -> Any:
+            manager = unicorn.BinanceWebSocketApiManager(
+                exchange="binance.com-futures",
+                websocket_base_uri=f"ws://{client.gateway.server.address}/",
+                warn_on_update=False,
+                disable_colorama=True,
+            )
+            try:
+                manager.create_stream(["kline_1m"], ["btcusdt"])
+                while True:
+                    text = manager.pop_stream_data_from_stream_buffer()
+                    if text and "data" in (found := json.loads(text)):
+                        return found["data"]
+            finally:
+                manager.stop_manager()
+
+        event = await asyncio.wait_for(asyncio.to_thread(listen), 60)
+        assert (event["e"], event["k"]["s"], event["k"]["t"]) == ("kline", "BTCUSDT", at(1))
+        await eventually(lambda: not client.gateway.hub.clients)
