@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from klagg.arrays import INT64_MAX
+from klagg.binance.ascending import ascending_places
 from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, RefusedRow, klines_of
 from klagg.binance.limits import AGG_TRADES_ROWS_MAX, AGG_TRADES_WEIGHT, KLINES_ROWS_MAX, klines_weight
 from klagg.errors import KlaggError
@@ -274,9 +275,11 @@ def trades_of(answer: Any, symbol: str, from_id: int, rows_max: int) -> TradeAns
     rows: list[TradeRow] = []
     refused: list[tuple[str, int, int | None]] = []
     least, newest = from_id, NO_ROW
-    for row in answer:
-        trade_id = row.get("a") if isinstance(row, dict) else None
-        if not isinstance(trade_id, int) or not least <= trade_id <= INT64_MAX:
+    found_ids = [_id_of(row, from_id) for row in answer]
+    ascending = ascending_places(found_ids)
+    for place, row in enumerate(answer):
+        trade_id = found_ids[place] if place in ascending else None
+        if trade_id is None:
             refused.append((f"{str(row)[:200]}: it is malformed or out of order", least, None))
             continue
         least, newest = trade_id + 1, trade_id
@@ -293,6 +296,12 @@ def trades_of(answer: Any, symbol: str, from_id: int, rows_max: int) -> TradeAns
         behind = ids[bisect_left(ids, low)] - 1 if low <= (ids[-1] if ids else 0) else INT64_MAX
         between.append(RefusedTrade(said, (trade_id, trade_id) if trade_id is not None else (low, behind)))
     return TradeAnswer(rows, between, newest)
+
+
+def _id_of(row: Any, from_id: int) -> int | None:
+    """The id of a row that has one, not below `from_id`; else None."""
+    trade_id = row.get("a") if isinstance(row, dict) else None
+    return trade_id if isinstance(trade_id, int) and from_id <= trade_id <= INT64_MAX else None
 
 
 def _trade_of(row: dict[str, Any], symbol: str) -> TradeRow | str:

@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from klagg.arrays import INT64_MAX
+from klagg.binance.ascending import ascending_places
 from klagg.decimals import checked
 from klagg.errors import BadDecimal, KlaggError
 from klagg.intervals import MINUTE, Interval
@@ -76,13 +77,13 @@ def klines_of(answer: Any, bars: Interval, from_ms: int, rows_max: int) -> Kline
     if not isinstance(answer, list) or len(answer) > rows_max:
         raise Malformed(f"klines: not a list of at most {rows_max} rows: {str(answer)[:100]}")
     found = KlineAnswer([], [])
-    least = from_ms
+    opens = [_open_of(row, bars, from_ms) for row in answer]
+    ascending = ascending_places(opens)
     for place, row in enumerate(answer):
-        open_ms, reason = _open_of(row, bars, least), ""
+        open_ms = opens[place] if place in ascending else None
         if open_ms is None:
             reason = f"a {bars.name} row is malformed or out of order: {str(row)[:200]}"
         else:
-            least = open_ms + 1
             reason = _problem(row, bars)
         if reason:
             found.refused.append(RefusedRow(place, open_ms, reason))

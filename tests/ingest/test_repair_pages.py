@@ -130,6 +130,7 @@ def test_trades_behind_the_range_stay_out() -> None:
         trade(7, m=1),
         trade(7, l=2**63),
         trade(4),
+        trade(10**9),
     ],
 )
 def test_a_row_that_cannot_be_a_trade_costs_itself_alone(row: Any) -> None:
@@ -301,6 +302,7 @@ def test_when_a_request_is_closed() -> None:
         kline(T + 2 * MINUTE_MS, _3="1.3"),
         kline(T + 2 * MINUTE_MS, _0=True),
         kline(T - MINUTE_MS),
+        kline(T + 10**6 * MINUTE_MS),
     ],
 )
 def test_a_row_that_cannot_be_a_kline_costs_itself_alone(row: Any) -> None:
