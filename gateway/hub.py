@@ -29,6 +29,7 @@ def _ignore(_: str) -> None:
 class Client:
     """One WebSocket. `dismiss` starts to disconnect it with a reason, and returns at once.
 
+    A `private` one came by the route of account data: it is answered, and no stream is sent to it.
     `waiting` holds frames in the order of sending: by stream name the newest state of a bar in progress (with its open
     time), by number finals and answers.
     """
@@ -40,6 +41,7 @@ class Client:
     finals_bytes: int = 0
     number: int = 0
     dismissed: bool = False
+    private: bool = False
 
     def put_live(self, name: str, open_time: int, frame: bytes) -> None:
         """Queue a state of a bar in progress: it replaces a waiting state of the stream, unless that is of a later

@@ -1,4 +1,8 @@
-"""WebSocket as on Binance: `/ws/<stream>`, `/stream?streams=…`, the same under `/market`, and the control messages."""
+"""WebSocket as on Binance: `/ws/<stream>`, `/stream?streams=…`, the same under `/market`, and the control messages.
+
+Under `/private` a connection is accepted and stays silent: klagg has no account data, and both official SDKs open all
+three routes at every connect.
+"""
 
 from __future__ import annotations
 
@@ -31,6 +35,9 @@ SEND_BUFFER_BYTES: Final = 128 * 1024
 PREFIXES: Final = ("", "/market", "/public")
 """Path prefixes of `/ws` and `/stream`: klagg sends klines on all of them, so that any client's path works."""
 
+PRIVATE: Final = "/private"
+"""The prefix of account data (Binance USDⓈ-M docs, "Websocket Market Streams", routed endpoints)."""
+
 _ENDED = {WSMsgType.CLOSE, WSMsgType.CLOSING, WSMsgType.CLOSED, WSMsgType.ERROR}
 
 
@@ -47,7 +54,7 @@ class WebSocketServer:
 
     def routes(self) -> list[web.RouteDef]:
         """The routes of all WebSocket paths."""
-        paths = [f"{prefix}{path}" for prefix in PREFIXES for path in ("/ws", "/ws/{names:.*}", "/stream")]
+        paths = [f"{prefix}{path}" for prefix in (*PREFIXES, PRIVATE) for path in ("/ws", "/ws/{names:.*}", "/stream")]
         return [web.get(path, self.serve) for path in paths]
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -73,7 +80,7 @@ class WebSocketServer:
         # Frames go straight to the transport, many in one write. aiohttp's own pings and closing frames go there too;
         # both write whole frames on one event loop, so that neither cuts into the other.
         subscriptions = Subscriptions(is_combined, self.config.streams_per_connection, text_ids=True)
-        client = Client(request.transport, subscriptions)
+        client = Client(request.transport, subscriptions, private=request.path.startswith(PRIVATE))
         client.dismiss = lambda reason: self._dismiss(socket, client, reason)
         self._open.add(socket)
         self.hub.attach(client)
@@ -116,7 +123,7 @@ class WebSocketServer:
 
     def _listen(self, client: Client, names: list[str]) -> None:
         """Subscribe, and send the current state of each bar: the next change of a quiet symbol may be a minute away."""
-        for name, stream in self.hub.listen(client, names):
+        for name, stream in self.hub.listen(client, [] if client.private else names):
             bar = self.market.newest(stream.symbol, stream.interval)
             if bar is not None and not bar.closed:
                 self.hub.queue_current(client, name, stream.kind, Change(stream.symbol, stream.interval, bar, None))

@@ -34,6 +34,21 @@ async def test_streams_tell_every_change_raw_and_combined(redis_url: str, teller
         assert (await raw.receive_json(timeout=30))["k"]["revision"] == 2
 
 
+@pytest.mark.parametrize("path", ["/private/ws", "/private/ws/aListenKey", "/private/stream?streams="])
+async def test_the_route_of_account_data_is_open_and_silent(redis_url: str, teller: Teller, path: str) -> None:
+    """Both official SDKs open it at every connect, and npm's ends the process if it cannot."""
+    teller.tell({BTC: {"trades": 1}})
+    async with running(redis_url) as client, client.socket(path) as private, client.socket("/ws") as market:
+        for socket in (private, market):
+            await socket.send_json({"method": "SUBSCRIBE", "params": ["btcusdt@kline_1m"], "id": 1})
+            assert await socket.receive_json(timeout=30) == {"result": None, "id": 1}
+        assert (await market.receive_json(timeout=30))["s"] == "BTCUSDT"
+        teller.tell({BTC: {"trades": 2}})
+        assert (await market.receive_json(timeout=30))["k"]["n"] == 2
+        await private.send_json({"method": "LIST_SUBSCRIPTIONS", "id": 2})
+        assert (await private.receive_json(timeout=30))["id"] == 2, "what came first is the answer"
+
+
 async def test_control_messages(redis_url: str, teller: Teller) -> None:
     teller.tell({BTC: {}})
     async with running(redis_url) as client, client.socket("/ws") as socket:
