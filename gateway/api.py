@@ -61,6 +61,9 @@ class Api:
     report: Callable[[], StatusReport] = lambda: StatusReport([], [])
     """What the heartbeats of the latest survey say."""
 
+    unserved: Mapping[str, int] = field(default_factory=dict)
+    """Subscriptions to streams that klagg does not make, by name."""
+
     _endpoints: Mapping[str, ApiEndpoint] = field(init=False)
     downloads: Downloads = field(init=False)
 
@@ -188,6 +191,7 @@ class Api:
             "ok": report.ok and not stale_ms,
             "streams": survey.lengths,
             "clients": len(self.hub.clients),
+            "unserved": self.unserved,
         }
 
     def _shard(self, number: int, now_ms: float, survey: Survey) -> dict[str, object]:

@@ -246,6 +246,7 @@ def _schemas_of_state() -> dict[str, Schema]:
                 "ok": BOOLEAN,
                 "streams": {"type": "object", "additionalProperties": INTEGER},
                 "clients": INTEGER,
+                "unserved": {"type": "object", "additionalProperties": INTEGER},
             }
         ),
     }

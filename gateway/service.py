@@ -27,6 +27,7 @@ from gateway.server import Server
 from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, survey
 from gateway.udf import Udf
+from gateway.unserved import UnservedStreams
 from gateway.ws import WebSocketServer
 from klagg.clock import local_ms, steady_ms
 from klagg.drivers.redis_streams import AsyncStreams, Streams
@@ -78,7 +79,9 @@ class GatewayService:
         )
         self.store = self._store()
         context.position = self._position
-        self.sockets = WebSocketServer(self.hub, self.market, config, context.stats)
+        self.unserved = UnservedStreams(self.market.intervals)
+        context.stats.add("subscriptions_unserved", 0)  # Prometheus sees growth only in what it saw before
+        self.sockets = WebSocketServer(self.hub, self.market, config, context.stats, context.log, self.unserved)
         history = History(self.market, self.store)
         fapi = Fapi(self.market, history, context.stats, config.weight_per_minute, self._client_of)
         api = Api(
@@ -93,6 +96,7 @@ class GatewayService:
             client_of=self._client_of,
             expected=self.expected,
             report=lambda: self.report,
+            unserved=self.unserved.counts,
         )
         udf = Udf(self.market, history, context.stats)
         self._downloads = api.downloads

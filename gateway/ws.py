@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from dataclasses import dataclass, field
+from logging import Logger
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Final
 from urllib.parse import unquote
@@ -18,6 +19,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from gateway.hub import Client, Hub
 from gateway.live import Change
 from gateway.market import MarketState
+from gateway.unserved import UnservedStreams
 from klagg.binance.serving.limits import MessageLimiter
 from klagg.binance.serving.subscriptions import Subscriptions, TooManyStreamsError, answer
 from klagg.process.stats import Stats
@@ -49,6 +51,8 @@ class WebSocketServer:
     market: MarketState
     config: Gateway
     stats: Stats
+    log: Logger
+    unserved: UnservedStreams
     _open: set[web.WebSocketResponse] = field(default_factory=set)
     _ending: set[asyncio.Task[None]] = field(default_factory=set)
 
@@ -123,7 +127,14 @@ class WebSocketServer:
 
     def _listen(self, client: Client, names: list[str]) -> None:
         """Subscribe, and send the current state of each bar: the next change of a quiet symbol may be a minute away."""
-        for name, stream in self.hub.listen(client, [] if client.private else names):
+        if client.private:
+            return
+        count, new = self.unserved.note(names)
+        if count:
+            self.stats.add("subscriptions_unserved", count)
+        for name in new:
+            self.log.warning("a client subscribed to %r, which klagg does not make: it gets nothing", name)
+        for name, stream in self.hub.listen(client, names):
             bar = self.market.newest(stream.symbol, stream.interval)
             if bar is not None and not bar.closed:
                 self.hub.queue_current(client, name, stream.kind, Change(stream.symbol, stream.interval, bar, None))

@@ -133,6 +133,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_gateway_requests_unready_total": "Requests refused because the first full picture was not there yet.",
     "klagg_gateway_sequence_gaps_total": "Missing entries of `live`, after which a shard is loaded again.",
     "klagg_gateway_stale_seconds": "Since when a stream has not moved on, by stream.",
+    "klagg_gateway_subscriptions_unserved_total": "Subscriptions of clients to streams that klagg does not make.",
     "klagg_gateway_streams": "Streams that clients are subscribed to.",
     "klagg_gateway_surveys_failed_total": "Looks at processes and streams that failed.",
     "klagg_gateway_timeouts": "Reads without an entry, by stream.",

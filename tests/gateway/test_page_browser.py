@@ -302,6 +302,22 @@ async def test_the_pipeline_page_gives_its_verdict(
             assert troubles == []
 
 
+async def test_the_page_names_streams_that_klagg_does_not_make(
+    redis_url: str, teller: Teller, browser: Browser
+) -> None:
+    teller.tell({BTC: {}})
+    async with (
+        running(redis_url, stale_ms=60_000, pull_timeout_ms=60_000) as client,
+        client.socket("/stream?streams=btcusdt@bookTicker/btcusdt@kline_1m"),
+        visiting(browser, f"{client.url}/#/pipeline") as (page, troubles),
+    ):
+        await expect(page.locator("#view-pipeline")).to_contain_text("Asked for and not made by klagg")
+        await expect(page.locator("#view-pipeline")).to_contain_text("btcusdt@bookTicker")
+        await expect(page.locator("#view-pipeline")).not_to_contain_text("btcusdt@kline_1m")
+        assert (await client.get("/api/status"))["unserved"] == {"btcusdt@bookTicker": 1}
+        assert troubles == []
+
+
 async def test_the_headline_says_first_that_no_market_data_come(
     redis_url: str, teller: Teller, streams: Streams, browser: Browser
 ) -> None:

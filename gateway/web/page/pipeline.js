@@ -88,6 +88,7 @@ export class Pipeline {
       section("Gaps", this.#gaps ? gapTable(this.#gaps) : quiet(this.#why || "Loading …")),
       section("Findings", this.#findings ? findingTable(this.#findings) : quiet(this.#why || "Loading …")),
       section("Streams in Redis", streamTable(status)),
+      ...(Object.keys(status.unserved ?? {}).length ? [section("Asked for and not made by klagg", unservedTable(status))] : []),
       make("p", { class: "quiet end", text: `klagg ${status.version} · exchange time ${status.time ? clock(status.time) : "unknown"} UTC` }),
     ];
   }
@@ -166,6 +167,10 @@ function stateOf(finding) {
   if (finding.closed_at) return `closed ${utc(finding.closed_at)}${finding.closed_by ? `: ${finding.closed_by}` : ""}`;
   return finding.standing ? "open" : "";
 }
+
+const unservedTable = (status) => tableOf(
+  ["Stream", "Subscriptions"], Object.entries(status.unserved).map(([name, times]) => ({ kind: "warn", cells: [name, whole(times)] })), "",
+);
 
 const streamTable = (status) => tableOf(
   ["Stream", "Entries"], Object.entries(status.streams).map(([name, length]) => ({ kind: "", cells: [name, whole(length)] })),
