@@ -16,11 +16,12 @@ def ascending_places(keys: Sequence[int | None]) -> set[int]:
     turned = _longest([None if key is None else -key for key in reversed(keys)])
     backward = [len(keys) - 1 - place for place in reversed(turned)]
 
-    def span(places: list[int]) -> int:
-        chosen = [key for place in places if (key := keys[place]) is not None]
-        return chosen[-1] - chosen[0] if chosen else 0
+    return set(backward if _span(keys, backward) < _span(keys, forward) else forward)
 
-    return set(min([forward, backward], key=span))
+
+def _span(keys: Sequence[int | None], places: Sequence[int]) -> int:
+    chosen = [key for place in places if (key := keys[place]) is not None]
+    return chosen[-1] - chosen[0] if chosen else 0
 
 
 def _longest(keys: Sequence[int | None]) -> list[int]:
