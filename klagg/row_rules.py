@@ -5,10 +5,12 @@ A kline holds what its own trades can add up to:
 1. 0 < low ≤ open, close ≤ high.
 2. It has trades exactly if it has volume. Without trades it is flat: its four prices are one, and every sum is 0.
 3. Takers bought no more than was traded, in the base and in the quote asset.
-4. low × volume ≤ quote volume ≤ high × volume, and the same for the takers' part. A rounding unit is allowed: one of
-   the last place that the sum, or the product of price and volume, is written with. A sum of more than 15 digits may
-   have been added up in floats by whoever wrote the file, and is held to 12 digits (`FLOAT_SUM_DIGITS`).
-5. It opens and closes on the grid of its interval.
+4. low × volume ≤ quote volume ≤ high × volume, and the same for what takers bought and for what they sold (the rest).
+   A rounding unit is allowed: one of the last place that the sum, or the product of price and volume, is written with.
+   A sum of more than 15 digits may have been added up in floats by whoever wrote the file, and is held to 12 digits
+   (`FLOAT_SUM_DIGITS`).
+5. One trade has one price, and takers bought all of it or nothing.
+6. It opens and closes on the grid of its interval.
 
 A trade has an id, a time, a maker flag, fill ids in order, a price and a quantity above 0. Binance also writes rows
 that count in no kline and keep the ids contiguous: those of quantity 0, among them the placeholder of an aggTrade that
@@ -93,7 +95,7 @@ def kline_problem(
 
 
 def possible_klines(columns: Mapping[str, Column], trades: Ints) -> Bools:
-    """Which rows of N (boolean [n]) can be klines by the rules 1 to 4. `columns` holds all eight decimals by name."""
+    """Which rows of N (boolean [n]) can be klines by the rules 1 to 5. `columns` holds all eight decimals by name."""
     good = _surely_klines(columns, trades) if _fit(columns) else np.zeros(len(trades), np.bool_)
     for row in np.flatnonzero(~good).tolist():
         parts = {name: (int(columns[name][0][row]), int(columns[name][1][row])) for name in DECIMAL_FIELDS}
@@ -110,7 +112,7 @@ def _parted(text: str) -> tuple[int, int]:
 
 
 def _broken_clause(parts: Mapping[str, tuple[int, int]], trades: int | None) -> str:
-    """The first of the rules 1 to 4 that a row breaks, as a sentence with the names of the values in it; or empty.
+    """The first of the rules 1 to 5 that a row breaks, as a sentence with the names of the values in it; or empty.
 
     `parts` are the decimals as (mantissa, decimals): this is the definition, in integers of any size.
     """
@@ -134,7 +136,41 @@ def _broken_clause(parts: Mapping[str, tuple[int, int]], trades: int | None) -> 
                 f"{quote.replace('_', ' ')} {{{quote}}} is not low {{low}} to high {{high}} times "
                 f"{base.replace('_', ' ')} {{{base}}}"
             )
+    if all(name in parts for name in (*SIDES[0], *SIDES[1])) and not _is_rest((low, high, scale), parts):
+        return (
+            "what takers sold, volume {volume} less {taker_buy_volume} and quote volume {quote_volume} less "
+            "{taker_buy_quote_volume}, is at no price from low {low} to high {high}"
+        )
+    if trades == 1:
+        if high != low:
+            return "there is one trade, and high {high} is not low {low}"
+        taken = parts.get("taker_buy_volume", (0, 0))
+        if taken[0] != 0 and _is_above(parts["volume"], taken):
+            return "there is one trade, and takers bought {taker_buy_volume} of {volume}"
     return ""
+
+
+def _is_rest(prices: tuple[int, int, int], parts: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether what takers sold is a sum as `_is_sum` has it; both sums that it is the difference of may be rounded."""
+    low, high, price_scale = prices
+    (base, base_scale), (quote, quote_scale) = (
+        _difference(parts[whole], parts[part]) for whole, part in zip(*SIDES, strict=True)
+    )
+    product_scale = price_scale + base_scale
+    scale = max(product_scale, quote_scale)
+    least, most = (price * base * _ten(scale - product_scale) for price in (low, high))
+    found = quote * _ten(scale - quote_scale)
+    sums = [parts[name] for side in SIDES for name in side]
+    slack = 2 * _ten(scale - min(price_scale + min(each[1] for each in sums[::2]), *(each[1] for each in sums[1::2])))
+    if max(each[0] for each in sums) >= EXACT_MAX:
+        whole_quote, whole_scale = parts[SIDES[0][1]]
+        slack += 2 * (whole_quote * _ten(scale - whole_scale) // 10**FLOAT_SUM_DIGITS + 1)
+    return least - slack <= found <= most + slack
+
+
+def _difference(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    scale = max(one[1], other[1])
+    return one[0] * _ten(scale - one[1]) - other[0] * _ten(scale - other[1]), scale
 
 
 def _ten(power: int) -> int:
@@ -195,9 +231,12 @@ def _surely_klines(columns: Mapping[str, Column], trades: Ints) -> Bools:
         good &= (low <= at[name]) & (at[name] <= high)
     for part, whole in zip(SIDES[1], SIDES[0], strict=True):
         good &= at[part] <= at[whole]
-    for base, quote in SIDES:
-        volume, found = at[base] * 10 ** (scale - price_scale - base_scale), at[quote] * 10 ** (scale - quote_scale)
-        good &= (low * volume <= found) & (found <= high * volume)
+    sums = [(at[base], at[quote]) for base, quote in SIDES]
+    (volume, quote_volume), (bought, quote_bought) = sums
+    for amount, paid in (*sums, (volume - bought, quote_volume - quote_bought)):
+        base, found = amount * 10 ** (scale - price_scale - base_scale), paid * 10 ** (scale - quote_scale)
+        good &= (low * base <= found) & (found <= high * base)
+    good &= (trades != 1) | ((low == high) & ((bought == 0) | (bought == volume)))
     return good
 
 

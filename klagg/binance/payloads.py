@@ -12,9 +12,8 @@ from typing import Any, Final, cast
 
 from klagg.arrays import INT64_MAX
 from klagg.binance.contracts import is_chosen, word_of
-from klagg.decimals import DIGITS_MAX
 from klagg.errors import ConfigError, ExchangeUnavailable
-from klagg.wire.entries import Listing
+from klagg.wire.entries import SCALE_MAX, Listing
 
 COIN_MARGINED: Final = 2
 """The symbol type `st` of COIN-M; USDⓈ-M is 1 (Binance USDⓈ-M docs, "Contract Info Stream": 1 = UM, 2 = CM). Only what
@@ -47,8 +46,13 @@ class Contract:
     quote_asset: str
 
     def fits(self, quote_assets: Sequence[str], contract_types: Sequence[str]) -> bool:
-        """Whether quote asset and contract type are among the chosen ones; see contracts.is_chosen."""
-        return self.quote_asset in quote_assets and is_chosen(self.contract_type, self.listing.delivery, contract_types)
+        """Whether quote asset and contract type are among the chosen ones; see contracts.is_chosen.
+
+        Where the answer has no quote asset, the end of the name says it.
+        """
+        name = self.listing.symbol
+        quoted = self.quote_asset in quote_assets or (not self.quote_asset and name.endswith(tuple(quote_assets)))
+        return quoted and is_chosen(name, self.contract_type, self.listing.delivery, contract_types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,8 +238,8 @@ def _problem(row: Any, listed: dict[str, Contract]) -> str:
     if row["symbol"] in listed:
         return "is listed twice"
     for name, most in (
-        ("pricePrecision", DIGITS_MAX),
-        ("quantityPrecision", DIGITS_MAX),
+        ("pricePrecision", SCALE_MAX),
+        ("quantityPrecision", SCALE_MAX),
         ("onboardDate", INT64_MAX),
         ("deliveryDate", INT64_MAX),
     ):
