@@ -22,7 +22,7 @@ from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, RefusedRo
 from klagg.binance.limits import AGG_TRADES_ROWS_MAX, AGG_TRADES_WEIGHT, KLINES_ROWS_MAX, klines_weight
 from klagg.errors import KlaggError
 from klagg.intervals import MINUTE_MS, Interval, interval
-from klagg.row_rules import trade_counts, trade_problem
+from klagg.row_rules import trade_counts, trade_problem, without_residue
 from klagg.wire.entries import (
     AGG_IDS,
     REQUEST_TRADES,
@@ -307,6 +307,7 @@ def _id_of(row: Any, from_id: int) -> int | None:
 def _trade_of(row: dict[str, Any], symbol: str) -> TradeRow | str:
     """The trade that a row is, or why it cannot be one."""
     trade_id, price, qty, first, last, time_ms, maker = (row.get(name) for name in "apqflTm")
+    price, qty = without_residue(price), without_residue(qty)
     problem = trade_problem(trade_id, price, qty, first, last, time_ms, maker)
     if problem is not None:
         return f"{problem.what}: {problem.reason}"

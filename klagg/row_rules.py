@@ -13,7 +13,8 @@ A kline holds what its own trades can add up to:
 6. It opens and closes on the grid of its interval.
 
 A trade has an id, a time, a maker flag, fill ids in order, a price and a quantity above 0. Binance also writes rows
-that count in no kline and keep the ids contiguous: those of quantity 0, among them the placeholder of an aggTrade that
+that count in no kline and keep the ids contiguous: those of quantity 0 (or of what floats leave of it, see
+`without_residue`), among them the placeholder of an aggTrade that
 was struck out (p = 0, q = 0, f = l = −1), and fills of a kind that klines leave out.
 
 Integers decide, so the rules hold at any scale. `kline_problem` reads the texts of one row and says what is wrong;
@@ -31,7 +32,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from klagg.arrays import INT64_MAX, Bools, Ints
-from klagg.decimals import checked
+from klagg.decimals import DIGITS_MAX, checked
 from klagg.errors import BadDecimal
 from klagg.intervals import Interval
 from klagg.kline import DECIMAL_FIELDS, FLOAT_DIGITS_MIN
@@ -39,6 +40,10 @@ from klagg.kline import DECIMAL_FIELDS, FLOAT_DIGITS_MIN
 PRICES: Final = ("open", "high", "low", "close")
 SIDES: Final = (("volume", "quote_volume"), ("taker_buy_volume", "taker_buy_quote_volume"))
 """Base and quote volume, of all trades and of the takers' part."""
+
+COIN_MARGINED: Final = 2
+"""The symbol type `st` of COIN-M; USDⓈ-M is 1 (Binance USDⓈ-M docs, "Contract Info Stream": 1 = UM, 2 = CM). Only what
+is COIN-M by this word is left out: with another `st`, or none, the name decides."""
 
 COUNTING_EXECUTIONS: Final = frozenset({"MARKET", "RPI"})
 """Values of `X` whose fills the exchange counts in klines, as measured on recorded fills and klines."""
@@ -55,6 +60,11 @@ EXACT_MAX: Final = 10**FLOAT_DIGITS_MIN
 STRUCK_OUT: Final = -1
 """The fill ids of an aggTrade that was struck out."""
 
+RESIDUE_MAX: Final = Decimal("1e-12")
+"""Below this, a number that klagg.decimals cannot hold is what floats leave of 0. Futures dumps of aggTrades have such
+quantities (<https://github.com/binance/binance-public-data/issues/342>)."""
+
+_EXPONENT: Final = frozenset("eE")
 _FITS: Final = 1 << 62
 _DECIMAL: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][-+]?[0-9]{1,2})?", re.ASCII)
 
@@ -283,6 +293,12 @@ def trade_problem(
     return None
 
 
+def is_coin_margined(event: Mapping[str, Any]) -> bool:
+    """Whether an event says of itself that it is of COIN-M."""
+    kind = event.get("st")
+    return type(kind) is int and kind == COIN_MARGINED
+
+
 def is_counted_kind(execution: object, price: object = "") -> bool:
     """Whether klines count fills of this kind (`X`; None: older than the field, when all were market trades). A fill of
     a new kind that has no price (zeros) is none of a market."""
@@ -300,6 +316,18 @@ def is_new_execution(execution: object) -> bool:
 def trade_counts(qty: str, *, counted_kind: bool = True) -> bool:
     """Whether klines count a trade of this quantity; one that does not keeps the ids contiguous, and nothing else."""
     return counted_kind and not is_zero(qty)
+
+
+def without_residue(value: Any) -> Any:
+    """A price or quantity as it came, but "0" for what is nothing: a zero that is written with an exponent or without
+    end, and the residue that a difference of floats leaves of one (`5.5e-17`).
+
+    Only what klagg.decimals cannot hold is judged. No step size is near `RESIDUE_MAX`, so no trade is.
+    """
+    if not isinstance(value, str) or _DECIMAL.fullmatch(value) is None:
+        return value
+    is_held = len(value) - ("." in value) <= DIGITS_MAX and not _EXPONENT.intersection(value)
+    return value if is_held or Decimal(value) >= RESIDUE_MAX else "0"
 
 
 def is_zero(text: str) -> bool:

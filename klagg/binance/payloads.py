@@ -8,16 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from klagg.arrays import INT64_MAX
 from klagg.binance.contracts import is_chosen, word_of
 from klagg.errors import ConfigError, ExchangeUnavailable
+from klagg.row_rules import is_coin_margined
 from klagg.wire.entries import SCALE_MAX, Listing
-
-COIN_MARGINED: Final = 2
-"""The symbol type `st` of COIN-M; USDⓈ-M is 1 (Binance USDⓈ-M docs, "Contract Info Stream": 1 = UM, 2 = CM). Only what
-is COIN-M by this word is left out: with another `st`, or none, the name decides."""
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 """Symbols become parts of columns and keys: letters of any script, digits, `_`, `.`, `-`."""
@@ -203,12 +200,6 @@ def contract_of(event: Any) -> ContractNews | None:
     if not _whole(event.get("ot"), 0, INT64_MAX) or not _whole(event.get("dt"), 0, INT64_MAX):
         return None
     return ContractNews(name, kind, word_of(status), event["ot"], event["dt"])
-
-
-def is_coin_margined(event: dict[str, Any]) -> bool:
-    """Whether an event says of itself that it is of COIN-M."""
-    kind = event.get("st")
-    return type(kind) is int and kind == COIN_MARGINED
 
 
 def not_listed(name: str) -> str:

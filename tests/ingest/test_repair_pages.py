@@ -337,6 +337,17 @@ def test_a_row_of_each_kind_is_taken_or_refused(case: RowCase, first: bool) -> N
         assert (finding["kind"], finding["severity"]) == ("OFFICIAL_REFUSED", "warning")
 
 
+def test_columns_behind_those_that_are_documented_change_nothing() -> None:
+    rows = minutes(T, 2)
+    found = klines_of([[*row, "new"] for row in rows], INTERVALS["1m"], T, 9)
+    assert found == klines_of(rows, INTERVALS["1m"], T, 9)
+
+
+def test_a_row_beyond_what_was_requested_costs_itself() -> None:
+    found = klines_of(minutes(T, 3), INTERVALS["1m"], T, 9, T + 2 * MINUTE_MS)
+    assert (len(found.rows), [each.open_ms for each in found.refused]) == (2, [None])
+
+
 def test_an_answer_without_any_row_that_says_when_it_opens_is_malformed() -> None:
     with pytest.raises(Malformed):
         klines_of([5, None], INTERVALS["1m"], T, 9)

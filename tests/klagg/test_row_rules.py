@@ -25,6 +25,7 @@ from klagg.row_rules import (
     possible_klines,
     trade_counts,
     trade_problem,
+    without_residue,
 )
 from tests.rows import OPEN_TIME, ROW_CASES, Row, RowCase
 
@@ -208,6 +209,13 @@ def test_a_row_can_be_a_trade_or_not(altered: dict[str, Any], what: str | None, 
     assert (found and found.what) == what
     if isinstance(values["qty"], str):
         assert trade_counts(values["qty"]) is counts
+
+
+def test_what_floats_leave_of_nothing_is_nothing() -> None:
+    for nothing in ("5.5e-17", "0E-8", "0e0", "0.000000000000000055", "0" * 19, "9e-13"):
+        assert without_residue(nothing) == "0"
+    for something in ("0.00000000", "0.00000001", "1e-12", "5.5e-7", "-1e-17", "e", "1e-100", "abc" * 9, 0, None):
+        assert without_residue(something) == something
 
 
 def test_a_fill_of_a_kind_that_klines_leave_out_may_have_no_price() -> None:
