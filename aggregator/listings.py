@@ -21,11 +21,17 @@ from aggregator.symbols import SymbolTable
 from klagg.binance.contracts import TRADING
 from klagg.binance.contracts import is_over as is_over_by
 from klagg.errors import ContractError
-from klagg.wire.entries import EVENT_DELISTED, EVENT_GENESIS, EVENT_LISTED, Listing, events_entry, listings_of
+from klagg.wire.entries import (
+    EVENT_DELISTED,
+    EVENT_GENESIS,
+    EVENT_LISTED,
+    SCALE_MAX,
+    Listing,
+    events_entry,
+    listings_of,
+)
 from klagg.wire.fields import Fields, RawFields
 
-SCALE_MAX = 17
-"""The most decimals that a listing may give a price or a quantity (klagg.decimals.DECIMAL)."""
 FREED_MAX = 10_000
 """Names of freed slots whose last generation is remembered; beyond it the one freed first is forgotten."""
 

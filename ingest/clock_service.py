@@ -22,6 +22,7 @@ from apscheduler.triggers.interval import IntervalTrigger
 from ingest.clock import TickTime, WallClockMonitor, tick_s
 from ingest.control_connection import ControlConnection
 from ingest.exchange_info import ExchangeInfoKeeper, Hashes
+from ingest.listed import note_words
 from ingest.sequenced_writer import SequencedWriter
 from ingest.session import ConnectionOptions
 from ingest.synchroniser import Synchroniser
@@ -211,7 +212,7 @@ class ClockJobs:
             listings = [*self._doubts.with_news(answer.chosen.listings), *self._universe.gone.values()]
             changed = listings if everything else [each for each in listings if self._written.get(each.symbol) != each]
             await self._writer.write(lambda: self._listing_entries(changed))
-            await self._exchange_info.keep(body, [each.symbol for each in answer.chosen.listings], asked_ms)
+            await self._exchange_info.keep(body, self._universe.listed, asked_ms)
         except (ExchangeUnavailable, ExchangeRefused, RedisUnavailable, RedisRefused) as trouble:
             retry_after_s = trouble.retry_after_s if isinstance(trouble, ExchangeRefused) else 0.0
             delay_s = max(self._backoff.next_s(), min(retry_after_s, self._timings.listings_retry_cap_s))
@@ -283,8 +284,7 @@ class ClockJobs:
                 self._log.warning("left out: %s", problem)
         self._malformed = frozenset(answer.chosen.malformed)
         self._raise_halts()
-        for kind, word, symbol in answer.words:
-            self._words.note(kind, word, f"{symbol} has it, and stays as it is")
+        note_words(self._words, answer.words)
 
     def _may_tick(self) -> bool:
         may = self._tick_time.may_tick(steady_ms(), synced=self._clock.synced)

@@ -17,9 +17,10 @@ from ingest.connection import Connection
 from ingest.parser import SYMBOL_TYPE
 from ingest.session import ConnectionOptions
 from klagg.binance.endpoints import Endpoint, StreamUrl
-from klagg.binance.payloads import COIN_MARGINED, ContractNews, Ticker, contract_of, event_in, tickers_of
+from klagg.binance.payloads import ContractNews, Ticker, contract_of, event_in, tickers_of
 from klagg.process.stats import Stats
 from klagg.process.unknown_words import UnknownWords
+from klagg.row_rules import COIN_MARGINED
 from klagg.settings import Settings
 
 FRAME_BYTES_MAX: Final = 4 << 20

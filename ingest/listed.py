@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from time import monotonic
 
 from ingest.timings import DEFAULT_TIMINGS, Timings
-from ingest.universe import CONTRACT_TYPE, STATUS, Doubts, Universe, chosen_news
+from ingest.universe import CONTRACT_TYPE, STATUS, Doubts, NewWord, Universe, chosen_news
 from klagg.backoff import Backoff
 from klagg.binance.payloads import ContractNews, Ticker
 from klagg.binance.rest_client import ExchangeRest
@@ -17,6 +17,17 @@ from klagg.errors import ExchangeRefused, ExchangeUnavailable
 from klagg.process.alarms import AlarmKind
 from klagg.process.service import AsyncContext
 from klagg.process.unknown_words import UnknownWords
+
+
+def note_words(words: UnknownWords, found: Iterable[NewWord]) -> None:
+    """Tell of all new words of an answer. Over a status stands the alarm of its halt."""
+    types = []
+    for each in found:
+        where = f"{each.symbol} has it, and stays as it is"
+        words.note(each.kind, each.word, where, each.times, alarm=each.kind != STATUS)
+        if each.kind == CONTRACT_TYPE:
+            types.append(each.word)
+    words.keep(CONTRACT_TYPE, types)
 
 
 class Listed:
@@ -131,8 +142,7 @@ class Listed:
         self._doubts.answered(self.universe, self._choice)
         self._context.stats.add("listings")
         self._raise_waiting()
-        for kind, word, symbol in answer.words:
-            self._words.note(kind, word, f"{symbol} has it, and stays as it is")
+        note_words(self._words, answer.words)
         for name in answer.vanished:
             self._context.log.warning("%s is no longer listed", name)
         for problem in answer.chosen.malformed:

@@ -16,16 +16,17 @@ from typing import Any, Final, NoReturn
 
 from ingest.layout import Layout, layout_of
 from klagg.binance.endpoints import Endpoint
-from klagg.binance.payloads import is_coin_margined
 from klagg.row_rules import (
     NUMBER,
     PRICE,
     QUANTITY,
+    is_coin_margined,
     is_counted_kind,
     is_new_execution,
     shown,
     trade_counts,
     trade_problem,
+    without_residue,
 )
 from klagg.wire.entries import AGG_IDS, TRADE_COLUMNS, TRADE_IDS
 
@@ -263,6 +264,7 @@ def _trade(event: dict[str, Any], rules: Rules, now_ms: int, frame: bytes) -> Ro
         symbol, trade_id, price, qty, first, last, time_ms, maker = _values(event, rules.source)
     except KeyError as missing:
         return Rejection(MISSING_FIELD, f"the event lacks {missing}", frame)
+    price, qty = without_residue(price), without_residue(qty)
     counted = rules.source == "aggTrade" or is_counted_kind(event.get("X"), price)
     if not isinstance(symbol, str) or symbol not in rules.symbols:
         name = symbol if isinstance(symbol, str) else ""

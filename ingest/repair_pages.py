@@ -17,11 +17,12 @@ from itertools import pairwise
 from typing import Any, Final, Protocol
 
 from klagg.arrays import INT64_MAX
+from klagg.binance.ascending import ascending_places
 from klagg.binance.kline_rows import KLINES_PATH, KlineRow, Malformed, RefusedRow, klines_of
 from klagg.binance.limits import AGG_TRADES_ROWS_MAX, AGG_TRADES_WEIGHT, KLINES_ROWS_MAX, klines_weight
 from klagg.errors import KlaggError
 from klagg.intervals import MINUTE_MS, Interval, interval
-from klagg.row_rules import trade_counts, trade_problem
+from klagg.row_rules import trade_counts, trade_problem, without_residue
 from klagg.wire.entries import (
     AGG_IDS,
     REQUEST_TRADES,
@@ -274,9 +275,11 @@ def trades_of(answer: Any, symbol: str, from_id: int, rows_max: int) -> TradeAns
     rows: list[TradeRow] = []
     refused: list[tuple[str, int, int | None]] = []
     least, newest = from_id, NO_ROW
-    for row in answer:
-        trade_id = row.get("a") if isinstance(row, dict) else None
-        if not isinstance(trade_id, int) or not least <= trade_id <= INT64_MAX:
+    found_ids = [_id_of(row, from_id) for row in answer]
+    ascending = ascending_places(found_ids)
+    for place, row in enumerate(answer):
+        trade_id = found_ids[place] if place in ascending else None
+        if trade_id is None:
             refused.append((f"{str(row)[:200]}: it is malformed or out of order", least, None))
             continue
         least, newest = trade_id + 1, trade_id
@@ -295,9 +298,16 @@ def trades_of(answer: Any, symbol: str, from_id: int, rows_max: int) -> TradeAns
     return TradeAnswer(rows, between, newest)
 
 
+def _id_of(row: Any, from_id: int) -> int | None:
+    """The id of a row that has one, not below `from_id`; else None."""
+    trade_id = row.get("a") if isinstance(row, dict) else None
+    return trade_id if isinstance(trade_id, int) and from_id <= trade_id <= INT64_MAX else None
+
+
 def _trade_of(row: dict[str, Any], symbol: str) -> TradeRow | str:
     """The trade that a row is, or why it cannot be one."""
     trade_id, price, qty, first, last, time_ms, maker = (row.get(name) for name in "apqflTm")
+    price, qty = without_residue(price), without_residue(qty)
     problem = trade_problem(trade_id, price, qty, first, last, time_ms, maker)
     if problem is not None:
         return f"{problem.what}: {problem.reason}"

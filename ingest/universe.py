@@ -37,13 +37,24 @@ CONTRACT_TYPE: Final = "contract_type"
 
 
 @dataclass(frozen=True, slots=True)
+class NewWord:
+    """A word of exchangeInfo that nobody has seen: its kind (STATUS or CONTRACT_TYPE), and a symbol that has it.
+    `times` counts the symbols that did not have it in the answer before."""
+
+    kind: str
+    word: str
+    symbol: str
+    times: int
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
-    """What an answer of exchangeInfo holds: of the configured choice, the names that have vanished by now, and kind
-    (STATUS or CONTRACT_TYPE), word and symbol of the words that are new in it."""
+    """What an answer of exchangeInfo holds: of the configured choice, the names that have vanished by now, and all
+    words in it that nobody has seen."""
 
     chosen: Selection
     vanished: list[str]
-    words: list[tuple[str, str, str]]
+    words: list[NewWord]
 
 
 class Universe:
@@ -114,21 +125,25 @@ class Universe:
 
     def _new_words(
         self, contracts: Mapping[str, Contract], chosen: Iterable[str], exchange: settings.Exchange
-    ) -> list[tuple[str, str, str]]:
-        """Kind, word and symbol of the words that nobody has seen, of this answer and not of the one before: statuses
-        of the chosen symbols, and contract types of all that have a chosen quote asset."""
-        found = []
+    ) -> list[NewWord]:
+        """The words that nobody has seen: statuses of the chosen symbols, and contract types of all that have a chosen
+        quote asset."""
+        found: dict[tuple[str, str], NewWord] = {}
+
+        def note(kind: str, word: str, name: str, *, fresh: bool) -> None:
+            known = found.get((kind, word), NewWord(kind, word, name, 0))
+            found[kind, word] = replace(known, times=known.times + fresh)
+
         for name in chosen:
             status, before = contracts[name].listing.status, self._known.get(name)
-            if status not in STATUSES and (before is None or before.status != status):
-                found.append((STATUS, status, name))
+            if status not in STATUSES:
+                note(STATUS, status, name, fresh=before is None or before.status != status)
         for name, each in contracts.items():
             before_type = self._contracts[name].contract_type if name in self._contracts else None
-            is_new = each.contract_type not in CONTRACT_TYPES and each.contract_type != before_type
             pending = each.contract_type == UNSTATED and each.listing.status in PENDING
-            if is_new and not pending and each.quote_asset in exchange.quote_assets:
-                found.append((CONTRACT_TYPE, each.contract_type, name))
-        return found
+            if each.contract_type not in CONTRACT_TYPES and not pending and each.quote_asset in exchange.quote_assets:
+                note(CONTRACT_TYPE, each.contract_type, name, fresh=each.contract_type != before_type)
+        return list(found.values())
 
     def _unmet(self, exchange: settings.Exchange) -> list[str]:
         if not exchange.symbols:
@@ -142,6 +157,11 @@ class Universe:
     def names(self) -> frozenset[str]:
         """All names of the last answer, chosen or not."""
         return self._names
+
+    @property
+    def listed(self) -> list[str]:
+        """The chosen names of the last answer, also those whose rows in it cannot be used; ascending."""
+        return sorted(name for name in self._known if name in self._names)
 
     @property
     def known(self) -> Mapping[str, Listing]:
@@ -341,9 +361,10 @@ def _settled(name: str, doubt: _Doubt, universe: Universe, exchange: settings.Ex
 
 def chosen_news(news: ContractNews, universe: Universe, exchange: settings.Exchange) -> bool:
     """Whether the news are about a contract that is chosen, or would be."""
-    return news.symbol in universe.known or (
-        is_chosen(news.contract_type, news.delivery, exchange.contract_types) and fits(news.symbol, exchange)
-    )
+    if news.symbol in universe.known:
+        return True
+    of_type = is_chosen(news.symbol, news.contract_type, news.delivery, exchange.contract_types)
+    return of_type and fits(news.symbol, exchange)
 
 
 def finer_than_listed(

@@ -5,13 +5,16 @@ A kline holds what its own trades can add up to:
 1. 0 < low ≤ open, close ≤ high.
 2. It has trades exactly if it has volume. Without trades it is flat: its four prices are one, and every sum is 0.
 3. Takers bought no more than was traded, in the base and in the quote asset.
-4. low × volume ≤ quote volume ≤ high × volume, and the same for the takers' part. A rounding unit is allowed: one of
-   the last place that the sum, or the product of price and volume, is written with. A sum of more than 15 digits may
-   have been added up in floats by whoever wrote the file, and is held to 12 digits (`FLOAT_SUM_DIGITS`).
-5. It opens and closes on the grid of its interval.
+4. low × volume ≤ quote volume ≤ high × volume, and the same for what takers bought and for what they sold (the rest).
+   A rounding unit is allowed: one of the last place that the sum, or the product of price and volume, is written with.
+   A sum of more than 15 digits may have been added up in floats by whoever wrote the file, and is held to 12 digits
+   (`FLOAT_SUM_DIGITS`).
+5. One trade has one price, and takers bought all of it or nothing.
+6. It opens and closes on the grid of its interval.
 
 A trade has an id, a time, a maker flag, fill ids in order, a price and a quantity above 0. Binance also writes rows
-that count in no kline and keep the ids contiguous: those of quantity 0, among them the placeholder of an aggTrade that
+that count in no kline and keep the ids contiguous: those of quantity 0 (or of what floats leave of it, see
+`without_residue`), among them the placeholder of an aggTrade that
 was struck out (p = 0, q = 0, f = l = −1), and fills of a kind that klines leave out.
 
 Integers decide, so the rules hold at any scale. `kline_problem` reads the texts of one row and says what is wrong;
@@ -29,7 +32,7 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from klagg.arrays import INT64_MAX, Bools, Ints
-from klagg.decimals import checked
+from klagg.decimals import DIGITS_MAX, checked
 from klagg.errors import BadDecimal
 from klagg.intervals import Interval
 from klagg.kline import DECIMAL_FIELDS, FLOAT_DIGITS_MIN
@@ -37,6 +40,10 @@ from klagg.kline import DECIMAL_FIELDS, FLOAT_DIGITS_MIN
 PRICES: Final = ("open", "high", "low", "close")
 SIDES: Final = (("volume", "quote_volume"), ("taker_buy_volume", "taker_buy_quote_volume"))
 """Base and quote volume, of all trades and of the takers' part."""
+
+COIN_MARGINED: Final = 2
+"""The symbol type `st` of COIN-M; USDⓈ-M is 1 (Binance USDⓈ-M docs, "Contract Info Stream": 1 = UM, 2 = CM). Only what
+is COIN-M by this word is left out: with another `st`, or none, the name decides."""
 
 COUNTING_EXECUTIONS: Final = frozenset({"MARKET", "RPI"})
 """Values of `X` whose fills the exchange counts in klines, as measured on recorded fills and klines."""
@@ -53,6 +60,11 @@ EXACT_MAX: Final = 10**FLOAT_DIGITS_MIN
 STRUCK_OUT: Final = -1
 """The fill ids of an aggTrade that was struck out."""
 
+RESIDUE_MAX: Final = Decimal("1e-12")
+"""Below this, a number that klagg.decimals cannot hold is what floats leave of 0. Futures dumps of aggTrades have such
+quantities (<https://github.com/binance/binance-public-data/issues/342>)."""
+
+_EXPONENT: Final = frozenset("eE")
 _FITS: Final = 1 << 62
 _DECIMAL: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][-+]?[0-9]{1,2})?", re.ASCII)
 
@@ -93,7 +105,7 @@ def kline_problem(
 
 
 def possible_klines(columns: Mapping[str, Column], trades: Ints) -> Bools:
-    """Which rows of N (boolean [n]) can be klines by the rules 1 to 4. `columns` holds all eight decimals by name."""
+    """Which rows of N (boolean [n]) can be klines by the rules 1 to 5. `columns` holds all eight decimals by name."""
     good = _surely_klines(columns, trades) if _fit(columns) else np.zeros(len(trades), np.bool_)
     for row in np.flatnonzero(~good).tolist():
         parts = {name: (int(columns[name][0][row]), int(columns[name][1][row])) for name in DECIMAL_FIELDS}
@@ -110,7 +122,7 @@ def _parted(text: str) -> tuple[int, int]:
 
 
 def _broken_clause(parts: Mapping[str, tuple[int, int]], trades: int | None) -> str:
-    """The first of the rules 1 to 4 that a row breaks, as a sentence with the names of the values in it; or empty.
+    """The first of the rules 1 to 5 that a row breaks, as a sentence with the names of the values in it; or empty.
 
     `parts` are the decimals as (mantissa, decimals): this is the definition, in integers of any size.
     """
@@ -134,7 +146,41 @@ def _broken_clause(parts: Mapping[str, tuple[int, int]], trades: int | None) -> 
                 f"{quote.replace('_', ' ')} {{{quote}}} is not low {{low}} to high {{high}} times "
                 f"{base.replace('_', ' ')} {{{base}}}"
             )
+    if all(name in parts for name in (*SIDES[0], *SIDES[1])) and not _is_rest((low, high, scale), parts):
+        return (
+            "what takers sold, volume {volume} less {taker_buy_volume} and quote volume {quote_volume} less "
+            "{taker_buy_quote_volume}, is at no price from low {low} to high {high}"
+        )
+    if trades == 1:
+        if high != low:
+            return "there is one trade, and high {high} is not low {low}"
+        taken = parts.get("taker_buy_volume", (0, 0))
+        if taken[0] != 0 and _is_above(parts["volume"], taken):
+            return "there is one trade, and takers bought {taker_buy_volume} of {volume}"
     return ""
+
+
+def _is_rest(prices: tuple[int, int, int], parts: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether what takers sold is a sum as `_is_sum` has it; both sums that it is the difference of may be rounded."""
+    low, high, price_scale = prices
+    (base, base_scale), (quote, quote_scale) = (
+        _difference(parts[whole], parts[part]) for whole, part in zip(*SIDES, strict=True)
+    )
+    product_scale = price_scale + base_scale
+    scale = max(product_scale, quote_scale)
+    least, most = (price * base * _ten(scale - product_scale) for price in (low, high))
+    found = quote * _ten(scale - quote_scale)
+    sums = [parts[name] for side in SIDES for name in side]
+    slack = 2 * _ten(scale - min(price_scale + min(each[1] for each in sums[::2]), *(each[1] for each in sums[1::2])))
+    if max(each[0] for each in sums) >= EXACT_MAX:
+        whole_quote, whole_scale = parts[SIDES[0][1]]
+        slack += 2 * (whole_quote * _ten(scale - whole_scale) // 10**FLOAT_SUM_DIGITS + 1)
+    return least - slack <= found <= most + slack
+
+
+def _difference(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    scale = max(one[1], other[1])
+    return one[0] * _ten(scale - one[1]) - other[0] * _ten(scale - other[1]), scale
 
 
 def _ten(power: int) -> int:
@@ -195,9 +241,12 @@ def _surely_klines(columns: Mapping[str, Column], trades: Ints) -> Bools:
         good &= (low <= at[name]) & (at[name] <= high)
     for part, whole in zip(SIDES[1], SIDES[0], strict=True):
         good &= at[part] <= at[whole]
-    for base, quote in SIDES:
-        volume, found = at[base] * 10 ** (scale - price_scale - base_scale), at[quote] * 10 ** (scale - quote_scale)
-        good &= (low * volume <= found) & (found <= high * volume)
+    sums = [(at[base], at[quote]) for base, quote in SIDES]
+    (volume, quote_volume), (bought, quote_bought) = sums
+    for amount, paid in (*sums, (volume - bought, quote_volume - quote_bought)):
+        base, found = amount * 10 ** (scale - price_scale - base_scale), paid * 10 ** (scale - quote_scale)
+        good &= (low * base <= found) & (found <= high * base)
+    good &= (trades != 1) | ((low == high) & ((bought == 0) | (bought == volume)))
     return good
 
 
@@ -244,6 +293,12 @@ def trade_problem(
     return None
 
 
+def is_coin_margined(event: Mapping[str, Any]) -> bool:
+    """Whether an event says of itself that it is of COIN-M."""
+    kind = event.get("st")
+    return type(kind) is int and kind == COIN_MARGINED
+
+
 def is_counted_kind(execution: object, price: object = "") -> bool:
     """Whether klines count fills of this kind (`X`; None: older than the field, when all were market trades). A fill of
     a new kind that has no price (zeros) is none of a market."""
@@ -261,6 +316,18 @@ def is_new_execution(execution: object) -> bool:
 def trade_counts(qty: str, *, counted_kind: bool = True) -> bool:
     """Whether klines count a trade of this quantity; one that does not keeps the ids contiguous, and nothing else."""
     return counted_kind and not is_zero(qty)
+
+
+def without_residue(value: Any) -> Any:
+    """A price or quantity as it came, but "0" for what is nothing: a zero that is written with an exponent or without
+    end, and the residue that a difference of floats leaves of one (`5.5e-17`).
+
+    Only what klagg.decimals cannot hold is judged. No step size is near `RESIDUE_MAX`, so no trade is.
+    """
+    if not isinstance(value, str) or _DECIMAL.fullmatch(value) is None:
+        return value
+    is_held = len(value) - ("." in value) <= DIGITS_MAX and not _EXPONENT.intersection(value)
+    return value if is_held or Decimal(value) >= RESIDUE_MAX else "0"
 
 
 def is_zero(text: str) -> bool:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar, overload
+from typing import Any, Final, TypeVar, overload
 
 from klagg.drivers.redis_streams import Streams, Trim
 from klagg.embedded import RedisServer
@@ -15,7 +15,11 @@ from klagg.embedded import RedisServer
 T = TypeVar("T")
 
 
-def eventually(condition: Callable[[], T], deadline_s: float = 30.0, every_s: float = 0.01) -> T:
+DEADLINE_S: Final = 60.0
+"""How long a condition is waited for that a test on an idle machine waits for a second: the machine may be busy."""
+
+
+def eventually(condition: Callable[[], T], deadline_s: float = DEADLINE_S, every_s: float = 0.01) -> T:
     """The first true value of CONDITION, polled; fails with the last value (or AssertionError) after DEADLINE_S."""
     deadline = time.monotonic() + deadline_s
     while True:
@@ -39,7 +43,7 @@ async def eventually_async(
 ) -> T: ...
 @overload
 async def eventually_async(condition: Callable[[], T], deadline_s: float = ..., every_s: float = ...) -> T: ...
-async def eventually_async(condition: Callable[[], Any], deadline_s: float = 30.0, every_s: float = 0.005) -> Any:
+async def eventually_async(condition: Callable[[], Any], deadline_s: float = DEADLINE_S, every_s: float = 0.005) -> Any:
     """`eventually` on the event loop; CONDITION may be a coroutine function."""
     deadline = time.monotonic() + deadline_s
     while True:

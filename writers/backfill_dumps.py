@@ -69,6 +69,9 @@ class Found:
     unnamed: list[str]
 
 
+OF_SPOT: Final = "has times in µs, so its klines are of the spot market, and none of them is loaded"
+
+
 class OtherKind(KlaggError):
     """These klines are not those of the trades of USDⓈ-M futures."""
 
@@ -190,6 +193,8 @@ def _blocks(part: Part, faults: Faults) -> Iterator[Block]:
                 yield block
                 after_ms = int(block[0][-1])
     except _NotStandard:
+        if open_klines(part.path or "", part.symbol, part.interval.name).is_of_spot:
+            raise RecordingError(str(part.path), 1, OF_SPOT) from None
         _refuse_mostly_bad(part)
         yield from _slow_blocks(part, after_ms, faults)
 

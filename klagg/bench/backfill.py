@@ -158,7 +158,7 @@ def _rows(start_ms: int, end_ms: int, seed: int) -> Iterator[OfficialRow]:
     rng = np.random.default_rng(seed)
     count = (end_ms - start_ms) // MINUTE_MS
     closes = (600_000 + rng.integers(-90, 91, count).cumsum()).clip(10_000).tolist()
-    volumes, fills = rng.integers(1, 9_000_000, count).tolist(), rng.integers(1, 4_000, count).tolist()
+    volumes, fills = rng.integers(1, 9_000_000, count).tolist(), rng.integers(2, 4_000, count).tolist()
     before = closes[0]
     for at, (close, volume, trades) in enumerate(zip(closes, volumes, fills, strict=True)):
         opened = start_ms + at * MINUTE_MS

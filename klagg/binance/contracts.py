@@ -49,6 +49,8 @@ PERPETUAL_UNTIL_MS: Final = 4_133_404_800_000
 
 UNREADABLE: Final = "UNREADABLE"
 """Stands for a status that is no text, or an empty one."""
+_DELIVERY_DATE: Final = re.compile(r"_[0-9]{6}$", re.ASCII)
+"""How the name of a contract with a delivery ends (Binance USDⓈ-M docs, "Exchange Information")."""
 _NOT_IN_WORDS: Final = re.compile(r"[^\w.-]")
 _WORD_CHARACTERS: Final = 64
 
@@ -75,11 +77,12 @@ def is_halted(status: str) -> bool:
     return is_open(status) and status != TRADING and status not in ENDING
 
 
-def is_chosen(contract_type: str, delivery_ms: int, types: Collection[str]) -> bool:
-    """Whether `exchange.contract_types` (`types`) choose a contract of this type.
+def is_chosen(name: str, contract_type: str, delivery_ms: int, types: Collection[str]) -> bool:
+    """Whether `exchange.contract_types` (`types`) choose a contract of this name and type.
 
-    A type that is not named here is a perpetual if its delivery time says so, and an unstated one may still become one;
-    both are chosen with PERPETUAL. A perpetual that is being delivered is still one.
+    A type that is not named here is a perpetual if its delivery time says so, or if its name has no delivery date
+    (`BTCUSDT_260327`), and an unstated one may still become one; they are chosen with PERPETUAL. A perpetual that is
+    being delivered is still one.
     """
     if contract_type in types:
         return True
@@ -87,4 +90,5 @@ def is_chosen(contract_type: str, delivery_ms: int, types: Collection[str]) -> b
         return False
     if contract_type in CONTRACT_TYPES:
         return contract_type == "PERPETUAL_DELIVERING"
-    return contract_type == UNSTATED or delivery_ms >= PERPETUAL_UNTIL_MS
+    dated = _DELIVERY_DATE.search(name) is not None
+    return contract_type == UNSTATED or delivery_ms >= PERPETUAL_UNTIL_MS or not dated

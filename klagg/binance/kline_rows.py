@@ -12,6 +12,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from klagg.arrays import INT64_MAX
+from klagg.binance.ascending import ascending_places
 from klagg.decimals import checked
 from klagg.errors import BadDecimal, KlaggError
 from klagg.intervals import MINUTE, Interval
@@ -21,6 +22,7 @@ from klagg.wire.entries import OFFICIAL_COLUMNS
 
 KLINES_PATH: Final = "/fapi/v1/klines"
 KLINE_VALUES: Final = 12
+"""The documented columns of a row; the last means nothing."""
 
 
 class Malformed(KlaggError):
@@ -60,6 +62,15 @@ class KlineAnswer:
         return max(opens, default=None)
 
     @property
+    def without_tail(self) -> list[RefusedRow]:
+        """The refused rows but for those behind the last row that says when it opens: a next call asks for them."""
+        unread = [each.place for each in self.refused if each.open_ms is None]
+        end = self.count
+        while unread and unread[-1] == end - 1:
+            end = unread.pop()
+        return [each for each in self.refused if each.place < end]
+
+    @property
     def runs(self) -> list[tuple[bool, list[KlineRow]]]:
         """The rows in runs between refused ones, with whether a run is the first of the answer. A run may be empty."""
         places = [each.place - at for at, each in enumerate(self.refused)]
@@ -67,8 +78,8 @@ class KlineAnswer:
         return [(at == 0, self.rows[low:high]) for at, (low, high) in enumerate(pairwise(cuts))]
 
 
-def klines_of(answer: Any, bars: Interval, from_ms: int, rows_max: int) -> KlineAnswer:
-    """The klines of an answer, open times ascending from `from_ms` on.
+def klines_of(answer: Any, bars: Interval, from_ms: int, rows_max: int, until_ms: int = INT64_MAX) -> KlineAnswer:
+    """The klines of an answer, open times ascending from `from_ms` on and below `until_ms` (exchange ms).
 
     A row that cannot be a kline (`klagg.row_rules`), or is not where it belongs, is refused by itself. Malformed if the
     answer is no list of rows, or if no row of it says when it opens.
@@ -76,34 +87,37 @@ def klines_of(answer: Any, bars: Interval, from_ms: int, rows_max: int) -> Kline
     if not isinstance(answer, list) or len(answer) > rows_max:
         raise Malformed(f"klines: not a list of at most {rows_max} rows: {str(answer)[:100]}")
     found = KlineAnswer([], [])
-    least = from_ms
+    opens = [_open_of(row, bars, from_ms, until_ms) for row in answer]
+    ascending = ascending_places(opens)
     for place, row in enumerate(answer):
-        open_ms, reason = _open_of(row, bars, least), ""
+        open_ms = opens[place] if place in ascending else None
         if open_ms is None:
             reason = f"a {bars.name} row is malformed or out of order: {str(row)[:200]}"
         else:
-            least = open_ms + 1
             reason = _problem(row, bars)
         if reason:
             found.refused.append(RefusedRow(place, open_ms, reason))
         else:
-            opened, open_, high, low, close, volume, _, quote, count, taker, taker_quote, _ = row
+            opened, open_, high, low, close, volume, _, quote, count, taker, taker_quote = row[: KLINE_VALUES - 1]
             found.rows.append((opened, open_, high, low, close, volume, quote, count, taker, taker_quote))
     if found.refused and found.last_ms is None:
         raise Malformed(f"klines {bars.name}: {found.refused[0].reason}")
     return found
 
 
-def _open_of(row: Any, bars: Interval, least: int) -> int | None:
-    """The open time of a row that has the form of a kline, on the grid and not before `least`; else None."""
-    if not isinstance(row, list) or len(row) != KLINE_VALUES or type(row[0]) is not int:
+def _open_of(row: Any, bars: Interval, least: int, until: int) -> int | None:
+    """The open time of a row that has the form of a kline, on the grid and in [least, until); else None.
+
+    What the exchange may add behind the columns that it documents changes nothing.
+    """
+    if not isinstance(row, list) or len(row) < KLINE_VALUES or type(row[0]) is not int:
         return None
     open_ms: int = row[0]
-    return open_ms if least <= open_ms <= INT64_MAX and bars.open_time(open_ms) == open_ms else None
+    return open_ms if least <= open_ms < until and bars.open_time(open_ms) == open_ms else None
 
 
 def _problem(row: list[Any], bars: Interval) -> str:
-    open_ms, opened, high, low, close, volume, close_ms, quote, count, taker, taker_quote, _ = row
+    open_ms, opened, high, low, close, volume, close_ms, quote, count, taker, taker_quote = row[: KLINE_VALUES - 1]
     if type(close_ms) is not int:
         return f"close time {str(close_ms)[:40]!r} is not a whole number"
     if not all(map(is_decimal, (opened, high, low, close, volume, quote, taker, taker_quote))):

@@ -8,17 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, cast
+from typing import Any, cast
 
 from klagg.arrays import INT64_MAX
 from klagg.binance.contracts import is_chosen, word_of
-from klagg.decimals import DIGITS_MAX
 from klagg.errors import ConfigError, ExchangeUnavailable
-from klagg.wire.entries import Listing
-
-COIN_MARGINED: Final = 2
-"""The symbol type `st` of COIN-M; USDⓈ-M is 1 (Binance USDⓈ-M docs, "Contract Info Stream": 1 = UM, 2 = CM). Only what
-is COIN-M by this word is left out: with another `st`, or none, the name decides."""
+from klagg.row_rules import is_coin_margined
+from klagg.wire.entries import SCALE_MAX, Listing
 
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 """Symbols become parts of columns and keys: letters of any script, digits, `_`, `.`, `-`."""
@@ -47,8 +43,13 @@ class Contract:
     quote_asset: str
 
     def fits(self, quote_assets: Sequence[str], contract_types: Sequence[str]) -> bool:
-        """Whether quote asset and contract type are among the chosen ones; see contracts.is_chosen."""
-        return self.quote_asset in quote_assets and is_chosen(self.contract_type, self.listing.delivery, contract_types)
+        """Whether quote asset and contract type are among the chosen ones; see contracts.is_chosen.
+
+        Where the answer has no quote asset, the end of the name says it.
+        """
+        name = self.listing.symbol
+        quoted = self.quote_asset in quote_assets or (not self.quote_asset and name.endswith(tuple(quote_assets)))
+        return quoted and is_chosen(name, self.contract_type, self.listing.delivery, contract_types)
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,12 +202,6 @@ def contract_of(event: Any) -> ContractNews | None:
     return ContractNews(name, kind, word_of(status), event["ot"], event["dt"])
 
 
-def is_coin_margined(event: dict[str, Any]) -> bool:
-    """Whether an event says of itself that it is of COIN-M."""
-    kind = event.get("st")
-    return type(kind) is int and kind == COIN_MARGINED
-
-
 def not_listed(name: str) -> str:
     """The sentence for a symbol of the configuration that exchangeInfo does not have."""
     return f"exchange.symbols names {name!r}, which the exchange does not list"
@@ -234,8 +229,8 @@ def _problem(row: Any, listed: dict[str, Contract]) -> str:
     if row["symbol"] in listed:
         return "is listed twice"
     for name, most in (
-        ("pricePrecision", DIGITS_MAX),
-        ("quantityPrecision", DIGITS_MAX),
+        ("pricePrecision", SCALE_MAX),
+        ("quantityPrecision", SCALE_MAX),
         ("onboardDate", INT64_MAX),
         ("deliveryDate", INT64_MAX),
     ):

@@ -35,7 +35,7 @@ USED_WEIGHT: Final = "X-MBX-USED-WEIGHT-1M"
 PAUSE_S: Final = 60.0
 """After a 429 or 418 that names no time, neither in its header nor in its sentence."""
 
-_BANNED_UNTIL: Final = re.compile(rb"banned until ([0-9]{13})\b")
+_BANNED_UNTIL: Final = re.compile(rb"banned\s+until\s+([0-9]{13})\b", re.IGNORECASE)
 """In the sentence of a refusal, exchange ms: "Way too many requests; IP(…) banned until 1795953000000." A proxy may
 have cut the header Retry-After, which Binance documents (USDⓈ-M docs, "General Info", "IP Limits")."""
 
@@ -182,9 +182,9 @@ class ExchangeRest:
 
     async def _judged(self, path: str, minute: int, status: int, headers: Mapping[str, str], body: bytes) -> Any:
         """The decoded JSON of an answer, once the gate was given the weight that the answer reports."""
-        retry_s = _seconds(headers.get("Retry-After", ""))
+        retry_s = _seconds(headers.get("Retry-After", ""), headers.get("Date", ""))
         if status in (429, 418):
-            retry_s = retry_s or _ban_s(headers.get("Date", ""), body)
+            retry_s = max(retry_s, _ban_s(headers.get("Date", ""), body))
         pause_s = (retry_s or PAUSE_S) if status in (429, 418) else 0.0
         used = headers.get(USED_WEIGHT, "")
         await self._gate.leave(minute, int(used) if _COUNT.fullmatch(used) else 0, min(pause_s, PAUSE_S_MAX))
@@ -246,18 +246,29 @@ def _ban_s(date: str, body: bytes) -> float:
     found = _BANNED_UNTIL.search(body)
     if found is None:
         return 0.0
-    try:
-        now_ms = parsedate_to_datetime(date).timestamp() * 1000
-    except ValueError:
-        now_ms = local_ms()
-    left_s = (int(found[1]) - now_ms) / 1000
+    left_s = (int(found[1]) - _now_ms(date)) / 1000
     return left_s if 0 < left_s <= PAUSE_S_MAX + DATE_S else 0.0
 
 
-def _seconds(text: str) -> float:
-    """A Retry-After in seconds, 0 if there is none that can be read (Binance sends whole seconds, never a date)."""
+def _seconds(text: str, date: str) -> float:
+    """A Retry-After in seconds, 0 if there is none that can be read. Binance sends seconds; what stands between may
+    send the date until which to wait (RFC 9110, 10.2.3). `date` is the answer's header Date."""
     try:
         seconds = float(text)
     except ValueError:
-        return 0.0
+        until_ms = _http_ms(text)
+        seconds = (until_ms - _now_ms(date)) / 1000 if until_ms else 0.0
     return seconds if math.isfinite(seconds) and seconds > 0 else 0.0
+
+
+def _http_ms(date: str) -> float:
+    """A date of a header in ms (UTC); 0 for no date."""
+    try:
+        return parsedate_to_datetime(date).timestamp() * 1000
+    except ValueError:
+        return 0.0
+
+
+def _now_ms(date: str) -> float:
+    """The time (ms) by an answer's header Date, or without one by this machine's clock."""
+    return _http_ms(date) or local_ms()

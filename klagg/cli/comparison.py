@@ -35,13 +35,13 @@ REFUSED_SHOWN: Final = 20
 """Refused rows that are named."""
 
 SUMMARY_HELP: Final = (
-    "The last line is a JSON summary; beside bars, exact, different and partial it has these counts where they are not "
-    "0. `partial`: the first or the last bar, which the source does not cover; `gap`: a bar between them of which the "
-    "source lacks something; `unmatched`: a bar that the official file does not hold; `missing`: what the source lacks "
-    "in the middle, which is named by range. The exit code is 1 if a bar is different or a gap, if anything is missing "
-    "that equal bars do not prove to be nothing, or if nothing could be compared. `refused`: a row that cannot be what "
-    "its file holds; it is named, the others count, and the exit code is 1. `uncounted`: a trade that no kline counts "
-    "(quantity 0, struck out, insurance fund)."
+    "The last line is a JSON summary; beside bars, exact, different and partial it has these counts where they are "
+    "not 0. `partial`: the first or the last bar, which the source does not cover; `gap`: a bar between them of "
+    "which the source lacks something or all; `unmatched`: a bar that the official file does not hold; `missing`: "
+    "what the source lacks in the middle, which is named by range. The exit code is 1 if a bar is different or a "
+    "gap, if anything is missing that equal bars do not prove to be nothing, or if nothing could be compared. "
+    "`refused`: a row that cannot be what its file holds; it is named, the others count, and the exit code is 1. "
+    "`uncounted`: a trade that no kline counts (quantity 0, struck out, insurance fund)."
 )
 
 
@@ -206,6 +206,12 @@ class ComparisonReport:
     @staticmethod
     def _lacking(lacks: Sequence[Missing]) -> str:
         return f"; lacks {listed(lacks)}" if lacks else ""
+
+    def absent(self, count: int) -> None:
+        """So many bars between the first and the last are missing altogether, on both sides of a comparison."""
+        self.counts["bars"] += count
+        self.counts[Coverage.GAP] += count
+        self._wrong = self._wrong or count > 0
 
     def tell_missing(self, missing: Sequence[Missing]) -> None:
         """What the source lacks in the middle, all bars together: the first stretches, and how many more."""

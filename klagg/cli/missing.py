@@ -188,6 +188,7 @@ class CoveredKlines:
         self.step = step
         doubtful = set(unproven)
         times = sorted(opens)
+        self._ends_ms = times[0], times[-1]
         proven = [each for each in times if each not in doubtful]
         self.first_ms = proven[0] if proven else times[-1] + 1
         self.last_ms = proven[-1] if proven else times[0] - 1
@@ -205,7 +206,8 @@ class CoveredKlines:
         reaches = self.first_ms <= open_ms and self.step.close_time(self.last_ms) >= close_ms
         if reaches and not lacking:
             return Coverage.WHOLE, []
-        inner = bar.open_time(self.first_ms) < open_ms < bar.open_time(self.last_ms)
+        first_ms, last_ms = self._ends_ms
+        inner = bar.open_time(first_ms) < open_ms < bar.open_time(last_ms)
         return Coverage.GAP if inner else Coverage.PARTIAL, lacking
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from aggregator.rollup import SourceBar, roll_up
 from klagg.cli.comparison import (
@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         for open_time, bar in ours.items():
             values = {name: getattr(bar, name) for name in NINE_VALUES}
             report.show(_line(open_time, values), {"open_time": open_time, **values}, *covered.of(to, open_time))
+        report.absent(_absent(to, ours))
         report.tell_missing(covered.missing)
         return report.conclude()
     return _compare(ours, covered, list(zip(sources, read, strict=True)), to, args, refused)
@@ -88,7 +89,8 @@ def _compare(
     )
     report = ComparisonReport(args.json, refused, floats)
     first, last = min(ours), max(ours)
-    for open_time in sorted(set(ours) | {each for each in theirs if first <= each <= last}):
+    opens = set(ours) | {each for each in theirs if first <= each <= last}
+    for open_time in sorted(opens):
         coverage, lacks = covered.of(to, open_time)
         report.compare(
             args.symbol or "",
@@ -100,8 +102,14 @@ def _compare(
             terms=_terms(to, open_time, covered.step),
             due=bool(theirs) and min(theirs) < open_time < max(theirs),
         )
+    report.absent(_absent(to, opens))
     report.tell_missing(covered.missing)
     return report.conclude(args.compare)
+
+
+def _absent(to: Interval, opens: Collection[int]) -> int:
+    """How many bars there are none of between the first and the last of these open times (UTC ms)."""
+    return to.bucket_of(max(opens)) - to.bucket_of(min(opens)) + 1 - len(opens)
 
 
 def _terms(to: Interval, open_time: int, step: Interval) -> int:

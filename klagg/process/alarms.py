@@ -54,6 +54,10 @@ class AlarmKind(StrEnum):
     WAITING = "waiting"
     """A chosen symbol is not listed, or nothing that is chosen trades: a process waits for it."""
 
+    NEW_WORD = "new_word"
+    """The exchange uses a word that this version of klagg does not know (a contract type, an event, `st`, `X`): what it
+    is about goes on as it was."""
+
     # The way into the feed.
     FEED_FULL = "feed_full"
     """A feed is at its cap (`streams.feed_percent`): trades are held back until the aggregator has caught up."""

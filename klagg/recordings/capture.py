@@ -14,6 +14,7 @@ from klagg.recordings.layouts import CAPTURE_PREFIX, SOCKET_URL
 from klagg.recordings.model import OfficialKline, Refuse, RefusedRow, Trade, TradeIds
 from klagg.recordings.rows import BadKline, agg_trade, closed_kline_event, fill
 from klagg.recordings.values import BadValue, epoch_ms, received_ms
+from klagg.row_rules import is_coin_margined
 
 _LOOK_AHEAD_CHARACTERS = 16 * 1024 * 1024
 _AGG_EVENT = re.compile(r'"e"\s*:\s*"aggTrade"')
@@ -42,11 +43,14 @@ def trade_ids(path: Path) -> TradeIds:
 
 
 def trades(path: Path, ids: TradeIds, refuse: Refuse | None = None) -> Iterator[Trade]:
-    """The trades of one id space in the order recorded; `refuse` gets those that cannot be. Raises RecordingError."""
+    """The trades of one id space in the order recorded; `refuse` gets those that cannot be. Raises RecordingError.
+
+    Trades that say that they are of COIN-M are of another market, and passed over.
+    """
     wanted = "aggTrade" if ids == "agg" else "trade"
     build = agg_trade if ids == "agg" else fill
-    for number, recv_ms, event in _events(path):
-        if event.get("e") != wanted:
+    for number, recv_ms, event in _events(path, refuse):
+        if event.get("e") != wanted or is_coin_margined(event):
             continue
         try:
             trade = build(event, _symbol(event), recv_ms=recv_ms, event_ms=epoch_ms("event time", event.get("E")))
@@ -63,7 +67,7 @@ def closed_klines(path: Path, refuse: Refuse | None = None) -> Iterator[tuple[st
 
     `refuse` gets those that cannot be klines.
     """
-    for number, _, event in _events(path):
+    for number, _, event in _events(path, refuse):
         if event.get("e") != "kline":
             continue
         try:
@@ -78,10 +82,11 @@ def closed_klines(path: Path, refuse: Refuse | None = None) -> Iterator[tuple[st
             yield closed
 
 
-def _events(path: Path) -> Iterator[tuple[int, int | None, dict[str, Any]]]:
+def _events(path: Path, refuse: Refuse | None) -> Iterator[tuple[int, int | None, dict[str, Any]]]:
     """(line number, receive time, event) of each message, taken out of the combined wrapper where there is one.
 
-    Answers to subscriptions and arrays (`!miniTicker@arr`) hold no trades and are passed over.
+    Answers to subscriptions and arrays (`!miniTicker@arr`) hold no trades and are passed over. `refuse` gets lines that
+    are no messages: a recorder that is killed leaves half of one.
     """
     for number, line in text_lines(path):
         if not line.strip() or SOCKET_URL.match(line):
@@ -94,13 +99,20 @@ def _events(path: Path) -> Iterator[tuple[int, int | None, dict[str, Any]]]:
         try:
             message = DECODER.decode(line)
         except (ValueError, RecursionError) as error:
-            raise RecordingError(str(path), number, "is not JSON") from error
+            _no_message(path, number, "is not JSON", refuse, error)
+            continue
         if isinstance(message, dict):
             data = message.get("data", message)
             if isinstance(data, dict):
                 yield number, recv_ms, data
         elif not isinstance(message, list):
-            raise RecordingError(str(path), number, "is no WebSocket message")
+            _no_message(path, number, "is no WebSocket message", refuse)
+
+
+def _no_message(path: Path, number: int, reason: str, refuse: Refuse | None, cause: Exception | None = None) -> None:
+    if refuse is None:
+        raise RecordingError(str(path), number, reason) from cause
+    refuse(RefusedRow(str(path), number, reason))
 
 
 def _symbol(event: dict[str, Any]) -> str:

@@ -31,6 +31,7 @@ _KLINE_CONTENTS = frozenset(
 )
 _ANSWER_CHARACTERS_MAX: Final = 16 * 1024 * 1024
 """An answer of /api/klines has 5,000 bars at most; more come as a download."""
+_MICROSECONDS = re.compile(r"^[\s\[]*[0-9]{16},", re.ASCII | re.MULTILINE)
 _NO_ITEMS = re.compile(r"\s*\[\s*\]\s*")
 
 
@@ -48,6 +49,14 @@ class KlineRecording:
 
     def __iter__(self) -> Iterator[OfficialKline]:
         return (kline for _, kline in self.numbered())
+
+    @property
+    def is_of_spot(self) -> bool:
+        """Whether it is the exchange's, and of the spot market: since 2025 its dumps alone have times in µs
+        (binance-public-data, README), as its REST API has on request. Tables of others may have any unit."""
+        columns = self.layout.columns or KLINE_COLUMNS
+        exchanges_own = self.layout.content in {Content.CSV_KLINES, Content.REST_KLINES} and columns == KLINE_COLUMNS
+        return exchanges_own and _MICROSECONDS.search(text_head(self.path)) is not None
 
     def usable(self, refuse: Refuse) -> Iterator[OfficialKline]:
         """The rows that can be klines; `refuse` gets each of the others."""

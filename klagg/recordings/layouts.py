@@ -15,6 +15,9 @@ from klagg.recordings.rows import KLINE_COLUMNS
 CAPTURE_PREFIX = re.compile(r"\s*([0-9]{9,20}(?:\.[0-9]+)?)\s*[:,]?\s+(?=[{\[])")
 """The receive time that recorders write before each message."""
 
+LOOKED_AT = 8
+"""So many lines of a capture or table are looked at: the first may be damaged."""
+
 SOCKET_URL = re.compile(r"\s*wss?://")
 """Some recorders write the URL they connected to as a line of its own."""
 
@@ -107,10 +110,19 @@ def detect(head: str) -> RecordingLayout | None:
         return _json_array(text)
     if _ANSWER.match(text):
         return RecordingLayout(Content.ANSWER_KLINES, exact=True)
-    first_line = text.split("\n", 1)[0]
-    if text[0] == "{" or CAPTURE_PREFIX.match(first_line) or SOCKET_URL.match(first_line):
+    lines = text.split("\n", LOOKED_AT)[:LOOKED_AT]
+    for number, line in enumerate(lines):
+        found = _of_line(line)
+        if found is not None and not (found.header and number):
+            return found
+    return None
+
+
+def _of_line(line: str) -> RecordingLayout | None:
+    """The layout of a capture or table that has this line; None if it is no line of one."""
+    if line.lstrip()[:1] == "{" or CAPTURE_PREFIX.match(line) or SOCKET_URL.match(line):
         return RecordingLayout(Content.CAPTURE, exact=True)
-    return _table(next(csv.reader([first_line.rstrip("\r")]), []))
+    return _table(next(csv.reader([line.rstrip("\r")]), []))
 
 
 def _json_array(text: str) -> RecordingLayout | None:

@@ -15,8 +15,9 @@ from klagg.recordings.values import (
     integer,
     kline_decimal_text,
     open_time_ms,
+    whole_number,
 )
-from klagg.row_rules import is_counted_kind, kline_problem, trade_counts, trade_problem
+from klagg.row_rules import is_counted_kind, kline_problem, shown, trade_counts, trade_problem, without_residue
 
 
 def agg_trade(
@@ -39,7 +40,7 @@ def fill(fields: Mapping[str, Any], symbol: str, *, recv_ms: int | None = None, 
     """A single fill from the exchange's short keys `t p q T m` and, where recorded, `X`."""
     execution = fields.get("X")
     if execution is not None and not isinstance(execution, str):
-        raise BadValue(f"execution type {execution!r} is not a text")
+        execution = shown(execution)
     trade_id = integer("trade id", _field(fields, "t"))
     return _trade(symbol, trade_id, fields, trade_id, trade_id, recv_ms, event_ms, execution)
 
@@ -55,8 +56,8 @@ def _trade(
     execution: str | None,
 ) -> Trade:
     """A trade that keeps the rule of klagg.row_rules; what cannot count in a kline has `counts` False."""
-    price = decimal_text("price", _field(fields, "p"))
-    qty = decimal_text("quantity", _field(fields, "q"))
+    price = decimal_text("price", without_residue(_field(fields, "p")))
+    qty = decimal_text("quantity", without_residue(_field(fields, "q")))
     time_ms = epoch_ms("trade time", _field(fields, "T"))
     maker = boolean("buyer-is-maker flag", _field(fields, "m"))
     counted = is_counted_kind(execution, price)
@@ -109,7 +110,7 @@ def kline_row(row: Sequence[Any], columns: Mapping[str, int]) -> OfficialKline:
         close=kline_decimal_text("close", cell("close")),
         volume=kline_decimal_text("volume", cell("volume")),
         quote_volume=optional("quote_volume"),
-        trades=None if trades is None else integer("trade count", trades),
+        trades=None if trades is None else whole_number("trade count", trades),
         taker_buy_volume=optional("taker_buy_volume"),
         taker_buy_quote_volume=optional("taker_buy_quote_volume"),
         whole="complete" not in columns or proven("complete") or proven("official"),

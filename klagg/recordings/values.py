@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?")
 _ANY_DECIMAL = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][-+]?[0-9]{1,2})?")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
+_INTEGER_OF_FLOAT = re.compile(r"[0-9]{1,15}\.0+")
 _TRUE = frozenset({"true", "True", "TRUE", "1"})
 _FALSE = frozenset({"false", "False", "FALSE", "0"})
 _YEAR_2200_MS = 7_258_118_400_000
@@ -46,6 +47,13 @@ def integer(name: str, value: object) -> int:
     if isinstance(value, str) and _INTEGER.fullmatch(value):
         return int(value)
     raise BadValue(f"{name} {value!r} is not a whole number")
+
+
+def whole_number(name: str, value: object) -> int:
+    """`value` as an int, also where a table that passed through float columns has it as `180.0`."""
+    if isinstance(value, str) and _INTEGER_OF_FLOAT.fullmatch(value):
+        value = value.partition(".")[0]
+    return integer(name, value)
 
 
 def boolean(name: str, value: object) -> bool:

@@ -99,6 +99,10 @@ def watermark_entry(line: str, symbols: Iterable[str], time_ms: int) -> Fields:
     return {"kind": WATERMARK, "line": line, "symbols": ",".join(symbols), "time": str(time_ms)}
 
 
+SCALE_MAX: Final = 17
+"""The most decimals that a listing may give a price or a quantity: one digit of klagg.decimals.DIGITS_MAX is left."""
+
+
 @dataclass(frozen=True, slots=True)
 class Listing:
     """One symbol as the exchange lists it.

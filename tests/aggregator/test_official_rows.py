@@ -118,11 +118,11 @@ def test_an_answer_names_the_time_before_its_first_row() -> None:
 
 
 def test_of_several_states_of_a_row_the_one_with_most_trades_counts() -> None:
-    early = (*GOOD[:7], 1, *GOOD[8:])
-    other = (T0 + MINUTE, *GOOD[1:])
-    joined = OfficialRows.joined([decoded(GOOD, other).of_slot(3), decoded(early).of_slot(3), decoded(GOOD).of_slot(3)])
-    assert joined.trades.tolist() == [1, 2, 2], "each state once, in order"
-    assert (joined.best().trades.tolist(), joined.best().slot.tolist()) == ([2, 2], [3, 3])
+    late = (*GOOD[:7], 3, *GOOD[8:])
+    other = (T0 + MINUTE, *late[1:])
+    joined = OfficialRows.joined([decoded(late, other).of_slot(3), decoded(GOOD).of_slot(3), decoded(late).of_slot(3)])
+    assert joined.trades.tolist() == [2, 3, 3], "each state once, in order"
+    assert (joined.best().trades.tolist(), joined.best().slot.tolist()) == ([3, 3], [3, 3])
 
 
 def test_values_come_at_their_symbols_scales_or_do_not_fit() -> None:

@@ -63,6 +63,18 @@ def test_quote_asset_and_contract_type_select() -> None:
     assert [each.symbol for each in both.listings] == ["A币USDT", "BTCUSDT", "ETHUSDC"]
 
 
+def test_a_type_that_nobody_has_seen_is_a_perpetual_unless_time_and_name_say_otherwise() -> None:
+    rows = [
+        row("AUSDT", contractType="CROSS_2027", deliveryDate=1_900_000_000_000),
+        row("BUSDT_270625", contractType="CROSS_2027"),
+        row("CUSDT_270625", contractType="NEXT_YEAR", deliveryDate=1_813_881_600_000),
+        row("DUSDT", quoteAsset=None),
+        row("DUSDC", quoteAsset=None),
+    ]
+    found = listings_of({"symbols": rows}, QUOTES, TYPES).listings
+    assert [each.symbol for each in found] == ["AUSDT", "BUSDT_270625", "DUSDT"]
+
+
 def test_named_symbols_are_taken_alone_and_must_be_there() -> None:
     info = {"symbols": [row(), row("ETHUSDT"), row("ETHUSDC", quoteAsset="USDC")]}
     assert [each.symbol for each in listings_of(info, QUOTES, TYPES, ("ETHUSDT",)).listings] == ["ETHUSDT"]
@@ -85,7 +97,7 @@ def test_named_symbols_are_taken_alone_and_must_be_there() -> None:
         row(symbol="\ud800"),
         row(symbol="X" * 65),
         row(pricePrecision=-1),
-        row(pricePrecision=19),
+        row(pricePrecision=18),
         row(pricePrecision="2"),
         row(pricePrecision=True),
         row(quantityPrecision=2.0),
@@ -153,13 +165,13 @@ FAR, NEAR = 4_133_404_800_000, 1_800_000_000_000
         ("PERPETUAL_DELIVERING", NEAR, TYPES, True),
         ("PERPETUAL_2027", FAR, TYPES, True),
         ("PERPETUAL_2027", FAR, ("CURRENT_QUARTER",), False),
-        ("YEARLY_2027", NEAR, TYPES, False),
+        ("YEARLY_2027", NEAR, TYPES, True),
         ("", NEAR, TYPES, True),
         (None, NEAR, TYPES, True),
         (5, FAR, TYPES, True),
     ],
 )
-def test_a_contract_type_that_nobody_has_seen_is_a_perpetual_by_its_delivery_time(
+def test_a_contract_type_that_nobody_has_seen_is_a_perpetual_where_no_date_is_in_its_name(
     kind: object, delivery: int, types: tuple[str, ...], is_there: bool
 ) -> None:
     rows = [row("ZUSDT", contractType=types[0]), row(contractType=kind, deliveryDate=delivery)]

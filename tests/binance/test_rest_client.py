@@ -220,6 +220,29 @@ async def test_without_the_header_the_sentence_says_until_when_nobody_asks(statu
     assert refused.value.retry_after_s == pause_s
 
 
+@pytest.mark.parametrize(
+    ("retry_after", "sentence", "pause_s"),
+    [
+        ("7", "banned until 1795953600000.", 600),
+        ("900", "banned until 1795953600000.", 900),
+        ("7", "IP Banned Until 1795953600000", 600),
+        (formatdate(1_795_953_120, usegmt=True), "Too many requests.", 120),
+        (formatdate(1_795_952_000, usegmt=True), "Too many requests.", 60),
+    ],
+)
+async def test_the_longer_of_two_pauses_counts(retry_after: str, sentence: str, pause_s: float) -> None:
+    headers = {"Date": formatdate(1_795_953_000, usegmt=True), "Retry-After": retry_after}
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text=sentence, status=418, headers=headers)
+
+    gate = Porter()
+    async with answering(answer, gate=gate) as rest:
+        with pytest.raises(ExchangeRefused):
+            await rest.get("/fapi/v1/klines", 5)
+    assert gate.left[0][2] == pause_s
+
+
 @pytest.mark.parametrize("left_s", [-1, 0, 4 * 86_400, 10**6])
 async def test_a_time_that_cannot_be_is_none(left_s: int) -> None:
     date = formatdate(1_795_953_000, usegmt=True)

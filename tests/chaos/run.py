@@ -54,7 +54,9 @@ from writers.migrate import migrate
 TURN_S = 0.01
 ASK_S = 0.5
 START_S = 60.0
-SETTLE_S = 180.0
+SETTLE_S = 900.0
+"""The longest wait at the end; `STUCK_S` without any change ends it sooner. A busy machine needs its time."""
+STUCK_S = 120.0
 SETTLED_COMMITS = 12
 """Ticks that must be committed after everything is there: an amendment goes out with the tick after its trade."""
 SECOND_S_MAX = 10.0
@@ -348,11 +350,14 @@ class Run:
 
     def _settle(self) -> None:
         """Wait until the table has the exchange's last ids, no gap is open and nothing pending, for some ticks."""
-        deadline_s, steady_from, problem = time.monotonic() + SETTLE_S, None, "not looked yet"
+        steady_from, problem = None, "not looked yet"
+        end_s, stuck_s = time.monotonic() + SETTLE_S, time.monotonic() + STUCK_S
         streams = Streams(self._url)
-        while time.monotonic() < deadline_s:
+        while time.monotonic() < min(end_s, stuck_s):
             self._turn()
-            problem = self._unsettled(streams)
+            before, problem = problem, self._unsettled(streams)
+            if problem != before:
+                stuck_s = time.monotonic() + STUCK_S
             seq = int(streams.hash_of(KEYS.commit).get(b"seq", b"0"))
             if problem or steady_from is None or seq < steady_from:
                 steady_from = None if problem else seq

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -134,6 +135,44 @@ def test_klines_on_another_grid_are_one_sentence(
     out, err = capsys.readouterr()
     assert (out, err.count("\n")) == ("", 1)
     assert "is on another grid: its 1m bars open 20 seconds earlier than klagg's" in err
+
+
+def test_ids_that_recorded_trades_lack_are_told(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    lines = gzip.decompress((realdata / RECORDED).read_bytes()).decode().splitlines()
+    path, rows = tmp_path / "holed.txt", realdata / OFFICIAL
+    path.write_text("\n".join([*lines[:5000], *lines[5040:]]), encoding="utf-8")
+    assert klagg(["audit", "--trades", str(path), "--klines", str(rows), *ONE]) == 1
+    out = capsys.readouterr().out
+    assert "missing: BTCUSDT trade ids " in out
+    assert summary(out)["missing"] > 0
+
+
+def test_files_that_contradict_each_other_are_told(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = (realdata / OFFICIAL).read_text(encoding="utf-8").splitlines()
+    cells = rows[3].split(",")
+    cells[8] = str(int(cells[8]) + 1)
+    for name, lines in (("2023-04", rows), ("2023-04-04", [*rows[:3], ",".join(cells), *rows[4:]])):
+        (tmp_path / f"BTCUSDT-1m-{name}.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    words = ["audit", "--trades", str(realdata / RECORDED), "--klines", str(tmp_path), *ONE]
+    assert klagg(words) == 1
+    said = capsys.readouterr().err
+    assert "BTCUSDT-1m-2023-04.csv:0: trades of 2023-04-0" in said
+    assert f"contradict {tmp_path / 'BTCUSDT-1m-2023-04-04.csv'}, which is compared" in said
+
+
+def test_dumps_of_the_spot_market_are_refused_by_their_times(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = (realdata / OFFICIAL).read_text(encoding="utf-8").splitlines()
+    cells = [row.split(",") for row in rows if row[0].isdigit()]
+    spot = [",".join([f"{row[0]}000", *row[1:6], f"{row[6]}999", *row[7:]]) for row in cells]
+    (tmp_path / "BTCUSDT-1m-2023-04-04.csv").write_text("\n".join(spot) + "\n", encoding="utf-8")
+    assert klagg(["audit", "--trades", str(realdata / RECORDED), "--klines", str(tmp_path), *ONE]) == 1
+    assert "of the spot market" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["csv", "json", "arrow", "parquet"])

@@ -476,6 +476,22 @@ def test_a_bad_row_of_an_answer_costs_itself_and_is_remembered() -> None:
     assert said.endswith("--from 2024-09-01T00:01 --to 2024-09-01T00:02 --again")
 
 
+def test_a_last_row_with_a_key_beyond_the_request_is_requested_again_and_then_costs_itself() -> None:
+    wrong = told(2)
+    wrong[0] = minute(100_000)
+    first, second = Scripted([told(0), told(1), wrong], [told(2)]), Scripted([told(0), told(1), wrong], [wrong])
+    assert batches(first, PART) == [
+        HistoryRows(PART, rows(2), minute(2)),
+        HistoryRows(PART, rows(1, first=2), minute(3)),
+    ]
+    assert [each[2]["limit"] for each in first.asked] == [3, 1]
+    _, refused, found = batches(second, PART)
+    assert isinstance(refused, Failure)
+    assert refused.row, "the symbol's other parts are requested all the same"
+    assert isinstance(found, HistoryRows)
+    assert (found.rows, found.until_ms, [each.open_time for each in found.bad]) == ([], minute(3), [minute(2)])
+
+
 def test_bars_that_the_exchange_lacks_end_a_part() -> None:
     assert batches(Scripted([told(1)]), PART) == [HistoryRows(PART, rows(1, first=1), minute(3))]
     assert batches(Scripted([]), PART) == [HistoryRows(PART, [], minute(3))]

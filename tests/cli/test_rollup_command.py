@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import replace
 from decimal import Decimal
 from pathlib import Path
@@ -84,6 +85,20 @@ def test_whole_bars_that_are_missing_in_the_middle_are_gaps(tmp_path: Path, caps
     out = capsys.readouterr().out
     assert out.count(" gap: there is no such bar; lacks 2026-11-28 2") == 2
     assert summary(out) == {"bars": 4, "exact": 2, "different": 0, "partial": 0, "gap": 2, "missing": 120}
+
+
+@pytest.mark.parametrize("compared", [False, True])
+def test_whole_bars_that_nobody_has_are_gaps_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], compared: bool
+) -> None:
+    first, last = (write_minutes(tmp_path / f"{at}.csv", range(at, at + 60)) for at in (0, 180))
+    official = write_hours(tmp_path / "hours.csv", ["60.000", None, None, "60.000"])
+    options = ["--compare", official] if compared else []
+    assert main(["rollup", "--klines", last, first, "--to", "1h", *options]) == 1
+    out = capsys.readouterr().out
+    assert "missing: 1m klines 2026-11-28 21:00 to 2026-11-28 22:59 (120)" in out
+    exact = 2 if compared else 0
+    assert summary(out) == {"bars": 4, "exact": exact, "different": 0, "partial": 0, "gap": 2, "missing": 120}
 
 
 def test_only_the_first_and_the_last_bar_may_be_cut_short(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -261,7 +276,7 @@ def test_klaggs_own_files_and_their_open_bar(tmp_path: Path, capsys: pytest.Capt
 def test_klaggs_own_files_to_compare_with(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """A bar that is open, and one that klagg calls neither complete nor official, are held against nothing."""
     source = write_own(tmp_path / "minutes.csv", [own(at) for at in range(240)])
-    sums: dict[str, Any] = {"volume": "60.000", "quote_volume": "3846006.00000", "taker_buy_volume": "30.000"}
+    sums: dict[str, Any] = {"volume": "60.000", "quote_volume": "3845706.00000", "taker_buy_volume": "30.000"}
     each = own(0)
     sums |= {"trades": each.trades * 60, "taker_buy_quote_volume": str(Decimal(each.taker_buy_quote_volume) * 60)}
     hourly = [
@@ -277,6 +292,17 @@ def test_klaggs_own_files_to_compare_with(tmp_path: Path, capsys: pytest.Capture
     assert main(["rollup", "--klines", source, "--to", "1h", "--compare", official]) == 1
     found = summary(capsys.readouterr().out)
     assert found == {"bars": 4, "exact": 1, "different": 1, "partial": 0, "unmatched": 2}
+
+
+@pytest.mark.parametrize("proven", [(), range(150, 180), range(10)])
+def test_a_bar_in_the_middle_that_nothing_proves_is_a_gap(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], proven: Sequence[int]
+) -> None:
+    """klagg's own file, whose rows say that they are not complete."""
+    source = write_own(tmp_path / "own.csv", [own(at, complete=int(at in proven)) for at in range(180)])
+    official = write_hours(tmp_path / "hours.csv", ["59.000"] * 3)
+    assert main(["rollup", "--klines", source, "--to", "1h", "--compare", official]) == 1
+    assert summary(capsys.readouterr().out)["gap"] == 1
 
 
 def test_bars_that_are_not_complete_leave_a_gap(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -36,7 +36,7 @@ def test_recorded_trades_leave_the_exchanges_own_rows(
             found = {key[1]: row for key, row in table(database).items()}
             return found if all(each in found and found[each]["complete"] for each in whole) else {}
 
-        found = eventually(rows, 90, 0.2)
+        found = eventually(rows, 240, 0.2)
         assert running.stop("ingest", "clock", "aggregator", "writer") == {
             "ingest": 0,
             "clock": 0,

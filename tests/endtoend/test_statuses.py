@@ -44,6 +44,7 @@ class Path:
     said: list[Kline] = field(default_factory=list)
     events: list[dict[str, str]] = field(default_factory=list)
     words: list[tuple[str, str, str]] = field(default_factory=list)
+    """Kind, word and symbol of the new words, each as often as it was told anew."""
     carried: dict[int, bool] = field(default_factory=dict)
     trades: int = 0
 
@@ -61,7 +62,7 @@ class Path:
         if (status := self.status(time_ms)) is not None:
             rows.append(row | {"symbol": self.symbol} | dict(status))
         answer = self.universe.read({"symbols": rows}, EXCHANGE, time_ms)
-        self.words += answer.words
+        self.words += [(each.kind, each.word, each.symbol) for each in answer.words if each.times]
         list_(self.core, *answer.chosen.listings, *self.universe.gone.values())
 
     def run(self, until_ms: int, step_ms: int = 1000) -> None:

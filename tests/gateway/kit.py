@@ -41,7 +41,7 @@ PLAIN = {
     "quote_volume": "791234.56780",
     "trades": 321,
     "taker_buy_volume": "6.000",
-    "taker_buy_quote_volume": "384600.00000",
+    "taker_buy_quote_volume": "384570.00000",
     "first_trade_id": 100,
     "last_trade_id": 420,
     "closed": 0,

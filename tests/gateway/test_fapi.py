@@ -41,7 +41,7 @@ async def test_klines_are_one_series_from_table_and_live_state(
             "791234.56780",
             0,
             "6.000",
-            "384600.00000",
+            "384570.00000",
             "0",
         ]
         for query, expected in (

@@ -21,7 +21,7 @@ def test_a_value_becomes_a_bar() -> None:
     assert (found.open_time, found.close, found.trades, found.last_trade_id) == (NOW_MS, "64111.10", 321, 420)
     assert (found.closed, found.version, found.at_ms, found.redis_ms) == (True, (2, 1, 0), 5, 7)
     wire = found.wire(INTERVALS["1m"])
-    assert (wire.close_time, wire.taker_buy_quote_volume, wire.first_id) == (NOW_MS + 59_999, "384600.00000", 100)
+    assert (wire.close_time, wire.taker_buy_quote_volume, wire.first_id) == (NOW_MS + 59_999, "384570.00000", 100)
 
 
 @pytest.mark.parametrize("text", ["", "1,2", value(trades="x"), value(open_time="")])

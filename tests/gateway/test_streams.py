@@ -56,7 +56,7 @@ def test_a_kline_event_has_binances_fields_in_binances_order() -> None:
         "x": False,
         "q": "791234.56780",
         "V": "6.000",
-        "Q": "384600.00000",
+        "Q": "384570.00000",
         "B": "0",
     }
 

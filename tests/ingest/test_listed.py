@@ -137,6 +137,20 @@ async def test_a_halted_symbol_stays_subscribed(streams: Streams, redis_url: str
         assert words_of(context, "status") == (status in ("BREAK_2027", ""))
 
 
+async def test_a_new_contract_type_is_an_alarm_while_it_is_listed(streams: Streams, redis_url: str) -> None:
+    """The symbols are carried from the first answer on, whatever the delivery time of such a type."""
+    async with SmallExchange().running() as exchange, Market(exchange, list(SYMBOLS)).running():
+        exchange.rows = {"contractType": "PERPETUAL_2027", "deliveryDate": 1_900_000_000_000}
+        context = a_context(exchange, redis_url, **hasty(), clock={"listings_s": 1})
+        async with a_line(context, TIMINGS):
+            await eventually(lambda: marked(streams) == set(SYMBOLS))
+            said = "the exchange has a new word, contract_type 'PERPETUAL_2027': "
+            assert told_by(context)[AlarmKind.NEW_WORD].startswith(said)
+            exchange.rows = {}
+            await eventually(lambda: AlarmKind.NEW_WORD not in told_by(context))
+        assert words_of(context, "contract_type") == len(SYMBOLS)
+
+
 def words_of(context: AsyncContext, kind: str) -> int:
     """How many new words of a kind were counted."""
     return context.stats.labelled_counters[("unknown_words", (("kind", kind),))]
@@ -188,9 +202,10 @@ async def test_new_words_in_trades_are_counted_and_the_trades_taken(
                 await exchange.send(frame_of(agg_trade(number, st=3)))
             await eventually(lambda: len(column_of(feed_of(streams, "trades"), "id")) == 3)
             await eventually(lambda: words_of(context, "event") == 1)
+            assert "and 1 more of this kind" in told_by(context)["new_word"]
         assert words_of(context, "symbol_type") == 3
     said = [each.getMessage() for each in caplog.records if "has a new word" in each.getMessage()]
     assert sorted(said) == [
-        "the exchange has a new word, event 'future_2027': events of this type are passed over",
-        "the exchange has a new word, symbol_type '3': the trades are taken as all others are",
+        "ALARM: the exchange has a new word, event 'future_2027': events of this type are passed over",
+        "ALARM: the exchange has a new word, symbol_type '3': the trades are taken as all others are",
     ]

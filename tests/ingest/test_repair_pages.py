@@ -130,6 +130,7 @@ def test_trades_behind_the_range_stay_out() -> None:
         trade(7, m=1),
         trade(7, l=2**63),
         trade(4),
+        trade(10**9),
     ],
 )
 def test_a_row_that_cannot_be_a_trade_costs_itself_alone(row: Any) -> None:
@@ -301,6 +302,7 @@ def test_when_a_request_is_closed() -> None:
         kline(T + 2 * MINUTE_MS, _3="1.3"),
         kline(T + 2 * MINUTE_MS, _0=True),
         kline(T - MINUTE_MS),
+        kline(T + 10**6 * MINUTE_MS),
     ],
 )
 def test_a_row_that_cannot_be_a_kline_costs_itself_alone(row: Any) -> None:
@@ -333,6 +335,17 @@ def test_a_row_of_each_kind_is_taken_or_refused(case: RowCase, first: bool) -> N
     if not case.taken:
         finding = refused_finding(a_request(T, LATER), pages.refused, LATER)
         assert (finding["kind"], finding["severity"]) == ("OFFICIAL_REFUSED", "warning")
+
+
+def test_columns_behind_those_that_are_documented_change_nothing() -> None:
+    rows = minutes(T, 2)
+    found = klines_of([[*row, "new"] for row in rows], INTERVALS["1m"], T, 9)
+    assert found == klines_of(rows, INTERVALS["1m"], T, 9)
+
+
+def test_a_row_beyond_what_was_requested_costs_itself() -> None:
+    found = klines_of(minutes(T, 3), INTERVALS["1m"], T, 9, T + 2 * MINUTE_MS)
+    assert (len(found.rows), [each.open_ms for each in found.refused]) == (2, [None])
 
 
 def test_an_answer_without_any_row_that_says_when_it_opens_is_malformed() -> None:

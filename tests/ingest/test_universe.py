@@ -14,6 +14,7 @@ from ingest.universe import (
     VANISHED,
     Answer,
     Doubts,
+    NewWord,
     Universe,
     chosen_news,
     finer_than_listed,
@@ -301,8 +302,12 @@ def test_decimals_beyond_the_listing_are_seen(price: str, qty: str, finer: bool)
 
 
 def test_an_unknown_status_changes_nothing_and_is_told_when_it_comes(two_listed: Universe) -> None:
-    for status, new in (("TRADING_HALT", []), ("BREAK_2027", [(STATUS, "BREAK_2027", "AUSDT")]), ("BREAK_2027", [])):
-        assert answer(two_listed, ["AUSDT", "BUSDT"], AUSDT=status).words == new
+    for status, words in (
+        ("TRADING_HALT", []),
+        ("BREAK_2027", [NewWord(STATUS, "BREAK_2027", "AUSDT", 1)]),
+        ("BREAK_2027", [NewWord(STATUS, "BREAK_2027", "AUSDT", 0)]),
+    ):
+        assert answer(two_listed, ["AUSDT", "BUSDT"], AUSDT=status).words == words
         assert two_listed.carried == ["AUSDT", "BUSDT"]
         assert two_listed.halted == {"AUSDT": status}
     assert answer(two_listed, ["AUSDT", "BUSDT"]).words == []
@@ -310,9 +315,9 @@ def test_an_unknown_status_changes_nothing_and_is_told_when_it_comes(two_listed:
 
 
 def test_what_was_carried_stays_so_whatever_its_contract_type_becomes(two_listed: Universe) -> None:
-    for kind, new in (("PERPETUAL_2027", True), ("PERPETUAL_2027", False), ("CURRENT_QUARTER", False), ("", True)):
+    for kind, times in (("PERPETUAL_2027", 1), ("PERPETUAL_2027", 0), ("CURRENT_QUARTER", None), ("", 1)):
         said = answer(two_listed, ["AUSDT", "BUSDT"], types={"AUSDT": kind})
-        assert said.words == ([(CONTRACT_TYPE, kind, "AUSDT")] if new else [])
+        assert said.words == ([] if times is None else [NewWord(CONTRACT_TYPE, kind, "AUSDT", times)])
         assert two_listed.carried == ["AUSDT", "BUSDT"]
     answer(two_listed, ["AUSDT", "BUSDT"], types={"AUSDT": "CURRENT_QUARTER"}, AUSDT="SETTLING")
     assert two_listed.carried == ["BUSDT"], "what it says of its end counts all the same"
@@ -321,7 +326,18 @@ def test_what_was_carried_stays_so_whatever_its_contract_type_becomes(two_listed
 def test_a_new_contract_type_is_told_and_its_symbol_carried() -> None:
     universe = Universe()
     said = answer(universe, ["AUSDT", "BUSDT"], types={"AUSDT": "PERPETUAL_2027", "BUSDT": "CURRENT_QUARTER"})
-    assert (said.words, universe.carried) == ([(CONTRACT_TYPE, "PERPETUAL_2027", "AUSDT")], ["AUSDT"])
+    assert (said.words, universe.carried) == ([NewWord(CONTRACT_TYPE, "PERPETUAL_2027", "AUSDT", 1)], ["AUSDT"])
+
+
+def test_a_chosen_name_whose_row_cannot_be_used_stays_listed(two_listed: Universe) -> None:
+    row = {"symbol": "BUSDT", "pricePrecision": 2, "quantityPrecision": 3, "onboardDate": 1_000, "deliveryDate": FAR}
+    rows = [row | {"quoteAsset": "USDT", "contractType": "PERPETUAL", "status": "TRADING"}, {"symbol": "AUSDT"}]
+    said = two_listed.read({"symbols": rows}, EXCHANGE, 0.0)
+    assert [each.symbol for each in said.chosen.listings] == ["BUSDT"]
+    assert len(said.chosen.malformed) == 1
+    assert two_listed.listed == two_listed.carried == ["AUSDT", "BUSDT"]
+    two_listed.read({"symbols": rows[:1]}, EXCHANGE, 0.0)
+    assert two_listed.listed == ["BUSDT"]
 
 
 @pytest.mark.parametrize(("status", "kind"), [("PENDING_TRADING", ""), ("SETTLING", "PERPETUAL"), ("CLOSE", "")])

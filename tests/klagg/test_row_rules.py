@@ -25,6 +25,7 @@ from klagg.row_rules import (
     possible_klines,
     trade_counts,
     trade_problem,
+    without_residue,
 )
 from tests.rows import OPEN_TIME, ROW_CASES, Row, RowCase
 
@@ -79,6 +80,8 @@ def test_sums_of_floats_are_held_to_what_floats_can_hold() -> None:
     assert kline_problem({**flat, "volume": "3.3", "quote_volume": "3.3000000000000003"}) == ""
     assert kline_problem({**flat, "volume": "3.3000000000000003e2", "quote_volume": "330"}) == ""
     assert kline_problem({**flat, "volume": "3.3", "quote_volume": "3.5000000000000003"}) != ""
+    sold = {"volume": "5.5", "quote_volume": "5.5", "taker_buy_volume": "2.2"}
+    assert kline_problem({**flat, **sold, "taker_buy_quote_volume": "2.2000000000000003"}) == ""
 
 
 @st.composite
@@ -107,7 +110,7 @@ def klines(draw: st.DrawFn) -> Row:
     count = len(trades) if draw(st.booleans()) else draw(st.integers(0, 4))
     return {name: to_text(value, scales[name]) for name, value in values.items()} | {
         "trades": count,
-        "altered": altered,
+        "of_trades": altered is None and count == len(trades),
     }
 
 
@@ -116,7 +119,7 @@ def test_the_kline_of_any_trades_can_be_one_and_both_rules_agree(rows: list[Row]
     problems = [kline_problem(row) for row in rows]
     assert possible_klines(*columns_of(rows)).tolist() == [not problem for problem in problems]
     for row, problem in zip(rows, problems, strict=True):
-        if row["altered"] is None and (row["trades"] == 0) == (float(row["volume"]) == 0):
+        if row["of_trades"]:
             assert problem == ""
 
 
@@ -206,6 +209,13 @@ def test_a_row_can_be_a_trade_or_not(altered: dict[str, Any], what: str | None, 
     assert (found and found.what) == what
     if isinstance(values["qty"], str):
         assert trade_counts(values["qty"]) is counts
+
+
+def test_what_floats_leave_of_nothing_is_nothing() -> None:
+    for nothing in ("5.5e-17", "0E-8", "0e0", "0.000000000000000055", "0" * 19, "9e-13"):
+        assert without_residue(nothing) == "0"
+    for something in ("0.00000000", "0.00000001", "1e-12", "5.5e-7", "-1e-17", "e", "1e-100", "abc" * 9, 0, None):
+        assert without_residue(something) == something
 
 
 def test_a_fill_of_a_kind_that_klines_leave_out_may_have_no_price() -> None:

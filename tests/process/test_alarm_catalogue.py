@@ -22,6 +22,7 @@ RAISED_AND_CLEARED = {
     AlarmKind.NOT_CARRIED: "ingest/test_listed.py::test_a_symbol_that_ticks_and_is_not_carried_is_asked_about",
     AlarmKind.HALTED: "ingest/test_clock_service.py::test_a_halt_is_written_at_once_and_an_alarm_that_ends",
     AlarmKind.WAITING: "ingest/test_clock_service.py::test_a_choice_that_is_not_there_is_waited_for",
+    AlarmKind.NEW_WORD: "ingest/test_listed.py::test_a_new_contract_type_is_an_alarm_while_it_is_listed",
     AlarmKind.FEED_FULL: "ingest/test_feed_capacity.py::test_it_looks_now_and_then_and_says_what_changed",
     AlarmKind.BUFFER_FULL: (
         "ingest/test_sender.py::test_the_alarm_over_a_full_buffer_ends_when_nothing_was_dropped_for_a_while"

@@ -30,6 +30,9 @@ AGG_ROW = "26129,0.01633102,4.70443515,27781,27781,1498793709153,true"
         ("open_time,open,high,low,close,volume,close_time,quote_volume,count", Content.CSV_KLINES),
         ("timestamp,open,high,low,close,volume", Content.CSV_KLINES),
         ("1725148800000,1,1,1,1,5,1725148859999,7,2,1,1,0", Content.CSV_KLINES),
+        ("2x129,0.01,4.7\n" + AGG_ROW, Content.CSV_AGG_TRADES),
+        ("\x00\x00,1,1\n1725148800000,1,1,1,1,5,1725148859999,7,2,1,1,0", Content.CSV_KLINES),
+        ('"q":"1"}}\n{"e":"aggTrade"}', Content.CAPTURE),
     ],
 )
 def test_content_is_told_from_the_first_characters(head: str, content: Content) -> None:

@@ -23,7 +23,7 @@ def test_an_aggregate_trade_keeps_strings_and_ignores_nq() -> None:
     [
         ({"p": "abc"}, "price 'abc' is not a decimal"),
         ({"q": "-1"}, "quantity '-1' is negative"),
-        ({"q": "5.5e-17"}, "quantity '5.5e-17' is not a decimal"),
+        ({"q": "5.5e-7"}, "quantity '5.5e-7' is not a decimal"),
         ({"p": "0"}, "price of the trade 7: zero"),
         ({"l": 19}, "number of the trade 7: f is above l"),
         ({"a": -1}, "number of the trade -1: an id or the time"),
@@ -70,8 +70,23 @@ def test_a_fill_is_its_own_first_and_last() -> None:
     assert fill({key: value for key, value in FILL.items() if key != "X"}, "BTCUSDT").counts
     assert not fill(FILL | {"X": "INSURANCE_FUND"}, "BTCUSDT").counts
     assert not fill(FILL | {"X": "NA", "p": "0", "q": "0"}, "BTCUSDT").counts
-    with pytest.raises(BadValue, match="execution type 5 is not a text"):
-        fill(FILL | {"X": 5}, "BTCUSDT")
+    assert fill(FILL | {"X": 5}, "BTCUSDT").counts, "a word that nobody has seen, as in a live trade"
+
+
+@pytest.mark.parametrize("qty", ["0", "0E-8", "5.5e-17", "0.000000000000000055"])
+def test_a_quantity_of_nothing_keeps_the_id_and_does_not_count(qty: str) -> None:
+    trade = agg_trade(AGG | {"q": qty}, "BTCUSDT")
+    assert (trade.id, trade.qty, trade.counts) == (7, "0", False)
+
+
+@pytest.mark.parametrize(("count", "trades"), [("9", 9), ("9.0", 9), ("9.000", 9)])
+def test_a_count_that_passed_through_floats(count: str, trades: int) -> None:
+    cells = ["1.0", "1.0", "1.0", "1.0", "9", "9", "4", "4"]
+    row = ["1700000040000", *cells[:5], "1700000099999", cells[5], count, *cells[6:]]
+    assert kline_row(row, KLINE_COLUMNS).trades == trades
+    row[8] = "9.5"
+    with pytest.raises(BadValue, match=r"trade count '9\.5'"):
+        kline_row(row, KLINE_COLUMNS)
 
 
 def test_a_fill_with_long_names() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from klagg.errors import RecordingError
 from klagg.recordings import open_trades
-from klagg.recordings.model import Trade
+from klagg.recordings.model import RefusedRow, Trade
 
 HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker\n"
 ROWS = "10,1.50,2.000,100,101,1721347022956,true\n11,1.60,1.000,102,102,1721347022957123,False\n"
@@ -112,6 +112,15 @@ def test_what_else_a_capture_may_hold_is_passed_over(tmp_path: Path) -> None:
     lines = ["wss://x/stream <-> 1", '{"result":null,"id":1}', "", '[{"e":"24hrMiniTicker"}]', event("markPriceUpdate")]
     path.write_text("\n".join([*lines, f"1700000000 {event('trade', t=8)}"]))
     assert [(trade.id, trade.recv_ms) for trade in open_trades(path)] == [(8, 1_700_000_000_000)]
+
+
+def test_half_a_line_costs_itself_and_other_markets_are_passed_over(tmp_path: Path) -> None:
+    path = tmp_path / "capture"
+    whole, cut = event("trade", t=8), event("trade", t=9)[:-7]
+    path.write_text("\n".join([cut, whole, event("trade", t=700, st=2), event("trade", t=10, st=1), cut]))
+    refused: list[RefusedRow] = []
+    assert [trade.id for trade in open_trades(path).usable(refused.append)] == [8, 10]
+    assert [(each.number, each.reason) for each in refused] == [(1, "is not JSON"), (5, "is not JSON")]
 
 
 GOOD = event("trade", t=8)

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import aiohttp
@@ -17,6 +18,7 @@ from websockets.exceptions import ConnectionClosed, InvalidMessage, InvalidStatu
 
 from klagg.simulator import Limits, Simulator, SyntheticMarket
 from klagg.simulator.faults import FaultScript, read_faults
+from klagg.simulator.faulty_hub import FaultyHub
 from tests.kit import eventually_async as eventually
 from tests.simulator.kit import START_MS, ask, connected, receive, running
 
@@ -209,8 +211,16 @@ async def test_duplicates_come_twice_in_a_row() -> None:
         assert received == [received[0] + place // 2 for place in range(100)]
 
 
-async def test_reordered_frames_all_come_within_a_second() -> None:
+async def test_reordered_frames_all_come_within_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
     table = 'kind = "reorder"\nfor_s = 6\nshare = 0.5'
+    turns_ms: list[int] = []
+    turn = FaultyHub.turn
+
+    def counted(hub: FaultyHub, elapsed_ms: int) -> None:
+        turns_ms.append(elapsed_ms)
+        turn(hub, elapsed_ms)
+
+    monkeypatch.setattr(FaultyHub, "turn", counted)
     async with running(exchange(table)) as server, connected(server, BTC) as client:
         await eventually(lambda: elapsed_ms(server) > 7_500)
         last = server.player.last_aggregate["BTCUSDT"]
@@ -223,7 +233,8 @@ async def test_reordered_frames_all_come_within_a_second() -> None:
         assert received != sorted(received)
         assert sorted(received) == list(range(min(received), last + 1))
         lateness = [max(events[: place + 1]) - event for place, event in enumerate(events)]
-        assert 100 < max(lateness) < 2_500  # a turn of the exchange may take long on a busy machine
+        longest_ms = max(after - before for before, after in pairwise(turns_ms))
+        assert 100 < max(lateness) < 1_000 + 2 * longest_ms, "held until the first turn after a second"
 
 
 async def test_losses_of_two_lines_are_independent_and_the_record_is_whole() -> None:

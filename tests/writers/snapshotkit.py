@@ -42,7 +42,7 @@ def runs(streams: Streams) -> bool:
 
 def bar(trades: int = 7, open_time: int = OPEN_TIME, closed: int = 0, revision: int = 0) -> str:
     return (
-        f"{open_time},64100.10,64120.00,64090.90,64111.10,12.345,791234.56780,{trades},6.000,384600.00000,"
+        f"{open_time},64100.10,64120.00,64090.90,64111.10,12.345,791234.56780,{trades},6.000,384570.00000,"
         f"100,{99 + trades},{closed},{revision},0"
     )
 

@@ -37,7 +37,7 @@ PLAIN: dict[str, Any] = {
     "quote_volume": "791234.56780",
     "trades": 321,
     "taker_buy_volume": "6.000",
-    "taker_buy_quote_volume": "384600.00000",
+    "taker_buy_quote_volume": "384570.00000",
     "first_agg_id": 10,
     "last_agg_id": 90,
     "first_trade_id": 100,

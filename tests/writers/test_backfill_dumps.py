@@ -268,6 +268,14 @@ def test_files_are_judged_by_where_they_really_lie_and_by_their_names(tmp_path: 
     assert found.other == ["BTCUSDT-1m-2024-09.csv", "BTCUSD_PERP-1m-2024-09.csv"]
 
 
+@pytest.mark.parametrize("header", [True, False])
+@pytest.mark.parametrize("packed", [f"BTCUSDT-1m-2024-09.{ending}" for ending in ("csv", "zip", "csv.gz")])
+def test_a_dump_with_times_in_microseconds_is_of_the_spot_market(tmp_path: Path, packed: str, header: bool) -> None:
+    spot = [(f"{row[0]}000", *row[1:6], f"{row[6]}999", *row[7:]) for row in rows(5)]
+    with pytest.raises(RecordingError, match="its klines are of the spot market, and none of them is loaded"):
+        read(part_of(write_dump(tmp_path, spot, packed, header)))
+
+
 def test_real_dumps_are_read_fast_and_to_the_last_digit(realdata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the slow way, and equal to what klagg.recordings reads."""
     monkeypatch.setattr(backfill_dumps, "open_klines", None)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +19,18 @@ from klagg.cli.audit import rest, summary
 from klagg.cli.backfill.command import words
 from klagg.cli.comparison import RefusedRows, values_of_official
 from klagg.cli.grid import on_grid
+from klagg.cli.missing import TOLD_MAX, MissingIds, SeenIds, moment
 from klagg.cli.replay import newest_of
 from klagg.drivers.postgres import Database
 from klagg.errors import ConfigError
 from klagg.intervals import EVER_MS, MINUTE, Interval, ordered
-from klagg.kline import Kline, Values
+from klagg.kline import Kline, Values, differences
 from klagg.recordings import KlineRecording, RefusedRow, open_klines, open_trades
+from klagg.row_rules import SIDES
 from klagg.settings import Settings, load
 from klagg.wire.findings import FindingKind
-from writers.backfill_dumps import find_dumps, refuse_other_kind
-from writers.backfill_parts import span_of
+from writers.backfill_dumps import OtherKind, find_dumps, refuse_other_kind
+from writers.backfill_parts import OTHER_KINDS, span_of
 from writers.migrate import require_schema
 
 Key = tuple[str, Interval]
@@ -101,9 +104,12 @@ def run(args: argparse.Namespace) -> int:
     if not counts.total():
         raise ConfigError(f"{args.klines or 'the exchange'} holds no klines of what is asked for")
     verdicts = {kind.lower(): counts[kind] for kind in VERDICTS}
-    of_rows = {"refused": refused.count} if refused.count else {}
-    print(ujson.dumps({"bars": counts.total(), **verdicts, **of_rows}))
-    return 1 if counts[FindingKind.UNEXPLAINED] or refused.count else 0
+    missing = source.missing(from_ms, to_ms)
+    for each in missing[:TOLD_MAX]:
+        print(ujson.dumps(each.told()) if args.json else each.sentence())
+    lacks = {"refused": refused.count, "missing": sum(each.count for each in missing)}
+    print(ujson.dumps({"bars": counts.total(), **verdicts, **{name: count for name, count in lacks.items() if count}}))
+    return 1 if counts[FindingKind.UNEXPLAINED] or refused.count or missing else 0
 
 
 def _audit(
@@ -151,6 +157,10 @@ class _Stored:
         """Finals with open times in [from, to)."""
         return finals_of(self._database, symbol, interval, from_ms, to_ms)
 
+    def missing(self, from_ms: int, to_ms: int) -> list[MissingIds]:
+        """None: the database says with each bar whether it lacks trades."""
+        return []
+
     def close(self) -> None:
         self._database.close()
 
@@ -160,16 +170,23 @@ class _Recorded:
 
     def __init__(self, files: Sequence[str], refused: RefusedRows) -> None:
         self._files, self._refused = files, refused
+        self._seen: dict[str, SeenIds] = {}
 
     def klines(self, symbol: str, interval: Interval, from_ms: int, to_ms: int) -> dict[int, Kline]:
         """The newest versions with open times in [from, to). The first reading of the files tells what is refused."""
         recordings = [open_trades(each, symbol, None) for each in self._files]
         refused, self._refused = self._refused, RefusedRows("audit", quiet=True)
+        seen = None if symbol in self._seen else self._seen.setdefault(symbol, SeenIds())
         return {
             kline.open_time: kline
-            for kline in newest_of(recordings, interval, symbol, refused)
+            for kline in newest_of(recordings, interval, symbol, refused, seen)
             if kline.symbol == symbol and from_ms <= kline.open_time < to_ms
         }
+
+    def missing(self, from_ms: int, to_ms: int) -> list[MissingIds]:
+        """The trades that the recordings do not hold between others, and that may have been in [from, to)."""
+        found = [each for symbol, seen in self._seen.items() for each in seen.missing(symbol)]
+        return [each for each in found if each.before_ms >= from_ms and each.after_ms < to_ms]
 
     def close(self) -> None:
         """Does nothing."""
@@ -210,13 +227,29 @@ def _usable(files: Sequence[KlineRecording], symbol: str, interval: Interval, re
         if row.open_ms is not None:
             reasons[row.open_ms] = row.reason
 
-    theirs = {
-        row.open_time_ms: values_of_official(row)
-        for each in files
-        for row in on_grid(each, interval, refuse)
-        if row.whole
-    }
+    theirs: dict[int, Values] = {}
+    origins: dict[int, Path] = {}
+    for each in files:
+        if each.is_of_spot:
+            raise OtherKind(each.path, OTHER_KINDS["spot"])
+        for row in on_grid(each, interval, refuse):
+            if not row.whole:
+                continue
+            values, opened = values_of_official(row), row.open_time_ms
+            found = differences(theirs[opened], values, float_terms=_sums_of(values)) if opened in theirs else []
+            if found:
+                names = ", ".join(one.name for one in found)
+                why = f"{names} of {moment(opened)} contradict {origins[opened]}, which is compared"
+                refused(RefusedRow(str(each.path), 0, why))
+                continue
+            theirs[opened], origins[opened] = values, each.path
     return OfficialSeries(symbol, interval, theirs, refused=reasons)
+
+
+def _sums_of(values: Values) -> dict[str, int]:
+    """The sums of a kline by name, with the number of their terms."""
+    terms = values.get("trades")
+    return dict.fromkeys(itertools.chain(*SIDES), terms if isinstance(terms, int) else 0)
 
 
 def _of_rest(args: argparse.Namespace, from_ms: int, to_ms: int, refused: RefusedRows) -> Iterator[OfficialSeries]:

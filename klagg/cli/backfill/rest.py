@@ -13,7 +13,7 @@ from typing import Any, Final
 from ingest.repair_pages import SURE_MS
 from klagg import __version__
 from klagg.backoff import Backoff
-from klagg.binance.kline_rows import KLINES_PATH, KlineAnswer, KlineRow, Malformed, klines_of
+from klagg.binance.kline_rows import KLINES_PATH, KlineAnswer, KlineRow, Malformed, RefusedRow, klines_of
 from klagg.binance.limits import klines_weight
 from klagg.binance.payloads import listings_of
 from klagg.binance.rest_client import ExchangeRest
@@ -116,21 +116,26 @@ class RestHistory:
             found = KlineAnswer([], [])
             if limit:
                 try:
-                    found = klines_of(runner.run(self._ask(rest, part, next_ms, limit)), bars, next_ms, limit)
-                except (ExchangeRefused, Malformed) as bad:
+                    answer = runner.run(self._ask(rest, part, next_ms, limit))
+                    found = klines_of(answer, bars, next_ms, limit, part.to_ms)
+                except Malformed as bad:
+                    if limit > 1:
+                        yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {bad}")
+                        return
+                    found.refused.append(RefusedRow(0, next_ms, str(bad)))
+                except ExchangeRefused as bad:
                     yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {bad}")
                     return
             last_ms, asked_ms = found.last_ms, next_ms
-            if last_ms is not None and last_ms >= part.to_ms:
-                yield Failure(part, f"{part.symbol} {bars.name} {part.name}: the answer goes beyond what was asked")
-                return
-            left_rows += len(found.refused)
-            for each in found.refused:
+            more = last_ms is not None and found.count == limit and bars.close_time(last_ms) + 1 < part.to_ms
+            refused = found.without_tail if more else found.refused
+            left_rows += len(refused)
+            for each in refused:
                 if len(left_out) < BAD_KEPT_MAX:
                     left_out.append(BadRow(0, asked_ms if each.open_ms is None else each.open_ms, each.reason))
                 said = f"the row of open time {each.open_ms} is refused: {each.reason}"
                 yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {said}", row=True)
-            next_ms = bars.close_time(last_ms) + 1 if last_ms is not None and found.count == limit else part.to_ms
+            next_ms = bars.close_time(last_ms) + 1 if last_ms is not None and more else part.to_ms
             yield HistoryRows(part, [_official(row, bars) for row in found.rows], next_ms, tuple(left_out), left_rows)
 
     async def _ask(self, rest: ExchangeRest, part: Part, from_ms: int, limit: int) -> Any:
