@@ -26,7 +26,7 @@ _ANYTHING: Final = rf"(?:{_TEXT}|{_NUMBER}|true|false|null)"
 _WHOLE: Final = "(0|[1-9][0-9]{0,17}+)"
 """An integer below 10^18, which fits in 64 bits."""
 
-_DECIMAL: Final = r'(?=[0-9.]{1,18}+")[0-9]++(?:\.[0-9]++)?+'
+_DECIMAL: Final = r'(?=[0-9.]{1,18}+")(?!0+\.0{12})[0-9]++(?:\.[0-9]++)?+'
 
 _VALUES: Final[Mapping[str, str]] = {
     "s": r'"([^"\\\x00-\x1f]++)"',

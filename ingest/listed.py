@@ -24,7 +24,7 @@ def note_words(words: UnknownWords, found: Iterable[NewWord]) -> None:
     types = []
     for each in found:
         where = f"{each.symbol} has it, and stays as it is"
-        words.note(each.kind, each.word, where, each.times, alarm=each.kind != STATUS)
+        words.note(each.kind, each.word, where, each.times, alarm=each.kind != STATUS, stands_ms=0.0)
         if each.kind == CONTRACT_TYPE:
             types.append(each.word)
     words.keep(CONTRACT_TYPE, types)

@@ -204,14 +204,15 @@ class KlinePages:
     def receive(self, answer: Any, now_ms: int) -> list[Fields]:
         """As `RepairPages`; NotYet while the exchange may still lack a bar at the end of the range."""
         request, bars = self.request, self._bars
-        found = klines_of(answer, bars, self._next, self._limit)
-        beyond = found.last_ms is not None and found.last_ms >= request.last
+        found = klines_of(answer, bars, self._next, self._limit, bars.close_time(request.last) + 1)
+        reach_ms, refused = found.reach(bars)
+        beyond = reach_ms is not None and reach_ms >= request.last
         to_ms = request.last
-        if found.count == self._limit and found.last_ms is not None and not beyond:
-            to_ms = min(request.last, bars.close_time(found.last_ms) + 1)
+        if found.count == self._limit and reach_ms is not None and not beyond:
+            to_ms = min(request.last, bars.close_time(reach_ms) + 1)
         if to_ms == request.last and self._proving and not beyond:
             raise NotYet(f"the exchange shows no {bars.name} kline of {request.symbol} behind {request.last} yet")
-        self.refused += [_told(each, bars) for each in found.refused]
+        self.refused += [_told(each, bars) for each in (refused if to_ms < request.last else found.refused)]
         entries = []
         refused_ms = [each.open_ms for each in found.refused]
         for (first, run), end_ms in zip(found.runs, [*refused_ms, to_ms], strict=True):

@@ -141,7 +141,7 @@ class Universe:
         for name, each in contracts.items():
             before_type = self._contracts[name].contract_type if name in self._contracts else None
             pending = each.contract_type == UNSTATED and each.listing.status in PENDING
-            if each.contract_type not in CONTRACT_TYPES and not pending and each.quote_asset in exchange.quote_assets:
+            if each.contract_type not in CONTRACT_TYPES and not pending and each.is_quoted_in(exchange.quote_assets):
                 note(CONTRACT_TYPE, each.contract_type, name, fresh=each.contract_type != before_type)
         return list(found.values())
 

@@ -61,9 +61,10 @@ STRUCK_OUT: Final = -1
 """The fill ids of an aggTrade that was struck out."""
 
 RESIDUE_MAX: Final = Decimal("1e-12")
-"""Below this, a number that klagg.decimals cannot hold is what floats leave of 0. Futures dumps of aggTrades have such
+"""A number below this is what floats leave of 0. Futures dumps of aggTrades have such
 quantities (<https://github.com/binance/binance-public-data/issues/342>)."""
 
+_NUMBER: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,400})?(?:[eE]-[0-9]{1,3})?", re.ASCII)
 _EXPONENT: Final = frozenset("eE")
 _FITS: Final = 1 << 62
 _DECIMAL: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][-+]?[0-9]{1,2})?", re.ASCII)
@@ -320,14 +321,12 @@ def trade_counts(qty: str, *, counted_kind: bool = True) -> bool:
 
 def without_residue(value: Any) -> Any:
     """A price or quantity as it came, but "0" for what is nothing: a zero that is written with an exponent or without
-    end, and the residue that a difference of floats leaves of one (`5.5e-17`).
-
-    Only what klagg.decimals cannot hold is judged. No step size is near `RESIDUE_MAX`, so no trade is.
-    """
-    if not isinstance(value, str) or _DECIMAL.fullmatch(value) is None:
+    end, and the residue that a difference of floats leaves of one (`5.5e-17`). No step size is near `RESIDUE_MAX`."""
+    if not isinstance(value, str) or _NUMBER.fullmatch(value) is None:
         return value
+    number = Decimal(value)
     is_held = len(value) - ("." in value) <= DIGITS_MAX and not _EXPONENT.intersection(value)
-    return value if is_held or Decimal(value) >= RESIDUE_MAX else "0"
+    return value if number >= RESIDUE_MAX or (is_held and number == 0) else "0"
 
 
 def is_zero(text: str) -> bool:

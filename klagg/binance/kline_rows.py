@@ -61,14 +61,20 @@ class KlineAnswer:
         opens = [*(row[0] for row in self.rows), *(each.open_ms for each in self.refused if each.open_ms is not None)]
         return max(opens, default=None)
 
-    @property
-    def without_tail(self) -> list[RefusedRow]:
-        """The refused rows but for those behind the last row that says when it opens: a next call asks for them."""
-        unread = [each.place for each in self.refused if each.open_ms is None]
-        end = self.count
-        while unread and unread[-1] == end - 1:
-            end = unread.pop()
-        return [each for each in self.refused if each.place < end]
+    def reach(self, bars: Interval) -> tuple[int | None, list[RefusedRow]]:
+        """The open time (exchange ms) up to which a full answer is believed, and the refused rows up to there.
+
+        That of its newest kline, and of the refused rows that follow it bar by bar. Another key of a refused row may be
+        what is wrong with it: the next call gets that row again.
+        """
+        if not self.rows:
+            return self.last_ms, self.refused
+        refused = {each.place: each for each in self.refused}
+        place = max(place for place in range(self.count) if place not in refused)
+        reach_ms = self.rows[-1][0]
+        while (behind := refused.get(place + 1)) is not None and behind.open_ms == bars.close_time(reach_ms) + 1:
+            place, reach_ms = place + 1, behind.open_ms
+        return reach_ms, [each for each in self.refused if each.place <= place]
 
     @property
     def runs(self) -> list[tuple[bool, list[KlineRow]]]:

@@ -43,13 +43,15 @@ class Contract:
     quote_asset: str
 
     def fits(self, quote_assets: Sequence[str], contract_types: Sequence[str]) -> bool:
-        """Whether quote asset and contract type are among the chosen ones; see contracts.is_chosen.
+        """Whether quote asset and contract type are among the chosen ones; see contracts.is_chosen."""
+        of_type = is_chosen(self.listing.symbol, self.contract_type, self.listing.delivery, contract_types)
+        return of_type and self.is_quoted_in(quote_assets)
 
-        Where the answer has no quote asset, the end of the name says it.
-        """
-        name = self.listing.symbol
-        quoted = self.quote_asset in quote_assets or (not self.quote_asset and name.endswith(tuple(quote_assets)))
-        return quoted and is_chosen(name, self.contract_type, self.listing.delivery, contract_types)
+    def is_quoted_in(self, quote_assets: Sequence[str]) -> bool:
+        """Whether the quote asset is one of these; where the answer has none, the end of the name says it."""
+        return self.quote_asset in quote_assets or (
+            not self.quote_asset and self.listing.symbol.endswith(tuple(quote_assets))
+        )
 
 
 @dataclass(frozen=True, slots=True)

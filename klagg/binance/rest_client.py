@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Mapping
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, Protocol
@@ -264,8 +265,9 @@ def _seconds(text: str, date: str) -> float:
 def _http_ms(date: str) -> float:
     """A date of a header in ms (UTC); 0 for no date."""
     try:
-        return parsedate_to_datetime(date).timestamp() * 1000
-    except ValueError:
+        found = parsedate_to_datetime(date)
+        return (found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000
+    except (ValueError, OverflowError):
         return 0.0
 
 

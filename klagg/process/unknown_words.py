@@ -28,10 +28,12 @@ class UnknownWords:
         for kind in kinds:
             stats.add("unknown_words", 0, kind=kind)  # Prometheus sees growth only in what it saw before
 
-    def note(self, kind: str, word: str, where: str, times: int = 1, *, alarm: bool = True) -> None:
+    def note(
+        self, kind: str, word: str, where: str, times: int = 1, *, alarm: bool = True, stands_ms: float = STANDS_MS
+    ) -> None:
         """A word of this kind came so many `times`; `where` is a sentence's end: what it stands for, what is done.
 
-        Without `alarm` it is logged once: another alarm stands for its cause.
+        Without `alarm` it is logged once: another alarm stands for its cause. With `stands_ms` 0 only `keep` ends it.
         """
         self._stats.add("unknown_words", times, kind=kind)
         told = (kind, word) in self._told
@@ -40,7 +42,7 @@ class UnknownWords:
         self._told.add((kind, word))
         sentence = f"the exchange has a new word, {kind} {repr(word)[:80]}: {where}"
         if alarm:
-            self._stats.alarms.raise_(AlarmKind.NEW_WORD, sentence, f"{kind} {word}", lasting_ms=STANDS_MS)
+            self._stats.alarms.raise_(AlarmKind.NEW_WORD, sentence, f"{kind} {word}", lasting_ms=stands_ms)
         elif not told:
             self._log.warning("%s", sentence)
 

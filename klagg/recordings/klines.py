@@ -31,7 +31,8 @@ _KLINE_CONTENTS = frozenset(
 )
 _ANSWER_CHARACTERS_MAX: Final = 16 * 1024 * 1024
 """An answer of /api/klines has 5,000 bars at most; more come as a download."""
-_MICROSECONDS = re.compile(r"^[\s\[]*[0-9]{16},", re.ASCII | re.MULTILINE)
+_ROW_TIME = re.compile(r"(?:^|\[)\s*([0-9]{13,19}),", re.ASCII | re.MULTILINE)
+_DIGITS_OF_MICROSECONDS: Final = 16
 _NO_ITEMS = re.compile(r"\s*\[\s*\]\s*")
 
 
@@ -56,7 +57,8 @@ class KlineRecording:
         (binance-public-data, README), as its REST API has on request. Tables of others may have any unit."""
         columns = self.layout.columns or KLINE_COLUMNS
         exchanges_own = self.layout.content in {Content.CSV_KLINES, Content.REST_KLINES} and columns == KLINE_COLUMNS
-        return exchanges_own and _MICROSECONDS.search(text_head(self.path)) is not None
+        digits = [len(time) for time in _ROW_TIME.findall(text_head(self.path))] if exchanges_own else []
+        return 2 * digits.count(_DIGITS_OF_MICROSECONDS) > len(digits)
 
     def usable(self, refuse: Refuse) -> Iterator[OfficialKline]:
         """The rows that can be klines; `refuse` gets each of the others."""

@@ -113,8 +113,8 @@ def detect(head: str) -> RecordingLayout | None:
     lines = text.split("\n", LOOKED_AT)[:LOOKED_AT]
     for number, line in enumerate(lines):
         found = _of_line(line)
-        if found is not None and not (found.header and number):
-            return found
+        if found is not None:
+            return None if found.header and number else found
     return None
 
 
@@ -122,7 +122,10 @@ def _of_line(line: str) -> RecordingLayout | None:
     """The layout of a capture or table that has this line; None if it is no line of one."""
     if line.lstrip()[:1] == "{" or CAPTURE_PREFIX.match(line) or SOCKET_URL.match(line):
         return RecordingLayout(Content.CAPTURE, exact=True)
-    return _table(next(csv.reader([line.rstrip("\r")]), []))
+    try:
+        return _table(next(csv.reader([line.rstrip("\r")]), []))
+    except csv.Error:  # a field longer than any value
+        return None
 
 
 def _json_array(text: str) -> RecordingLayout | None:

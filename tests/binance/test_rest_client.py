@@ -228,6 +228,8 @@ async def test_without_the_header_the_sentence_says_until_when_nobody_asks(statu
         ("7", "IP Banned Until 1795953600000", 600),
         (formatdate(1_795_953_120, usegmt=True), "Too many requests.", 120),
         (formatdate(1_795_952_000, usegmt=True), "Too many requests.", 60),
+        ("Sun, 29 Nov 2026 11:52:00 -0000", "Too many requests.", 120),
+        ("1 Jan 99999999999999999999 00:00:00 GMT", "Too many requests.", 60),
     ],
 )
 async def test_the_longer_of_two_pauses_counts(retry_after: str, sentence: str, pause_s: float) -> None:

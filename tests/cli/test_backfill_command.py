@@ -443,8 +443,10 @@ def test_pauses_and_passing_troubles_are_waited_out(monkeypatch: pytest.MonkeyPa
 def test_a_refusal_and_a_malformed_answer_fail_the_part() -> None:
     refused = ExchangeRefused("Invalid symbol.", status=400, code=-1121)
     assert batches(Scripted(refused), PART) == [Failure(PART, "BTCUSDT 1m REST 2024-09: Invalid symbol.")]
-    for answer in ({"code": 1}, [told(5)], [told(0)[:5]]):
-        (failure,) = batches(Scripted(answer), PART)
+    one = Part("BTCUSDT", INTERVALS["1m"], "REST 2024-09", minute(0), minute(1))
+    answers = [(PART, {"code": 1}), (PART, [told(5)]), (PART, [told(0)[:5]])]
+    for part, answer in [*answers, (one, {}), (one, None), (one, [told(0), told(1)])]:
+        (failure,) = batches(Scripted(answer), part)
         assert isinstance(failure, Failure)
         assert not failure.row
 
@@ -474,6 +476,16 @@ def test_a_bad_row_of_an_answer_costs_itself_and_is_remembered() -> None:
         "BTCUSDT 1m REST 2024-09: 1 of its rows cannot be klines and is left out (2024-09-01 00:01:00:"
     )
     assert said.endswith("--from 2024-09-01T00:01 --to 2024-09-01T00:02 --again")
+
+
+def test_a_last_row_with_a_wrong_key_inside_the_part_does_not_move_on() -> None:
+    part = Part("BTCUSDT", INTERVALS["1m"], "REST 2024-09", minute(0), minute(2000))
+    wrong = [minute(1900), *told(498)[1:]]
+    page = [*map(told, range(498)), wrong]
+    rest = Scripted(page, *[[told(at) for at in range(first, first + 499)] for first in (498, 997, 1496)], [told(1995)])
+    found = batches(rest, part)
+    assert rest.asked[1][2]["startTime"] == minute(498)
+    assert all(isinstance(each, HistoryRows) for each in found), "and the row is told by nobody, since it came right"
 
 
 def test_a_last_row_with_a_key_beyond_the_request_is_requested_again_and_then_costs_itself() -> None:

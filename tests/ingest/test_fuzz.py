@@ -319,7 +319,14 @@ def oracle(frame: bytes, rules: Rules) -> tuple[Any, ...]:
 
 
 def amount_of(text: Any) -> Decimal:
-    """A price or quantity: digits, at most one dot with digits on either side, 18 digits at most."""
+    """A price or quantity: digits, at most one dot with digits on either side, 18 digits at most; or what floats leave
+    of 0."""
+    need(isinstance(text, str) and text.isascii())
+    mantissa, negative, exponent = text.lower().partition("e-")
+    plain = mantissa.replace(".", "", 1)
+    is_number = plain.isdigit() and "." not in (mantissa[:1], mantissa[-1:])
+    if is_number and (not negative or (exponent.isdigit() and len(exponent) <= 3)) and Decimal(text) < Decimal("1e-12"):
+        return Decimal(0)
     need(isinstance(text, str) and bool(text) and set(text) <= set("0123456789."))
     whole, dot, fraction = text.partition(".")
     need(bool(whole) and "." not in fraction and (not dot or bool(fraction)) and len(whole + fraction) <= 18)

@@ -172,6 +172,7 @@ def test_a_price_of_zero_is_refused_where_it_would_count(value: str) -> None:
         {"q": "0E-8"},
         {"q": "5.5e-17"},
         {"q": "0.000000000000000055"},
+        {"q": "0.00000000000005"},
     ],
 )
 def test_a_trade_that_cannot_count_keeps_its_id_and_counts_in_no_bar(change: dict[str, Any]) -> None:

@@ -348,6 +348,22 @@ def test_a_row_beyond_what_was_requested_costs_itself() -> None:
     assert (len(found.rows), [each.open_ms for each in found.refused]) == (2, [None])
 
 
+@pytest.mark.parametrize("key", [T + 5000 * MINUTE_MS, T + 10 * MINUTE_MS])
+def test_a_last_row_with_a_wrong_key_is_requested_again(key: int) -> None:
+    """A key that is far ahead must not say that the exchange has nothing in between."""
+    pages = KlinePages(a_request(T, T + 10 * MINUTE_MS))
+    first = pages.call(LATER)
+    assert first is not None
+    entries = pages.receive([*minutes(T, 9), kline(key, _6=T, _8=-1)], LATER)
+    assert [(each["from"], each["to"]) for each in entries] == [(str(T), str(T + 9 * MINUTE_MS))]
+    assert pages.refused == []
+    second = pages.call(LATER)
+    assert second is not None
+    assert (second.query["startTime"], second.query["limit"]) == (T + 9 * MINUTE_MS, 1)
+    pages.receive([kline(T + 9 * MINUTE_MS)], LATER)
+    assert (pages.call(LATER), pages.klines) == (None, 10)
+
+
 def test_an_answer_without_any_row_that_says_when_it_opens_is_malformed() -> None:
     with pytest.raises(Malformed):
         klines_of([5, None], INTERVALS["1m"], T, 9)

@@ -329,6 +329,12 @@ def test_a_new_contract_type_is_told_and_its_symbol_carried() -> None:
     assert (said.words, universe.carried) == ([NewWord(CONTRACT_TYPE, "PERPETUAL_2027", "AUSDT", 1)], ["AUSDT"])
 
 
+def test_a_new_type_is_told_where_no_quote_asset_is_named() -> None:
+    types, quotes = {"AUSDT": "X_2027", "AUSDC": "Y_2027"}, {"AUSDT": "", "AUSDC": ""}
+    said = answer(Universe(), ["AUSDT", "AUSDC"], types=types, quotes=quotes)
+    assert said.words == [NewWord(CONTRACT_TYPE, "X_2027", "AUSDT", 1)]
+
+
 def test_a_chosen_name_whose_row_cannot_be_used_stays_listed(two_listed: Universe) -> None:
     row = {"symbol": "BUSDT", "pricePrecision": 2, "quantityPrecision": 3, "onboardDate": 1_000, "deliveryDate": FAR}
     rows = [row | {"quoteAsset": "USDT", "contractType": "PERPETUAL", "status": "TRADING"}, {"symbol": "AUSDT"}]

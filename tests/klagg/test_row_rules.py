@@ -212,9 +212,11 @@ def test_a_row_can_be_a_trade_or_not(altered: dict[str, Any], what: str | None, 
 
 
 def test_what_floats_leave_of_nothing_is_nothing() -> None:
-    for nothing in ("5.5e-17", "0E-8", "0e0", "0.000000000000000055", "0" * 19, "9e-13"):
+    residues = ["5.5e-17", "5.551115123125783e-17", "0.00000000000000005551115123125783", "5.5e-100", "9e-13"]
+    for nothing in (*residues, "0E-8", "0" * 19, "0.00000000000005", "0.0000000000009"):
         assert without_residue(nothing) == "0"
-    for something in ("0.00000000", "0.00000001", "1e-12", "5.5e-7", "-1e-17", "e", "1e-100", "abc" * 9, 0, None):
+    figures = ["0.00000000", "0.00000001", "0.000000000001", "1e-12", "5.5e-7", "-1e-17", "0e9", "0.0e92"]
+    for something in (*figures, "e", "abc" * 9, 0, None):
         assert without_residue(something) == something
 
 

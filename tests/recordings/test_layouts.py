@@ -42,7 +42,21 @@ def test_content_is_told_from_the_first_characters(head: str, content: Content) 
 
 
 @pytest.mark.parametrize(
-    "head", ["", "  \n", "hello world", "a,b,c,d,e,f,g", "1,2,3,4,5,6,7", "[]", "[1]", '[{"x":1}]', "[[1,2]]", "[{"]
+    "head",
+    [
+        "",
+        "  \n",
+        "hello world",
+        "# x\nid,qty,price,quote_qty,time,is_buyer_maker",
+        "x\n" + "9" * 200_000,
+        "a,b,c,d,e,f,g",
+        "1,2,3,4,5,6,7",
+        "[]",
+        "[1]",
+        '[{"x":1}]',
+        "[[1,2]]",
+        "[{",
+    ],
 )
 def test_unknown_content(head: str) -> None:
     assert detect(head) is None

@@ -276,6 +276,13 @@ def test_a_dump_with_times_in_microseconds_is_of_the_spot_market(tmp_path: Path,
         read(part_of(write_dump(tmp_path, spot, packed, header)))
 
 
+def test_one_time_in_microseconds_costs_nothing(tmp_path: Path) -> None:
+    whole = rows(5)
+    written = [*whole[:2], (f"{whole[2][0]}123", *whole[2][1:]), *whole[3:]]
+    path = write_dump(tmp_path, written)
+    assert [row[0] for row in read(part_of(path))] == [row[0] for row in whole]
+
+
 def test_real_dumps_are_read_fast_and_to_the_last_digit(realdata: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without the slow way, and equal to what klagg.recordings reads."""
     monkeypatch.setattr(backfill_dumps, "open_klines", None)

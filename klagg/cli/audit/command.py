@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +16,7 @@ from auditors.exchange_store import finals_of
 from klagg.cli import locate
 from klagg.cli.audit import rest, summary
 from klagg.cli.backfill.command import words
-from klagg.cli.comparison import RefusedRows, values_of_official
+from klagg.cli.comparison import RefusedRows, float_columns, values_of_official
 from klagg.cli.grid import on_grid
 from klagg.cli.missing import TOLD_MAX, MissingIds, SeenIds, moment
 from klagg.cli.replay import newest_of
@@ -26,7 +25,6 @@ from klagg.errors import ConfigError
 from klagg.intervals import EVER_MS, MINUTE, Interval, ordered
 from klagg.kline import Kline, Values, differences
 from klagg.recordings import KlineRecording, RefusedRow, open_klines, open_trades
-from klagg.row_rules import SIDES
 from klagg.settings import Settings, load
 from klagg.wire.findings import FindingKind
 from writers.backfill_dumps import OtherKind, find_dumps, refuse_other_kind
@@ -45,7 +43,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
         "ones: those of the exchange's REST API, a folder of dumps as at data.binance.vision, or one file (a dump, a "
         "capture, or klagg's own CSV, JSON, Arrow or Parquet). A bar is exact, or it differs: EDGE_SHIFT (fills at a "
         "close, proven by the bars' edge evidence), EXCHANGE_GAP, LOCAL_GAP, LATE or UNEXPLAINED. The last line is a "
-        "JSON summary; the exit code is 1 if anything is unexplained.",
+        "JSON summary; the exit code is 1 if anything is unexplained, "
+        "refused or missing.",
     )
     parser.add_argument("--symbols", nargs="+", metavar="SYMBOL", default=[], help="default: all that there are")
     parser.add_argument("--intervals", nargs="+", metavar="INTERVAL", default=[], help="default: all that there are")
@@ -78,7 +77,7 @@ class OfficialSeries:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Runs the command; 1 if anything is unexplained."""
+    """Runs the command; 1 if anything is unexplained, refused or missing."""
     from_ms = span_of(args.start)[0] if args.start else 0
     to_ms = span_of(args.end)[1] if args.end else EVER_MS
     if from_ms >= to_ms:
@@ -232,24 +231,20 @@ def _usable(files: Sequence[KlineRecording], symbol: str, interval: Interval, re
     for each in files:
         if each.is_of_spot:
             raise OtherKind(each.path, OTHER_KINDS["spot"])
-        for row in on_grid(each, interval, refuse):
+        rows = on_grid(each, interval, refuse)
+        floats = float_columns(each, rows, theirs.values())
+        for row in rows:
             if not row.whole:
                 continue
             values, opened = values_of_official(row), row.open_time_ms
-            found = differences(theirs[opened], values, float_terms=_sums_of(values)) if opened in theirs else []
-            if found:
+            terms = dict.fromkeys(floats, max(row.trades or 0, 1))
+            if opened in theirs and (found := differences(theirs[opened], values, float_terms=terms)):
                 names = ", ".join(one.name for one in found)
                 why = f"{names} of {moment(opened)} contradict {origins[opened]}, which is compared"
                 refused(RefusedRow(str(each.path), 0, why))
                 continue
             theirs[opened], origins[opened] = values, each.path
     return OfficialSeries(symbol, interval, theirs, refused=reasons)
-
-
-def _sums_of(values: Values) -> dict[str, int]:
-    """The sums of a kline by name, with the number of their terms."""
-    terms = values.get("trades")
-    return dict.fromkeys(itertools.chain(*SIDES), terms if isinstance(terms, int) else 0)
 
 
 def _of_rest(args: argparse.Namespace, from_ms: int, to_ms: int, refused: RefusedRows) -> Iterator[OfficialSeries]:

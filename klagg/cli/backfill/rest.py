@@ -119,16 +119,16 @@ class RestHistory:
                     answer = runner.run(self._ask(rest, part, next_ms, limit))
                     found = klines_of(answer, bars, next_ms, limit, part.to_ms)
                 except Malformed as bad:
-                    if limit > 1:
+                    if limit > 1 or not (isinstance(answer, list) and len(answer) == 1):
                         yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {bad}")
                         return
                     found.refused.append(RefusedRow(0, next_ms, str(bad)))
                 except ExchangeRefused as bad:
                     yield Failure(part, f"{part.symbol} {bars.name} {part.name}: {bad}")
                     return
-            last_ms, asked_ms = found.last_ms, next_ms
+            (last_ms, refused), asked_ms = found.reach(bars), next_ms
             more = last_ms is not None and found.count == limit and bars.close_time(last_ms) + 1 < part.to_ms
-            refused = found.without_tail if more else found.refused
+            refused = refused if more else found.refused
             left_rows += len(refused)
             for each in refused:
                 if len(left_out) < BAD_KEPT_MAX:
