@@ -12,6 +12,7 @@ from aiohttp import web
 from gateway.addresses import is_loopback
 from gateway.history import Range, joined, wire_of
 from gateway.market import MarketState
+from gateway.pass_through import Forwarded, PassThrough
 from gateway.store import HistoryStore, StoreBusy
 from klagg.binance.limits import (
     ALL_TICKER_PRICES_WEIGHT,
@@ -85,6 +86,8 @@ class Fapi:
     weight_per_minute: int
     client_of: Callable[[web.Request], str]
     """Whose weight a request is charged to."""
+    pass_through: PassThrough | None = None
+    """Where requests for data go that klagg does not have; None: nowhere."""
 
     _limits: Limits = field(init=False)
     _weights: WeightLimiter = field(init=False)
@@ -110,6 +113,7 @@ class Fapi:
             ("/fapi/v1/continuousKlines", of_rows, self._continuous_klines),
             ("/fapi/v1/ticker/price", of_tickers, self._ticker_price),
             ("/fapi/v2/ticker/price", of_tickers, self._ticker_price),
+            *(self.pass_through.answers() if self.pass_through else []),
         ]
         routes = [web.get(path, self._limited(weight, answer)) for path, weight, answer in paths]
         return [*routes, web.route("*", "/fapi/{path:.*}", self._unknown)]
@@ -216,6 +220,10 @@ class Fapi:
 def _answered(body: object, headers: Mapping[str, str]) -> web.Response:
     if isinstance(body, Written):
         return web.Response(text=body.text, headers={**headers, **body.headers}, content_type="application/json")
+    if isinstance(body, Forwarded):
+        theirs = {name.lower() for name in body.headers}
+        ours = {name: value for name, value in headers.items() if name.lower() not in theirs}
+        return web.Response(body=body.body, status=body.status, headers={**ours, **body.headers})
     return _json(body, 200, headers)
 
 

@@ -125,6 +125,9 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_gateway_exchange_infos_total": "Answers of exchangeInfo read from Redis.",
     "klagg_gateway_frames_sent": "Frames sent since the start.",
     "klagg_gateway_loads_total": "Loads of a shard's whole state.",
+    "klagg_gateway_pass_through_failed_total": "Requests to be forwarded that the exchange did not answer.",
+    "klagg_gateway_pass_through_refused_total": "Requests to be forwarded that the share of the weight does not pay.",
+    "klagg_gateway_passed_through_total": "Requests forwarded to the exchange.",
     "klagg_gateway_pulls_failed_total": "Reads of Redis that failed.",
     "klagg_gateway_rejected_total": "Entries left out because they cannot be read.",
     "klagg_gateway_requests_failed_total": "Requests that ended with an error of klagg.",
@@ -137,6 +140,8 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_gateway_streams": "Streams that clients are subscribed to.",
     "klagg_gateway_surveys_failed_total": "Looks at processes and streams that failed.",
     "klagg_gateway_timeouts": "Reads without an entry, by stream.",
+    "klagg_gateway_weight_limit": "REST weight that the address may use in a minute.",
+    "klagg_gateway_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
     # ingest
     "klagg_ingest_buffered": "Entries that wait to be written.",
     "klagg_ingest_bytes_total": "Bytes received.",
