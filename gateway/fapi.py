@@ -10,12 +10,15 @@ from typing import Final
 from aiohttp import web
 
 from gateway.addresses import is_loopback
+from gateway.day_ticker import DayTickers
 from gateway.history import Range, joined, wire_of
 from gateway.market import MarketState
 from gateway.pass_through import Forwarded, PassThrough
 from gateway.store import HistoryStore, StoreBusy
 from klagg.binance.limits import (
+    ALL_DAY_TICKERS_WEIGHT,
     ALL_TICKER_PRICES_WEIGHT,
+    DAY_TICKER_WEIGHT,
     EXCHANGE_INFO_WEIGHT,
     TICKER_PRICE_WEIGHT,
     TIME_WEIGHT,
@@ -37,6 +40,9 @@ STALE_HEADER: Final = "X-Klagg-Stale-Ms"
 
 LEFT_OUT_HEADER: Final = "X-Klagg-Left-Out"
 """The response header of exchangeInfo with how many symbols of the exchange klagg does not carry."""
+
+INCOMPLETE_HEADER: Final = "X-Klagg-Incomplete"
+"""The response header of ticker/24hr with how many of its minutes are missing or not proven; absent if none is."""
 
 ASKED_HEADER: Final = "X-Klagg-Asked-Ms"
 """The response header of exchangeInfo with the exchange time (ms) at which it was asked; absent if it is not known."""
@@ -89,10 +95,12 @@ class Fapi:
     pass_through: PassThrough | None = None
     """Where requests for data go that klagg does not have; None: nowhere."""
 
+    _days: DayTickers = field(init=False)
     _limits: Limits = field(init=False)
     _weights: WeightLimiter = field(init=False)
 
     def __post_init__(self) -> None:
+        self._days = DayTickers(self.market, self.history.store)
         self._limits = Limits(weight_per_minute=self.weight_per_minute)
         self._weights = WeightLimiter(self._limits)
 
@@ -105,6 +113,9 @@ class Fapi:
         def of_tickers(query: Query) -> int:
             return TICKER_PRICE_WEIGHT if "symbol" in query else ALL_TICKER_PRICES_WEIGHT
 
+        def of_days(query: Query) -> int:
+            return DAY_TICKER_WEIGHT if "symbol" in query else ALL_DAY_TICKERS_WEIGHT
+
         paths: list[tuple[str, Weight, Answer]] = [
             ("/fapi/v1/ping", lambda _: 1, self._ping),
             ("/fapi/v1/time", lambda _: TIME_WEIGHT, self._time),
@@ -113,6 +124,7 @@ class Fapi:
             ("/fapi/v1/continuousKlines", of_rows, self._continuous_klines),
             ("/fapi/v1/ticker/price", of_tickers, self._ticker_price),
             ("/fapi/v2/ticker/price", of_tickers, self._ticker_price),
+            ("/fapi/v1/ticker/24hr", of_days, self._ticker_day),
             *(self.pass_through.answers() if self.pass_through else []),
         ]
         routes = [web.get(path, self._limited(weight, answer)) for path, weight, answer in paths]
@@ -208,6 +220,28 @@ class Fapi:
                 raise self._not_ready(f"the first trade of {symbol}")
             raise errors.invalid_symbol()
         return self._price(symbol)
+
+    async def _ticker_day(self, query: Query) -> object:
+        symbol = query.get("symbol")
+        self._check_ready(symbol)
+        now_ms = self.now_ms()
+        if symbol is None:
+            days = await self._days.of_all(now_ms)
+        else:
+            days = {symbol: await self._days.of(symbol, now_ms)}
+        traded = {name: day for name, day in days.items() if day.minutes}
+        if symbol is not None and not traded:
+            if symbol in self.market.carried:
+                raise self._not_ready(f"the first trade of {symbol}")
+            raise errors.invalid_symbol()
+        tickers = [day.ticker(name, self._closed_ms(name, now_ms)) for name, day in traded.items()]
+        lacking = sum(day.lacking(now_ms) for day in traded.values())
+        text = compact(tickers if symbol is None else tickers[0])
+        return Written(text, {INCOMPLETE_HEADER: str(lacking)} if lacking else {})
+
+    def _closed_ms(self, symbol: str, now_ms: int) -> int:
+        bar = self.market.last(symbol)
+        return bar.at_ms if bar else now_ms
 
     def _price(self, symbol: str) -> dict[str, object]:
         bar = self.market.last(symbol)

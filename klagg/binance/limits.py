@@ -10,6 +10,7 @@ usds-margined-futures) by their titles. Pure.
 | `GET /fapi/v1/time` | 1 | "Check Server Time" (not read; public clients count 1) |
 | `GET /fapi/v1/exchangeInfo` | 1 | "Exchange Information" |
 | `GET /fapi/v1/ticker/price` | 1, of all symbols 2 | "Symbol Price Ticker" (not read) |
+| `GET /fapi/v1/ticker/24hr` | 1, of all symbols 40 | "24hr Ticker Price Change Statistics" (not read) |
 | `GET /fapi/v1/aggTrades`, up to 1,000 rows | 20 | "Compressed/Aggregate Trades List" |
 | `GET /fapi/v1/klines`, up to 1,500 rows | 1, 2, 5 or 10 by `limit` | "Kline/Candlestick Data" |
 | `GET /fapi/v1/premiumIndex` | 1, of all symbols 10 | "Mark Price" (not read; public clients count so) |
@@ -38,6 +39,8 @@ TIME_WEIGHT: Final = 1
 EXCHANGE_INFO_WEIGHT: Final = 1
 TICKER_PRICE_WEIGHT: Final = 1
 ALL_TICKER_PRICES_WEIGHT: Final = 2
+DAY_TICKER_WEIGHT: Final = 1
+ALL_DAY_TICKERS_WEIGHT: Final = 40
 
 PREMIUM_INDEX_WEIGHT: Final = 1
 ALL_PREMIUM_INDEXES_WEIGHT: Final = 10
