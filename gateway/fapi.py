@@ -88,6 +88,7 @@ class Fapi:
 
     market: MarketState
     history: History
+    days: DayTickers
     stats: Stats
     weight_per_minute: int
     client_of: Callable[[web.Request], str]
@@ -95,12 +96,10 @@ class Fapi:
     pass_through: PassThrough | None = None
     """Where requests for data go that klagg does not have; None: nowhere."""
 
-    _days: DayTickers = field(init=False)
     _limits: Limits = field(init=False)
     _weights: WeightLimiter = field(init=False)
 
     def __post_init__(self) -> None:
-        self._days = DayTickers(self.market, self.history.store)
         self._limits = Limits(weight_per_minute=self.weight_per_minute)
         self._weights = WeightLimiter(self._limits)
 
@@ -226,22 +225,18 @@ class Fapi:
         self._check_ready(symbol)
         now_ms = self.now_ms()
         if symbol is None:
-            days = await self._days.of_all(now_ms)
+            days = await self.days.of_all(now_ms)
         else:
-            days = {symbol: await self._days.of(symbol, now_ms)}
+            days = {symbol: await self.days.of(symbol, now_ms)}
         traded = {name: day for name, day in days.items() if day.minutes}
         if symbol is not None and not traded:
             if symbol in self.market.carried:
                 raise self._not_ready(f"the first trade of {symbol}")
             raise errors.invalid_symbol()
-        tickers = [day.ticker(name, self._closed_ms(name, now_ms)) for name, day in traded.items()]
+        tickers = [day.ticker(name, self.market.changed_ms(name, now_ms)) for name, day in traded.items()]
         lacking = sum(day.lacking(now_ms) for day in traded.values())
         text = compact(tickers if symbol is None else tickers[0])
         return Written(text, {INCOMPLETE_HEADER: str(lacking)} if lacking else {})
-
-    def _closed_ms(self, symbol: str, now_ms: int) -> int:
-        bar = self.market.last(symbol)
-        return bar.at_ms if bar else now_ms
 
     def _price(self, symbol: str) -> dict[str, object]:
         bar = self.market.last(symbol)

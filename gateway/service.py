@@ -15,6 +15,7 @@ from aiohttp import web
 
 from gateway.addresses import client_of, networks_of
 from gateway.api import Api
+from gateway.day_ticker import DayTickers
 from gateway.exchange_info import ExchangeInfoReader
 from gateway.fapi import Fapi, History
 from gateway.guards import SWEEP_S
@@ -28,6 +29,7 @@ from gateway.reader import ShardReader, floor_ms
 from gateway.server import Server
 from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, survey
+from gateway.ticker_streams import TICKERS_S, TickerStreams
 from gateway.udf import Udf
 from gateway.unserved import UnservedStreams
 from gateway.ws import WebSocketServer
@@ -90,7 +92,9 @@ class GatewayService:
         self._weights = AsyncStreams(url, timeout_ms=settings.redis.timeout_ms)
         self._rest = self._exchange_rest() if config.pass_through else None
         pass_through = PassThrough(self._rest, context.stats) if self._rest else None
-        fapi = Fapi(self.market, history, context.stats, config.weight_per_minute, self._client_of, pass_through)
+        days = DayTickers(self.market, self.store)
+        self._tickers = TickerStreams(self.hub, days, context.stats, self.market.changed_ms)
+        fapi = Fapi(self.market, history, days, context.stats, config.weight_per_minute, self._client_of, pass_through)
         api = Api(
             self.market,
             history,
@@ -169,6 +173,7 @@ class GatewayService:
             "survey": self._survey_repeatedly(),
             "names": self._read_names_repeatedly(),
             "sweep": self._sweep_repeatedly(),
+            "tickers": self._send_tickers_repeatedly(),
         }
         readers = {f"reader-{number}": self._read(reader) for number, reader in enumerate(self._readers)}
         try:
@@ -254,6 +259,12 @@ class GatewayService:
         """Abort idle connections."""
         while await self._context.sleep(SWEEP_S):
             self._context.stats.add("connections_idle", self.server.sweep(time.monotonic()))
+
+    async def _send_tickers_repeatedly(self) -> None:
+        while await self._context.sleep(TICKERS_S):
+            now_ms = self.market.server_time_ms(steady_ms(), local_ms())
+            if now_ms and not self.market.waits_for():
+                await self._tickers.turn(now_ms)
 
     def _release(self) -> None:
         for number, shard in enumerate(self.market.shards):

@@ -139,6 +139,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_gateway_subscriptions_unserved_total": "Subscriptions of clients to streams that klagg does not make.",
     "klagg_gateway_streams": "Streams that clients are subscribed to.",
     "klagg_gateway_surveys_failed_total": "Looks at processes and streams that failed.",
+    "klagg_gateway_tickers_failed_total": "Seconds without tickers, because the database was away.",
     "klagg_gateway_timeouts": "Reads without an entry, by stream.",
     "klagg_gateway_weight_limit": "REST weight that the address may use in a minute.",
     "klagg_gateway_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
