@@ -1,8 +1,8 @@
 """Sends the streams of 24 hour tickers: `<symbol>@ticker`, `<symbol>@miniTicker`, `!ticker@arr`, `!miniTicker@arr`.
 
-Once a second, and only while somebody listens, the days of all symbols are added up (gateway.day_ticker). A symbol's own
-stream gets its ticker if it has changed, an array the tickers that have changed since the array before (Binance USDⓈ-M
-docs, "Individual Symbol Ticker Streams", "All Market Tickers Streams", and the same of mini tickers).
+Once a second, and only while somebody listens, the days of all symbols are added up (gateway.day_ticker). A symbol's
+own stream gets its ticker if it has changed, an array the tickers that have changed since the array before (Binance
+USDⓈ-M docs, "Individual Symbol Ticker Streams", "All Market Tickers Streams", and the same of mini tickers).
 """
 
 from __future__ import annotations

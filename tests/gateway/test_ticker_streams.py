@@ -50,7 +50,7 @@ async def test_tickers_are_those_of_rest(redis_url: str, database_url: str, data
         running(redis_url, database_url, info=("BTCUSDT", "ETHUSDT")) as client,
         client.socket(f"/stream?streams={'/'.join(names)}") as socket,
     ):
-        found = {}
+        found: dict[str, Any] = {}
         while len(found) < len(names):
             message = await event(socket)
             found.setdefault(message["stream"], message["data"])
