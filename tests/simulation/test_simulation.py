@@ -134,8 +134,8 @@ def test_whatever_fails_the_table_ends_as_if_nothing_had() -> None:
 
 @pytest.mark.xfail(
     strict=True,
-    reason="a symbol is listed coarser than all its trades: the digits of official rows' quote volumes raise the scale of "
-    "quantities, and trades that need these decimals for their price are refused; a bar stays incomplete",
+    reason="a symbol is listed coarser than all its trades: the digits of official rows' quote volumes raise the scale "
+    "of quantities, and trades whose prices need these decimals are refused; a bar stays incomplete",
 )
 def test_a_seed_that_is_known_to_fail() -> None:
     """It goes to seeds.txt once it is mended."""
