@@ -130,14 +130,3 @@ def test_whatever_fails_the_table_ends_as_if_nothing_had() -> None:
     assert not failed, f"{len(failed)} of {len(seeds)} seeds failed: {sorted(failed)[:50]}"
     print(*(f"{name} {count}" for name, count in sorted(seen.items())), sep="\n  ")
     assert not never, "a simulation in which these never happen tests nothing"
-
-
-@pytest.mark.xfail(
-    strict=True,
-    reason="a symbol is listed coarser than all its trades: the digits of official rows' quote volumes raise the scale "
-    "of quantities, and trades whose prices need these decimals are refused, or the rows are",
-)
-@pytest.mark.parametrize("seed", [2_532_453_054, 1_311_803_715])
-def test_a_seed_that_is_known_to_fail(seed: int) -> None:
-    """It goes to seeds.txt once it is mended."""
-    assert play(seed).error == ""
