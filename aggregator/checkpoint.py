@@ -94,6 +94,7 @@ def _header(core: Core) -> str:
             "layout": layout_of(core),
             "time_ms": core.time_ms,
             "live_long_due": core.live_long_due,
+            "live_turn": core.live_turn,
             "names": symbols.names,
             "statuses": symbols.statuses,
             "symbols": {
@@ -170,6 +171,7 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     core.counts = type(core.counts)(**state["counts"])
     core.bar_folder.first_trades = [(slot, interval, opening) for slot, interval, opening in state["first_trades"]]
     core.time_ms, core.live_long_due = state["time_ms"], state["live_long_due"]
+    core.live_turn = state.get("live_turn", 0)  # absent in what was written before bars took turns
     arrays = _arrays_of(state["layout"])
     for number, block in enumerate(blocks[:symbol_blocks]):
         _restore_block(core, number, zlib.decompress(block), arrays)

@@ -11,7 +11,7 @@ The steps of a commit, and what a crash after each one leaves:
    restart is silent up to it. A lost reply leaves one of the two, and the process ends, because it cannot know which.
 
 A large tick is committed in parts, because Redis runs a commit in one go and every other client waits for it: a day's
-rollover of 750 symbols and seven intervals is 5,250 klines. The cuts depend on the klines alone, which a restart
+rollover of 750 symbols and all intervals is 9,750 klines. The cuts depend on the klines alone, which a restart
 publishes again as they were, while what shows the present (`live`, `bars`) may differ. So a restart skips exactly the
 parts that are out (Position.step).
 """

@@ -66,6 +66,13 @@ GATHERED_MAX = 20_000_000
 """Trades that may gather without a tick. More of them mean that the clock process is dead: TicksMissing."""
 
 
+EACH_TURN_MS = 5 * MINUTE_MS
+"""Bars longer than the shortest interval and at most this long go to `live` at every turn (`live_long_ms`)."""
+
+LONG_A_TURN = 3
+"""So many of the intervals that are longer go to `live` at a turn, in order; the others wait for theirs. So what a turn
+costs does not grow with the number of intervals, here, in Redis and in every reader."""
+
 TOO_FINE = "does not fit 64 bits at the symbol's scales, or is finer than these may become"
 
 STEP_MS_MAX = 300_000
@@ -129,6 +136,12 @@ class Core:
             raise ConfigError("aggregator.grace_without_watermark_ms is too long for the shortest interval's window")
         self._live_long_ms = config.live_long_ms
         self.live_long_due = 0
+        """The exchange time (ms) of the next turn of bars longer than the shortest interval."""
+        self.live_turn = 0
+        """Which of the intervals that take turns is the next one."""
+        short = [at == 0 or 0 < each.length_ms <= EACH_TURN_MS for at, each in enumerate(intervals)]
+        self._each_turn = tuple(at for at, every in enumerate(short) if every)
+        self._in_turns = tuple(at for at, every in enumerate(short) if not every)
         self._gathered: list[tuple[str, RawFields]] = []
         self._gathered_count = 0
         self._gathered_trades: list[Trades] = []
@@ -616,10 +629,21 @@ class Core:
             self.counts.requests += len(outputs.requests)
 
     def _publish_live(self, outputs: Outputs, *, due: bool) -> None:
-        """The shortest interval at every tick, longer ones and the `bars` hash at most every `live_long_ms`."""
+        """The shortest interval at every tick; others and the `bars` hash at most every `live_long_ms`, those longer
+        than EACH_TURN_MS in turns. Finals wait for no turn."""
+        shown = [0]
         if due:
             self.live_long_due = self.time_ms + self._live_long_ms
-        self._publisher.publish_changes(outputs, range(len(self.ring.intervals)) if due else (0,), with_bars=due)
+            shown = sorted([*self._each_turn, *self._next_in_turn()])
+        self._publisher.publish_changes(outputs, shown, with_bars=due)
+
+    def _next_in_turn(self) -> list[int]:
+        """Those of the longer intervals whose turn it is."""
+        count = len(self._in_turns)
+        first = self.live_turn
+        taken = [self._in_turns[(first + number) % count] for number in range(min(LONG_A_TURN, count))]
+        self.live_turn = (first + len(taken)) % max(count, 1)
+        return taken
 
     @property
     def open_gaps(self) -> int:

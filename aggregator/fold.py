@@ -6,7 +6,7 @@ and folded with `reduceat`; only the few hundred segments touch the ring. All of
 
 `BarFolder` folds a tick's trades into all intervals of a ring. Minutes and shorter bars get their trades at once.
 Longer bars lack the trades of the minute in progress until somebody reads them, which is once a second: then they get
-what that minute's bars have become since. So seven intervals cost little more than two.
+what that minute's bars have become since. So fifteen intervals cost little more than two.
 """
 
 from __future__ import annotations

@@ -101,6 +101,10 @@ INTERVALS: dict[str, Interval] = dict(
 )
 """Every interval that klagg knows, shortest first."""
 
+BINANCE_INTERVALS = ("1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M")
+"""The fifteen intervals of Binance's USDⓈ-M klines (Binance USDⓈ-M docs, 'Kline Candlestick Streams'), shortest
+first."""
+
 MINUTE = INTERVALS["1m"]
 
 

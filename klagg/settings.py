@@ -17,7 +17,7 @@ from typing import Any
 
 from klagg.configtree import RENAMED, between, build, from_text, one_of, toml_line
 from klagg.errors import ConfigError
-from klagg.intervals import MINUTE, ordered
+from klagg.intervals import BINANCE_INTERVALS, MINUTE, ordered
 
 ENVIRONMENT_PREFIX = "KLAGG_"
 LINE_NAME = re.compile(r"[A-Z][A-Z0-9]{0,7}")
@@ -181,7 +181,7 @@ class Repair:
 class Aggregator:
     """Section `aggregator`: intervals, window, grace and what is requested."""
 
-    intervals: tuple[str, ...] = ("1m", "5m", "30m", "1h", "4h", "1d", "1w")
+    intervals: tuple[str, ...] = BINANCE_INTERVALS
     window_minutes: int = 180
     grace_ms: int = 2000
     grace_without_watermark_ms: int = 10_000

@@ -109,7 +109,8 @@ def run(seed: int, joined_ms: int, listed_ms: int) -> ColdStart:
             send(cold.core, NAME, name, part, from_ms, to_ms)
         cold.tick(time_ms)
     feed(cold.core, live)
-    cold.tick(end_ms)
+    for _ in LONG:  # long bars are shown in turns
+        cold.tick(end_ms)
     assert not due
     assert not [each for outputs in cold.said for each in (*outputs.findings, *outputs.dead)]
     cold.check(rows, first_ms, end_ms)

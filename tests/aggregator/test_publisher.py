@@ -13,17 +13,18 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from aggregator.commit import Committer
-from aggregator.core import Core
+from aggregator.core import LONG_A_TURN, Core
 from aggregator.encoding import snapshot
 from aggregator.ledger import Gap
 from aggregator.publisher import edge_text, evidence_of, minutes_of
 from aggregator.ring import NO_BUCKET
 from klagg.drivers.redis_streams import Streams
-from klagg.intervals import MINUTE_MS
+from klagg.intervals import BINANCE_INTERVALS, MINUTE_MS
 from klagg.wire.entries import BARS_POSITION, LIVE_META, live_value_of
 from klagg.wire.fields import texts_of
 from klagg.wire.keys import Keys
 from tests.aggregator.kit import T0, feed, klines, new_core, tick, trade, watermark
+from tests.aggregator.listingkit import copy_of
 from tests.aggregator.test_core import market
 
 KEYS = Keys(0)
@@ -105,6 +106,26 @@ def test_a_reader_of_bars_and_live_sees_the_newest_open_bars(
         seen = read_anew(streams)
         assert {name: seen.get(name) for name in truth} == truth
         assert not everything or seen.keys() == truth.keys()
+
+
+def test_long_intervals_take_turns_and_their_finals_wait_for_none() -> None:
+    """Every interval of Binance is shown within ceil(12 / LONG_A_TURN) turns, also across a checkpoint."""
+    core = new_core(*BINANCE_INTERVALS, live_long_ms=1000)
+    feed(core, [trade(1, T0, "5")])
+    turns: list[set[str]] = []
+    for second in range(9):
+        feed(core, [trade(second + 2, T0 + second * 1000 + 1, "6")])
+        turns.append({name.partition(":")[2] for name in tick(core, T0 + second * 1000 + 1).bars})
+        assert turns[-1] >= {"1m", "3m", "5m"}
+        if second == 4:
+            core = copy_of(core, *BINANCE_INTERVALS)
+    assert [len(each) for each in turns] == [3 + LONG_A_TURN] * 9
+    assert turns[1] == {"1m", "3m", "5m", "2h", "4h", "6h"}
+    for first in range(6):
+        assert set[str]().union(*turns[first : first + 4]) == set(BINANCE_INTERVALS)
+    feed(core, [trade(50, T0 + 86_400_000 * 2, "7"), trade(51, T0 + 86_400_000 * 2 + 1, "7")])
+    closed = {each.interval for each in klines(tick(core, T0 + 86_400_000 * 2 + 1))}
+    assert closed >= {"15m", "1h", "8h", "1d"}
 
 
 def test_a_late_trade_of_the_bar_before_does_not_bring_that_one_back() -> None:

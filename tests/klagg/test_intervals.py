@@ -9,8 +9,9 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from klagg import settings
 from klagg.errors import ConfigError, UnknownInterval
-from klagg.intervals import INTERVALS, Interval, interval, ordered
+from klagg.intervals import BINANCE_INTERVALS, INTERVALS, Interval, interval, ordered
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 EACH = pytest.mark.parametrize("each", INTERVALS.values(), ids=INTERVALS)
@@ -101,6 +102,7 @@ def test_bars_of_a_known_moment(name: str, opening: datetime) -> None:
 
 def test_the_exchange_s_intervals_are_all_there_shortest_first() -> None:
     binance = ["1m", "3m", "5m", "15m", "30m", "1h", "2h", "4h", "6h", "8h", "12h", "1d", "3d", "1w", "1M"]
+    assert list(BINANCE_INTERVALS) == binance == list(settings.Aggregator().intervals)
     assert list(INTERVALS) == ["1s", "5s", "15s", *binance]
     lengths = [each.shortest_ms for each in INTERVALS.values()]
     assert lengths == sorted(lengths)

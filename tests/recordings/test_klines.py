@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from klagg.errors import RecordingError
+from klagg.intervals import INTERVALS
 from klagg.recordings import OfficialKline, open_klines
 
 
@@ -29,6 +30,17 @@ def test_official_tables(realdata: Path, name: str, count: int) -> None:
     klines = list(open_klines(realdata / name))
     assert len(klines) == count
     assert all(before.open_time_ms < after.open_time_ms for before, after in itertools.pairwise(klines))
+
+
+@pytest.mark.parametrize("name", ["1h", "4h", "1d", "3d", "1w"])
+def test_the_exchange_s_own_bars_open_where_klagg_s_do(realdata: Path, name: str) -> None:
+    """All of Binance's rows but the first: the bar in which a symbol was listed bears the hour of its first trade."""
+    folder, kind = realdata / "official_spot_klines_rollup", INTERVALS[name]
+    files = sorted(folder.glob(f"*_{name}.*.csv.gz"))
+    assert files
+    for path in files:
+        opens = [kline.open_time_ms for kline in open_klines(path)][1:]
+        assert [each for each in opens if kind.open_time(each) != each] == []
 
 
 def test_all_columns_of_a_dump(realdata: Path) -> None:
