@@ -220,10 +220,10 @@ class Core:
             self.silences.clear_slot(slot)
         for listing in listed:
             slot = self.symbols.index[listing.symbol.encode()]
-            if self._raise_scales(slot, listing.price_scale, listing.qty_scale):
+            raised = self._raise_scales(slot, listing.price_scale, listing.qty_scale)
+            if self._lower_scales(slot, listing.price_scale, listing.qty_scale) or raised:
                 # Trades may have come before the listing that makes room for them: they are requested now.
                 self.ledger.reopen(slot, max(time_ms - self._window_ms, int(self.symbols.generation[slot])))
-            self._lower_scales(slot, listing.price_scale, listing.qty_scale)
         if marked:
             slots = self.symbols.slots_of(list(marked))
             times = np.fromiter(marked.values(), np.int64, len(slots))
@@ -242,7 +242,7 @@ class Core:
         self.symbols.add_all([answer.symbol.encode() for answer in answers])
         self.grow()
         for slot, price_scale, qty_scale in self.official.place(answers):
-            self._raise_scales(slot, price_scale, qty_scale)
+            self._find_room(slot, price_scale, qty_scale)
 
     def grow(self) -> None:
         """Make every array as wide as the symbol table; call it after symbols were added."""
@@ -274,6 +274,34 @@ class Core:
             part.clear_slot(slot)
         self.agg_ids[slot] = 0
 
+    def _find_room(self, slot: int, price_scale: int, qty_scale: int) -> None:
+        """Raise a symbol's scales to at least these, which its values need, as far as there is room (`room` of the
+        symbol table; quantities come first).
+
+        Decimals of the one that no bar needs are given to the other before any value is refused: the digits of a quote
+        volume say how many decimals price and quantity have together, and not which of them has how many."""
+        symbols, room = self.symbols, self.symbols.room(slot)
+        while max(price_scale, symbols.price_scale[slot]) + max(qty_scale, symbols.qty_scale[slot]) > room:
+            price_lacks = price_scale - int(symbols.price_scale[slot])
+            qty_lacks = qty_scale - int(symbols.qty_scale[slot])
+            if price_lacks * qty_lacks >= 0 or not self._shift(slot, 1 if price_lacks > 0 else -1):
+                break
+        qty_scale = min(max(qty_scale, int(symbols.qty_scale[slot])), room - int(symbols.price_scale[slot]))
+        self._raise_scales(slot, min(price_scale, room - qty_scale), qty_scale)
+
+    def _shift(self, slot: int, step: int) -> bool:
+        """Give one decimal of the quantities to the prices (`step` 1), or the other way round (-1), if no bar needs it.
+        Quote volumes stay as they are. Whether it could be given."""
+        lower = self.symbols.qty_scale if step > 0 else self.symbols.price_scale
+        if not lower[slot] or not self.edges.divides(slot, max(-step, 0), max(step, 0)):
+            return False
+        self.bar_folder.settle()
+        try:
+            self._rescale(slot, step, -step)
+        except ArithmeticOverflow:
+            return False
+        return True
+
     def _raise_scales(self, slot: int, price_scale: int, qty_scale: int) -> bool:
         """Raise a symbol's scales to at least these; existing values are multiplied exactly. Whether one was raised.
 
@@ -296,12 +324,14 @@ class Core:
             return False
         return True
 
-    def _lower_scales(self, slot: int, price_scale: int, qty_scale: int) -> None:
-        """Take back, down to what the exchange lists, decimals that no bar in the ring needs any more: each by itself,
-        at every listing (exchangeInfo is read once an hour, and at a start)."""
+    def _lower_scales(self, slot: int, price_scale: int, qty_scale: int) -> bool:
+        """Take back, down to what the exchange lists, decimals that no bar in the ring and no row that waits needs any
+        more: each by itself, at every listing (exchangeInfo is read once an hour, and at a start). Whether one was."""
         self.bar_folder.settle()
-        price_less = max(0, int(self.symbols.price_scale[slot]) - price_scale)
-        qty_less = max(0, int(self.symbols.qty_scale[slot]) - qty_scale)
+        price_waits, qty_waits = self.official.scales_needed(slot, price_scale)
+        price_less = max(0, int(self.symbols.price_scale[slot]) - max(price_scale, price_waits))
+        qty_less = max(0, int(self.symbols.qty_scale[slot]) - max(qty_scale, qty_waits))
+        lowered = False
         for price_step, qty_step in ((1, 0),) * price_less + ((0, 1),) * qty_less:
             if not self.edges.divides(slot, price_step, qty_step):
                 continue
@@ -309,6 +339,8 @@ class Core:
                 self._rescale(slot, -price_step, -qty_step)
             except ArithmeticOverflow:
                 continue
+            lowered = True
+        return lowered
 
     def _rescale(self, slot: int, price_more: int, qty_more: int) -> None:
         """Multiply all values of a symbol by ten to these powers.
@@ -479,16 +511,12 @@ class Core:
         if not len(rows):
             return
         owners = slots[rows]
-        price = np.maximum(
-            significant_decimals(decoded.price[rows], decoded.price_decimals[rows]), symbols.price_scale[owners]
-        )
-        qty = np.maximum(significant_decimals(decoded.qty[rows], decoded.qty_decimals[rows]), symbols.qty_scale[owners])
+        price = significant_decimals(decoded.price[rows], decoded.price_decimals[rows])
+        qty = significant_decimals(decoded.qty[rows], decoded.qty_decimals[rows])
         for slot in np.unique(owners).tolist():
-            room, own = symbols.room(slot), owners == slot
-            own &= price + qty <= room
-            if own.any():
-                qty_scale = int(qty[own].max())
-                self._raise_scales(slot, min(int(price[own].max()), room - qty_scale), qty_scale)
+            fitting = (owners == slot) & (price + qty <= symbols.room(slot))
+            if fitting.any():
+                self._find_room(slot, int(price[fitting].max()), int(qty[fitting].max()))
 
     def _claim_id_space(self, slots: Ints, spaces: Ints, current: Bools) -> None:
         """Slots whose id space is not known yet get that of their `current` trades."""

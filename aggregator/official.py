@@ -113,9 +113,9 @@ class Official:
     def place(self, answers: Sequence[Answer]) -> list[tuple[int, int, int]]:
         """Give the rows of these answers, whose names have slots, to the next `apply`.
 
-        Returns (slot, price scale, quantity scale) of symbols with new rows: the scales that these rows need, as far as
-        there is room (`SymbolTable.room`); finer rows do not fit, and are refused. The caller raises them before the
-        tick's trades get theirs.
+        Returns (slot, price scale, quantity scale) of symbols with new rows: the scales that these rows need, but for
+        rows that are finer than there is room (`SymbolTable.room`), which are refused. The caller raises them, as far
+        as the symbol's other values leave room, before the tick's trades get theirs.
         """
         parts = [self._placed]
         for answer in answers:
@@ -132,24 +132,39 @@ class Official:
         self._placed = placed = OfficialRows.joined(parts)
         needed = []
         for slot, own in _by_slot(placed):
-            scales = own.decimals_needed(int(self._symbols.price_scale[slot]), int(self._symbols.qty_scale[slot]))
-            fits = np.sum(scales, axis=0) <= self._symbols.room(slot)
-            if fits.any():
-                price_scale, qty_scale = (int(each[fits].max()) for each in scales)
-                needed.append((slot, min(price_scale, self._symbols.room(slot) - qty_scale), qty_scale))
+            needed.append((slot, *self._scales_needed(own, int(self._symbols.price_scale[slot]))))
         return needed
 
+    def scales_needed(self, slot: int, price_scale: int) -> tuple[int, int]:
+        """The scales (of prices, of quantities) that the symbol's waiting rows need, where its price scale is at least
+        this: a listing may not take them back."""
+        return self._scales_needed(self.waiting.select(self.waiting.slot == slot), price_scale)
+
+    def _scales_needed(self, rows: OfficialRows, price_scale: int) -> tuple[int, int]:
+        """The same for these rows, all of one symbol, but for those that are finer than there is room."""
+        if not len(rows):
+            return 0, 0
+        prices, quantities, together = rows.decimals_needed()
+        fits = together <= self._symbols.room(int(rows.slot[0]))
+        price = int(prices[fits].max(initial=0))
+        quotes = int(together[fits].max(initial=0)) - max(price, price_scale)
+        return price, max(int(quantities[fits].max(initial=0)), quotes)
+
     def uncovered(self, trades: Trades) -> Trades:
-        """Those of the trades (at least one) that do not lie in covered minutes."""
-        coverage = self._ledger.coverage
-        if int(trades.time.min()) >= coverage.newest_ms:
+        """Those of the trades (at least one) that bars count: no others lie in covered minutes, or before the bars of a
+        symbol that has got rows of its past. Those rows went into the bars that had begun by then, so no bar may begin
+        earlier any more."""
+        coverage, begun = self._ledger.coverage, self._finality.begun
+        if int(trades.time.min()) >= max(coverage.newest_ms, int(begun.max()) * MINUTE_MS):
             return trades
-        old = np.flatnonzero(trades.time < coverage.newest_ms)
+        old = np.flatnonzero((trades.time < coverage.newest_ms) | (trades.time // MINUTE_MS < begun[trades.slot]))
         keep = np.ones(len(trades), np.bool_)
         for slot in np.unique(trades.slot[old]).tolist():
             if slot in coverage.ranges:
                 own = old[trades.slot[old] == slot]
                 keep[own] = ~coverage.overlaps(slot, trades.time[own], trades.time[own] + 1)
+                if coverage.ranges[slot][0, 0] < begun[slot] * MINUTE_MS:
+                    keep[own] &= trades.time[own] // MINUTE_MS >= begun[slot]
         return trades.select(keep)
 
     @property

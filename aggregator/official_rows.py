@@ -98,17 +98,17 @@ class OfficialRows:
         keys = self.cells[:3]
         return self.select(np.append((keys[:, 1:] != keys[:, :-1]).any(axis=0), True)) if len(self) else self
 
-    def decimals_needed(self, price_scale: int, qty_scale: int) -> tuple[Ints, Ints]:
-        """The decimals that prices and quantities need for each row [n], of one symbol that has these scales already.
+    def decimals_needed(self) -> tuple[Ints, Ints, Ints]:
+        """The decimals that each row [n] needs for its prices, for its quantities, and for both together.
 
         Sums may need fewer than what was summed: 0.5 and 0.5 make 1, at prices 3 and 4 the quote volume is 3.5.
         """
         count = len(VALUES)
         mantissas, decimals = self.cells[4 : 4 + count], self.cells[4 + count :]
         needed = [significant_decimals(*each) for each in zip(mantissas, decimals, strict=True)]
-        prices = np.maximum(price_scale, np.max(needed[OPEN : CLOSE + 1], axis=0))
-        sums = [needed[VOLUME], needed[TAKER], needed[QUOTE] - prices, needed[TAKER_QUOTE] - prices]
-        return prices, np.maximum(qty_scale, np.max(sums, axis=0))
+        prices: Ints = np.max(needed[OPEN : CLOSE + 1], axis=0)
+        quantities = np.maximum(needed[VOLUME], needed[TAKER])
+        return prices, quantities, np.maximum(prices + quantities, np.maximum(needed[QUOTE], needed[TAKER_QUOTE]))
 
     def at_scale(self, symbols: SymbolTable) -> tuple[Ints, Bools]:
         """The eight VALUES [8, n] as mantissas at their symbols' scales, and which rows [n] do not fit 62 bits."""

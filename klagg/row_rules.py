@@ -14,8 +14,8 @@ A kline holds what its own trades can add up to:
 
 A trade has an id, a time, a maker flag, fill ids in order, a price and a quantity above 0. Binance also writes rows
 that count in no kline and keep the ids contiguous: those of quantity 0 (or of what floats leave of it, see
-`without_residue`), among them the placeholder of an aggTrade that
-was struck out (p = 0, q = 0, f = l = −1), and fills of a kind that klines leave out.
+`without_residue`), among them the placeholder of an aggTrade that was struck out (p = 0, q = 0, f = l = −1), and fills
+of a kind that klines leave out.
 
 Integers decide, so the rules hold at any scale. `kline_problem` reads the texts of one row and says what is wrong;
 `possible_klines` decides the same for columns of many rows at once. `tests/klagg/test_row_rules.py` holds both against
@@ -61,8 +61,8 @@ STRUCK_OUT: Final = -1
 """The fill ids of an aggTrade that was struck out."""
 
 RESIDUE_MAX: Final = Decimal("1e-12")
-"""A number below this is what floats leave of 0. Futures dumps of aggTrades have such
-quantities (<https://github.com/binance/binance-public-data/issues/342>)."""
+"""A number below this is what floats leave of 0. Futures dumps of aggTrades have such quantities
+(<https://github.com/binance/binance-public-data/issues/342>)."""
 
 _NUMBER: Final = re.compile(r"[0-9]{1,30}(?:\.[0-9]{1,400})?(?:[eE]-[0-9]{1,3})?", re.ASCII)
 _EXPONENT: Final = frozenset("eE")
@@ -163,19 +163,13 @@ def _broken_clause(parts: Mapping[str, tuple[int, int]], trades: int | None) -> 
 
 def _is_rest(prices: tuple[int, int, int], parts: Mapping[str, tuple[int, int]]) -> bool:
     """Whether what takers sold is a sum as `_is_sum` has it; both sums that it is the difference of may be rounded."""
-    low, high, price_scale = prices
-    (base, base_scale), (quote, quote_scale) = (
-        _difference(parts[whole], parts[part]) for whole, part in zip(*SIDES, strict=True)
-    )
-    product_scale = price_scale + base_scale
-    scale = max(product_scale, quote_scale)
-    least, most = (price * base * _ten(scale - product_scale) for price in (low, high))
-    found = quote * _ten(scale - quote_scale)
-    sums = [parts[name] for side in SIDES for name in side]
-    slack = 2 * _ten(scale - min(price_scale + min(each[1] for each in sums[::2]), *(each[1] for each in sums[1::2])))
-    if max(each[0] for each in sums) >= EXACT_MAX:
-        whole_quote, whole_scale = parts[SIDES[0][1]]
-        slack += 2 * (whole_quote * _ten(scale - whole_scale) // 10**FLOAT_SUM_DIGITS + 1)
+    base, quote = (_difference(parts[whole], parts[part]) for whole, part in zip(*SIDES, strict=True))
+    least, most, found, scale = _at_one_scale(prices, base, quote)
+    bases, quotes = ([parts[side[place]] for side in SIDES] for place in (0, 1))
+    slack = 2 * _ten(scale - min(prices[2] + min(each[1] for each in bases), *(each[1] for each in quotes)))
+    if max(each[0] for each in (*bases, *quotes)) >= EXACT_MAX:
+        whole, whole_scale = quotes[0]
+        slack += 2 * (whole * _ten(scale - whole_scale) // 10**FLOAT_SUM_DIGITS + 1)
     return least - slack <= found <= most + slack
 
 
@@ -198,17 +192,24 @@ def _is_sum(prices: tuple[int, int, int], base: tuple[int, int], quote: tuple[in
 
     `prices` are the mantissas of low and high, and their scale.
     """
-    low, high, price_scale = prices
-    product_scale = price_scale + base[1]
-    scale = max(product_scale, quote[1])
-    least, most = (price * base[0] * _ten(scale - product_scale) for price in (low, high))
-    found = quote[0] * _ten(scale - quote[1])
     if base[0] == 0:
-        return found == 0
-    slack = _ten(scale - min(product_scale, quote[1]))
+        return quote[0] == 0
+    least, most, found, scale = _at_one_scale(prices, base, quote)
+    slack = _ten(scale - min(prices[2] + base[1], quote[1]))
     if max(base[0], quote[0]) >= EXACT_MAX:
         slack += most // 10**FLOAT_SUM_DIGITS
     return least - slack <= found <= most + slack
+
+
+def _at_one_scale(
+    prices: tuple[int, int, int], base: tuple[int, int], quote: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    """`base` times low, `base` times high, and `quote`, as integers of one scale, and that scale."""
+    low, high, price_scale = prices
+    product_scale = price_scale + base[1]
+    scale = max(product_scale, quote[1])
+    product = base[0] * _ten(scale - product_scale)
+    return low * product, high * product, quote[0] * _ten(scale - quote[1]), scale
 
 
 def _fit(columns: Mapping[str, Column]) -> bool:

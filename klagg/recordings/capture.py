@@ -17,6 +17,8 @@ from klagg.recordings.values import BadValue, epoch_ms, received_ms
 from klagg.row_rules import is_coin_margined
 
 _LOOK_AHEAD_CHARACTERS = 16 * 1024 * 1024
+_BAD_AT_FIRST_MAX = 8
+"""So many lines that are no messages may stand before the first message: what has more is no capture."""
 _AGG_EVENT = re.compile(r'"e"\s*:\s*"aggTrade"')
 _TRADE_EVENT = re.compile(r'"e"\s*:\s*"trade"')
 
@@ -86,8 +88,21 @@ def _events(path: Path, refuse: Refuse | None) -> Iterator[tuple[int, int | None
     """(line number, receive time, event) of each message, taken out of the combined wrapper where there is one.
 
     Answers to subscriptions and arrays (`!miniTicker@arr`) hold no trades and are passed over. `refuse` gets lines that
-    are no messages: a recorder that is killed leaves half of one.
+    are no messages: a recorder that is killed leaves half of one. RecordingError if no line is a message.
     """
+    waiting: list[RefusedRow] | None = []
+
+    def reject(reason: str, cause: Exception | None = None) -> None:
+        if refuse is None:
+            raise RecordingError(str(path), number, reason) from cause
+        row = RefusedRow(str(path), number, reason)
+        if waiting is None:
+            refuse(row)
+        elif len(waiting) < _BAD_AT_FIRST_MAX:
+            waiting.append(row)
+        else:
+            raise RecordingError(str(path), waiting[0].number, waiting[0].reason) from cause
+
     for number, line in text_lines(path):
         if not line.strip() or SOCKET_URL.match(line):
             continue
@@ -99,20 +114,20 @@ def _events(path: Path, refuse: Refuse | None) -> Iterator[tuple[int, int | None
         try:
             message = DECODER.decode(line)
         except (ValueError, RecursionError) as error:
-            _no_message(path, number, "is not JSON", refuse, error)
+            reject("is not JSON", error)
             continue
-        if isinstance(message, dict):
-            data = message.get("data", message)
-            if isinstance(data, dict):
-                yield number, recv_ms, data
-        elif not isinstance(message, list):
-            _no_message(path, number, "is no WebSocket message", refuse)
-
-
-def _no_message(path: Path, number: int, reason: str, refuse: Refuse | None, cause: Exception | None = None) -> None:
-    if refuse is None:
-        raise RecordingError(str(path), number, reason) from cause
-    refuse(RefusedRow(str(path), number, reason))
+        if not isinstance(message, dict | list):
+            reject("is no WebSocket message")
+            continue
+        if waiting is not None and refuse is not None:
+            for row in waiting:
+                refuse(row)
+        waiting = None
+        data = message.get("data", message) if isinstance(message, dict) else None
+        if isinstance(data, dict):
+            yield number, recv_ms, data
+    if waiting:
+        raise RecordingError(str(path), waiting[0].number, waiting[0].reason)
 
 
 def _symbol(event: dict[str, Any]) -> str:

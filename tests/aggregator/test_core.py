@@ -434,3 +434,61 @@ def test_an_official_row_finer_than_listed_is_refused_and_changes_no_scale() -> 
     assert [each["kind"] for each in outputs.findings] == ["OVERFLOW"]
     assert (int(core.symbols.price_scale[0]), int(core.symbols.qty_scale[0])) == (2, 3)
     assert core.ledger.coverage.ranges[0].tolist() == [[T0 + 60_000], [T0 + 120_000]]
+
+
+def test_decimals_that_quote_volumes_asked_for_go_to_the_prices_that_need_them() -> None:
+    """Listed with no decimals, an official minute has quantities of 1 and a quote volume of 6: that makes 6 together,
+    and says nothing of how many the prices may have. A trade at five decimals then fits, and so does a row at five."""
+    core = new_core("1m")
+    list_(core, Listing("BTCUSDT", T0 - 10**9, 0, 0, "TRADING", 10**13))
+    feed(core, [trade(1, T0, "5", "1"), trade(4, T0 + 59_000, "5", "1"), trade(5, T0 + 60_000, "5", "1")])
+    send(core, "BTCUSDT", "1m", [(T0, "5", "5.25", "5", "5.25", "2.5", "12.831275", 4, "0", "0")])
+    tick(core, T0 + 60_000)
+    assert core.symbols.price_scale[0] + core.symbols.qty_scale[0] == 6
+    feed(core, [trade(6, T0 + 61_000, "5.12345", "0.5"), trade(7, T0 + 120_000, "5", "1")])
+    outputs = tick(core, T0 + 125_000)
+    assert outputs.findings == []
+    assert (int(core.symbols.price_scale[0]), int(core.symbols.qty_scale[0])) == (5, 1)
+    (kline,) = klines(outputs)
+    assert (kline.high, kline.volume, kline.quote_volume) == ("5.12345", "1.5", "7.561725")
+    row = (T0 + 120_000, "5", "5.00001", "4.99999", "5", "2.5", "12.500003", 4, "0", "0")
+    send(core, "BTCUSDT", "1m", [row])
+    feed(core, [trade(10, T0 + 179_000, "5", "1"), trade(11, T0 + 180_000, "5", "1")])
+    outputs = tick(core, T0 + 185_000)
+    assert outputs.findings == []
+    assert [(each.low, each.quote_volume, each.standing) for each in klines(outputs)] == [
+        ("4.99999", "12.500003", "official")
+    ]
+
+
+def test_decimals_go_from_prices_to_quantities_too() -> None:
+    core = new_core("1m")
+    list_(core, Listing("BTCUSDT", T0 - 10**9, 0, 0, "TRADING", 10**13))
+    feed(core, [trade(1, T0, "5.1234", "1")])
+    tick(core, T0 + 1_000)
+    feed(core, [trade(2, T0 + 2_000, "5", "0.125")])
+    assert [each["kind"] for each in tick(core, T0 + 3_000).findings] == ["OVERFLOW"], "a bar needs the price's four"
+    for minute in range(1, 200):
+        feed(core, [trade(minute + 2, T0 + minute * 60_000, "5", "1")])
+        tick(core, T0 + minute * 60_000)
+    feed(core, [trade(202, T0 + 200 * 60_000, "5", "0.125")])
+    assert tick(core, T0 + 200 * 60_000).findings == []
+
+
+def test_a_listing_takes_back_no_decimals_that_rows_are_waiting_for() -> None:
+    """Official rows of a symbol without a trade wait for its bars to begin, and are whole then."""
+    core = new_core("1m", "1h")
+    flat = Listing("BTCUSDT", T0 - 10**9, 0, 0, "TRADING", 10**13)
+    list_(core, flat)
+    watermark(core, T0 + 9 * 60_000)
+    tick(core, T0 + 9 * 60_000)
+    send(core, "BTCUSDT", "1m", [(T0, "5.25", "5.5", "5.25", "5.5", "2.5", "13.374", 4, "0", "0")])
+    tick(core, T0 + 9 * 60_000 + 1_000)
+    list_(core, flat)
+    tick(core, T0 + 9 * 60_000 + 2_000)
+    feed(core, [trade(5, T0 + 10 * 60_000, "6", "1")])
+    assert tick(core, T0 + 10 * 60_000 + 1_000).findings == []
+    assert core.ledger.coverage.ranges[0].tolist() == [[T0], [T0 + 60_000]]
+    feed(core, [trade(6, T0 + 3_600_000, "6", "1")])
+    (bar,) = [each for each in klines(tick(core, T0 + 3_700_000)) if each.interval == "1h"]
+    assert (bar.open, bar.quote_volume, bar.trades) == ("5.25", "19.374", 5)

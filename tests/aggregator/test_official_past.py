@@ -16,7 +16,7 @@ from aggregator.publisher import Outputs
 from klagg.intervals import interval
 from klagg.kline import NINE_VALUES, Kline
 from klagg.wire.entries import Listing, Request, TradeRow, listing_entries, live_value_of, request_of
-from tests.aggregator.kit import feed, klines, new_core, newest, raw, tick, watermark
+from tests.aggregator.kit import T0, feed, klines, new_core, newest, raw, tick, trade, watermark
 from tests.aggregator.officialkit import DAY, HOUR, MINUTE, Row, exchange_rows, nine, nine_of, send
 
 INTERVALS = ("5s", "1m", "5m", "1h", "4h", "1d", "3d", "1w", "1M")
@@ -109,7 +109,8 @@ def run(seed: int, joined_ms: int, listed_ms: int) -> ColdStart:
             send(cold.core, NAME, name, part, from_ms, to_ms)
         cold.tick(time_ms)
     feed(cold.core, live)
-    cold.tick(end_ms)
+    for _ in LONG:  # long bars are shown in turns
+        cold.tick(end_ms)
     assert not due
     assert not [each for outputs in cold.said for each in (*outputs.findings, *outputs.dead)]
     cold.check(rows, first_ms, end_ms)
@@ -363,3 +364,24 @@ def test_what_happened_before_the_first_trade_that_is_known_is_asked_for(first_s
         for row in rows:
             kline = found[NAME, name, int(str(row[0]))]
             assert (kline.whole, nine(kline)) == (True, nine_of(row)), kline
+
+
+def test_bars_do_not_begin_earlier_once_rows_of_the_past_are_used() -> None:
+    """The first fill that is seen counts in no kline, the next one is missing at first. An official minute that came
+    meanwhile is in the hour and not in five minutes whose bar had not begun: that bar may not begin any more."""
+    core = new_core("1m", "5m", "1h")
+    feed(core, [trade(10, T0 + 4 * MINUTE + 1000, counts=False), trade(12, T0 + 5 * MINUTE, "12")], ids="trade")
+    tick(core, T0 + 5 * MINUTE + 1000)
+    send(core, NAME, "1m", [(T0, "5", "6", "4", "5", "7", "35", 7, "0", "0")])
+    said = [tick(core, T0 + 5 * MINUTE + 2000)]
+    feed(core, [trade(11, T0 + 4 * MINUTE + 2000, "11")], ids="trade")
+    said.append(tick(core, T0 + 5 * MINUTE + 3000))
+    flat = [(T0 + each * MINUTE, *["5"] * 4, "0", "0", 0, "0", "0") for each in (1, 2, 3)]
+    send(core, NAME, "1m", [*flat, (T0 + 4 * MINUTE, *["11"] * 4, "1", "11", 1, "1", "11")])
+    said.append(tick(core, T0 + 5 * MINUTE + 4000))
+    feed(core, [trade(13, T0 + HOUR, "13")], ids="trade")
+    said.append(tick(core, T0 + HOUR))
+    found = newest(klines(said))
+    assert (NAME, "5m", T0) not in found
+    hour = found[NAME, "1h", T0]
+    assert (hour.open, hour.trades, hour.quote_volume, hour.official) == ("5", 9, "58", 1)

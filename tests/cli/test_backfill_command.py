@@ -182,8 +182,9 @@ MADE_UP_FROM = {"1m": 0, "1h": 10, "2h": 20}
 
 
 def test_only_the_symbols_and_intervals_asked_for(
-    database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    database: Database, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("KLAGG_AGGREGATOR__INTERVALS", "1m,5m,30m,1h,4h,1d,1w")
     for symbol in ("AUSDT", "BUSDT", "CUSDT"):
         for interval in ("1m", "1h", "2h"):
             write_dump(tmp_path, rows(3, interval, MADE_UP_FROM[interval]), f"{symbol}-{interval}-2024-09.csv")

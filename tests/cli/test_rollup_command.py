@@ -276,13 +276,13 @@ def test_klaggs_own_files_and_their_open_bar(tmp_path: Path, capsys: pytest.Capt
 def test_klaggs_own_files_to_compare_with(tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
     """A bar that is open, and one that klagg calls neither complete nor official, are held against nothing."""
     source = write_own(tmp_path / "minutes.csv", [own(at) for at in range(240)])
-    sums: dict[str, Any] = {"volume": "60.000", "quote_volume": "3845706.00000", "taker_buy_volume": "30.000"}
+    sums: dict[str, Any] = {"volume": "60.000", "quote_volume": "3846006.00000", "taker_buy_volume": "30.000"}
     each = own(0)
     sums |= {"trades": each.trades * 60, "taker_buy_quote_volume": str(Decimal(each.taker_buy_quote_volume) * 60)}
     hourly = [
         own(0, close_time=T0 + HOUR_MS - 1, **sums),
-        own(60, close_time=T0 + 2 * HOUR_MS - 1, **{**sums, "volume": "59.990"}, complete=0),
-        own(120, close_time=T0 + 3 * HOUR_MS - 1, **{**sums, "volume": "59.990"}),
+        own(60, close_time=T0 + 2 * HOUR_MS - 1, **{**sums, "volume": "59.995"}, complete=0),
+        own(120, close_time=T0 + 3 * HOUR_MS - 1, **{**sums, "volume": "59.995"}),
         own(180, close_time=T0 + 4 * HOUR_MS - 1, **{**sums, "volume": "1.000"}, complete=0, revision=0),
     ]
     path = tmp_path / f"hours.{name}"

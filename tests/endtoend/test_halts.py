@@ -154,7 +154,7 @@ def test_a_halt_an_opening_and_a_new_word_end_nothing(tmp_path: Path, redis_url:
         log = running.children["clock"].text()
         assert log.count(f"ALARM: the exchange lists {ETH} as TRADING_HALT") == 1
         assert log.count("has a new word, status 'BREAK_2027'") == 1
-        assert log.count("has a new word, contract_type 'PERPETUAL_2027'") == 1
+        assert log.count("ALARM: the exchange has a new word, contract_type 'PERPETUAL_2027'") == 1
         assert "no longer carries" not in running.children["ingest"].text()
         streams.close()
     database.close()

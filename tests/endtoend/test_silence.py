@@ -81,9 +81,11 @@ def test_a_silent_market_is_said_everywhere_and_it_ends_by_itself(
         assert AlarmKind.NO_MARKET_DATA in answer(running, "/fapi/v1/klines?symbol=BTCUSDT&interval=1m")[1]
         eventually(lambda: "no market data comes: " in running.said(), 20)
 
-        eventually(lambda: status(running)[0] == 0, 120, 0.5)
-        told, header = answer(running, "/api/status")
-        assert (told["market"], told["alarms"], header) == ("", [], "")
+        def over() -> bool:
+            told, header = answer(running, "/api/status")
+            return status(running)[0] == 0 and (told["market"], told["alarms"], header) == ("", [], "")
+
+        eventually(over, 120, 0.5)
         assert running.end(signal.SIGTERM) == 0
 
 

@@ -166,7 +166,7 @@ async def test_the_scoreboard(redis_url: str, database_url: str, database: Datab
     database.execute(
         'INSERT INTO symbol_days (symbol, "interval", day, expected, bars, complete, amended, own, official)'
         " SELECT symbol, kind, to_timestamp(%(day_s)s) - ago * INTERVAL '1 day', 10, 9, 6, 1, 7, 2"
-        " FROM unnest(ARRAY['BTCUSDT', 'ETHUSDT']) AS symbol, unnest(ARRAY['1m', '1d', '15m']) AS kind,"
+        " FROM unnest(ARRAY['BTCUSDT', 'ETHUSDT']) AS symbol, unnest(ARRAY['1m', '1d', '5s']) AS kind,"
         " unnest(ARRAY[0, 1, 29, 30]) AS ago",
         {"day_s": day_ms // 1000},
     )
@@ -179,7 +179,7 @@ async def test_the_scoreboard(redis_url: str, database_url: str, database: Datab
         found = await described(client, "scoreboard")
         assert [(day_ms - each["day"]) // DAY_MS for each in found["days"]] == [0, 1, 29]
         assert (found["first"], found["last"]) == (day_ms - 29 * DAY_MS, day_ms)
-        assert "15m" not in found["intervals"], "only what klagg makes counts"
+        assert "5s" not in found["intervals"], "only what klagg makes counts"
         today = found["days"][0]
         assert (today["symbols"], today["expected"], today["missing"], today["audited"]) == (2, 40, 4, 9)
         assert (today["complete"], today["official"]) == (24, 8)

@@ -21,7 +21,7 @@ from klagg.kline import Kline
 from klagg.recordings import open_klines
 from tests.gateway.kit import MINUTE_MS, NOW_MS, bar, kline
 
-ROWS = [kline(open_time=NOW_MS + number * MINUTE_MS, trades=number) for number in range(1, 6)]
+ROWS = [kline(open_time=NOW_MS + number * MINUTE_MS, trades=number + 1) for number in range(1, 6)]
 LIVE = kline_of(bar(open_time=NOW_MS + 6 * MINUTE_MS, first_trade_id=-1, last_trade_id=-1), "BTCUSDT", INTERVALS["1m"])
 
 
@@ -48,7 +48,7 @@ def test_fields_have_their_order_and_what_is_not_known_is_none() -> None:
 
 def test_csv_has_one_header_and_a_line_a_bar() -> None:
     found = list(csv.DictReader(io.StringIO(written("csv", ROWS[:2], ROWS[2:], [LIVE]).decode())))
-    assert [row["trades"] for row in found] == ["1", "2", "3", "4", "5", "321"]
+    assert [row["trades"] for row in found] == ["2", "3", "4", "5", "6", "321"]
     assert (found[0]["open"], found[0]["closed"], found[-1]["source"], found[-1]["closed"]) == (
         "64100.10",
         "true",
@@ -77,7 +77,7 @@ def test_arrow_and_parquet_hold_the_same_rows(name: str) -> None:
     data = written(name, ROWS[:2], ROWS[2:], [LIVE])
     table = arrow.ipc.open_stream(data).read_all() if name == "arrow" else parquet.read_table(io.BytesIO(data))
     found = table.to_pylist()
-    assert [row["trades"] for row in found] == [1, 2, 3, 4, 5, 321]
+    assert [row["trades"] for row in found] == [2, 3, 4, 5, 6, 321]
     assert found[0]["open"] == Decimal("64100.10")
     assert int(found[1]["open_time"].timestamp() * 1000) == NOW_MS + 2 * MINUTE_MS
     assert (found[0]["source"], found[-1]["source"], found[-1]["epoch"]) == ("own", None, None)

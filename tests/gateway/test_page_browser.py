@@ -350,11 +350,11 @@ async def test_keys_pressed_in_one_breath_all_count(redis_url: str, teller: Tell
     ):
         await expect(page.locator("#live")).to_have_text("live")
         await expect(page.locator("#symbol")).to_have_text("BTCUSDT")
-        for keys, place in ("]]", "/BTCUSDT/30m"), ("a]]", "/truth/5m"), ("[p", "/pipeline"), ("c[", "/BTCUSDT/5m"):
+        for keys, place in ("]]", "/BTCUSDT/5m"), ("a]]", "/truth/3m"), ("[p", "/pipeline"), ("c[", "/BTCUSDT/3m"):
             await page.evaluate(IN_ONE_TASK, keys)
             await expect(page).to_have_url(f"{client.url}/#{place}")
         await page.go_back()
-        await expect(page.locator("[data-interval='30m']")).to_have_attribute("aria-pressed", "true")
+        await expect(page.locator("[data-interval='5m']")).to_have_attribute("aria-pressed", "true")
         await page.go_back()
         await expect(page.locator("#view-pipeline")).to_be_visible()
 

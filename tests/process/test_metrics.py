@@ -52,6 +52,20 @@ def free_port() -> int:
         return int(some.getsockname()[1])
 
 
+def free_base() -> int:
+    """A base above which the port of every process is free. It lies below the ports that systems give to whoever asks
+    for any (from 32768 on Linux), so that no other test gets one of them meanwhile."""
+    for base in range(20_000 + os.getpid() % 100 * 100, 32_000, len(PORTS)):
+        with ExitStack() as held:
+            try:
+                for offset in range(len(PORTS)):
+                    held.enter_context(socket.socket()).bind(("127.0.0.1", base + offset))
+            except OSError:
+                continue
+        return base
+    raise AssertionError("no row of ports is free")
+
+
 def page_of(stats: Stats) -> list[str]:
     """What a scrape of these statistics says, without comments."""
     port = free_port()
@@ -159,7 +173,7 @@ def samples_at(port: int) -> dict[str, list[float]]:
 
 @pytest.mark.servers
 def test_a_blocking_process_serves_its_metrics_until_it_ends(redis_url: str) -> None:
-    base = free_port()
+    base = free_base()
     port = port_of("aggregator-0", base)
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
@@ -178,7 +192,7 @@ def test_a_blocking_process_serves_its_metrics_until_it_ends(redis_url: str) -> 
 @pytest.mark.servers
 async def test_what_rules_look_at_is_there_from_the_start_and_counts_from_0(redis_url: str, database_url: str) -> None:
     """increase() misses the first sample of a series: a counter born at 5 would have lost 5 that nobody hears of."""
-    base = free_port()
+    base = free_base()
     modules = {
         "ingest-A": "ingest.service",
         "repair": "ingest.repair_service",
@@ -202,10 +216,11 @@ async def test_what_rules_look_at_is_there_from_the_start_and_counts_from_0(redi
         }
         found: dict[str, list[float]] = {}
         with ExitStack() as stack:
-            for module in modules.values():
-                stack.enter_context(running(module, environment))
-            deadline = time.monotonic() + 60
+            processes = {name: stack.enter_context(running(module, environment)) for name, module in modules.items()}
+            deadline = time.monotonic() + 120
             while wanted - set(found):
+                ended = {name: process.returncode for name, process in processes.items() if process.poll() is not None}
+                assert not ended, "a process has ended"
                 assert time.monotonic() < deadline, f"never shown: {wanted - set(found)}"
                 for process in modules:
                     found |= await asyncio.to_thread(samples_at, port_of(process, base))
@@ -235,7 +250,7 @@ def scrapes_of(port: int) -> float:
 
 @pytest.mark.servers
 async def test_more_than_10_parse_errors_in_a_minute_fire(redis_url: str, tmp_path: Path) -> None:
-    base, port = free_port(), free_port()
+    base, port = free_base(), free_port()
     for name in ("klagg.rules.yml", "klagg.prometheus.yml"):
         text = (FILES / name).read_text(encoding="utf-8").replace(TARGETS, f"127.0.0.1:{base}")
         (tmp_path / name).write_text(text.replace(" 15s", " 1s"), encoding="utf-8")  # intervals alone, no rule has 15s
