@@ -10,11 +10,15 @@ from typing import Final
 from aiohttp import web
 
 from gateway.addresses import is_loopback
+from gateway.day_ticker import DayTickers
 from gateway.history import Range, joined, wire_of
 from gateway.market import MarketState
+from gateway.pass_through import Forwarded, PassThrough
 from gateway.store import HistoryStore, StoreBusy
 from klagg.binance.limits import (
+    ALL_DAY_TICKERS_WEIGHT,
     ALL_TICKER_PRICES_WEIGHT,
+    DAY_TICKER_WEIGHT,
     EXCHANGE_INFO_WEIGHT,
     TICKER_PRICE_WEIGHT,
     TIME_WEIGHT,
@@ -36,6 +40,9 @@ STALE_HEADER: Final = "X-Klagg-Stale-Ms"
 
 LEFT_OUT_HEADER: Final = "X-Klagg-Left-Out"
 """The response header of exchangeInfo with how many symbols of the exchange klagg does not carry."""
+
+INCOMPLETE_HEADER: Final = "X-Klagg-Incomplete"
+"""The response header of ticker/24hr with how many of its minutes are missing or not proven; absent if none is."""
 
 ASKED_HEADER: Final = "X-Klagg-Asked-Ms"
 """The response header of exchangeInfo with the exchange time (ms) at which it was asked; absent if it is not known."""
@@ -81,10 +88,13 @@ class Fapi:
 
     market: MarketState
     history: History
+    days: DayTickers
     stats: Stats
     weight_per_minute: int
     client_of: Callable[[web.Request], str]
     """Whose weight a request is charged to."""
+    pass_through: PassThrough | None = None
+    """Where requests for data go that klagg does not have; None: nowhere."""
 
     _limits: Limits = field(init=False)
     _weights: WeightLimiter = field(init=False)
@@ -102,6 +112,9 @@ class Fapi:
         def of_tickers(query: Query) -> int:
             return TICKER_PRICE_WEIGHT if "symbol" in query else ALL_TICKER_PRICES_WEIGHT
 
+        def of_days(query: Query) -> int:
+            return DAY_TICKER_WEIGHT if "symbol" in query else ALL_DAY_TICKERS_WEIGHT
+
         paths: list[tuple[str, Weight, Answer]] = [
             ("/fapi/v1/ping", lambda _: 1, self._ping),
             ("/fapi/v1/time", lambda _: TIME_WEIGHT, self._time),
@@ -110,6 +123,8 @@ class Fapi:
             ("/fapi/v1/continuousKlines", of_rows, self._continuous_klines),
             ("/fapi/v1/ticker/price", of_tickers, self._ticker_price),
             ("/fapi/v2/ticker/price", of_tickers, self._ticker_price),
+            ("/fapi/v1/ticker/24hr", of_days, self._ticker_day),
+            *(self.pass_through.answers() if self.pass_through else []),
         ]
         routes = [web.get(path, self._limited(weight, answer)) for path, weight, answer in paths]
         return [*routes, web.route("*", "/fapi/{path:.*}", self._unknown)]
@@ -205,6 +220,24 @@ class Fapi:
             raise errors.invalid_symbol()
         return self._price(symbol)
 
+    async def _ticker_day(self, query: Query) -> object:
+        symbol = query.get("symbol")
+        self._check_ready(symbol)
+        now_ms = self.now_ms()
+        if symbol is None:
+            days = await self.days.of_all(now_ms)
+        else:
+            days = {symbol: await self.days.of(symbol, now_ms)}
+        traded = {name: day for name, day in days.items() if day.minutes}
+        if symbol is not None and not traded:
+            if symbol in self.market.carried:
+                raise self._not_ready(f"the first trade of {symbol}")
+            raise errors.invalid_symbol()
+        tickers = [day.ticker(name, self.market.changed_ms(name, now_ms)) for name, day in traded.items()]
+        lacking = sum(day.lacking(now_ms) for day in traded.values())
+        text = compact(tickers if symbol is None else tickers[0])
+        return Written(text, {INCOMPLETE_HEADER: str(lacking)} if lacking else {})
+
     def _price(self, symbol: str) -> dict[str, object]:
         bar = self.market.last(symbol)
         return {"symbol": symbol, "price": bar.close if bar else "0", "time": bar.at_ms if bar else 0}
@@ -216,6 +249,10 @@ class Fapi:
 def _answered(body: object, headers: Mapping[str, str]) -> web.Response:
     if isinstance(body, Written):
         return web.Response(text=body.text, headers={**headers, **body.headers}, content_type="application/json")
+    if isinstance(body, Forwarded):
+        theirs = {name.lower() for name in body.headers}
+        ours = {name: value for name, value in headers.items() if name.lower() not in theirs}
+        return web.Response(body=body.body, status=body.status, headers={**ours, **body.headers})
     return _json(body, 200, headers)
 
 

@@ -13,7 +13,16 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from gateway.live import Change
-from gateway.streams import KlineStream, KlineStreamKind, event_of, names_of, parse_stream, worth_sending
+from gateway.streams import (
+    KlineStream,
+    KlineStreamKind,
+    TickerKind,
+    event_of,
+    names_of,
+    parse_stream,
+    parse_ticker_stream,
+    worth_sending,
+)
 from klagg.binance.serving.payloads import combined, text_frame
 from klagg.binance.serving.subscriptions import Subscriptions
 
@@ -99,9 +108,11 @@ class Hub:
         client.waiting.clear()
 
     def listen(self, client: Client, names: Iterable[str]) -> list[tuple[str, KlineStream]]:
-        """Subscribe a client to streams; returns those that klagg has, with their names."""
+        """Subscribe a client to streams; returns those of klines that klagg has, with their names."""
+        names = list(names)
         known = [(name, stream) for name in names if (stream := parse_stream(name)) is not None]
-        for name, _ in known:
+        tickers = [name for name in names if parse_ticker_stream(name) is not None]
+        for name in (*tickers, *(name for name, _ in known)):
             self._listeners.setdefault(name, {})[client] = None
         return known
 
@@ -114,6 +125,25 @@ class Hub:
                 if not listeners:
                     del self._listeners[name]
             client.waiting.pop(name, None)
+
+    def ticker_streams(self) -> dict[str, tuple[TickerKind, str | None]]:
+        """The streams of tickers that have a subscriber: kind and symbol (None: all) by name."""
+        parsed = {name: parse_ticker_stream(name) for name in self._listeners}
+        return {name: ticker for name, ticker in parsed.items() if ticker is not None}
+
+    def publish_ticker(self, name: str, event: str, event_ms: int) -> None:
+        """Queue the event of a symbol's ticker; it replaces one that waits."""
+        for client in self._listeners.get(name, {}):
+            client.put_live(
+                name, event_ms, text_frame(combined(name, event) if client.subscriptions.combined else event)
+            )
+            self._held[client] = None
+
+    def publish_array(self, name: str, events: str) -> None:
+        """Queue an array of tickers. None is dropped: the next one may have other symbols."""
+        for client in self._listeners.get(name, {}):
+            client.put(text_frame(combined(name, events) if client.subscriptions.combined else events))
+            self._held[client] = None
 
     @property
     def streams(self) -> int:

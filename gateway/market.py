@@ -49,6 +49,11 @@ class MarketState:
         state = self._state_of(symbol)
         return next((bar for each in self.intervals if (bar := state.newest(symbol, each.name))), None)
 
+    def changed_ms(self, symbol: str, now_ms: int) -> int:
+        """The exchange time (ms) of the symbol's last change in live state; `now_ms` if there is none."""
+        bar = self.last(symbol)
+        return bar.at_ms if bar else now_ms
+
     def _state_of(self, symbol: str) -> LiveState:
         return self.shards[shard_of(symbol, len(self.shards))].state
 

@@ -6,6 +6,7 @@ import asyncio
 import sys
 import time
 from collections.abc import Sequence
+from contextlib import AsyncExitStack
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -14,6 +15,7 @@ from aiohttp import web
 
 from gateway.addresses import client_of, networks_of
 from gateway.api import Api
+from gateway.day_ticker import DayTickers
 from gateway.exchange_info import ExchangeInfoReader
 from gateway.fapi import Fapi, History
 from gateway.guards import SWEEP_S
@@ -22,13 +24,17 @@ from gateway.hub import Hub
 from gateway.live import Change, LiveState
 from gateway.market import MarketState, Shard
 from gateway.page import Page, read_files
+from gateway.pass_through import PassThrough
 from gateway.reader import ShardReader, floor_ms
 from gateway.server import Server
 from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, survey
+from gateway.ticker_streams import TICKERS_S, TickerStreams
 from gateway.udf import Udf
 from gateway.unserved import UnservedStreams
 from gateway.ws import WebSocketServer
+from klagg.binance.rest_client import ExchangeRest
+from klagg.binance.weight_account import ROLE_PASS_THROUGH, HastyGate
 from klagg.clock import local_ms, steady_ms
 from klagg.drivers.redis_streams import AsyncStreams, Streams
 from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, RedisUnavailable
@@ -83,7 +89,12 @@ class GatewayService:
         context.stats.add("subscriptions_unserved", 0)  # Prometheus sees growth only in what it saw before
         self.sockets = WebSocketServer(self.hub, self.market, config, context.stats, context.log, self.unserved)
         history = History(self.market, self.store)
-        fapi = Fapi(self.market, history, context.stats, config.weight_per_minute, self._client_of)
+        self._weights = AsyncStreams(url, timeout_ms=settings.redis.timeout_ms)
+        self._rest = self._exchange_rest() if config.pass_through else None
+        pass_through = PassThrough(self._rest, context.stats) if self._rest else None
+        days = DayTickers(self.market, self.store)
+        self._tickers = TickerStreams(self.hub, days, context.stats, self.market.changed_ms)
+        fapi = Fapi(self.market, history, days, context.stats, config.weight_per_minute, self._client_of, pass_through)
         api = Api(
             self.market,
             history,
@@ -118,6 +129,13 @@ class GatewayService:
             self._context.log,
         )
 
+    def _exchange_rest(self) -> ExchangeRest:
+        """The exchange, for requests that are forwarded: with a share of this address' weight."""
+        settings, stats = self._context.settings, self._context.stats
+        gate = HastyGate(self._weights, ROLE_PASS_THROUGH, settings.rest, stats)
+        exchange = settings.exchange
+        return ExchangeRest(exchange.rest_url, gate=gate, proxy=exchange.proxy, agent="klagg-gateway")
+
     def _client_of(self, request: web.Request) -> str:
         return client_of(request.remote, request.headers.getall("X-Forwarded-For", []), self._proxies)
 
@@ -141,6 +159,12 @@ class GatewayService:
         """Serve until asked to stop."""
         if not self._config.token and not self._config.host.startswith(LOOPBACK):
             self._context.log.warning("gateway.host is %s and there is no gateway.token: anybody there may read")
+        async with AsyncExitStack() as stack:
+            if self._rest:
+                await stack.enter_async_context(self._rest)
+            await self._serve()
+
+    async def _serve(self) -> None:
         await self.server.start()
         self._context.log.info("serving at http://%s", self.server.address)
         self._context.stats.show("address", self.server.address)
@@ -149,6 +173,7 @@ class GatewayService:
             "survey": self._survey_repeatedly(),
             "names": self._read_names_repeatedly(),
             "sweep": self._sweep_repeatedly(),
+            "tickers": self._send_tickers_repeatedly(),
         }
         readers = {f"reader-{number}": self._read(reader) for number, reader in enumerate(self._readers)}
         try:
@@ -157,7 +182,7 @@ class GatewayService:
             await self.sockets.close()
             await self.server.stop()
             self._downloads.close()
-            for streams in self._pulling:
+            for streams in (*self._pulling, self._weights):
                 await streams.close()
             if self.store:
                 await asyncio.to_thread(self.store.close)
@@ -234,6 +259,12 @@ class GatewayService:
         """Abort idle connections."""
         while await self._context.sleep(SWEEP_S):
             self._context.stats.add("connections_idle", self.server.sweep(time.monotonic()))
+
+    async def _send_tickers_repeatedly(self) -> None:
+        while await self._context.sleep(TICKERS_S):
+            now_ms = self.market.server_time_ms(steady_ms(), local_ms())
+            if now_ms and not self.market.waits_for():
+                await self._tickers.turn(now_ms)
 
     def _release(self) -> None:
         for number, shard in enumerate(self.market.shards):

@@ -87,6 +87,14 @@ class HistoryStore:
             found = await self._rows("klines_from", first_ms=min(wanted.start_ms, TIME_MS_MAX), **values)
         return [Kline(**row) for row in found]
 
+    async def minutes_since(self, first_ms: int) -> list[Kline]:
+        """The minutes of all symbols that open at `first_ms` (exchange ms) or later, by symbol and open time."""
+        return [Kline(**row) for row in await self._rows("minutes_since", first_ms=first_ms)]
+
+    async def days(self, first_ms: int, until_ms: int) -> list[Row]:
+        """What the minutes that open from `first_ms` until `until_ms` (exchange ms) add up to, one row a symbol."""
+        return await self._rows("days", first_ms=first_ms, until_ms=until_ms)
+
     async def digits(self, symbol: str, interval: str, start_ms: int, end_ms: int | None) -> Digits:
         """The places that the decimals of a series between two times (exchange ms, both included) need."""
         found = Digits()

@@ -35,6 +35,42 @@ WHERE symbol = %(symbol)s
 ORDER BY klines.open_time DESC
 LIMIT %(limit)s;
 
+-- name: minutes_since
+-- The minutes of all symbols that open at a time or later.
+SELECT
+    symbol, "interval",
+    (extract(epoch FROM open_time) * 1000)::bigint AS open_time,
+    (extract(epoch FROM close_time) * 1000)::bigint AS close_time,
+    open::text, high::text, low::text, close::text, volume::text, quote_volume::text, trades,
+    taker_buy_volume::text, taker_buy_quote_volume::text,
+    first_agg_id, last_agg_id, first_trade_id, last_trade_id, complete::integer,
+    official::integer, epoch, revision, source, edge
+FROM klines_1m
+WHERE klines_1m.open_time >= timestamptz 'epoch' + %(first_ms)s * INTERVAL '1 millisecond'
+ORDER BY symbol, klines_1m.open_time;
+
+-- name: days
+-- What the minutes between two times (the second excluded) add up to, by symbol. Prices and ids are those of minutes with
+-- trades: one without has the price before it.
+SELECT
+    symbol,
+    (extract(epoch FROM min(open_time)) * 1000)::bigint AS open_time,
+    (first(open, open_time) FILTER (WHERE trades > 0))::text AS open,
+    (max(high) FILTER (WHERE trades > 0))::text AS high,
+    (min(low) FILTER (WHERE trades > 0))::text AS low,
+    (last(close, open_time))::text AS close,
+    sum(volume)::text AS volume,
+    sum(quote_volume)::text AS quote_volume,
+    sum(trades)::bigint AS trades,
+    first(first_trade_id, open_time) FILTER (WHERE trades > 0) AS first_id,
+    last(last_trade_id, open_time) FILTER (WHERE trades > 0) AS last_id,
+    count(*) AS minutes,
+    count(*) FILTER (WHERE complete OR official) AS proven
+FROM klines_1m
+WHERE klines_1m.open_time >= timestamptz 'epoch' + %(first_ms)s * INTERVAL '1 millisecond'
+    AND klines_1m.open_time < timestamptz 'epoch' + %(until_ms)s * INTERVAL '1 millisecond'
+GROUP BY symbol;
+
 -- name: digits
 -- How many digits the first bars of a series from a time on have before the dot and behind it; how many bars that are,
 -- and when the last of them opens.

@@ -28,6 +28,24 @@ class KlineStream(NamedTuple):
     interval: str
 
 
+class TickerKind(Enum):
+    """The kinds of streams of 24 hour tickers (gateway.ticker_streams)."""
+
+    TICKER = "ticker"
+    MINI_TICKER = "miniTicker"
+
+
+def parse_ticker_stream(name: str) -> tuple[TickerKind, str | None] | None:
+    """Kind and symbol (in capitals; None: all) of a stream of tickers, `btcusdt@ticker` or `!ticker@arr`; None for any
+    other name."""
+    symbol, _, channel = name.partition("@")
+    is_array = channel == "arr" and symbol.startswith("!")
+    kind = next((each for each in TickerKind if each.value == (symbol[1:] if is_array else channel)), None)
+    if kind is None or not symbol or symbol != (symbol if is_array else symbol.lower()):
+        return None
+    return kind, None if is_array else symbol.upper()
+
+
 def parse_stream(name: str) -> KlineStream | None:
     """The stream called `name` (`btcusdt@kline_1m`, `btcusdt_perpetual@continuousKline_1m`; lower case as on Binance),
     or None for one that klagg does not have: like Binance, klagg acknowledges its subscription and sends nothing."""

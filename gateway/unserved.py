@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gateway.streams import parse_stream
+from gateway.streams import parse_stream, parse_ticker_stream
 from klagg.intervals import Interval
 
 NAMES_MAX: Final = 100
@@ -34,4 +34,4 @@ class UnservedStreams:
 
     def _makes(self, name: str) -> bool:
         stream = parse_stream(name)
-        return stream is not None and stream.interval in self._intervals
+        return (stream is not None and stream.interval in self._intervals) or parse_ticker_stream(name) is not None

@@ -153,6 +153,7 @@ class Rest:
     share_repair_percent: int = 60
     share_clock_percent: int = 10
     share_backfill_percent: int = 20
+    share_pass_through_percent: int = 10
 
     def check(self) -> None:
         """ConfigError, naming the setting, unless every value is in its range."""
@@ -162,6 +163,7 @@ class Rest:
         between("rest.share_clock_percent", self.share_clock_percent, 1, 100 - self.share_repair_percent)
         # A page of klines weighs 2.
         between("rest.share_backfill_percent", self.share_backfill_percent, 2, 100 - self.share_clock_percent)
+        between("rest.share_pass_through_percent", self.share_pass_through_percent, 1, 100 - self.share_clock_percent)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +236,7 @@ class Gateway:
     token: str = ""
     cors_origins: tuple[str, ...] = ()
     trusted_proxies: tuple[str, ...] = ()
+    pass_through: bool = False
     pull_ms: int = 50
     pull_timeout_ms: int = 1000
     stale_ms: int = 3000

@@ -157,6 +157,13 @@ class ExchangeRest:
         minute = await self._gate.enter(weight)
         return await self._judged(path, minute, *await self._answer(path, query))
 
+    async def as_sent(self, path: str, weight: int, query: Mapping[str, str]) -> tuple[int, Mapping[str, str], bytes]:
+        """HTTP status, headers and body of a GET that costs `weight`, whatever the status is; the body is unpacked."""
+        minute = await self._gate.enter(weight)
+        status, headers, body = await self._answer(path, query)
+        await self._report(minute, status, headers, body)
+        return status, headers, body
+
     async def _answer(self, path: str, query: Mapping[str, str | int]) -> tuple[int, Mapping[str, str], bytes]:
         """HTTP status, headers and body of a GET."""
         if self._session is None:
@@ -183,12 +190,7 @@ class ExchangeRest:
 
     async def _judged(self, path: str, minute: int, status: int, headers: Mapping[str, str], body: bytes) -> Any:
         """The decoded JSON of an answer, once the gate was given the weight that the answer reports."""
-        retry_s = _seconds(headers.get("Retry-After", ""), headers.get("Date", ""))
-        if status in (429, 418):
-            retry_s = max(retry_s, _ban_s(headers.get("Date", ""), body))
-        pause_s = (retry_s or PAUSE_S) if status in (429, 418) else 0.0
-        used = headers.get(USED_WEIGHT, "")
-        await self._gate.leave(minute, int(used) if _COUNT.fullmatch(used) else 0, min(pause_s, PAUSE_S_MAX))
+        retry_s = await self._report(minute, status, headers, body)
         if status != 200:
             raise _refusal(path, status, retry_s, body)
         try:
@@ -197,6 +199,16 @@ class ExchangeRest:
             raise ExchangeUnavailable(
                 f"the exchange at {self._base_url} answered {path} with something else than JSON: {body[:60]!r}"
             ) from None
+
+    async def _report(self, minute: int, status: int, headers: Mapping[str, str], body: bytes) -> float:
+        """Give the gate the weight and the pause that an answer reports; how long to wait (s) by its words."""
+        retry_s = _seconds(headers.get("Retry-After", ""), headers.get("Date", ""))
+        if status in (429, 418):
+            retry_s = max(retry_s, _ban_s(headers.get("Date", ""), body))
+        pause_s = (retry_s or PAUSE_S) if status in (429, 418) else 0.0
+        used = headers.get(USED_WEIGHT, "")
+        await self._gate.leave(minute, int(used) if _COUNT.fullmatch(used) else 0, min(pause_s, PAUSE_S_MAX))
+        return retry_s
 
     async def _bounded(self, path: str, response: aiohttp.ClientResponse) -> bytes:
         parts: list[bytes] = []

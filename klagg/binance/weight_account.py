@@ -26,6 +26,7 @@ ROLE_CLOCK: Final = "clock"
 ROLE_REPAIR: Final = "repair"
 ROLE_BACKFILL: Final = "backfill"
 ROLE_AUDIT: Final = "audit"
+ROLE_PASS_THROUGH: Final = "pass_through"
 
 SKEW_MS: Final = 1_000
 """How far Redis' clock and the exchange's may differ."""
@@ -62,7 +63,8 @@ def share_of(role: str, rest: settings.Rest) -> Share:
     limit = rest.weight_per_minute
     if role == ROLE_CLOCK:
         return Share(limit, limit)
-    percent = rest.share_backfill_percent if role == ROLE_BACKFILL else rest.share_repair_percent
+    percents = {ROLE_BACKFILL: rest.share_backfill_percent, ROLE_PASS_THROUGH: rest.share_pass_through_percent}
+    percent = percents.get(role, rest.share_repair_percent)
     return Share(limit * percent // 100, limit - limit * rest.share_clock_percent // 100)
 
 
@@ -139,7 +141,8 @@ class PatientGate:
 
 
 class HastyGate:
-    """Lets small calls through at once or refuses them: for the clock, whose calls are worthless when late.
+    """Lets calls through at once or refuses them: for the clock, whose calls are worthless when late, and for requests
+    of clients, who wait for an answer.
 
     Without Redis it lets everything through: time matters more than a weight of 1.
     """

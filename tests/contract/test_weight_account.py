@@ -16,6 +16,7 @@ from klagg.binance.weight_account import (
     ROLE_AUDIT,
     ROLE_BACKFILL,
     ROLE_CLOCK,
+    ROLE_PASS_THROUGH,
     ROLE_REPAIR,
     HastyGate,
     PatientGate,
@@ -184,6 +185,7 @@ async def test_a_script_that_fails_is_refused(streams: AsyncStreams) -> None:
 def test_shares() -> None:
     assert share_of(ROLE_REPAIR, Rest()) == Share(1440, 2160)
     assert share_of(ROLE_BACKFILL, Rest(share_backfill_percent=25)) == Share(600, 2160)
+    assert share_of(ROLE_PASS_THROUGH, Rest(share_pass_through_percent=5)) == Share(120, 2160)
     assert share_of("audit", Rest(share_repair_percent=30, share_clock_percent=20)) == Share(720, 1920)
     assert share_of(ROLE_CLOCK, Rest()) == Share(2400, 2400)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -167,6 +167,8 @@ async def running(
     exchange: str = "",
     silent_s: int = 60,
     *,
+    rest_url: str = "",
+    rest: Mapping[str, int] | None = None,
     info: Sequence[str] = ("BTCUSDT",),
     **gateway: Any,
 ) -> AsyncIterator[Client]:
@@ -179,7 +181,8 @@ async def running(
         keep_info(streams, info_of(*info), info)
         streams.close()
     tree = {
-        "exchange": {"websocket_url": exchange} if exchange else {},
+        "exchange": ({"websocket_url": exchange} if exchange else {}) | ({"rest_url": rest_url} if rest_url else {}),
+        "rest": dict(rest or {}),
         "redis": {"url": redis_url, "timeout_ms": 2000},
         "ingest": {"silent_s": silent_s},
         "database": {"url": database_url, "enabled": bool(database_url)},

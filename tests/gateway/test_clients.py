@@ -51,18 +51,23 @@ async def test_readmes_snippet_redirects_rest_and_websocket(redis_url: str, tell
             rows = await exchange.fetch_ohlcv("BTC/USDT:USDT", "1m")
             assert [row[0] for row in rows] == [at(0), at(1)]
             assert rows[0][1:] == [64100.1, 64120.0, 64090.9, 64111.1, 12.345]
-            watching = asyncio.create_task(exchange.watch_ohlcv("BTC/USDT:USDT", "1m"))
-            await eventually(lambda: client.gateway.hub.clients)
+            ticker = await exchange.fetch_ticker("BTC/USDT:USDT")
+            assert (ticker["last"], ticker["high"], ticker["baseVolume"]) == (64111.1, 64120.0, 24.69)
+            assert await exchange.fetch_tickers(["BTC/USDT:USDT"]) == {"BTC/USDT:USDT": ticker}
 
-            async def tell_until_heard() -> None:
+            async def heard(watching: asyncio.Task[Any]) -> Any:
+                """What comes while the bar goes on."""
                 number = 0
                 while not watching.done():
                     number += 1
                     teller.tell({BTC: {"open_time": at(1), "trades": number}}, time_ms=at(1) + 2000)
                     await asyncio.wait([watching], timeout=0.1)
+                return watching.result()
 
-            await asyncio.wait_for(tell_until_heard(), 30)
-            assert watching.result()[-1][0] == at(1)
+            rows = await asyncio.wait_for(heard(asyncio.create_task(exchange.watch_ohlcv("BTC/USDT:USDT", "1m"))), 30)
+            assert rows[-1][0] == at(1)
+            watched = await asyncio.wait_for(heard(asyncio.create_task(exchange.watch_ticker("BTC/USDT:USDT"))), 30)
+            assert (watched["last"], watched["quoteVolume"]) == (64111.1, ticker["quoteVolume"])
             hosts = {urlsplit(url).netloc for name, url in exchange.urls["api"].items() if name.startswith("fapi")}
             assert hosts == {client.gateway.server.address}
         finally:
@@ -77,14 +82,17 @@ async def test_the_official_sdk_gets_klines(redis_url: str, teller: Teller) -> N
         config = sdk.ConfigurationRestAPI(api_key="", api_secret="", base_path=client.url)
         rest = sdk.DerivativesTradingUsdsFutures(config_rest_api=config).rest_api
 
-        def ask() -> tuple[Any, Any]:
+        def ask() -> tuple[Any, Any, Any]:
             rows = rest.kline_candlestick_data(symbol="BTCUSDT", interval="1m", limit=2).data()
-            return rows, rest.check_server_time().data().server_time
+            day = rest.ticker24hr_price_change_statistics(symbol="BTCUSDT").data()
+            return rows, rest.check_server_time().data().server_time, day
 
-        rows, server_ms = await asyncio.to_thread(ask)
+        rows, server_ms, day = await asyncio.to_thread(ask)
         assert [int(row[0]) for row in rows] == [at(0), at(1)]
         assert rows[0][4] == "64111.10"
         assert server_ms >= at(1)
+        day = getattr(day, "actual_instance", day)
+        assert (day.symbol, day.last_price, int(day.open_time)) == ("BTCUSDT", "64111.10", at(0))
 
 
 async def test_unicorn_hears_live_bars(redis_url: str, teller: Teller) -> None:

@@ -10,7 +10,7 @@ def test_what_klagg_does_not_make_is_counted_and_named_once() -> None:
     unserved = UnservedStreams(ordered(("1m", "1h")))
     made = ["btcusdt@kline_1m", "btcusdt_perpetual@continuousKline_1h"]
     assert unserved.note(made) == (0, [])
-    names = ["btcusdt@kline_15m", *made, "btcusdt@bookTicker", "!miniTicker@arr", "BTCUSDT@kline_1m"]
+    names = ["btcusdt@kline_15m", *made, "btcusdt@bookTicker", "!markPrice@arr", "BTCUSDT@kline_1m"]
     others = [name for name in names if name not in made]
     assert unserved.note(names) == (4, others)
     assert unserved.note(["btcusdt@bookTicker"]) == (1, [])
