@@ -29,9 +29,11 @@ class Day:
     """What minutes add up to, in their order. Prices are those of minutes with trades; `close` is the last of all.
 
     `first_id` and `last_id` are ids of fills, NO_ID where the minute that has them does not know (an official one).
-    `minutes` counts the minutes, `proven` those that are complete or official.
+    `minutes` counts the minutes, `proven` those before `now_minute_ms`, the open time of the current minute (exchange
+    ms), that are complete or official.
     """
 
+    now_minute_ms: int = field(compare=False)
     open_time: int = 0
     open: Decimal | None = None
     high: Decimal = Decimal(0)
@@ -46,10 +48,11 @@ class Day:
     proven: int = 0
 
     @classmethod
-    def of_row(cls, row: Mapping[str, Any]) -> Day:
-        """What the table says of minutes (store.sql, `day`)."""
+    def of_row(cls, row: Mapping[str, Any], now_minute_ms: int) -> Day:
+        """What the table says of minutes before the current one (store.sql, `days`)."""
         opened = row["open"]
         return cls(
+            now_minute_ms,
             row["open_time"],
             None if opened is None else Decimal(opened),
             Decimal(row["high"] or 0),
@@ -69,7 +72,8 @@ class Day:
         if not self.minutes:
             self.open_time = minute.open_time
         self.minutes += 1
-        self.proven += bool(minute.complete or minute.official)
+        # The current minute can have ended: the gateway's time may be a little behind the exchange's.
+        self.proven += bool(minute.complete or minute.official) and minute.open_time < self.now_minute_ms
         self.close = Decimal(minute.close)
         self.volume += Decimal(minute.volume)
         self.quote_volume += Decimal(minute.quote_volume)
@@ -108,15 +112,16 @@ class Day:
             "count": self.trades,
         }
 
-    def lacking(self, now_ms: int) -> int:
+    @property
+    def lacking(self) -> int:
         """How many minutes since the first one are missing or not proven; the current one is neither."""
-        until_now = (MINUTE.open_time(now_ms) - self.open_time) // MINUTE_MS
-        return max(0, until_now - self.proven)
+        return max(0, (self.now_minute_ms - self.open_time) // MINUTE_MS - self.proven)
 
 
 @dataclass(slots=True)
 class _Stored:
-    """The table's minutes of all symbols that open from `from_ms` until `until_ms` (exchange ms)."""
+    """The table's minutes of all symbols that open from `from_ms` until `until_ms` (exchange ms), summed up at one
+    current minute."""
 
     from_ms: int
     until_ms: int
@@ -137,35 +142,40 @@ class DayTickers:
 
     async def of(self, symbol: str, now_ms: int) -> Day:
         """The day of one symbol until `now_ms` (exchange ms)."""
-        wanted = Range(MINUTE.open_time(now_ms) - DAY_MS, None, ROWS_MAX)
+        now_minute_ms = MINUTE.open_time(now_ms)
+        wanted = Range(now_minute_ms - DAY_MS, None, ROWS_MAX)
         live = self.market.bars(symbol, MINUTE.name)  # before the table, as in gateway.history
         rows = await self.store.klines(symbol, MINUTE.name, wanted) if self.store else []
-        return _sum_of(Day(), joined(rows, live, symbol, MINUTE, wanted))
+        return _sum_of(Day(now_minute_ms), joined(rows, live, symbol, MINUTE, wanted))
 
     async def of_all(self, now_ms: int) -> dict[str, Day]:
         """The days of all symbols that live state has. The table is asked for most of it once a minute: what is older
         than every bar of live state does not change meanwhile."""
-        from_ms = MINUTE.open_time(now_ms) - DAY_MS
+        now_minute_ms = MINUTE.open_time(now_ms)
+        from_ms = now_minute_ms - DAY_MS
         live = {symbol: self.market.bars(symbol, MINUTE.name) for symbol in self.market.live_symbols()}
         oldest_ms = min((bars[0].open_time for bars in live.values() if bars), default=now_ms)
         wanted, recent, days = Range(from_ms, None, ROWS_MAX), dict[str, list[Kline]](), dict[str, Day]()
         if self.store:
-            stored = await self._stored_days(self.store, from_ms, max(from_ms, MINUTE.open_time(oldest_ms)))
+            until_ms = min(now_minute_ms, max(from_ms, MINUTE.open_time(oldest_ms)))
+            stored = await self._stored_days(self.store, now_minute_ms, until_ms)
             wanted, days = Range(stored.until_ms, None, ROWS_MAX), dict(stored.days)
             for row in await self.store.minutes_since(stored.until_ms):
                 recent.setdefault(row.symbol, []).append(row)
         found = {}
         for symbol, bars in live.items():
             minutes = joined(recent.get(symbol, []), bars, symbol, MINUTE, wanted)
-            found[symbol] = _sum_of(replace(days.get(symbol, Day())), minutes)
+            found[symbol] = _sum_of(replace(days.get(symbol, Day(now_minute_ms))), minutes)
         return found
 
-    async def _stored_days(self, store: HistoryStore, from_ms: int, until_ms: int) -> _Stored:
+    async def _stored_days(self, store: HistoryStore, now_minute_ms: int, until_ms: int) -> _Stored:
+        from_ms = now_minute_ms - DAY_MS
         async with self._turn:
             kept = self._stored
             if kept is None or kept.from_ms != from_ms or kept.until_ms > until_ms:
                 rows = await store.days(from_ms, until_ms)
-                kept = self._stored = _Stored(from_ms, until_ms, {row["symbol"]: Day.of_row(row) for row in rows})
+                days = {row["symbol"]: Day.of_row(row, now_minute_ms) for row in rows}
+                kept = self._stored = _Stored(from_ms, until_ms, days)
             return kept
 
 

@@ -234,7 +234,7 @@ class Fapi:
                 raise self._not_ready(f"the first trade of {symbol}")
             raise errors.invalid_symbol()
         tickers = [day.ticker(name, self.market.changed_ms(name, now_ms)) for name, day in traded.items()]
-        lacking = sum(day.lacking(now_ms) for day in traded.values())
+        lacking = sum(day.lacking for day in traded.values())
         text = compact(tickers if symbol is None else tickers[0])
         return Written(text, {INCOMPLETE_HEADER: str(lacking)} if lacking else {})
 

@@ -2,7 +2,8 @@
 
 Nothing here is urgent. The process runs at a low priority, on a connection of its own and in one loop: a page of
 history, then the clock, then what the clock triggered, a little at a time. What a crash leaves is done again: bars in
-progress by the next snapshot, history because it is acknowledged after its commit, retention by the next trigger.
+progress by the next snapshot, history because it is acknowledged after its commit, retention because its last trigger
+is read again.
 """
 
 from __future__ import annotations
@@ -45,6 +46,9 @@ REDIS_FAILURES_MAX: Final = 8
 RECOUNT_FIRST_S: Final = 10.0
 RECOUNT_CAP_S: Final = 300.0
 """How soon days are counted again while bars are missing: first, and at most."""
+DROP_FIRST_S: Final = 1.0
+DROP_CAP_S: Final = 300.0
+"""How soon a round of retention that the database did not let through begins anew: first, and at most."""
 NEVER_S: Final = float("inf")
 
 LOST_STREAM: Final = ("NOGROUP", "no such key")
@@ -73,7 +77,13 @@ class SnapshotWriter:
         self._recount_at_s = NEVER_S
         self._days_ms = 0
         """The exchange time (ms) of the last trigger by which days were counted."""
-        self._dropping: Iterator[Step] = iter(())
+        self._dropping: Iterator[Step] | None = None
+        """The round of retention that is under way."""
+        self._dropping_ms = 0
+        """The exchange time (ms) of the trigger that it carries out."""
+        self._drop = Backoff(DROP_FIRST_S, DROP_CAP_S, random.random)
+        self._drop_at_s = 0.0
+        """Before this no round of retention begins (`time.monotonic`)."""
         self._triggers = Triggers()
         self._clock_id = BEFORE_FIRST
         self._left: int | None = None
@@ -121,11 +131,42 @@ class SnapshotWriter:
 
     def _turn(self) -> None:
         more = self._history.turn()
-        step = next(self._dropping, None)
-        if step and step[1]:
-            self._context.stats.add(f"dropped_{step[0]}", step[1])
-        self._receive_triggers(None if more or step else self._context.settings.redis.block_ms)
+        dropped = self._drop_some()
+        self._receive_triggers(None if more or dropped else self._context.settings.redis.block_ms)
         self._carry_out_triggers()
+
+    def _drop_some(self) -> bool:
+        """One step of retention, if its trigger is due; whether something was done.
+
+        Dropping a chunk gives up soon where somebody reads the table (retention.sql). The trigger stays due then, and
+        the round begins anew after a pause; what was dropped stays dropped.
+        """
+        due_ms = self._triggers.due(TRIGGER_RETENTION)
+        if self._dropping is None:
+            if due_ms is None or time.monotonic() < self._drop_at_s:
+                return False
+            self._context.log.debug("retention is due at exchange time %d", due_ms)
+            self._dropping_ms = due_ms
+            self._dropping = self._retention.steps(min(due_ms, int(local_ms())))
+        try:
+            step = next(self._dropping, None)
+        except DatabaseUnavailable as away:
+            pause_s = self._drop.next_s()
+            self._context.log.info("%s; what is too old stays, next attempt in %.0f s", away, pause_s)
+            self._context.stats.add("drops_put_off")
+            self._drop_at_s = time.monotonic() + pause_s
+            self._dropping = None
+            return False
+        if step is None:
+            self._dropping = None
+            self._drop.reset()
+            if due_ms == self._dropping_ms:
+                self._triggers.done(TRIGGER_RETENTION)
+            return False
+        what, gone = step
+        if gone:
+            self._context.stats.add(f"dropped_{what}", gone)
+        return True
 
     def _receive_triggers(self, wait_ms: int | None) -> None:
         """Receive what the clock published; wait for it up to `wait_ms` (None: not at all)."""
@@ -137,13 +178,8 @@ class SnapshotWriter:
             self._context.stats.add("snapshots_skipped", skipped)
 
     def _carry_out_triggers(self) -> None:
-        """Carry out what is due."""
+        """Carry out what is due, but for retention, which goes step by step."""
         triggers = self._triggers
-        retention_ms = triggers.due(TRIGGER_RETENTION)
-        if retention_ms is not None:
-            triggers.done(TRIGGER_RETENTION)
-            self._context.log.debug("retention is due at exchange time %d", retention_ms)
-            self._dropping = self._retention.steps(min(retention_ms, int(local_ms())))
         self._count_days(triggers.due(TRIGGER_DAYS))
         if triggers.due(TRIGGER_SNAPSHOT) is None:
             return
@@ -175,7 +211,7 @@ class SnapshotWriter:
         self._context.log.warning("%s; next attempt in %.1f s", trouble, pause_s)
         self._context.stats.add("retries")
         self._context.pulse.state = state
-        self._dropping = iter(())
+        self._dropping = None
         self._context.wait(pause_s)
 
     def _end(self) -> int:

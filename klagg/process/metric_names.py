@@ -223,6 +223,7 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_writer_bars_total": "Bars in progress written.",
     "klagg_writer_days_counted_total": "Days counted anew.",
     "klagg_writer_dead_total": "Entries that cannot be used and are in `dead`.",
+    "klagg_writer_drops_put_off_total": "Rounds of retention that gave up because somebody used the table.",
     "klagg_writer_duplicates_total": "Klines that the table had already.",
     "klagg_writer_entries_total": "Entries read.",
     "klagg_writer_history_total": "Rows of history written.",

@@ -34,16 +34,6 @@ CATALOGUE: list[Sentence] = [
     *(sentence for sentence, _ in commands.SUMMARY),
 ]
 
-# planted by tests/gateway/test_day_ticker.py, with a day that is whole and one with a minute that is not
-CATALOGUE.append(
-    Sentence(
-        "/fapi/v1/ticker/24hr",
-        "200: X-Klagg-Incomplete is absent",
-        "a minute that is not complete",
-        "200: X-Klagg-Incomplete: 1",
-    )
-)
-
 SAID = "\n".join(each.said for each in CATALOGUE)
 TOLD = "\n".join(text for each in CATALOGUE for text in (each.where, each.said, each.then))
 

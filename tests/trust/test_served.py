@@ -268,6 +268,12 @@ async def no_table(world: World) -> None:
     world.database.execute("DROP VIEW klines CASCADE")
 
 
+async def a_minute_that_may_lack_trades(world: World) -> None:
+    """Of the day before."""
+    row = kline(open_time=NOW_MS - MINUTE_MS, complete=0)
+    await asyncio.to_thread(upsert, world.database, [row])
+
+
 class Served(NamedTuple):
     """A row of the catalogue: what the gateway says of the whole."""
 
@@ -289,6 +295,7 @@ def served(
 OK = "ok True; stale False; missing []; silent []; market []; alarms []"
 NO_ALARM, FRESH = "200: X-Klagg-Alarm is absent", "200: X-Klagg-Stale-Ms is absent"
 says_alarms, says_age = partial(said_by_header, "X-Klagg-Alarm"), partial(said_by_header, "X-Klagg-Stale-Ms")
+says_minutes = partial(said_by_header, "X-Klagg-Incomplete", path="/fapi/v1/ticker/24hr?symbol=BTCUSDT")
 
 SERVED = [
     served("/api/status", OK, a_missing_process, "ok False; stale False; missing [clock]"),
@@ -303,6 +310,13 @@ SERVED = [
     served("X-Klagg-Alarm", NO_ALARM, no_trades, "X-Klagg-Alarm: no_market_data", says_alarms),
     served("X-Klagg-Alarm", NO_ALARM, a_look_that_redis_refuses, "X-Klagg-Alarm: process_silent", says_alarms),
     served("X-Klagg-Stale-Ms", FRESH, no_commit, "200: X-Klagg-Stale-Ms: ", says_age),
+    served(
+        "/fapi/v1/ticker/24hr",
+        "200: X-Klagg-Incomplete is absent",
+        a_minute_that_may_lack_trades,
+        "200: X-Klagg-Incomplete: 1",
+        says_minutes,
+    ),
     served("/fapi/v1/klines", "200: ", no_table, "503: ", says_age),
     served("/api/klines", "stale_for_ms 0", no_commit, "stale_for_ms counts", said_by_klines),
 ]

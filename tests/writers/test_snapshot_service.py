@@ -63,6 +63,22 @@ def test_old_klines_go_at_the_trigger_of_the_clock(start: Start, database: Datab
         assert writer.stop() == 0
 
 
+def test_what_a_reader_keeps_from_being_dropped_goes_afterwards(
+    start: Start, database: Database, streams: Streams
+) -> None:
+    """And not at the next trigger only, which is an hour away; meanwhile the process does its other work."""
+    old = kline(open_time=int(local_ms()) // MINUTE_MS * MINUTE_MS - 40 * DAY_MS)
+    upsert(database, [old])
+    trigger(streams, TRIGGER_RETENTION)
+    with start(PERSISTENCE__RETENTION_DAYS="20") as writer:
+        with database.transaction():
+            assert stored(database) == [old]
+            eventually(lambda: counters(streams).get("drops_put_off", 0) >= 2)
+            assert heartbeat(streams)["state"] == "running"
+        eventually(lambda: not stored(database))
+        assert writer.stop() == 0
+
+
 @pytest.fixture
 def restarted(postgres_server: PostgresServer) -> Iterator[PostgresServer]:
     """The database server, for a test that stops it; it runs again afterwards."""
