@@ -30,6 +30,7 @@ from aggregator.edges import Edges
 from aggregator.feed_sequences import FeedSequences
 from aggregator.finality import Finality, Graces
 from aggregator.fold import BarFolder
+from aggregator.freshness import Freshness
 from aggregator.ledger import Ledger
 from aggregator.listings import OLD_GENERATION_REASON, UNLISTED_REASON, Listings, usable_listings
 from aggregator.official import Official
@@ -128,7 +129,8 @@ class Core:
         self.listings = Listings(self.symbols, self.ring, self.ledger, self.finality)
         self._requests_repairs = requests_repairs
         self.repair_requests = RepairRequests(self.symbols, self.ledger, self.finality, intervals, config)
-        self._publisher = Publisher(self.ring, self.symbols, self.edges)
+        self.freshness = Freshness(intervals)
+        self._publisher = Publisher(self.ring, self.symbols, self.edges, self.freshness)
         self._again = Again(self.ring, self.symbols, self._publisher)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
@@ -369,6 +371,7 @@ class Core:
             self._apply_watermarks_and_listings(time_ms)
             self._place_official_rows()
             trades = self._admitted(time_ms)
+            self.freshness.time_ms = time_ms
             for step_ms in self._steps(time_ms, trades):
                 outputs = self._pending
                 outputs.time_ms, outputs.last = step_ms, step_ms == time_ms

@@ -16,6 +16,7 @@ from aggregator.arrays import Bools, Ints
 from aggregator.edges import Edge, Edges
 from aggregator.encoding import Snapshot, snapshot
 from aggregator.finality import AMENDED, CONFIRMED, Published
+from aggregator.freshness import Freshness
 from aggregator.ledger import LOST, Gap, GapEvent
 from aggregator.ring import NO_BUCKET, NO_ID, Ring
 from aggregator.symbols import SymbolTable
@@ -106,8 +107,8 @@ class Shown:
 class Publisher:
     """Turns what finality published, and what changed in the ring, into a tick's outputs."""
 
-    def __init__(self, ring: Ring, symbols: SymbolTable, edges: Edges) -> None:
-        self._ring, self._symbols, self._edges = ring, symbols, edges
+    def __init__(self, ring: Ring, symbols: SymbolTable, edges: Edges, freshness: Freshness) -> None:
+        self._ring, self._symbols, self._edges, self._freshness = ring, symbols, edges, freshness
         self._unsaved: Bools = np.zeros(0, np.bool_)
         """By slot, whether its newest bar of the shortest interval was shown and is not yet in `bars`."""
 
@@ -119,7 +120,7 @@ class Publisher:
             groups.append((group, bars, self._evidence(bars)))
         place = len(outputs.events)
         if groups:
-            outputs.defer(lambda: _write_finals(outputs, place, groups, epoch))
+            outputs.defer(lambda: self._write_finals(outputs, place, groups, epoch))
 
     def publish_again(self, outputs: Outputs, interval: int, rows: Ints, slots: Ints, epoch: int) -> None:
         """Klines of finals (ring rows and slots, int64 [n]) as they are now, marked as repeated. They have no events
@@ -136,7 +137,14 @@ class Publisher:
         """Confirmations of bars that left the ring; their edge evidence left before them."""
         if confirmed:
             place, groups = len(outputs.events), [(group, bars, [""] * len(bars)) for group, bars in confirmed]
-            outputs.defer(lambda: _write_finals(outputs, place, groups, epoch))
+            outputs.defer(lambda: self._write_finals(outputs, place, groups, epoch))
+
+    def _write_finals(
+        self, outputs: Outputs, place: int, groups: list[tuple[Published, Snapshot, list[str]]], epoch: int
+    ) -> None:
+        for group, bars, _ in groups:
+            self._freshness.note(self._ring, group, bars)
+        _write_finals(outputs, place, groups, epoch)
 
     def _evidence(self, bars: Snapshot) -> list[str]:
         """Each bar's edge evidence as text."""

@@ -107,6 +107,9 @@ class Service:
         self._counted = self._counts()
         for kind in FindingKind:  # Prometheus sees growth only in what it saw before
             self._context.stats.add("findings", 0, kind=kind)
+        names, fresh = [each.name for each in self._core.ring.intervals], self._core.freshness
+        self._context.stats.keep("close_to_final_ms", "interval", dict(zip(names, fresh.to_final, strict=True)))
+        self._context.stats.keep("close_to_proof_ms", "interval", dict(zip(names, fresh.to_proof, strict=True)))
         self._show()
         self._reading_from_start = self._read_id == START != self._committed_id
         self._stay_within_the_feed()

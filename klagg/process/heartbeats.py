@@ -12,6 +12,7 @@ from typing import Any, Final
 import ujson
 
 from klagg.process.alarms import AlarmKind
+from klagg.process.histograms import BOUNDS_MS
 from klagg.settings import Service
 from klagg.wire.keys import heartbeat_key
 
@@ -116,6 +117,34 @@ class StatusReport:
             "market": self.market,
             "ok": self.ok,
         }
+
+
+@dataclass(frozen=True, slots=True)
+class Freshness:
+    """The bars of one interval, over all shards, since their aggregators began: by bucket of BOUNDS_MS how long after
+    their close they were final, and how long after it proven by own ids (exchange time)."""
+
+    interval: str
+    to_final: Sequence[int]
+    to_proof: Sequence[int]
+
+
+def freshness(found: StatusReport) -> list[Freshness]:
+    """What the aggregators say of it, in the order of their intervals; intervals without a final are left out.
+
+    A process that is silent, or that has other bounds, does not count."""
+    final: dict[str, list[int]] = {}
+    proof: dict[str, list[int]] = {}
+    for each in found.seen:
+        if each.state in (SILENT, UNREADABLE) or each.beat.get("bounds_ms") != [*BOUNDS_MS]:
+            continue
+        for name, sums in (("close_to_final_ms", final), ("close_to_proof_ms", proof)):
+            for interval, counts in each.beat.get("histograms", {}).get(name, {}).items():
+                before = sums.get(interval, [0] * len(counts))
+                sums[interval] = [had + more for had, more in zip(before, counts, strict=True)]
+    return [
+        Freshness(each, counts, proof.get(each, [0] * len(counts))) for each, counts in final.items() if any(counts)
+    ]
 
 
 def silent_after_ms(service: Service) -> int:

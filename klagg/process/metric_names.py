@@ -33,6 +33,8 @@ METRICS: Final[Mapping[str, str]] = {
     # aggregator
     "klagg_aggregator_again_total": "Finals published again, because somebody lost them.",
     "klagg_aggregator_bad_entries_total": "Feed entries that cannot be used and are in `dead`.",
+    "klagg_aggregator_close_to_final_seconds": "From a bar's close to its final, exchange time, by interval.",
+    "klagg_aggregator_close_to_proof_seconds": "From a bar's close to the proof that it is complete, by interval.",
     "klagg_aggregator_commit_seconds": "How long the last commit took.",
     "klagg_aggregator_commits_total": "Commits.",
     "klagg_aggregator_covered_total": "Trades of minutes that are official already: no bar counts them.",

@@ -6,6 +6,7 @@ Nothing happens per message: a scrape reads `stats`. The counter `rejected` of i
 
 from __future__ import annotations
 
+import itertools
 import re
 import threading
 from collections.abc import Callable, Iterator
@@ -14,11 +15,12 @@ from types import TracebackType
 from typing import Final, Self
 
 from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from klagg.errors import ConfigError
 from klagg.process.alarms import AlarmKind
+from klagg.process.histograms import BOUNDS_MS
 from klagg.process.metric_names import METRICS, counters_of, family_of
 from klagg.process.stats import Labels, Stats
 
@@ -108,6 +110,18 @@ class StatsCollector(Collector):
                 gauges.setdefault(name, []).append(((), shown))
         for name, series in sorted(gauges.items()):
             yield self._family(GaugeMetricFamily, name, series)
+        yield from self._histograms()
+
+    def _histograms(self) -> Iterator[Metric]:
+        """Every histogram that is kept, from the first scrape on; durations are seconds."""
+        for name, (label, series) in list(self._stats.histograms.items()):
+            stem, factor = family_of(self._process, name)
+            family = HistogramMetricFamily(stem, METRICS[stem], labels=["process", label])
+            names = [*(str(bound * factor) for bound in BOUNDS_MS), "+Inf"]
+            for value, each in series.items():
+                buckets = list(zip(names, itertools.accumulate(each.counts), strict=True))
+                family.add_metric([self._process, value], buckets, each.total_ms * factor)
+            yield family
 
     def _alarms(self) -> Iterator[Metric]:
         """Every kind of the catalogue, from the first scrape on: whether it stands, and how often it was raised."""

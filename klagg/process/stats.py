@@ -7,6 +7,7 @@ messages bring no trades for a whole statistics period: a parser that rejects ev
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,6 +15,7 @@ import ujson
 
 from klagg import settings
 from klagg.process.alarms import AlarmKind, Alarms
+from klagg.process.histograms import BOUNDS_MS, Histogram
 
 Labels = tuple[tuple[str, str], ...]
 """Label names and values, sorted by name: one labelled series of a counter or gauge."""
@@ -28,13 +30,15 @@ class Stats:
 
     A labelled counter (`add("rejected", kind="price")`) counts in its series and in the flat total that statistics line
     and heartbeat show. A labelled gauge (`show("silence_ms", 12, connection="A1")`) is in its series alone. The series
-    are for `klagg.process.metrics`.
+    are for `klagg.process.metrics`. Histograms are kept by name and by the value of their one label
+    (`keep("close_to_proof_ms", "interval", {"1m": …})`); the heartbeat has their counts.
     """
 
     counters: dict[str, int] = field(default_factory=dict)
     gauges: dict[str, float | str] = field(default_factory=dict)
     labelled_counters: dict[tuple[str, Labels], int] = field(default_factory=dict)
     labelled_gauges: dict[tuple[str, Labels], float] = field(default_factory=dict)
+    histograms: dict[str, tuple[str, Mapping[str, Histogram]]] = field(default_factory=dict)
     series_refused: int = 0
     """How often a labelled value came for which there was no room for a series."""
     alarms: Alarms = field(default_factory=Alarms)
@@ -63,6 +67,10 @@ class Stats:
             self.labelled_gauges[key] = value
         else:
             self.series_refused += 1
+
+    def keep(self, name: str, label: str, series: Mapping[str, Histogram]) -> None:
+        """Let histograms, by the value of their `label`, be shown under `name` (in ms); their owner counts on."""
+        self.histograms[name] = label, series
 
     def forget(self, **labels: str) -> None:
         """Remove the labelled gauges that bear all of `labels`: what they measured is gone. Counters stay.
@@ -139,6 +147,8 @@ class Pulse:
         return "statistics: " + (", ".join(parts) or "nothing yet")
 
     def _heartbeat(self, now_ms: float) -> str:
+        kept = self._stats.histograms
+        shown = {name: {value: each.counts for value, each in series.items()} for name, (_, series) in kept.items()}
         return ujson.dumps(
             {
                 "process": self._process,
@@ -150,6 +160,7 @@ class Pulse:
                 "counters": self._stats.counters,
                 "rates": {name: round(value, 1) for name, value in self._rates.items()},
                 "gauges": self._stats.gauges,
-            },
+            }
+            | ({"bounds_ms": BOUNDS_MS, "histograms": shown} if shown else {}),
             ensure_ascii=False,
         )

@@ -16,6 +16,7 @@ from klagg.clock import local_ms
 from klagg.drivers.redis_streams import Streams
 from klagg.process.catalogue import processes
 from klagg.process.heartbeats import StatusReport, report, sentences, silent_after_ms
+from klagg.process.histograms import Histogram
 from klagg.process.stats import Flow, Pulse, Stats
 from klagg.settings import Service, Settings
 from klagg.wire.keys import heartbeat_key
@@ -178,3 +179,21 @@ def test_every_process_of_the_production_set_is_expected() -> None:
     text = (ROOT / "config" / "supervisord.conf").read_text(encoding="utf-8")
     names = {line[len("[program:klagg-") : -1] for line in text.splitlines() if line.startswith("[program:klagg-")}
     assert names == {each.name.removesuffix("-0") for each in processes(Settings())}
+
+
+def test_freshness_is_shown_by_interval_over_all_shards() -> None:
+    stats = Stats()
+    final, proof = Histogram(), Histogram()
+    stats.keep("close_to_final_ms", "interval", {"1m": final, "1h": Histogram()})
+    stats.keep("close_to_proof_ms", "interval", {"1m": proof, "1h": Histogram()})
+    final.add([0, 0, 0, 3, *[0] * 12, 1], 0)
+    proof.add([0, 0, 0, 1, *[0] * 13], 0)
+    pulse = Pulse("aggregator-0", stats, Service(), NOW_MS - 1000)
+    pulse.state = "running"
+    text = pulse.due(NOW_MS).heartbeat
+    found = judged(beats(*EXPECTED, aggregator_0=text, aggregator_1=text))
+    assert status.fresh_rows(found) == [("1m", "8", "2s", "over 14400s", "25.00%", "2s", "2s")]
+    assert status.fresh_rows(judged(beats(*EXPECTED))) == []
+    assert status.fresh_table(status.fresh_rows(found)).row_count == 1
+    silent = report(beats(aggregator_0=text), EXPECTED, NOW_MS + 60_000, silent_ms=5_000)
+    assert status.fresh_rows(silent) == []

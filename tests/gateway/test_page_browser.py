@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -11,6 +12,7 @@ from playwright.async_api import Browser, Page, expect
 from gateway.page import CHARTS, read_files
 from klagg.drivers.postgres import Database
 from klagg.drivers.redis_streams import Streams
+from klagg.process.histograms import BOUNDS_MS
 from klagg.wire.keys import GROUP_WRITERS, Keys, heartbeat_key
 from tests.gateway.browser import bring_charts, visiting
 from tests.gateway.kit import FINAL, MINUTE_MS, NOW_MS, Teller, info_of, keep_info, kline, row_of, running
@@ -315,6 +317,26 @@ async def test_the_page_names_streams_that_klagg_does_not_make(
         await expect(page.locator("#view-pipeline")).to_contain_text("btcusdt@bookTicker")
         await expect(page.locator("#view-pipeline")).not_to_contain_text("btcusdt@kline_1m")
         assert (await client.get("/api/status"))["unserved"] == {"btcusdt@bookTicker": 1}
+        assert troubles == []
+
+
+async def test_the_page_shows_how_fresh_the_proof_is_over_all_shards(
+    redis_url: str, teller: Teller, streams: Streams, browser: Browser
+) -> None:
+    teller.tell({BTC: {}})
+    final, proof = [0, 0, 0, 3, *[0] * 12, 1], [0, 0, 0, 1, *[0] * 13]
+    counts = {"close_to_final_ms": {"1m": final, "1h": [0] * 17}, "close_to_proof_ms": {"1m": proof, "1h": [0] * 17}}
+    for name in "aggregator-0", "aggregator-1":
+        beat = {**json.loads(heartbeat(name)), "bounds_ms": [*BOUNDS_MS], "histograms": counts}
+        streams.set_with_ttl(heartbeat_key(name), json.dumps(beat), 60)
+    async with (
+        running(redis_url, stale_ms=60_000, pull_timeout_ms=60_000) as client,
+        visiting(browser, f"{client.url}/#/pipeline") as (page, troubles),
+    ):
+        table = page.locator("section.block", has=page.get_by_role("heading", name="From close to final and to proof"))
+        await expect(table.locator("tbody tr")).to_have_count(1)
+        texts = await table.locator("tbody td").all_inner_texts()
+        assert texts == ["1m", "8", "2 s", "over 4 h", "25.00 %", "2 s", "2 s"]
         assert troubles == []
 
 

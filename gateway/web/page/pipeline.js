@@ -3,7 +3,7 @@
 import { get } from "./api.js";
 import { MARKS, quiet, section, tableOf, tileList, verdict } from "./blocks.js";
 import { byId, make } from "./dom.js";
-import { clock, count, short, span, utc, whole } from "./format.js";
+import { clock, count, part, short, span, utc, whole } from "./format.js";
 import { checks, openGaps, verdictOf, worst } from "./trust.js";
 
 const STORED_EVERY_MS = 10_000;
@@ -85,6 +85,7 @@ export class Pipeline {
     return [
       tiles(status, this.#open),
       section("Processes", processTable(status)),
+      section("From close to final and to proof", freshnessTable(status)),
       section("Gaps", this.#gaps ? gapTable(this.#gaps) : quiet(this.#why || "Loading …")),
       section("Findings", this.#findings ? findingTable(this.#findings) : quiet(this.#why || "Loading …")),
       section("Streams in Redis", streamTable(status)),
@@ -139,6 +140,44 @@ const rates = (process) => Object.entries(process.rates ?? {}).filter(([, value]
 
 const gauges = (process) => Object.entries(process.gauges ?? {}).filter(([name]) => name !== "exchange_ms")
   .map(([name, value]) => `${name.replaceAll("_", " ")} ${typeof value === "number" ? short(value) : value}`).join(" · ");
+
+/** What the aggregators counted since they began, over all shards: [interval, counts to final, counts to proof]. */
+function freshness(processes) {
+  const sums = { close_to_final_ms: new Map(), close_to_proof_ms: new Map() };
+  const bounds = processes.find((each) => each.bounds_ms)?.bounds_ms ?? [];
+  const counting = processes.filter((each) => !SILENT.includes(each.state) && String(each.bounds_ms) === String(bounds));
+  for (const each of counting) {
+    for (const [name, sum] of Object.entries(sums)) {
+      for (const [interval, counts] of Object.entries(each.histograms?.[name] ?? {})) {
+        sum.set(interval, counts.map((count, at) => count + (sum.get(interval)?.[at] ?? 0)));
+      }
+    }
+  }
+  return [bounds, [...sums.close_to_final_ms].map(([interval, counts]) => [interval, counts, sums.close_to_proof_ms.get(interval) ?? []])];
+}
+
+const total = (counts) => counts.reduce((sum, count) => sum + count, 0);
+
+/** The time within which this part (0 to 1) of the bars was there, by the bounds of the histogram. */
+function within(bounds, counts, share) {
+  const all = total(counts);
+  if (!all) return "–";
+  let found = 0;
+  const at = bounds.findIndex((_, index) => (found += counts[index]) > 0 && found >= share * all);
+  return at < 0 ? `over ${span(bounds.at(-1))}` : span(bounds[at]);
+}
+
+function freshnessTable(status) {
+  const [bounds, intervals] = freshness(status.processes);
+  const rows = intervals.filter(([, final]) => total(final)).map(([interval, final, proof]) => ({
+    kind: "",
+    cells: [
+      interval, whole(total(final)), within(bounds, final, 0.5), within(bounds, final, 0.99),
+      part(total(proof), total(final)), within(bounds, proof, 0.5), within(bounds, proof, 0.99),
+    ],
+  }));
+  return tableOf(["Interval", "Finals", "Half final in", "99 % in", "Proven", "Half proven in", "99 % in"], rows, "No bar was final yet.");
+}
 
 function gapTable(found) {
   const rows = found.map((each) => ({
