@@ -41,10 +41,7 @@ _BANNED_UNTIL: Final = re.compile(rb"banned\s+until\s+([0-9]{13})\b", re.IGNOREC
 have cut the header Retry-After, which Binance documents (USDⓈ-M docs, "General Info", "IP Limits")."""
 
 PAUSE_S_MAX: Final = float(BAN_S_MAX)
-"""The exchange's longest ban."""
-
-DATE_S: Final = 60.0
-"""By so much the clocks of a header and of a ban may differ."""
+"""The exchange's longest ban: nobody waits for longer, whatever an answer names."""
 
 _COUNT: Final = re.compile(r"[0-9]{1,9}", re.ASCII)
 
@@ -254,13 +251,12 @@ def _refusal(path: str, status: int, retry_after_s: float, body: bytes) -> Excha
 def _ban_s(date: str, body: bytes) -> float:
     """How long a ban still lasts (s) by the sentence of a refusal.
 
-    0 if it names no time, or none that can be: one in the past, or beyond the exchange's longest ban. `date` is the
-    answer's header Date, the exchange's clock; without it this machine's clock counts."""
+    0 if it names no time, or one in the past. `date` is the answer's header Date, the exchange's clock; without it this
+    machine's clock counts."""
     found = _BANNED_UNTIL.search(body)
     if found is None:
         return 0.0
-    left_s = (int(found[1]) - _now_ms(date)) / 1000
-    return left_s if 0 < left_s <= PAUSE_S_MAX + DATE_S else 0.0
+    return max(0.0, (int(found[1]) - _now_ms(date)) / 1000)
 
 
 def _seconds(text: str, date: str) -> float:

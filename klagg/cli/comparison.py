@@ -40,7 +40,8 @@ SUMMARY_HELP: Final = (
     "which the source lacks something or all; `unmatched`: a bar that the official file does not hold; `missing`: "
     "what the source lacks in the middle, which is named by range. The exit code is 1 if a bar is different or a "
     "gap, if anything is missing that equal bars do not prove to be nothing, or if nothing could be compared. "
-    "`refused`: a row that cannot be what its file holds; it is named, the others count, and the exit code is 1. "
+    "`refused`: a row that cannot be what its file holds, or trades that come too late or are too fine, which one "
+    "sentence names by range; the others count, and the exit code is 1. "
     "`uncounted`: a trade that no kline counts (quantity 0, struck out, insurance fund)."
 )
 
@@ -105,8 +106,8 @@ class RefusedRows:
         self._command, self._quiet = command, quiet
         self.count = self.uncounted = 0
 
-    def __call__(self, row: RefusedRow) -> None:
-        """Refuse a row."""
+    def __call__(self, row: RefusedRow | str) -> None:
+        """Refuse a row, or what a sentence names."""
         self.count += 1
         if self._quiet:
             return

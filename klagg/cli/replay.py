@@ -134,11 +134,11 @@ def newest_of(
     seen: SeenIds | None = None,
 ) -> list[Kline]:
     """The highest version of every kline that the recordings give, by symbol and time. `refused` gets rows that cannot
-    be trades, whose ids are then missing; `seen` is told the ids."""
+    be trades, whose ids are then missing, and what the core refuses; `seen` is told the ids."""
     from aggregator.replay import replay
 
     newest: dict[tuple[str, str, int], Kline] = {}
-    for kline in replay(_rows(recordings, symbol, refused, seen), _one_id_space(recordings), kind):
+    for kline in replay(_rows(recordings, symbol, refused, seen), _one_id_space(recordings), kind, refused):
         held = newest.get(kline.key)
         if held is None or kline.version > held.version:
             newest[kline.key] = kline

@@ -245,8 +245,8 @@ async def test_the_longer_of_two_pauses_counts(retry_after: str, sentence: str, 
     assert gate.left[0][2] == pause_s
 
 
-@pytest.mark.parametrize("left_s", [-1, 0, 4 * 86_400, 10**6])
-async def test_a_time_that_cannot_be_is_none(left_s: int) -> None:
+@pytest.mark.parametrize(("left_s", "pause_s"), [(-1, 60), (0, 60), (4 * 86_400, 3 * 86_400), (10**6, 3 * 86_400)])
+async def test_a_time_in_the_past_is_none_and_the_longest_ban_is_the_longest_pause(left_s: int, pause_s: int) -> None:
     date = formatdate(1_795_953_000, usegmt=True)
 
     async def answer(_: web.Request) -> web.Response:
@@ -257,4 +257,4 @@ async def test_a_time_that_cannot_be_is_none(left_s: int) -> None:
     async with answering(answer, gate=gate) as rest:
         with pytest.raises(ExchangeRefused):
             await rest.get("/fapi/v1/klines", 5)
-    assert gate.left[0][2] == 60
+    assert gate.left[0][2] == pause_s

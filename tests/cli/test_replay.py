@@ -264,3 +264,12 @@ def test_rollup_refuses_what_does_not_fit(realdata: Path, tmp_path: Path, capsys
     twice.write_text("\n".join([*lines[:5], lines[2]]), encoding="utf-8")
     assert main(["rollup", "--klines", str(twice), "--to", "1w"]) == 1
     assert capsys.readouterr().err.count("\n") == 3
+
+
+def test_replay_tells_trades_that_come_too_late_and_ends_with_1(
+    realdata: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    backwards = tmp_path / "backwards.txt"
+    backwards.write_text("\n".join(recorded_lines(realdata)[::-1]) + "\n", encoding="utf-8")
+    assert main(["replay", "--trades", str(backwards), "--klines", str(realdata / OFFICIAL)]) == 1
+    assert "come too late" in capsys.readouterr().err
