@@ -117,6 +117,7 @@ def _header(core: Core) -> str:
             "silences": core.silences.to_rows(),
             "first_trades": core.bar_folder.first_trades,
             "asking": core.repair_requests.state(),
+            "witnesses": core.witnesses.state(),
             "counts": asdict(core.counts),
         },
         ensure_ascii=False,
@@ -175,6 +176,10 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     arrays = _arrays_of(state["layout"])
     for number, block in enumerate(blocks[:symbol_blocks]):
         _restore_block(core, number, zlib.decompress(block), arrays)
+    if "witnesses" in state:
+        core.witnesses.put_back(state["witnesses"])
+    else:  # written before there were witnesses: the bars know the last fill
+        core.witnesses.fill_id[:count] = ring.last_trade_id[:, :count].max(axis=0)
     if "covered" not in arrays:
         for slot, (starts, ends) in ledger.coverage.ranges.items():
             ring.cover(slot, starts, ends)

@@ -39,11 +39,13 @@ from aggregator.repair_requests import RepairRequests
 from aggregator.ring import AHEAD_MS, Ring, check_multiply, multiply
 from aggregator.silences import Silences
 from aggregator.symbols import SymbolTable
+from aggregator.witnesses import Witnesses
 from klagg import settings
 from klagg.errors import ArithmeticOverflow, ConfigError, ContractError, KlaggError
 from klagg.intervals import MINUTE_MS, ordered
 from klagg.wire.entries import (
     AGAIN,
+    AGG_IDS,
     EVENT_FIRST_TRADE,
     EVENT_TICK,
     LISTING,
@@ -51,10 +53,13 @@ from klagg.wire.entries import (
     TICK,
     TRADES,
     WATERMARK,
+    WITNESS,
     Listing,
+    Witness,
     dead_entry,
     events_entry,
     request_entry,
+    witnesses_of,
 )
 from klagg.wire.fields import RawFields, integer_of, text_of, upgraded
 from klagg.wire.findings import FindingKind, Severity, finding_entry
@@ -103,6 +108,10 @@ class Counts:
     """Trades of minutes that are official already: the ledger knows them, no bar counts them."""
     again: int = 0
     """Finals that were published again, because somebody lost them."""
+    witnesses: int = 0
+    """Witnesses of last ids that came."""
+    witnesses_wrong: int = 0
+    """Those that a later trade denied."""
 
 
 class Core:
@@ -129,6 +138,7 @@ class Core:
         self.listings = Listings(self.symbols, self.ring, self.ledger, self.finality)
         self._requests_repairs = requests_repairs
         self.repair_requests = RepairRequests(self.symbols, self.ledger, self.finality, intervals, config)
+        self.witnesses = Witnesses(self.symbols, self.ledger, self.finality, self.repair_requests.bucket, config)
         self.freshness = Freshness(intervals)
         self._publisher = Publisher(self.ring, self.symbols, self.edges, self.freshness)
         self._again = Again(self.ring, self.symbols, self._publisher)
@@ -149,6 +159,7 @@ class Core:
         self._gathered_trades: list[Trades] = []
         self._watermarks: dict[bytes, int] = {}
         self._listed: list[Listing] = []
+        self._witnesses: list[tuple[Witness, bool]] = []
         self.held = Trades.none()
         """Admitted trades that are too far ahead of the last tick to be folded."""
         self.agg_ids = np.zeros(self.symbols.capacity, np.int64)
@@ -187,6 +198,9 @@ class Core:
                 self.official.gather(entry)
             elif kind == AGAIN:
                 self._again.gather(entry)
+            elif kind == WITNESS:
+                agg = text_of(entry, "ids") == AGG_IDS
+                self._witnesses += [(each, agg) for each in witnesses_of(entry)]
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:
@@ -220,6 +234,7 @@ class Core:
         for slot in self.listings.drain_begun():
             self.agg_ids[slot] = 0
             self.silences.clear_slot(slot)
+            self.witnesses.clear_slot(slot)
         for listing in listed:
             slot = self.symbols.index[listing.symbol.encode()]
             raised = self._raise_scales(slot, listing.price_scale, listing.qty_scale)
@@ -231,6 +246,16 @@ class Core:
             times = np.fromiter(marked.values(), np.int64, len(slots))
             self.finality.note_watermarks(slots, times)
         self._listed, self._watermarks = [], {}
+
+    def _hear_witnesses(self, time_ms: int) -> None:
+        """Take the witnesses since the last tick, once its trades are admitted. What one says of a name that nobody
+        knows, or of a symbol whose ids are of the other kind, says nothing."""
+        heard, self._witnesses = self._witnesses, []
+        self.counts.witnesses += len(heard)
+        index = self.symbols.index
+        known = [(index.get(each.symbol.encode(), -1), each, agg) for each, agg in heard]
+        self.witnesses.hear([each for each in known if each[0] >= 0], time_ms)
+        self.witnesses.settle(time_ms)
 
     def _place_official_rows(self) -> None:
         """Give the official rows since the last tick their slots, and raise the scales to what these rows need.
@@ -256,6 +281,7 @@ class Core:
             self.official.grow(capacity)
             self.listings.grow(capacity)
             self.repair_requests.grow(capacity)
+            self.witnesses.grow(capacity)
             self.agg_ids = np.concatenate([self.agg_ids, np.zeros(capacity - len(self.agg_ids), np.int64)])
 
     def clear_slot(self, slot: int) -> None:
@@ -271,6 +297,7 @@ class Core:
             self.official,
             self.repair_requests,
             self.silences,
+            self.witnesses,
             self.symbols,
         ):
             part.clear_slot(slot)
@@ -371,6 +398,7 @@ class Core:
             self._apply_watermarks_and_listings(time_ms)
             self._place_official_rows()
             trades = self._admitted(time_ms)
+            self._hear_witnesses(time_ms)
             self.freshness.time_ms = time_ms
             for step_ms in self._steps(time_ms, trades):
                 outputs = self._pending
@@ -486,6 +514,9 @@ class Core:
             if self.ledger.strange:
                 self._park(trades.select(np.array(self.ledger.strange, np.int64)), time_ms)
             trades = trades.select(new)
+        if len(trades):
+            self._note_denied(trades)
+            self.witnesses.note_fills(trades.slot, trades.last)
         if trades.counts is not None:
             trades = trades.select(trades.counts)
         if trades.unfit is not None and trades.unfit.any():
@@ -501,6 +532,19 @@ class Core:
         trades.counts = trades.unfit = None
         self.counts.trades += len(trades)
         return trades
+
+    def _note_denied(self, trades: Trades) -> None:
+        """Tell of witnesses that these trades, new to the ledger, prove wrong."""
+        for each in self.witnesses.denied_by(trades.slot, trades.id, trades.time):
+            self.counts.witnesses_wrong += 1
+            evidence = (
+                f"the id {each.last_id} was called the last one until {each.until_ms}, and the trade {each.id} of "
+                f"{each.time_ms} came; the margin is {self.witnesses.margin_ms} ms now"
+            )
+            name = self.symbols.names[each.slot]
+            self._pending.findings.append(
+                finding_entry(FindingKind.WITNESS_WRONG, Severity.WARNING, evidence, symbol=name, time_ms=each.time_ms)
+            )
 
     def _settle_scales(self, decoded: DecodedTrades, slots: Ints, current: Bools) -> None:
         """Raise the symbols' scales to the significant decimals of their `current` trades, as far as there is room.
@@ -629,6 +673,8 @@ class Core:
         """Requests for what is missing and due at this tick."""
         if self._requests_repairs:
             outputs.requests += map(request_entry, self.repair_requests.due_requests(self.time_ms, self.agg_ids))
+            behind = self.witnesses.due_requests(self.time_ms, lambda slot: self.agg_ids[slot] > 0)
+            outputs.requests += map(request_entry, behind)
             self.counts.requests += len(outputs.requests)
 
     def _publish_live(self, outputs: Outputs, *, due: bool) -> None:

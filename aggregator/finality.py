@@ -1,10 +1,11 @@
 """Finality: which bars are published at a tick, and as what.
 
-A bar is *whole* when a trade at or after the next bar's open has been seen and no gap taints it, or official rows stand
-for what is missing; a whole bar is final with complete=1, or with official=1 where official rows stand for a part
-(`aggregator.encoding`). Otherwise it is *closed by the clock* after a grace, with neither, and *confirmed* under the
-same revision once it is whole. A late or repaired trade *amends*: one revision more, and a changed close is carried on
-into the empty bars that follow. All of this is decided over arrays, for all symbols of an interval at once.
+A bar is *whole* when a trade at or after the next bar's open has been seen, or a witness says that none came before it
+(`aggregator.witnesses`), and no gap taints it, or official rows stand for what is missing; a whole bar is final with
+complete=1, or with official=1 where official rows stand for a part (`aggregator.encoding`). Otherwise it is *closed by
+the clock* after a grace, with neither, and *confirmed* under the same revision once it is whole. A late or repaired
+trade *amends*: one revision more, and a changed close is carried on into the empty bars that follow. All of this is
+decided over arrays, for all symbols of an interval at once.
 """
 
 from __future__ import annotations
@@ -53,8 +54,9 @@ class Finality:
     """Decides over a ring and a ledger.
 
     By slot: `carried_from` is the first whole minute (ms) since a line carried it, `alive_until` the exchange time
-    until which one did, `official_until` that until which official minutes continue what is proven, and `begun` the
-    minute with which its bars begin (NO_BUCKET: none yet).
+    until which one did, `official_until` that until which official minutes continue what is proven, `witnessed_until`
+    that before which a witness says that nothing came behind the frontier, and `begun` the minute with which its bars
+    begin (NO_BUCKET: none yet).
     """
 
     def __init__(self, ring: Ring, ledger: Ledger, graces: Graces) -> None:
@@ -62,6 +64,7 @@ class Finality:
         self.carried_from: Ints = np.full(ring.capacity, NO_TIME, np.int64)
         self.alive_until: Ints = np.full(ring.capacity, NO_TIME, np.int64)
         self.official_until: Ints = np.full(ring.capacity, NO_TIME, np.int64)
+        self.witnessed_until: Ints = np.full(ring.capacity, NO_TIME, np.int64)
         self.begun: Ints = np.full(ring.capacity, NO_BUCKET, np.int64)
         self._time_ms = 0
         self.horizon_ms = 0
@@ -74,6 +77,7 @@ class Finality:
     def clear_slot(self, slot: int) -> None:
         """Forget watermarks, beginning and waiting bars of the slot."""
         self.carried_from[slot] = self.alive_until[slot] = self.official_until[slot] = NO_TIME
+        self.witnessed_until[slot] = NO_TIME
         self.begun[slot] = NO_BUCKET
         self._waiting = self._waiting[self._waiting % len(self.alive_until) != slot]
 
@@ -85,6 +89,7 @@ class Finality:
         self.carried_from = np.concatenate([self.carried_from, more])
         self.alive_until = np.concatenate([self.alive_until, more])
         self.official_until = np.concatenate([self.official_until, more])
+        self.witnessed_until = np.concatenate([self.witnessed_until, more])
         self.begun = np.concatenate([self.begun, more])
 
     def note_watermarks(self, slots: Ints, times: Ints) -> None:
@@ -140,8 +145,13 @@ class Finality:
         self._next_close[:] = NO_TIME
 
     def _passed(self, slots: Ints) -> Ints:
-        """The time up to which these symbols' trades have been seen and folded, or official rows stand for them."""
-        seen = np.minimum(self._ledger.last_time[slots], self.horizon_ms)
+        """The time up to which these symbols' trades have been seen and folded, a witness says that there are none, or
+        official rows stand for them."""
+        seen = np.maximum(self._ledger.last_time[slots], self.witnessed_until[slots])
+        return self._within_horizon(seen, slots)
+
+    def _within_horizon(self, seen_ms: Ints, slots: Ints) -> Ints:
+        seen = np.minimum(seen_ms, self.horizon_ms)
         passed: Ints = np.maximum(seen, self.official_until[slots])
         return passed
 
@@ -151,6 +161,10 @@ class Finality:
         `slots`, open times `opens` and `next_opens` (exchange ms, exclusive) are int64 [n].
         """
         passed = self._passed(slots) >= next_opens
+        short = next_opens - opens < MINUTE_MS
+        if short.any():  # official rows would never mend what a wrong witness says of a part of a minute
+            seen = self._within_horizon(self._ledger.last_time[slots[short]], slots[short])
+            passed[short] = seen >= next_opens[short]
         whole = opens > self._ledger.start_time[slots]
         proven: Bools = passed & whole
         # Each check looks at what the one before left, because thousands of bars may wait behind gaps.

@@ -47,6 +47,8 @@ COUNTED = (
     "gaps_opened",
     "gaps_closed",
     "again",
+    "witnesses",
+    "witnesses_wrong",
 )
 """The core's counts that are in the statistics."""
 PENDING_FINDINGS_MAX = 1_000
@@ -269,6 +271,7 @@ class Service:
         stats.show("open_gaps", core.open_gaps)
         stats.show("oldest_gap_ms", core.oldest_gap_ms)
         stats.show("exchange_ms", core.time_ms)
+        stats.show("witness_margin_ms", core.witnesses.margin_ms)
 
     def _counts(self) -> dict[str, int]:
         """All counts up to now, also those of the processes before this one."""

@@ -116,7 +116,9 @@ class Silences:
         """Take the proven runs from the front: all bars of a run at once, because no trade came between them."""
         kind, taken = self._ring.intervals[at], 0
         # As a rule the symbol is still silent, which is seen without arrays.
-        passed_ms = max(int(self._ledger.last_time[slot]), int(self._finality.official_until[slot]))
+        finality = self._finality
+        witnessed_ms, official_ms = int(finality.witnessed_until[slot]), int(finality.official_until[slot])
+        passed_ms = max(int(self._ledger.last_time[slot]), witnessed_ms, official_ms)
         if runs and passed_ms < kind.open_of(runs[0].first + 1):
             return []
         for run in runs:

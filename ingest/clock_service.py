@@ -30,23 +30,28 @@ from ingest.timings import DEFAULT_TIMINGS, Timings
 from ingest.universe import CONTRACT_TYPE, STATUS, Answer, Doubts, Universe, chosen_news
 from klagg.backoff import Backoff
 from klagg.binance.endpoints import CONTRACT_INFO
-from klagg.binance.payloads import ContractNews
+from klagg.binance.payloads import ContractNews, last_fills_of
 from klagg.binance.rest_client import ExchangeRest
 from klagg.binance.weight_account import ROLE_CLOCK, HastyGate
 from klagg.clock import ExchangeClock, local_ms, steady_ms
 from klagg.drivers.redis_streams import Append
 from klagg.errors import ExchangeRefused, ExchangeUnavailable, KlaggError, RedisRefused, RedisUnavailable
+from klagg.intervals import MINUTE_MS
 from klagg.process.alarms import MOMENT_MS, AlarmKind
 from klagg.process.service import AsyncContext, run_async
 from klagg.process.unknown_words import UnknownWords
 from klagg.wire.entries import (
+    BY_TICKER,
+    TRADE_IDS,
     TRIGGER_DAYS,
     TRIGGER_RETENTION,
     TRIGGER_SNAPSHOT,
     Listing,
+    Witness,
     listing_entries,
     tick_entry,
     trigger_entry,
+    witness_entries,
 )
 from klagg.wire.keys import CLOCK_KEY, Keys, shard_of
 
@@ -55,6 +60,7 @@ TICK: Final = "tick"
 LISTINGS: Final = "listings"
 STATUSES: Final = "statuses"
 EXCHANGE_INFO: Final = "exchange_info"
+WITNESSES: Final = "witnesses"
 
 TRIGGERS_KEPT: Final = 1000
 
@@ -101,6 +107,8 @@ class ClockJobs:
             log=self._log,
         )
         self._listed = False
+        self._witnessed_minute = 0
+        self._witnessed_s = -timings.witnesses_s
         self._written: dict[str, Listing] = {}
         self._malformed: frozenset[str] = frozenset()
         self._words = UnknownWords(self._stats, self._log, STATUS, CONTRACT_TYPE)
@@ -130,6 +138,8 @@ class ClockJobs:
         self._plan(TRIGGER_RETENTION, self.retention, clock.retention_s, at_once=True)
         self._plan(TRIGGER_DAYS, self.days, clock.days_s)
         self._plan(EXCHANGE_INFO, self.exchange_info, self._timings.restore_s)
+        if clock.witness_after_ms:
+            self._plan(WITNESSES, self.witnesses, self._timings.supervise_s)
         self._plan(TICK, self.tick, self._ticking_s)
         self._scheduler.start()
         try:
@@ -234,6 +244,26 @@ class ClockJobs:
         except (RedisUnavailable, RedisRefused):
             self._stats.add("exchange_info_dropped")  # `tick` logs why
 
+    async def witnesses(self) -> None:
+        """Once a minute of the exchange, `witness_after_ms` after its beginning: write which fill was the last one of
+        every symbol. If that cannot be done, the next minute's answer says more."""
+        now_ms, now_s = self._clock.now_ms(steady_ms()), monotonic()
+        minute, within_ms = divmod(now_ms, MINUTE_MS)
+        early = within_ms < self._settings.clock.witness_after_ms or minute == self._witnessed_minute
+        if early or not (self._clock.synced and self._listed) or now_s - self._witnessed_s < self._timings.witnesses_s:
+            return
+        self._witnessed_minute, self._witnessed_s = minute, now_s
+        try:
+            # The time is that of the request, because a fill that came later need not be in the answer.
+            found = last_fills_of(await self._rest.day_tickers())
+            listed = [Witness(name, last, now_ms) for name, last in sorted(found.items()) if name in self._written]
+            await self._writer.write(lambda: self._witness_entries(listed))
+        except (ExchangeUnavailable, ExchangeRefused, RedisUnavailable, RedisRefused) as trouble:
+            self._stats.add("witness_failures")
+            self._log.debug("no witnesses for this minute: %s", trouble)
+            return
+        self._stats.add("witnesses", len(listed))
+
     def news(self, news: ContractNews) -> None:
         """The exchange published news of a contract: the news of a known one are written at once.
 
@@ -320,6 +350,16 @@ class ClockJobs:
             Append(Keys(shard).feed, fields)
             for shard in range(shards)
             for fields in listing_entries([each for each in listings if shard_of(each.symbol, shards) == shard])
+        ]
+
+    def _witness_entries(self, witnesses: Sequence[Witness]) -> list[Append]:
+        shards = self._settings.shards
+        return [
+            Append(Keys(shard).feed, fields)
+            for shard in range(shards)
+            for fields in witness_entries(
+                [each for each in witnesses if shard_of(each.symbol, shards) == shard], ids=TRADE_IDS, source=BY_TICKER
+            )
         ]
 
     def _drop(self, counter: str, trouble: KlaggError) -> None:

@@ -25,12 +25,15 @@ from klagg.intervals import MINUTE_MS, Interval, interval
 from klagg.row_rules import trade_counts, trade_problem, without_residue
 from klagg.wire.entries import (
     AGG_IDS,
-    REQUEST_TRADES,
+    BY_ANSWER,
+    REQUEST_KLINES,
     REST_LINE,
     Request,
     TradeRow,
+    Witness,
     official_entry,
     trades_entry_of_rows,
+    witness_entries,
 )
 from klagg.wire.fields import Fields
 from klagg.wire.findings import FindingKind, Severity, finding_entry
@@ -42,6 +45,9 @@ TRADES_PER_ENTRY: Final = 512
 BEHIND_TRIES: Final = 4
 """How often the end of a range of trades that the exchange does not show is requested again: its REST answers may be
 behind its streams. Then it counts as gone."""
+
+PAGES_BEHIND: Final = 5
+"""Pages of one request for what is behind an id. What is behind them is a gap as soon as the symbol trades."""
 
 KLINES_PER_CALL: Final = KLINES_ROWS_MAX
 KLINES_PER_ENTRY: Final = 1000
@@ -97,7 +103,7 @@ def closed_ms(request: Request) -> int:
 
     UnknownInterval if the request names none.
     """
-    if request.kind == REQUEST_TRADES:
+    if request.kind != REQUEST_KLINES:
         return 0
     bars = interval(request.interval)
     return bars.close_time(bars.open_time(request.last - 1)) + 1
@@ -156,6 +162,58 @@ class TradePages:
             if right - left > 1 and not any(low < right and high > left for low, high in refused):
                 self.missing += right - left - 1
                 self.gone.append((left + 1, right - 1))
+
+
+@dataclass(slots=True)
+class BehindPages:
+    """aggTrades of a symbol from the id `first` on, as many as there are, at most PAGES_BEHIND pages.
+
+    Whatever comes is repair. When the exchange has no more, a witness says so: nothing is missing then, because an id
+    that does not exist yet cannot be gone.
+    """
+
+    symbol: str
+    first: int
+    trades: int = 0
+    klines: int = 0
+    missing: int = 0
+    gone: list[tuple[int, int]] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    _next: int = field(init=False)
+    _pages: int = 0
+    _called_ms: int = 0
+
+    def __post_init__(self) -> None:
+        self._next = self.first
+
+    def call(self, now_ms: int) -> Call | None:
+        """As `RepairPages`."""
+        if self._pages == PAGES_BEHIND:
+            return None
+        self._called_ms = now_ms
+        query: dict[str, str | int] = {"symbol": self.symbol, "fromId": self._next, "limit": TRADES_PER_CALL}
+        return Call(TRADES_PATH, AGG_TRADES_WEIGHT, query)
+
+    def receive(self, answer: Any, now_ms: int) -> list[Fields]:
+        """As `RepairPages`. The witness has the time of its call, because what came later need not be in the answer,
+        and says nothing where ids of the answer are not contiguous or a row was refused."""
+        found = trades_of(answer, self.symbol, self._next, TRADES_PER_CALL)
+        rows, first = found.rows, self._next
+        self._pages += 1
+        self.trades += len(rows)
+        self.refused += [f"aggTrade {each.said}" for each in found.refused]
+        entries = [
+            trades_entry_of_rows(rows[at : at + TRADES_PER_ENTRY], line=REST_LINE, ids=AGG_IDS, recv_ms=now_ms)
+            for at in range(0, len(rows), TRADES_PER_ENTRY)
+        ]
+        if found.newest != NO_ROW:
+            self._next = found.newest + 1
+        if len(answer) < TRADES_PER_CALL:
+            self._pages = PAGES_BEHIND
+            if not found.refused and self._next - first == len(rows):
+                last = Witness(self.symbol, self._next - 1, self._called_ms)
+                entries += witness_entries([last], ids=AGG_IDS, source=BY_ANSWER)
+        return entries
 
 
 @dataclass(slots=True)
@@ -345,7 +403,7 @@ def gone_finding(request: Request, ids: Sequence[tuple[int, int]], time_ms: int)
 
 def refused_finding(request: Request, refused: Sequence[str], time_ms: int) -> Fields:
     """The finding that rows of the exchange's answer cannot be what they should; `time_ms` is exchange ms."""
-    trades = request.kind == REQUEST_TRADES
+    trades = request.kind != REQUEST_KLINES
     kind = FindingKind.MALFORMED if trades else FindingKind.OFFICIAL_REFUSED
     more = f", and {len(refused) - REFUSED_SHOWN} more" if len(refused) > REFUSED_SHOWN else ""
     evidence = f"refused of the exchange's answer: {'; '.join(refused[:REFUSED_SHOWN])}{more}"
@@ -353,7 +411,7 @@ def refused_finding(request: Request, refused: Sequence[str], time_ms: int) -> F
 
 
 def _requested(request: Request) -> str:
-    if request.kind == REQUEST_TRADES:
+    if request.kind != REQUEST_KLINES:
         return f"the trades with the ids {_span(request.first, request.last)}"
     first, last = (
         f"{datetime.fromtimestamp(each / 1000, UTC):%Y-%m-%d %H:%M}" for each in (request.first, request.last)

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from ingest.repair_pages import KlinePages, RepairPages, TradePages, closed_ms, union_of
-from klagg.wire.entries import REQUEST_TRADES, Request
+from ingest.repair_pages import BehindPages, KlinePages, RepairPages, TradePages, closed_ms, union_of
+from klagg.wire.entries import REQUEST_BEHIND, REQUEST_TRADES, Request
 from klagg.wire.fields import Fields, RawFields
 
 
@@ -119,7 +119,8 @@ class RepairQueue:
         request = first.request
         if request.kind != REQUEST_TRADES:
             del self._waiting[first.place]
-            return Job([first], KlinePages(request))
+            behind = request.kind == REQUEST_BEHIND
+            return Job([first], BehindPages(request.symbol, request.first) if behind else KlinePages(request))
         alike = [
             each
             for each in self._waiting.values()

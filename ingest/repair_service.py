@@ -40,7 +40,7 @@ from klagg.errors import (
 from klagg.process.group_consumer import AsyncGroupConsumer, Rejected
 from klagg.process.service import AsyncContext, run_async, until_stopping
 from klagg.process.stats import Flow
-from klagg.wire.entries import REQUEST_TRADES, request_of
+from klagg.wire.entries import REQUEST_KLINES, request_of
 from klagg.wire.fields import Fields, upgraded
 from klagg.wire.keys import GROUP_REPAIR, Keys
 
@@ -188,7 +188,7 @@ class Repair:
             self._stats.add("requests")
             try:
                 request = request_of(upgraded(entry.fields))
-                if request.kind == REQUEST_TRADES and not self._agg_ids:
+                if request.kind != REQUEST_KLINES and not self._agg_ids:
                     raise ContractError("trades are requested by aggregate ids, which exchange.source = trade has not")
                 queued = queued_request(shard, entry.id, entry.fields, request, steady_ms() + self._timings.kept_ms)
             except (ContractError, UnknownInterval) as bad:

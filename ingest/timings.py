@@ -78,6 +78,9 @@ class Timings:
     listings_retry_first_s: float = 0.5
     listings_retry_cap_s: float = 60.0
     retention_retry_s: float = 1.0
+    witnesses_s: float = 50.0
+    """Two requests for the last ids of all symbols are this far apart at least, however fast the exchange's clock is,
+    because they weigh 40."""
     restore_s: float = 5.0
     """How often the clock process looks whether Redis still has the exchange's exchangeInfo."""
     sync_retry_s: float = 1.0

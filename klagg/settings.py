@@ -129,6 +129,7 @@ class Clock:
     lost_s: int = 300
     listings_s: int = 3600
     statuses_s: int = 30
+    witness_after_ms: int = 5000
     snapshot_s: int = 10
     retention_s: int = 3600
     days_s: int = 600
@@ -140,6 +141,7 @@ class Clock:
         between("clock.lost_s", self.lost_s, 1, 86_400)
         between("clock.listings_s", self.listings_s, 1, 86_400)
         between("clock.statuses_s", self.statuses_s, 1, 3600)
+        between("clock.witness_after_ms", self.witness_after_ms, 0, 55_000)
         between("clock.snapshot_s", self.snapshot_s, 1, 86_400)
         between("clock.retention_s", self.retention_s, 1, 86_400)
         between("clock.days_s", self.days_s, 1, 86_400)
@@ -191,6 +193,7 @@ class Aggregator:
     ask_after_ms: int = 1000
     ask_trades_max: int = 20_000
     ask_weight_per_minute: int = 1080
+    witness_margin_ms: int = 3000
 
     def check(self) -> None:
         """ConfigError, naming the setting, unless every value is in its range."""
@@ -205,6 +208,7 @@ class Aggregator:
         between("aggregator.ask_after_ms", self.ask_after_ms, 0, 60_000)
         between("aggregator.ask_trades_max", self.ask_trades_max, 1, 10_000_000)
         between("aggregator.ask_weight_per_minute", self.ask_weight_per_minute, 20, 1_000_000)
+        between("aggregator.witness_margin_ms", self.witness_margin_ms, 0, 600_000)
 
 
 @dataclass(frozen=True, slots=True)

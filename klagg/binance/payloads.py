@@ -190,6 +190,22 @@ def _ticker(row: Any) -> Ticker | None:
         return None
 
 
+def last_fills_of(answer: Any) -> dict[str, int]:
+    """The id of the last fill (`lastId`) of every symbol in an answer of `GET /fapi/v1/ticker/24hr` without a symbol
+    (Binance USDⓈ-M docs, "24hr Ticker Price Change Statistics"). Rows that say none are left out.
+
+    ExchangeUnavailable if the answer is no list.
+    """
+    if not isinstance(answer, list):
+        raise ExchangeUnavailable("the exchange's answer to /ticker/24hr is no list")
+    found: dict[str, int] = {}
+    for row in answer:
+        name, last = (row.get("symbol"), row.get("lastId")) if isinstance(row, dict) else (None, None)
+        if isinstance(name, str) and _NAME.fullmatch(name) and _whole(last, 0, INT64_MAX):
+            found[name] = cast("int", last)
+    return found
+
+
 def contract_of(event: Any) -> ContractNews | None:
     """The news of a contract in a `!contractInfo` event; None if it is no such event, or about a COIN-M contract."""
     if not isinstance(event, dict) or event.get("e") != "contractInfo" or is_coin_margined(event):

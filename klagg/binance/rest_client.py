@@ -17,7 +17,7 @@ import aiohttp
 import ujson
 from aiohttp_socks import ProxyConnectionError, ProxyConnector, ProxyError, ProxyTimeoutError
 
-from klagg.binance.limits import BAN_S_MAX, EXCHANGE_INFO_WEIGHT, TIME_WEIGHT
+from klagg.binance.limits import ALL_DAY_TICKERS_WEIGHT, BAN_S_MAX, EXCHANGE_INFO_WEIGHT, TIME_WEIGHT
 from klagg.binance.payloads import ServerTime, server_time_of
 from klagg.clock import ExchangeClock, local_ms, steady_ms
 from klagg.errors import ConfigError, ExchangeRefused, ExchangeUnavailable
@@ -121,6 +121,10 @@ class ExchangeRest:
     async def exchange_info(self) -> Any:
         """All symbols as the exchange lists them, decoded but not judged (weight 1); see payloads.listings_of."""
         return await self.get("/fapi/v1/exchangeInfo", EXCHANGE_INFO_WEIGHT)
+
+    async def day_tickers(self) -> Any:
+        """The 24 hour tickers of all symbols, decoded but not judged (weight 40); see payloads.last_fills_of."""
+        return await self.get("/fapi/v1/ticker/24hr", ALL_DAY_TICKERS_WEIGHT)
 
     async def exchange_info_as_sent(self) -> tuple[Any, str]:
         """As `exchange_info`, and the text of the answer besides (weight 1): decoding may change digits."""

@@ -55,6 +55,9 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_aggregator_ticks_total": "Ticks.",
     "klagg_aggregator_trade_entries_total": "Feed entries with trades.",
     "klagg_aggregator_trades_total": "Trades that are in bars.",
+    "klagg_aggregator_witness_margin_seconds": "By how much less than its time a witness of last ids is believed.",
+    "klagg_aggregator_witnesses_total": "Witnesses of last ids that came.",
+    "klagg_aggregator_witnesses_wrong_total": "Of them those that a later trade denied.",
     # auditor
     "klagg_auditor_answers_total": "Answers of the exchange's REST API.",
     "klagg_auditor_asked_again_total": "Missing bars that the aggregator was asked for again.",
@@ -113,6 +116,8 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_clock_vanished_listings_total": "Symbols that exchangeInfo lacked.",
     "klagg_clock_weight_limit": "REST weight that the address may use in a minute.",
     "klagg_clock_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
+    "klagg_clock_witness_failures_total": "Requests for the last ids of all symbols that failed.",
+    "klagg_clock_witnesses_total": "Witnesses of last ids written.",
     # gateway
     "klagg_gateway_bars_kept": "Bars in memory.",
     "klagg_gateway_bars_total": "Bars that changed.",

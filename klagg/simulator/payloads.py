@@ -111,6 +111,21 @@ def rest_agg_trade(trade: MarketTrade) -> dict[str, object]:
     }
 
 
+def rest_day_ticker(first: MarketTrade, last: MarketTrade, open_ms: int, close_ms: int) -> dict[str, object]:
+    """A row of `GET /fapi/v1/ticker/24hr`: the last price and the ids of fills. Sums of the day are not in it, because
+    nobody here reads them and they would cost a day's trades."""
+    return {
+        "symbol": last.symbol,
+        "lastPrice": last.price,
+        "lastQty": last.qty,
+        "openTime": open_ms,
+        "closeTime": close_ms,
+        "firstId": first.first,
+        "lastId": last.last,
+        "count": last.last - first.first + 1,
+    }
+
+
 def rest_kline(bar: Bar) -> list[object]:
     """A row of `GET /fapi/v1/klines`."""
     return payloads.rest_kline(_wire_kline(bar))

@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from typing import Any
 
 from aiohttp import web
 
-from klagg.binance.limits import AGG_TRADES_WEIGHT, EXCHANGE_INFO_WEIGHT, TIME_WEIGHT, klines_weight
+from klagg.binance.limits import (
+    AGG_TRADES_WEIGHT,
+    ALL_DAY_TICKERS_WEIGHT,
+    DAY_TICKER_WEIGHT,
+    EXCHANGE_INFO_WEIGHT,
+    TIME_WEIGHT,
+    klines_weight,
+)
 from klagg.binance.serving import errors
 from klagg.binance.serving.errors import ApiError
 from klagg.binance.serving.limits import Limits, WeightLimiter
@@ -27,10 +34,11 @@ from klagg.simulator.exchange_info import exchange_info
 from klagg.simulator.fault_player import FaultPlayer, Refusal
 from klagg.simulator.history import klines
 from klagg.simulator.market import KLINE_INTERVALS, MarketSource, MarketTrade
-from klagg.simulator.payloads import rest_agg_trade, rest_kline
+from klagg.simulator.payloads import rest_agg_trade, rest_day_ticker, rest_kline
 from klagg.simulator.player import Player
 
 _HOUR_MS = 3_600_000
+_DAY_MS = 24 * _HOUR_MS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -64,6 +72,12 @@ class RestApi:
             web.get("/fapi/v1/exchangeInfo", self._limited(lambda _: EXCHANGE_INFO_WEIGHT, self._exchange_info)),
             web.get(
                 "/fapi/v1/klines", self._limited(lambda query: klines_weight(requested_limit(query)), self._klines)
+            ),
+            web.get(
+                "/fapi/v1/ticker/24hr",
+                self._limited(
+                    lambda query: DAY_TICKER_WEIGHT if "symbol" in query else ALL_DAY_TICKERS_WEIGHT, self._day_tickers
+                ),
             ),
             web.get("/fapi/v1/aggTrades", self._limited(lambda _: AGG_TRADES_WEIGHT, self._agg_trades)),
             web.get("/klagg/trades", self._trades),
@@ -165,6 +179,28 @@ class RestApi:
         else:
             trades = between(oldest_ms, request.end_ms or now_ms, request.limit, newest=True)
         return [rest_agg_trade(trade) for trade in trades]
+
+    async def _day_tickers(self, query: Mapping[str, str]) -> object:
+        names = list(self._symbols(self.now_ms()))
+        wanted = query.get("symbol")
+        if wanted is not None and wanted not in names:
+            raise errors.invalid_symbol()
+        rows = await self._run(self._compute_day_tickers, names if wanted is None else [wanted])
+        return rows if wanted is None else rows[0] if rows else {}
+
+    def _compute_day_tickers(self, names: Sequence[str]) -> list[object]:
+        """The tickers of these symbols; one that has not traded within a day has none."""
+        now_ms = self.played_ms()
+        rows: list[object] = []
+        for name in names:
+            since_ms = max(now_ms - _DAY_MS, self._source.history_start_ms(name, now_ms))
+            ends = [
+                self._source.aggregates_between(name, since_ms, now_ms, 1, now_ms, newest=newest)
+                for newest in (False, True)
+            ]
+            if all(ends):
+                rows.append(rest_day_ticker(ends[0][0], ends[1][0], now_ms - _DAY_MS, now_ms))
+        return rows
 
     async def _trades(self, request: web.Request) -> web.StreamResponse:
         """The record of what was played: JSON lines of one symbol between `from` and `to` (ms), `ids` agg or trade.

@@ -22,6 +22,7 @@ WATERMARK: Final = "watermark"
 LISTING: Final = "listing"
 OFFICIAL: Final = "official"
 AGAIN: Final = "again"
+WITNESS: Final = "witness"
 
 REST_LINE: Final = "rest"
 """The `line` of the trades that repair fetched, which no line received."""
@@ -235,8 +236,62 @@ def again_of(raw: RawFields) -> list[BarKey]:
 OPEN_TIME_DIGITS: Final = 15
 """The most digits of an open time in ms."""
 
+BY_TICKER: Final = "rest"
+"""Where a witness is from: `GET /fapi/v1/ticker/24hr`, with the ids of fills."""
+BY_ANSWER: Final = "repair"
+"""Where a witness is from: repair asked for the aggTrades behind an id, and there were none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Witness:
+    """The exchange said that `id` was the symbol's last one at `time_ms` (exchange ms)."""
+
+    symbol: str
+    id: int
+    time_ms: int
+
+
+WITNESS_COLUMNS: Final = ("symbol", "id", "time")
+WITNESSES_PER_ENTRY: Final = 1_000
+
+
+def witness_entries(witnesses: Sequence[Witness], *, ids: str, source: str) -> list[Fields]:
+    """`witness` entries in columns, at most WITNESSES_PER_ENTRY symbols each. `ids` is the id space, AGG_IDS or
+    TRADE_IDS (those of fills); `source` says where they are from, BY_TICKER or BY_ANSWER."""
+    entries = []
+    for start in range(0, len(witnesses), WITNESSES_PER_ENTRY):
+        part = witnesses[start : start + WITNESSES_PER_ENTRY]
+        entries.append(
+            {
+                "kind": WITNESS,
+                "n": str(len(part)),
+                "ids": ids,
+                "source": source,
+                "symbol": ",".join(each.symbol for each in part),
+                "id": ",".join(str(each.id) for each in part),
+                "time": ",".join(str(each.time_ms) for each in part),
+            }
+        )
+    return entries
+
+
+def witnesses_of(raw: RawFields) -> list[Witness]:
+    """The witnesses of a `witness` entry; ContractError if columns do not match or hold what is no id or time."""
+    names, ids, times = (text_of(raw, name).split(",") for name in WITNESS_COLUMNS)
+    if not len(names) == len(ids) == len(times) == integer_of(raw, "n") <= WITNESSES_PER_ENTRY:
+        raise ContractError("the columns of a witness entry differ in length, or name too many symbols")
+    if text_of(raw, "ids") not in (AGG_IDS, TRADE_IDS):
+        raise ContractError(f"a witness entry has ids {raw[b'ids']!r}")
+    if not all(each.isdecimal() and each.isascii() and int(each) <= INT64_MAX for each in (*ids, *times)):
+        raise ContractError("a witness entry holds an id or a time that is none")
+    if not all(names):
+        raise ContractError("a witness entry holds an empty symbol")
+    return [Witness(name, int(each), int(time)) for name, each, time in zip(names, ids, times, strict=True)]
+
+
 REQUEST_TRADES: Final = "trades"
 REQUEST_KLINES: Final = "klines"
+REQUEST_BEHIND: Final = "behind"
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +299,8 @@ class Request:
     """Something that is missing and requested. After `deadline_ms` (exchange time) the requester has given up on it.
 
     kind trades: the ids `first`…`last` of the symbol, both included. kind klines: closed klines of `interval` with open
-    times (ms) from `first` up to, but without, `last`; `interval` is empty for trades.
+    times (ms) from `first` up to, but without, `last`; `interval` is empty for trades. kind behind: the ids from
+    `first` on, up to `last`, where it is not known whether there are any.
     """
 
     kind: str
@@ -259,7 +315,7 @@ class Request:
 def request_entry(request: Request) -> Fields:
     """A `requests` entry."""
     common = {"kind": request.kind, "id": request.id, "symbol": request.symbol, "deadline": str(request.deadline_ms)}
-    if request.kind == REQUEST_TRADES:
+    if request.kind != REQUEST_KLINES:
         return {**common, "from_id": str(request.first), "to_id": str(request.last)}
     return {**common, "interval": request.interval, "from": str(request.first), "to": str(request.last)}
 
@@ -267,7 +323,7 @@ def request_entry(request: Request) -> Fields:
 def request_of(raw: RawFields) -> Request:
     """The request in an entry; ContractError if it cannot be one."""
     kind, request_id, symbol = (text_of(raw, name) for name in ("kind", "id", "symbol"))
-    if kind == REQUEST_TRADES:
+    if kind in (REQUEST_TRADES, REQUEST_BEHIND):
         interval, first, last = "", integer_of(raw, "from_id"), integer_of(raw, "to_id")
         usable = 0 <= first <= last
     elif kind == REQUEST_KLINES:

@@ -57,6 +57,9 @@ class FindingKind(StrEnum):
     """Trades came of the generation before, whose ids were closed when the symbol was listed again. Nothing to do."""
     UNLISTED = "UNLISTED"
     """Trades begin their ids anew, and no listing says so. See whether klagg-clock reads exchangeInfo."""
+    WITNESS_WRONG = "WITNESS_WRONG"
+    """The exchange had called an id the last one, and a trade with a higher id and an earlier time came later. The bars
+    are amended, and the margin of witnesses grows. Raise `aggregator.witness_margin_ms` if it happens again."""
     UNKNOWN_GROUP = "UNKNOWN_GROUP"
     """A stream has a consumer group that the configuration does not name, and nothing is kept for it. Configure the
     group's process or delete the group (XGROUP DESTROY)."""

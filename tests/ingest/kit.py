@@ -129,6 +129,8 @@ class SmallExchange:
         self.offset_ms = NOW_MS - time.time() * 1000
         self.speed = 1.0
         self.rest_status = 200
+        self.last_fills: dict[str, Any] = {}
+        """The last fill ids that its 24 hour tickers tell."""
         self.acknowledges = True
         self.controls: list[ServerConnection] = []
         self.paths: list[str] = []
@@ -192,12 +194,17 @@ class SmallExchange:
         body = {"symbols": rows}
         return web.json_response(body, status=self.rest_status)
 
+    async def day_tickers(self, _: web.Request) -> web.Response:
+        rows = [{"symbol": name, "lastId": last} for name, last in self.last_fills.items()]
+        return web.json_response(rows, status=self.rest_status if rows else 503)
+
     @asynccontextmanager
     async def running(self, port: int = 0) -> AsyncIterator[Self]:
         """Serve, the WebSocket on `port` (0: a free one), until the end of the context."""
         application = web.Application()
         application.router.add_get("/fapi/v1/time", self.time)
         application.router.add_get("/fapi/v1/exchangeInfo", self.exchange_info)
+        application.router.add_get("/fapi/v1/ticker/24hr", self.day_tickers)
         async with (
             serving(application) as rest_port,
             serve(self.accept, "127.0.0.1", port, compression=None) as server,

@@ -91,6 +91,32 @@ async def test_ticks_tell_the_exchanges_time_at_their_pace(streams: Streams, red
     assert numbers == list(range(1, len(numbers) + 1))
 
 
+async def test_the_last_ids_of_listed_symbols_are_witnesses_once_a_minute(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        exchange.speed = 60.0
+        exchange.last_fills = {SYMBOLS[0]: 4711, "UNLISTEDUSDT": 5, SYMBOLS[1]: "none"}
+        async with a_clock(a_context(exchange, redis_url), replace(SHORT, witnesses_s=0.1, supervise_s=0.05)):
+            await eventually(lambda: len(feed_of(streams, "witness")) >= 2)
+        entries = feed_of(streams, "witness")
+        names = ("ids", "source", "symbol", "id")
+        assert {tuple(entry.fields[name.encode()].decode() for name in names) for entry in entries} == {
+            ("trade", "rest", SYMBOLS[0], "4711")
+        }
+        times = times_of(entries)
+        assert all(later // 60_000 > earlier // 60_000 for earlier, later in pairwise(times))
+        assert all(time_ms % 60_000 >= 5_000 for time_ms in times)
+
+
+async def test_ticks_go_on_where_last_ids_cannot_be_had(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url, clock={"witness_after_ms": 1})
+        async with a_clock(context, replace(SHORT, witnesses_s=0.1, supervise_s=0.05)):
+            await eventually(lambda: context.stats.counters.get("witness_failures", 0) >= 1)
+            count = len(feed_of(streams, "tick"))
+            await eventually(lambda: len(feed_of(streams, "tick")) >= count + 5)
+        assert not feed_of(streams, "witness")
+
+
 async def test_ticks_stand_still_while_the_exchanges_time_is_back(
     streams: Streams, redis_url: str, caplog: pytest.LogCaptureFixture
 ) -> None:

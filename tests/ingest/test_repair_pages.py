@@ -10,8 +10,11 @@ from hypothesis import strategies as st
 
 from ingest.repair_pages import (
     BEHIND_TRIES,
+    PAGES_BEHIND,
     SURE_MS,
     TRADES_PATH,
+    TRADES_PER_CALL,
+    BehindPages,
     Call,
     KlinePages,
     NotYet,
@@ -65,6 +68,55 @@ def ids_of(entries: list[Fields]) -> list[int]:
 def asked(call: Call | None) -> dict[str, str | int]:
     assert call
     return call.query
+
+
+def kinds(entries: list[Fields]) -> list[str]:
+    return [each["kind"] for each in entries]
+
+
+def test_nothing_behind_an_id_is_a_witness_of_the_time_of_the_call() -> None:
+    pages = BehindPages("AUSDT", 8)
+    call = pages.call(T)
+    assert call == Call(TRADES_PATH, 20, {"symbol": "AUSDT", "fromId": 8, "limit": TRADES_PER_CALL})
+    (entry,) = pages.receive([], T + 500)
+    assert {name: entry[name] for name in ("kind", "ids", "source", "symbol", "id", "time")} == {
+        "kind": "witness",
+        "ids": "agg",
+        "source": "repair",
+        "symbol": "AUSDT",
+        "id": "7",
+        "time": str(T),
+    }
+    assert pages.call(T) is None
+    assert (pages.gone, pages.missing) == ([], 0), "an id that does not exist yet is not gone"
+
+
+def test_what_is_behind_an_id_is_repair_and_its_last_one_the_witness() -> None:
+    pages = BehindPages("AUSDT", 8)
+    pages.call(T)
+    entries = pages.receive([trade(8), trade(9)], T)
+    assert kinds(entries) == ["trades", "witness"]
+    assert (entries[0]["id"], entries[1]["id"]) == ("8,9", "9")
+    assert pages.trades == 2
+
+
+@pytest.mark.parametrize("answer", [[trade(9)], [trade(8), trade(9, p="x")], [trade(8), trade(11)]])
+def test_an_answer_with_ids_that_are_not_there_is_no_witness(answer: list[dict[str, Any]]) -> None:
+    pages = BehindPages("AUSDT", 8)
+    pages.call(T)
+    assert kinds(pages.receive(answer, T)) == ["trades"]
+    assert pages.call(T) is None
+
+
+def test_a_full_page_is_followed_by_the_next_and_pages_are_bounded() -> None:
+    pages = BehindPages("AUSDT", 1)
+    for number in range(PAGES_BEHIND):
+        call = pages.call(T)
+        assert call is not None
+        assert call.query["fromId"] == 1 + number * TRADES_PER_CALL
+        rows = [trade(1 + number * TRADES_PER_CALL + each) for each in range(TRADES_PER_CALL)]
+        assert set(kinds(pages.receive(rows, T))) == {"trades"}
+    assert pages.call(T) is None
 
 
 def test_trades_are_paged_by_a_thousand_and_cut_into_entries() -> None:

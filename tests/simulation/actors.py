@@ -6,6 +6,7 @@ the real one.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -15,14 +16,19 @@ from ingest.repair_queue import Job, RepairQueue, queued_request
 from klagg.errors import RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.wire.entries import (
+    BY_TICKER,
+    REQUEST_BEHIND,
     REQUEST_KLINES,
+    TRADE_IDS,
     Request,
     TradeRow,
+    Witness,
     listing_entries,
     request_of,
     tick_entry,
     trades_entry_of_rows,
     watermark_entry,
+    witness_entries,
 )
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.keys import Keys
@@ -162,6 +168,44 @@ class Clocks:
         self.one.send(listing_entries(self.world.market.listings()))
 
 
+class Tickers(Sender):
+    """What the exchange says of last ids: true, a little late, too low, too high, or not at all; a lying one may be
+    late by more than any margin."""
+
+    def __init__(self, world: World, rng: random.Random) -> None:
+        super().__init__(world, "tickers")
+        self.rng = rng
+        self.every_ms = rng.choice((0, 1_000, 5_000, 20_000))
+        self.lying = rng.random() < 0.3
+        self.due_ms = 0
+
+    def step(self, now_ms: int) -> None:
+        """Say it, if it is time."""
+        world, rng = self.world, self.rng
+        if not self.every_ms or now_ms < self.due_ms:
+            return
+        self.due_ms = now_ms + self.every_ms
+        late_ms = 0 if world.calm else rng.choice((0, 0, 1_000, 2_900, *([20_000, 60_000] if self.lying else [])))
+        last = {row.symbol: row.last for row in world.market.rows if row.time <= now_ms - late_ms}
+        witnesses = []
+        for name, last_id in sorted(last.items()):
+            if not world.calm and rng.random() < 0.1:
+                world.seen["ticker left out"] += 1
+                continue
+            claimed = last_id if world.calm or rng.random() > 0.1 else self._wrong(name, last_id)
+            said = "too low" if claimed < last_id else "too high" if claimed > last_id else "right"
+            world.seen[f"ticker {said}"] += 1
+            witnesses.append(Witness(name, claimed, now_ms))
+        self.send(witness_entries(witnesses, ids=TRADE_IDS, source=BY_TICKER))
+
+    def _wrong(self, name: str, last_id: int) -> int:
+        """Another id than the last one: of a fill without an aggTrade; a lying ticker says anything."""
+        if self.lying:
+            return max(0, last_id + self.rng.choice((-1, 1, 3)))
+        behind = (row.first for row in self.world.market.rows if row.symbol == name and row.first > last_id)
+        return next(behind, last_id + 1) - 1
+
+
 class Repair(Sender):
     """klagg-repair: answers from the truth, a little later, sometimes in part, sometimes twice, sometimes never."""
 
@@ -223,7 +267,8 @@ class Repair(Sender):
         try:
             while call := job.pages.call(now_ms):
                 answer = world.market.answer(call, now_ms)
-                if not world.calm and answer and rng.random() < 0.15:
+                whole = request.kind == REQUEST_BEHIND and not world.tickers.lying
+                if not world.calm and answer and not whole and rng.random() < 0.15:
                     world.seen["answer in part"] += 1
                     answer = self._part(answer, request)
                 entries += job.pages.receive(answer, now_ms)

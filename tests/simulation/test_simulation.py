@@ -43,6 +43,11 @@ MEETINGS = (
     "answer in part",
     "answer twice",
     "request too late",
+    "request for behind",
+    "ticker right",
+    "ticker too low",
+    "ticker too high",
+    "ticker left out",
 )
 """What the processes around the aggregator do to it and it to them."""
 DEATHS = (
@@ -69,6 +74,8 @@ OUTCOMES = (
     "gap repaired",
     "finding DATA_LOSS",
     "finding REDIS_OLDER",
+    "finding WITNESS_WRONG",
+    "a lie believed",
     "bar right",
 )
 

@@ -90,6 +90,22 @@ async def test_klines_equal_a_fold_and_end_with_the_open_bar() -> None:
         assert none == []
 
 
+async def test_day_tickers_tell_the_ids_of_fills() -> None:
+    server = exchange()
+    async with client_of(server) as client:
+        status, every, headers = await get(client, "/fapi/v1/ticker/24hr")
+        assert (status, headers["X-MBX-USED-WEIGHT-1M"]) == (200, "40")
+        assert len(every) == 8
+        row = next(each for each in every if each["symbol"] == "ETHUSDT")
+        assert row["count"] == row["lastId"] - row["firstId"] + 1
+        _, newest, _ = await get(client, "/fapi/v1/aggTrades", symbol="ETHUSDT", endTime=row["closeTime"], limit=1)
+        assert newest[0]["l"] >= row["lastId"]
+        _, one, _ = await get(client, "/fapi/v1/ticker/24hr", symbol="ETHUSDT")
+        assert one["lastId"] >= row["lastId"]
+        status, _, _ = await get(client, "/fapi/v1/ticker/24hr", symbol="NONEUSDT")
+        assert status == 400
+
+
 async def test_agg_trades_by_id_by_time_and_newest() -> None:
     server = exchange()
     async with client_of(server) as client:
