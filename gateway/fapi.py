@@ -11,11 +11,14 @@ from aiohttp import web
 
 from gateway.addresses import is_loopback
 from gateway.day_ticker import DayTickers
+from gateway.feed_trades import Wanted
 from gateway.history import Range, joined, wire_of
 from gateway.market import MarketState
 from gateway.pass_through import Forwarded, PassThrough
 from gateway.store import HistoryStore, StoreBusy
+from gateway.trade_reader import TradeReader
 from klagg.binance.limits import (
+    AGG_TRADES_WEIGHT,
     ALL_DAY_TICKERS_WEIGHT,
     ALL_TICKER_PRICES_WEIGHT,
     DAY_TICKER_WEIGHT,
@@ -27,11 +30,17 @@ from klagg.binance.limits import (
 from klagg.binance.serving import errors
 from klagg.binance.serving.errors import ApiError
 from klagg.binance.serving.limits import Limits, WeightLimiter
-from klagg.binance.serving.parameters import KlinesRequest, continuous_klines_request, klines_request, requested_limit
+from klagg.binance.serving.parameters import (
+    KlinesRequest,
+    agg_trades_request,
+    continuous_klines_request,
+    klines_request,
+    requested_limit,
+)
 from klagg.binance.serving.payloads import compact, rest_kline
 from klagg.clock import local_ms, steady_ms
-from klagg.errors import DatabaseRefused, DatabaseUnavailable
-from klagg.intervals import INTERVALS
+from klagg.errors import DatabaseRefused, DatabaseUnavailable, RedisRefused, RedisUnavailable
+from klagg.intervals import HOUR_MS, INTERVALS
 from klagg.kline import Kline
 from klagg.process.stats import Stats
 
@@ -42,7 +51,16 @@ LEFT_OUT_HEADER: Final = "X-Klagg-Left-Out"
 """The response header of exchangeInfo with how many symbols of the exchange klagg does not carry."""
 
 INCOMPLETE_HEADER: Final = "X-Klagg-Incomplete"
-"""The response header of ticker/24hr with how many of its minutes are missing or not proven; absent if none is."""
+"""The response header of ticker/24hr with how many of its minutes are missing or not proven, and of aggTrades with how
+many ids between its trades are missing; absent if none is."""
+
+SINCE_HEADER: Final = "X-Klagg-Since-Ms"
+"""The response header of aggTrades where the request reaches further back than the answer: it has the trades since this
+exchange time (ms), because the feed holds no older ones, or they are too many to be read."""
+
+UNTIL_HEADER: Final = "X-Klagg-Until-Ms"
+"""The response header of aggTrades where the feed was read up to this exchange time (ms) only, because there was more
+than a request may read."""
 
 ASKED_HEADER: Final = "X-Klagg-Asked-Ms"
 """The response header of exchangeInfo with the exchange time (ms) at which it was asked; absent if it is not known."""
@@ -93,6 +111,8 @@ class Fapi:
     weight_per_minute: int
     client_of: Callable[[web.Request], str]
     """Whose weight a request is charged to."""
+    trades: TradeReader | None = None
+    """The aggTrades of the feed; None where the lines receive fills."""
     pass_through: PassThrough | None = None
     """Where requests for data go that klagg does not have; None: nowhere."""
 
@@ -124,6 +144,7 @@ class Fapi:
             ("/fapi/v1/ticker/price", of_tickers, self._ticker_price),
             ("/fapi/v2/ticker/price", of_tickers, self._ticker_price),
             ("/fapi/v1/ticker/24hr", of_days, self._ticker_day),
+            ("/fapi/v1/aggTrades", lambda _: AGG_TRADES_WEIGHT, self._agg_trades),
             *(self.pass_through.answers() if self.pass_through else []),
         ]
         routes = [web.get(path, self._limited(weight, answer)) for path, weight, answer in paths]
@@ -167,7 +188,7 @@ class Fapi:
             except StoreBusy:
                 self.stats.add("requests_refused")
                 return _refused(errors.busy(), headers)
-            except (DatabaseUnavailable, DatabaseRefused):
+            except (DatabaseUnavailable, DatabaseRefused, RedisUnavailable, RedisRefused):
                 self.stats.add("requests_failed")
                 return _refused(errors.unavailable(), headers)
 
@@ -237,6 +258,22 @@ class Fapi:
         lacking = sum(day.lacking for day in traded.values())
         text = compact(tickers if symbol is None else tickers[0])
         return Written(text, {INCOMPLETE_HEADER: str(lacking)} if lacking else {})
+
+    async def _agg_trades(self, query: Query) -> object:
+        self._check_ready(query.get("symbol"))
+        request = agg_trades_request(query, self.market, self._limits.agg_trades_rows)
+        if self.trades is None:
+            raise errors.unsupported("This klagg receives fills (exchange.source is trade), which are no aggTrades.")
+        end_ms = request.end_ms
+        if end_ms is None and request.start_ms is not None:
+            end_ms = request.start_ms + HOUR_MS
+        listed = self.market.carried.get(request.symbol)
+        onboard_ms = listed.onboard_ms if listed else 0
+        wanted = Wanted(request.limit, request.from_id, request.start_ms, end_ms, onboard_ms)
+        found = await self.trades.trades(request.symbol, wanted, self.now_ms())
+        told = {INCOMPLETE_HEADER: found.missing or None, SINCE_HEADER: found.since_ms, UNTIL_HEADER: found.until_ms}
+        headers = {name: str(value) for name, value in told.items() if value is not None}
+        return Written(compact([trade.row() for trade in found.trades]), headers)
 
     def _price(self, symbol: str) -> dict[str, object]:
         bar = self.market.last(symbol)

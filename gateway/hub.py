@@ -19,6 +19,7 @@ from gateway.streams import (
     TickerKind,
     event_of,
     names_of,
+    parse_agg_trade_stream,
     parse_stream,
     parse_ticker_stream,
     worth_sending,
@@ -93,6 +94,8 @@ class Hub:
     clients: dict[Client, None] = field(default_factory=dict)
     frames_sent: int = 0
     dismissed: int = 0
+    agg_trade_streams: dict[str, str] = field(default_factory=dict)
+    """The streams of aggTrades that have a subscriber: name by symbol."""
     _listeners: dict[str, dict[Client, None]] = field(default_factory=dict)
     _held: dict[Client, None] = field(default_factory=dict)
 
@@ -112,7 +115,9 @@ class Hub:
         names = list(names)
         known = [(name, stream) for name in names if (stream := parse_stream(name)) is not None]
         tickers = [name for name in names if parse_ticker_stream(name) is not None]
-        for name in (*tickers, *(name for name, _ in known)):
+        trades = {symbol: name for name in names if (symbol := parse_agg_trade_stream(name)) is not None}
+        self.agg_trade_streams.update(trades)
+        for name in (*tickers, *trades.values(), *(name for name, _ in known)):
             self._listeners.setdefault(name, {})[client] = None
         return known
 
@@ -124,6 +129,8 @@ class Hub:
                 del listeners[client]
                 if not listeners:
                     del self._listeners[name]
+                    if (symbol := parse_agg_trade_stream(name)) is not None:
+                        self.agg_trade_streams.pop(symbol, None)
             client.waiting.pop(name, None)
 
     def ticker_streams(self) -> dict[str, tuple[TickerKind, str | None]]:
@@ -143,6 +150,17 @@ class Hub:
         """Queue an array of tickers. None is dropped: the next one may have other symbols."""
         for client in self._listeners.get(name, {}):
             client.put(text_frame(combined(name, events) if client.subscriptions.combined else events))
+            self._held[client] = None
+
+    def publish_trade(self, name: str, event: str) -> None:
+        """Queue an aggTrade. None is dropped: a client for which too many wait is dismissed."""
+        wrapped = raw = b""
+        for client in self._listeners.get(name, {}):
+            if client.subscriptions.combined:
+                frame = wrapped = wrapped or text_frame(combined(name, event))
+            else:
+                frame = raw = raw or text_frame(event)
+            client.put(frame)
             self._held[client] = None
 
     @property

@@ -30,6 +30,8 @@ from gateway.server import Server
 from gateway.store import HistoryStore, StoreBusy
 from gateway.survey import Survey, survey
 from gateway.ticker_streams import TICKERS_S, TickerStreams
+from gateway.trade_reader import TradeReader
+from gateway.trade_streams import TradeStreams
 from gateway.udf import Udf
 from gateway.unserved import UnservedStreams
 from gateway.ws import WebSocketServer
@@ -85,7 +87,8 @@ class GatewayService:
         )
         self.store = self._store()
         context.position = self._position
-        self.unserved = UnservedStreams(self.market.intervals)
+        agg_trades = settings.exchange.source == "aggTrade"
+        self.unserved = UnservedStreams(self.market.intervals, agg_trades=agg_trades)
         context.stats.add("subscriptions_unserved", 0)  # Prometheus sees growth only in what it saw before
         self.sockets = WebSocketServer(self.hub, self.market, config, context.stats, context.log, self.unserved)
         history = History(self.market, self.store)
@@ -94,7 +97,11 @@ class GatewayService:
         pass_through = PassThrough(self._rest, context.stats) if self._rest else None
         days = DayTickers(self.market, self.store)
         self._tickers = TickerStreams(self.hub, days, context.stats, self.market.changed_ms)
-        fapi = Fapi(self.market, history, days, context.stats, config.weight_per_minute, self._client_of, pass_through)
+        # A connection of its own: a request that reads much must not hold up live state.
+        self._feeds = AsyncStreams(url, timeout_ms=settings.redis.timeout_ms)
+        self.trades = TradeReader(self._feeds, settings.shards, context.stats) if agg_trades else None
+        self._trade_streams = self._streams_of_trades() if agg_trades else []
+        fapi = self._fapi(history, days, pass_through)
         api = Api(
             self.market,
             history,
@@ -128,6 +135,16 @@ class GatewayService:
             self._context.stats,
             self._context.log,
         )
+
+    def _fapi(self, history: History, days: DayTickers, pass_through: PassThrough | None) -> Fapi:
+        weight, stats = self._config.weight_per_minute, self._context.stats
+        return Fapi(self.market, history, days, stats, weight, self._client_of, self.trades, pass_through)
+
+    def _streams_of_trades(self) -> list[TradeStreams]:
+        context, shards = self._context, self._context.settings.shards
+        return [
+            TradeStreams(self.hub, number, shards, self._feeds, context.stats, context.log) for number in range(shards)
+        ]
 
     def _exchange_rest(self) -> ExchangeRest:
         """The exchange, for requests that are forwarded: with a share of this address' weight."""
@@ -176,13 +193,14 @@ class GatewayService:
             "tickers": self._send_tickers_repeatedly(),
         }
         readers = {f"reader-{number}": self._read(reader) for number, reader in enumerate(self._readers)}
+        trades = {f"trades-{number}": self._send_trades(each) for number, each in enumerate(self._trade_streams)}
         try:
-            await self._context.together({**readers, **others})
+            await self._context.together({**readers, **trades, **others})
         finally:
             await self.sockets.close()
             await self.server.stop()
             self._downloads.close()
-            for streams in (*self._pulling, self._weights):
+            for streams in (*self._pulling, self._weights, self._feeds):
                 await streams.close()
             if self.store:
                 await asyncio.to_thread(self.store.close)
@@ -197,6 +215,12 @@ class GatewayService:
             more = await reader.turn(steady_ms()) and not self._context.stopping.is_set()
             reader.check_health(steady_ms())
             self.hub.flush()
+
+    async def _send_trades(self, streams: TradeStreams) -> None:
+        """As `_read`, of the feed."""
+        more = False
+        while more or await self._context.sleep(self._config.pull_ms / 1000):
+            more = await streams.turn(steady_ms()) and not self._context.stopping.is_set()
 
     async def _read_exchange_info_repeatedly(self) -> None:
         await self._exchange_info.turn()

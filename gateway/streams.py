@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from enum import Enum
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from gateway.live import Change
 from klagg.binance.serving.payloads import continuous_kline_event, kline_event
@@ -44,6 +44,15 @@ def parse_ticker_stream(name: str) -> tuple[TickerKind, str | None] | None:
     if kind is None or not symbol or symbol != (symbol if is_array else symbol.lower()):
         return None
     return kind, None if is_array else symbol.upper()
+
+
+AGG_TRADE: Final = "aggTrade"
+
+
+def parse_agg_trade_stream(name: str) -> str | None:
+    """The symbol (in capitals) of a stream of aggTrades, `btcusdt@aggTrade`; None for any other name."""
+    symbol, _, channel = name.partition("@")
+    return symbol.upper() if channel == AGG_TRADE and symbol and symbol == symbol.lower() else None
 
 
 def parse_stream(name: str) -> KlineStream | None:

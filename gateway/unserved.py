@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Final
 
-from gateway.streams import parse_stream, parse_ticker_stream
+from gateway.streams import parse_agg_trade_stream, parse_stream, parse_ticker_stream
 from klagg.intervals import Interval
 
 NAMES_MAX: Final = 100
@@ -14,10 +14,14 @@ NAMES_MAX: Final = 100
 
 
 class UnservedStreams:
-    """Counts subscriptions by stream name, in the order of their first one."""
+    """Counts subscriptions by stream name, in the order of their first one.
 
-    def __init__(self, intervals: Iterable[Interval]) -> None:
+    `agg_trades`: whether the lines receive aggTrades, and not fills.
+    """
+
+    def __init__(self, intervals: Iterable[Interval], *, agg_trades: bool = True) -> None:
         self._intervals = {interval.name for interval in intervals}
+        self._agg_trades = agg_trades
         self.counts: dict[str, int] = {}
 
     def note(self, names: Sequence[str]) -> tuple[int, list[str]]:
@@ -34,4 +38,6 @@ class UnservedStreams:
 
     def _makes(self, name: str) -> bool:
         stream = parse_stream(name)
-        return (stream is not None and stream.interval in self._intervals) or parse_ticker_stream(name) is not None
+        if stream is not None:
+            return stream.interval in self._intervals
+        return parse_ticker_stream(name) is not None or (self._agg_trades and parse_agg_trade_stream(name) is not None)

@@ -441,6 +441,11 @@ class AsyncStreams:
             reply = await self._redis.xread(dict(after), count=count, block=block_ms)  # type: ignore[arg-type]
         return dict(_entries(reply))
 
+    async def newest(self, key: str, *, count: int = 1, last: str = "+") -> list[Entry]:
+        """As `Streams.newest`."""
+        with _translating_async("reading"):
+            return _entry_list(await self._redis.xrevrange(key, max=last, count=count))
+
     async def ensure_group(self, key: str, group: str) -> None:
         """As `Streams.ensure_group`."""
         try:

@@ -148,6 +148,11 @@ METRICS: Final[Mapping[str, str]] = {
     "klagg_gateway_surveys_failed_total": "Looks at processes and streams that failed.",
     "klagg_gateway_tickers_failed_total": "Seconds without tickers, because the database was away.",
     "klagg_gateway_timeouts": "Reads without an entry, by stream.",
+    "klagg_gateway_trade_entries_total": "Entries of the feed read for aggTrades.",
+    "klagg_gateway_trade_ids_missing_total": "Ids that were missing in answers of aggTrades.",
+    "klagg_gateway_trade_pulls_failed_total": "Reads of the feed for streams of aggTrades that failed.",
+    "klagg_gateway_trades_sent_total": "aggTrades given to their streams.",
+    "klagg_gateway_trades_skipped_total": "Ids that streams of aggTrades left out, because they did not come in time.",
     "klagg_gateway_weight_limit": "REST weight that the address may use in a minute.",
     "klagg_gateway_weight_of_minute": "REST weight used in this minute, as the exchange reports it.",
     # ingest

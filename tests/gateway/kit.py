@@ -20,9 +20,9 @@ from klagg.intervals import INTERVALS
 from klagg.kline import Kline
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
-from klagg.wire.entries import BARS_POSITION, LIVE_VALUE, live_field
+from klagg.wire.entries import AGG_IDS, BARS_POSITION, LIVE_VALUE, TradeRow, live_field, trades_entry_of_rows
 from klagg.wire.exchange_info import KeptExchangeInfo
-from klagg.wire.fields import stamp
+from klagg.wire.fields import Fields, stamp
 from klagg.wire.keys import EXCHANGE_INFO_KEY, Keys
 from tests.kit import eventually_async as eventually
 
@@ -169,6 +169,7 @@ async def running(
     *,
     rest_url: str = "",
     rest: Mapping[str, int] | None = None,
+    source: str = "aggTrade",
     info: Sequence[str] = ("BTCUSDT",),
     **gateway: Any,
 ) -> AsyncIterator[Client]:
@@ -181,7 +182,9 @@ async def running(
         keep_info(streams, info_of(*info), info)
         streams.close()
     tree = {
-        "exchange": ({"websocket_url": exchange} if exchange else {}) | ({"rest_url": rest_url} if rest_url else {}),
+        "exchange": {"source": source}
+        | ({"websocket_url": exchange} if exchange else {})
+        | ({"rest_url": rest_url} if rest_url else {}),
         "rest": dict(rest or {}),
         "redis": {"url": redis_url, "timeout_ms": 2000},
         "ingest": {"silent_s": silent_s},
@@ -203,3 +206,35 @@ async def running(
         context.stopping.set()
         await asyncio.wait_for(task, 15)
         await context.farewell()
+
+
+@dataclass(slots=True)
+class Line:
+    """A line as far as readers of the feed see it: `bring` writes an entry of trades."""
+
+    streams: Streams
+    name: str = "A"
+    ids: str = AGG_IDS
+    seq: int = 0
+
+    def bring(
+        self, *ids: int, symbol: str = "BTCUSDT", delay_ms: int = 5, times: Mapping[int, int] | None = None
+    ) -> None:
+        """One entry with the trades of these ids, received `delay_ms` after the last of them."""
+        rows = [agg_trade(each, symbol, (times or {}).get(each)) for each in ids]
+        recv_ms = max(row.time for row in rows) + delay_ms
+        self.write([trades_entry_of_rows(rows, line=self.name, ids=self.ids, recv_ms=recv_ms)])
+
+    def write(self, entries: Sequence[Fields]) -> None:
+        """These entries, in one round trip."""
+        first, self.seq = self.seq + 1, self.seq + len(entries)
+        numbered = enumerate(entries, first)
+        self.streams.write([Append(Keys(0).feed, stamp(each, f"line-{self.name}@1", seq)) for seq, each in numbered])
+
+
+def agg_trade(number: int, symbol: str = "BTCUSDT", time_ms: int | None = None) -> TradeRow:
+    """The aggTrade with this id; its time is that of its id in seconds from NOW_MS, unless it is given."""
+    time_ms = NOW_MS + number * 1000 if time_ms is None else time_ms
+    return TradeRow(
+        symbol, number, f"{64_000 + number % 97}.10", "0.120", number * 2, number * 2 + 1, time_ms, number % 2 == 0
+    )

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.gateway.kit import FINAL, Client, Teller, at, info_of, keep_info, row_of, running
+from tests.gateway.kit import FINAL, Client, Line, Teller, agg_trade, at, info_of, keep_info, row_of, running
 from tests.kit import eventually_async as eventually
 
 pytestmark = pytest.mark.servers
@@ -74,7 +74,48 @@ async def test_readmes_snippet_redirects_rest_and_websocket(redis_url: str, tell
             await exchange.close()
 
 
-async def test_the_official_sdk_gets_klines(redis_url: str, teller: Teller) -> None:
+async def test_ccxt_fetches_and_watches_trades(redis_url: str, teller: Teller) -> None:
+    pytest.importorskip("ccxt.pro", reason="ccxt is not installed here")
+    tell(teller)
+    assets = {"baseAsset": "BTC", "quoteAsset": "USDT", "marginAsset": "USDT", "contractType": "PERPETUAL"}
+    keep_info(teller.streams, info_of(row_of("BTCUSDT", pair="BTCUSDT", **assets)), ["BTCUSDT"])
+    a, b = Line(teller.streams), Line(teller.streams, "B")
+    a.bring(*range(1, 10))
+    b.bring(*range(5, 12))
+    async with running(redis_url, info=()) as client:
+        await eventually(lambda: client.gateway.market.info)
+        names: dict[str, Any] = {}
+        exec(compile(snippet(client), "README.md", "exec"), names)
+        exchange = names["exchange"]
+        try:
+            fetched = await exchange.fetch_trades("BTC/USDT:USDT")
+            assert [int(each["id"]) for each in fetched] == list(range(1, 12))
+            first = agg_trade(1)
+            told = (fetched[0]["timestamp"], fetched[0]["price"], fetched[0]["amount"], fetched[0]["side"])
+            assert told == (first.time, float(first.price), float(first.qty), "buy")
+            since = await exchange.fetch_trades("BTC/USDT:USDT", since=agg_trade(4).time, limit=3)
+            assert [int(each["id"]) for each in since] == [4, 5, 6]
+
+            async def heard(watching: asyncio.Task[Any]) -> Any:
+                """What comes while the lines go on, one behind the other."""
+                number = 100
+                while not watching.done():
+                    number += 1
+                    a.bring(number)
+                    b.bring(number)
+                    await asyncio.wait([watching], timeout=0.1)
+                return watching.result()
+
+            watching = exchange.watch_trades("BTC/USDT:USDT", params={"name": "aggTrade"})
+            (trade, *_) = await asyncio.wait_for(heard(asyncio.create_task(watching)), 30)
+            row = agg_trade(int(trade["id"]))
+            assert (trade["timestamp"], trade["price"], trade["amount"]) == (row.time, float(row.price), float(row.qty))
+            assert "btcusdt@aggTrade" not in client.gateway.unserved.counts
+        finally:
+            await exchange.close()
+
+
+async def test_the_official_sdk_gets_klines_and_trades(redis_url: str, teller: Teller) -> None:
     name = "binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures"
     sdk = pytest.importorskip(name, reason="the official SDK is not installed here")
     tell(teller)
@@ -82,14 +123,18 @@ async def test_the_official_sdk_gets_klines(redis_url: str, teller: Teller) -> N
         config = sdk.ConfigurationRestAPI(api_key="", api_secret="", base_path=client.url)
         rest = sdk.DerivativesTradingUsdsFutures(config_rest_api=config).rest_api
 
-        def ask() -> tuple[Any, Any, Any]:
+        Line(teller.streams).bring(1, 2)
+
+        def ask() -> tuple[Any, Any, Any, Any]:
+            trades = rest.compressed_aggregate_trades_list(symbol="BTCUSDT", from_id=2).data()
             rows = rest.kline_candlestick_data(symbol="BTCUSDT", interval="1m", limit=2).data()
             day = rest.ticker24hr_price_change_statistics(symbol="BTCUSDT").data()
-            return rows, rest.check_server_time().data().server_time, day
+            return rows, rest.check_server_time().data().server_time, day, trades
 
-        rows, server_ms, day = await asyncio.to_thread(ask)
+        rows, server_ms, day, trades = await asyncio.to_thread(ask)
         assert [int(row[0]) for row in rows] == [at(0), at(1)]
         assert rows[0][4] == "64111.10"
+        assert [(int(each.a), each.p, each.q) for each in trades] == [(2, agg_trade(2).price, "0.120")]
         assert server_ms >= at(1)
         day = getattr(day, "actual_instance", day)
         assert (day.symbol, day.last_price, int(day.open_time)) == ("BTCUSDT", "64111.10", at(0))

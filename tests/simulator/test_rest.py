@@ -150,7 +150,7 @@ async def test_agg_trades_are_a_day_deep() -> None:
         ("/fapi/v1/aggTrades", {}, 400, -1102),
         ("/fapi/v1/aggTrades", {"symbol": "NOPE"}, 400, -1121),
         ("/fapi/v1/aggTrades", {"symbol": "BTCUSDT", "limit": "1001"}, 400, -1130),
-        ("/fapi/v1/aggTrades", {"symbol": "BTCUSDT", "startTime": "0", "endTime": "3600000"}, 400, -1127),
+        ("/fapi/v1/aggTrades", {"symbol": "BTCUSDT", "startTime": "0", "endTime": "3600001"}, 400, -1127),
         ("/fapi/v1/depth", {}, 404, -5000),
         ("/klagg/trades", {"symbol": "NOPE"}, 400, -1121),
     ],

@@ -28,6 +28,7 @@ CATALOGUE: list[Sentence] = [
     *(each.sentence for each in served.SERVED),
     *(sentence for sentence, _ in served.STORED),
     *(sentence for sentence, _ in served.BOARD),
+    *(sentence for sentence, *_ in served.TRADES),
     *(served.EVENT, served.FIRST_LOOK, served.UNREADY),
     *(each.sentence for each in commands.REPLAYED),
     *(each.sentence for each in commands.ROLLED_UP),

@@ -26,7 +26,7 @@ from klagg.wire.fields import stamp
 from klagg.wire.keys import Keys, heartbeat_key
 from tests.aggregator.kit import T0, feed, new_core, tick, trade
 from tests.aggregator.listingkit import list_, listed
-from tests.gateway.kit import BTC, FINAL, NOW_MS, Client, Teller, info_of, keep_info, kline, running
+from tests.gateway.kit import BTC, FINAL, NOW_MS, Client, Line, Teller, info_of, keep_info, kline, running
 from tests.kit import eventually_async as eventually
 from tests.trust.boardkit import (
     Fault,
@@ -376,6 +376,55 @@ async def test_half_a_picture_is_no_answer(redis_url: str, teller: Teller) -> No
         await eventually(lambda: client.gateway.market.info)
         without_fault = await said_by_header("Content-Type", client, "/fapi/v1/exchangeInfo")
     assert UNREADY.wrong(without_fault, with_fault) == []
+
+
+# --- aggTrades ---
+
+
+async def a_trade_that_no_line_brought(_: World, line: Line) -> str:
+    line.bring(13)
+    return "fromId=10"
+
+
+async def a_time_that_the_feed_does_not_hold(_: World, __: Line) -> str:
+    return "fromId=3"
+
+
+async def more_than_a_request_may_read(world: World, _: Line) -> str:
+    assert world.client.gateway.trades
+    world.client.gateway.trades.entries_max = 0
+    return "fromId=10"
+
+
+TRADES_PATH = "/fapi/v1/aggTrades"
+Planted = Callable[[World, Line], Awaitable[str]]
+TRADES: list[tuple[Sentence, str, Planted]] = [
+    (
+        Sentence(TRADES_PATH, f"200: {name} is absent", planted.__name__.replace("_", " "), f"200: {name}: {then}"),
+        name,
+        planted,
+    )
+    for name, planted, then in (
+        ("X-Klagg-Incomplete", a_trade_that_no_line_brought, "1"),
+        ("X-Klagg-Since-Ms", a_time_that_the_feed_does_not_hold, ""),
+        ("X-Klagg-Until-Ms", more_than_a_request_may_read, ""),
+    )
+]
+
+
+@pytest.mark.parametrize(("sentence", "name", "plant"), TRADES, ids=lambda each: getattr(each, "fault", ""))
+async def test_the_words_of_trades_are_true(
+    redis_url: str, teller: Teller, database_url: str, database: Database, sentence: Sentence, name: str, plant: Planted
+) -> None:
+    teller.tell({BTC: {}})
+    line = Line(teller.streams)
+    line.bring(9, 10, 11)
+    async with running(redis_url, database_url, stale_ms=60_000) as client:
+        path = f"{TRADES_PATH}?symbol=BTCUSDT"
+        without_fault = await said_by_header(name, client, f"{path}&fromId=10")
+        query = await plant(World(client, teller.streams, database), line)
+        with_fault = await said_by_header(name, client, f"{path}&{query}")
+    assert sentence.wrong(without_fault, with_fault) == []
 
 
 # --- the scoreboard ---

@@ -68,8 +68,13 @@ def start_after_end() -> ApiError:
 
 
 def interval_too_big() -> ApiError:
-    """startTime and endTime of aggTrades lie an hour or more apart."""
-    return ApiError(-1127, "Lookup interval is too big. The time between startTime and endTime must be under 1 hour.")
+    """startTime and endTime of aggTrades lie more than an hour apart."""
+    return ApiError(-1127, "Lookup interval is too big. More than 1 hours between startTime and endTime.")
+
+
+def unsupported(why: str) -> ApiError:
+    """The server cannot do this as it is configured."""
+    return ApiError(-1020, f"This operation is not supported. {why}")
 
 
 def unknown_path(path: str, method: str) -> ApiError:

@@ -24,11 +24,15 @@ _WEIGHT: Final = {"rateLimitType": "REQUEST_WEIGHT", "interval": "MINUTE", "inte
 
 
 class ListedSymbol(NamedTuple):
-    """status, tickSize and stepSize of a symbol as the exchange writes them; None where it names none."""
+    """status, tickSize and stepSize of a symbol as the exchange writes them; None where it names none.
+
+    `onboard_ms` is its onboardDate (exchange ms), 0 where it names none: ids begin anew with each listing.
+    """
 
     status: str | None
     tick_size: str | None
     step_size: str | None
+    onboard_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,11 @@ def _status_of(row: Mapping[str, Any]) -> str | None:
     return status if isinstance(status, str) and status else None
 
 
+def _onboard_of(row: Mapping[str, Any]) -> int:
+    onboard = row.get("onboardDate")
+    return onboard if type(onboard) is int and onboard > 0 else 0
+
+
 def served_exchange_info(kept: KeptExchangeInfo, weight_per_minute: int) -> ServedExchangeInfo:
     """The answer for clients, from the one that was kept.
 
@@ -71,7 +80,7 @@ def served_exchange_info(kept: KeptExchangeInfo, weight_per_minute: int) -> Serv
             for row, row_text in document.elements(each):
                 symbol = row.get("symbol") if isinstance(row, dict) else None
                 if isinstance(symbol, str) and symbol in carried and symbol not in symbols:
-                    symbols[symbol] = ListedSymbol(_status_of(row), *steps_of(row))
+                    symbols[symbol] = ListedSymbol(_status_of(row), *steps_of(row), _onboard_of(row))
                     rows.append(row_text)
                 else:
                     left_out += 1

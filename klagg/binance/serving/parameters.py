@@ -70,10 +70,13 @@ def _klines_request(query: Mapping[str, str], symbol: str, intervals: Container[
 
 
 def agg_trades_request(query: Mapping[str, str], symbols: Container[str], limit_max: int) -> AggTradesRequest:
-    """Checks an aggTrades request against the listed `symbols`."""
+    """Checks an aggTrades request against the listed `symbols`.
+
+    An hour to the millisecond is taken, as ccxt asks for it (`fetch_trades` with `since`).
+    """
     symbol = _symbol(query, symbols)
     start_ms, end_ms = _times(query)
-    if start_ms is not None and end_ms is not None and end_ms - start_ms >= _HOUR_MS:
+    if start_ms is not None and end_ms is not None and end_ms - start_ms > _HOUR_MS:
         raise errors.interval_too_big()
     return AggTradesRequest(symbol, _number(query, "fromId"), start_ms, end_ms, _limit(query, limit_max))
 

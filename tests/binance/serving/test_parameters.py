@@ -39,11 +39,11 @@ def test_bad_klines_requests(change: dict[str, str], code: int) -> None:
     assert caught.value.body()["code"] == code
 
 
-def test_agg_trades_span_less_than_an_hour() -> None:
+def test_agg_trades_span_an_hour_at_most() -> None:
     query = {"symbol": "AUSDT", "startTime": "0"}
-    assert agg_trades_request(query | {"endTime": "3599999"}, SYMBOLS, 1000).end_ms == 3_599_999
+    assert agg_trades_request(query | {"endTime": "3600000"}, SYMBOLS, 1000).end_ms == 3_600_000
     with pytest.raises(ApiError) as caught:
-        agg_trades_request(query | {"endTime": "3600000"}, SYMBOLS, 1000)
+        agg_trades_request(query | {"endTime": "3600001"}, SYMBOLS, 1000)
     assert caught.value.code == -1127
 
 
