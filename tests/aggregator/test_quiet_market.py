@@ -30,7 +30,8 @@ def market(rng: random.Random) -> dict[str, list[TradeRow]]:
     for number in range(SYMBOLS):
         name = f"S{number}USDT"
         mean_ms = rng.uniform(330_000, 3_000_000) if number < QUIET else rng.uniform(2_000, 60_000)
-        rows, at_ms = [], T0 + 1_000 + rng.randrange(2_000)
+        rows: list[TradeRow] = []
+        at_ms = T0 + 1_000 + rng.randrange(2_000)
         while at_ms < T0 + MINUTES * MINUTE_MS:
             rows.append(trade(len(rows) + 1, at_ms, symbol=name, first=3 * len(rows), last=3 * len(rows) + 2))
             at_ms += 1 + int(rng.expovariate(1 / mean_ms))
