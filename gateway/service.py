@@ -102,20 +102,7 @@ class GatewayService:
         self.trades = TradeReader(self._feeds, settings.shards, context.stats) if agg_trades else None
         self._trade_streams = self._streams_of_trades() if agg_trades else []
         fapi = self._fapi(history, days, pass_through)
-        api = Api(
-            self.market,
-            history,
-            self.store,
-            self.hub,
-            lambda: self.survey,
-            context.stats,
-            token=bool(config.token),
-            exchange=urlsplit(context.settings.exchange.websocket_url).netloc.rpartition("@")[2],
-            client_of=self._client_of,
-            expected=self.expected,
-            report=lambda: self.report,
-            unserved=self.unserved.counts,
-        )
+        api = self._api(history)
         udf = Udf(self.market, history, context.stats)
         self._downloads = api.downloads
         page = Page(read_files())
@@ -134,6 +121,22 @@ class GatewayService:
             self._config.finals_kept_s * 1000,
             self._context.stats,
             self._context.log,
+        )
+
+    def _api(self, history: History) -> Api:
+        return Api(
+            self.market,
+            history,
+            self.store,
+            self.hub,
+            lambda: self.survey,
+            self._context.stats,
+            token=bool(self._config.token),
+            exchange=urlsplit(self._context.settings.exchange.websocket_url).netloc.rpartition("@")[2],
+            client_of=self._client_of,
+            expected=self.expected,
+            report=lambda: self.report,
+            unserved=self.unserved.counts,
         )
 
     def _fapi(self, history: History, days: DayTickers, pass_through: PassThrough | None) -> Fapi:
