@@ -61,7 +61,7 @@ def test_every_link_has_a_target() -> None:
 
 
 def test_every_file_that_is_named_is_there() -> None:
-    folders = ("klagg", "ingest", "aggregator", "gateway", "writers", "auditors", "config", "tests", "docs")
+    folders = ("klagg", "ingest", "aggregator", "gateway", "writers", "auditors", "config", "tests", "docs", "findings")
     there = {each.relative_to(ROOT).as_posix() for folder in folders for each in (ROOT / folder).rglob("*.*")}
     there |= {each.name for each in ROOT.iterdir() if each.is_file()}
     missing = [

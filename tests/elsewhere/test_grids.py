@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -78,6 +79,16 @@ def test_duckdb_takes_a_close_by_time_alone_from_the_wrong_trade() -> None:
     """Two trades in one millisecond: the close is that of the larger id."""
     query = "SELECT arg_max(p, t), arg_max(p, (t, id)) FROM (VALUES (1, 5, 10.0), (2, 5, 20.0)) AS trades(id, t, p)"
     assert [float(each) for each in library("duckdb").connect().execute(query).fetchone()] == [10.0, 20.0]
+
+
+def test_sums_of_floats_are_not_the_sum_and_sums_of_decimals_are() -> None:
+    polars, pandas, duckdb = library("polars"), library("pandas"), library("duckdb").connect()
+    floats, exact = [0.1, 0.1, 0.1], [Decimal("0.1")] * 3
+    assert polars.Series(floats).sum() == pandas.Series(floats).sum() == 0.30000000000000004
+    query = "SELECT sum(v) FROM (SELECT unnest([0.1, 0.1, 0.1]::{}[]) AS v)"
+    assert duckdb.execute(query.format("DOUBLE")).fetchone()[0] == 0.30000000000000004
+    right = duckdb.execute(query.format("DECIMAL(18, 1)")).fetchone()[0]
+    assert polars.Series(exact).sum() == right == Decimal("0.3")
 
 
 def test_pyarrow() -> None:
