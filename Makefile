@@ -7,8 +7,9 @@
 # make check   lint, types, import contracts, the rules of tests/test_architecture.py, dead code, packaging
 # make test    setup, check and every test, the real servers included
 # make test-fast   what needs neither servers nor long, for people at work
-# make test-long   large table engines (they are installed), every process standing still for a minute, 2,000 worlds of the
-#              simulation (SEEDS=2000), and two lines of 600 symbols at 5,000 trades/s under losses
+# make test-long   large table engines and a dozen clients of the exchange's (they are installed), every process standing
+#              still for a minute, 2,000 worlds of the simulation (SEEDS=2000), and two lines of 600 symbols at 5,000
+#              trades/s under losses
 # make coverage  which lines and branches the tests run, as a table and in htmlcov/; a figure, no bar that must be passed
 #              (ARGS="tests/aggregator" and the like are passed on)
 # make chaos   the real processes under 200 times kill -9 and other faults leave the table that they leave without; about

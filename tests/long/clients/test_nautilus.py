@@ -1,6 +1,7 @@
 """nautilus_trader, unmodified: instruments, bars of the past, live bars, and a gateway that begins again.
 
-It takes the exchange's time for its own, so the market runs at speed 1, and nobody waits for a live bar of 15m.
+It asks for no bars that are in the future by its own clock, so their market runs at speed 1; live bars it takes as they
+come.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.endtoend.kit import ROOT
-from tests.long.clients.kit import pipeline, programs, python
+from tests.long.clients.kit import Pipeline, pipeline, programs, python
 
 pytestmark = [
     pytest.mark.endtoend,
@@ -26,7 +27,14 @@ def nautilus() -> Path:
     return python("nautilus", (3, 12))
 
 
-def test_it_follows(nautilus: Path, tmp_path: Path, redis_url: str, database_url: str) -> None:
+def test_it_loads_what_the_table_holds(nautilus: Path, tmp_path: Path, redis_url: str, database_url: str) -> None:
     with pipeline(tmp_path, redis_url, database_url, speed=1) as served:
-        command = [str(nautilus), *programs("nautilus_client")]
-        served.follow("nautilus", command, {"PYTHONPATH": str(ROOT)}, live=("1m",))
+        served.follow("nautilus", command_of(nautilus), {"PYTHONPATH": str(ROOT)}, live=())
+
+
+def test_it_hears_what_the_table_holds(nautilus: Path, served: Pipeline) -> None:
+    served.follow("nautilus", command_of(nautilus), {"PYTHONPATH": str(ROOT)}, history=())
+
+
+def command_of(nautilus: Path) -> list[str]:
+    return [str(nautilus), *programs("nautilus_client")]
