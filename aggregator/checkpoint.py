@@ -112,6 +112,7 @@ def _header(core: Core) -> str:
             "head": core.ring.head.tolist(),
             "row_bucket": core.ring.row_bucket.tolist(),
             "edges": [[boundary, found.tolist()] for boundary, found in core.edges.found.items()],
+            "adopted": [[boundary, moved.tolist()] for boundary, moved in core.edges.adopted.items()],
             "held": {name: getattr(core.held, name).tolist() for name in TRADE_ARRAYS},
             "continuity": core.feed_sequences.to_rows(),
             "silences": core.silences.to_rows(),
@@ -164,6 +165,10 @@ def _restore(core: Core, state: dict[str, Any], blocks: Sequence[bytes]) -> None
     ring.head[:] = state["head"]
     ring.row_bucket[:] = state["row_bucket"]
     core.edges.found = {boundary: np.array(found, np.int64).reshape(8, -1) for boundary, found in state["edges"]}
+    core.edges.adopted = {
+        boundary: np.array(moved, np.int64).reshape(8, -1)
+        for boundary, moved in state.get("adopted", ())  # absent in what was written before splits were adopted
+    }
     for name in TRADE_ARRAYS:
         setattr(core.held, name, np.array(state["held"][name], np.bool_ if name in TRADE_FLAGS else np.int64))
     core.feed_sequences.restore(state["continuity"])

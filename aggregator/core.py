@@ -26,6 +26,7 @@ from aggregator.again import Again
 from aggregator.arrays import Bools, Ints
 from aggregator.columns import DecodedTrades, Trades, at_scale, check_entry, decode, quotes_of, significant_decimals
 from aggregator.columns import joined as joined_trades
+from aggregator.edge_claims import EdgeClaims
 from aggregator.edges import Edges
 from aggregator.feed_sequences import FeedSequences
 from aggregator.finality import Finality, Graces
@@ -41,11 +42,13 @@ from aggregator.silences import Silences
 from aggregator.symbols import SymbolTable
 from aggregator.witnesses import Witnesses
 from klagg import settings
+from klagg.edge_splits import EXCHANGE_EDGES
 from klagg.errors import ArithmeticOverflow, ConfigError, ContractError, KlaggError
 from klagg.intervals import MINUTE_MS, ordered
 from klagg.wire.entries import (
     AGAIN,
     AGG_IDS,
+    EDGES,
     EVENT_FIRST_TRADE,
     EVENT_TICK,
     LISTING,
@@ -112,6 +115,8 @@ class Counts:
     """Witnesses of last ids that came."""
     witnesses_wrong: int = 0
     """Those that a later trade denied."""
+    edges: int = 0
+    """Splits of aggTrades at a close that were adopted from the exchange."""
 
 
 class Core:
@@ -142,6 +147,8 @@ class Core:
         self.freshness = Freshness(intervals)
         self._publisher = Publisher(self.ring, self.symbols, self.edges, self.freshness)
         self._again = Again(self.ring, self.symbols, self._publisher)
+        parts = self.ring, self.symbols, self.edges, self.finality, self.bar_folder, self._publisher
+        self._edge_claims = EdgeClaims(*parts, adopts=config.edges == EXCHANGE_EDGES)
         self._window_ms = window_ms
         self._step_ms = min(self.ring.span_ms // 2, STEP_MS_MAX)
         if self._step_ms <= config.grace_without_watermark_ms:
@@ -201,6 +208,8 @@ class Core:
             elif kind == WITNESS:
                 agg = text_of(entry, "ids") == AGG_IDS
                 self._witnesses += [(each, agg) for each in witnesses_of(entry)]
+            elif kind == EDGES:
+                self._edge_claims.gather(entry)
             else:
                 raise ContractError(f"a feed entry of kind {kind!r} means nothing to this aggregator")
         except ContractError as bad:
@@ -414,14 +423,18 @@ class Core:
         if step_ms // MINUTE_MS != self.time_ms // MINUTE_MS:
             self.bar_folder.settle()
             self.official.expire(step_ms - self._window_ms)
+            self._edge_claims.expire()
         self.ring.advance(step_ms)
         self.silences.note(self.ring.drain_left())
         ahead = self._fold(trades, step_ms, outputs)
         due = outputs.last and step_ms >= self.live_long_due
-        if due or self.bar_folder.pressing or self.official.pressing or self.listings.ending:
+        pressing = self.bar_folder.pressing or self.official.pressing or self._edge_claims.pressing
+        if due or pressing or self.listings.ending:
             self.bar_folder.settle()
             self._publish_first_trades(outputs)
         self.official.apply(step_ms, outputs)
+        if outputs.last:
+            self.counts.edges += self._edge_claims.apply(outputs)
         self._publisher.publish_broken(outputs)
         self._publish_decisions(outputs, step_ms)
         if outputs.last:

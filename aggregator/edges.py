@@ -2,7 +2,8 @@
 
 An aggTrade carries the time of its first fill; later fills may come up to 100 ms after it, and the exchange's own
 klines count fills. Such a trade next to a close can therefore shift a pair of amounts between two official bars. The
-evidence is kept per symbol and boundary, for every bar that closes there.
+evidence is kept per symbol and boundary, for every bar that closes there; so is which fills were moved over it, where
+the exchange's split was adopted (aggregator.edge_claims).
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ class Edges:
     def __init__(self, finest_ms: int) -> None:
         self._finest_ms = finest_ms
         self.found: dict[int, Ints] = {}
+        self.adopted: dict[int, Ints] = {}
+        """The fills that were moved over a boundary: `first`, `last` and quantity are those of the moved ones."""
 
     def note(self, trades: Trades) -> None:
         """Keep the evidence among admitted trades (at least one). Their order does not matter."""
@@ -58,11 +61,17 @@ class Edges:
 
     def at(self, boundary_ms: int) -> dict[int, list[Edge]]:
         """The evidence at the close `boundary_ms` (exchange ms): by slot, ordered by id."""
-        by_slot: dict[int, list[Edge]] = {}
-        if boundary_ms in self.found:
-            for slot, *edge in zip(*self.found[boundary_ms].tolist(), strict=True):
-                by_slot.setdefault(slot, []).append(cast(Edge, tuple(edge)))
-        return by_slot
+        return _by_slot(self.found.get(boundary_ms))
+
+    def adopt(self, boundary_ms: int, slot: int, moved: Edge) -> None:
+        """Keep which fills of an aggTrade were moved over a boundary (exchange ms)."""
+        more: Ints = np.array([slot, *moved], np.int64)[:, None]
+        held = self.adopted.get(boundary_ms)
+        self.adopted[boundary_ms] = more if held is None else np.concatenate([held, more], axis=1)
+
+    def moved_at(self, boundary_ms: int) -> dict[int, list[Edge]]:
+        """The fills that were moved over a boundary (exchange ms), by slot."""
+        return _by_slot(self.adopted.get(boundary_ms))
 
     def expire(self, floor_ms: int, fine_floor_ms: int) -> None:
         """Forget boundaries before `floor_ms`, and those within a minute before `fine_floor_ms` (exchange ms both),
@@ -72,13 +81,12 @@ class Edges:
 
     def clear_slot(self, slot: int) -> None:
         """Forget a symbol."""
-        kept = {boundary: table[:, table[SLOT] != slot] for boundary, table in self.found.items()}
-        self.found = {boundary: table for boundary, table in kept.items() if table.size}
+        self.found, self.adopted = _without(self.found, slot), _without(self.adopted, slot)
 
     def rescale(self, slot: int, price_decimals: int, qty_decimals: int) -> None:
         """Multiply the symbol's prices and quantities by ten to these powers, by which its scales rose; negative ones
         divide, and `divides` says whether that is exact."""
-        for table in self.found.values():
+        for table in (*self.found.values(), *self.adopted.values()):
             own = table[SLOT] == slot
             for part, decimals in ((PRICE, price_decimals), (QTY, qty_decimals)):
                 if decimals > 0 and own.any():
@@ -88,12 +96,24 @@ class Edges:
 
     def divides(self, slot: int, price_decimals: int, qty_decimals: int) -> bool:
         """Whether the symbol's prices and quantities need none of so many of their decimals."""
-        for table in self.found.values():
+        for table in (*self.found.values(), *self.adopted.values()):
             own = table[SLOT] == slot
             for part, decimals in ((PRICE, price_decimals), (QTY, qty_decimals)):
                 if (table[part, own] % 10**decimals).any():
                     return False
         return True
+
+
+def _by_slot(table: Ints | None) -> dict[int, list[Edge]]:
+    found: dict[int, list[Edge]] = {}
+    for slot, *edge in () if table is None else zip(*table.tolist(), strict=True):
+        found.setdefault(slot, []).append(cast(Edge, tuple(edge)))
+    return found
+
+
+def _without(tables: dict[int, Ints], slot: int) -> dict[int, Ints]:
+    kept = {boundary: table[:, table[SLOT] != slot] for boundary, table in tables.items()}
+    return {boundary: table for boundary, table in kept.items() if table.size}
 
 
 def _nearest(table: Ints) -> Ints:

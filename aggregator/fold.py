@@ -310,6 +310,11 @@ class BarFolder:
         self._finality.start(at, part.bucket, part.slot)
         self._note_first_trades(at, cells, fresh)
 
+    def merge_moved(self, at: int, part: Segments) -> None:
+        """Fold fills that were moved into a bar of one interval; it has the trades of all finished minutes."""
+        cells, fresh = merge(self._ring, at, part)
+        self._note_first_trades(at, cells, fresh)
+
     def _note_first_trades(self, at: int, cells: Ints, fresh: Bools) -> None:
         cells = cells[fresh]
         cells = cells[self._ring.state[cells, REVISION] == 0]

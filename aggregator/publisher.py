@@ -21,6 +21,7 @@ from aggregator.ledger import LOST, Gap, GapEvent
 from aggregator.ring import NO_BUCKET, NO_ID, Ring
 from aggregator.symbols import SymbolTable
 from klagg.decimals import to_text
+from klagg.edge_splits import IN, OUT, moved_text
 from klagg.intervals import MINUTE_MS
 from klagg.wire.entries import (
     EVENT_AMENDED,
@@ -117,7 +118,7 @@ class Publisher:
         groups = []
         for group in published:
             bars = snapshot(self._ring, self._symbols, group.interval, group.rows, group.slots)
-            groups.append((group, bars, self._evidence(bars)))
+            groups.append((group, bars, self.evidence(bars)))
         place = len(outputs.events)
         if groups:
             outputs.defer(lambda: self._write_finals(outputs, place, groups, epoch))
@@ -126,7 +127,7 @@ class Publisher:
         """Klines of finals (ring rows and slots, int64 [n]) as they are now, marked as repeated. They have no events
         and no live values: nothing has changed."""
         bars = snapshot(self._ring, self._symbols, interval, rows, slots)
-        edges = self._evidence(bars)
+        edges = self.evidence(bars)
         outputs.defer(
             lambda: outputs.klines.extend(
                 fields | {AGAIN_FIELD: "1"} for fields in bars.klines(epoch, edges, bars.nine_values())
@@ -146,18 +147,25 @@ class Publisher:
             self._freshness.note(self._ring, group, bars)
         _write_finals(outputs, place, groups, epoch)
 
-    def _evidence(self, bars: Snapshot) -> list[str]:
-        """Each bar's edge evidence as text."""
-        if not self._edges.found:
+    def evidence(self, bars: Snapshot) -> list[str]:
+        """Each bar's edge evidence as text, in front of it the fills that were moved over its open and its close."""
+        edges = self._edges
+        if not edges.found and not edges.adopted:
             return [""] * len(bars)
-        closes = bars.next_open.tolist()
-        found = {boundary: self._edges.at(boundary) for boundary in set(closes)}
-        return [
+        closes, scales = bars.next_open.tolist(), (bars.price_scale.tolist(), bars.qty_scale.tolist())
+        found = {boundary: edges.at(boundary) for boundary in set(closes)}
+        texts = [
             edge_text(found[boundary].get(slot, ()), price_scale, qty_scale)
-            for slot, boundary, price_scale, qty_scale in zip(
-                bars.slots.tolist(), closes, bars.price_scale.tolist(), bars.qty_scale.tolist(), strict=True
-            )
+            for slot, boundary, price_scale, qty_scale in zip(bars.slots.tolist(), closes, *scales, strict=True)
         ]
+        for way, boundaries in ((OUT, closes), (IN, bars.open_time.tolist())) if edges.adopted else ():
+            moved = {boundary: edges.moved_at(boundary) for boundary in edges.adopted.keys() & set(boundaries)}
+            for at, (slot, boundary) in enumerate(zip(bars.slots.tolist(), boundaries, strict=True)):
+                for trade, first, last, _, price, qty, _ in moved.get(boundary, {}).get(slot, ()):
+                    decimals = to_text(qty, scales[1][at]), to_text(price, scales[0][at])
+                    said = moved_text(way, trade, last - first + 1, *decimals)
+                    texts[at] = f"{said};{texts[at]}" if texts[at] else said
+        return texts
 
     def publish_broken(self, outputs: Outputs) -> None:
         """A finding for every bar of which a sum no longer fits: its values are wrong from here on."""

@@ -49,6 +49,7 @@ COUNTED = (
     "again",
     "witnesses",
     "witnesses_wrong",
+    "edges",
 )
 """The core's counts that are in the statistics."""
 PENDING_FINDINGS_MAX = 1_000

@@ -225,6 +225,8 @@ class MinuteFold:
         self.prices[1] = max(self.prices[1], now.high)
         self.prices[2] = min(self.prices[2], now.low)
         known = [each for each in (self.ids[2], now.first_trade_id) if each >= 0]
+        if before is not None and before.last_trade_id == self.ids[3]:
+            self.ids[3] = now.last_trade_id  # fills may have been moved to the next minute
         self.ids[2], self.ids[3] = min(known, default=-1), max(self.ids[3], now.last_trade_id)
 
     def _add_amounts(self, bar: BarValues, sign: int) -> None:

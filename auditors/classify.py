@@ -23,9 +23,9 @@ from decimal import Context, Decimal
 from itertools import combinations
 from typing import Final
 
-from klagg.errors import ContractError
+from klagg.edge_splits import AMOUNTS, OWN, Edge, edges_of, values_of
 from klagg.intervals import MINUTE, MINUTE_MS, Interval
-from klagg.kline import DECIMAL_FIELDS, Kline, Values, differences
+from klagg.kline import Kline, Values, differences
 from klagg.wire.findings import FindingKind
 
 EXACT: Final = "EXACT"
@@ -43,13 +43,12 @@ VERDICTS: Final = (
 )
 """What a comparison of two bars can say: three verdicts of this module, and three that are findings too."""
 
+ADOPTED: Final = "ADOPTED"
+"""Of an EXACT bar in the tallies: it counts fills at a close where the exchange does, since its split was adopted."""
+
 LATE_MS: Final = 60_000
 """For so long after its close an official row that lacks something is not held against anybody."""
 
-OWN: Final = "own"
-"""The source of a kline that was folded from trades alone."""
-
-AMOUNTS: Final = ("volume", "quote_volume", "trades", "taker_buy_volume", "taker_buy_quote_volume")
 PRICES: Final = ("open", "high", "low", "close")
 _NOTHING: Final = dict.fromkeys(AMOUNTS, Decimal(0))
 UNSEEN_ID: Final = -1
@@ -60,43 +59,12 @@ _EXACTLY: Final = Context(prec=120)
 
 
 @dataclass(frozen=True, slots=True)
-class Edge:
-    """An aggTrade right before a close: `fills` fills at one price, `maker` whether the buyer was the maker."""
-
-    id: int
-    fills: int
-    time_ms: int
-    price: Decimal
-    qty: Decimal
-    maker: bool
-
-
-def edges_of(kline: Kline) -> list[Edge]:
-    """The edge evidence of a kline (aggregator.publisher.edge_text); ContractError if it is none."""
-    found = []
-    for text in filter(None, kline.edge.split(";")):
-        parts = text.split(":")
-        if len(parts) != 7:
-            raise ContractError(f"edge evidence has {len(parts)} parts instead of 7: {text[:80]!r}")
-        number, first, last, time_ms, price, qty, maker = parts
-        found.append(
-            Edge(int(number), int(last) - int(first) + 1, int(time_ms), Decimal(price), Decimal(qty), maker == "1")
-        )
-    return found
-
-
-@dataclass(frozen=True, slots=True)
 class Verdict:
     """One bar: what it is, and the evidence in a sentence (empty for EXACT)."""
 
     open_time: int
     kind: str
     evidence: str
-
-
-def values_of(kline: Kline) -> dict[str, Decimal | int | None]:
-    """The nine values of one of our klines as numbers."""
-    return {**{name: Decimal(getattr(kline, name)) for name in DECIMAL_FIELDS}, "trades": kline.trades}
 
 
 class Comparison:
@@ -472,7 +440,7 @@ def unseen(moved: Mapping[str, Decimal], price: Decimal) -> list[Edge]:
         return []
     if taken not in ((0, 0), (volume, quote)):
         return []
-    return [Edge(UNSEEN_ID, int(moved["trades"]) + 1, 0, price, volume, taken[0] == 0)]
+    return [Edge(UNSEEN_ID, 0, int(moved["trades"]), 0, price, volume, taken[0] == 0)]
 
 
 def _can_move(moved: Mapping[str, Decimal], some: Sequence[Edge]) -> bool:

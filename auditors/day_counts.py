@@ -7,13 +7,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from auditors.classify import EXACT, VERDICTS
+from auditors.classify import ADOPTED, EXACT, VERDICTS
 from klagg.intervals import DAY_MS, Interval
 
 Span = tuple[int, int]
 """Open times from the first (ms) up to, but without, the second."""
 
-COUNTED: Final = tuple(kind.lower() for kind in VERDICTS)
+COUNTED: Final = tuple(kind.lower() for kind in (*VERDICTS, ADOPTED))
 """The names of the counts, as the columns of the table have them."""
 
 
@@ -28,7 +28,7 @@ class JudgedBar:
 
 @dataclass(slots=True)
 class DayCounts:
-    """One symbol, interval and UTC day: which open times were compared, and the bars that are not exact."""
+    """One symbol, interval and UTC day: which open times were compared, and the bars that are not exact at once."""
 
     interval: Interval
     ranges: list[Span] = field(default_factory=list)
@@ -56,10 +56,12 @@ class DayCounts:
 
     @property
     def counts(self) -> dict[str, int]:
-        """How many bars were compared, and how many have each verdict, by the names of COUNTED."""
+        """How many bars were compared, and how many have each verdict, by the names of COUNTED; the `adopted` ones are
+        among the `exact`."""
         bars = sum(self._bars(each) for each in self.ranges)
         kinds = Counter(each.kind.lower() for each in self.different.values())
-        return {"bars": bars} | {name: kinds[name] for name in COUNTED} | {"exact": bars - len(self.different)}
+        exact = bars - len(self.different) + kinds[ADOPTED.lower()]
+        return {"bars": bars} | {name: kinds[name] for name in COUNTED} | {"exact": exact}
 
     def _bars(self, span: Span) -> int:
         return self.interval.bucket_of(span[1] - 1) - self.interval.bucket_of(span[0]) + 1

@@ -22,13 +22,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from auditors.amended import Amended
-from auditors.classify import EDGE_SHIFT, EXACT, LATE, VERDICTS, Comparison, Verdict
+from auditors.classify import ADOPTED, EDGE_SHIFT, EXACT, LATE, VERDICTS, Comparison, Verdict
 from auditors.day_counts import DayCounts, JudgedBar
 from auditors.findings import Finding
 from auditors.open_findings import OpenFindings
 from auditors.schedule import AuditedSeries, Look, Schedule, SeriesKey
 from klagg.binance.contracts import TRADING, is_over
 from klagg.binance.kline_rows import told_by_rest
+from klagg.edge_splits import EXCHANGE_EDGES, is_adopted, runs
 from klagg.errors import ContractError
 from klagg.intervals import HOUR_MS, MINUTE, MINUTE_MS, Interval, ordered
 from klagg.kline import Kline, Values
@@ -43,6 +44,8 @@ YOUNG_PAUSE_MS: Final = 20_000
 """The pause of a series whose newest bars are too young for a verdict."""
 SHIFTS_MAX: Final = 60
 """Consecutive edge shifts that are compared together."""
+CLAIMED_MAX: Final = 20_000
+"""Claims of splits that are remembered."""
 NEITHER_SIDE_MS: Final = 5 * MINUTE_MS
 """How long to wait for the newest bars if neither side has them."""
 BEGIN_MS: Final = 10 * MINUTE_MS
@@ -62,13 +65,14 @@ DATABASE: Final = "the database"
 
 @dataclass(frozen=True, slots=True)
 class LookResult:
-    """The result of a look: the judged bars for the day counts, the findings and the requests to publish, and the bars
-    to ask the aggregator for again."""
+    """The result of a look: the judged bars for the day counts, the findings and the requests to publish, the bars to
+    ask the aggregator for again, and the runs of minutes (open times, exchange ms) whose splits it is to adopt."""
 
     judged: Sequence[JudgedBar]
     findings: Sequence[Finding]
     requests: Sequence[Request]
     again: Sequence[BarKey] = ()
+    edges: Sequence[Sequence[int]] = ()
 
 
 class ExchangeAudit:
@@ -94,6 +98,9 @@ class ExchangeAudit:
         self._shifts: dict[SeriesKey, set[int]] = {}
         self._own_open: set[str] = set()
         """The open findings about the auditor itself."""
+        self._claims_edges = config.edges == EXCHANGE_EDGES
+        self._claimed: dict[tuple[str, tuple[int, ...]], None] = {}
+        """The runs that were claimed last, so that each is claimed once; a restart may claim one again."""
 
     # The series.
 
@@ -224,7 +231,32 @@ class ExchangeAudit:
         self.looks += 1
         beyond_repair, again = self.open_findings.beyond_repair(now_ms), self.open_findings.asked_again(now_ms)
         found = [*findings, *beyond_repair, *self._lag(now_ms)]
-        return LookResult(judged, found, self.open_findings.requests(now_ms), again)
+        edges = self._edges_to_claim(look, ours, theirs, now_ms)
+        judged = [
+            JudgedBar(each.open_time, ADOPTED)
+            if each.kind == EXACT and each.open_time in ours and is_adopted(ours[each.open_time])
+            else each
+            for each in judged
+        ]
+        return LookResult(judged, found, self.open_findings.requests(now_ms), again, edges)
+
+    def _edges_to_claim(
+        self, look: Look, ours: Mapping[int, Kline], theirs: Mapping[int, Values], now_ms: int
+    ) -> list[Sequence[int]]:
+        """The runs of minutes that differ by proven splits alone, that the aggregator still holds, and that were not
+        claimed yet."""
+        if not self._claims_edges or look.interval is not MINUTE:
+            return []
+        claims: list[Sequence[int]] = []
+        for run in runs(MINUTE, ours, theirs):
+            opens = tuple(each.open_time for each in run.klines)
+            claim = look.symbol, opens
+            if claim not in self._claimed and self.open_findings.is_held(MINUTE, opens[0], now_ms):
+                self._claimed[claim] = None
+                claims.append(opens)
+        while len(self._claimed) > CLAIMED_MAX:
+            del self._claimed[next(iter(self._claimed))]
+        return claims
 
     def _is_young(self, look: Look, verdict: Verdict, now_ms: int) -> bool:
         if verdict.kind in (EXACT, EDGE_SHIFT):

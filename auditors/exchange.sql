@@ -104,7 +104,7 @@ FOR UPDATE;
 -- name: put_audit
 INSERT INTO audits (
     symbol, day, "interval", bars, exact, edge_shift, exchange_gap, local_gap, late, unexplained, audited_at, ranges,
-    different
+    different, adopted
 )
 VALUES (
     %(symbol)s,
@@ -119,7 +119,8 @@ VALUES (
     %(unexplained)s,
     timestamptz 'epoch' + %(audited_ms)s * interval '1 millisecond',
     %(ranges)s::jsonb,
-    %(different)s::jsonb
+    %(different)s::jsonb,
+    %(adopted)s
 )
 ON CONFLICT (symbol, day, "interval") DO UPDATE SET
     bars = excluded.bars,
@@ -131,7 +132,8 @@ ON CONFLICT (symbol, day, "interval") DO UPDATE SET
     unexplained = excluded.unexplained,
     audited_at = excluded.audited_at,
     ranges = excluded.ranges,
-    different = excluded.different;
+    different = excluded.different,
+    adopted = excluded.adopted;
 
 -- name: standing
 -- Which of these findings are not settled.

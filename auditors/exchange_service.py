@@ -4,8 +4,8 @@ One call after the other, paced to use no more than audit.weight_per_minute of t
 after each step of a look:
 
 1. The exchange has answered, nothing is written: the next start repeats the look.
-2. Findings and requests are in Redis: the next start repeats the look and publishes the same findings, with the same
-   ids; a second request for the same rows changes nothing.
+2. Findings, requests and claims about edges are in Redis: the next start repeats the look and publishes the same
+   findings, with the same ids; a second request for the same rows, and a second claim, change nothing.
 3. The day counts are in the database and say how far the series was audited: done.
 """
 
@@ -17,11 +17,11 @@ import random
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final, TypeVar
 
-from auditors.classify import VERDICTS, puzzling
+from auditors.classify import ADOPTED, VERDICTS, puzzling
 from auditors.exchange import DATABASE, EXCHANGE, PROCESS, ExchangeAudit, LookResult
 from auditors.exchange_store import ExchangeStore
 from auditors.findings import FINDING_ENTRIES, Finding, count, count_from_zero
@@ -37,7 +37,7 @@ from klagg.drivers.redis_streams import Append, AsyncStreams
 from klagg.errors import ConfigError, DatabaseUnavailable, ExchangeRefused, ExchangeUnavailable, KlaggError
 from klagg.process.service import AsyncContext, run_async, until_stopping
 from klagg.process.stats import Flow
-from klagg.wire.entries import BarKey, Request, again_entries, request_entry
+from klagg.wire.entries import BarKey, Request, again_entries, edges_entry, request_entry
 from klagg.wire.fields import Fields, stamp
 from klagg.wire.findings import Severity
 from klagg.wire.keys import Keys, shard_of
@@ -92,7 +92,7 @@ class ExchangeAuditor:
         self._place_ms = 0
         self._summary_s = time.monotonic()
         count_from_zero(self._stats)
-        for kind in VERDICTS:  # Prometheus sees growth only of a series that it has scraped before
+        for kind in (*VERDICTS, ADOPTED):  # Prometheus sees growth only of a series that it has scraped before
             self._stats.add("verdicts", 0, verdict=kind)
         self._last = "none"
         """The last look, for the last line of the log."""
@@ -215,7 +215,9 @@ class ExchangeAuditor:
         puzzles = puzzling(look.interval, ours, theirs)
         minutes = await self._query(lambda: self._store.minutes_of(look, puzzles)) if puzzles else None
         outcome = self.audit.judge(look, ours, theirs, now_ms, minutes, impossible)
-        await self._write(outcome.findings, outcome.requests, outcome.again)
+        rows = {row[0]: row for row in found.rows}
+        edges = [edges_entry(look.symbol, [rows[opening] for opening in opens]) for opens in outcome.edges]
+        await self._write(outcome.findings, outcome.requests, outcome.again, {look.symbol: edges})
         await self._query(lambda: self._store.record(look, outcome.judged, now_ms))
         self._count(look, outcome)
 
@@ -231,16 +233,21 @@ class ExchangeAuditor:
         self.audit.refused(look, self.now_ms, unknown=unknown)
 
     async def _write(
-        self, findings: Sequence[Finding], requests: Sequence[Request], again: Sequence[BarKey] = ()
+        self,
+        findings: Sequence[Finding],
+        requests: Sequence[Request],
+        again: Sequence[BarKey] = (),
+        edges: Mapping[str, Sequence[Fields]] | None = None,
     ) -> None:
-        """Append findings and requests to the streams of their symbols' shards, and what is to be said again to the
-        feeds; findings of no symbol go to the first shard's."""
+        """Append findings and requests to the streams of their symbols' shards, and to the feeds what is to be said
+        again and the claims about `edges` (entries by symbol); findings of no symbol go to the first shard's."""
         lost: dict[str, list[BarKey]] = {}
         for bar in again:
             lost.setdefault(self._keys(bar[0]).feed, []).append(bar)
         writes = [
             *(self._append(self._keys(each.symbol).findings, each.to_fields(), FINDING_ENTRIES) for each in findings),
             *(self._append(feed, fields, 0) for feed, bars in lost.items() for fields in again_entries(bars)),
+            *(self._append(self._keys(name).feed, each, 0) for name, some in (edges or {}).items() for each in some),
             *(self._append(self._keys(each.symbol).requests, request_entry(each), 0) for each in requests),
         ]
         if writes:
@@ -252,6 +259,7 @@ class ExchangeAuditor:
             self._context.log.log(level, "%s %s %s %s: %s", what, each.kind, each.symbol, each.place, each.evidence)
         self._stats.add("requests", len(requests))
         self._stats.add("asked_again", len(again))
+        self._stats.add("edges_claimed", sum(map(len, (edges or {}).values())))
 
     def _keys(self, symbol: str) -> Keys:
         return Keys(shard_of(symbol, self._settings.shards) if symbol else 0)

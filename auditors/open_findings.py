@@ -193,13 +193,13 @@ class OpenFindings:
         return grown
 
     def _hint(self, symbol: str, verdict: Verdict, interval: Interval, now_ms: int) -> str:
-        if verdict.kind != FindingKind.LOCAL_GAP or self._is_held(interval, verdict.open_time, now_ms):
+        if verdict.kind != FindingKind.LOCAL_GAP or self.is_held(interval, verdict.open_time, now_ms):
             return ""
         return (
             f"; no aggregator can amend it any more: {backfill_command([(symbol, interval.name, verdict.open_time)])}"
         )
 
-    def _is_held(self, interval: Interval, open_time: int, now_ms: int) -> bool:
+    def is_held(self, interval: Interval, open_time: int, now_ms: int) -> bool:
         """Whether an aggregator may still hold this bar: one stays for the window after its close."""
         return interval.close_time(open_time) >= self._oldest_ms(now_ms)
 
@@ -227,7 +227,7 @@ class OpenFindings:
         which then asks the exchange for the same bars."""
         asked: list[BarKey] = []
         for each in self.findings:
-            mine = sorted(bar for bar in each.bars if self._is_held(each.interval, bar, now_ms))
+            mine = sorted(bar for bar in each.bars if self.is_held(each.interval, bar, now_ms))
             if not mine or not self._is_open_for(each, now_ms) or each.asked >= REQUESTS_PER_FINDING_MAX:
                 continue
             if len(asked) + len(mine) > AGAIN_BARS_MAX:

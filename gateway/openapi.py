@@ -93,6 +93,7 @@ BOARD: Schema = {
         ("missing", "Bars that should exist and do not."),
         ("audited", "Bars that were compared with the exchange's own."),
         ("exact", "Audited bars that are equal."),
+        ("adopted", "Of these, those that are it since the exchange's split of fills at a close was adopted."),
         ("edge_shift", "Bars that differ by fills at a close, which the exchange counts in the next bar."),
         ("exchange_gap", "Bars that differ because the exchange lacks trades."),
         ("local_gap", "Bars that differ because trades are missing here."),

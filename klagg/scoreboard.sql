@@ -1,4 +1,4 @@
--- The view `scoreboard` (writers/migrations/0014_scoreboard.sql, 0016_gaps.sql and 0017_official.sql) summed up.
+-- The view `scoreboard` (writers/migrations/0014_scoreboard.sql, 0016_gaps.sql and 0021_adopted.sql) summed up.
 
 -- name: board
 -- Days in [first, end), the newest first, with all their symbols and intervals together; then symbols, the worst first,
@@ -8,7 +8,7 @@ SELECT
     count(DISTINCT day) AS days, count(DISTINCT symbol) AS symbols,
     sum(expected)::bigint AS expected, sum(bars)::bigint AS bars, sum(complete)::bigint AS complete,
     sum(official)::bigint AS official, sum(amended)::bigint AS amended, sum(missing)::bigint AS missing, sum(audited)::bigint AS audited,
-    sum(exact)::bigint AS exact, sum(edge_shift)::bigint AS edge_shift, sum(exchange_gap)::bigint AS exchange_gap,
+    sum(exact)::bigint AS exact, sum(adopted)::bigint AS adopted, sum(edge_shift)::bigint AS edge_shift, sum(exchange_gap)::bigint AS exchange_gap,
     sum(local_gap)::bigint AS local_gap, sum(late)::bigint AS late, sum(unexplained)::bigint AS unexplained,
     sum(open_findings)::bigint AS open_findings,
     (extract(epoch FROM max(counted_at)) * 1000)::bigint AS counted_at,

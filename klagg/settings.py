@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from klagg.configtree import RENAMED, between, build, from_text, one_of, toml_line
+from klagg.edge_splits import EDGES, EXCHANGE_EDGES
 from klagg.errors import ConfigError
 from klagg.intervals import BINANCE_INTERVALS, MINUTE, ordered
 
@@ -194,6 +195,7 @@ class Aggregator:
     ask_trades_max: int = 20_000
     ask_weight_per_minute: int = 1080
     witness_margin_ms: int = 3000
+    edges: str = EXCHANGE_EDGES
 
     def check(self) -> None:
         """ConfigError, naming the setting, unless every value is in its range."""
@@ -209,6 +211,7 @@ class Aggregator:
         between("aggregator.ask_trades_max", self.ask_trades_max, 1, 10_000_000)
         between("aggregator.ask_weight_per_minute", self.ask_weight_per_minute, 20, 1_000_000)
         between("aggregator.witness_margin_ms", self.witness_margin_ms, 0, 600_000)
+        one_of("aggregator.edges", self.edges, EDGES)
 
 
 @dataclass(frozen=True, slots=True)

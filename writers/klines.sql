@@ -162,12 +162,18 @@ WITH stored AS (
 noted AS (
     INSERT INTO amendments (
         symbol, "interval", open_time, epoch, revision, complete, official, source, replaced_epoch,
-        replaced_revision, replaced_complete, replaced_official, was, became
+        replaced_revision, replaced_complete, replaced_official, was, became, why
     )
     SELECT
         stored.symbol, stored."interval", stored.open_time, stored.epoch, stored.revision, stored.complete,
         stored.official, stored.source, replaced.epoch, replaced.revision, replaced.complete, replaced.official,
-        coalesce(changed.was, '{}'), coalesce(changed.became, '{}')
+        coalesce(changed.was, '{}'), coalesce(changed.became, '{}'),
+        -- Pieces of `edge` that begin with < or > stand first, and say which fills were moved (klagg/edge_splits.py).
+        CASE
+            WHEN rtrim(substring(changed.became ->> 'edge' FROM '^(?:[<>][^;]*;?)*'), ';')
+                <> rtrim(substring(changed.was ->> 'edge' FROM '^(?:[<>][^;]*;?)*'), ';') THEN 'edge'
+            ELSE 'amended'
+        END
     FROM stored
     LEFT JOIN LATERAL (
         -- LIMIT keeps this a look-up by the key, where a join might read whole chunks; the range of times says which.

@@ -25,9 +25,10 @@ from klagg.kline import (
 )
 from klagg.recordings import KlineRecording, OfficialKline, RefusedRow
 
-COUNTS: Final = ("bars", "exact", "different", "partial", "gap", "unmatched", "missing", "float_sums")
-"""The numbers of a summary: bars, and of these how many are what; ids or klines that are missing; bars of which a sum
-is equal to the digits of a float sum only."""
+COUNTS: Final = ("bars", "exact", "adopted", "different", "partial", "gap", "unmatched", "missing", "float_sums")
+"""The numbers of a summary: bars, and of these how many are what; of the exact ones, those in which the exchange's
+split of an aggTrade was adopted; ids or klines that are missing; bars of which a sum is equal to the digits of a float
+sum only."""
 ALWAYS_COUNTED: Final = frozenset({"bars", "exact", "different", "partial"})
 """Those that stand in a summary also if they are 0."""
 
@@ -38,8 +39,9 @@ SUMMARY_HELP: Final = (
     "The last line is a JSON summary; beside bars, exact, different and partial it has these counts where they are "
     "not 0. `partial`: the first or the last bar, which the source does not cover; `gap`: a bar between them of "
     "which the source lacks something or all; `unmatched`: a bar that the official file does not hold; `missing`: "
-    "what the source lacks in the middle, which is named by range. The exit code is 1 if a bar is different or a "
-    "gap, if anything is missing that equal bars do not prove to be nothing, or if nothing could be compared. "
+    "what the source lacks in the middle, which is named by range; `adopted`: of the exact bars, those in which fills "
+    "at a close count where the official file has them (--edges exchange). The exit code is 1 if a bar is different or "
+    "a gap, if anything is missing that equal bars do not prove to be nothing, or if nothing could be compared. "
     "`refused`: a row that cannot be what its file holds, or trades that come too late or are too fine, which one "
     "sentence names by range; the others count, and the exit code is 1. "
     "`uncounted`: a trade that no kline counts (quantity 0, struck out, insurance fund)."
@@ -163,10 +165,13 @@ class ComparisonReport:
         lacks: Sequence[Missing] = (),
         terms: int = 0,
         due: bool = False,
+        adopted: str = "",
     ) -> None:
         """One bar: ours (None: we have none), the exchange's (None: its file has none, though it is `due`). `terms` is
-        the number of terms that the sums of the bar have."""
+        the number of terms that the sums of the bar have. `adopted` says which fills ours counts as the exchange does,
+        and not where their aggTrade is (empty: none)."""
         self.counts["bars"] += 1
+        self.counts["adopted"] += bool(adopted)
         verdict, fields = self._judged(ours, theirs, coverage, terms)
         self.counts[verdict] += 1
         self._compared += theirs is not None
@@ -178,8 +183,10 @@ class ComparisonReport:
         )
         if self._json:
             told = {"symbol": symbol, "open_time": open_time, "verdict": verdict, "fields": fields}
+            told |= {"adopted": adopted} if adopted else {}
             print(ujson.dumps({**told, "lacks": listed(lacks)}, ensure_ascii=False))
-        elif verdict != "exact":
+        elif verdict != "exact" or adopted:
+            fields += [adopted] if adopted else []
             print(f"{symbol} {open_time} {verdict}{': ' if fields else ''}{'; '.join(fields)}{self._lacking(lacks)}")
 
     def _judged(

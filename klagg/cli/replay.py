@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import heapq
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import pairwise
 
 from klagg.cli.comparison import (
     SUMMARY_HELP,
@@ -16,6 +17,7 @@ from klagg.cli.comparison import (
 )
 from klagg.cli.grid import to_compare
 from klagg.cli.missing import Coverage, MissingIds, SeenIds
+from klagg.edge_splits import EDGES, EXCHANGE_EDGES, OWN_EDGES, Run, runs
 from klagg.errors import ConfigError
 from klagg.intervals import Interval, interval
 from klagg.kline import FIELDS, Kline
@@ -36,6 +38,13 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     )
     parser.add_argument("--trades", nargs="+", required=True, metavar="FILE", help="recordings, in any order")
     parser.add_argument("--klines", metavar="FILE", help="official klines to compare with")
+    parser.add_argument(
+        "--edges",
+        choices=EDGES,
+        default=OWN_EDGES,
+        help="where later fills of an aggTrade that straddles a close count: in the bar of its first fill (own, the "
+        "default), or where the official klines have them, if that explains a difference to the last digit (exchange)",
+    )
     parser.add_argument("--interval", default="1m", help="interval of the klines (1m)")
     parser.add_argument("--symbol", help="the symbol of recordings that name none; of several symbols, the one to take")
     parser.add_argument("--ids", choices=("agg", "trade"), help="of captures that hold both, which events to take")
@@ -46,6 +55,8 @@ def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 def run(args: argparse.Namespace) -> int:
     """Runs the command; the exit code."""
     kind = interval(args.interval)
+    if args.edges == EXCHANGE_EDGES and args.klines is None:
+        raise ConfigError("--edges exchange needs the official klines: name their file with --klines")
     recordings = [open_trades(each, args.symbol, args.ids) for each in args.trades]
     seen, refused = SeenIds(), RefusedRows("replay")
     klines = newest_of(recordings, kind, args.symbol, refused, seen)
@@ -100,6 +111,8 @@ def _compare(
     rows = to_compare(official, kind, refused)
     theirs = {row.open_time_ms: values_of_official(row) for row in rows if row.whole}
     ours = {kline.open_time: kline for kline in klines}
+    adopted = list(runs(kind, ours, theirs)) if args.edges == EXCHANGE_EDGES else []
+    said = _adopt(ours, adopted)
     values = {open_time: values_of_kline(kline) for open_time, kline in ours.items()}
     report = ComparisonReport(args.json, refused, float_columns(official, rows, values.values()))
     first, last = min(ours), max(ours)
@@ -114,9 +127,23 @@ def _compare(
             lacks=lacks,
             terms=ours[open_time].trades if open_time in ours else 0,
             due=bool(theirs) and min(theirs) < open_time < max(theirs),
+            adopted=said.get(open_time, ""),
         )
     report.tell_missing(covered[symbol].missing)
     return report.conclude(args.klines)
+
+
+def _adopt(ours: dict[int, Kline], adopted: Iterable[Run]) -> dict[int, str]:
+    """Put the exchange's splits into our bars, by open time; what was moved in each of them, in a sentence."""
+    said: dict[int, list[str]] = {}
+    for run in adopted:
+        for kline in run.klines:
+            ours[kline.open_time] = kline
+        for split, (earlier, later) in zip(run.splits, pairwise(run.klines), strict=True):
+            fills = f"{split.fills} of the {split.edge.fills} fills of aggTrade {split.edge.id}, {split.qty} together"
+            said.setdefault(earlier.open_time, []).append(f"{fills}, count in the next bar")
+            said.setdefault(later.open_time, []).append(f"{fills}, came from the bar before")
+    return {opening: "; ".join(sentences) for opening, sentences in said.items()}
 
 
 def _one_id_space(recordings: Sequence[TradeRecording]) -> TradeIds:

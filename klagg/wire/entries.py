@@ -13,6 +13,7 @@ from typing import Final
 
 from klagg.arrays import INT64_MAX
 from klagg.errors import ContractError
+from klagg.intervals import MINUTE, MINUTE_MS
 from klagg.wire.fields import Fields, RawFields, integer_of, text_of
 
 # Feed entry kinds.
@@ -23,6 +24,7 @@ LISTING: Final = "listing"
 OFFICIAL: Final = "official"
 AGAIN: Final = "again"
 WITNESS: Final = "witness"
+EDGES: Final = "edges"
 
 REST_LINE: Final = "rest"
 """The `line` of the trades that repair fetched, which no line received."""
@@ -201,6 +203,18 @@ def official_of(raw: RawFields) -> Official:
         count,
         columns,
     )
+
+
+EDGE_ROWS_MAX: Final = 60
+"""The most minutes of an `edges` entry."""
+
+
+def edges_entry(symbol: str, rows: Sequence[Sequence[object]]) -> Fields:
+    """An `edges` entry: the exchange's own rows (values of OFFICIAL_COLUMNS, prices and amounts as texts) of two to
+    EDGE_ROWS_MAX consecutive minutes, ascending. They differ from the published ones by fills of aggTrades at their
+    closes, says who asks; the aggregator judges it by its own bars and ids."""
+    first, last = int(str(rows[0][0])), int(str(rows[-1][0]))
+    return {**official_entry(symbol, MINUTE.name, first, last + MINUTE_MS, rows), "kind": EDGES}
 
 
 BarKey = tuple[str, str, int]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from decimal import Decimal
+from typing import Any
 
 from aggregator.core import Core
 from aggregator.publisher import Outputs
@@ -21,7 +22,7 @@ def raw(fields: Fields) -> dict[bytes, bytes]:
     return {name.encode(): value.encode() for name, value in stamp(fields, "test", 1).items()}
 
 
-def new_core(*intervals: str, **changes: int) -> Core:
+def new_core(*intervals: str, **changes: Any) -> Core:
     """A core of these intervals, epoch 1."""
     return Core(settings.Aggregator(intervals=intervals or ("1m",), **changes), epoch=1)
 

@@ -42,6 +42,7 @@ class World:
     lags: list[Finding] = field(default_factory=list)
     requests: list[Request] = field(default_factory=list)
     again: list[BarKey] = field(default_factory=list)
+    edges: list[Sequence[int]] = field(default_factory=list)
     day_counts: dict[SeriesKey, DayCounts] = field(default_factory=dict)
     looks: list[Look] = field(default_factory=list)
     settings: Settings = SETTINGS
@@ -89,6 +90,7 @@ class World:
         self.lags += [each for each in outcome.findings if each.kind == FindingKind.LAGGING]
         self.requests += outcome.requests
         self.again += outcome.again
+        self.edges += outcome.edges
         self.record(look, outcome.judged)
 
     def record(self, look: Look, judged: Sequence[JudgedBar]) -> None:

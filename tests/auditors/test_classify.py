@@ -15,7 +15,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from auditors.classify import EDGE_SHIFT, EXACT, LATE, LATE_MS, Comparison, edges_of, values_of
+from auditors.classify import EDGE_SHIFT, EXACT, LATE, LATE_MS, Comparison
+from klagg.edge_splits import edges_of, values_of
 from klagg.errors import ContractError
 from klagg.intervals import INTERVALS, MINUTE, MINUTE_MS, Interval
 from klagg.kline import Kline, Values

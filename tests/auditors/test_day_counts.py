@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from auditors.classify import EDGE_SHIFT, EXACT, LATE
+from auditors.classify import ADOPTED, EDGE_SHIFT, EXACT, LATE
 from auditors.day_counts import DayCounts, JudgedBar, by_day, union_of
 from klagg.intervals import DAY_MS, INTERVALS, MINUTE, MINUTE_MS
 from klagg.wire.findings import FindingKind
@@ -30,12 +30,23 @@ def test_again_replaces() -> None:
         "local_gap": 3,
         "late": 1,
         "unexplained": 0,
+        "adopted": 0,
     }
     for _ in range(2):
         counts.add([*bars(10, 2), *bars(12, 1, EDGE_SHIFT), *bars(13, 1)])
     assert counts.counts["bars"] == 14
     assert (counts.counts["exact"], counts.counts["edge_shift"]) == (13, 1)
     assert counts.ranges == [(T0, T0 + 14 * MINUTE_MS)]
+
+
+def test_adopted_bars_are_exact_and_counted_by_themselves() -> None:
+    counts = DayCounts(MINUTE)
+    counts.add([*bars(0, 10), *bars(10, 4, EDGE_SHIFT)])
+    counts.add(bars(10, 2, ADOPTED))
+    again = DayCounts.of(MINUTE, counts.saved_ranges, counts.saved_different)
+    for each in (counts, again):
+        found = {name: each.counts[name] for name in ("bars", "exact", "adopted", "edge_shift")}
+        assert found == {"bars": 14, "exact": 12, "adopted": 2, "edge_shift": 2}
 
 
 def test_what_lies_between_two_looks_is_not_counted() -> None:

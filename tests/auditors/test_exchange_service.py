@@ -214,6 +214,24 @@ async def test_findings_requests_and_tallies_go_where_they_belong(streams: Strea
             assert [int(each["seq"]) for each in said] == list(range(1, len(said) + 1))
 
 
+async def test_splits_at_a_close_are_claimed_with_the_exchange_s_rows(streams: Streams, redis_url: str) -> None:
+    """Each in the feed of its symbol's shard, once."""
+    shards = 2
+    world = clean()
+    async with auditing(world, redis_url, shards) as (auditor, _, _):
+        await until(lambda: auditor.audit.schedule.laps)
+    claims = {shard: entries(streams, Keys(shard).feed) for shard in range(shards)}
+    assert {each["kind"] for said in claims.values() for each in said} == {"edges"}
+    assert {each["symbol"] for said in claims.values() for each in said} == set(NAMES)
+    for shard, said in claims.items():
+        assert {shard_of(each["symbol"], shards) for each in said} == {shard}
+        assert len({(each["symbol"], each["open_time"]) for each in said}) == len(said)
+        for each in said:
+            rows = world.theirs[each["symbol"], "1m"]
+            opens = [int(opening) for opening in each["open_time"].split(",")]
+            assert each["volume"].split(",") == [str(rows[opening]["volume"]) for opening in opens]
+
+
 async def test_an_exchange_that_is_away_is_said_once_and_then_settled(streams: Streams, redis_url: str) -> None:
     world = clean(edges=False)
     async with auditing(world, redis_url) as (auditor, rest, _):

@@ -8,19 +8,8 @@ from typing import Any
 
 import pytest
 
-from auditors.classify import (
-    AMOUNTS,
-    EDGE_SHIFT,
-    EXACT,
-    LATE,
-    UNSEEN_ID,
-    Comparison,
-    Edge,
-    healed_edges,
-    puzzling,
-    unseen,
-    values_of,
-)
+from auditors.classify import EDGE_SHIFT, EXACT, LATE, UNSEEN_ID, Comparison, healed_edges, puzzling, unseen
+from klagg.edge_splits import AMOUNTS, Edge, values_of
 from klagg.intervals import INTERVALS, MINUTE, MINUTE_MS
 from klagg.kline import DECIMAL_FIELDS, Kline, Values, differences
 from klagg.wire.findings import FindingKind

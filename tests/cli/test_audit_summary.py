@@ -28,8 +28,8 @@ DAYS = (
 )
 AUDITS = (
     "INSERT INTO audits VALUES"
-    " ('AUSDT', '2026-03-01Z', '1m', 1440, 1437, 3, 0, 0, 0, 0, now()),"
-    " ('BUSDT', '2026-03-02Z', '1m', 1440, 1435, 2, 1, 0, 1, %(unexplained)s, now())"
+    " ('AUSDT', '2026-03-01Z', '1m', 1440, 1437, 3, 0, 0, 0, 0, now(), DEFAULT, DEFAULT, 7),"
+    " ('BUSDT', '2026-03-02Z', '1m', 1440, 1435, 2, 1, 0, 1, %(unexplained)s, now(), DEFAULT, DEFAULT, 0)"
 )
 FINDINGS = (
     'INSERT INTO findings (id, shard, kind, severity, symbol, "interval", open_time, writer, said_at, closed_at,'
@@ -68,6 +68,7 @@ def test_days_then_the_worst_symbols_then_the_sums(database: Database, capsys: p
         "missing": 10,
         "audited": 2880,
         "exact": 2872,
+        "adopted": 7,
         "edge_shift": 5,
         "exchange_gap": 1,
         "local_gap": 0,
@@ -79,10 +80,10 @@ def test_days_then_the_worst_symbols_then_the_sums(database: Database, capsys: p
     heads = ["day", "2026-03-01", "2026-03-02", "The", "symbol", "BUSDT", "AUSDT", "Of", "Open"]
     assert [row[0] for row in table if row] == heads
     assert table[1][-5:] == ["99.31", "0.00", "99.79", "0.20", "0.00"]
-    assert " ".join(table[6]) == "BUSDT 2880 2870 1429 1431 0 10 1440 1435 2 1 0 1 1 2 49.61 49.68 99.65 0.20 0.07"
+    assert " ".join(table[6]) == "BUSDT 2880 2870 1429 1431 0 10 1440 1435 0 2 1 0 1 1 2 49.61 49.68 99.65 0.20 0.07"
     assert lines[-3] == (
-        "Of 2,880 audited bars 99.72 % are exact, 0.20 % differ and are explained (edge shift 5, exchange gap 1), "
-        "0.04 % are unexplained, and 1 are not settled (local gap 0, late 1)."
+        "Of 2,880 audited bars 99.72 % are exact (2,865 at once, 7 after adoption), 0.20 % differ and are explained "
+        "(edge shift 5, exchange gap 1), 0.04 % are unexplained, and 1 are not settled (local gap 0, late 1)."
     )
     assert lines[-1] == "Open findings about no single symbol: 1"
 

@@ -35,7 +35,8 @@ share = 1
 """
 COUNTS = """
 SELECT "interval", sum(bars) AS bars, sum(exact) AS exact, sum(edge_shift) AS edge_shift, sum(late) AS late,
-    sum(exchange_gap) AS exchange_gap, sum(local_gap) AS local_gap, sum(unexplained) AS unexplained
+    sum(exchange_gap) AS exchange_gap, sum(local_gap) AS local_gap, sum(unexplained) AS unexplained,
+    sum(adopted) AS adopted
 FROM audits GROUP BY 1
 """
 AMENDED = """
@@ -43,6 +44,7 @@ SELECT count(*) AS found FROM amendments
 WHERE symbol = %(symbol)s AND "interval" = '1m' AND was <> '{}' AND revision > 1
     AND open_time = timestamptz 'epoch' + %(open_ms)s * interval '1 millisecond'
 """
+EDGES_AMENDED = "SELECT DISTINCT why FROM amendments WHERE became ->> 'edge' ~ '^[<>]'"
 CLOSED = "SELECT id FROM findings WHERE kind = 'LOCAL_GAP' AND standing AND closed_at IS NOT NULL"
 
 
@@ -152,5 +154,7 @@ def test_where_nothing_is_lost_nothing_is_said(tmp_path: Path, redis_url: str, d
         found = counts(database)
         for each in found.values():
             assert each["bars"] == each["exact"] + each["edge_shift"] + each["late"] > 0, found
+        eventually(lambda: counts(database)["1m"]["adopted"], 60, 0.5)
+        assert "edge" in {row["why"] for row in database.query(EDGES_AMENDED)}
         assert set(running.stop(*reversed(processes)).values()) == {0}
     database.close()

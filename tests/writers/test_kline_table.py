@@ -128,6 +128,33 @@ def test_the_history_tells_what_changed_to_the_last_digit(database: Database) ->
     assert amendment.became == {"close": "64112.00", "trades": "322", "source": "mixed"}
 
 
+EDGE = "7:20:23:1:9.0:4:0"
+"""Evidence of an aggTrade at the close."""
+
+
+@pytest.mark.parametrize(
+    ("was", "became", "why"),
+    [
+        (EDGE, f">7:2:1.5:9.0;{EDGE}", "edge"),
+        ("", "<7:2:1.5:9.0", "edge"),
+        ("<7:2:1.5:9.0", f"<7:2:1.5:9.0;>9:1:0.5:8.0;{EDGE}", "edge"),
+        (EDGE, f"{EDGE};8:24:25:2:9.0:1:0", "amended"),
+        ("<7:2:1.5:9.0", f"<7:2:1.5:9.0;{EDGE}", "amended"),
+        ("<7:2:1.5:9.0", "<7:2:1.5:9.0", "amended"),
+        ("", "", "amended"),
+    ],
+)
+def test_an_adopted_split_is_why(database: Database, was: str, became: str, why: str) -> None:
+    """And the evidence is in the same row."""
+    upsert(database, [kline(edge=was, trades=9)])
+    upsert(database, [kline(edge=became, revision=2, trades=8)])
+    (row,) = database.query("SELECT why, was ->> 'edge' AS was, became ->> 'edge' AS became FROM amendments")
+    assert row["why"] == why
+    assert (row["was"], row["became"]) == ((was, became) if was != became else (None, None))
+    (told,) = database.query("SELECT why FROM klines_amended")
+    assert (told["why"] == "fills at a close count where the exchange counts them") is (why == "edge")
+
+
 def test_the_history_does_not_depend_on_how_versions_were_batched(database: Database) -> None:
     steps = [kline(complete=0), kline(), kline(revision=2, close="1"), kline(revision=3, close="2")]
     histories = []

@@ -32,6 +32,7 @@ SUMS: Final = (
     "missing",
     "audited",
     "exact",
+    "adopted",
     "edge_shift",
     "exchange_gap",
     "local_gap",
@@ -118,7 +119,8 @@ def _truth(rows: Sequence[Row]) -> str:
     if not audited:
         return "No bar was audited yet."
     return (
-        f"Of {audited:,} audited bars {_percent(total['exact'], audited)} % are exact, "
+        f"Of {audited:,} audited bars {_percent(total['exact'], audited)} % are exact "
+        f"({total['exact'] - total['adopted']:,} at once, {total['adopted']:,} after adoption), "
         f"{_percent(_explained(total), audited)} % differ and are explained (edge shift {total['edge_shift']:,}, "
         f"exchange gap {total['exchange_gap']:,}), {_percent_up(total['unexplained'], audited)} % are unexplained, and "
         f"{total['local_gap'] + total['late']:,} are not settled (local gap {total['local_gap']:,}, "
