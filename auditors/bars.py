@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from decimal import Context, Decimal
 from typing import Any, Final
 
+from klagg.edge_splits import OUT
 from klagg.intervals import INTERVALS
 from klagg.kline import Kline
 from klagg.wire.findings import FindingKind
@@ -56,7 +57,7 @@ _NUMBERS: Final = frozenset(
 @dataclass(frozen=True, slots=True)
 class BarValues:
     """The values of one version of a bar as numbers. Prices and volumes are exact decimals; ids are -1 where there is
-    none."""
+    none. `moved_id` is the aggTrade whose later fills were moved to the next bar (klagg.edge_splits)."""
 
     epoch: int
     revision: int
@@ -76,6 +77,7 @@ class BarValues:
     first_trade_id: int
     last_trade_id: int
     source: str
+    moved_id: int = -1
 
     @property
     def version(self) -> tuple[int, int, int, int]:
@@ -96,18 +98,21 @@ class BarValues:
     def of_text(cls, text: str) -> BarValues:
         """The values in a text that `text_of_kline` wrote, today or before bars were called official: then `complete`
         was 1 as well where `source` tells that the exchange's klines made the bar whole."""
+        text, _, moved = text.partition(OUT)
         values: list[Any] = text.split(",")
         if len(values) == len(KEPT) - 1:
             told = values[_COMPLETE] == "1" and values[-1] != OWN
             values[_COMPLETE : _COMPLETE + 1] = ("0", "1") if told else (values[_COMPLETE], "0")
         for at, name in enumerate(KEPT[:-1]):
             values[at] = int(values[at]) if name in _NUMBERS else Decimal(values[at])
-        return cls(*values)
+        return cls(*values, moved_id=int(moved) if moved else -1)
 
 
 def text_of_kline(kline: Kline) -> str:
-    """What is kept of a kline, as one short text."""
-    return ",".join(str(getattr(kline, name)) for name in KEPT)
+    """What is kept of a kline, as one short text; behind OUT the aggTrade whose fills were moved to the next bar."""
+    text = ",".join(str(getattr(kline, name)) for name in KEPT)
+    moved = [piece[1:].partition(":")[0] for piece in kline.edge.split(";") if piece.startswith(OUT)]
+    return f"{text}{OUT}{moved[0]}" if moved else text
 
 
 def faults_of(kline: Kline, bar: BarValues) -> Iterator[tuple[FindingKind, str]]:

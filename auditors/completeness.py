@@ -228,8 +228,8 @@ class Completeness(Judge):
             return ""
         if min(before.last_agg_id, bar.first_agg_id) < 0 or bar.first_agg_id == before.last_agg_id + 1:
             return ""
-        if (bar.first_agg_id, bar.first_trade_id) == (before.last_agg_id, before.last_trade_id + 1):
-            return ""  # its fills are in both bars (klagg.edge_splits)
+        if bar.first_agg_id == before.last_agg_id == before.moved_id and bar.first_trade_id == before.last_trade_id + 1:
+            return ""  # its fills are in both bars
         genesis_ms = self.expected.symbols[symbol].genesis_ms
         if from_ms <= genesis_ms <= to_ms:  # the ids of a generation begin anew
             return ""

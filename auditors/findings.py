@@ -34,6 +34,7 @@ FOUND_BY_AUDITORS: Final = tuple(
         FindingKind.TOO_OLD,
         FindingKind.OLD_GENERATION,
         FindingKind.UNLISTED,
+        FindingKind.WITNESS_WRONG,
         FindingKind.UNKNOWN_GROUP,
         FindingKind.INGEST_DROPPED,
     }

@@ -24,7 +24,7 @@ PROCESSES = ("clock", "repair", "aggregator", "writer", "ingest")
 
 def uncounted_in(run: Run) -> int:
     """Fills in the feed that count for nothing."""
-    entries = [each.fields for each in run.streams.range("feed:{0}") if each.fields.get(b"ids") == b"trade"]
+    entries = [each.fields for each in run.streams.range("feed:{0}") if each.fields.get(b"counts")]
     return sum(fields[b"counts"].split(b",").count(b"0") for fields in entries)
 
 

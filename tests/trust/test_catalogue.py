@@ -103,6 +103,7 @@ NOTHING_WRONG = re.compile(r"(No|Nothing|Every|All)\b")
 
 NO_TRUST = {
     "No look at Redis yet.": "the streams' lengths, which nobody judges",
+    "No bar was final yet.": "claims nothing",
     "No process shows a sign of life.": "bad news",
     f"No day {VARIES}was counted or audited yet. This page fills by itself.": "claims nothing",
     f"No trade id proves {VARIES} ": "no good news",
