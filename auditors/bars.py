@@ -105,7 +105,7 @@ class BarValues:
             values[_COMPLETE : _COMPLETE + 1] = ("0", "1") if told else (values[_COMPLETE], "0")
         for at, name in enumerate(KEPT[:-1]):
             values[at] = int(values[at]) if name in _NUMBERS else Decimal(values[at])
-        return cls(*values, moved_id=int(moved) if moved else -1)
+        return cls(*values, int(moved) if moved else -1)
 
 
 def text_of_kline(kline: Kline) -> str:
