@@ -105,7 +105,8 @@ class BarValues:
             values[_COMPLETE : _COMPLETE + 1] = ("0", "1") if told else (values[_COMPLETE], "0")
         for at, name in enumerate(KEPT[:-1]):
             values[at] = int(values[at]) if name in _NUMBERS else Decimal(values[at])
-        return cls(*values, int(moved) if moved else -1)
+        values.append(int(moved) if moved else -1)
+        return cls(*values)
 
 
 def text_of_kline(kline: Kline) -> str:
