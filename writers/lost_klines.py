@@ -144,11 +144,11 @@ class LostKlines:
 
     def lost_unread(self, stream: str, delivered: str, first: str) -> None:
         """Nothing is left of the stream up to the id that the group was given last, and `first` is the first entry
-        behind it: what was between, if anything was, is in no number that this process has seen."""
-        low, high = EntryId.of(delivered).ms - AROUND_MS, EntryId.of(first).ms - 1
-        if low <= high:
-            due_s = time.monotonic() + LOOK_AFTER_S
-            self._note_loss(Span(stream, f"{max(0, low)}-0", f"{high}-{2**64 - 1}", due_s, counted=False))
+        behind it: what was between, if anything was, is in no number that this process has seen. It may be of the
+        same millisecond as `first`, whose own klines are stored by the time that this is looked at."""
+        low, high = EntryId.of(delivered).ms - AROUND_MS, EntryId.of(first).ms
+        due_s = time.monotonic() + LOOK_AFTER_S
+        self._note_loss(Span(stream, f"{max(0, low)}-0", f"{high}-{2**64 - 1}", due_s, counted=False))
 
     def _note_loss(self, span: Span) -> None:
         self._losses.append(span)
@@ -188,9 +188,10 @@ class LostKlines:
         for version in (each for entry in entries for each in finals_of(entry)):
             known = wanted.get(version.bar, version)
             wanted[version.bar] = max(known, version, key=attrgetter("revision", "complete"))
-        lacking = self._store.lacking(list(wanted.values()))
-        if lacking is None:
+        found = self._store.lacking(list(wanted.values()))
+        if found is None:
             return
+        lacking = [each for each in found if not self._awaits(each)]
         if lacking and not span.counted:
             self._context.stats.add("lost", len(lacking))
             self._context.log.error("%d entries of %s were gone before they were read", len(lacking), span.stream)
@@ -199,6 +200,13 @@ class LostKlines:
             self._losses.popleft()
         else:
             span.first = next_id(entries[-1].id)
+
+    def _awaits(self, version: KlineVersion) -> bool:
+        """Whether this version or a higher one was asked for, and counted, already."""
+        asked = self._awaited.get(version.bar)
+        if asked is None:
+            return False
+        return (asked.version.revision, asked.version.complete) >= (version.revision, version.complete)
 
     def _look_again(self, due: Sequence[Awaited]) -> None:
         lacking = self._store.lacking([each.version for each in due])

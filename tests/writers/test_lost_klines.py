@@ -49,19 +49,18 @@ def client(redis_url: str) -> redis.Redis:
 
 def commit(streams: Streams, klines: list[Kline], *, first_seq: int = 1) -> list[str]:
     """The klines of a tick with their event, as an aggregator writes them; the ids of the klines."""
+    return streams.write(appends_of(klines, first_seq))[: len(klines)]
+
+
+def appends_of(klines: list[Kline], first_seq: int) -> list[Append]:
     rows = [
         (each.symbol, each.interval, each.open_time, "trade", 0, each.revision, "open", "final", "own")
         for each in klines
     ]
-    ids = streams.write(
-        [
-            *(Append(KEYS.klines, entry_of(each, seq)) for seq, each in enumerate(klines, first_seq)),
-            Append(
-                KEYS.events, stamp(events_entry(EVENT_CLOSE, klines[0].close_time, rows), "aggregator@1", first_seq)
-            ),
-        ]
-    )
-    return ids[: len(klines)]
+    return [
+        *(Append(KEYS.klines, entry_of(each, seq)) for seq, each in enumerate(klines, first_seq)),
+        Append(KEYS.events, stamp(events_entry(EVENT_CLOSE, klines[0].close_time, rows), "aggregator@1", first_seq)),
+    ]
 
 
 def asked(streams: Streams) -> list[tuple[str, str, int]]:
@@ -171,6 +170,27 @@ def test_klines_trimmed_while_pending_or_unread(
         assert writer.stop() in (0, 3)
 
 
+def test_klines_trimmed_unread_in_the_millisecond_of_what_is_left(
+    start: Start, database: Database, streams: Streams, client: redis.Redis
+) -> None:
+    klines = minutes(8)
+    with start() as writer:
+        commit(streams, klines[:2])
+        eventually(lambda: len(stored(database)) == 2)
+        assert writer.stop() == 0
+    at_ms = int(streams.range(KEYS.klines)[-1].id.partition("-")[0]) + 10_000
+    for part, first_seq in ((klines[2:6], 3), (klines[6:], 7)):
+        streams.trim_to(KEYS.klines, 0)
+        for append in appends_of(part, first_seq):
+            client.xadd(append.key, append.fields, id=f"{at_ms}-*")
+    with start() as writer:
+        eventually(lambda: set(asked(streams)) == {each.key for each in klines[2:6]})
+        answer(streams, klines[2:6])
+        eventually(lambda: stored(database) == klines)
+        eventually(lambda: lost(streams) == 4)
+        assert writer.stop() == 0
+
+
 def test_what_is_asked_for_in_vain_ends_with_a_command(
     start: Start, streams: Streams, client: redis.Redis, ghost: Callable[[int], list[Entry]]
 ) -> None:
@@ -183,6 +203,7 @@ def test_what_is_asked_for_in_vain_ends_with_a_command(
         )
         eventually(lambda: command in writer.said())
         assert asked(streams) == [klines[0].key] * 2
+        assert lost(streams) == 1, "counted once, although all that is left of the stream is behind it"
         assert writer.stop() in (0, 3)
 
 
