@@ -182,7 +182,7 @@ def test_klines_trimmed_unread_in_the_millisecond_of_what_is_left(
     for part, first_seq in ((klines[2:6], 3), (klines[6:], 7)):
         streams.trim_to(KEYS.klines, 0)
         for append in appends_of(part, first_seq):
-            client.xadd(append.key, {**append.fields}, id=f"{at_ms}-*")
+            client.xadd(append.key, append.fields, id=f"{at_ms}-*")  # type: ignore[arg-type]
     with start() as writer:
         eventually(lambda: set(asked(streams)) == {each.key for each in klines[2:6]})
         answer(streams, klines[2:6])
