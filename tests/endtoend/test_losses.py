@@ -15,7 +15,7 @@ from klagg.intervals import MINUTE_MS
 from klagg.kline import NINE_VALUES
 from klagg.settings import Rest
 from klagg.simulator import SyntheticMarket
-from klagg.wire.entries import TradeRow
+from klagg.wire.entries import REQUEST_BEHIND, TradeRow, request_of
 from klagg.wire.keys import WEIGHTS_KEY
 from tests.aggregator.oracle import fold
 from tests.endtoend.kit import FLOOR, FLOOR_S, PROVEN_S, Stack, is_whole, migrated, stack, table
@@ -73,6 +73,12 @@ class Run:
         """The symbols in which something was missing."""
         opened = [each for each in self.streams.range("events:{0}") if each.fields[b"kind"] == b"gap_opened"]
         return {name for each in opened for name in each.fields[b"symbol"].decode().split(",")}
+
+    def requested_behind(self) -> set[str]:
+        """The symbols of which a witness knew a later trade than klagg had: none of these opens a gap if it is repaired
+        before the symbol trades again."""
+        requests = map(request_of, (each.fields for each in self.streams.range("requests:{0}")))
+        return {each.symbol for each in requests if each.kind == REQUEST_BEHIND}
 
     def official(self, symbol: str, minute: int) -> dict[str, Decimal]:
         (row,) = self.running.ask(
