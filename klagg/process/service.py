@@ -124,10 +124,14 @@ class Context(_Shell):
         return not self._stop_requested
 
     def running(self) -> bool:
-        """Whether to take another turn; also writes the heartbeat and the statistics line when due."""
-        self.pulse.state = "stopping" if self._stop_requested else "running"
+        """Whether to take another turn; also writes the heartbeat and the statistics line when due.
+
+        A signal may come at any line of it: the answer is the state that the heartbeat shows.
+        """
+        goes_on = not self._stop_requested
+        self.pulse.state = "running" if goes_on else "stopping"
         self.beat()
-        return not self._stop_requested
+        return goes_on
 
     def beat(self) -> None:
         """Write the heartbeat and the statistics line if they are due; a Redis that is away is logged, no error."""

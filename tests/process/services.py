@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import threading
 
@@ -17,6 +18,17 @@ def blocking(context: Context) -> None:
     while context.running():
         context.wait(0.05)
     context.connect().append("ended", {"state": context.pulse.state})
+
+
+def blocking_stopped_in_a_beat(context: Context) -> None:
+    """Is asked to stop while `running` writes its statistics line: neither before nor after it."""
+
+    def stop(_: logging.LogRecord) -> bool:
+        context.stop()
+        return True
+
+    context.log.addFilter(stop)
+    blocking(context)
 
 
 def blocking_on_redis(context: Context) -> None:
@@ -105,6 +117,7 @@ BLOCKING = {
     each.__name__: each
     for each in (
         blocking,
+        blocking_stopped_in_a_beat,
         blocking_on_redis,
         unusable,
         broken,

@@ -100,6 +100,12 @@ def test_a_signal_ends_it_in_order(redis_url: str, streams: Streams, which: str,
         assert [entry.fields for entry in streams.range("ended")] == [{b"state": b"stopping"}]
 
 
+def test_a_signal_in_the_middle_of_a_beat_ends_it_in_order_too(redis_url: str, streams: Streams) -> None:
+    code, _, _ = finished("blocking_stopped_in_a_beat", redis_url, KLAGG_SERVICE__STATISTICS_S="1")
+    assert code == 0
+    assert [entry.fields for entry in streams.range("ended")] == [{b"state": b"stopping"}]
+
+
 @pytest.mark.parametrize("which", ["blocking", "asynchronous"])
 def test_a_killed_process_leaves_a_heartbeat_that_ends(redis_url: str, streams: Streams, which: str) -> None:
     with running(which, redis_url, KLAGG_SERVICE__HEARTBEAT_TTL_S="2") as process:
