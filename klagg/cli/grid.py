@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Final
 
+from klagg.cli.comparison import values_of_official
 from klagg.cli.missing import moment
 from klagg.errors import ConfigError
 from klagg.intervals import DAY_MS, HOUR_MS, INTERVALS, MINUTE_MS, SECOND_MS, Interval
+from klagg.kline import NINE_VALUES
 from klagg.recordings import KlineRecording, OfficialKline, Refuse, RefusedRow
 
 _ENOUGH_ROWS: Final = 4
@@ -23,7 +26,8 @@ def on_grid(recording: KlineRecording, kind: Interval, refused: Refuse) -> list[
     """
     numbered = list(recording.numbered(refused))
     check_grid([row for _, row in numbered], kind, str(recording.path))
-    return kept(numbered, kind, str(recording.path), refused)
+    path = str(recording.path)
+    return once([(path, kept(numbered, kind, path, refused))], refused)
 
 
 def to_compare(recording: KlineRecording, kind: Interval, refused: Refuse) -> list[OfficialKline]:
@@ -42,15 +46,42 @@ def to_compare(recording: KlineRecording, kind: Interval, refused: Refuse) -> li
 
 def kept(
     numbered: Sequence[tuple[int, OfficialKline]], kind: Interval, path: str, refused: Refuse
-) -> list[OfficialKline]:
+) -> list[tuple[int, OfficialKline]]:
     """Those of a file's rows (each with its number) that are on the grid of `kind`; `refused` gets the others."""
     rows = []
     for number, row in numbered:
         if why := _off_grid(row, kind):
             refused(RefusedRow(path, number, why))
         else:
-            rows.append(row)
+            rows.append((number, row))
     return rows
+
+
+def once(sources: Iterable[tuple[str, Iterable[tuple[int, OfficialKline]]]], refused: Refuse) -> list[OfficialKline]:
+    """The rows of files, (path, numbered rows), by open time. A kline that comes again with the same values counts
+    once; with others `refused` gets it, and the first one is not whole: nobody knows which of them is right."""
+    found: dict[int, tuple[str, OfficialKline]] = {}
+    for path, numbered in sources:
+        for number, row in numbered:
+            before, held = found.setdefault(row.open_time_ms, (path, row))
+            if held is row:
+                continue
+            if name := _difference(held, row):
+                theirs, own = getattr(held, name), getattr(row, name)
+                why = f"the kline that opens at {row.open_time_ms} has {name} {own}, and {theirs} in {before}"
+                refused(RefusedRow(path, number, why))
+                found[row.open_time_ms] = before, replace(held, whole=False)
+            elif row.whole and not held.whole:
+                found[row.open_time_ms] = path, row
+    return [found[each][1] for each in sorted(found)]
+
+
+def _difference(one: OfficialKline, other: OfficialKline) -> str:
+    """The first of the nine values in which two rows differ; empty if in none that both have."""
+    ours, theirs = values_of_official(one), values_of_official(other)
+    return next(
+        (name for name in NINE_VALUES if None not in {ours[name], theirs[name]} and ours[name] != theirs[name]), ""
+    )
 
 
 def check_grid(rows: Sequence[OfficialKline], kind: Interval, path: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import itertools
 from collections.abc import Collection, Mapping, Sequence
 
 from aggregator.rollup import SourceBar, roll_up
@@ -15,7 +14,7 @@ from klagg.cli.comparison import (
     number,
     values_of_official,
 )
-from klagg.cli.grid import kept, step_of, to_compare
+from klagg.cli.grid import kept, once, step_of, to_compare
 from klagg.cli.missing import CoveredKlines, moment
 from klagg.errors import ConfigError
 from klagg.intervals import MINUTE_MS, Interval, interval
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     origin = args.klines[0] if len(sources) == 1 else f"{args.klines[0]} and {len(sources) - 1} more"
     step = step_of([row for each in numbered for _, row in each], origin)
     read = [kept(each, step, str(source.path), refused) for source, each in zip(sources, numbered, strict=True)]
-    rows = sorted(itertools.chain.from_iterable(read), key=lambda row: row.open_time_ms)
+    rows = once(zip(args.klines, read, strict=True), refused)
     _check_nesting(rows, step, to, origin)
     covered = CoveredKlines(
         step, (row.open_time_ms for row in rows), (row.open_time_ms for row in rows if not row.whole)
@@ -69,7 +68,8 @@ def run(args: argparse.Namespace) -> int:
         report.absent(_absent(to, ours))
         report.tell_missing(covered.missing)
         return report.conclude()
-    return _compare(ours, covered, list(zip(sources, read, strict=True)), to, args, refused)
+    parts = [(source, [row for _, row in each]) for source, each in zip(sources, read, strict=True)]
+    return _compare(ours, covered, parts, to, args, refused)
 
 
 def _compare(

@@ -13,7 +13,7 @@ from klagg.recordings.jsonarray import DECODER
 from klagg.recordings.layouts import CAPTURE_PREFIX, SOCKET_URL
 from klagg.recordings.model import OfficialKline, Refuse, RefusedRow, Trade, TradeIds
 from klagg.recordings.rows import BadKline, agg_trade, closed_kline_event, fill
-from klagg.recordings.values import BadValue, epoch_ms, received_ms
+from klagg.recordings.values import BadValue, epoch_ms, is_text, received_ms, symbol_text
 from klagg.row_rules import is_coin_margined
 
 _LOOK_AHEAD_CHARACTERS = 16 * 1024 * 1024
@@ -55,7 +55,9 @@ def trades(path: Path, ids: TradeIds, refuse: Refuse | None = None) -> Iterator[
         if event.get("e") != wanted or is_coin_margined(event):
             continue
         try:
-            trade = build(event, _symbol(event), recv_ms=recv_ms, event_ms=epoch_ms("event time", event.get("E")))
+            trade = build(
+                event, symbol_text(event.get("s")), recv_ms=recv_ms, event_ms=epoch_ms("event time", event.get("E"))
+            )
         except BadValue as error:
             if refuse is None:
                 raise RecordingError(str(path), number, str(error)) from error
@@ -106,6 +108,9 @@ def _events(path: Path, refuse: Refuse | None) -> Iterator[tuple[int, int | None
     for number, line in text_lines(path):
         if not line.strip() or SOCKET_URL.match(line):
             continue
+        if not is_text(line):
+            reject("is not UTF-8 text")
+            continue
         recv_ms = None
         prefix = CAPTURE_PREFIX.match(line)
         if prefix:
@@ -128,10 +133,3 @@ def _events(path: Path, refuse: Refuse | None) -> Iterator[tuple[int, int | None
             yield number, recv_ms, data
     if waiting:
         raise RecordingError(str(path), waiting[0].number, waiting[0].reason)
-
-
-def _symbol(event: dict[str, Any]) -> str:
-    symbol = event.get("s")
-    if not isinstance(symbol, str) or not symbol:
-        raise BadValue("the field 's' is missing")
-    return symbol

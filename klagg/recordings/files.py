@@ -45,16 +45,17 @@ def open_bytes(path: Path) -> Iterator[BinaryIO]:
 
 
 def text_chunks(path: Path) -> Generator[str, None, None]:
-    """The text of `path` in chunks of about 256 KiB, without a byte order mark. Raises RecordingError."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
+    """The text of `path` in chunks of about 256 KiB, without a byte order mark. Raises RecordingError.
+
+    Bytes that are no UTF-8 become lone surrogates (Python's `surrogateescape`), so that they spoil their row and not
+    the file; `klagg.recordings.values.is_text` tells such a row.
+    """
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     first = True
     with open_bytes(path) as stream:
         while True:
             block = stream.read(_CHUNK_BYTES)
-            try:
-                text = decoder.decode(block, final=not block)
-            except UnicodeDecodeError as error:
-                raise RecordingError(str(path), 0, "is not UTF-8 text") from error
+            text = decoder.decode(block, final=not block)
             if first and text:
                 text = text.removeprefix(_BYTE_ORDER_MARK)
                 first = False

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator
-from typing import Any, NoReturn
+from typing import Any
 
 ITEM_LENGTH_MAX = 1024 * 1024
 """Characters; no item of a trades or klines array comes near."""
@@ -13,20 +13,17 @@ _SPACE = " \t\r\n"
 
 
 class ArrayError(ValueError):
-    """The text is not a JSON array of objects or arrays. Its text is a clause."""
+    """The text is not a JSON array. Its text is a clause."""
 
 
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"{name} is no JSON")
-
-
-# Numbers with a fraction keep the text they were written with: prices never pass through binary floats.
-DECODER = json.JSONDecoder(parse_float=str, parse_constant=_refuse_constant)
+# Numbers with a fraction keep the text they were written with: prices never pass through binary floats. So do NaN and
+# Infinity, which are no JSON, though tools write them: they are no decimals, and cost their row alone.
+DECODER = json.JSONDecoder(parse_float=str, parse_constant=str)
 """The JSON decoder of all recordings."""
 
 
 def array_items(chunks: Iterable[str]) -> Iterator[tuple[int, Any]]:
-    """(number from 1, value) of each item of the array that `chunks` spell. Raises ArrayError."""
+    """(number from 1, value) of each item of the array that `chunks` spell, whatever it is. Raises ArrayError."""
     source = iter(chunks)
     text, at = _skip_space(source, "", 0)
     if text[at : at + 1] != "[":
@@ -61,8 +58,6 @@ def _skip_space(source: Iterator[str], text: str, at: int) -> tuple[str, int]:
 
 
 def _item(source: Iterator[str], text: str, at: int, number: int) -> tuple[Any, str, int]:
-    if at < len(text) and text[at] not in "{[":
-        raise ArrayError(f"item {number} is neither an object nor an array")
     while True:
         try:
             item, end = DECODER.raw_decode(text, at)
@@ -74,4 +69,7 @@ def _item(source: Iterator[str], text: str, at: int, number: int) -> tuple[Any, 
                 raise ArrayError(f"item {number} is not JSON or cut off") from error
             text, at = text[at:] + more, 0
         else:
-            return item, text, end
+            more = next(source, "") if end == len(text) and text[at] not in "{[" else ""
+            if not more:  # a number may go on in the next chunk
+                return item, text, end
+            text, at = text[at:] + more, 0

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from klagg.recordings.jsonarray import DECODER, ArrayError, array_items
 from klagg.recordings.layouts import Content, RecordingLayout, detect, klines_by_name
 from klagg.recordings.model import OfficialKline, Refuse, RefusedRow
 from klagg.recordings.rows import KLINE_COLUMNS, BadKline, is_closed, kline_row
-from klagg.recordings.values import BadValue
+from klagg.recordings.values import BadValue, cells
 
 _KLINE_CONTENTS = frozenset(
     {
@@ -123,8 +122,7 @@ class KlineRecording:
         numbers_and_lines = text_lines(self.path)
         if self.layout.header:
             next(numbers_and_lines)
-        lines = ((number, next(csv.reader((line,)), [])) for number, line in numbers_and_lines)
-        return self._built(((number, cells) for number, cells in lines if cells), refuse)
+        return self._built(((number, line) for number, line in numbers_and_lines if line), refuse)
 
     def _built(
         self, rows: Iterable[tuple[int, Any]], refuse: Refuse | None, layout: RecordingLayout | None = None
@@ -134,8 +132,8 @@ class KlineRecording:
         columns = layout.columns or KLINE_COLUMNS
         for number, row in rows:
             try:
-                cells = _cells(row, layout)
-                kline = kline_row(cells, columns) if is_closed(cells, columns) else None
+                values = _values(row, layout)
+                kline = kline_row(values, columns) if is_closed(values, columns) else None
             except BadValue as error:
                 self._bad(number, error, refuse)
                 continue
@@ -143,8 +141,10 @@ class KlineRecording:
                 yield number, kline
 
 
-def _cells(row: Any, layout: RecordingLayout) -> Sequence[Any]:
+def _values(row: Any, layout: RecordingLayout) -> Sequence[Any]:
     """The values of a row in the order of the layout's columns; BadValue if it is no row of that layout."""
+    if layout.content is Content.CSV_KLINES and isinstance(row, str):
+        return cells(row)
     if isinstance(row, list):
         if layout.content not in {Content.JSON_KLINES, Content.ANSWER_KLINES}:
             return row

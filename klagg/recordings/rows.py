@@ -15,6 +15,7 @@ from klagg.recordings.values import (
     integer,
     kline_decimal_text,
     open_time_ms,
+    symbol_text,
     whole_number,
 )
 from klagg.row_rules import is_counted_kind, kline_problem, shown, trade_counts, trade_problem, without_residue
@@ -116,6 +117,8 @@ def kline_row(row: Sequence[Any], columns: Mapping[str, int]) -> OfficialKline:
         whole="complete" not in columns or proven("complete") or proven("official"),
     )
     problem = kline_problem({name: getattr(kline, name) for name in NINE_VALUES})
+    if kline.close_time_ms is not None and kline.close_time_ms < kline.open_time_ms:
+        problem = f"close time {kline.close_time_ms} is before open time {kline.open_time_ms}"
     if problem:
         raise BadKline(problem, kline)
     return kline
@@ -163,10 +166,10 @@ def closed_kline_event(fields: Mapping[str, Any]) -> tuple[str, str, OfficialKli
     if not boolean("closed flag", _field(k, "x")):
         return None
     symbol, interval = _field(k, "s"), _field(k, "i")
-    if not isinstance(symbol, str) or not isinstance(interval, str):
-        raise BadValue("the kline event lacks its symbol or interval")
+    if not isinstance(interval, str):
+        raise BadValue("the kline event lacks its interval")
     row = [_field(k, key) for key in ("t", "o", "h", "l", "c", "v", "T", "q", "n", "V", "Q")]
-    return symbol, interval, kline_row(row, KLINE_COLUMNS)
+    return symbol_text(symbol), interval, kline_row(row, KLINE_COLUMNS)
 
 
 def _field(fields: Mapping[str, Any], key: str) -> Any:

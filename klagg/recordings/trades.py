@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from klagg.recordings.layouts import Content, RecordingLayout, detect, unwrapped
 from klagg.recordings.model import Refuse, RefusedRow, Trade, TradeIds
 from klagg.recordings.rows import agg_trade, rest_fill
 from klagg.recordings.symbols import symbol_from_ccxt, symbol_from_name
-from klagg.recordings.values import BadValue
+from klagg.recordings.values import BadValue, cells, symbol_text
 
 _NO_SYMBOL = "names no symbol, and neither does the file's name: give the symbol"
 _IDS: Mapping[Content, TradeIds] = {
@@ -81,7 +80,7 @@ class TradeRecording:
         symbol = symbol_from_ccxt(item.get("symbol")) or self.symbol
         if symbol is None:
             raise RecordingError(str(self.path), 1, _NO_SYMBOL)
-        return symbol
+        return symbol_text(symbol)
 
     def _from_table(self, refuse: Refuse | None) -> Iterator[Trade]:
         if self.symbol is None:
@@ -93,13 +92,13 @@ class TradeRecording:
         if self.layout.header:
             next(numbers_and_lines)
         for number, line in numbers_and_lines:
-            cells = next(csv.reader((line,)), [])
-            if not cells:
+            if not line:
                 continue
             try:
-                if len(cells) < width:
-                    raise BadValue(f"the row has {len(cells)} columns where {width} are expected")
-                trade = build({name: cells[place] for name, place in columns.items()}, self.symbol)
+                row = cells(line)
+                if len(row) < width:
+                    raise BadValue(f"the row has {len(row)} columns where {width} are expected")
+                trade = build({name: row[place] for name, place in columns.items()}, self.symbol)
             except BadValue as error:
                 self._bad(number, error, refuse)
                 continue

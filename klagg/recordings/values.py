@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import re
 from datetime import UTC, datetime
 
@@ -9,6 +10,7 @@ _PLAIN_DECIMAL = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?")
 _ANY_DECIMAL = re.compile(r"-?[0-9]{1,30}(?:\.[0-9]{1,30})?(?:[eE][-+]?[0-9]{1,2})?")
 _INTEGER = re.compile(r"-?[0-9]{1,20}")
 _INTEGER_OF_FLOAT = re.compile(r"[0-9]{1,15}\.0+")
+_LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _TRUE = frozenset({"true", "True", "TRUE", "1"})
 _FALSE = frozenset({"false", "False", "FALSE", "0"})
 _YEAR_2200_MS = 7_258_118_400_000
@@ -16,6 +18,30 @@ _YEAR_2200_MS = 7_258_118_400_000
 
 class BadValue(ValueError):
     """A value of a recording is missing or not what its place demands."""
+
+
+def is_text(line: str) -> bool:
+    """Whether all bytes of a line, read by klagg.recordings.files, were UTF-8."""
+    return line.isascii() or _LONE_SURROGATE.search(line) is None
+
+
+def symbol_text(value: object) -> str:
+    """`value` if it can be a symbol; these may be of any script."""
+    if not isinstance(value, str) or not value:
+        raise BadValue("the field 's' is missing")
+    if not value.isprintable():
+        raise BadValue(f"symbol {value!r} is no symbol")
+    return value
+
+
+def cells(line: str) -> list[str]:
+    """The values of a line of a table; none of a line that is empty."""
+    if not is_text(line):
+        raise BadValue("the row is not UTF-8 text")
+    try:
+        return next(csv.reader((line,)), [])
+    except csv.Error as error:
+        raise BadValue(f"the row cannot be read ({error})") from error
 
 
 def decimal_text(name: str, value: object) -> str:

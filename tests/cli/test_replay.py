@@ -259,10 +259,11 @@ def test_rollup_refuses_what_does_not_fit(realdata: Path, tmp_path: Path, capsys
     folder = realdata / "official_spot_klines_rollup"
     assert main(["rollup", "--klines", str(folder / "ADAUSDT_1d.ohlcv.csv.gz"), "--to", "1h"]) == 2
     assert main(["rollup", "--klines", str(folder / "ADAUSDT_1d.ohlcv.csv.gz"), "--to", "1q"]) == 2
-    twice = tmp_path / "twice.csv"
+    other = tmp_path / "other.csv"
     lines = gzip.decompress((folder / "ADAUSDT_1d.ohlcv.csv.gz").read_bytes()).decode().splitlines()
-    twice.write_text("\n".join([*lines[:5], lines[2]]), encoding="utf-8")
-    assert main(["rollup", "--klines", str(twice), "--to", "1w"]) == 1
+    changed = lines[2].rpartition(",")[0] + ",1"
+    other.write_text("\n".join([*lines[:5], changed]), encoding="utf-8")
+    assert main(["rollup", "--klines", str(other), "--to", "1w"]) == 1
     assert capsys.readouterr().err.count("\n") == 3
 
 

@@ -236,6 +236,31 @@ def test_a_bad_row_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureFixt
     assert f"{source}:63: there are 3 trades and a volume of" in err
 
 
+def test_files_that_overlap_count_once(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    files = write_minutes(tmp_path / "1.csv", range(40)), write_minutes(tmp_path / "2.csv", range(30, 60))
+    assert main(["rollup", "--klines", *files, "--to", "1h"]) == 0
+    out = capsys.readouterr().out
+    assert " volume=60 " in out
+    assert summary(out) == {"bars": 1, "exact": 0, "different": 0, "partial": 0}
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_files_that_contradict_each_other_prove_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], turned: bool
+) -> None:
+    """Nobody knows which of two rows is right: the hour is not whole, in whatever order they come."""
+    one = write_lines(tmp_path / "1.csv", [HEADER, *(dump_row(T0 + at * MINUTE_MS) for at in range(60))])
+    other = write_lines(tmp_path / "2.csv", [HEADER, dump_row(T0 + 7 * MINUTE_MS, volume="2.000", quote="20.10")])
+    files = (other, one) if turned else (one, other)
+    assert main(["rollup", "--klines", *files, "--to", "1h"]) == 1
+    out, err = capsys.readouterr()
+    values = ("2.000", "1.000") if not turned else ("1.000", "2.000")
+    refused = f"the kline that opens at {T0 + 7 * MINUTE_MS} has volume {values[0]}, and {values[1]} in {files[0]}"
+    assert f"{files[1]}:{9 if turned else 2}: {refused}" in err
+    assert "not complete: 1m klines 2026-11-28 20:07 (1, not complete)" in out
+    assert summary(out) == {"bars": 1, "exact": 0, "different": 0, "partial": 1, "missing": 1, "refused": 1}
+
+
 def own(minute: int, **other: Any) -> Kline:
     """A final minute as klagg serves it."""
     opened = T0 + minute * MINUTE_MS

@@ -110,7 +110,12 @@ def compare(rest_url: str, database: Database) -> None:
         return tuple(Decimal(str(row[at])) for at in OFFICIAL)
 
     first = MINUTE_MS * (1 + min(open_ms for _, open_ms in table(database)) // MINUTE_MS)
-    last = int(ask("/fapi/v1/time")["serverTime"]) // MINUTE_MS * MINUTE_MS - 1
+
+    def passed_ms() -> int:
+        return int(ask("/fapi/v1/time")["serverTime"]) // MINUTE_MS * MINUTE_MS - 1
+
+    eventually(lambda: passed_ms() > first, 2 * MINUTE_MS / 1000, 1)
+    last = passed_ms()
     names = [each["symbol"] for each in ask("/fapi/v1/exchangeInfo")["symbols"]]
     record = {
         (name, row[0]): nine(row)

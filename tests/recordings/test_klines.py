@@ -8,7 +8,7 @@ import pytest
 
 from klagg.errors import RecordingError
 from klagg.intervals import INTERVALS
-from klagg.recordings import OfficialKline, open_klines
+from klagg.recordings import OfficialKline, RefusedRow, open_klines
 
 
 @pytest.mark.parametrize(
@@ -87,6 +87,37 @@ def test_closed_kline_events_of_a_capture(realdata: Path) -> None:
         list(open_klines(path))
     with pytest.raises(RecordingError, match="no closed kline events"):
         list(open_klines(path, "BTCUSDT"))
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b"1725148860000,1,2,0.5,1.\xff5,10,1725148919999,15,3,4,6,0", "the row is not UTF-8 text"),
+        (b"1725148860000,1,2,0.5,1.5,10,1725148919999,15,3,4,6," + b"0" * 200_000, "the row cannot be read (field"),
+        (b"1725148860000,1,2,0.5,1.5,10,1725148859999,15,3,4,6,0", "close time 1725148859999 is before open time"),
+        (b"1725148860000,1,2,0.5,NaN,10,1725148919999,15,3,4,6,0", "close 'NaN' is not a decimal"),
+    ],
+)
+def test_a_row_that_can_be_no_kline_costs_itself(tmp_path: Path, row: bytes, reason: str) -> None:
+    path = tmp_path / "klines.csv"
+    good = [f"{opened},1,2,0.5,1.5,10,{opened + 59_999},15,3,4,6,0" for opened in (1725148800000, 1725148920000)]
+    path.write_bytes(b"\n".join([good[0].encode(), row, good[1].encode()]))
+    refused: list[RefusedRow] = []
+    found = [kline.open_time_ms for kline in open_klines(path).usable(refused.append)]
+    assert found == [1725148800000, 1725148920000]
+    assert [(each.number, each.reason[: len(reason)]) for each in refused] == [(2, reason)]
+
+
+@pytest.mark.parametrize("item", ["null", "7", '"text"', "{}", "[]", '[1725148860000,"1","2","0.5",NaN,"10"]'])
+def test_an_item_of_an_answer_that_is_no_kline_costs_itself(tmp_path: Path, item: str) -> None:
+    path = tmp_path / "klines.json"
+    good = '[%d,"1","2","0.5","1.5","10",%d,"15",3,"4","6","0"]'
+    rows = good % (1725148800000, 1725148859999), item, good % (1725148920000, 1725148979999)
+    path.write_text(f"[{','.join(rows)}]")
+    refused: list[RefusedRow] = []
+    found = [kline.open_time_ms for kline in open_klines(path).usable(refused.append)]
+    assert found == [1725148800000, 1725148920000]
+    assert [each.number for each in refused] == [2]
 
 
 @pytest.mark.parametrize(

@@ -123,6 +123,49 @@ def test_half_a_line_costs_itself_and_other_markets_are_passed_over(tmp_path: Pa
     assert [(each.number, each.reason) for each in refused] == [(1, "is not JSON"), (5, "is not JSON")]
 
 
+AGG_HEADER = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+AGG_ROW = "{},1.60,2.5,{},{},1700000000000,true"
+
+
+@pytest.mark.parametrize(
+    ("row", "reason"),
+    [
+        (b"11,1.6\xff,2.5,21,21,1700000000000,true", "the row is not UTF-8 text"),
+        (b"11,1.60," + b"2" * 200_000 + b",21,21,1700000000000,true", "the row cannot be read (field larger than"),
+        (b'11,"1.60,2.5,21,21,1700000000000,true', "the row has 2 columns where 7 are expected"),
+    ],
+)
+def test_a_row_that_no_table_can_have_costs_itself(tmp_path: Path, row: bytes, reason: str) -> None:
+    path = tmp_path / "BTCUSDT.csv"
+    good = [AGG_ROW.format(each, each + 10, each + 10).encode() for each in (10, 12)]
+    path.write_bytes(b"\n".join([AGG_HEADER.encode(), good[0], row, good[1]]))
+    refused: list[RefusedRow] = []
+    assert [trade.id for trade in open_trades(path).usable(refused.append)] == [10, 12]
+    (found,) = refused
+    assert (found.number, found.reason[: len(reason)]) == (3, reason)
+
+
+def test_a_line_of_a_capture_that_is_no_text_costs_itself(tmp_path: Path) -> None:
+    path = tmp_path / "capture"
+    bad = event("trade", t=9).encode().replace(b'"t"', b'"\xfft"')
+    surrogate = event("trade", t=10, s="\udcffUSDT").encode()
+    path.write_bytes(b"\n".join([event("trade", t=8).encode(), bad, surrogate, event("trade", t=11).encode()]))
+    refused: list[RefusedRow] = []
+    assert [trade.id for trade in open_trades(path).usable(refused.append)] == [8, 11]
+    reasons = ["is not UTF-8 text", "symbol '\\udcffUSDT' is no symbol"]
+    assert [(each.number, each.reason) for each in refused] == list(zip((2, 3), reasons, strict=True))
+
+
+@pytest.mark.parametrize("item", ["null", "7", '"text"', "[]", '{"a":NaN}'])
+def test_an_item_of_an_answer_that_is_no_trade_costs_itself(tmp_path: Path, item: str) -> None:
+    path = tmp_path / "BTCUSDT.json"
+    good = '{"a":%d,"p":"1","q":"1","f":1,"l":1,"T":1700000000000,"m":true}'
+    path.write_text(f"[{good % 1},{item},{good % 3}]")
+    refused: list[RefusedRow] = []
+    assert [trade.id for trade in open_trades(path).usable(refused.append)] == [1, 3]
+    assert [each.number for each in refused] == [2]
+
+
 GOOD = event("trade", t=8)
 BROKEN = [
     ("", 0, "is empty"),
@@ -142,7 +185,7 @@ BROKEN = [
     (HEADER + ROWS + "12,1.5", 4, "the row has 2 columns where 7 are expected"),
     (HEADER + ROWS.replace("1.60", "1.6O"), 3, "price '1.6O' is not a decimal"),
     ('[{"a":1,"p":"1","q":"1"}]', 1, "the field 'f' is missing"),
-    ('[{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1700000000000,"m":true},7]', 0, "item 2 is neither"),
+    ('[{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1700000000000,"m":true},7]', 2, "is no trade"),
     ('[{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1700000000000,"m":true},[]]', 2, "is no trade"),
     ('[{"a":1,"p":"1","q":"1","f":1,"l":1,"T":1700000000000,"m":true}', 0, "is cut off"),
 ]
