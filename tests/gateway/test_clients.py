@@ -8,7 +8,9 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -70,8 +72,28 @@ async def test_readmes_snippet_redirects_rest_and_websocket(redis_url: str, tell
             assert (watched["last"], watched["quoteVolume"]) == (64111.1, ticker["quoteVolume"])
             hosts = {urlsplit(url).netloc for name, url in exchange.urls["api"].items() if name.startswith("fapi")}
             assert hosts == {client.gateway.server.address}
+            assert "fstream.binance.com" not in str(exchange.urls["api"]["ws"])
         finally:
             await exchange.close()
+
+
+def test_readmes_snippet_leaves_no_address_of_the_exchange_in_any_version(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WebSocket is `future` up to ccxt 4.5.88 and `linear` in 4.5.90; a key that it does not know is ignored."""
+    (code,) = re.findall(r"```python\n(import ccxt\.pro.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    for key in ("future", "linear"):
+        sockets = {"spot": "wss://stream.binance.com:9443/ws", key: "wss://fstream.binance.com/ws"}
+        others = {
+            "option": "wss://fstream.binance.com/public/ws",
+            "ws-api": {key: "wss://ws-fapi.binance.com/ws-fapi/v1"},
+        }
+        urls = {"api": {"fapiPublic": "https://fapi.binance.com/fapi/v1", "ws": {**sockets, **others}}}
+        library = SimpleNamespace(pro=SimpleNamespace(binanceusdm=lambda of=urls: SimpleNamespace(urls=of)))
+        monkeypatch.setitem(sys.modules, "ccxt", library)
+        monkeypatch.setitem(sys.modules, "ccxt.pro", library.pro)
+        exec(compile(code, "README.md", "exec"), {})
+        assert urls["api"]["fapiPublic"] == "http://127.0.0.1:8470/fapi/v1"
+        redirected = {key: "ws://127.0.0.1:8470/ws", "option": "ws://127.0.0.1:8470/public/ws"}
+        assert urls["api"]["ws"] == {**sockets, **others, **redirected}
 
 
 async def test_ccxt_fetches_and_watches_trades(redis_url: str, teller: Teller) -> None:
