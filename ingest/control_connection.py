@@ -14,7 +14,7 @@ from typing import Any, Final
 import ujson
 
 from ingest.connection import Connection
-from ingest.parser import SYMBOL_TYPE
+from ingest.parser import EVENT, SYMBOL_TYPE
 from ingest.session import ConnectionOptions
 from klagg.binance.endpoints import Endpoint, StreamUrl
 from klagg.binance.payloads import ContractNews, Ticker, contract_of, event_in, tickers_of
@@ -30,7 +30,6 @@ FRAME_BYTES_MAX: Final = 4 << 20
 TICKER, NEWS = "24hrMiniTicker", "contractInfo"
 """The types `e` of the events that come here."""
 
-EVENT: Final = "event"
 _SYMBOL_TYPES: Final = (1, COIN_MARGINED)
 
 

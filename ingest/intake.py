@@ -10,7 +10,7 @@ from typing import Final
 
 from ingest.batch import Closed, FrameBatch
 from ingest.outbox import Outbox
-from ingest.parser import BAD_SYMBOL, KINDS, WORDS, Rejection, Rules
+from ingest.parser import BAD_SYMBOL, EVENT, KINDS, WORDS, Rejection, Rules
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.stats import Stats
 from klagg.process.unknown_words import UnknownWords
@@ -146,6 +146,8 @@ class Intake:
                 self._log.warning("%s", sentence)
             if rejection.kind == BAD_SYMBOL and rejection.symbol:
                 self.on_stranger(rejection.symbol)
+            if rejection.event:
+                self._words.note(EVENT, rejection.event[:80], "events of this type are passed over")
         for (kind, word), times in closed.words.items():
             self._words.note(kind, word, "the trades are taken as all others are", times)
         for reply in closed.replies:

@@ -57,11 +57,15 @@ KINDS: Final = (
     FUTURE,
 )
 
+EVENT: Final = "event"
 SYMBOL_TYPE: Final = "symbol_type"
 EXECUTION: Final = "execution"
-WORDS: Final = (SYMBOL_TYPE, EXECUTION)
-"""Kinds of words in a trade that may be new: `st`, of which only COIN-M is refused, and `X`, of which only what klines
-are known to leave out does not count (klagg.row_rules). Another word changes nothing, and is told."""
+WORDS: Final = (EVENT, SYMBOL_TYPE, EXECUTION)
+"""Kinds of words that may be new where trades come: `e`, of which only the line's source is a trade; `st`, of which
+only COIN-M is refused; and `X`, of which only what klines are known to leave out does not count (klagg.row_rules).
+Another word changes nothing, and is told."""
+
+_TRADE_EVENTS: Final = frozenset({"aggTrade", "trade"})
 
 Word = tuple[str, str]
 """A word that nobody has seen: its kind (one of WORDS), and itself."""
@@ -114,6 +118,8 @@ class Rejection:
     frame: bytes
     symbol: str = ""
     """The name that a trade of a symbol nobody subscribed to bears."""
+    event: str = ""
+    """The type of an event, where nobody has seen it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -256,8 +262,9 @@ def _reply(message: dict[str, Any]) -> Reply | None:
 
 def _trade(event: dict[str, Any], rules: Rules, now_ms: int, frame: bytes) -> Row | Rejection:
     """The trade that an event is, or the first thing that is wrong with it."""
-    if event.get("e") != rules.source:
-        return Rejection(UNKNOWN_EVENT, f"the event is {shown(event.get('e'))}, not {rules.source}", frame)
+    if (kind := event.get("e")) != rules.source:
+        new = kind if isinstance(kind, str) and kind not in _TRADE_EVENTS else ""
+        return Rejection(UNKNOWN_EVENT, f"the event is {shown(kind)}, not {rules.source}", frame, event=new)
     if is_coin_margined(event):
         return Rejection(COIN_MARGINED, "st is 2", frame)
     try:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import argparse
 import heapq
+from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Final
 
 from klagg.cli.comparison import (
     SUMMARY_HELP,
     ComparisonReport,
     RefusedRows,
     float_columns,
+    number,
     values_of_kline,
     values_of_official,
 )
@@ -23,6 +27,10 @@ from klagg.intervals import Interval, interval
 from klagg.kline import FIELDS, Kline
 from klagg.recordings import Refuse, RefusedRow, Trade, TradeIds, TradeRecording, open_klines, open_trades
 from klagg.wire.entries import TradeRow
+
+REMEMBERED_MAX: Final = 65_536
+"""So many of the last trades are remembered, to be compared with those that come again; files are read in the order of
+time, so that the same trade of two files comes soon after itself."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -175,8 +183,12 @@ def newest_of(
 def _rows(
     recordings: Sequence[TradeRecording], symbol: str | None, refused: RefusedRows, seen: SeenIds | None
 ) -> Iterator[TradeRow]:
+    again = _Again()
     for trade in in_order_of_time(recordings, refused):
         if symbol is None or trade.symbol == symbol:
+            if why := again.contradiction(trade):
+                refused(why)
+                continue
             refused.uncounted += not trade.counts
             if seen is not None:
                 seen.add(trade.symbol, trade.id, trade.time_ms)
@@ -191,6 +203,33 @@ def _rows(
                 trade.maker,
                 trade.counts,
             )
+
+
+@dataclass(slots=True)
+class _Again:
+    """The last REMEMBERED_MAX trades, by symbol and id: which trades come again, and say something else."""
+
+    _held: OrderedDict[tuple[str, int], Trade] = field(default_factory=OrderedDict)
+
+    def contradiction(self, trade: Trade) -> str:
+        """What a trade that came before says otherwise, in a sentence; empty if it says the same, or did not come."""
+        before = self._held.setdefault((trade.symbol, trade.id), trade)
+        if before is trade:
+            if len(self._held) > REMEMBERED_MAX:
+                self._held.popitem(last=False)
+            return ""
+        told = ", ".join(
+            f"{name} {getattr(trade, name)} instead of {getattr(before, name)}"
+            for name in ("price", "qty", "first", "last", "time_ms", "maker", "counts")
+            if _value(trade, name) != _value(before, name)
+        )
+        name = f"{trade.symbol}: trade {trade.id}"
+        return f"{name} came before and is contradicted: {told}; the first counts" if told else ""
+
+
+def _value(trade: Trade, name: str) -> object:
+    value = getattr(trade, name)
+    return number(value) if isinstance(value, str) else value
 
 
 def in_order_of_time(recordings: Sequence[TradeRecording], refuse: Refuse) -> Iterator[Trade]:

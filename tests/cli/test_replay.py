@@ -19,6 +19,7 @@ from klagg.cli.main import main
 from klagg.cli.replay import newest_of
 from klagg.intervals import interval
 from klagg.recordings import OfficialKline, open_klines, open_trades
+from tests.cli.filekit import write_lines
 
 
 def summary(capsys: pytest.CaptureFixture[str]) -> dict[str, int]:
@@ -274,3 +275,22 @@ def test_replay_tells_trades_that_come_too_late_and_ends_with_1(
     backwards.write_text("\n".join(recorded_lines(realdata)[::-1]) + "\n", encoding="utf-8")
     assert main(["replay", "--trades", str(backwards), "--klines", str(realdata / OFFICIAL)]) == 1
     assert "come too late" in capsys.readouterr().err
+
+
+def test_files_that_contradict_each_other_over_a_trade_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As of klines: the same trade twice counts once, and where it is not the same, somebody must know."""
+    head = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+    rows = [f"{100 + at},10.0{at % 9 + 1},1.000,{at},{at},{1_795_896_000_000 + at * 1000},true" for at in range(180)]
+    earlier = write_lines(tmp_path / "a.csv", [head, *rows[:120]])
+    same = write_lines(tmp_path / "b.csv", [head, *(each.replace(",1.000,", ",1.0,") for each in rows[90:])])
+    assert main(["replay", "--trades", earlier, same, "--symbol", "BTCUSDT"]) == 0, "a number written in two ways"
+    capsys.readouterr()
+    other = write_lines(tmp_path / "c.csv", [head, *rows[90:100], rows[100].replace(",10.02,", ",11.02,"), *rows[101:]])
+    assert main(["replay", "--trades", earlier, other, "--symbol", "BTCUSDT"]) == 1
+    said = capsys.readouterr()
+    assert (
+        "BTCUSDT: trade 200 came before and is contradicted: price 11.02 instead of 10.02; the first counts" in said.err
+    )
+    assert ujson.loads(said.out.splitlines()[-1])["refused"] == 1

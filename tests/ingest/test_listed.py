@@ -209,3 +209,17 @@ async def test_new_words_in_trades_are_counted_and_the_trades_taken(
         "ALARM: the exchange has a new word, event 'future_2027': events of this type are passed over",
         "ALARM: the exchange has a new word, symbol_type '3': the trades are taken as all others are",
     ]
+
+
+async def test_an_event_that_nobody_has_seen_is_told_where_trades_come_too(streams: Streams, redis_url: str) -> None:
+    """Trades under a new type would be rejected one by one; that the type is new must not stand in the log alone."""
+    async with SmallExchange().running() as exchange:
+        context = a_context(exchange, redis_url)
+        async with a_line(context):
+            await eventually(lambda: exchange.connections)
+            await exchange.send(frame_of(agg_trade(1)), frame_of(agg_trade(2, e="aggTrade_2027")))
+            await exchange.send(frame_of(agg_trade(3, e="trade")))
+            await eventually(lambda: context.stats.counters["rejected"] == 2)
+            assert "event 'aggTrade_2027': events of this type are passed over" in told_by(context)["new_word"]
+            assert words_of(context, "event") == 1, "a fill is no trade of this line, and no new word"
+        assert column_of(feed_of(streams, "trades"), "id") == ["1"]
