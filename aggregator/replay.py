@@ -29,9 +29,10 @@ Refuse = Callable[[str], None]
 def replay(rows: Iterable[TradeRow], ids: str, interval: Interval, refuse: Refuse | None = None) -> Iterator[Kline]:
     """Every version of every kline of `interval` that the trades give, in the order of publication.
 
-    `refuse` is told trades that are too fine for their symbol, and those that come behind the first batch though their
-    ids are below its first: bars begin there. The others count all the same. ContractError for these without `refuse`,
-    and for whatever else the core refuses: a recording has no business holding it.
+    `refuse` is told trades that are too fine for their symbol, those whose time is older than the aggregator's window,
+    and those that come behind the first batch though their ids are below its first: bars begin there. The others count
+    all the same. ContractError for these without `refuse`, and for whatever else the core refuses: a recording has no
+    business holding it.
     """
     refuse = refuse or _raise
     floors: dict[str, int] = {}
@@ -90,6 +91,7 @@ def _ticked(core: Core, time_ms: int, refuse: Refuse) -> Iterator[Kline]:
         for finding in outputs.findings:
             sentence = f"{finding['symbol']}: {finding['kind']}: {finding['evidence']}"
             is_too_fine = finding["kind"] == FindingKind.OVERFLOW and finding["evidence"].endswith(TOO_FINE)
-            (refuse if is_too_fine else _raise)(sentence)
+            of_trades = is_too_fine or finding["kind"] == FindingKind.TOO_OLD
+            (refuse if of_trades else _raise)(sentence)
         for fields in outputs.encode().klines:
             yield Kline.from_fields(fields)

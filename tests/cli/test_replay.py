@@ -17,7 +17,7 @@ from gateway.files import Digits, FileLayout, encoder
 from klagg.cli.comparison import RefusedRows
 from klagg.cli.main import main
 from klagg.cli.replay import newest_of
-from klagg.intervals import interval
+from klagg.intervals import DAY_MS, interval
 from klagg.recordings import OfficialKline, open_klines, open_trades
 from tests.cli.filekit import write_lines
 
@@ -144,7 +144,7 @@ def test_replay_says_that_klines_are_on_another_grid(
 def test_replay_fills_the_quiet_minutes(realdata: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trades = realdata / "spot_rest_aggtrades_xrpeth_2019-10-11_13.json.gz"
     assert main(["replay", "--trades", str(trades), "--json"]) == 0
-    lines = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = [uujson.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1] == {"bars": 3560, "exact": 0, "different": 0, "partial": 2}
     bars = lines[:-1]
     assert [int(bar["open_time"]) for bar in bars] == list(
@@ -200,7 +200,7 @@ def test_rollup_equals_a_slow_oracle(realdata: Path, capsys: pytest.CaptureFixtu
     path = realdata / "official_um_klines_1m" / f"{name}.csv.gz"
     expected = slow(list(open_klines(path)), to)
     assert main(["rollup", "--klines", str(path), "--to", to, "--json"]) == 0
-    bars = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()][:-1]
+    bars = [uujson.loads(line) for line in capsys.readouterr().out.splitlines()][:-1]
     names = (
         "open",
         "high",
@@ -247,7 +247,7 @@ def test_rollup_equals_the_exchanges_own_rows(
             str(folder / f"{official}.csv.gz"),
         ]
     )
-    lines = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = [uujson.loads(line) for line in capsys.readouterr().out.splitlines()]
     found = [line for line in lines[:-1] if line["verdict"] in {"different", "gap"}]
     assert [str(line["open_time"]) for line in found] == wrong
     assert all(bool(line["lacks"]) == (line["verdict"] == "gap") for line in found)
@@ -275,6 +275,18 @@ def test_replay_tells_trades_that_come_too_late_and_ends_with_1(
     backwards.write_text("\n".join(recorded_lines(realdata)[::-1]) + "\n", encoding="utf-8")
     assert main(["replay", "--trades", str(backwards), "--klines", str(realdata / OFFICIAL)]) == 1
     assert "come too late" in capsys.readouterr().err
+
+
+def test_a_trade_of_another_day_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    head = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
+    times = [1_795_896_000_000 + at * 1000 - (at == 90) * DAY_MS for at in range(180)]
+    rows = [f"{100 + at},10.05,1.000,{at},{at},{time_ms},true" for at, time_ms in enumerate(times)]
+    path = tmp_path / "BTCUSDT.csv"
+    path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
+    assert main(["replay", "--trades", str(path), "--json"]) == 1
+    out, err = capsys.readouterr()
+    assert [ujson.loads(line).get("trades") for line in out.splitlines()[:3]] == ["60", "59", "60"]
+    assert "refused: BTCUSDT: TOO_OLD: 1 trades, ids 190 to 190" in err
 
 
 def test_files_that_contradict_each_other_over_a_trade_are_told(
