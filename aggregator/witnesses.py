@@ -137,8 +137,8 @@ class Witnesses:
                 continue
             before = self.pending.get(slot)
             if before is None or witness.time_ms > before.time_ms:
-                due_ms = before.due_ms if before and before.id == witness.id else time_ms + self._request_after_ms
-                tries = before.tries if before and before.id == witness.id else 0
+                # A newer witness neither puts off a request nor makes another one before that had its time.
+                due_ms, tries = (before.due_ms, before.tries) if before else (time_ms + self._request_after_ms, 0)
                 self.pending[slot] = Pending(witness.id, witness.time_ms, due_ms, tries)
 
     def _hear_answer(self, slot: int, witness: Witness) -> None:

@@ -1,7 +1,7 @@
 """The control connection of a process: what the exchange publishes about all its symbols, apart from their trades.
 
 Binance USDⓈ-M docs, "Contract Info Stream" (`!contractInfo`: listing, settlement and brackets, in real time) and "All
-Market Mini Tickers Stream" (`!miniTicker@arr`: each second the tickers that changed).
+Market Tickers Streams" (`!ticker@arr`: each second the tickers that changed).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from klagg.row_rules import COIN_MARGINED
 from klagg.settings import Settings
 
 FRAME_BYTES_MAX: Final = 4 << 20
-"""A ticker of the documented form has about 130 bytes, and all of them may come in one frame."""
+"""A ticker of the documented form has about 400 bytes, and all of them may come in one frame."""
 
 
-TICKER, NEWS = "24hrMiniTicker", "contractInfo"
+TICKER, NEWS = "24hrTicker", "contractInfo"
 """The types `e` of the events that come here."""
 
 _SYMBOL_TYPES: Final = (1, COIN_MARGINED)
 
 
 class ControlConnection:
-    """Carries `streams` (`!contractInfo`, `!miniTicker@arr`) and hands on news of contracts and tickers.
+    """Carries `streams` (`!contractInfo`, `!ticker@arr`) and hands on news of contracts and tickers.
 
     Its endpoint is always a combined one, whatever endpoint the trades come over.
     """

@@ -14,8 +14,8 @@ from ingest.parser import BAD_SYMBOL, EVENT, KINDS, WORDS, Rejection, Rules
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.stats import Stats
 from klagg.process.unknown_words import UnknownWords
-from klagg.wire.entries import watermark_entry
-from klagg.wire.keys import Keys
+from klagg.wire.entries import BY_STREAM, TRADE_IDS, Witness, watermark_entry, witness_entries
+from klagg.wire.keys import Keys, shard_of
 
 QUIET_MS: Final = 10_000
 """Of one kind, at most one rejection in this time (local) is logged."""
@@ -65,6 +65,7 @@ class Intake:
         log: logging.Logger,
     ) -> None:
         self._outbox, self._line, self._stats, self._log = outbox, line, stats, log
+        self._shards = shards
         self._sampler = RejectionSampler()
         self._words = UnknownWords(stats, log, *WORDS)
         self.on_stranger: Callable[[str], None] = lambda _: None
@@ -124,6 +125,16 @@ class Intake:
         self.flush()
         for shard, symbols in symbols_by_shard.items():
             self._outbox.put(Keys(shard).feed, watermark_entry(self._line, symbols, alive_ms))
+
+    def witness(self, witnesses: Sequence[Witness]) -> None:
+        """Write which fills the exchange's tickers call the last ones, behind the trades up to now."""
+        self.flush()
+        owned: dict[int, list[Witness]] = {}
+        for each in witnesses:
+            owned.setdefault(shard_of(each.symbol, self._shards), []).append(each)
+        for shard, mine in owned.items():
+            for fields in witness_entries(mine, ids=TRADE_IDS, source=BY_STREAM):
+                self._outbox.put(Keys(shard).feed, fields)
 
     def _count(self, messages: int, size: int, trades: int) -> None:
         self._stats.add("messages", messages)

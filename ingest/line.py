@@ -15,9 +15,10 @@ from ingest.parser import Rules
 from ingest.pool import Pool
 from ingest.sender import Sender
 from ingest.session import ConnectionOptions
+from ingest.ticker_witnesses import TickerWitnesses
 from ingest.timings import DEFAULT_TIMINGS, Timings
 from ingest.universe import finer_than_listed
-from klagg.binance.endpoints import CONTRACT_INFO, MINI_TICKERS, Endpoint, StreamUrl, stream_name
+from klagg.binance.endpoints import CONTRACT_INFO, TICKERS, Endpoint, StreamUrl, stream_name
 from klagg.binance.payloads import Ticker
 from klagg.clock import ExchangeClock, steady_ms
 from klagg.process.service import AsyncContext
@@ -66,7 +67,7 @@ class Line:
             f"{self._name}0",
             settings,
             self._options,
-            (CONTRACT_INFO, MINI_TICKERS),
+            (CONTRACT_INFO, TICKERS),
             on_news=listed.news,
             on_tickers=self._on_tickers,
             stats=context.stats,
@@ -75,10 +76,13 @@ class Line:
         self._guard = LivenessGuard(
             self.pool, self._control.connection, settings.ingest, context.stats, context.log, timings
         )
+        self._carried: frozenset[str] = frozenset()
+        self._witnesses = TickerWitnesses(lambda symbol: symbol in self._carried)
         self._finer: dict[str, tuple[int, int]] = {}
 
     def follow(self, symbols: Collection[str]) -> None:
         """Carry these symbols from now on."""
+        self._carried = frozenset(symbols)
         self.intake.admit(symbols)
         self.pool.follow(symbols)
 
@@ -150,6 +154,10 @@ class Line:
     def _on_tickers(self, tickers: list[Ticker]) -> None:
         moved = self._guard.receive(tickers, self.intake.latest, self._clock.speed)
         self._listed.ticked(tickers, moved)
+        self._witnesses.observe(tickers)
+        if due := self._witnesses.drain(self.intake.latest):
+            self._context.stats.add("ticker_witnesses", len(due))
+            self.intake.witness(due)
 
     async def _guard_loop(self) -> None:
         while True:

@@ -1,7 +1,7 @@
 """Which symbols' trades arrive, by data alone: an acknowledged subscription may stay silent for ever. Pure.
 
-The independent reference are the tickers of `!miniTicker@arr`, on a connection of their own (Binance USDⓈ-M docs, "All
-Market Mini Tickers Stream"). A ticker moves when there is a trade: its price changes, or its volume grows (as the day
+The independent reference are the tickers of `!ticker@arr`, on a connection of their own (Binance USDⓈ-M docs, "All
+Market Tickers Streams"). A ticker moves when there is a trade: its price changes, or its volume grows (as the day
 that it covers moves on, the volume only shrinks). A symbol is dead when its ticker moved twice more than `dead_ms`
 after the symbol's newest trade. A symbol whose ticker stands still is merely quiet. Without tickers nothing is
 concluded. All times are exchange ms, except in SilenceDetector.

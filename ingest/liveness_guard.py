@@ -21,7 +21,7 @@ Latest = Mapping[str, tuple[int, str, str]]
 """Time (exchange ms), price and quantity of each symbol's newest trade."""
 
 GAP_MS: Final = 10_000
-"""Tickers come every second (Binance USDⓈ-M docs, "All Market Mini Tickers Stream"). After a gap this long (exchange
+"""Tickers come every second (Binance USDⓈ-M docs, "All Market Tickers Streams"). After a gap this long (exchange
 ms) the tickers before it prove nothing about those after it."""
 
 

@@ -15,11 +15,14 @@ from dataclasses import dataclass
 from ingest.dropped import Dropped
 from klagg.clock import steady_ms
 from klagg.process.stats import Stats
-from klagg.wire.entries import TRADES, WATERMARK
+from klagg.wire.entries import TRADES, WATERMARK, WITNESS
 from klagg.wire.fields import Fields, stamp
 
 ENTRY_OVERHEAD_BYTES = 1024
 """Roughly what a queued entry takes beside its texts: the mapping, its keys and places."""
+
+_DROPPED_FIRST = (WATERMARK, WITNESS, TRADES)
+_DROPPED_COUNTERS = {WATERMARK: "dropped_watermarks", WITNESS: "dropped_witnesses"}
 
 
 @dataclass(slots=True)
@@ -36,8 +39,8 @@ class Queued:
 class Outbox:
     """Entries in order, at most `bytes_max` bytes of them, and at most `age_s_max` (local) old.
 
-    Watermarks are dropped before trades: an old one has no use. Other kinds are never dropped; callers must keep them
-    rare. `on_put` is called after every put: it wakes the sender. `now_ms` reads the local clock.
+    Watermarks and witnesses are dropped before trades: an old one has no use. Other kinds are never dropped; callers
+    must keep them rare. `on_put` is called after every put: it wakes the sender. `now_ms` reads the local clock.
     """
 
     def __init__(
@@ -53,7 +56,7 @@ class Outbox:
         self._writer, self._bytes_max, self._age_ms_max = writer, bytes_max, age_s_max * 1000
         self._stats, self._on_put, self._now_ms = stats, on_put, now_ms
         self._entries: OrderedDict[int, Queued] = OrderedDict()
-        self._droppable: dict[str, deque[int]] = {WATERMARK: deque(), TRADES: deque()}
+        self._droppable: dict[str, deque[int]] = {each: deque() for each in _DROPPED_FIRST}
         self._last = 0
         self._seq: dict[str, int] = {}
         self._in_flight: list[int] = []
@@ -128,7 +131,7 @@ class Outbox:
         return gone
 
     def _drop_excess(self, now_ms: float) -> None:
-        for kind in (WATERMARK, TRADES):
+        for kind in _DROPPED_FIRST:
             while self.bytes > self._bytes_max and (place := self._oldest(kind)):
                 self._drop_entry(kind, place, now_ms)
             while (place := self._oldest(kind)) and now_ms - self._entries[place].put_ms > self._age_ms_max:
@@ -146,8 +149,8 @@ class Outbox:
         self._droppable[kind].remove(place)
         gone = self._forget(place)
         self.dropped_ms = now_ms
-        if kind == WATERMARK:
-            self._stats.add("dropped_watermarks")
+        if kind in _DROPPED_COUNTERS:
+            self._stats.add(_DROPPED_COUNTERS[kind])
             return
         self.dropped_because = self.trouble
         counts = self.dropped.setdefault(gone.key, Dropped()).add(gone.fields)

@@ -33,7 +33,7 @@ MARKET: Final = "market"
 CONTRACT_INFO: Final = "!contractInfo"
 """Listings, delistings and changes of contracts, as they happen; silent for days."""
 
-MINI_TICKERS: Final = "!miniTicker@arr"
+TICKERS: Final = "!ticker@arr"
 """Once a second, the tickers that changed, of all symbols of the exchange."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from klagg.arrays import INT64_MAX
 from klagg.binance.contracts import is_chosen, word_of
@@ -75,14 +75,19 @@ class Selection:
     malformed: list[str]
 
 
-@dataclass(frozen=True, slots=True)
-class Ticker:
-    """A symbol's ticker at the exchange time `time_ms`: last price, and volume over a moving day."""
+class Ticker(NamedTuple):
+    """A symbol's ticker at the exchange time `time_ms`: last price, and volume over a moving day.
+
+    `last_fill` (−1: it names none) was the last fill at the end of that day, `until_ms` (exchange ms), which is never
+    later than `time_ms`. A tuple, because hundreds are made every second.
+    """
 
     symbol: str
     time_ms: int
     close: str
     volume: float
+    last_fill: int = -1
+    until_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,14 +175,15 @@ def event_in(message: Any) -> Any:
 
 
 def tickers_of(event: Any) -> list[Ticker]:
-    """The tickers in an event of `!miniTicker@arr`; those of COIN-M symbols and rows that are none are left out."""
+    """The tickers in an event of `!ticker@arr` (Binance USDⓈ-M docs, "All Market Tickers Streams"); those of COIN-M
+    symbols and rows that are none are left out. One without a usable `L` and `C` names no fill."""
     if not isinstance(event, list):
         return []
     return [ticker for ticker in map(_ticker, event) if ticker]
 
 
 def _ticker(row: Any) -> Ticker | None:
-    if not isinstance(row, dict) or row.get("e") != "24hrMiniTicker" or is_coin_margined(row):
+    if not isinstance(row, dict) or row.get("e") != "24hrTicker" or is_coin_margined(row):
         return None
     name, time_ms, close, volume = row.get("s"), row.get("E"), row.get("c"), row.get("v")
     if not isinstance(name, str) or not _NAME.fullmatch(name) or not _whole(time_ms, 1, INT64_MAX):
@@ -185,9 +191,13 @@ def _ticker(row: Any) -> Ticker | None:
     if not isinstance(close, str) or not isinstance(volume, str):
         return None
     try:
-        return Ticker(name, cast("int", time_ms), close, float(volume))
+        volume_of_day = float(volume)
     except ValueError:
         return None
+    last, until_ms = row.get("L"), row.get("C")
+    if not _whole(last, 0, INT64_MAX) or not _whole(until_ms, 1, cast("int", time_ms)):
+        last, until_ms = -1, 0
+    return Ticker(name, cast("int", time_ms), close, volume_of_day, cast("int", last), cast("int", until_ms))
 
 
 def last_fills_of(answer: Any) -> dict[str, int]:

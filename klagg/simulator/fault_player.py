@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from random import Random
+from typing import NamedTuple
 
-from klagg.simulator.faults import REST_KINDS, Fault, FaultScript
+from klagg.simulator.faults import REST_KINDS, TICKER_KINDS, Fault, FaultScript, Where
 from klagg.simulator.faulty_hub import FaultyHub
 from klagg.simulator.market import ContractListing
 
@@ -20,6 +21,18 @@ class Refusal:
     status: int | None
     retry_after_s: int = 0
     header: bool = True
+
+
+class TickerTale(NamedTuple):
+    """What a ticker of exchange time now tells: the ids of `behind_ms` ago and `ids` more, with the times of `late_ms`
+    ago."""
+
+    behind_ms: int = 0
+    late_ms: int = 0
+    ids: int = 0
+
+
+TRUTH = TickerTale()
 
 
 class FaultPlayer:
@@ -59,6 +72,23 @@ class FaultPlayer:
         skews = self._active({"clock_skew"})
         self._acted.update(fault.number for fault in skews)
         return sum(fault.jump_ms for fault in skews)
+
+    def ticker(self, where: Where, symbol: str) -> TickerTale | None:
+        """What the ticker of this symbol tells; None: it is left out."""
+        tale = TRUTH
+        for fault in self._active(TICKER_KINDS):
+            if fault.where not in (None, where) or (fault.symbols is not None and symbol not in fault.symbols):
+                continue
+            self._acted[fault.number] += 1
+            if fault.kind == "missing_ticker":
+                return None
+            if fault.kind == "late_ticker":
+                tale = tale._replace(behind_ms=max(tale.behind_ms, fault.late_ms), late_ms=fault.late_ms)
+            elif fault.kind == "frozen_ticker":
+                tale = tale._replace(behind_ms=max(tale.behind_ms, fault.lasts_ms(self._elapsed_ms)))
+            else:
+                tale = tale._replace(ids=tale.ids + fault.ids)
+        return tale
 
     def listed(self, listings: Iterable[ContractListing]) -> list[ContractListing]:
         """The listings as exchangeInfo has them: with the statuses of the faults that go on."""

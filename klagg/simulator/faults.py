@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any, Final, Literal, NoReturn, cast, get_args
 
+Where = Literal["stream", "rest"]
+"""Which tickers a fault takes: those of `!ticker@arr`, or those of `GET /fapi/v1/ticker/24hr`."""
 Reach = Literal["open", "new", "all"]
 """Which connections a fault takes: those open when it begins, those that open while it lasts, or both."""
 
@@ -24,6 +26,7 @@ LINE: Final = re.compile(r"klagg-ingest-([A-Za-z0-9_]{1,20})")
 
 _TIME = ("at_s", "for_s", "every_s")
 _WHOM = ("line", "connections", "reach")
+_TICKERS = (*_TIME, "symbols", "where")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,12 @@ KINDS: Final[Mapping[str, FaultKind]] = {
         "connections are closed in order at the age of `age_s`", (*_TIME, *_WHOM, "age_s"), ("age_s",)
     ),
     "clock_skew": FaultKind("the server time that REST tells is off by `jump_ms`", (*_TIME, "jump_ms"), ("jump_ms",)),
+    "late_ticker": FaultKind(
+        "24 hour tickers come with the ids and the times of `late_ms` ago", (*_TICKERS, "late_ms"), ("late_ms",)
+    ),
+    "frozen_ticker": FaultKind("24 hour tickers keep the ids of when it began, their times go on", _TICKERS),
+    "wrong_ticker": FaultKind("24 hour tickers claim `ids` fills too many or too few", (*_TICKERS, "ids"), ("ids",)),
+    "missing_ticker": FaultKind("24 hour tickers of `symbols` are left out", _TICKERS, ("symbols",)),
     "status": FaultKind(
         "exchangeInfo lists `symbols` with the status `word`, and nothing else tells of it",
         (*_TIME, "symbols", "word", "contract_type"),
@@ -79,6 +88,7 @@ KINDS: Final[Mapping[str, FaultKind]] = {
     "tick_size": FaultKind("prices get `digits` more decimals", ("at_s", "symbols", "digits"), ("at_s", "symbols")),
 }
 MARKET_KINDS: Final = frozenset({"pause", "listing", "delisting", "relisting", "tick_size"})
+TICKER_KINDS: Final = frozenset({"late_ticker", "frozen_ticker", "wrong_ticker", "missing_ticker"})
 REST_KINDS: Final = frozenset({"rest_429", "rest_418", "rest_down"})
 STREAM_KINDS: Final = frozenset(
     {
@@ -108,9 +118,9 @@ class Fault:
     """One fault. `number` counts the script's tables from 1; times in ms of exchange time since the exchange's start.
 
     `for_ms` None lasts for ever (a `disconnect`: is over at once); `every_ms` None happens once. `symbols` and `paths`
-    None are all, `contract_type` None is the symbol's own. `connections` is a number of them, a tuple of their places
-    in the order of arrival (from 1; among those of `line` where that is given), or None for all. `share` is a
-    probability. `status` None is a reset.
+    None are all, `where` None is both, `contract_type` None is the symbol's own. `connections` is a number of them, a
+    tuple of their places in the order of arrival (from 1; among those of `line` where that is given), or None for all.
+    `share` is a probability. `status` None is a reset.
     `header` False: a refusal has no Retry-After, and its sentence alone says until when.
     """
 
@@ -137,12 +147,20 @@ class Fault:
     digits: int = 1
     word: str = ""
     contract_type: str | None = None
+    where: Where | None = None
+    late_ms: int = 0
+    ids: int = 0
 
     def occurrence(self, elapsed_ms: int) -> int | None:
         """The number (from 0) of the occurrence that began last; None before the first."""
         if elapsed_ms < self.at_ms:
             return None
         return 0 if self.every_ms is None else (elapsed_ms - self.at_ms) // self.every_ms
+
+    def lasts_ms(self, elapsed_ms: int) -> int:
+        """How long ago the occurrence began that began last; 0 before the first."""
+        occurrence = self.occurrence(elapsed_ms)
+        return 0 if occurrence is None else elapsed_ms - self.at_ms - occurrence * (self.every_ms or 0)
 
     def is_active(self, elapsed_ms: int) -> bool:
         """Whether it goes on at this time. What is over at once is never going on."""
@@ -151,7 +169,7 @@ class Fault:
             return False
         if self.for_ms is None:
             return self.kind != "disconnect"
-        return elapsed_ms - self.at_ms - occurrence * (self.every_ms or 0) < self.for_ms
+        return self.lasts_ms(elapsed_ms) < self.for_ms
 
     def concerns(self, stream: str) -> bool:
         """Whether it touches a stream of this name."""
@@ -326,6 +344,18 @@ def _reach(value: object) -> Reach:
     raise ValueError('"open", "new" or "all"')
 
 
+def _where(value: object) -> Where:
+    if isinstance(value, str) and value in get_args(Where):
+        return cast("Where", value)
+    raise ValueError('"stream" or "rest"')
+
+
+def _off(value: object) -> int:
+    if type(value) is not int or value == 0 or abs(value) > 1_000_000:
+        raise ValueError("an integer other than 0, at most a million")
+    return value
+
+
 def _flag(value: object) -> bool:
     if type(value) is not bool:
         raise ValueError("true or false")
@@ -360,4 +390,7 @@ _READERS: Final[Mapping[str, tuple[str, Callable[[object], Any]]]] = {
     "digits": ("digits", _integer(1, 4)),
     "word": ("word", _text),
     "contract_type": ("contract_type", _text),
+    "where": ("where", _where),
+    "late_ms": ("late_ms", _integer(1, 600_000)),
+    "ids": ("ids", _off),
 }

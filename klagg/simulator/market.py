@@ -10,6 +10,8 @@ from klagg.intervals import INTERVALS, MINUTE_MS
 from klagg.row_rules import is_counted_kind
 from klagg.simulator.bars import Bar
 
+DAY_MS = 86_400_000
+
 KLINE_INTERVALS = {name: each for name, each in INTERVALS.items() if each.shortest_ms >= MINUTE_MS}
 """The intervals of the exchange's own klines; it has none below a minute."""
 

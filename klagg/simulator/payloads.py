@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from decimal import Decimal
+from typing import NamedTuple
 
 from klagg.binance.serving import payloads
 from klagg.binance.serving.payloads import USD_M, WireKline, compact, plain, quoted
 from klagg.simulator.bars import Bar
-from klagg.simulator.market import ContractListing, MarketTrade
+from klagg.simulator.market import DAY_MS, ContractListing, MarketTrade
 
 
 def agg_trade_event(trade: MarketTrade) -> str:
@@ -80,6 +81,53 @@ def _mini_ticker(symbol: str, bar: Bar, event_ms: int, market: int) -> dict[str,
     }
 
 
+class DayTicker(NamedTuple):
+    """A symbol's ticker: `bar` sums up the trades since somebody listens; the ids are those of the fills from
+    `open_ms` on, and `close_ms` is when they were read (exchange ms)."""
+
+    bar: Bar
+    first_id: int
+    last_id: int
+    open_ms: int
+    close_ms: int
+
+
+def tickers_event(tickers: Mapping[str, DayTicker], event_ms: int, *, coin_m: bool) -> str:
+    """The `!ticker@arr` array, likewise (Binance USDⓈ-M docs, "All Market Tickers Streams"). `Q`, the quantity of the
+    last trade, is left out."""
+    rows = [_ticker(symbol, each, event_ms, USD_M) for symbol, each in tickers.items()]
+    if coin_m:
+        flat = Bar(0, 0, "50000.0", "50000.0", "50000.0", "50000.0", Decimal(1), Decimal("0.002"))
+        rows.append(_ticker("BTCUSD_PERP", DayTicker(flat, 1, 1, event_ms - DAY_MS, event_ms), event_ms, 2))
+    return compact(rows)
+
+
+def _ticker(symbol: str, ticker: DayTicker, event_ms: int, market: int) -> dict[str, object]:
+    bar = ticker.bar
+    change = Decimal(bar.close) - Decimal(bar.open)
+    average = bar.quote_volume / bar.volume if bar.volume else Decimal(bar.close)
+    return {
+        "e": "24hrTicker",
+        "E": event_ms,
+        "s": symbol,
+        "p": plain(change),
+        "P": f"{change / Decimal(bar.open) * 100:.3f}",
+        "w": f"{average:.8f}",
+        "c": bar.close,
+        "o": bar.open,
+        "h": bar.high,
+        "l": bar.low,
+        "v": plain(bar.volume),
+        "q": plain(bar.quote_volume),
+        "O": ticker.open_ms,
+        "C": ticker.close_ms,
+        "F": ticker.first_id,
+        "L": ticker.last_id,
+        "n": ticker.last_id - ticker.first_id + 1,
+        "st": market,
+    }
+
+
 def contract_info_event(listing: ContractListing, event_ms: int) -> str:
     """The `!contractInfo` event that a listing, delisting or change of a contract sends."""
     return compact(
@@ -111,9 +159,12 @@ def rest_agg_trade(trade: MarketTrade) -> dict[str, object]:
     }
 
 
-def rest_day_ticker(first: MarketTrade, last: MarketTrade, open_ms: int, close_ms: int) -> dict[str, object]:
-    """A row of `GET /fapi/v1/ticker/24hr`: the last price and the ids of fills. Sums of the day are not in it, because
-    nobody here reads them and they would cost a day's trades."""
+def rest_day_ticker(
+    first: MarketTrade, last: MarketTrade, last_id: int, open_ms: int, close_ms: int
+) -> dict[str, object]:
+    """A row of `GET /fapi/v1/ticker/24hr`: the price of the `last` trade and the ids of fills; `last_id` may be one
+    without an aggregate trade. Sums of the day are not in it, because nobody here reads them and they would cost a
+    day's trades."""
     return {
         "symbol": last.symbol,
         "lastPrice": last.price,
@@ -121,8 +172,8 @@ def rest_day_ticker(first: MarketTrade, last: MarketTrade, open_ms: int, close_m
         "openTime": open_ms,
         "closeTime": close_ms,
         "firstId": first.first,
-        "lastId": last.last,
-        "count": last.last - first.first + 1,
+        "lastId": last_id,
+        "count": last_id - first.first + 1,
     }
 
 

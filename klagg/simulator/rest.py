@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from concurrent.futures import Executor
+from itertools import takewhile
 from typing import Any
 
 from aiohttp import web
@@ -31,14 +32,13 @@ from klagg.binance.serving.parameters import (
 from klagg.binance.serving.payloads import compact
 from klagg.simulator.clock import MarketClock
 from klagg.simulator.exchange_info import exchange_info
-from klagg.simulator.fault_player import FaultPlayer, Refusal
+from klagg.simulator.fault_player import TRUTH, FaultPlayer, Refusal
 from klagg.simulator.history import klines
-from klagg.simulator.market import KLINE_INTERVALS, MarketSource, MarketTrade
+from klagg.simulator.market import DAY_MS, KLINE_INTERVALS, MarketSource, MarketTrade
 from klagg.simulator.payloads import rest_agg_trade, rest_day_ticker, rest_kline
 from klagg.simulator.player import Player
 
 _HOUR_MS = 3_600_000
-_DAY_MS = 24 * _HOUR_MS
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -190,16 +190,25 @@ class RestApi:
 
     def _compute_day_tickers(self, names: Sequence[str]) -> list[object]:
         """The tickers of these symbols; one that has not traded within a day has none."""
-        now_ms = self.played_ms()
+        played_ms = self.played_ms()
         rows: list[object] = []
         for name in names:
-            since_ms = max(now_ms - _DAY_MS, self._source.history_start_ms(name, now_ms))
+            tale = self._faults.ticker("rest", name) if self._faults is not None else TRUTH
+            if tale is None:
+                continue
+            now_ms = played_ms - tale.behind_ms
+            since_ms = max(now_ms - DAY_MS, self._source.history_start_ms(name, now_ms))
             ends = [
                 self._source.aggregates_between(name, since_ms, now_ms, 1, now_ms, newest=newest)
                 for newest in (False, True)
             ]
             if all(ends):
-                rows.append(rest_day_ticker(ends[0][0], ends[1][0], now_ms - _DAY_MS, now_ms))
+                last = ends[1][0]
+                fills = self._source.fills_between(name, last.time_ms, now_ms, now_ms)
+                behind = takewhile(lambda fill: not fill.counts, (each for each in fills if each.id > last.last))
+                last_id = max((each.id for each in behind), default=last.last) + tale.ids
+                told_ms = played_ms - tale.late_ms
+                rows.append(rest_day_ticker(ends[0][0], last, last_id, told_ms - DAY_MS, told_ms))
         return rows
 
     async def _trades(self, request: web.Request) -> web.StreamResponse:

@@ -22,7 +22,7 @@ from klagg.simulator.hub import StreamConnection, StreamHub
 from klagg.simulator.market import KLINE_INTERVALS, MarketSource
 from klagg.simulator.player import Player
 from klagg.simulator.rest import RestApi, refused
-from klagg.simulator.streams import ExchangeStream, StreamKind, WebSocketRoute
+from klagg.simulator.streams import WATCHING, ExchangeStream, StreamKind, WebSocketRoute
 
 _TURN_S = 0.005
 _TURN_REAL_MS_MAX = 50
@@ -87,7 +87,7 @@ class Simulator:
             self.faults = FaultPlayer(faults, hub)
         self.source = source
         self.hub = hub or StreamHub(self.limits.send_buffer_bytes)
-        self.player = Player(source, self.hub, self.start_ms)
+        self.player = Player(source, self.hub, self.start_ms, self.faults)
         # One thread: requests that compute long queue up behind each other and leave a core to the streams.
         self._executor = ThreadPoolExecutor(1, "simulator-rest")
         self.rest = RestApi(source, self.clock, self.player, self.limits, self._executor, self.faults)
@@ -300,7 +300,7 @@ class Simulator:
                 self._seeding.add(task)
                 task.add_done_callback(self._report)
         # Who merely watches over all symbols is no reader of a recording yet.
-        if any(stream.kind not in (StreamKind.CONTRACT_INFO, StreamKind.MINI_TICKERS) for stream in started):
+        if any(stream.kind not in WATCHING for stream in started):
             self.clock.release(time.monotonic())
 
     async def _seed(self, stream: ExchangeStream, position_ms: int) -> None:

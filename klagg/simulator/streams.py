@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from klagg.simulator.market import KLINE_INTERVALS
 
+TICKERS = "!ticker@arr"
 MINI_TICKERS = "!miniTicker@arr"
 CONTRACT_INFO = "!contractInfo"
 
@@ -26,8 +27,13 @@ class StreamKind(Enum):
     AGG_TRADE = "aggTrade"
     TRADE = "trade"
     KLINE = "kline"
+    TICKERS = TICKERS
     MINI_TICKERS = MINI_TICKERS
     CONTRACT_INFO = CONTRACT_INFO
+
+
+WATCHING = frozenset({StreamKind.CONTRACT_INFO, StreamKind.TICKERS, StreamKind.MINI_TICKERS})
+"""The streams about all symbols: who listens to these alone reads no symbol's trades."""
 
 
 class ExchangeStream(NamedTuple):
@@ -39,7 +45,13 @@ class ExchangeStream(NamedTuple):
 
 
 _CARRIED = {
-    WebSocketRoute.MARKET: {StreamKind.AGG_TRADE, StreamKind.KLINE, StreamKind.MINI_TICKERS, StreamKind.CONTRACT_INFO},
+    WebSocketRoute.MARKET: {
+        StreamKind.AGG_TRADE,
+        StreamKind.KLINE,
+        StreamKind.TICKERS,
+        StreamKind.MINI_TICKERS,
+        StreamKind.CONTRACT_INFO,
+    },
     WebSocketRoute.PUBLIC: {StreamKind.TRADE},
     WebSocketRoute.RETIRED: set[StreamKind](),
 }
@@ -47,6 +59,8 @@ _CARRIED = {
 
 def parse_stream(name: str) -> ExchangeStream | None:
     """The stream called `name` (case matters, symbols are lower case), or None for one that nothing is known of."""
+    if name == TICKERS:
+        return ExchangeStream(StreamKind.TICKERS)
     if name == MINI_TICKERS:
         return ExchangeStream(StreamKind.MINI_TICKERS)
     if name == CONTRACT_INFO:

@@ -252,6 +252,8 @@ OPEN_TIME_DIGITS: Final = 15
 
 BY_TICKER: Final = "rest"
 """Where a witness is from: `GET /fapi/v1/ticker/24hr`, with the ids of fills."""
+BY_STREAM: Final = "stream"
+"""Where a witness is from: a row of `!ticker@arr`, with the ids of fills."""
 BY_ANSWER: Final = "repair"
 """Where a witness is from: repair asked for the aggTrades behind an id, and there were none."""
 
@@ -271,7 +273,8 @@ WITNESSES_PER_ENTRY: Final = 1_000
 
 def witness_entries(witnesses: Sequence[Witness], *, ids: str, source: str) -> list[Fields]:
     """`witness` entries in columns, at most WITNESSES_PER_ENTRY symbols each. `ids` is the id space, AGG_IDS or
-    TRADE_IDS (those of fills); `source` says where they are from, BY_TICKER or BY_ANSWER."""
+    TRADE_IDS (those of fills); `source` says where they are from, BY_TICKER, BY_STREAM or
+    BY_ANSWER."""
     entries = []
     for start in range(0, len(witnesses), WITNESSES_PER_ENTRY):
         part = witnesses[start : start + WITNESSES_PER_ENTRY]

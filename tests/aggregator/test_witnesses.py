@@ -107,6 +107,17 @@ def test_a_higher_witness_waits_for_trades_that_are_on_their_way() -> None:
     assert not tick(core, T0 + MINUTE + 20_000).requests
 
 
+def test_newer_witnesses_of_a_symbol_whose_trades_do_not_arrive_neither_put_off_a_request_nor_repeat_it() -> None:
+    core = new_core()
+    quiet(core)
+    requests = []
+    for second in range(20):
+        now_ms = T0 + MINUTE + 3_000 + second * 1_000
+        say(core, FILL + 7 + second, now_ms)
+        requests += [(second, each["kind"]) for each in tick(core, now_ms).requests]
+    assert requests == [(1, "behind")]
+
+
 def test_a_higher_witness_makes_the_last_trade_before_a_silence_known() -> None:
     core = new_core()
     quiet(core)

@@ -48,8 +48,8 @@ def test_a_message_names_its_streams() -> None:
 
 
 def test_what_is_told_of_all_symbols_comes_over_the_market_route() -> None:
-    assert StreamUrl.of(BASE, Endpoint.COMBINED).target(["!contractInfo", "!miniTicker@arr"]).url == (
-        f"{BASE}/market/stream?streams=!contractInfo/!miniTicker@arr"
+    assert StreamUrl.of(BASE, Endpoint.COMBINED).target(["!contractInfo", "!ticker@arr"]).url == (
+        f"{BASE}/market/stream?streams=!contractInfo/!ticker@arr"
     )
 
 

@@ -261,8 +261,8 @@ def test_tradfi_perpetuals_are_there_by_option() -> None:
 
 
 def ticker(symbol: str = "币安人生USDT", **changes: Any) -> dict[str, Any]:
-    """A row of !miniTicker@arr."""
-    return {"e": "24hrMiniTicker", "E": 1791271560500, "s": symbol, "c": "1.5", "v": "10.25", "st": 1} | changes
+    """A row of !ticker@arr."""
+    return {"e": "24hrTicker", "E": 1791271560500, "s": symbol, "c": "1.5", "v": "10.25", "st": 1} | changes
 
 
 def test_tickers_of_coin_margined_symbols_and_rows_that_are_none_are_left_out() -> None:
@@ -278,11 +278,27 @@ def test_tickers_of_coin_margined_symbols_and_rows_that_are_none_are_left_out() 
         7,
         None,
     ]
-    told = event_in({"stream": "!miniTicker@arr", "data": rows})
+    told = event_in({"stream": "!ticker@arr", "data": rows})
     expected = Ticker("币安人生USDT", 1791271560500, "1.5", 10.25)
     assert tickers_of(told) == [expected]
     assert tickers_of([ticker(st=3), ticker(st=None)]) == [expected] * 2, "what is not said to be COIN-M is USDⓈ-M"
-    assert tickers_of(event_in({"result": None, "id": 1})) == tickers_of({"e": "24hrMiniTicker"}) == []
+    assert tickers_of(event_in({"result": None, "id": 1})) == tickers_of({"e": "24hrTicker"}) == []
+
+
+def test_a_ticker_names_its_last_fill_and_until_when_it_was_the_last() -> None:
+    until_ms = 1791271560498
+    (told,) = tickers_of([ticker(L=101704076, C=until_ms, F=101251824, n=452236)])
+    assert (told.last_fill, told.until_ms) == (101704076, until_ms)
+    unusable: list[dict[str, Any]] = [
+        {"L": -1, "C": until_ms},
+        {"L": "5", "C": until_ms},
+        {"L": 5},
+        {"C": until_ms},
+        {"L": 5, "C": 0},
+    ]
+    for changes in (*unusable, {"L": 5, "C": 1791271560501}, {"L": True, "C": until_ms}):
+        (told,) = tickers_of([ticker(**changes)])
+        assert (told.last_fill, told.until_ms, told.volume) == (-1, 0, 10.25), "it still shows that there are trades"
 
 
 def news(**changes: Any) -> dict[str, Any]:

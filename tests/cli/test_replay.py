@@ -144,7 +144,7 @@ def test_replay_says_that_klines_are_on_another_grid(
 def test_replay_fills_the_quiet_minutes(realdata: Path, capsys: pytest.CaptureFixture[str]) -> None:
     trades = realdata / "spot_rest_aggtrades_xrpeth_2019-10-11_13.json.gz"
     assert main(["replay", "--trades", str(trades), "--json"]) == 0
-    lines = [uujson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert lines[-1] == {"bars": 3560, "exact": 0, "different": 0, "partial": 2}
     bars = lines[:-1]
     assert [int(bar["open_time"]) for bar in bars] == list(
@@ -200,7 +200,7 @@ def test_rollup_equals_a_slow_oracle(realdata: Path, capsys: pytest.CaptureFixtu
     path = realdata / "official_um_klines_1m" / f"{name}.csv.gz"
     expected = slow(list(open_klines(path)), to)
     assert main(["rollup", "--klines", str(path), "--to", to, "--json"]) == 0
-    bars = [uujson.loads(line) for line in capsys.readouterr().out.splitlines()][:-1]
+    bars = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()][:-1]
     names = (
         "open",
         "high",
@@ -247,7 +247,7 @@ def test_rollup_equals_the_exchanges_own_rows(
             str(folder / f"{official}.csv.gz"),
         ]
     )
-    lines = [uujson.loads(line) for line in capsys.readouterr().out.splitlines()]
+    lines = [ujson.loads(line) for line in capsys.readouterr().out.splitlines()]
     found = [line for line in lines[:-1] if line["verdict"] in {"different", "gap"}]
     assert [str(line["open_time"]) for line in found] == wrong
     assert all(bool(line["lacks"]) == (line["verdict"] == "gap") for line in found)

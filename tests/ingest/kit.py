@@ -89,10 +89,12 @@ def contract_news(symbol: str, status: str) -> dict[str, Any]:
     }
 
 
-def mini_ticker(symbol: str, time_ms: int, volume: int, close: str = "85266.00") -> dict[str, Any]:
-    """A row of !miniTicker@arr."""
+def day_ticker(symbol: str, time_ms: int, volume: int, close: str = "85266.00", last_fill: int = -1) -> dict[str, Any]:
+    """A row of !ticker@arr; −1 is no fill."""
     return {
-        "e": "24hrMiniTicker",
+        "e": "24hrTicker",
+        "C": time_ms,
+        "L": last_fill,
         "E": time_ms,
         "s": symbol,
         "c": close,

@@ -19,7 +19,7 @@ from klagg.drivers.redis_streams import Streams
 from klagg.process.service import AsyncContext
 from klagg.settings import from_tree
 from klagg.simulator import Simulator
-from tests.ingest.kit import SmallExchange, agg_trade, column_of, feed_of, frame_of, mini_ticker
+from tests.ingest.kit import SmallExchange, agg_trade, column_of, day_ticker, feed_of, frame_of
 
 SHORT = Timings(reconnect_first_s=0.01, start_first_s=0.01)
 """What a test of a line need not wait for."""
@@ -92,8 +92,8 @@ class Market:
                         with suppress(ConnectionClosed):
                             await each.send(frame_of(event), text=True)
             if self.tickers:
-                rows = [mini_ticker(symbol, exchange.now_ms(), self.trades) for symbol in self.trading]
-                await exchange.publish("!miniTicker@arr", [*rows, mini_ticker("BTCUSD_PERP", 1, 1) | {"st": 2}])
+                rows = [day_ticker(symbol, exchange.now_ms(), self.trades) for symbol in self.trading]
+                await exchange.publish("!ticker@arr", [*rows, day_ticker("BTCUSD_PERP", 1, 1) | {"st": 2}])
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[Market]:

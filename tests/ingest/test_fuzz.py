@@ -140,7 +140,7 @@ OTHERS = (
     b'{"code":-1,"msg":"no"}',
     b'{"stream":"!contractInfo","data":{"e":"contractInfo","E":1,"s":"BTCUSDT","st":1}}',
     b'{"stream":"x","data":{"e":"kline","E":1,"s":"BTCUSDT","k":{"t":1,"o":"1"},"st":1}}',
-    b'{"stream":"!miniTicker@arr","data":[{"e":"24hrMiniTicker","s":"BTCUSDT","c":"1"}]}',
+    b'{"stream":"!ticker@arr","data":[{"e":"24hrTicker","s":"BTCUSDT","c":"1"}]}',
     b"",
     b"null",
     b"[]",

@@ -6,7 +6,7 @@ import pytest
 
 from ingest.line import by_shard, watermark_interval_s
 from klagg.drivers.redis_streams import Streams
-from tests.ingest.kit import SYMBOLS, SmallExchange, column_of, feed_of
+from tests.ingest.kit import SYMBOLS, SmallExchange, column_of, day_ticker, feed_of
 from tests.ingest.linekit import TIMINGS, Market, a_context, a_line, hasty
 from tests.kit import eventually_async as eventually
 
@@ -35,10 +35,37 @@ async def test_each_connection_and_each_type_is_counted_apart(streams: Streams, 
     assert 150 * of["A1"] < sizes["A1"] < 400 * of["A1"]
     assert sizes["A0"] > 100 * of["A0"]
     assert counted["events", (("type", "aggTrade"),)] == context.stats.counters["trades"]
-    assert counted["events", (("type", "24hrMiniTicker"),)] >= 10
+    assert counted["events", (("type", "24hrTicker"),)] >= 10
     assert {labels for name, labels in context.stats.labelled_gauges if name == "connection_up"} == {
         (("connection", each),) for each in ("A0", "A1", "A2")
     }
+
+
+async def test_tickers_of_symbols_that_do_not_trade_are_witnesses(streams: Streams, redis_url: str) -> None:
+    async with SmallExchange().running() as exchange, Market(exchange, [BTC]).running():
+        context = a_context(exchange, redis_url, **hasty())
+        sent_ms = []
+
+        async def ticked() -> bool:
+            at_ms = exchange.now_ms()
+            sent_ms.append(at_ms)
+            rows = [day_ticker(BTC, at_ms - 1_000, 5, last_fill=11), day_ticker(ETH, at_ms, 5, last_fill=12)]
+            await exchange.publish("!ticker@arr", [*rows, day_ticker("OTHERUSDT", at_ms, 5, last_fill=13)])
+            return bool(feed_of(streams, "witness"))
+
+        async with a_line(context, TIMINGS):
+            await eventually(lambda: "BTCUSDT" in column_of(feed_of(streams, "trades"), "symbol"))
+            await eventually(ticked)
+        (entry, *_) = feed_of(streams, "witness")
+    assert {name: entry.fields[name].decode() for name in (b"ids", b"source", b"symbol", b"id", b"n")} == {
+        b"ids": "trade",
+        b"source": "stream",
+        b"symbol": ETH,
+        b"id": "12",
+        b"n": "1",
+    }
+    assert int(entry.fields[b"time"]) in sent_ms
+    assert context.stats.counters["ticker_witnesses"] >= 1
 
 
 async def test_finer_trades_than_listed_are_counted_and_taken(

@@ -9,7 +9,15 @@ import pytest
 
 from ingest.outbox import ENTRY_OVERHEAD_BYTES, Outbox
 from klagg.process.stats import Stats
-from klagg.wire.entries import TradeRow, trades_entry_of_rows, watermark_entry
+from klagg.wire.entries import (
+    BY_STREAM,
+    TRADE_IDS,
+    TradeRow,
+    Witness,
+    trades_entry_of_rows,
+    watermark_entry,
+    witness_entries,
+)
 from klagg.wire.fields import VERSION, Fields
 
 FEED = "feed:{0}"
@@ -132,6 +140,17 @@ def test_watermarks_go_before_trades_and_leave_no_gap() -> None:
     watermarks = [fields["time"] for _, fields in outbox.head(100, 1 << 20) if fields["kind"] == "watermark"]
     assert watermarks
     assert "0" not in watermarks, "the oldest one went"
+
+
+def test_witnesses_go_before_trades_however_long_redis_is_away() -> None:
+    outbox = an_outbox(60_000)
+    (witness,) = witness_entries([Witness("BTCUSDT", 7, 1)], ids=TRADE_IDS, source=BY_STREAM)
+    outbox.put(FEED, trades([1]))
+    for _ in range(100):
+        outbox.put(FEED, dict(witness))
+    assert outbox.bytes <= 60_000
+    assert outbox.dropped == {}
+    assert outbox._stats.counters["dropped_witnesses"] == 100 - (len(outbox) - 1)
 
 
 def test_what_waited_too_long_is_dropped_however_little_it_is() -> None:

@@ -16,6 +16,7 @@ from ingest.repair_queue import Job, RepairQueue, queued_request
 from klagg.errors import RedisRefused, RedisUnavailable
 from klagg.kline import Kline
 from klagg.wire.entries import (
+    BY_STREAM,
     BY_TICKER,
     REQUEST_BEHIND,
     REQUEST_KLINES,
@@ -204,6 +205,35 @@ class Tickers(Sender):
             return max(0, last_id + self.rng.choice((-1, 1, 3)))
         behind = (row.first for row in self.world.market.rows if row.symbol == name and row.first > last_id)
         return next(behind, last_id + 1) - 1
+
+
+class TickerStream(Sender):
+    """The same over the lines, every two seconds: two say it of the symbols that traded since, in either order, and one
+    of them may miss what the other got. It lies where REST lies."""
+
+    EVERY_MS = 2_000
+
+    def __init__(self, world: World, rng: random.Random, tickers: Tickers) -> None:
+        super().__init__(world, "ticker-stream")
+        self.rng, self._tickers = rng, tickers
+        self.on = rng.random() < 0.5
+        self.due_ms = 0
+        self._said: dict[str, int] = {}
+
+    def step(self, now_ms: int) -> None:
+        """Say it, if it is time."""
+        world, rng = self.world, self.rng
+        if not self.on or now_ms < self.due_ms:
+            return
+        self.due_ms = now_ms + self.EVERY_MS
+        late_ms = 0 if world.calm else rng.choice((0, 0, 1_000, 2_900, *([20_000] if self._tickers.lying else [])))
+        last = {row.symbol: row.last for row in world.market.rows if row.time <= now_ms - late_ms}
+        changed = [Witness(name, each, now_ms) for name, each in sorted(last.items()) if self._said.get(name) != each]
+        self._said.update((each.symbol, each.id) for each in changed)
+        for _ in range(2):
+            heard = changed if world.calm else [each for each in changed if rng.random() < 0.9]
+            world.seen["ticker streamed"] += len(heard)
+            self.send(witness_entries(heard, ids=TRADE_IDS, source=BY_STREAM))
 
 
 class Repair(Sender):

@@ -48,6 +48,7 @@ MEETINGS = (
     "ticker too low",
     "ticker too high",
     "ticker left out",
+    "ticker streamed",
 )
 """What the processes around the aggregator do to it and it to them."""
 DEATHS = (

@@ -28,7 +28,7 @@ from klagg.errors import CommitConflict, CommitDoubt, KlaggError, RedisOlder, Re
 from klagg.process.stats import Stats
 from klagg.settings import Settings
 from klagg.wire.entry_id import next_id
-from tests.simulation.actors import KEYS, Clocks, Line, Repair, Tickers, Writer
+from tests.simulation.actors import KEYS, Clocks, Line, Repair, Tickers, TickerStream, Writer
 from tests.simulation.market import Shape, market_of
 from tests.simulation.virtualredis import Crash, State, VirtualRedis, VirtualStreams
 
@@ -133,6 +133,7 @@ class World:
         self.lines = [Line(self, name, rng.choice((0, 0, 0, 7_000))) for name in ("A", "B")[: rng.choice((1, 1, 2))]]
         self.clocks, self.repair, self.writer = Clocks(self), Repair(self), Writer(self)
         self.tickers = Tickers(self, random.Random(f"tickers of {seed}"))
+        self.ticker_stream = TickerStream(self, random.Random(f"ticker stream of {seed}"), self.tickers)
         self._at = 0
         self._times = [row.time for row in self.market.rows]
         self._later: list[tuple[int, Callable[[], None]]] = []
@@ -274,6 +275,7 @@ class World:
         for line in self.lines:
             line.step(self.market.rows[first : self._at], now_ms)
         self.tickers.step(now_ms)
+        self.ticker_stream.step(now_ms)
         self.clocks.step(now_ms)
         if self.calm or now_ms >= self.slow_until_ms:
             self._aggregate(now_ms)

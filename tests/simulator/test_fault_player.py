@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from klagg.simulator.fault_player import FaultPlayer, Refusal
+from klagg.simulator.fault_player import TRUTH, FaultPlayer, Refusal, TickerTale
 from klagg.simulator.faults import read_faults
 from klagg.simulator.faulty_hub import FaultyHub
 
@@ -46,6 +46,24 @@ def test_jumps_of_the_clock_add_up() -> None:
         faults.turn(elapsed_ms)
         told.append(faults.skew_ms())
     assert told == [500, -1_500, 500]
+
+
+def test_tickers_are_late_frozen_wrong_or_left_out() -> None:
+    faults = play(
+        'kind = "late_ticker"\nwhere = "rest"\nlate_ms = 500',
+        'kind = "frozen_ticker"\nat_s = 1\nfor_s = 2\nsymbols = ["AUSDT"]',
+        'kind = "wrong_ticker"\nids = -3\nwhere = "stream"\nsymbols = ["AUSDT", "BUSDT"]',
+        'kind = "missing_ticker"\nsymbols = ["CUSDT"]',
+    )
+    assert faults.ticker("rest", "AUSDT") == TickerTale(500, 500)
+    assert faults.ticker("stream", "AUSDT") == TickerTale(ids=-3)
+    faults.turn(2_500)
+    assert faults.ticker("rest", "AUSDT") == TickerTale(1_500, 500)
+    assert faults.ticker("stream", "AUSDT") == TickerTale(1_500, 0, -3)
+    assert faults.ticker("stream", "DUSDT") == TRUTH
+    assert faults.ticker("stream", "CUSDT") is faults.ticker("rest", "CUSDT") is None
+    faults.turn(3_000)
+    assert faults.ticker("stream", "BUSDT") == faults.ticker("stream", "AUSDT") == TickerTale(ids=-3)
 
 
 def test_the_state_tells_what_goes_on() -> None:

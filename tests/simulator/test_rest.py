@@ -99,7 +99,9 @@ async def test_day_tickers_tell_the_ids_of_fills() -> None:
         row = next(each for each in every if each["symbol"] == "ETHUSDT")
         assert row["count"] == row["lastId"] - row["firstId"] + 1
         _, newest, _ = await get(client, "/fapi/v1/aggTrades", symbol="ETHUSDT", endTime=row["closeTime"], limit=1)
-        assert newest[0]["l"] >= row["lastId"]
+        assert newest[0]["l"] >= row["lastId"] - 1, (
+            "a fill without an aggTrade may come behind it, at most one a minute"
+        )
         _, one, _ = await get(client, "/fapi/v1/ticker/24hr", symbol="ETHUSDT")
         assert one["lastId"] >= row["lastId"]
         status, _, _ = await get(client, "/fapi/v1/ticker/24hr", symbol="NONEUSDT")

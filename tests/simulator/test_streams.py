@@ -19,6 +19,7 @@ from klagg.simulator.streams import (
         ("btcusdt@aggTrade", ExchangeStream(StreamKind.AGG_TRADE, "BTCUSDT")),
         ("币安人生usdt@trade", ExchangeStream(StreamKind.TRADE, "币安人生USDT")),
         ("btcusdt@kline_1M", ExchangeStream(StreamKind.KLINE, "BTCUSDT", "1M")),
+        ("!ticker@arr", ExchangeStream(StreamKind.TICKERS)),
         ("!miniTicker@arr", ExchangeStream(StreamKind.MINI_TICKERS)),
         ("!contractInfo", ExchangeStream(StreamKind.CONTRACT_INFO)),
         ("BTCUSDT@aggTrade", None),
