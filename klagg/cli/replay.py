@@ -20,7 +20,7 @@ from klagg.cli.comparison import (
     values_of_official,
 )
 from klagg.cli.grid import to_compare
-from klagg.cli.missing import Coverage, MissingIds, SeenIds
+from klagg.cli.missing import Coverage, MissingIds, SeenIds, moment
 from klagg.edge_splits import EDGES, EXCHANGE_EDGES, OWN_EDGES, Run, runs
 from klagg.errors import ConfigError
 from klagg.intervals import Interval, interval
@@ -31,6 +31,8 @@ from klagg.wire.entries import TradeRow
 REMEMBERED_MAX: Final = 65_536
 """So many of the last trades are remembered, to be compared with those that come again; files are read in the order of
 time, so that the same trade of two files comes soon after itself."""
+DISORDER_MS: Final = 60_000
+"""So much earlier may a trade be than one with a lower id. In recordings of the exchange it is milliseconds."""
 
 
 def register(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -183,10 +185,10 @@ def newest_of(
 def _rows(
     recordings: Sequence[TradeRecording], symbol: str | None, refused: RefusedRows, seen: SeenIds | None
 ) -> Iterator[TradeRow]:
-    again = _Again()
+    earlier = _Earlier()
     for trade in in_order_of_time(recordings, refused):
         if symbol is None or trade.symbol == symbol:
-            if why := again.contradiction(trade):
+            if why := earlier.contradiction(trade):
                 refused(why)
                 continue
             refused.uncounted += not trade.counts
@@ -206,18 +208,20 @@ def _rows(
 
 
 @dataclass(slots=True)
-class _Again:
-    """The last REMEMBERED_MAX trades, by symbol and id: which trades come again, and say something else."""
+class _Earlier:
+    """The last REMEMBERED_MAX trades, by symbol and id: which trades come again and say something else, and which have
+    a time that cannot be beside that of the trade before them."""
 
     _held: OrderedDict[tuple[str, int], Trade] = field(default_factory=OrderedDict)
+    _last: dict[str, Trade] = field(default_factory=dict)
 
     def contradiction(self, trade: Trade) -> str:
-        """What a trade that came before says otherwise, in a sentence; empty if it says the same, or did not come."""
+        """What a trade that came before says otherwise, in a sentence; empty if nothing does."""
         before = self._held.setdefault((trade.symbol, trade.id), trade)
         if before is trade:
             if len(self._held) > REMEMBERED_MAX:
                 self._held.popitem(last=False)
-            return ""
+            return self._disorder(trade)
         told = ", ".join(
             f"{name} {getattr(trade, name)} instead of {getattr(before, name)}"
             for name in ("price", "qty", "first", "last", "time_ms", "maker", "counts")
@@ -225,6 +229,15 @@ class _Again:
         )
         name = f"{trade.symbol}: trade {trade.id}"
         return f"{name} came before and is contradicted: {told}; the first counts" if told else ""
+
+    def _disorder(self, trade: Trade) -> str:
+        """Ids go with time: a trade behind another one cannot be much earlier."""
+        last = self._last.get(trade.symbol)
+        self._last[trade.symbol] = trade
+        if last is None or trade.id < last.id or trade.time_ms >= last.time_ms - DISORDER_MS:
+            return ""
+        times = f"{moment(trade.time_ms)}, before that of trade {last.id}, {moment(last.time_ms)}"
+        return f"{trade.symbol}: trade {trade.id} has the time {times}: one of them is wrong"
 
 
 def _value(trade: Trade, name: str) -> object:

@@ -277,16 +277,25 @@ def test_replay_tells_trades_that_come_too_late_and_ends_with_1(
     assert "come too late" in capsys.readouterr().err
 
 
-def test_a_trade_of_another_day_costs_itself_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize(("days", "id_of"), [(-1, 190), (1, 191)])
+def test_a_trade_of_another_day_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], days: int, id_of: int
+) -> None:
+    """Of it and the trade before it one must have a wrong time; the trades behind it count."""
     head = "agg_trade_id,price,quantity,first_trade_id,last_trade_id,transact_time,is_buyer_maker"
-    times = [1_795_896_000_000 + at * 1000 - (at == 90) * DAY_MS for at in range(180)]
+    times = [1_795_896_000_000 + at * 1000 + (at == 90) * days * DAY_MS for at in range(180)]
     rows = [f"{100 + at},10.05,1.000,{at},{at},{time_ms},true" for at, time_ms in enumerate(times)]
     path = tmp_path / "BTCUSDT.csv"
     path.write_text("\n".join([head, *rows]) + "\n", encoding="utf-8")
     assert main(["replay", "--trades", str(path), "--json"]) == 1
     out, err = capsys.readouterr()
-    assert [ujson.loads(line).get("trades") for line in out.splitlines()[:3]] == ["60", "59", "60"]
-    assert "refused: BTCUSDT: TOO_OLD: 1 trades, ids 190 to 190" in err
+    assert [ujson.loads(line).get("trades") for line in out.splitlines()[:3]] == [
+        "60",
+        str(59 if days < 0 else 58),
+        "60",
+    ]
+    assert f"refused: BTCUSDT: trade {id_of} has the time 2026-11-" in err
+    assert ujson.loads(out.splitlines()[-1])["refused"] == 1
 
 
 def test_files_that_contradict_each_other_over_a_trade_are_told(
