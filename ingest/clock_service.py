@@ -293,7 +293,7 @@ class ClockJobs:
         """Raise and clear the alarms of the last answer: symbols that are halted, and a choice that is not there."""
         alarms, halted = self._stats.alarms, self._universe.halted
         for name, status in halted.items():
-            sentence = f"the exchange lists {name} as {status}: it stays as it is, and its bars go on, also without trades"
+            sentence = f"the exchange lists {name} as {status}: it stays as it is, its bars go on, also without trades"
             alarms.raise_(AlarmKind.HALTED, sentence, name)
         alarms.keep(AlarmKind.HALTED, halted)
         self._stats.show("halted_symbols", len(halted))

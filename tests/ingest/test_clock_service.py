@@ -369,7 +369,7 @@ async def test_a_halt_is_written_at_once_and_an_alarm_that_ends(
             await eventually(lambda: feed_of(streams, "listing"))
             exchange.statuses["ETHUSDT"] = status
             await eventually(lambda: len(feed_of(streams, "listing")) == 2)
-            sentence = f"the exchange lists ETHUSDT as {status}: it stays as it is, and its bars go on, also without trades"
+            sentence = f"the exchange lists ETHUSDT as {status}: it stays as it is, its bars go on, also without trades"
             assert told_by(context) == {AlarmKind.HALTED: sentence}
             exchange.statuses.clear()
             await eventually(lambda: len(feed_of(streams, "listing")) == 3)
