@@ -73,8 +73,9 @@ def faults_help() -> str:
         "config/faults/example.toml explains the keys. Times are exchange seconds since the start. Kinds:",
         "",
     ]
+    width = max(map(len, KINDS)) + 1
     for name, kind in KINDS.items():
-        lines += [f"  {name:<14}{kind.does}", f"  {'':<16}{' '.join(kind.keys)}"]
+        lines += [f"  {name:<{width}}{kind.does}", f"  {'':<{width + 2}}{' '.join(kind.keys)}"]
     return "\n".join(lines)
 
 

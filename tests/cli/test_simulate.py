@@ -49,7 +49,7 @@ async def test_it_plays_a_fault_script_and_tells_of_it() -> None:
     assert "fault 8 (lose) begins\n" in said
     async with aiohttp.ClientSession(line.split()[3]) as client, client.get("/klagg/state") as response:
         state = json.loads(await response.text())
-    assert len(state["faults"]) == 27
+    assert len(state["faults"]) == 31
     assert state["changing"] == ["DOGEUSDT", "ETHUSDT", "SOLUSDT", "XRPUSDT"]
     process.terminate()
     assert await asyncio.wait_for(process.wait(), 30) == 0
@@ -90,7 +90,7 @@ async def test_it_plays_recordings(realdata: Path) -> None:
         (["--port", "70000"], "The port must lie between 0 and 65535, not 70000."),
         (["--faults", "/no/such/file"], "The fault script /no/such/file cannot be read: No such file or directory."),
         (["--faults", __file__], "test_simulate.py: The fault script is no TOML"),
-        (["--faults", str(EXAMPLE), "--symbols", "2"], "Fault 24 (listing): symbols cannot be met: XRPUSDT is no"),
+        (["--faults", str(EXAMPLE), "--symbols", "2"], "Fault 28 (listing): symbols cannot be met: XRPUSDT is no"),
         (["--symbol", "BTCUSDT"], "--symbol names the symbol of recordings: it needs --trades."),
     ],
 )
