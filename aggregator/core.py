@@ -660,6 +660,8 @@ class Core:
     def _publish_decisions(self, outputs: Outputs, step_ms: int) -> None:
         """What finality decides at this step, and the ledger's gap events."""
         floor_ms = step_ms - self._window_ms
+        if self.finality.reaches_beyond(step_ms):
+            self.bar_folder.settle()
         published = self.finality.close(step_ms)
         confirmed = self.silences.confirm()
         self.ledger.expire(floor_ms, self.ring.oldest_ms, self.finality.price_settled)

@@ -129,12 +129,21 @@ class Finality:
         """
         self.look_to(time_ms)
         published = self._revise()
-        latest_ms = int(self._passed(np.arange(len(self.alive_until))).max())
+        latest_ms = self._latest_passed()
         for interval in range(len(self._ring.intervals)):
             # Some bar at a cursor of the interval may be over; between two closes only this is looked at.
             if max(latest_ms, time_ms - self._graces.watermark_ms) >= self._next_close[interval]:
                 published += self._close_interval(interval, time_ms)
         return published
+
+    def reaches_beyond(self, time_ms: int) -> bool:
+        """Whether bars may be decided at `time_ms` (exchange ms) that are over only after the minute it is in: official
+        rows and witnesses may be of a later time than a tick that is late."""
+        self.look_to(time_ms)
+        return self._latest_passed() // MINUTE_MS > time_ms // MINUTE_MS
+
+    def _latest_passed(self) -> int:
+        return int(self._passed(np.arange(len(self.alive_until))).max())
 
     def look_to(self, time_ms: int) -> None:
         """Decide from here on as of this time (exchange ms)."""
