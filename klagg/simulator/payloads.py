@@ -11,8 +11,13 @@ from typing import NamedTuple
 
 from klagg.binance.serving import payloads
 from klagg.binance.serving.payloads import USD_M, WireKline, compact, plain, quoted
+from klagg.row_rules import COIN_MARGINED
 from klagg.simulator.bars import Bar
 from klagg.simulator.market import DAY_MS, ContractListing, MarketTrade
+
+_COIN_M = "BTCUSD_PERP"
+_COIN_M_BAR = Bar(0, 0, "50000.0", "50000.0", "50000.0", "50000.0", Decimal(1), Decimal("0.002"))
+"""The ticker of another market that the exchange mixes in."""
 
 
 def agg_trade_event(trade: MarketTrade) -> str:
@@ -61,8 +66,7 @@ def mini_tickers_event(tickers: Mapping[str, Bar], event_ms: int, *, coin_m: boo
     """The `!miniTicker@arr` array of the tickers that changed; `coin_m` adds a COIN-M one, as the exchange mixes in."""
     rows = [_mini_ticker(symbol, bar, event_ms, USD_M) for symbol, bar in tickers.items()]
     if coin_m:
-        flat = Bar(0, 0, "50000.0", "50000.0", "50000.0", "50000.0", Decimal(1), Decimal("0.002"))
-        rows.append(_mini_ticker("BTCUSD_PERP", flat, event_ms, 2))
+        rows.append(_mini_ticker(_COIN_M, _COIN_M_BAR, event_ms, COIN_MARGINED))
     return compact(rows)
 
 
@@ -97,8 +101,9 @@ def tickers_event(tickers: Mapping[str, DayTicker], event_ms: int, *, coin_m: bo
     last trade, is left out."""
     rows = [_ticker(symbol, each, event_ms, USD_M) for symbol, each in tickers.items()]
     if coin_m:
-        flat = Bar(0, 0, "50000.0", "50000.0", "50000.0", "50000.0", Decimal(1), Decimal("0.002"))
-        rows.append(_ticker("BTCUSD_PERP", DayTicker(flat, 1, 1, event_ms - DAY_MS, event_ms), event_ms, 2))
+        rows.append(
+            _ticker(_COIN_M, DayTicker(_COIN_M_BAR, 1, 1, event_ms - DAY_MS, event_ms), event_ms, COIN_MARGINED)
+        )
     return compact(rows)
 
 

@@ -273,8 +273,7 @@ WITNESSES_PER_ENTRY: Final = 1_000
 
 def witness_entries(witnesses: Sequence[Witness], *, ids: str, source: str) -> list[Fields]:
     """`witness` entries in columns, at most WITNESSES_PER_ENTRY symbols each. `ids` is the id space, AGG_IDS or
-    TRADE_IDS (those of fills); `source` says where they are from, BY_TICKER, BY_STREAM or
-    BY_ANSWER."""
+    TRADE_IDS (those of fills); `source` says where they are from, BY_TICKER, BY_STREAM or BY_ANSWER."""
     entries = []
     for start in range(0, len(witnesses), WITNESSES_PER_ENTRY):
         part = witnesses[start : start + WITNESSES_PER_ENTRY]

@@ -24,6 +24,8 @@ async def listen(client: Any) -> None:
     """Hear bars until the connection is lost."""
     lost = asyncio.Event()
     connection = await client.websocket_streams.create_connection()
+    if connection is None:  # where nobody listens yet it logs an error and returns nothing
+        return
     connection.on_connection("close", lambda *_: lost.set())
     for interval in INTERVALS:
         stream = await connection.kline_candlestick_streams(symbol=SYMBOL.lower(), interval=interval)
